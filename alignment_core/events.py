@@ -1,0 +1,176 @@
+"""Events: what a run tells its caller, the same type from the GPU to the browser.
+
+`align()` yields them, `python -m alignment_core run` prints one JSON object a line, the worker stores them, the service
+streams them. Paths in events are relative to the run's work folder.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from alignment_core.errors import Category
+
+Phase = Literal["loading", "caching", "sampling", "scoring", "training", "evaluating", "saving", "uploading"]
+
+
+class EventBase(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+    time: datetime = Field(default_factory=lambda: datetime.now(UTC), description="When it happened, UTC.")
+
+
+class RunStarted(EventBase):
+    """The first event of every attempt: what is really going to be run."""
+
+    type: Literal["run_started"] = "run_started"
+    spec: dict[str, Any] = Field(description="The resolved job spec.")
+    spec_sha256: str
+    learning_rate: float = Field(description="The effective learning rate after warm-up.")
+    pairs_per_step: int = Field(description="The effective batch: batch size x accumulation x processes.")
+    num_trainable_parameters: int
+    num_training_examples: int
+    num_validation_examples: int
+    total_steps: int
+    device: str
+    precision: str
+    resumed_from_step: int | None = None
+    warnings: list[str] = []
+    versions: dict[str, str] = Field(description="Attune, Python and the libraries that decide the numbers.")
+
+
+class PhaseChanged(EventBase):
+    type: Literal["phase_changed"] = "phase_changed"
+    phase: Phase
+
+
+class PhaseProgressed(EventBase):
+    """How far a phase other than training is, in its own unit (images, pairs, files)."""
+
+    type: Literal["phase_progressed"] = "phase_progressed"
+    phase: Phase
+    done: int
+    total: int
+    cached: int = Field(0, description="Of `done`, how many were found in the cache.")
+
+
+class DatasetChecked(EventBase):
+    """The preflight report of the data this run uses (`reports.DatasetReport`), with its counts."""
+
+    type: Literal["dataset_checked"] = "dataset_checked"
+    report: dict[str, Any]
+
+
+class StepCompleted(EventBase):
+    """One optimiser step. `metrics` are means over every pair of the step; names as in `docs/methods.md`."""
+
+    type: Literal["step_completed"] = "step_completed"
+    step: int = Field(description="Optimiser steps done, counted from 1.")
+    total_steps: int
+    metrics: dict[str, float]
+    step_seconds: float
+    eta_seconds: float | None = None
+
+
+class ValidationCompleted(EventBase):
+    """The same metrics on the validation split, at fixed noise, timesteps and posterior draws."""
+
+    type: Literal["validation_completed"] = "validation_completed"
+    step: int
+    metrics: dict[str, float]
+
+
+class FileRecord(BaseModel):
+    """A file with what is needed to check it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(description="Relative, with forward slashes.")
+    size_bytes: int
+    sha256: str
+
+
+class CheckpointSaved(EventBase):
+    type: Literal["checkpoint_saved"] = "checkpoint_saved"
+    step: int
+    path: str = Field(description="Folder of the checkpoint; its `manifest.json` lists every file.")
+    kind: Literal["lora", "full"]
+    is_final: bool
+    size_bytes: int
+
+
+class SamplesDrawn(EventBase):
+    """Images to look at: base and policy, same prompts, same seeds."""
+
+    type: Literal["samples_drawn"] = "samples_drawn"
+    step: int
+    path: str = Field(description="PNG file.")
+    prompts: list[str]
+
+
+class EvaluationCompleted(EventBase):
+    """The proof. `report` is a `reports.EvaluationReport`; the file at `path` holds the same."""
+
+    type: Literal["evaluation_completed"] = "evaluation_completed"
+    step: int
+    path: str
+    report: dict[str, Any]
+
+
+class WarningRaised(EventBase):
+    type: Literal["warning_raised"] = "warning_raised"
+    code: str
+    message: str
+    step: int | None = None
+
+
+class RunStopped(EventBase):
+    """The run was asked to leave, saved its state and left; it can be resumed from `step`."""
+
+    type: Literal["run_stopped"] = "run_stopped"
+    step: int
+
+
+class RunFailed(EventBase):
+    type: Literal["run_failed"] = "run_failed"
+    code: str
+    message: str
+    category: Category
+    retryable: bool
+    hint: str | None = None
+    step: int | None = Field(None, description="The step of the last good checkpoint, if there is one.")
+
+
+class RunCompleted(EventBase):
+    type: Literal["run_completed"] = "run_completed"
+    step: int
+
+
+Event = Annotated[
+    RunStarted
+    | PhaseChanged
+    | PhaseProgressed
+    | DatasetChecked
+    | StepCompleted
+    | ValidationCompleted
+    | CheckpointSaved
+    | SamplesDrawn
+    | EvaluationCompleted
+    | WarningRaised
+    | RunStopped
+    | RunFailed
+    | RunCompleted,
+    Field(discriminator="type"),
+]
+
+_event_adapter: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def event_from_json(line: str | bytes) -> Event:
+    """Parse one line of a run's event stream; raises pydantic's `ValidationError` when it is none."""
+    return _event_adapter.validate_json(line)
+
+
+def event_to_json(event: Event) -> str:
+    """One line of JSON; NaN and infinity become null, as JSON has neither."""
+    return event.model_dump_json()

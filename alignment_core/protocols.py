@@ -1,0 +1,108 @@
+"""The interfaces between a run's parts. A class of ours is one of these or final; none inherits code.
+
+Images are float32 `[B, 3, H, W]` in [0, 1]; latents are `[B, C, h, w]`, already multiplied by the VAE's scaling factor.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from alignment_core.actors import Actors
+
+Images = Float[Tensor, "batch 3 height width"]
+Latents = Float[Tensor, "batch channels h w"]
+PerExample = Float[Tensor, " batch"]
+Timesteps = Int[Tensor, " batch"]
+
+B = TypeVar("B")
+B_contra = TypeVar("B_contra", contravariant=True)
+
+
+class RewardModel(Protocol):
+    """Scores images against their prompts; higher is better.
+
+    `__call__(images [B,3,H,W] in [0,1], prompts) -> float32 [B]`. It never changes its own parameters and runs without
+    gradients unless the images ask for them and `differentiable` is true.
+    """
+
+    @property
+    def differentiable(self) -> bool: ...
+
+    def __call__(self, images: Images, prompts: Sequence[str]) -> PerExample: ...
+
+
+class Sampler(Protocol):
+    """Draws one image for each (prompt, seed); the same arguments give the same images, whatever the batch size."""
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images: ...
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """What each example of a batch loses, never reduced, and what the timestep strategy may watch.
+
+    `signal` is the unscaled margin of offline methods or the advantage of online ones, without gradient. `metrics` are
+    per-example float32 values without gradient; the trainer averages them over every example of the optimiser step.
+    """
+
+    per_example: PerExample
+    timesteps: Timesteps
+    signal: PerExample
+    metrics: dict[str, PerExample]
+
+
+class TimestepStrategy(Protocol):
+    """Which timesteps are drawn, and how much each counts."""
+
+    def sample(self, num: int, generator: Generator) -> Timesteps:
+        """`num` training timesteps, on the CPU."""
+        ...
+
+    def reward_scale(self, timesteps: Timesteps) -> PerExample:
+        """lambda(t), multiplies the logit inside the sigmoid."""
+        ...
+
+    def loss_weight(self, timesteps: Timesteps) -> PerExample:
+        """w(t), multiplies the loss of each example."""
+        ...
+
+    def observe(self, timesteps: Timesteps, signal: PerExample) -> None:
+        """Called once an optimiser step with every example of it."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
+
+class Method(Protocol[B]):
+    """A method is two verbs: where its batches come from, and what each example of a batch loses."""
+
+    def batches(self, actors: "Actors", timesteps: TimestepStrategy, first_step: int) -> Iterator[B]:
+        """Micro-batches from optimiser step `first_step` (counted from 0) on, `accumulation` of them a step.
+
+        The draws depend on the run's seed and the step alone, so a resumed run sees what an undisturbed one sees.
+        """
+        ...
+
+    def loss(self, actors: "Actors", batch: B) -> StepLoss: ...
+
+
+class ReferenceUpdate(Protocol[B_contra]):
+    """How the reference model moves, if it does, and what the policy pays for moving away."""
+
+    def penalty(self, actors: "Actors", batch: B_contra) -> PerExample | None:
+        """A term to add to each example's loss, or None."""
+        ...
+
+    def after_step(self, actors: "Actors", step: int) -> dict[str, float]:
+        """Move the reference after optimiser step `step` (counted from 1); metrics that say what was done."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...

@@ -1,0 +1,386 @@
+"""JobSpec: everything that may be asked of a run, as frozen data.
+
+This module imports pydantic and nothing else of Attune, so that the service, the worker, the client and the library read
+the same definition. A default lives here and only here; `algorithms.md` in a comment means the project's reference for
+the mathematics, restated in `docs/methods.md`.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+DatasetId = Annotated[str, StringConstraints(pattern=r"^ds_[0-9a-z]{26}$")]
+Prompt = Annotated[str, StringConstraints(max_length=2000)]
+
+
+class Spec(BaseModel):
+    """Base of every part of a job spec: frozen, and unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# --- where weights and data come from ------------------------------------------------------------------------------
+
+
+class CatalogSource(Spec):
+    """Something the server's operator offers by name; see `GET /v1/models` and `GET /v1/rewards`."""
+
+    type: Literal["catalog"] = "catalog"
+    name: Name = Field(description="Name of the entry in the server's catalog.", examples=["shapes"])
+
+
+class HubSource(Spec):
+    """A repository of the Hugging Face Hub at a pinned commit; only safetensors weights are read."""
+
+    type: Literal["hub"] = "hub"
+    repo_id: str = Field(
+        pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
+        description="`owner/name` of the repository.",
+        examples=["stable-diffusion-v1-5/stable-diffusion-v1-5"],
+    )
+    revision: str = Field(
+        pattern=r"^[0-9a-f]{40}$",
+        description="Full commit hash. A branch or tag is refused, since it may move between two runs.",
+        examples=["451f4fe16113bff5a5d2269ed5ad43b0592e9a14"],
+    )
+    variant: Name | None = Field(None, description="Weight variant, such as `fp16`.")
+
+
+class LocalSource(Spec):
+    """A folder on the machine that trains. The HTTP service refuses it unless its operator allows it."""
+
+    type: Literal["local"] = "local"
+    path: str = Field(min_length=1, description="Path of the folder.", examples=["demo/assets/model"])
+
+
+ModelSpec = Annotated[CatalogSource | HubSource | LocalSource, Field(discriminator="type")]
+
+
+class StoredDataset(Spec):
+    """A dataset that was uploaded to the service."""
+
+    type: Literal["stored"] = "stored"
+    id: DatasetId = Field(description="Id of a dataset whose state is `ready`.")
+
+
+class LocalDataset(Spec):
+    """A file or folder on the machine that trains: canonical parquet, jsonl (folder or zip), or Pick-a-Pic parquet."""
+
+    type: Literal["local"] = "local"
+    path: str = Field(min_length=1, examples=["demo/assets/pairs.parquet"])
+
+
+DatasetSpec = Annotated[StoredDataset | LocalDataset, Field(discriminator="type")]
+
+
+# --- rewards -------------------------------------------------------------------------------------------------------
+
+
+class RewardBase(Spec):
+    name: Name | None = Field(None, description="Column name in reports; the reward's type when left out.")
+
+
+class ColorfulnessReward(RewardBase):
+    """Hasler and Suesstrunk (2003) colourfulness of the image in [0, 255], divided by 100."""
+
+    type: Literal["colorfulness"] = "colorfulness"
+
+
+class BrightnessReward(RewardBase):
+    """Mean pixel value in [0, 1]."""
+
+    type: Literal["brightness"] = "brightness"
+
+
+class JpegSizeReward(RewardBase):
+    """Size of the image as JPEG, in kB (1000 bytes). Not differentiable; values depend on the JPEG library."""
+
+    type: Literal["jpeg_size"] = "jpeg_size"
+    direction: Literal["compressible", "incompressible"] = Field(
+        "compressible", description="`compressible` is minus the size, `incompressible` the size."
+    )
+    quality: int = Field(95, ge=1, le=100, description="JPEG quality (DDPO, arXiv 2305.13301, uses 95).")
+
+
+class AttributeClassifierReward(RewardBase):
+    """Mean probability, by a small classifier, of the attributes that the prompt names (the demo model's domain)."""
+
+    type: Literal["attribute_classifier"] = "attribute_classifier"
+    weights: Annotated[CatalogSource | LocalSource, Field(discriminator="type")]
+
+
+class ClipScoreReward(RewardBase):
+    """Cosine of CLIP's image and text embeddings, in [-1, 1]; say which CLIP."""
+
+    type: Literal["clip_score"] = "clip_score"
+    model: ModelSpec
+
+
+RewardSpec = Annotated[
+    ColorfulnessReward | BrightnessReward | JpegSizeReward | AttributeClassifierReward | ClipScoreReward,
+    Field(discriminator="type"),
+]
+
+
+def reward_name(reward: RewardSpec) -> str:
+    """The reward's column name in reports and metrics."""
+    return reward.name or reward.type
+
+
+# --- methods -------------------------------------------------------------------------------------------------------
+
+
+class TransformSpec(Spec):
+    """From image file to training tensor: shorter side to `resolution` (bilinear), crop, flip, then [-1, 1]."""
+
+    resolution: int | None = Field(
+        None, ge=8, le=4096, multiple_of=8, description="Pixels; the model's own if left out."
+    )
+    crop: Literal["center", "random"] = "center"
+    horizontal_flip: bool = Field(False, description="Flip at random; refuses the latent cache, as random crops do.")
+    joint: bool = Field(
+        True, description="Draw crop and flip once a pair (diffusers SDXL, MaPO) instead of once an image."
+    )
+
+    @property
+    def is_random(self) -> bool:
+        return self.crop == "random" or self.horizontal_flip
+
+
+class DiffusionDPOSpec(Spec):
+    """Diffusion-DPO (arXiv 2311.12908) on preference pairs, with the loss variants of `docs/methods.md`."""
+
+    type: Literal["diffusion_dpo"] = "diffusion_dpo"
+    dataset: DatasetSpec
+    beta: float = Field(
+        5000.0,
+        gt=0,
+        le=1e7,
+        description="Canonical beta: u = -(beta/2)[(m_w-m_l)-(r_w-r_l)] with errors averaged over the latent. "
+        "The released launcher's 5000; diffusers' SD 1.5 script writes the same value as 2500.",
+    )
+    loss: Literal["sigmoid", "hinge", "ipo", "cdpo", "robust", "dmpo"] = "sigmoid"
+    label_smoothing: float | None = Field(
+        None,
+        ge=0,
+        lt=0.5,
+        description="e of `cdpo` and `robust`: share of flipped labels. 0.1 when left out; refused elsewhere.",
+    )
+    dmpo_alpha: float | None = Field(
+        None, gt=0, lt=1, description="a of `dmpo` (Diffusion-SDPO's code: 0.01, the default)."
+    )
+    ties: Literal["drop", "keep"] = Field("drop", description="Pairs with label 0.5: drop, or keep as soft labels.")
+    caption_dropout: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of pairs trained without their prompt, one draw a pair (the released launcher: 0.2).",
+    )
+    reduction: Literal["mean", "sum"] = Field(
+        "mean", description="Errors over the latent: `mean` (canonical) or `sum` (supplement S9)."
+    )
+    half_factor: bool = Field(True, description="The factor 1/2 in u; off reproduces configs written as -beta(...).")
+    v_rescale: Literal["none", "abar"] = Field(
+        "none", description="v-prediction: `abar` multiplies errors by abar_t, which gives epsilon's weighting."
+    )
+    transform: TransformSpec = TransformSpec()
+
+    @model_validator(mode="after")
+    def _loss_options_fit_the_loss(self) -> Self:
+        if self.label_smoothing is not None and self.loss not in ("cdpo", "robust"):
+            raise ValueError(f"label_smoothing is read by the losses cdpo and robust, not by {self.loss!r}")
+        if self.dmpo_alpha is not None and self.loss != "dmpo":
+            raise ValueError(f"dmpo_alpha is read by the loss dmpo, not by {self.loss!r}")
+        return self
+
+
+# One member today. Adding a method turns this into a union discriminated by `type`, and adds a file and a case.
+MethodSpec = DiffusionDPOSpec
+
+
+class FrozenReference(Spec):
+    """The reference stays the starting model. With LoRA it is the base with the adapter off: no second copy."""
+
+    type: Literal["frozen"] = "frozen"
+
+
+ReferenceSpec = FrozenReference
+
+
+class UniformTimesteps(Spec):
+    """t uniform on the training timesteps; every timestep counts the same."""
+
+    type: Literal["uniform"] = "uniform"
+
+
+TimestepSpec = UniformTimesteps
+
+
+class LoraAdapter(Spec):
+    """Low-rank adapters on the attention projections of the denoiser (peft)."""
+
+    type: Literal["lora"] = "lora"
+    rank: int = Field(8, ge=1, le=1024, description="diffusers' Diffusion-DPO LoRA scripts: 8.")
+    alpha: float | None = Field(
+        None, gt=0, description="LoRA scale numerator; the rank when left out, so the scale is 1."
+    )
+    target_modules: tuple[str, ...] = Field(
+        ("to_k", "to_q", "to_v", "to_out.0"), min_length=1, description="Suffixes of module names in the denoiser."
+    )
+
+
+class FullFineTune(Spec):
+    """Every weight of the denoiser is trained; the reference is a frozen second copy."""
+
+    type: Literal["full"] = "full"
+
+
+AdapterSpec = Annotated[LoraAdapter | FullFineTune, Field(discriminator="type")]
+
+DEFAULT_LEARNING_RATE = {"lora": 1e-5, "full": 2.048e-5}
+
+
+class TrainingSpec(Spec):
+    """The optimiser and its schedule. The learning rate is the effective one: nothing scales it behind the scenes."""
+
+    steps: int = Field(2000, ge=1, le=1_000_000, description="Optimiser steps.")
+    batch_size: int = Field(4, ge=1, le=4096, description="Pairs in one forward pass on one device.")
+    gradient_accumulation_steps: int = Field(16, ge=1, le=65536, description="Forward passes in one optimiser step.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="1e-5 for LoRA (diffusers), 2.048e-5 for full fine-tunes (released launcher) when left out.",
+    )
+    warmup_steps: int = Field(0, ge=0, description="Linear warm-up, in optimiser steps (released launcher: 500).")
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    max_grad_norm: float = Field(1.0, gt=0, description="Clip threshold of the global gradient norm.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Precision of the networks; errors and logits stay float32."
+    )
+    gradient_checkpointing: bool = False
+    validation_fraction: float = Field(
+        0.05, ge=0, le=0.5, description="Share of groups held out of training to validate on."
+    )
+    validate_every: int | None = Field(
+        None, ge=1, description="Optimiser steps between validations; off when left out."
+    )
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) is larger than steps ({self.steps})")
+        return self
+
+
+class EvaluationSpec(Spec):
+    """Held-out comparison of the policy with the model it started from: same prompts, same seeds."""
+
+    prompts: tuple[Prompt, ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=10_000,
+        description="Held-out prompts; those of the validation split when left out.",
+    )
+    max_prompts: int = Field(128, ge=1, le=10_000, description="At most this many prompts are used, the first ones.")
+    seeds_per_prompt: int = Field(2, ge=1, le=64, description="Images per prompt and model. Diversity needs two.")
+    rewards: tuple[RewardSpec, ...] = Field((), description="Scores in the report. The first one decides the verdict.")
+    prompt_following: RewardSpec | None = Field(
+        None, description="A judge of prompt-following that no method optimises."
+    )
+    num_inference_steps: int = Field(20, ge=1, le=1000)
+    guidance_scale: float = Field(5.0, ge=0, le=100)
+    batch_size: int = Field(8, ge=1, le=1024, description="Images sampled at once.")
+    grid_prompts: int = Field(8, ge=1, le=64, description="Prompts shown in the image grid.")
+    bootstrap_resamples: int = Field(10_000, ge=100, le=1_000_000)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+    @field_validator("rewards")
+    @classmethod
+    def _names_are_unique(cls, rewards: tuple[RewardSpec, ...]) -> tuple[RewardSpec, ...]:
+        names = [reward_name(reward) for reward in rewards]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"reward names must be unique; set `name` to tell these apart: {', '.join(repeated)}")
+        return rewards
+
+
+class CheckpointSpec(Spec):
+    """When training state is saved. The last step is always saved."""
+
+    every: int = Field(500, ge=1, description="Optimiser steps between checkpoints.")
+    keep_last: int = Field(3, ge=1, le=1000, description="Older checkpoints are removed from the work folder.")
+
+
+class ResourceSpec(Spec):
+    """What the run needs of a machine."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_run_seconds: int | None = Field(
+        None, ge=1, description="The run stops, saves and fails with `time_limit` after this long."
+    )
+
+
+class JobSpec(Spec):
+    """One alignment run, complete."""
+
+    model: ModelSpec
+    method: MethodSpec
+    reference: ReferenceSpec = FrozenReference()
+    timesteps: TimestepSpec = UniformTimesteps()
+    adapter: AdapterSpec = LoraAdapter()
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    checkpoints: CheckpointSpec = CheckpointSpec()
+    resources: ResourceSpec = ResourceSpec()
+    seed: int = Field(0, ge=0, lt=2**63, description="Every random draw of the run follows from it.")
+
+    def resolved(self) -> "JobSpec":
+        """The same spec with every default that depends on another field written out."""
+        method, adapter, training = self.method, self.adapter, self.training
+        if method.loss in ("cdpo", "robust") and method.label_smoothing is None:
+            method = method.model_copy(update={"label_smoothing": 0.1})
+        if method.loss == "dmpo" and method.dmpo_alpha is None:
+            method = method.model_copy(update={"dmpo_alpha": 0.01})
+        if isinstance(adapter, LoraAdapter) and adapter.alpha is None:
+            adapter = adapter.model_copy(update={"alpha": float(adapter.rank)})
+        if training.learning_rate is None:
+            training = training.model_copy(update={"learning_rate": DEFAULT_LEARNING_RATE[adapter.type]})
+        return self.model_copy(update={"method": method, "adapter": adapter, "training": training})
+
+    def sha256(self) -> str:
+        """Hash of the resolved spec: a work folder is resumed only under the same one."""
+        return sha256_of_json(self.resolved().model_dump(mode="json"))
+
+
+def sha256_of_json(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`: sorted keys, no white space."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def warnings_of(spec: JobSpec) -> list[str]:
+    """What is allowed but probably not meant, as sentences for `POST /v1/jobs/validate` and the first event."""
+    spec, found = spec.resolved(), []
+    pairs = spec.training.batch_size * spec.training.gradient_accumulation_steps
+    if pairs < 64:
+        found.append(
+            f"{pairs} pairs per optimiser step on one device: published recipes use 2048, and batches below 64 barely move u"
+        )
+    if spec.training.precision == "fp16" and spec.adapter.type == "full":
+        found.append("full fine-tunes in fp16 can overflow; bf16 has the range of fp32")
+    if not spec.evaluation.rewards:
+        found.append("evaluation.rewards is empty: the report will show no proof that the model improved")
+    if spec.method.loss == "robust":
+        found.append("the robust loss is unbounded below: watch the validation margin and stop early")
+    if spec.method.beta < 10:
+        found.append(
+            f"beta {spec.method.beta:g} multiplies mean squared errors near 1e-3; language-model values do nothing here"
+        )
+    return found

@@ -1,0 +1,11 @@
+"""Settings every test shares."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import torch
+
+torch.set_num_threads(1)  # tiny models run many times faster on two cores
