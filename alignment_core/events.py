@@ -28,9 +28,6 @@ class RunStarted(EventBase):
     spec_sha256: str
     learning_rate: float = Field(description="The effective learning rate after warm-up.")
     pairs_per_step: int = Field(description="The effective batch: batch size x accumulation x processes.")
-    num_trainable_parameters: int
-    num_training_examples: int
-    num_validation_examples: int
     total_steps: int
     device: str
     precision: str
@@ -54,11 +51,24 @@ class PhaseProgressed(EventBase):
     cached: int = Field(0, description="Of `done`, how many were found in the cache.")
 
 
+class ModelLoaded(EventBase):
+    """What is trained. `base_model_sha256` covers every weight and config file of the model folder."""
+
+    type: Literal["model_loaded"] = "model_loaded"
+    base_model_sha256: str
+    num_parameters: int = Field(description="Parameters of the denoiser.")
+    num_trainable_parameters: int
+    resolution: int = Field(description="Pixels, height and width.")
+    prediction_type: str
+
+
 class DatasetChecked(EventBase):
-    """The preflight report of the data this run uses (`reports.DatasetReport`), with its counts."""
+    """The preflight report of the data this run uses (`reports.DatasetReport`), and how it was split."""
 
     type: Literal["dataset_checked"] = "dataset_checked"
     report: dict[str, Any]
+    num_training_examples: int
+    num_validation_examples: int
 
 
 class StepCompleted(EventBase):
@@ -149,6 +159,7 @@ class RunCompleted(EventBase):
 Event = Annotated[
     RunStarted
     | PhaseChanged
+    | ModelLoaded
     | PhaseProgressed
     | DatasetChecked
     | StepCompleted
