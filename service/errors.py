@@ -1,0 +1,192 @@
+"""Where an error becomes HTTP: one shape, `application/problem+json` (RFC 9457), for everything that is not a success.
+
+Endpoints raise `ApiError`, the store raises its own errors, FastAPI and Starlette raise theirs; `install` gives each of
+them a handler here and nowhere else. What only the operator may see (a traceback, a driver's message) goes to the log
+under the request's id and never into an answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+log = structlog.get_logger()
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+# What a status means when nothing more precise is known; `code` is what a program should look at.
+CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    409: "conflict",
+    413: "content_too_large",
+    416: "range_not_satisfiable",
+    422: "invalid_request",
+    500: "internal_error",
+    503: "unavailable",
+}
+
+
+class FieldProblem(BaseModel):
+    """One thing that is wrong, and where."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pointer: str = Field(
+        description="JSON pointer (RFC 6901) into the body, or `query:NAME`, `path:NAME`, `header:NAME`.",
+        examples=["/spec/method/beta"],
+    )
+    code: str = Field(description="Stable name of the rule that was broken.", examples=["greater_than"])
+    message: str = Field(description="What was expected.", examples=["Input should be greater than 0"])
+
+
+class Problem(BaseModel):
+    """An error, after RFC 9457."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str = Field("about:blank", description="`about:blank`: the meaning is in `status` and `code`.")
+    title: str = Field(description="The status in words.", examples=["Not Found"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(description="What happened, in a sentence.")
+    code: str = Field(description="Stable name of the error for programs.", examples=["job_not_found"])
+    request_id: str = Field(description="Quote it when asking for help; the server's log has it too.")
+    errors: list[FieldProblem] = Field(description="The single fields that were wrong, when there are any.")
+
+
+class ApiError(Exception):
+    """An answer that is an error: `code` is stable and snake_case, `detail` says what was expected."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+
+
+def not_found(kind: str, identifier: str) -> ApiError:
+    """404 for something that is not there, or not this project's: the two look the same from outside."""
+    return ApiError(404, f"{kind}_not_found", f"there is no {kind} {identifier!r} in this project")
+
+
+def problem_response(request: Request, error: ApiError) -> JSONResponse:
+    """The problem document of an error."""
+    problem = Problem(
+        title=HTTPStatus(error.status).phrase,
+        status=error.status,
+        detail=error.detail,
+        code=error.code,
+        request_id=request_id_of(request),
+        errors=error.errors,
+    )
+    return JSONResponse(problem.model_dump(), error.status, error.headers, PROBLEM_MEDIA_TYPE)
+
+
+def request_id_of(request: Request) -> str:
+    """The id that the middleware gave this request."""
+    return request.scope.get("state", {}).get("request_id", "")
+
+
+def internal_error() -> ApiError:
+    """500: says nothing of what went wrong, since the log does."""
+    return ApiError(500, "internal_error", "something went wrong here; the request id finds it in the server's log")
+
+
+# --- validation ----------------------------------------------------------------------------------------------------
+
+
+def field_problems(error: RequestValidationError) -> list[FieldProblem]:
+    """Pydantic's errors with pointers that hold in the JSON that was sent. Values are never echoed."""
+    return [
+        FieldProblem(
+            pointer=_pointer(tuple(found["loc"]), str(found["type"]), error.body),
+            code=str(found["type"]),
+            message=_message(found),
+        )
+        for found in error.errors()
+    ]
+
+
+def body_pointer(location: Sequence[int | str], body: Any, *, last_may_be_absent: bool = True) -> str:
+    """JSON pointer of pydantic's location in `body`, without the union tags that pydantic puts between the keys."""
+    value, parts = body, []
+    for index, part in enumerate(location):
+        is_last = index == len(location) - 1
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        elif not (is_last and last_may_be_absent):
+            continue  # a tag of a union, not a key
+        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
+    return "".join(f"/{part}" for part in parts)
+
+
+def _pointer(location: tuple[int | str, ...], kind: str, body: Any) -> str:
+    where, rest = location[0], location[1:]
+    if where != "body":
+        return f"{where}:{'.'.join(str(part) for part in rest)}"
+    if kind == "json_invalid":
+        return ""
+    return body_pointer(rest, body, last_may_be_absent=kind == "missing" or not isinstance(body, Mapping | list))
+
+
+def _message(found: Mapping[str, Any]) -> str:
+    if found["type"] == "json_invalid":
+        return f"the body is not JSON: {found['ctx']['error']} at character {found['loc'][-1]}"
+    return str(found["msg"]).removeprefix("Value error, ")
+
+
+# --- handlers ------------------------------------------------------------------------------------------------------
+
+
+def _answer_api_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return problem_response(request, error)
+
+
+def _answer_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = field_problems(error)
+    detail = "; ".join(f"{found.pointer or 'body'}: {found.message}" for found in errors[:3])
+    return problem_response(request, ApiError(422, "invalid_request", detail, errors=errors))
+
+
+def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    details = {
+        404: f"there is nothing at {request.url.path}",
+        405: f"{request.url.path} does not answer {request.method}",
+    }
+    detail = details.get(status) if status in details else str(error.detail)
+    return problem_response(
+        request, ApiError(status, CODES.get(status, "error"), str(detail), headers=error.headers)
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem document; unexpected ones are answered by the middleware."""
+    app.add_exception_handler(ApiError, _answer_api_error)
+    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.add_exception_handler(HTTPException, _answer_http_exception)

@@ -1,0 +1,104 @@
+"""The doorbell: tells the workers that a row waits for them. The one place of the service that speaks to Celery.
+
+A message holds an id and nothing else; the database says what it means. Publishing to a broker that is down blocks for
+many seconds, so `ring` only notes the id and a thread of this process publishes it, again and again with growing pauses
+until the broker answers. A message that is lost all the same (this process dies) is rung again by the workers' sweep,
+and one that arrives twice is harmless, since claiming a job is one conditional UPDATE.
+"""
+
+import queue
+import threading
+from typing import NamedTuple
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+RUN_JOB = "attune.run_job"
+PREPARE_DATASET = "attune.prepare_dataset"
+
+CONNECT_TIMEOUT_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 30.0
+MOST_WAITING = 10_000
+
+log = structlog.get_logger()
+
+
+class Message(NamedTuple):
+    task: str
+    identifier: str
+
+
+def producer_app(broker_url: str) -> Celery:
+    """A Celery app that only sends: JSON, no results, short timeouts and no retries of its own."""
+    app = Celery("attune-service", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        broker_connection_timeout=CONNECT_TIMEOUT_SECONDS,
+        broker_transport_options={
+            "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "socket_timeout": CONNECT_TIMEOUT_SECONDS,
+            "max_retries": 0,
+        },
+    )
+    return app
+
+
+class Bell:
+    """Rings for jobs and data sets without ever making the caller wait; `start` and `close` frame its life."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._app = producer_app(broker_url)
+        with self._app.connection_for_write() as connection:
+            self._broken = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
+        self._waiting: queue.Queue[Message | None] = queue.Queue(maxsize=MOST_WAITING)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._publish_all, name="bell", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self, timeout_seconds: float = 3.0) -> None:
+        """Publish what waits if the broker answers, and leave within `timeout_seconds`."""
+        self._closing.set()
+        self._note(None)
+        self._thread.join(timeout_seconds)
+        self._app.close()
+
+    def ring(self, job_id: str) -> None:
+        """Say that a job is queued. Call it after the commit."""
+        self._note(Message(RUN_JOB, job_id))
+
+    def ring_dataset(self, dataset_id: str) -> None:
+        """Say that a data set waits to be checked. Call it after the commit."""
+        self._note(Message(PREPARE_DATASET, dataset_id))
+
+    def check(self) -> None:
+        """Reach the broker now, or raise within a few seconds."""
+        with self._app.connection_for_write() as connection:
+            connection.default_channel  # noqa: B018  opening the channel pings the broker
+
+    def _note(self, message: Message | None) -> None:
+        try:
+            self._waiting.put_nowait(message)
+        except queue.Full:
+            log.warning("bell_full", message=message)  # the workers' sweep rings for it
+
+    def _publish_all(self) -> None:
+        while (message := self._waiting.get()) is not None:
+            self._publish(message)
+
+    def _publish(self, message: Message) -> None:
+        pause = 0.5
+        while True:
+            try:
+                self._app.send_task(message.task, args=[message.identifier], retry=False, ignore_result=True)
+            except self._broken as error:
+                log.warning("broker_unreachable", task=message.task, id=message.identifier, error=type(error).__name__)
+            else:
+                return
+            if self._closing.wait(pause):
+                return
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
