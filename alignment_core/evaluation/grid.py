@@ -1,0 +1,169 @@
+"""One picture: base over aligned images of the same prompts and seeds, with captions and the headline figure."""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image, ImageDraw, ImageFont
+
+from alignment_core.reports import EvaluationReport
+
+Pictures = UInt8[ndarray, "prompts seeds height width 3"]
+
+SEEDS_SHOWN = 2
+TILE_RANGE = (160, 256)  # pixels of a tile's longer side: smaller images are enlarged, larger ones reduced
+MAX_WIDTH = 1440
+
+_MARGIN, _TILE_GAP, _BLOCK_GAP, _LABEL_WIDTH, _HEADER_HEIGHT = 32, 4, 28, 84, 92
+_TITLE_SIZE, _TEXT_SIZE, _CAPTION_LINES = 28, 16, 3
+_LINE_HEIGHT, _CAPTION_PADDING = 20, 8
+_PAPER, _INK, _MUTED, _ACCENT = "#ffffff", "#1a1d21", "#6b7280", "#0f766e"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The two lines above the images."""
+
+    title: str
+    subtitle: str
+
+
+def headline_of(report: EvaluationReport) -> Headline:
+    """The primary reward's gain and interval, and how they were measured."""
+    drawn = f"{report.num_prompts} prompts x {report.seeds_per_prompt} seeds, step {report.step}"
+    if not report.rewards:
+        return Headline("Base and aligned model", f"Same prompt and seed in each pair; {drawn}.")
+    primary, interval = report.rewards[0], report.rewards[0].gain_interval
+    digits = _digits(interval.high - interval.low)
+    low, high = (f"{value:+.{digits}f}" for value in (interval.low, interval.high))
+    title = f"{primary.name} {primary.gain:+.{digits}f}  [{low}, {high}]"
+    parts = [
+        f"Mean gain over the base with its {interval.confidence:.3g} interval".replace("0.95", "95 %"),
+        f"wins {primary.win_rate:.0%}",
+    ]
+    return Headline(title, "; ".join([*parts, drawn]) + ".")
+
+
+def _digits(width: float) -> int:
+    """Decimals that show two digits of an interval's width."""
+    return 3 if width <= 0 else min(6, max(0, 1 - math.floor(math.log10(width))))
+
+
+def draw_grid(prompts: Sequence[str], base: Pictures, policy: Pictures, headline: Headline) -> Image.Image:
+    """Blocks of one prompt each, base above aligned, with at most `SEEDS_SHOWN` seeds side by side."""
+    base, policy = base[:, :SEEDS_SHOWN], policy[:, :SEEDS_SHOWN]
+    layout = _layout(len(prompts), *base.shape[1:4])
+    canvas = Image.new("RGB", layout.size, _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((_MARGIN, _MARGIN - 6), _drawable(headline.title), _INK, _font(_TITLE_SIZE))
+    draw.text((_MARGIN, _MARGIN + 32), _drawable(headline.subtitle), _MUTED, _font(_TEXT_SIZE))
+    for row in range(layout.rows):
+        _draw_labels(draw, layout, row)
+    for index, prompt in enumerate(prompts):
+        x, y = layout.corner(index)
+        _paste_row(canvas, layout, base[index], x, y)
+        _paste_row(canvas, layout, policy[index], x, y + layout.tile_height + _TILE_GAP)
+        caption = _wrap(_drawable(prompt), layout.block_width)
+        top = y + layout.images_height + _CAPTION_PADDING
+        for number, line in enumerate(caption):
+            draw.text((x, top + number * _LINE_HEIGHT), line, _INK, _font(_TEXT_SIZE))
+    return canvas
+
+
+@dataclass(frozen=True)
+class _Layout:
+    rows: int
+    columns: int
+    tile_width: int
+    tile_height: int
+    block_width: int
+
+    @property
+    def images_height(self) -> int:
+        return 2 * self.tile_height + _TILE_GAP
+
+    @property
+    def block_height(self) -> int:
+        return self.images_height + _CAPTION_PADDING + _CAPTION_LINES * _LINE_HEIGHT
+
+    @property
+    def size(self) -> tuple[int, int]:
+        width = 2 * _MARGIN + _LABEL_WIDTH + self.columns * (self.block_width + _BLOCK_GAP) - _BLOCK_GAP
+        return width, 2 * _MARGIN + _HEADER_HEIGHT + self.rows * (self.block_height + _BLOCK_GAP) - _BLOCK_GAP
+
+    def corner(self, index: int) -> tuple[int, int]:
+        row, column = divmod(index, self.columns)
+        x = _MARGIN + _LABEL_WIDTH + column * (self.block_width + _BLOCK_GAP)
+        return x, _MARGIN + _HEADER_HEIGHT + row * (self.block_height + _BLOCK_GAP)
+
+
+def _layout(num_prompts: int, seeds: int, height: int, width: int) -> _Layout:
+    tile_width, tile_height = _tile_size(width, height)
+    block_width = seeds * (tile_width + _TILE_GAP) - _TILE_GAP
+    fitting = max(1, (MAX_WIDTH - 2 * _MARGIN - _LABEL_WIDTH + _BLOCK_GAP) // (block_width + _BLOCK_GAP))
+    rows = math.ceil(num_prompts / fitting)
+    return _Layout(rows, math.ceil(num_prompts / rows), tile_width, tile_height, block_width)
+
+
+def _tile_size(width: int, height: int) -> tuple[int, int]:
+    """Whole multiples of small images, so that every pixel stays square; large images shrink to fit."""
+    smallest, largest = TILE_RANGE
+    longer = max(width, height)
+    if longer < smallest:
+        factor = math.ceil(smallest / longer)
+        return width * factor, height * factor
+    scale = min(1.0, largest / longer)
+    return round(width * scale), round(height * scale)
+
+
+def _paste_row(canvas: Image.Image, layout: _Layout, images: ndarray, x: int, y: int) -> None:
+    size = (layout.tile_width, layout.tile_height)
+    for number, pixels in enumerate(images):
+        enlarged = pixels.shape[1] < layout.tile_width
+        resampling = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
+        tile = Image.fromarray(pixels).resize(size, resampling)
+        canvas.paste(tile, (x + number * (layout.tile_width + _TILE_GAP), y))
+
+
+def _draw_labels(draw: ImageDraw.ImageDraw, layout: _Layout, row: int) -> None:
+    _, y = layout.corner(row * layout.columns)
+    for number, (label, color) in enumerate((("base", _MUTED), ("aligned", _ACCENT))):
+        middle = y + number * (layout.tile_height + _TILE_GAP) + layout.tile_height // 2
+        draw.text((_MARGIN + _LABEL_WIDTH - 14, middle), label, color, _font(_TEXT_SIZE), anchor="rm")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _drawable(text: str) -> str:
+    """`text` on one line in the characters that Pillow's own font has: accents dropped, others as `?`."""
+    plain = unicodedata.normalize("NFKD", " ".join(text.split()))
+    letters = (letter for letter in plain if not unicodedata.combining(letter))
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Lines of at most `width` pixels, at most `_CAPTION_LINES` of them, the last one cut with an ellipsis."""
+    font, lines, words = _font(_TEXT_SIZE), [], text.split()
+    while words and len(lines) < _CAPTION_LINES:
+        taken = 1
+        while taken < len(words) and font.getlength(" ".join(words[: taken + 1])) <= width:
+            taken += 1
+        lines.append(" ".join(words[:taken]))
+        words = words[taken:]
+    if words:
+        lines[-1] += " ..."
+    return [_cut(line, width) for line in lines] or ['""']
+
+
+def _cut(line: str, width: int) -> str:
+    font = _font(_TEXT_SIZE)
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength(f"{line}...") > width:
+        line = line[:-1]
+    return f"{line}..."
