@@ -34,10 +34,15 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both models on the same prompts and seeds. `scores` holds the judge as `prompt_following`, if there is one."""
+    """Both models on the same prompts and seeds.
+
+    `shown` are the positions of the prompts whose images are kept. `scores` holds the judge as `prompt_following`, if
+    there is one.
+    """
 
     prompts: tuple[str, ...]
     seeds: tuple[tuple[int, ...], ...]
+    shown: tuple[int, ...]
     base: Drawn
     policy: Drawn
 
@@ -75,15 +80,22 @@ def compare(
         raise ValueError(f"a reward cannot be named {PROMPT_FOLLOWING!r}: the report keeps the name for its judge")
     judges = dict(rewards) if prompt_following is None else {**rewards, PROMPT_FOLLOWING: prompt_following}
     seeds_per_prompt = len(seeds[0])
-    base_tally = _Tally("base", base, judges, seeds_per_prompt, grid_prompts)
-    policy_tally = _Tally("policy", policy, judges, seeds_per_prompt, grid_prompts)
+    shown = _spread(len(prompts), grid_prompts)
+    base_tally = _Tally("base", base, judges, seeds_per_prompt, shown)
+    policy_tally = _Tally("policy", policy, judges, seeds_per_prompt, shown)
     total, done = 2 * len(prompts) * seeds_per_prompt, 0
     for batch_prompts, batch_seeds in _batches(prompts, seeds, batch_size):
         for tally in (base_tally, policy_tally):
             tally.draw(batch_prompts, batch_seeds)
             done += len(batch_prompts)
             yield PhaseProgressed(phase="sampling", done=done, total=total, cached=0)
-    return Comparison(tuple(prompts), tuple(map(tuple, seeds)), base_tally.drawn(), policy_tally.drawn())
+    return Comparison(tuple(prompts), tuple(map(tuple, seeds)), shown, base_tally.drawn(), policy_tally.drawn())
+
+
+def _spread(num_prompts: int, num_shown: int) -> tuple[int, ...]:
+    """Positions spread over the whole list: neighbours in a list of prompts are often alike."""
+    num_shown = min(num_prompts, num_shown)
+    return tuple(index * num_prompts // num_shown for index in range(num_shown))
 
 
 def _batches(
@@ -100,13 +112,19 @@ class _Tally:
     """One model's running results; holds the images of the prompt in progress and of the picture's prompts."""
 
     def __init__(
-        self, model: str, sampler: Sampler, judges: Mapping[str, RewardModel], seeds_per_prompt: int, grid_prompts: int
+        self,
+        model: str,
+        sampler: Sampler,
+        judges: Mapping[str, RewardModel],
+        seeds_per_prompt: int,
+        shown: tuple[int, ...],
     ) -> None:
         self._model = model
         self._sampler = sampler
         self._judges = judges
         self._seeds_per_prompt = seeds_per_prompt
-        self._grid_prompts = grid_prompts
+        self._shown = shown
+        self._num_closed = 0
         self._scores: dict[str, list[float]] = {name: [] for name in judges}
         self._open: list[ndarray] = []
         self._kept: list[ndarray] = []
@@ -128,8 +146,9 @@ class _Tally:
         images, self._open = np.stack(self._open), []
         if self._seeds_per_prompt > 1:
             self._distances.append(pairwise_distance(images))
-        if len(self._kept) < self._grid_prompts:
+        if self._num_closed in self._shown:
             self._kept.append(images)
+        self._num_closed += 1
 
     def drawn(self) -> Drawn:
         shape = (-1, self._seeds_per_prompt)

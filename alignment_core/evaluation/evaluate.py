@@ -56,10 +56,10 @@ def evaluate(
     report = build_report(comparison, provenance, bootstrap, time.monotonic() - started)
     folder = workdir / "evaluation" / f"step-{provenance.step:08d}"
     _save_images(comparison, folder / "images")
-    shown = comparison.prompts[:grid_prompts]
+    shown = [comparison.prompts[index] for index in comparison.shown]
     grid = draw_grid(shown, comparison.base.images, comparison.policy.images, headline_of(report))
     save_png(grid, folder / "grid.png")
-    yield SamplesDrawn(step=provenance.step, path=_relative(folder / "grid.png", workdir), prompts=list(shown))
+    yield SamplesDrawn(step=provenance.step, path=_relative(folder / "grid.png", workdir), prompts=shown)
     write_report(report, folder / "report.json")
     yield EvaluationCompleted(
         step=provenance.step,
@@ -77,9 +77,9 @@ def _few_prompts(num_prompts: int, step: int) -> WarningRaised:
 
 
 def _save_images(comparison: Comparison, folder: Path) -> None:
-    for model, images in (("base", comparison.base.images), ("policy", comparison.policy.images)):
-        for prompt, (seeds, pictures) in enumerate(zip(comparison.seeds, images, strict=False)):
-            for seed, pixels in zip(seeds, pictures, strict=True):
+    for model, drawn in (("base", comparison.base), ("policy", comparison.policy)):
+        for prompt, pictures in zip(comparison.shown, drawn.images, strict=True):
+            for seed, pixels in zip(comparison.seeds[prompt], pictures, strict=True):
                 save_png(Image.fromarray(pixels), folder / f"{model}-{prompt}-{seed}.png")
 
 

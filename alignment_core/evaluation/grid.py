@@ -15,7 +15,7 @@ Pictures = UInt8[ndarray, "prompts seeds height width 3"]
 
 SEEDS_SHOWN = 2
 TILE_RANGE = (160, 256)  # pixels of a tile's longer side: smaller images are enlarged, larger ones reduced
-MAX_WIDTH = 1440
+MAX_WIDTH = 1540
 
 _MARGIN, _TILE_GAP, _BLOCK_GAP, _LABEL_WIDTH, _HEADER_HEIGHT = 32, 4, 28, 84, 92
 _TITLE_SIZE, _TEXT_SIZE, _CAPTION_LINES = 28, 16, 3
@@ -33,18 +33,19 @@ class Headline:
 
 def headline_of(report: EvaluationReport) -> Headline:
     """The primary reward's gain and interval, and how they were measured."""
-    drawn = f"{report.num_prompts} prompts x {report.seeds_per_prompt} seeds, step {report.step}"
+    drawn = f"{report.num_prompts} prompts x {report.seeds_per_prompt} seeds, step {report.step}."
     if not report.rewards:
-        return Headline("Base and aligned model", f"Same prompt and seed in each pair; {drawn}.")
+        return Headline("Base and aligned model", f"Same prompt and seed in each pair; {drawn}")
     primary, interval = report.rewards[0], report.rewards[0].gain_interval
     digits = _digits(interval.high - interval.low)
     low, high = (f"{value:+.{digits}f}" for value in (interval.low, interval.high))
-    title = f"{primary.name} {primary.gain:+.{digits}f}  [{low}, {high}]"
-    parts = [
-        f"Mean gain over the base with its {interval.confidence:.3g} interval".replace("0.95", "95 %"),
-        f"wins {primary.win_rate:.0%}",
+    facts = [
+        f"Mean gain over the base with its {100 * interval.confidence:g}% interval",
+        f"wins {primary.win_rate:.1%}",
     ]
-    return Headline(title, "; ".join([*parts, drawn]) + ".")
+    if judge := report.prompt_following:
+        facts.append(f"prompt-following {judge.base_mean:.3f} before, {judge.policy_mean:.3f} after")
+    return Headline(f"{primary.name} {primary.gain:+.{digits}f}  [{low}, {high}]", "; ".join([*facts, drawn]))
 
 
 def _digits(width: float) -> int:
@@ -55,21 +56,22 @@ def _digits(width: float) -> int:
 def draw_grid(prompts: Sequence[str], base: Pictures, policy: Pictures, headline: Headline) -> Image.Image:
     """Blocks of one prompt each, base above aligned, with at most `SEEDS_SHOWN` seeds side by side."""
     base, policy = base[:, :SEEDS_SHOWN], policy[:, :SEEDS_SHOWN]
-    layout = _layout(len(prompts), *base.shape[1:4])
+    captions = [_wrap(_drawable(prompt), _block_width(*base.shape[1:4])) for prompt in prompts]
+    layout = _layout(captions, *base.shape[1:4])
     canvas = Image.new("RGB", layout.size, _PAPER)
     draw = ImageDraw.Draw(canvas)
     draw.text((_MARGIN, _MARGIN - 6), _drawable(headline.title), _INK, _font(_TITLE_SIZE))
-    draw.text((_MARGIN, _MARGIN + 32), _drawable(headline.subtitle), _MUTED, _font(_TEXT_SIZE))
+    for number, line in enumerate(_wrap(_drawable(headline.subtitle), layout.size[0] - 2 * _MARGIN)):
+        draw.text((_MARGIN, _MARGIN + 32 + number * _LINE_HEIGHT), line, _MUTED, _font(_TEXT_SIZE))
     for row in range(layout.rows):
         _draw_labels(draw, layout, row)
-    for index, prompt in enumerate(prompts):
+    for index, caption in enumerate(captions):
         x, y = layout.corner(index)
         _paste_row(canvas, layout, base[index], x, y)
         _paste_row(canvas, layout, policy[index], x, y + layout.tile_height + _TILE_GAP)
-        caption = _wrap(_drawable(prompt), layout.block_width)
-        top = y + layout.images_height + _CAPTION_PADDING
         for number, line in enumerate(caption):
-            draw.text((x, top + number * _LINE_HEIGHT), line, _INK, _font(_TEXT_SIZE))
+            top = y + layout.images_height + _CAPTION_PADDING + number * _LINE_HEIGHT
+            draw.text((x, top), line, _INK, _font(_TEXT_SIZE))
     return canvas
 
 
@@ -77,9 +79,10 @@ def draw_grid(prompts: Sequence[str], base: Pictures, policy: Pictures, headline
 class _Layout:
     rows: int
     columns: int
-    tile_width: int
     tile_height: int
+    tile_width: int
     block_width: int
+    caption_lines: int
 
     @property
     def images_height(self) -> int:
@@ -87,7 +90,7 @@ class _Layout:
 
     @property
     def block_height(self) -> int:
-        return self.images_height + _CAPTION_PADDING + _CAPTION_LINES * _LINE_HEIGHT
+        return self.images_height + _CAPTION_PADDING + self.caption_lines * _LINE_HEIGHT
 
     @property
     def size(self) -> tuple[int, int]:
@@ -100,23 +103,28 @@ class _Layout:
         return x, _MARGIN + _HEADER_HEIGHT + row * (self.block_height + _BLOCK_GAP)
 
 
-def _layout(num_prompts: int, seeds: int, height: int, width: int) -> _Layout:
-    tile_width, tile_height = _tile_size(width, height)
-    block_width = seeds * (tile_width + _TILE_GAP) - _TILE_GAP
+def _layout(captions: Sequence[Sequence[str]], seeds: int, height: int, width: int) -> _Layout:
+    block_width = _block_width(seeds, height, width)
     fitting = max(1, (MAX_WIDTH - 2 * _MARGIN - _LABEL_WIDTH + _BLOCK_GAP) // (block_width + _BLOCK_GAP))
-    rows = math.ceil(num_prompts / fitting)
-    return _Layout(rows, math.ceil(num_prompts / rows), tile_width, tile_height, block_width)
+    rows = math.ceil(len(captions) / fitting)
+    columns = math.ceil(len(captions) / rows)
+    return _Layout(rows, columns, *_tile_size(height, width), block_width, max(map(len, captions)))
 
 
-def _tile_size(width: int, height: int) -> tuple[int, int]:
+def _block_width(seeds: int, height: int, width: int) -> int:
+    _, tile_width = _tile_size(height, width)
+    return seeds * (tile_width + _TILE_GAP) - _TILE_GAP
+
+
+def _tile_size(height: int, width: int) -> tuple[int, int]:
     """Whole multiples of small images, so that every pixel stays square; large images shrink to fit."""
     smallest, largest = TILE_RANGE
     longer = max(width, height)
     if longer < smallest:
         factor = math.ceil(smallest / longer)
-        return width * factor, height * factor
+        return height * factor, width * factor
     scale = min(1.0, largest / longer)
-    return round(width * scale), round(height * scale)
+    return round(height * scale), round(width * scale)
 
 
 def _paste_row(canvas: Image.Image, layout: _Layout, images: ndarray, x: int, y: int) -> None:
