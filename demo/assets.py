@@ -1,0 +1,32 @@
+"""The files of the demo model that come with the source, and the proof that they are unchanged."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+ASSETS = Path(__file__).parent / "assets"
+GATES_FILE = "gates.json"
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file under `folder` but `gates.json`, by relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path != folder / GATES_FILE
+    }
+
+
+def read_gates(folder: Path = ASSETS) -> dict[str, Any]:
+    """What the build measured and wrote down as `gates.json`."""
+    return json.loads((folder / GATES_FILE).read_text())
+
+
+def verify_assets(folder: Path = ASSETS) -> None:
+    """Raises ValueError naming each file that is missing, changed or unknown to `gates.json`."""
+    expected, actual = read_gates(folder)["files"], file_digests(folder)
+    wrong = [path for path in sorted(expected | actual) if expected.get(path) != actual.get(path)]
+    if wrong:
+        raise ValueError(f"files that do not match {GATES_FILE}: {', '.join(wrong)}")
