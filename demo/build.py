@@ -78,8 +78,8 @@ def run_stage(folder: Path, work: Callable[[Path], Facts], log: Log) -> Facts:
     facts["seconds"] = round(time.monotonic() - started, 1)
     (unfinished / "stage.json").write_text(json.dumps(facts))
     unfinished.rename(folder)
-    log(f"{folder.name}: {json.dumps(facts)}")
-    return facts
+    log(f"{folder.name}: {facts_file.read_text()}")
+    return json.loads(facts_file.read_text())
 
 
 def build_classifier(recipe: ClassifierRecipe, folder: Path, log: Log) -> Facts:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+UNNAMED = -1
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,13 @@ class AttributeClassifier(nn.Module):
     def forward(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """The score of each image for its prompt: float32 [B]."""
         named = self._named(images, prompts)
-        probabilities = {a: logits.softmax(dim=-1) for a, logits in self.logits(images).items()}
-        scores = [
-            torch.stack([probabilities[a][row, value] for a, value in values.items()]).mean()
-            for row, values in enumerate(named)
-        ]
-        return torch.stack(scores)
+        total = count = torch.zeros(len(images), device=images.device)
+        for attribute, logits in self.logits(images).items():
+            value = torch.tensor([row.get(attribute, UNNAMED) for row in named], device=images.device)
+            is_named = (value != UNNAMED).float()
+            probability = logits.softmax(dim=-1).gather(1, value.clamp(min=0)[:, None])[:, 0]
+            total, count = total + is_named * probability, count + is_named
+        return total / count
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         """Unnormalised log-probabilities of each attribute's values: float32 [B, values]."""
