@@ -1,0 +1,174 @@
+"""Settings: every value the service and the worker read from the environment, as `ATTUNE_<NAME>`.
+
+The defaults run everything embedded in one folder: SQLite, a Valkey server on a unix socket, a directory of objects.
+Each address given here moves one part to its real server.
+"""
+
+import os
+import secrets
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107 in sockaddr_un, macOS 103
+
+
+class Settings(BaseSettings):
+    """Where the parts are, and how patient they are. Unset values keep everything inside `data_dir`."""
+
+    model_config = SettingsConfigDict(env_prefix="ATTUNE_", frozen=True, validate_default=True)
+
+    # --- where things live ---
+    data_dir: Path = Field(Path(".attune"), description="Folder of every embedded part; made absolute when read.")
+    cache_dir: Path | None = Field(
+        None, description="Latents, text embeddings and downloaded datasets, kept between jobs; `cache` in data_dir."
+    )
+    work_dir: Path | None = Field(None, description="One work folder a running job; `work` in data_dir.")
+    catalog_path: Path | None = Field(
+        None, description="JSON file of the models and rewards offered by name; without it the catalog is empty."
+    )
+    allow_local_paths: bool = Field(
+        False, description="Whether specs may name folders and files of the machine that trains. For single users."
+    )
+
+    # --- database and queue ---
+    database_url: str = Field("", description="SQLAlchemy URL; SQLite in data_dir when empty. PostgreSQL by psycopg.")
+    broker_url: str | None = Field(
+        None, description="Celery broker (`redis://...`); when unset, a Valkey server on a unix socket in data_dir."
+    )
+
+    # --- objects ---
+    object_store: Literal["directory", "s3"] = Field("directory", description="Where files are kept.")
+    s3_endpoint_url: str | None = Field(None, description="Address of an S3-compatible server; Amazon's when unset.")
+    s3_bucket: str | None = Field(None, description="Bucket, which must exist. Needed by the object store `s3`.")
+    s3_region: str = Field("us-east-1", description="Region that requests are signed for.")
+    s3_access_key_id: str | None = Field(None, description="Access key; boto3's own search when unset.")
+    s3_secret_access_key: SecretStr | None = Field(None, description="Secret of the access key.")
+    s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="Bucket in the path or in the host name; most self-hosted servers want `path`."
+    )
+    s3_checksums: Literal["when_required", "when_supported"] | None = Field(
+        None,
+        description="boto3's integrity checksums. `when_required` with a custom endpoint, since older servers store "
+        "corrupt bytes under boto3's default; Amazon gets `when_supported`.",
+    )
+    transfer_part_bytes: int = Field(
+        32 * 2**20, ge=5 * 2**20, description="Part size of multipart transfers (S3 refuses parts under 5 MiB)."
+    )
+    transfer_threads: int = Field(4, ge=1, le=64, description="Parts in flight in one transfer.")
+    signed_url_seconds: int = Field(900, ge=1, le=604_800, description="How long a presigned download works.")
+
+    # --- the API ---
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the API; 0 picks a free one.")
+    public_url: str | None = Field(None, description="Address clients see, when a proxy stands in front of the API.")
+    api_keys_required: bool = Field(
+        False, description="Refuse requests without a project's API key. Off, every request is the default project's."
+    )
+    signing_secret: SecretStr | None = Field(
+        None, description="Key of the links the API signs; made once and kept in data_dir when unset."
+    )
+    max_upload_bytes: int = Field(10 * 2**30, ge=1, description="Largest dataset that may be uploaded.")
+    max_list_limit: int = Field(100, ge=1, le=1000, description="Most rows one page of a list holds.")
+
+    # --- patience ---
+    lease_seconds: float = Field(60.0, gt=0, description="A job whose worker is silent this long is given to another.")
+    heartbeat_seconds: float = Field(15.0, gt=0, description="How often a worker renews its lease.")
+    sweep_every_seconds: float = Field(15.0, gt=0, description="How often lost jobs and lost messages are looked for.")
+    ring_again_seconds: float = Field(
+        30.0, gt=0, description="A job that is still queued after this long has its message sent again."
+    )
+    max_attempts: int = Field(3, ge=1, description="A job fails after this many lost workers.")
+    poll_seconds: float = Field(1.0, gt=0, description="How often a worker looks for a cancel or pause request.")
+    cancel_grace_seconds: float = Field(
+        30.0, ge=0, description="Time a training process has to save and leave before it is killed."
+    )
+    upload_timeout_seconds: float = Field(
+        86_400.0, gt=0, description="A dataset whose upload has not ended after this long is marked as failed."
+    )
+
+    @field_validator("data_dir", "cache_dir", "work_dir", "catalog_path")
+    @classmethod
+    def _paths_do_not_depend_on_the_working_directory(cls, path: Path | None) -> Path | None:
+        return path if path is None else path.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql_goes_through_psycopg(cls, url: str) -> str:
+        scheme, separator, rest = url.partition("://")
+        return f"postgresql+psycopg://{rest}" if separator and scheme in ("postgres", "postgresql") else url
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.object_store == "s3" and not self.s3_bucket:
+            raise ValueError("ATTUNE_S3_BUCKET is needed when ATTUNE_OBJECT_STORE is s3")
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                f"ATTUNE_HEARTBEAT_SECONDS ({self.heartbeat_seconds:g}) must be at most half of "
+                f"ATTUNE_LEASE_SECONDS ({self.lease_seconds:g}), or one late heartbeat loses a healthy job"
+            )
+        return self
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'attune.sqlite3'}"
+
+    @property
+    def objects_dir(self) -> Path:
+        return self.data_dir / "objects"
+
+    @property
+    def resolved_cache_dir(self) -> Path:
+        return self.cache_dir or self.data_dir / "cache"
+
+    @property
+    def resolved_work_dir(self) -> Path:
+        return self.work_dir or self.data_dir / "work"
+
+    @property
+    def broker_socket(self) -> Path:
+        """Unix socket of the embedded broker; a folder of the user's in the temporary one when data_dir's path is too long."""
+        socket = self.data_dir / "valkey.sock"
+        if len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH:
+            return socket
+        digest = sha256(os.fsencode(self.data_dir)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"attune-{os.getuid()}-{digest}" / "valkey.sock"
+
+    @property
+    def resolved_broker_url(self) -> str:
+        return self.broker_url or f"redis+socket://{self.broker_socket}?virtual_host=0"
+
+    @property
+    def resolved_s3_checksums(self) -> Literal["when_required", "when_supported"]:
+        return self.s3_checksums or ("when_required" if self.s3_endpoint_url else "when_supported")
+
+
+def signing_key(settings: Settings) -> bytes:
+    """The key of signed links: the setting's, or one made once and kept in `data_dir` for its owner's eyes alone."""
+    if settings.signing_secret is not None:
+        return settings.signing_secret.get_secret_value().encode()
+    path = settings.data_dir / "signing.key"
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        _create_once(path, secrets.token_hex(32).encode())
+    return path.read_bytes()
+
+
+def _create_once(path: Path, content: bytes) -> None:
+    """Write a private file under a name of its own, then link it: of two processes that race, both read the winner's."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp files are 0600
+    temporary = Path(name)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()

@@ -1,0 +1,213 @@
+"""Datasets: uploaded by the API, checked by a worker under a lease, then ready or failed.
+
+`uploading -> checking -> ready | failed`. The functions take a `database.Store` first and return frozen records.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from alignment_core.reports import DatasetReport
+from service.store.database import Store, now
+from service.store.fence import Fenced
+from service.store.ids import new_id
+from service.store.models import Dataset
+from service.store.records import DatasetClaim, DatasetRecord, DatasetState, JobError, Page
+
+
+def create(
+    store: Store, *, project_id: str, filename: str, name: str | None = None, dataset_id: str | None = None
+) -> DatasetRecord:
+    """A dataset whose file is on its way. `dataset_id` is the id that `idempotency.begin` set aside."""
+    if "\0" in filename or "\0" in (name or ""):
+        raise ValueError("name and filename must not contain the NUL character")
+    with store.write() as session:
+        if dataset_id is not None and (existing := _row(session, dataset_id, project_id)) is not None:
+            return record_of(existing)
+        time = now(session)
+        row = Dataset(
+            id=dataset_id or new_id("ds"),
+            project_id=project_id,
+            name=name,
+            filename=filename,
+            state="uploading",
+            attempt=0,
+            created_at=time,
+            updated_at=time,
+        )
+        session.add(row)
+        session.flush()
+        return record_of(row)
+
+
+def uploaded(store: Store, dataset_id: str, *, size_bytes: int, sha256: str, object_key: str) -> DatasetRecord:
+    """The file is in the object store: a worker may check it. The caller rings the bell afterwards.
+
+    Calling it again for a dataset that is past its upload changes nothing.
+    """
+    with store.write() as session:
+        row = session.scalars(sa.select(Dataset).where(Dataset.id == dataset_id).with_for_update()).one()
+        if row.state == "uploading":
+            time = now(session)
+            row.state, row.updated_at, row.rung_at = "checking", time, time
+            row.size_bytes, row.sha256, row.object_key = size_bytes, sha256, object_key
+        return record_of(row)
+
+
+def upload_failed(store: Store, dataset_id: str, error: JobError) -> DatasetRecord:
+    """The upload broke off or was refused; a dataset that is past its upload stays as it is."""
+    with store.write() as session:
+        row = session.scalars(sa.select(Dataset).where(Dataset.id == dataset_id).with_for_update()).one()
+        if row.state == "uploading":
+            _end(session, row, "failed", error)
+        return record_of(row)
+
+
+def get(store: Store, project_id: str, dataset_id: str) -> DatasetRecord | None:
+    """The dataset, or None when the project has no such dataset."""
+    with store.read() as session:
+        row = _row(session, dataset_id, project_id)
+        return None if row is None else record_of(row)
+
+
+def list_datasets(
+    store: Store, project_id: str, *, after_id: str | None = None, limit: int = 20
+) -> Page[DatasetRecord]:
+    """The project's datasets, newest first, older than `after_id`."""
+    query = sa.select(Dataset).where(Dataset.project_id == project_id).order_by(Dataset.id.desc()).limit(limit + 1)
+    if after_id is not None:
+        query = query.where(Dataset.id < after_id)
+    with store.read() as session:
+        rows = session.scalars(query).all()
+        return Page(tuple(record_of(row) for row in rows[:limit]), has_more=len(rows) > limit)
+
+
+def claim(store: Store, dataset_id: str, worker_id: str, lease_seconds: float) -> DatasetClaim | None:
+    """Take a dataset to check it; None when nothing is to be checked, or another worker's lease has not ended."""
+    with store.write() as session:
+        time = now(session)
+        row = session.scalars(
+            sa.update(Dataset)
+            .where(
+                Dataset.id == dataset_id,
+                Dataset.state == "checking",
+                sa.or_(Dataset.lease_expires_at.is_(None), Dataset.lease_expires_at < time),
+            )
+            .values(
+                attempt=Dataset.attempt + 1,
+                worker_id=worker_id,
+                lease_expires_at=time + timedelta(seconds=lease_seconds),
+            )
+            .returning(Dataset)
+        ).one_or_none()
+        return None if row is None else DatasetClaim(dataset=record_of(row), attempt=row.attempt)
+
+
+def renew(store: Store, dataset_id: str, attempt: int, lease_seconds: float) -> bool:
+    """Extend the lease; False when the attempt no longer holds the dataset."""
+    with store.write() as session:
+        extended = session.scalars(
+            sa.update(Dataset)
+            .where(Dataset.id == dataset_id, Dataset.attempt == attempt, Dataset.state == "checking")
+            .values(lease_expires_at=now(session) + timedelta(seconds=lease_seconds))
+            .returning(Dataset.id)
+        ).one_or_none()
+        return extended is not None
+
+
+def set_report(store: Store, dataset_id: str, attempt: int, report: DatasetReport) -> DatasetRecord:
+    """Store what preflight found: the dataset is ready when the report says that it can be used. Raises `Fenced`."""
+    with store.write() as session:
+        row = _hold(session, dataset_id, attempt)
+        row.report, row.format = report.model_dump(mode="json"), report.format
+        if report.is_usable:
+            _end(session, row, "ready", None)
+        else:
+            _end(session, row, "failed", _unusable(report))
+        return record_of(row)
+
+
+def fail(store: Store, dataset_id: str, attempt: int, error: JobError) -> DatasetRecord:
+    """The file could not be read at all. Raises `Fenced`."""
+    with store.write() as session:
+        row = _hold(session, dataset_id, attempt)
+        _end(session, row, "failed", error)
+        return record_of(row)
+
+
+def sweep(
+    store: Store, *, max_attempts: int, ring_again_seconds: float, upload_timeout_seconds: float
+) -> tuple[str, ...]:
+    """Fail datasets that nobody could check or whose upload never ended; ids of those a bell must be rung for again."""
+    with store.write() as session:
+        time = now(session)
+        stale = time - timedelta(seconds=upload_timeout_seconds)
+        unfinished = sa.select(Dataset).where(Dataset.state == "uploading", Dataset.updated_at < stale)
+        for row in session.scalars(unfinished.with_for_update(skip_locked=True)):
+            _end(session, row, "failed", _INTERRUPTED)
+        free = sa.or_(Dataset.lease_expires_at.is_(None), Dataset.lease_expires_at < time)
+        waiting = sa.select(Dataset).where(Dataset.state == "checking", free).order_by(Dataset.id)
+        again = []
+        for row in session.scalars(waiting.with_for_update(skip_locked=True)):
+            lost = row.lease_expires_at is not None
+            if row.attempt >= max_attempts:
+                _end(session, row, "failed", _exhausted(row.attempt))
+            elif lost or row.rung_at is None or row.rung_at <= time - timedelta(seconds=ring_again_seconds):
+                row.rung_at, row.lease_expires_at, row.worker_id = time, None, None
+                again.append(row.id)
+        return tuple(again)
+
+
+def record_of(row: Dataset) -> DatasetRecord:
+    """The frozen record of a row."""
+    values: dict[str, Any] = {field: getattr(row, field) for field in DatasetRecord.model_fields if field != "error"}
+    return DatasetRecord(**values, error=None if row.error is None else JobError.model_validate(row.error))
+
+
+def _row(session: Session, dataset_id: str, project_id: str) -> Dataset | None:
+    query = sa.select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id)
+    return session.scalars(query).one_or_none()
+
+
+def _hold(session: Session, dataset_id: str, attempt: int) -> Dataset:
+    held = (Dataset.id == dataset_id, Dataset.attempt == attempt, Dataset.state == "checking")
+    row = session.scalars(sa.select(Dataset).where(*held).with_for_update()).one_or_none()
+    if row is None:
+        raise Fenced(dataset_id, attempt)
+    return row
+
+
+def _end(session: Session, row: Dataset, state: DatasetState, error: JobError | None) -> None:
+    row.state, row.updated_at = state, now(session)
+    row.error = None if error is None else error.model_dump(mode="json")
+    row.lease_expires_at = row.worker_id = None
+
+
+def _unusable(report: DatasetReport) -> JobError:
+    problems = [problem.message for problem in report.problems if problem.severity == "error"]
+    return JobError(
+        code="unusable_dataset",
+        message="; ".join(problems) or f"none of the {report.num_rows} rows can be trained on",
+        category="user",
+        hint="The report names the rows.",
+    )
+
+
+def _exhausted(attempt: int) -> JobError:
+    return JobError(
+        code="attempts_exhausted",
+        message=f"{attempt} workers were lost while they checked this dataset",
+        category="system",
+        retryable=True,
+    )
+
+
+_INTERRUPTED = JobError(
+    code="upload_interrupted",
+    message="the upload never ended",
+    category="user",
+    retryable=True,
+    hint="Upload it again.",
+)

@@ -1,0 +1,125 @@
+"""What a run says of itself: `record` turns its events into rows, `list_events` reads them back.
+
+One transaction holds the fence, the event, and everything that follows from it: phase and progress, metrics,
+checkpoints with their files, samples, the report.
+"""
+
+import json
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from alignment_core.events import (
+    CheckpointSaved,
+    EvaluationCompleted,
+    Event,
+    PhaseChanged,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+    SamplesDrawn,
+    StepCompleted,
+    ValidationCompleted,
+    event_to_json,
+)
+from service.store import outputs
+from service.store.database import Store, now
+from service.store.fence import hold
+from service.store.ids import new_id
+from service.store.models import Job, JobEvent
+from service.store.records import EventRecord, JobError, StoredFile
+from service.store.states import TRANSITIONS
+
+
+def record_event(
+    store: Store, job_id: str, attempt: int, event: Event, files: Sequence[StoredFile] = ()
+) -> EventRecord:
+    """Record one event of a held job; `files` are what it speaks of, already in the object store.
+
+    `CheckpointSaved` comes with every file of the checkpoint and `SamplesDrawn` with its one PNG. Raises `Fenced` when
+    the attempt no longer holds the job; then nothing was written.
+    """
+    with store.write() as session:
+        row = hold(session, job_id, attempt)
+        recorded = append(session, row, event)
+        _apply(session, row, event, files)
+        return recorded
+
+
+def record_events(store: Store, job_id: str, attempt: int, events: Sequence[Event]) -> list[EventRecord]:
+    """Record several events that speak of no files, in one transaction. Raises `Fenced`."""
+    with store.write() as session:
+        row = hold(session, job_id, attempt)
+        recorded = []
+        for event in events:
+            recorded.append(append(session, row, event))
+            _apply(session, row, event, ())
+        return recorded
+
+
+def list_events(
+    store: Store, project_id: str, job_id: str, after_seq: int = 0, limit: int = 100
+) -> tuple[EventRecord, ...]:
+    """Up to `limit` events after `after_seq`, oldest first; none for a job of another project."""
+    query = (
+        sa.select(JobEvent)
+        .where(JobEvent.job_id == job_id, JobEvent.project_id == project_id, JobEvent.seq > after_seq)
+        .order_by(JobEvent.seq)
+        .limit(limit)
+    )
+    with store.read() as session:
+        return tuple(_record_of(row) for row in session.scalars(query))
+
+
+def append(session: Session, row: Job, event: Event) -> EventRecord:
+    """Add an event to a locked job under its next number."""
+    row.last_seq += 1
+    row.updated_at = now(session)
+    recorded = JobEvent(
+        id=new_id("evt"),
+        job_id=row.id,
+        project_id=row.project_id,
+        seq=row.last_seq,
+        attempt=row.attempt,
+        type=event.type,
+        data=json.loads(event_to_json(event)),
+        time=event.time,
+    )
+    session.add(recorded)
+    return _record_of(recorded)
+
+
+def _apply(session: Session, row: Job, event: Event, files: Sequence[StoredFile]) -> None:
+    match event:
+        case RunStarted():
+            row.state = TRANSITIONS["begin"].get(row.state, row.state)
+            row.step, row.total_steps = event.resumed_from_step or 0, event.total_steps
+        case PhaseChanged():
+            row.phase = event.phase
+        case StepCompleted():
+            row.step, row.total_steps, row.eta_seconds = event.step, event.total_steps, event.eta_seconds
+            outputs.put_metrics(session, row, "train", event.step, event.metrics, event.time)
+        case ValidationCompleted():
+            outputs.put_metrics(session, row, "validation", event.step, event.metrics, event.time)
+        case CheckpointSaved():
+            row.latest_checkpoint_id = outputs.put_checkpoint(session, row, event, files)
+        case SamplesDrawn():
+            outputs.put_sample(session, row, event, files)
+        case EvaluationCompleted():
+            outputs.put_report(session, row, event)
+        case RunFailed():
+            row.error = JobError.model_validate(
+                event.model_dump(include={"code", "message", "category", "retryable", "hint"})
+            ).model_dump(mode="json")
+        case RunCompleted():
+            row.state = TRANSITIONS["finalize"].get(row.state, row.state)
+            row.eta_seconds = None
+        case _:
+            pass  # told, but changes no column
+
+
+def _record_of(row: JobEvent) -> EventRecord:
+    return EventRecord(
+        id=row.id, job_id=row.job_id, seq=row.seq, attempt=row.attempt, type=row.type, data=row.data, time=row.time
+    )

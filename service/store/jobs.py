@@ -1,0 +1,184 @@
+"""Jobs as their owners see them: create, get, list, cancel, pause, resume.
+
+Plain functions; the first argument is a `database.Store`, each is one transaction, each returns a frozen `JobRecord`.
+What a worker does with a job is in `leases.py`, what a run says of itself in `events.py`.
+"""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from alignment_core.spec import CatalogSource, HubSource, JobSpec, LocalSource
+from service.store.database import Store, now
+from service.store.ids import new_id
+from service.store.models import Job
+from service.store.records import JobError, JobRecord, Page, Progress
+from service.store.states import TERMINAL, JobState, Verb, after
+
+
+def create(
+    store: Store,
+    *,
+    project_id: str,
+    spec: JobSpec,
+    name: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    job_id: str | None = None,
+) -> JobRecord:
+    """Queue a job; the row holds the resolved spec.
+
+    `job_id` is the id that `idempotency.begin` set aside: creating it a second time returns the job that is there. The
+    caller rings the bell after this returns, never before.
+    """
+    _refuse_nul(name, *(metadata or {}).keys(), *(metadata or {}).values())
+    resolved = spec.resolved()
+    with store.write() as session:
+        if job_id is not None and (existing := _row(session, project_id, job_id)) is not None:
+            return record_of(existing)
+        time = now(session)
+        row = Job(
+            id=job_id or new_id("job"),
+            project_id=project_id,
+            name=name,
+            labels=dict(metadata or {}),
+            spec=resolved.model_dump(mode="json"),
+            spec_sha256=resolved.sha256(),
+            method=resolved.method.type,
+            model=model_label(resolved),
+            state="queued",
+            step=0,
+            total_steps=resolved.training.steps,
+            attempt=0,
+            num_lost=0,
+            last_seq=0,
+            cancel_requested=False,
+            created_at=time,
+            queued_at=time,
+            rung_at=time,
+            updated_at=time,
+        )
+        session.add(row)
+        session.flush()
+        return record_of(row)
+
+
+def get(store: Store, project_id: str, job_id: str) -> JobRecord | None:
+    """The job, or None when the project has no such job."""
+    with store.read() as session:
+        row = _row(session, project_id, job_id)
+        return None if row is None else record_of(row)
+
+
+def list_jobs(
+    store: Store,
+    project_id: str,
+    *,
+    after_id: str | None = None,
+    limit: int = 20,
+    states: Collection[JobState] | None = None,
+    method: str | None = None,
+    model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Page[JobRecord]:
+    """The project's jobs, newest first, older than `after_id`; every filter that is given must hold."""
+    query = sa.select(Job).where(Job.project_id == project_id).order_by(Job.id.desc()).limit(limit + 1)
+    if after_id is not None:
+        query = query.where(Job.id < after_id)
+    if states is not None:
+        query = query.where(Job.state.in_(states))
+    if method is not None:
+        query = query.where(Job.method == method)
+    if model is not None:
+        query = query.where(Job.model == model)
+    for key, value in (metadata or {}).items():
+        if not _is_json_path_safe(key) or "\0" in value:
+            return Page((), has_more=False)
+        query = query.where(Job.labels[key].as_string() == value)
+    with store.read() as session:
+        rows = session.scalars(query).all()
+        return Page(tuple(record_of(row) for row in rows[:limit]), has_more=len(rows) > limit)
+
+
+def request_cancel(store: Store, project_id: str, job_id: str) -> JobRecord | None:
+    """Cancel a waiting job at once, ask the worker of a running one to stop. None when there is no such job."""
+    return _request(store, project_id, job_id, "cancel")
+
+
+def request_pause(store: Store, project_id: str, job_id: str) -> JobRecord | None:
+    """Pause a queued job at once, ask the worker of a running one to save and leave. None when there is no such job."""
+    return _request(store, project_id, job_id, "pause")
+
+
+def resume(store: Store, project_id: str, job_id: str) -> JobRecord | None:
+    """Queue a paused job again; the caller rings the bell afterwards. None when there is no such job."""
+    return _request(store, project_id, job_id, "resume")
+
+
+def _request(store: Store, project_id: str, job_id: str, verb: Verb) -> JobRecord | None:
+    with store.write() as session:
+        row = _row(session, project_id, job_id, lock=True)
+        if row is None:
+            return None
+        target = after(row.state, verb)
+        if target != row.state:
+            row.cancel_requested = row.cancel_requested or verb == "cancel"
+            enter(row, target, now(session))
+        return record_of(row)
+
+
+def enter(row: Job, state: JobState, time: datetime) -> None:
+    """Put a locked row into `state`, with the times and the lease that belong to it."""
+    row.state = state
+    row.updated_at = time
+    if state == "queued":
+        row.queued_at, row.rung_at, row.phase = time, time, None
+    if state in TERMINAL:
+        row.finished_at = time
+    if state in (*TERMINAL, "queued", "paused"):
+        row.lease_expires_at = row.worker_id = row.eta_seconds = None
+
+
+def model_label(spec: JobSpec) -> str:
+    """What the filter `model` compares: the catalog name, the Hub repository or the path."""
+    match spec.model:
+        case CatalogSource(name=name):
+            return name
+        case HubSource(repo_id=repo_id):
+            return repo_id
+        case LocalSource(path=path):
+            return path
+
+
+def record_of(row: Job) -> JobRecord:
+    """The frozen record of a row."""
+    values: dict[str, Any] = {
+        field: getattr(row, field) for field in JobRecord.model_fields if field not in ("metadata", "progress", "error")
+    }
+    return JobRecord(
+        **values,
+        metadata=row.labels,
+        progress=Progress(
+            step=row.step,
+            total=row.total_steps,
+            percent=round(100 * row.step / row.total_steps, 2) if row.total_steps else None,
+            eta_seconds=row.eta_seconds,
+        ),
+        error=None if row.error is None else JobError.model_validate(row.error),
+    )
+
+
+def _row(session: Session, project_id: str, job_id: str, *, lock: bool = False) -> Job | None:
+    query = sa.select(Job).where(Job.id == job_id, Job.project_id == project_id)
+    return session.scalars(query.with_for_update() if lock else query).one_or_none()
+
+
+def _is_json_path_safe(key: str) -> bool:
+    return not any(character in key for character in '"\\\0')
+
+
+def _refuse_nul(*texts: str | None) -> None:
+    if any("\0" in text for text in texts if text is not None):
+        raise ValueError("name and metadata must not contain the NUL character")

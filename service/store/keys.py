@@ -1,0 +1,18 @@
+"""Where files lie in the object store: `projects/{project}/jobs/{job}/checkpoints/{step}/attempt-{n}/...`.
+
+The attempt is part of the key, so that a worker that was given up for lost cannot overwrite what its successor saved.
+"""
+
+
+def checkpoint_prefix(project_id: str, job_id: str, step: int, attempt: int) -> str:
+    """Prefix of a checkpoint's files, with its slash; `manifest.json` is put last, as the commit mark."""
+    return f"projects/{project_id}/jobs/{job_id}/checkpoints/{step}/attempt-{attempt}/"
+
+
+def sample_key(project_id: str, job_id: str, step: int, attempt: int) -> str:
+    return f"projects/{project_id}/jobs/{job_id}/samples/{step}/attempt-{attempt}.png"
+
+
+def dataset_key(project_id: str, dataset_id: str, suffix: str) -> str:
+    """`suffix` is the file's, such as `.parquet`; the user's own name for it stays in the database."""
+    return f"projects/{project_id}/datasets/{dataset_id}/data{suffix}"

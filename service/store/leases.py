@@ -1,0 +1,182 @@
+"""A worker's hold on a job: claim, renew, finish, give back, and the sweep for the holds that were lost.
+
+The attempt number that `claim` hands out is a fencing token. Every later write names it, and a write with an old one
+changes nothing and raises `Fenced`: then the worker kills its training process and leaves.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import sqlalchemy as sa
+
+from alignment_core.events import WarningRaised
+from service.store.database import Store, now
+from service.store.events import append
+from service.store.fence import Fenced, held_by, hold
+from service.store.jobs import enter, record_of
+from service.store.models import Job
+from service.store.records import Claim, JobError, JobRecord
+from service.store.states import HELD, Verb, after
+
+JobSignal = Literal["go_on", "pause", "cancel", "lost"]
+"""What a worker should do with its training process; `lost` means that the job is no longer this attempt's."""
+
+End = Literal["succeeded", "failed", "stopped"]
+_END_VERBS: dict[End, Verb] = {"succeeded": "succeed", "failed": "fail", "stopped": "stop"}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep changed: ids that are queued again (ring for them), and ids that ended or paused."""
+
+    requeued: tuple[str, ...]
+    ended: tuple[str, ...]
+
+
+def claim(store: Store, job_id: str, worker_id: str, lease_seconds: float) -> Claim | None:
+    """Take a queued job, as its next attempt; None when it is not queued, so a duplicate message is harmless."""
+    with store.write() as session:
+        time = now(session)
+        expires_at = time + timedelta(seconds=lease_seconds)
+        row = session.scalars(
+            sa.update(Job)
+            .where(Job.id == job_id, Job.state == "queued")
+            .values(
+                state=after("queued", "claim"),
+                phase=None,
+                attempt=Job.attempt + 1,
+                worker_id=worker_id,
+                lease_expires_at=expires_at,
+                started_at=sa.func.coalesce(Job.started_at, sa.literal(time, Job.started_at.type)),
+                updated_at=time,
+            )
+            .returning(Job)
+        ).one_or_none()
+        return None if row is None else Claim(job=record_of(row), attempt=row.attempt, lease_expires_at=expires_at)
+
+
+def renew(store: Store, job_id: str, attempt: int, lease_seconds: float) -> JobSignal:
+    """Extend the lease and say what is asked of the worker; `lost` when the attempt no longer holds the job."""
+    with store.write() as session:
+        state = session.scalars(
+            sa.update(Job)
+            .where(*held_by(job_id, attempt))
+            .values(lease_expires_at=now(session) + timedelta(seconds=lease_seconds))
+            .returning(Job.state)
+        ).one_or_none()
+        return _signal(state)
+
+
+def poll(store: Store, job_id: str, attempt: int) -> JobSignal:
+    """The signal without the renewal: one read, cheap enough for every second."""
+    with store.read() as session:
+        return _signal(session.scalars(sa.select(Job.state).where(*held_by(job_id, attempt))).one_or_none())
+
+
+def finish(store: Store, job_id: str, attempt: int, end: End, error: JobError | None = None) -> JobRecord:
+    """End the attempt. `stopped` makes a pausing job paused and a cancelling one cancelled; `failed` needs an error.
+
+    Raises `Fenced`, and `InvalidTransition` when the run stopped though nobody asked: `give_back` is for that.
+    """
+    assert (error is not None) == (end == "failed"), "an error belongs to a failure, and to nothing else"
+    with store.write() as session:
+        row = hold(session, job_id, attempt)
+        row.error = None if error is None else error.model_dump(mode="json")
+        enter(row, after(row.state, _END_VERBS[end]), now(session))
+        return record_of(row)
+
+
+def give_back(store: Store, job_id: str, attempt: int) -> JobRecord:
+    """Leave the job to the next worker at once, as one that shuts down does; it does not count as lost.
+
+    A job whose pause or cancel was asked for is paused or cancelled instead. Raises `Fenced`.
+    """
+    with store.write() as session:
+        row = hold(session, job_id, attempt)
+        row.error = None
+        enter(row, after(row.state, "give_back"), now(session))
+        return record_of(row)
+
+
+def requeue_lost(store: Store, max_attempts: int) -> Sweep:
+    """Take every job whose lease ended from its worker: queued again, or failed when `max_attempts` workers were lost."""
+    requeued, ended = [], []
+    with store.write() as session:
+        time = now(session)
+        lost = session.scalars(
+            sa.select(Job)
+            .where(Job.state.in_(HELD), Job.lease_expires_at < time)
+            .order_by(Job.id)
+            .with_for_update(skip_locked=True)
+        ).all()
+        for row in lost:
+            row.num_lost += 1
+            worker, state = row.worker_id, after(row.state, "give_back")
+            if state == "queued" and row.num_lost >= max_attempts:
+                row.error = _exhausted(row.num_lost).model_dump(mode="json")
+                state = after(row.state, "fail")
+            message = f"worker {worker} stopped renewing its lease on attempt {row.attempt}; the job is {state} now"
+            append(session, row, WarningRaised(code="worker_lost", message=message, step=row.step, time=time))
+            enter(row, state, time)
+            (requeued if state == "queued" else ended).append(row.id)
+    return Sweep(tuple(requeued), tuple(ended))
+
+
+def next_queued(store: Store, limit: int = 100) -> tuple[str, ...]:
+    """Ids of queued jobs, the longest waiting first."""
+    with store.read() as session:
+        query = sa.select(Job.id).where(Job.state == "queued").order_by(Job.queued_at, Job.id).limit(limit)
+        return tuple(session.scalars(query))
+
+
+def ring_again(store: Store, after_seconds: float) -> tuple[str, ...]:
+    """Ids of jobs still queued `after_seconds` after their bell last rang: their message may be lost. Marks them as rung."""
+    with store.write() as session:
+        time = now(session)
+        return tuple(
+            session.scalars(
+                sa.update(Job)
+                .where(Job.state == "queued", Job.rung_at <= time - timedelta(seconds=after_seconds))
+                .values(rung_at=time)
+                .returning(Job.id)
+            )
+        )
+
+
+def _signal(state: str | None) -> JobSignal:
+    match state:
+        case None:
+            return "lost"
+        case "cancelling":
+            return "cancel"
+        case "pausing":
+            return "pause"
+        case _:
+            return "go_on"
+
+
+def _exhausted(num_lost: int) -> JobError:
+    return JobError(
+        code="attempts_exhausted",
+        message=f"{num_lost} workers were lost while they ran this job",
+        category="system",
+        retryable=True,
+        hint="Workers vanish when they are killed or run out of memory; try a smaller batch_size, or ask the operator.",
+    )
+
+
+__all__ = [
+    "End",
+    "Fenced",
+    "JobSignal",
+    "Sweep",
+    "claim",
+    "finish",
+    "give_back",
+    "next_queued",
+    "poll",
+    "renew",
+    "requeue_lost",
+    "ring_again",
+]

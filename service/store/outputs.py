@@ -1,0 +1,169 @@
+"""What a run leaves behind: metrics, checkpoints, samples, reports, logs.
+
+The `put_*` functions are called by `events.record_event` inside its transaction. A step that a resumed attempt runs
+again replaces what the lost attempt left for it, and keeps its id.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from alignment_core.events import CheckpointSaved, EvaluationCompleted, SamplesDrawn
+from service.store.database import Store, now
+from service.store.fence import hold
+from service.store.ids import new_id
+from service.store.models import Checkpoint, CheckpointFile, Job, JobLog, Metric, Report, Sample
+from service.store.records import CheckpointRecord, LogRecord, ReportRecord, SampleRecord, StoredFile
+
+LOG_TAIL_CHARACTERS = 64 * 1024
+
+
+def put_metrics(
+    session: Session, job: Job, split: str, step: int, metrics: Mapping[str, float | None], time: datetime
+) -> None:
+    session.merge(
+        Metric(
+            job_id=job.id,
+            split=split,
+            step=step,
+            project_id=job.project_id,
+            attempt=job.attempt,
+            figures={name: _finite(value) for name, value in metrics.items()},
+            time=time,
+        )
+    )
+
+
+def put_checkpoint(session: Session, job: Job, event: CheckpointSaved, files: Sequence[StoredFile]) -> str:
+    """Store the checkpoint with its files, in place of one that a lost attempt saved at the same step; returns its id."""
+    assert files, "a checkpoint is recorded once its files are in the object store"
+    old_id = session.scalars(
+        sa.select(Checkpoint.id).where(Checkpoint.job_id == job.id, Checkpoint.step == event.step)
+    ).one_or_none()
+    if old_id is not None:
+        session.execute(sa.delete(CheckpointFile).where(CheckpointFile.checkpoint_id == old_id))
+    checkpoint = session.merge(
+        Checkpoint(
+            id=old_id or new_id("ckpt"),
+            job_id=job.id,
+            project_id=job.project_id,
+            step=event.step,
+            attempt=job.attempt,
+            kind=event.kind,
+            is_final=event.is_final,
+            size_bytes=sum(file.size_bytes for file in files),
+            created_at=event.time,
+        )
+    )
+    session.flush()
+    session.add_all(CheckpointFile(checkpoint_id=checkpoint.id, **file.model_dump()) for file in files)
+    return checkpoint.id
+
+
+def put_sample(session: Session, job: Job, event: SamplesDrawn, files: Sequence[StoredFile]) -> None:
+    (file,) = files
+    old_id = session.scalars(
+        sa.select(Sample.id).where(Sample.job_id == job.id, Sample.step == event.step)
+    ).one_or_none()
+    session.merge(
+        Sample(
+            id=old_id or new_id("smp"),
+            job_id=job.id,
+            project_id=job.project_id,
+            step=event.step,
+            attempt=job.attempt,
+            prompts=event.prompts,
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+            object_key=file.object_key,
+            created_at=event.time,
+        )
+    )
+
+
+def put_report(session: Session, job: Job, event: EvaluationCompleted) -> None:
+    session.merge(
+        Report(
+            job_id=job.id,
+            step=event.step,
+            project_id=job.project_id,
+            attempt=job.attempt,
+            report=event.report,
+            created_at=event.time,
+        )
+    )
+
+
+def put_log(store: Store, job_id: str, attempt: int, text: str) -> None:
+    """Keep the end of what the attempt's process printed. Raises `Fenced`."""
+    kept = text[-LOG_TAIL_CHARACTERS:].replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL's text holds no NUL
+    with store.write() as session:
+        job = hold(session, job_id, attempt)
+        session.merge(
+            JobLog(job_id=job_id, attempt=attempt, project_id=job.project_id, text=kept, updated_at=now(session))
+        )
+
+
+def list_checkpoints(store: Store, project_id: str, job_id: str) -> tuple[CheckpointRecord, ...]:
+    """The job's checkpoints with their files, the earliest step first."""
+    query = sa.select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.project_id == project_id)
+    with store.read() as session:
+        return tuple(_with_files(session, row) for row in session.scalars(query.order_by(Checkpoint.step)).all())
+
+
+def get_checkpoint(store: Store, project_id: str, checkpoint_id: str) -> CheckpointRecord | None:
+    query = sa.select(Checkpoint).where(Checkpoint.id == checkpoint_id, Checkpoint.project_id == project_id)
+    with store.read() as session:
+        row = session.scalars(query).one_or_none()
+        return None if row is None else _with_files(session, row)
+
+
+def latest_checkpoint(store: Store, job_id: str) -> CheckpointRecord | None:
+    """The checkpoint with the highest step: where a worker's next attempt goes on."""
+    query = sa.select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step.desc()).limit(1)
+    with store.read() as session:
+        row = session.scalars(query).one_or_none()
+        return None if row is None else _with_files(session, row)
+
+
+def list_samples(store: Store, project_id: str, job_id: str) -> tuple[SampleRecord, ...]:
+    """The job's sample images, the earliest step first."""
+    query = sa.select(Sample).where(Sample.job_id == job_id, Sample.project_id == project_id).order_by(Sample.step)
+    with store.read() as session:
+        return tuple(SampleRecord.model_validate(_columns(row)) for row in session.scalars(query))
+
+
+def get_report(store: Store, project_id: str, job_id: str) -> ReportRecord | None:
+    """The latest evaluation report of the job, or None while there is none."""
+    query = sa.select(Report).where(Report.job_id == job_id, Report.project_id == project_id)
+    with store.read() as session:
+        row = session.scalars(query.order_by(Report.step.desc()).limit(1)).one_or_none()
+        return None if row is None else ReportRecord.model_validate(_columns(row))
+
+
+def list_logs(store: Store, project_id: str, job_id: str) -> tuple[LogRecord, ...]:
+    """What the job's attempts printed last, the first attempt first."""
+    query = sa.select(JobLog).where(JobLog.job_id == job_id, JobLog.project_id == project_id).order_by(JobLog.attempt)
+    with store.read() as session:
+        return tuple(LogRecord.model_validate(_columns(row)) for row in session.scalars(query))
+
+
+def _with_files(session: Session, row: Checkpoint) -> CheckpointRecord:
+    files = session.scalars(
+        sa.select(CheckpointFile).where(CheckpointFile.checkpoint_id == row.id).order_by(CheckpointFile.path)
+    ).all()
+    return CheckpointRecord(
+        **_columns(row), files=tuple(StoredFile.model_validate(_columns(file, "checkpoint_id")) for file in files)
+    )
+
+
+def _columns(row: Any, *hidden: str) -> dict[str, Any]:
+    names = {column.key for column in sa.inspect(row).mapper.column_attrs}
+    return {name: getattr(row, name) for name in names.difference(hidden)}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and abs(value) < float("inf") else None

@@ -1,0 +1,192 @@
+"""Records: what the store's functions hand out. Frozen, detached from the database, safe to keep."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from alignment_core.errors import Category
+from service.store.states import TERMINAL, JobState
+
+T = TypeVar("T")
+
+DatasetState = Literal["uploading", "checking", "ready", "failed"]
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A slice of a list, newest first unless said otherwise."""
+
+    data: tuple[T, ...]
+    has_more: bool
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True, extra="forbid")
+
+
+class Progress(Record):
+    step: int
+    total: int | None
+    percent: float | None
+    eta_seconds: float | None
+
+
+class JobError(Record):
+    """Why a job or a dataset failed: `user` can mend it, `system` is ours, `capacity` passes."""
+
+    code: str
+    message: str
+    category: Category
+    retryable: bool = False
+    hint: str | None = None
+
+
+class JobRecord(Record):
+    id: str
+    project_id: str
+    name: str | None
+    metadata: dict[str, str]
+    spec: dict[str, Any]
+    spec_sha256: str
+    method: str
+    model: str
+    state: JobState
+    phase: str | None
+    attempt: int
+    progress: Progress
+    error: JobError | None
+    latest_checkpoint_id: str | None
+    cancel_requested: bool
+    worker_id: str | None
+    lease_expires_at: datetime | None
+    created_at: datetime
+    queued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    updated_at: datetime
+    last_seq: int
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.state in TERMINAL
+
+
+class Claim(Record):
+    """A worker's hold on a job. `attempt` is the fencing token that every later write carries."""
+
+    job: JobRecord
+    attempt: int
+    lease_expires_at: datetime
+
+
+class EventRecord(Record):
+    """An event as it was recorded: `data` is the event's own JSON, `seq` counts from 1 within the job."""
+
+    id: str
+    job_id: str
+    seq: int
+    attempt: int
+    type: str
+    data: dict[str, Any]
+    time: datetime
+
+
+class MetricRow(Record):
+    """The metrics of one step. Those of the validation split are called `validation/<name>`."""
+
+    step: int
+    metrics: dict[str, float | None]
+
+
+class StoredFile(Record):
+    """A file in the object store, under the name `path` that its owner knows it by."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    object_key: str
+
+
+class CheckpointRecord(Record):
+    id: str
+    job_id: str
+    project_id: str
+    step: int
+    attempt: int
+    kind: Literal["lora", "full"]
+    is_final: bool
+    size_bytes: int
+    created_at: datetime
+    files: tuple[StoredFile, ...]
+
+
+class SampleRecord(Record):
+    """One PNG of images drawn from base and policy at `step`."""
+
+    id: str
+    job_id: str
+    step: int
+    attempt: int
+    prompts: list[str]
+    size_bytes: int
+    sha256: str
+    object_key: str
+    created_at: datetime
+
+
+class ReportRecord(Record):
+    """The evaluation report of a job; `report` is a `reports.EvaluationReport` as JSON."""
+
+    job_id: str
+    step: int
+    attempt: int
+    report: dict[str, Any]
+    created_at: datetime
+
+
+class LogRecord(Record):
+    job_id: str
+    attempt: int
+    text: str
+    updated_at: datetime
+
+
+class DatasetRecord(Record):
+    id: str
+    project_id: str
+    name: str | None
+    filename: str
+    state: DatasetState
+    size_bytes: int | None
+    sha256: str | None
+    object_key: str | None
+    format: str | None
+    report: dict[str, Any] | None
+    error: JobError | None
+    attempt: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class DatasetClaim(Record):
+    dataset: DatasetRecord
+    attempt: int
+
+
+class ProjectRecord(Record):
+    id: str
+    name: str
+    created_at: datetime
+
+
+class ApiKeyRecord(Record):
+    """An API key without its secret, which nobody can read again."""
+
+    id: str
+    project_id: str
+    name: str
+    prefix: str
+    created_at: datetime
+    revoked_at: datetime | None
