@@ -1,0 +1,142 @@
+"""Filling the cache: every prompt and image of a dataset is encoded once, with progress.
+
+Images are encoded in batches of consecutive rows, of which the cached ones are left out. The cache is written at the end of
+batches only, so a run that was killed goes on with the very batches it would have had: the bits do not depend on it.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from alignment_core.datasets.cache import Places, TensorCache
+from alignment_core.datasets.images import decode_image
+from alignment_core.datasets.rows import Annotation, BadRow, PreferenceRow, PreferenceSource, row_error
+from alignment_core.datasets.transforms import transform
+from alignment_core.errors import AlignmentError, DataError
+from alignment_core.events import PhaseProgressed
+
+Images = Float[Tensor, "batch 3 resolution resolution"]
+Latents = Float[Tensor, "batch channels h w"]
+EncodeImages = Callable[[Images], tuple[Latents, Latents]]
+EncodePrompts = Callable[[list[str]], Mapping[str, Tensor]]
+Column = Literal["chosen", "rejected"]
+
+COLUMNS: tuple[Column, Column] = ("chosen", "rejected")
+DECODING_THREADS = 4
+SECONDS_BETWEEN_EVENTS = 1.0
+
+
+@dataclass
+class Progress:
+    """Counts what is done and says so about once a second, and at the beginning and the end."""
+
+    total: int
+    done: int = 0
+    cached: int = 0
+    _said_at: float = field(default=-1e9, repr=False)
+
+    def advance(self, done: int, cached: int) -> Iterator[PhaseProgressed]:
+        """Add to the counts; yields an event when it is time for one."""
+        self.done += done
+        self.cached += cached
+        now = time.monotonic()
+        if now - self._said_at >= SECONDS_BETWEEN_EVENTS or self.done == self.total:
+            self._said_at = now
+            yield PhaseProgressed(phase="caching", done=self.done, total=self.total, cached=self.cached)
+
+
+def cache_prompts(
+    prompts: Sequence[str], encode: EncodePrompts, cache: TensorCache, batch_size: int, progress: Progress
+) -> Generator[PhaseProgressed, None, Places]:
+    """Encode the prompts that are not cached; returns the place of each."""
+    keys = [cache.key(prompt.encode()) for prompt in prompts]
+    for start in range(0, len(prompts), batch_size):
+        end = min(start + batch_size, len(prompts))
+        missing = [index for index in range(start, end) if cache.find(keys[index]) is None]
+        if missing:
+            encoded = encode([prompts[index] for index in missing])
+            _add(cache, [keys[index] for index in missing], encoded, [repr(prompts[index]) for index in missing])
+        yield from progress.advance(end - start, end - start - len(missing))
+    return _places(cache, keys)
+
+
+def cache_images(
+    source: PreferenceSource,
+    rows: Sequence[Annotation],
+    encode: EncodeImages,
+    cache: TensorCache,
+    *,
+    resolution: int,
+    batch_size: int,
+    progress: Progress,
+) -> Generator[PhaseProgressed, None, dict[Column, Places]]:
+    """Encode the images that are not cached; returns the place of each. An image that comes again counts as cached."""
+    keys: dict[Column, list[bytes]] = {"chosen": [], "rejected": []}
+    read = read_images(source, rows)
+    with ThreadPoolExecutor(DECODING_THREADS) as threads:
+        while batch := list(islice(read, max(1, batch_size // 2))):
+            missing: dict[bytes, tuple[PreferenceRow, Column]] = {}
+            for row in batch:
+                for column in COLUMNS:
+                    key = cache.key(image_of(row, column))
+                    keys[column].append(key)
+                    if cache.find(key) is None:
+                        missing[key] = (row, column)
+            if missing:
+                decoded = threads.map(lambda item: transform(decode(source, *item), resolution), missing.values())
+                mean, std = encode(torch.stack(list(decoded)))
+                names = [f"{column} of row {row.number}" for row, column in missing.values()]
+                _add(cache, list(missing), {"mean": mean, "std": std}, names)
+            yield from progress.advance(2 * len(batch), 2 * len(batch) - len(missing))
+    return {column: _places(cache, keys[column]) for column in COLUMNS}
+
+
+def read_images(source: PreferenceSource, rows: Sequence[Annotation]) -> Iterator[PreferenceRow]:
+    """The rows with their images; raises `DataError` for one whose images cannot be read."""
+    for row in source.read(rows):
+        if isinstance(row, BadRow):
+            raise row_error(source, row)
+        yield row
+
+
+def image_of(row: PreferenceRow, column: Column) -> bytes:
+    return row.chosen if column == "chosen" else row.rejected
+
+
+def decode(source: PreferenceSource, row: PreferenceRow, column: Column) -> Image.Image:
+    """The decoded image; its `DataError` names file, row and column."""
+    try:
+        return decode_image(image_of(row, column))
+    except DataError as error:
+        raise DataError(error.code, f"{source.path.name}, row {row.number}, {column}: {error.message}") from error
+
+
+def _add(cache: TensorCache, keys: Sequence[bytes], encoded: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    """Put a batch into the cache as float32, after checking that it can be trained on."""
+    batch = {name: value.detach().float().cpu() for name, value in encoded.items()}
+    for name, value in batch.items():
+        assert len(value) == len(keys), f"the encoder gave {len(value)} {name} for {len(keys)} inputs"
+        finite = value.flatten(1).isfinite().all(dim=1)
+        if not finite.all():
+            culprit = names[int(finite.logical_not().nonzero()[0])]
+            raise AlignmentError(
+                "encoding_not_finite",
+                f"{culprit}: its encoding ({name}) is not finite",
+                hint="Some VAEs overflow in half precision; use float32 or a VAE made for fp16.",
+            )
+    for index, key in enumerate(keys):
+        cache.add(key, {name: value[index] for name, value in batch.items()})
+    cache.flush_if_large()
+
+
+def _places(cache: TensorCache, keys: Sequence[bytes]) -> Places:
+    places = [cache.find(key) for key in keys]
+    return torch.tensor(places, dtype=torch.int64).reshape(-1, 2)

@@ -1,0 +1,121 @@
+"""Preference pairs as training reads them: posteriors of both images, the prompt's conditioning, the label.
+
+`PreferencePairs.prepare` encodes what is not yet in the cache, with progress; `batch` then reads by index. Without random
+transforms the VAE's posteriors (mean and standard deviation, not a draw) come from the cache; with them, images are
+encoded at every visit. Text is cached in both cases, since the text encoder is frozen.
+
+What is cached is always read back from the cache, so a first and a second run see the same bits.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from alignment_core.datasets.cache import Places, ShardReader, TensorCache
+from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, Latents, Progress, cache_images, cache_prompts
+from alignment_core.datasets.posteriors import CachedPosteriors, FreshPosteriors, Posteriors
+from alignment_core.datasets.rows import Annotation, PreferenceSource
+from alignment_core.datasets.transforms import Crop
+from alignment_core.events import PhaseProgressed
+
+# Part of the cache's key: a change of the pixels that the centred transform gives must change it.
+CENTERED_TRANSFORM = "shorter-side-bilinear/center/v1"
+
+
+@dataclass(frozen=True)
+class PairTensors:
+    """A batch of pairs on the CPU. Posteriors are float32 `[B, C, h, w]`, exactly as the encoder gave them.
+
+    `conditioning` is what the text encoder gave for the prompts, by name, `[B, ...]`; `label` is `[B]` in [0.5, 1].
+    """
+
+    chosen_mean: Latents
+    chosen_std: Latents
+    rejected_mean: Latents
+    rejected_std: Latents
+    conditioning: dict[str, Tensor]
+    label: Float[Tensor, " batch"]
+
+
+class PreferencePairs:
+    """Pairs by index; made by `prepare`."""
+
+    def __init__(
+        self,
+        rows: Sequence[Annotation],
+        posteriors: Posteriors,
+        text: ShardReader,
+        prompts: Places,
+        empty_prompt: Places,
+    ) -> None:
+        self.prompts: list[str] = [row.prompt for row in rows]
+        self.labels: Float[Tensor, " pairs"] = torch.tensor([row.label for row in rows], dtype=torch.float32)
+        self.empty_conditioning: dict[str, Tensor] = text.read(empty_prompt)
+        self._posteriors = posteriors
+        self._text = text
+        self._prompt_places = prompts
+
+    @classmethod
+    def prepare(
+        cls,
+        source: PreferenceSource,
+        rows: Sequence[Annotation],
+        *,
+        encode_images: EncodeImages,
+        encode_prompts: EncodePrompts,
+        model_fingerprint: str,
+        resolution: int,
+        crop: Crop,
+        horizontal_flip: bool,
+        joint: bool,
+        cache_dir: Path,
+        batch_size: int,
+    ) -> Generator[PhaseProgressed, None, "PreferencePairs"]:
+        """Fill the cache for `rows` (ascending, from `rows.read_annotations` or `splits.split_by_group`).
+
+        `encode_images`: `[B, 3, R, R]` in [-1, 1] on the CPU to mean and std `[B, C, h, w]`. `encode_prompts`: B prompts
+        to named tensors `[B, ...]`. Neither sees more than `batch_size` at once. `model_fingerprint` must change when
+        either would give other numbers. Progress counts images and prompts; use `pairs = yield from prepare(...)`.
+        Raises `DataError` for an image that cannot be decoded, naming its row.
+        """
+        is_random = crop == "random" or horizontal_flip
+        prompts = list(dict.fromkeys(["", *(row.prompt for row in rows)]))
+        progress = Progress(total=len(prompts) + (0 if is_random else 2 * len(rows)))
+        shared: dict[str, str | int] = {"model": model_fingerprint, "dtype": "float32"}
+
+        texts = TensorCache(cache_dir, {"kind": "text", **shared})
+        places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress)
+        numbers = {prompt: number for number, prompt in enumerate(prompts)}
+        prompt_places = places[[numbers[row.prompt] for row in rows]]
+        if is_random:
+            fresh = FreshPosteriors(source, rows, encode_images, resolution, crop, horizontal_flip, joint, batch_size)
+            return cls(rows, fresh, texts.reader(), prompt_places, places[:1])
+        images = TensorCache(
+            cache_dir, {"kind": "posterior", "resolution": resolution, "transform": CENTERED_TRANSFORM, **shared}
+        )
+        image_places = yield from cache_images(
+            source, rows, encode_images, images, resolution=resolution, batch_size=batch_size, progress=progress
+        )
+        return cls(rows, CachedPosteriors(images.reader(), image_places), texts.reader(), prompt_places, places[:1])
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def batch(self, indices: Sequence[int] | Tensor, draws: Sequence[torch.Generator] | None = None) -> PairTensors:
+        """The pairs at `indices`. `draws`, one generator a pair, is needed by random transforms and read by them alone."""
+        chosen = [int(index) for index in indices]
+        if not chosen:
+            raise ValueError("a batch needs at least one pair")
+        posteriors = self._posteriors.read(chosen, draws)
+        return PairTensors(
+            chosen_mean=posteriors.chosen_mean,
+            chosen_std=posteriors.chosen_std,
+            rejected_mean=posteriors.rejected_mean,
+            rejected_std=posteriors.rejected_std,
+            conditioning=self._text.read(self._prompt_places[chosen]),
+            label=self.labels[chosen],
+        )

@@ -1,0 +1,188 @@
+"""Parquet datasets: one file or a folder of shards, streamed by row group.
+
+The columns are told by a layout: the canonical one here, Pick-a-Pic's in its own file. Images are in the file, as binary
+columns or as the struct {bytes, path} that Hugging Face datasets write; a path alone is refused, since a parquet file
+must not be able to name other files of the machine it is read on.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignment_core.datasets.images import MAX_ENCODED_BYTES
+from alignment_core.datasets.rows import (
+    Annotation,
+    BadRow,
+    DatasetFormat,
+    PreferenceRow,
+    annotate,
+    bad_row,
+    with_images,
+)
+from alignment_core.errors import DataError
+
+ANNOTATION_BATCH = 1024
+IMAGE_BATCH = 8  # rows; images are large, and a hostile file can repeat one image for free
+
+
+@dataclass(frozen=True)
+class ParquetLayout:
+    """Which columns a kind of file has, and how a row of them becomes an annotation."""
+
+    format: DatasetFormat
+    image_columns: tuple[str, str]
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    annotate: Callable[[int, Mapping[str, object]], Annotation | BadRow]
+
+    @property
+    def all_required(self) -> set[str]:
+        return {*self.image_columns, *self.required}
+
+
+def _annotate_canonical(number: int, values: Mapping[str, object]) -> Annotation | BadRow:
+    return annotate(
+        number,
+        prompt=values["prompt"],
+        first="chosen",
+        second="rejected",
+        label=values.get("label"),
+        score=values.get("score"),
+        group_id=values.get("group_id"),
+    )
+
+
+CANONICAL = ParquetLayout(
+    format="parquet",
+    image_columns=("chosen", "rejected"),
+    required=("prompt",),
+    optional=("label", "score", "group_id"),
+    annotate=_annotate_canonical,
+)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    path: Path
+    metadata: pq.FileMetaData
+    columns: frozenset[str]
+
+
+class ParquetSource:
+    """`rows.PreferenceSource` over parquet files. Raises `DataError` for files that are no parquet or lack a column."""
+
+    def __init__(self, path: Path, files: Sequence[Path], layout: ParquetLayout) -> None:
+        self._path = path
+        self._layout = layout
+        self._shards = [_open_shard(file, layout) for file in files]
+        groups = [(shard, index) for shard in self._shards for index in range(shard.metadata.num_row_groups)]
+        sizes = [shard.metadata.row_group(index).num_rows for shard, index in groups]
+        starts = accumulate(sizes, initial=1)
+        self._row_groups = [(start, *group) for start, size, group in zip(starts, sizes, groups, strict=False) if size]
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def format(self) -> DatasetFormat:
+        return self._layout.format
+
+    def size_bytes(self) -> int:
+        return sum(shard.path.stat().st_size for shard in self._shards)
+
+    def annotations(self) -> Iterator[Annotation | BadRow]:
+        """See `PreferenceSource`; images are not touched, as parquet stores columns apart."""
+        wanted = (*self._layout.required, *self._layout.optional)
+        for start, shard, group in self._row_groups:
+            columns = [name for name in wanted if name in shard.columns]
+            values = _iterate(shard, group, columns, ANNOTATION_BATCH)
+            for number, value in enumerate(values, start):
+                yield self._annotate(number, value)
+
+    def read(self, rows: Iterable[Annotation | BadRow]) -> Iterator[PreferenceRow | BadRow]:
+        """See `PreferenceSource`; a row costs reading its row group up to it."""
+        for index, members in groupby(rows, key=self._row_group_of):
+            start, shard, group = self._row_groups[index]
+            images = enumerate(_iterate(shard, group, list(self._layout.image_columns), IMAGE_BATCH), start)
+            for row in members:
+                yield _attach(row, images) if isinstance(row, Annotation) else row
+
+    def _annotate(self, number: int, values: Mapping[str, object]) -> Annotation | BadRow:
+        try:
+            return self._layout.annotate(number, values)
+        except DataError as error:
+            return bad_row(number, error)
+
+    def _row_group_of(self, row: Annotation | BadRow) -> int:
+        low, high = 0, len(self._row_groups)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._row_groups[middle][0] <= row.number else (low, middle)
+        return low
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """Names of the columns of a parquet file."""
+    with _readable(path):
+        return list(pq.read_schema(path).names)
+
+
+def _open_shard(path: Path, layout: ParquetLayout) -> _Shard:
+    with _readable(path):
+        metadata = pq.read_metadata(path)
+    columns = frozenset(metadata.schema.to_arrow_schema().names)
+    if missing := sorted(layout.all_required - columns):
+        raise DataError(
+            "missing_column",
+            f"{path.name}: no column {', '.join(missing)}; expected {', '.join(sorted(layout.all_required))}; "
+            f"found {', '.join(sorted(columns))}",
+        )
+    return _Shard(path, metadata, columns)
+
+
+def _iterate(shard: _Shard, group: int, columns: list[str], batch_rows: int) -> Iterator[dict[str, object]]:
+    """The rows of one row group as Python values, one at a time; text stays dictionary-encoded until its row comes."""
+    with (
+        _readable(shard.path),
+        pq.ParquetFile(
+            shard.path, metadata=shard.metadata, read_dictionary=columns, pre_buffer=False, buffer_size=2**20
+        ) as file,
+    ):
+        for batch in file.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False):
+            for index in range(batch.num_rows):
+                yield {name: batch.column(name)[index].as_py() for name in columns}
+
+
+def _attach(row: Annotation, images: Iterator[tuple[int, dict[str, object]]]) -> PreferenceRow | BadRow:
+    """Advance `images` to the row's own, and read the two."""
+    values = next((values for number, values in images if number == row.number), None)
+    assert values is not None, f"row {row.number} was asked for out of order"
+    try:
+        return with_images(row, *(_image_bytes(values[name], name) for name in (row.chosen, row.rejected)))
+    except DataError as error:
+        return bad_row(row.number, error)
+
+
+def _image_bytes(value: object, column: str) -> bytes:
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if data is None or data == b"":
+        raise DataError("missing_image", f"{column} is empty; expected the bytes of an image in the file itself")
+    if not isinstance(data, bytes):
+        raise DataError("missing_image", f"{column} holds {type(data).__name__}; expected the bytes of an image")
+    if len(data) > MAX_ENCODED_BYTES:
+        raise DataError("image_too_large", f"{column} has {len(data)} bytes; expected at most {MAX_ENCODED_BYTES}")
+    return data
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError("unreadable_file", f"{path.name}: not a readable parquet file: {error}") from error

@@ -1,0 +1,218 @@
+"""Preference rows: what every reader turns its files into, and what a reader promises.
+
+A row goes through two stages. An `Annotation` is everything about a row but its images: cheap to read, checked, and
+already the right way round. A `PreferenceRow` is the annotation with the bytes of its two images. What cannot become one
+is a `BadRow` that says why; nothing disappears silently.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from alignment_core.errors import DataError
+
+DatasetFormat = Literal["parquet", "jsonl", "pick_a_pic"]
+Severity = Literal["error", "warning"]
+
+TIE = 0.5
+MAX_PROMPT_CHARACTERS = 20_000  # far beyond any text encoder: longer text is a broken or hostile file
+MAX_GROUP_ID_CHARACTERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A row without its images. `chosen` and `rejected` say where its source finds them: a path or a column.
+
+    `number` counts from 1 over all files of the dataset. `label` is in [0.5, 1]: the probability that `chosen` is really
+    preferred; `swapped` tells that the file had the images the other way round, with a label below 0.5.
+    """
+
+    number: int
+    prompt: str
+    chosen: str
+    rejected: str
+    label: float
+    score: float | None
+    group_id: str
+    swapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceRow:
+    """A row with the encoded bytes of its two images; fields as in `Annotation`."""
+
+    number: int
+    prompt: str
+    chosen: bytes
+    rejected: bytes
+    label: float
+    score: float | None
+    group_id: str
+    swapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that is not trained on: an error stops a run, a warning is counted and left out."""
+
+    number: int
+    code: str
+    severity: Severity
+    message: str
+
+
+class PreferenceSource(Protocol):
+    """A dataset on disk. Both iterators stream: no more than a few rows are in memory at a time."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def format(self) -> DatasetFormat: ...
+
+    def size_bytes(self) -> int:
+        """Bytes on disk, images included."""
+        ...
+
+    def annotations(self) -> Iterator[Annotation | BadRow]:
+        """Every row in order, without reading an image."""
+        ...
+
+    def read(self, rows: Iterable[Annotation | BadRow]) -> Iterator[PreferenceRow | BadRow]:
+        """The same rows with their images; any selection of rows, with ascending numbers. Bad rows pass through."""
+        ...
+
+
+def annotate(
+    number: int,
+    *,
+    prompt: object,
+    first: str,
+    second: str,
+    label: object,
+    score: object = None,
+    group_id: object = None,
+) -> Annotation:
+    """Check the values of a row and turn it so that the preferred image is `chosen`.
+
+    `label` is the probability that `first` is preferred, 1 when None. Below 0.5 the images are swapped. `group_id` is
+    a hash of the prompt when None. Raises `DataError` naming the column and what was expected.
+    """
+    text = _prompt(prompt)
+    preference = _label(label)
+    swapped = preference < TIE
+    return Annotation(
+        number=number,
+        prompt=text,
+        chosen=second if swapped else first,
+        rejected=first if swapped else second,
+        label=1 - preference if swapped else preference,
+        score=_score(score),
+        group_id=_group_id(group_id, text),
+        swapped=swapped,
+    )
+
+
+def with_images(row: Annotation, chosen: bytes, rejected: bytes) -> PreferenceRow:
+    """The row with the bytes of its images."""
+    return PreferenceRow(row.number, row.prompt, chosen, rejected, row.label, row.score, row.group_id, row.swapped)
+
+
+def bad_row(number: int, error: DataError) -> BadRow:
+    """The row that `error` was raised for."""
+    return BadRow(number, error.code, "error", error.message)
+
+
+def row_error(source: PreferenceSource, row: BadRow) -> DataError:
+    """What a run says that meets `row`."""
+    return DataError(row.code, f"{source.path.name}, row {row.number}: {row.message}")
+
+
+def read_annotations(source: PreferenceSource, *, ties: Literal["drop", "keep"]) -> list[Annotation]:
+    """The rows to train on, in order. Rows that preflight warns about are left out, and ties if asked.
+
+    Raises `DataError` at the first row with an error, and `no_usable_rows` when nothing is left.
+    """
+    rows = []
+    for row in source.annotations():
+        if isinstance(row, Annotation):
+            if row.label > TIE or ties == "keep":
+                rows.append(row)
+        elif row.severity == "error":
+            raise row_error(source, row)
+    if not rows:
+        kind = "row with a preference" if ties == "drop" else "usable row"
+        raise DataError("no_usable_rows", f"{source.path.name}: no {kind}; expected at least one")
+    return rows
+
+
+def default_group_id(prompt: str) -> str:
+    """Rows with the same prompt belong together."""
+    return "prompt:" + hashlib.sha256(prompt.encode()).hexdigest()[:32]
+
+
+def _prompt(value: object) -> str:
+    if not isinstance(value, str):
+        raise DataError("invalid_prompt", f"prompt is {_shown(value)}; expected a string, '' for none")
+    if len(value) > MAX_PROMPT_CHARACTERS:
+        raise DataError(
+            "invalid_prompt", f"prompt has {len(value)} characters; expected at most {MAX_PROMPT_CHARACTERS}"
+        )
+    return _unicode(value, "prompt")
+
+
+def _label(value: object) -> float:
+    if value is None:
+        return 1.0
+    number = _number(value)
+    if number is None or not 0 <= number <= 1:
+        raise DataError(
+            "invalid_label",
+            f"label is {_shown(value)}; expected a number in [0, 1], the probability that `chosen` is preferred",
+        )
+    return number
+
+
+def _score(value: object) -> float | None:
+    if value is None:
+        return None
+    number = _number(value)
+    if number is None or not 0 <= number < math.inf:
+        raise DataError("invalid_score", f"score is {_shown(value)}; expected a finite number of at least 0, or none")
+    return number
+
+
+def _group_id(value: object, prompt: str) -> str:
+    if value is None:
+        return default_group_id(prompt)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError("invalid_group_id", f"group_id is {_shown(value)}; expected a string or an integer")
+    text = str(value)
+    if not 1 <= len(text) <= MAX_GROUP_ID_CHARACTERS:
+        raise DataError(
+            "invalid_group_id", f"group_id has {len(text)} characters; expected 1 to {MAX_GROUP_ID_CHARACTERS}"
+        )
+    return _unicode(text, "group_id")
+
+
+def _unicode(text: str, column: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair
+        raise DataError(f"invalid_{column}", f"{column} is no Unicode text: {error}") from error
+    return text
+
+
+def _number(value: object) -> float | None:
+    """Booleans are no numbers here: `true` as a label is a mistake about what a label is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e300 else math.inf
+
+
+def _shown(value: object) -> str:
+    text = repr(value[:40] if isinstance(value, str | bytes) else value)
+    return f"{text[:60]} ({type(value).__name__})"

@@ -1,0 +1,76 @@
+"""From a decoded image to the tensor that is trained on: shorter side to the resolution, crop, flip, [-1, 1].
+
+Resizing and centre crop agree with torchvision's `Resize` (bilinear, antialiased) and `CenterCrop` on PIL images, which
+the published Diffusion-DPO scripts use. A random place is drawn in relative terms, so that the two images of a pair can
+share it even when their sizes differ.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Generator, Tensor
+
+Crop = Literal["center", "random"]
+Pixels = Float[Tensor, "3 resolution resolution"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where to crop, as shares in [0, 1) of the room there is (None: the centre), and whether to mirror."""
+
+    top: float | None = None
+    left: float | None = None
+    flip: bool = False
+
+
+CENTER = Placement()
+
+
+def draw_placement(generator: Generator, *, crop: Crop, horizontal_flip: bool) -> Placement:
+    """One random placement; always three draws, so that options do not shift the draws that follow."""
+    top, left, coin = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    flip = horizontal_flip and coin < 0.5
+    return Placement(top, left, flip) if crop == "random" else Placement(flip=flip)
+
+
+def transform(image: Image.Image, resolution: int, placement: Placement = CENTER) -> Pixels:
+    """float32 `[3, resolution, resolution]` in [-1, 1] of an RGB image."""
+    image = _resize_shorter_side(image, resolution)
+    top = _offset(image.height - resolution, placement.top)
+    left = _offset(image.width - resolution, placement.left)
+    image = image.crop((left, top, left + resolution, top + resolution))
+    if placement.flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(127.5).sub(1).contiguous()
+
+
+def transform_pair(
+    chosen: Image.Image,
+    rejected: Image.Image,
+    resolution: int,
+    *,
+    crop: Crop,
+    horizontal_flip: bool,
+    joint: bool,
+    generator: Generator,
+) -> tuple[Pixels, Pixels]:
+    """Both images of a pair, with one placement for the two (`joint`) or one each."""
+    first = draw_placement(generator, crop=crop, horizontal_flip=horizontal_flip)
+    second = first if joint else draw_placement(generator, crop=crop, horizontal_flip=horizontal_flip)
+    return transform(chosen, resolution, first), transform(rejected, resolution, second)
+
+
+def _resize_shorter_side(image: Image.Image, resolution: int) -> Image.Image:
+    shorter = min(image.size)
+    if shorter == resolution:
+        return image
+    width, height = (side * resolution // shorter for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _offset(room: int, share: float | None) -> int:
+    return round(room / 2) if share is None else int(share * (room + 1))
