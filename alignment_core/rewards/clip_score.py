@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -113,7 +113,8 @@ def load_clip_score(folder: Path, variant: str | None, device: torch.device) -> 
         )
     image_size = cast(CLIPVisionConfig, model.config.vision_config).image_size
     preprocessing = _preprocessing(processor.to_dict(), cast(int, image_size), folder / "preprocessor_config.json")
-    return ClipScore(cast(CLIPModel, model.to(device=device)), tokenizer, preprocessing)
+    cast(nn.Module, model).to(device)
+    return ClipScore(model, tokenizer, preprocessing)
 
 
 def _check_model_type(path: Path) -> None:

@@ -1,0 +1,172 @@
+"""The tiny CLIP is random: what is tested is the path from files and pixels to the cosine, not CLIP's taste."""
+
+import json
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from alignment_core.errors import ModelError
+from alignment_core.rewards.clip_score import ClipScore, load_clip_score
+from tests.alignment_core.rewards.clip import save_tiny_clip
+
+CPU = torch.device("cpu")
+PROMPTS = ["a red circle", "a blue square"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip")
+    save_tiny_clip(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reward(folder: Path) -> ClipScore:
+    return load_clip_score(folder, None, CPU)
+
+
+def photographs(height: int, width: int, num: int = 2, seed: int = 0) -> Tensor:
+    """Smooth random images of 8-bit values, so that PIL and tensors start from the same pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(num, 3, 6, 6, generator=generator)
+    images = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+    return (images * 255).round() / 255
+
+
+def score_by_hand(folder: Path, images: Tensor, prompts: list[str]) -> Tensor:
+    """As transformers' documentation does it: its own image processor on PIL images, its tokenizer, a dot product."""
+    model, tokenizer = CLIPModel.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
+    processor = CLIPImageProcessorPil.from_pretrained(folder)
+    pictures = [Image.fromarray(np.rint(255 * x.permute(1, 2, 0).numpy()).astype(np.uint8)) for x in images]
+    pixels = processor(images=pictures, return_tensors="pt")
+    tokens = tokenizer(prompts, padding=True, truncation=True, max_length=77, return_tensors="pt")
+    with torch.no_grad():
+        image, text = model.get_image_features(**pixels), model.get_text_features(**tokens)
+    image, text = (cast(Tensor, cast(BaseModelOutputWithPooling, output).pooler_output) for output in (image, text))
+    return (image * text).sum(1) / (image.norm(dim=1) * text.norm(dim=1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (32, 32), (16, 16), (8, 8), (40, 64), (67, 45)])
+def test_the_score_is_that_of_transformers_own_pipeline(
+    folder: Path, reward: ClipScore, height: int, width: int
+) -> None:
+    # PIL rounds the resized image to 8 bits (at most 0.5/255 a pixel), which moves these cosines by up to a few 1e-3.
+    images = photographs(height, width)
+    scores = reward(images, PROMPTS)
+    torch.testing.assert_close(scores, score_by_hand(folder, images, PROMPTS), atol=5e-3, rtol=0)
+
+
+def test_without_a_resize_the_score_is_exact(folder: Path, reward: ClipScore) -> None:
+    images = photographs(16, 16, seed=3)
+    torch.testing.assert_close(reward(images, PROMPTS), score_by_hand(folder, images, PROMPTS), atol=1e-5, rtol=0)
+
+
+def test_a_larger_resize_is_cropped_in_the_middle(tmp_path: Path) -> None:
+    save_tiny_clip(tmp_path, size=21)
+    reward = load_clip_score(tmp_path, None, CPU)
+    images = photographs(48, 33)
+    torch.testing.assert_close(reward(images, PROMPTS), score_by_hand(tmp_path, images, PROMPTS), atol=5e-3, rtol=0)
+
+
+def test_scores_are_float32_cosines_that_depend_on_image_and_prompt(reward: ClipScore) -> None:
+    images = photographs(32, 32)
+    straight, crossed = reward(images, PROMPTS), reward(images, PROMPTS[::-1])
+    assert straight.dtype == torch.float32
+    assert straight.shape == (2,)
+    assert (straight.abs() <= 1).all()
+    assert ((straight - crossed).abs() > 1e-3).all()
+    assert (straight[0] - straight[1]).abs() > 1e-3
+
+
+def test_a_score_does_not_depend_on_its_batch(reward: ClipScore) -> None:
+    images = photographs(32, 32)
+    together = reward(images, ["a red circle", "a red circle " * 20])
+    torch.testing.assert_close(together[:1], reward(images[:1], ["a red circle"]), atol=1e-6, rtol=0)
+
+
+def test_a_prompt_is_cut_at_77_tokens(reward: ClipScore) -> None:
+    images = photographs(32, 32)
+    seventy_five = " ".join(["red"] * 75)  # with the start and the end token 77
+    scores = reward(images[:1].repeat(2, 1, 1, 1), [seventy_five, f"{seventy_five} blue blue blue"])
+    assert scores[0] == scores[1]
+    shorter = reward(images[:1], [" ".join(["red"] * 74 + ["blue"])])
+    assert shorter[0] != scores[0]
+
+
+def test_the_gradient_reaches_the_image_and_no_weight(folder: Path) -> None:
+    reward = load_clip_score(folder, None, CPU)
+    images = photographs(32, 32).requires_grad_()
+    reward(images, PROMPTS).sum().backward()
+    assert images.grad is not None
+    assert images.grad.isfinite().all()
+    assert (images.grad != 0).any()
+    assert not any(parameter.requires_grad for parameter in reward._model.parameters())
+
+
+def test_climbing_the_gradient_raises_the_score(reward: ClipScore) -> None:
+    images = photographs(32, 32).requires_grad_()
+    before = reward(images, PROMPTS)
+    (gradient,) = torch.autograd.grad(before.sum(), images)
+    with torch.no_grad():
+        after = reward((images + 0.02 * gradient / gradient.abs().amax()).clamp(0, 1), PROMPTS)
+    assert (after > before).all()
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("config.json", "config.json"),
+        ("preprocessor_config.json", "preprocessor_config.json"),
+        ("vocab.json", "vocab.json"),
+        ("model.safetensors", "model.safetensors"),
+    ],
+)
+def test_a_folder_that_lacks_a_file_is_refused_by_its_name(tmp_path: Path, missing: str, message: str) -> None:
+    save_tiny_clip(tmp_path)
+    (tmp_path / missing).unlink()
+    with pytest.raises(ModelError, match=message):
+        load_clip_score(tmp_path, None, CPU)
+
+
+def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
+    save_tiny_clip(tmp_path)
+    state = CLIPModel.from_pretrained(tmp_path).state_dict()
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors"):
+        load_clip_score(tmp_path, None, CPU)
+
+
+def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    save_tiny_clip(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "siglip"}))
+    with pytest.raises(ModelError, match='"model_type": "clip"'):
+        load_clip_score(tmp_path, None, CPU)
+
+
+def test_weights_that_lack_a_tensor_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_tiny_clip(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["visual_projection.weight"]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"visual_projection\.weight"):
+        load_clip_score(tmp_path, None, CPU)
+
+
+@pytest.mark.parametrize("change", [{"resample": 2}, {"crop_size": 8}, {"size": 8}, {"do_normalize": False}])
+def test_a_preprocessing_that_is_not_clips_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
+    save_tiny_clip(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ModelError, match=r"preprocessor_config\.json: expected a bicubic"):
+        load_clip_score(tmp_path, None, CPU)
