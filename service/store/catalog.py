@@ -1,0 +1,206 @@
+"""Catalog: the models and rewards that the server's operator offers by name, from one JSON file.
+
+    {"models": {"shapes": {"type": "local", "path": "model", "family": "sd", "resolution": 32, "description": "..."}},
+     "rewards": {"shapes-judge": {"type": "attribute_classifier", "path": "classifiers/judge", "judge_only": true,
+                                  "description": "..."}}}
+
+Relative paths start at the file's folder. The API checks specs against the catalog, the worker turns the names into the
+folders of its own machine.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from alignment_core.spec import (
+    AttributeClassifierReward,
+    CatalogSource,
+    ClipScoreReward,
+    HubSource,
+    JobSpec,
+    LocalDataset,
+    LocalSource,
+    Name,
+    Spec,
+    StoredDataset,
+)
+
+Family = Literal["sd", "sdxl", "clip"]
+
+
+class CatalogModel(Spec):
+    """What every model entry says of its model. A `clip` scores images; the other families are trained."""
+
+    family: Family
+    resolution: int = Field(ge=8, description="Pixels of the side that the model draws, or reads.")
+    description: str = ""
+
+
+class LocalModel(CatalogModel):
+    type: Literal["local"]
+    path: Path
+
+    @property
+    def source(self) -> LocalSource:
+        return LocalSource(path=str(self.path))
+
+
+class HubModel(CatalogModel):
+    type: Literal["hub"]
+    repo_id: str
+    revision: str
+    variant: Name | None = None
+
+    @model_validator(mode="after")
+    def _is_a_pinned_source(self) -> Self:
+        _ = self.source  # HubSource has the rules for the repository and the commit, and refuses what breaks them
+        return self
+
+    @property
+    def source(self) -> HubSource:
+        return HubSource(repo_id=self.repo_id, revision=self.revision, variant=self.variant)
+
+
+class ClassifierReward(Spec):
+    """Weights of an attribute classifier. One that is `judge_only` may score an evaluation and train nothing."""
+
+    type: Literal["attribute_classifier"]
+    path: Path
+    description: str = ""
+    judge_only: bool = False
+
+    @property
+    def source(self) -> LocalSource:
+        return LocalSource(path=str(self.path))
+
+
+class Catalog(Spec):
+    models: dict[Name, Annotated[LocalModel | HubModel, Field(discriminator="type")]] = Field(default_factory=dict)
+    rewards: dict[Name, ClassifierReward] = Field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path | None) -> "Catalog":
+        """Read the operator's file; an empty catalog without one. `ValueError` names the file and the field."""
+        if path is None:
+            return cls()
+        try:
+            found = cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise ValueError(f"catalog {path} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"catalog {path}, field {field or '(top)'}: {first['msg']}") from error
+        return _resolved(found, path.absolute().parent)
+
+
+@dataclass(frozen=True)
+class SpecProblem:
+    """Why a spec that is well formed cannot be run here. `pointer` is a JSON pointer into the spec."""
+
+    pointer: str
+    code: str
+    message: str
+
+
+def check_spec(spec: Spec, catalog: Catalog, *, allow_local_paths: bool) -> list[SpecProblem]:
+    """What of the spec this server refuses: names it does not know, local paths, a judge that would be trained on."""
+    found: list[SpecProblem] = []
+    for pointer, value in walk(spec):
+        match value:
+            case AttributeClassifierReward(weights=CatalogSource(name=name)):
+                found += _check_classifier(f"{pointer}/weights/name", name, catalog)
+            case ClipScoreReward(model=CatalogSource(name=name)):
+                found += _check_model(f"{pointer}/model/name", name, catalog, ("clip",))
+            case JobSpec(model=CatalogSource(name=name)):
+                found += _check_model(f"{pointer}/model/name", name, catalog, ("sd", "sdxl"))
+            case LocalSource() | LocalDataset() if not allow_local_paths:
+                found.append(_local_refused(f"{pointer}/path", value))
+    return found
+
+
+def stored_datasets(spec: Spec) -> list[tuple[str, str]]:
+    """JSON pointer and id of every uploaded dataset that the spec names."""
+    return [(f"{pointer}/id", value.id) for pointer, value in walk(spec) if isinstance(value, StoredDataset)]
+
+
+def localize(spec: JobSpec, catalog: Catalog, dataset_paths: Mapping[str, Path]) -> JobSpec:
+    """The spec with catalog names and stored datasets replaced by folders and files of this machine.
+
+    `KeyError` for a name that the catalog lost since the spec was checked, or a dataset that has no path.
+    """
+    return JobSpec.model_validate(_localized(spec, catalog, dataset_paths).model_dump())
+
+
+def walk(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
+    """Every part of a spec with its JSON pointer, the outer ones first."""
+    yield pointer, value
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from walk(getattr(value, name), f"{pointer}/{name}")
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from walk(item, f"{pointer}/{index}")
+
+
+def _localized(value: Any, catalog: Catalog, dataset_paths: Mapping[str, Path]) -> Any:
+    match value:
+        case AttributeClassifierReward(weights=CatalogSource(name=name)):
+            return value.model_copy(update={"weights": catalog.rewards[name].source})
+        case CatalogSource(name=name):
+            return catalog.models[name].source
+        case StoredDataset(id=dataset_id):
+            return LocalDataset(path=str(dataset_paths[dataset_id]))
+        case BaseModel():
+            parts = {name: getattr(value, name) for name in type(value).model_fields}
+            return value.model_copy(
+                update={name: _localized(part, catalog, dataset_paths) for name, part in parts.items()}
+            )
+        case tuple():
+            return tuple(_localized(item, catalog, dataset_paths) for item in value)
+        case _:
+            return value
+
+
+def _check_model(pointer: str, name: str, catalog: Catalog, families: tuple[Family, ...]) -> list[SpecProblem]:
+    model = catalog.models.get(name)
+    if model is None:
+        known = [known for known, entry in catalog.models.items() if entry.family in families]
+        return [_unknown(pointer, "model", name, known)]
+    if model.family not in families:
+        message = f"model {name!r} is of family {model.family!r}; expected {' or '.join(families)}"
+        return [SpecProblem(pointer, "wrong_model_family", message)]
+    return []
+
+
+def _check_classifier(pointer: str, name: str, catalog: Catalog) -> list[SpecProblem]:
+    reward = catalog.rewards.get(name)
+    if reward is None:
+        return [_unknown(pointer, "reward", name, list(catalog.rewards))]
+    if reward.judge_only and pointer.startswith("/method/"):
+        message = f"reward {name!r} is a judge: it may be used in the evaluation, and no method may train on it"
+        return [SpecProblem(pointer, "judge_only_reward", message)]
+    return []
+
+
+def _unknown(pointer: str, kind: Literal["model", "reward"], name: str, known: list[str]) -> SpecProblem:
+    offered = f"it has {', '.join(sorted(known))}" if known else "it has none"
+    return SpecProblem(pointer, f"unknown_{kind}", f"the catalog has no {kind} {name!r}; {offered}")
+
+
+def _local_refused(pointer: str, value: LocalSource | LocalDataset) -> SpecProblem:
+    instead = "upload it as a dataset" if isinstance(value, LocalDataset) else "use a catalog name or a Hub repository"
+    return SpecProblem(pointer, "local_path_refused", f"this server reads no local paths; {instead} instead")
+
+
+def _resolved(catalog: Catalog, folder: Path) -> Catalog:
+    def resolve(entry: Any) -> Any:
+        return entry.model_copy(update={"path": folder / entry.path}) if "path" in type(entry).model_fields else entry
+
+    return Catalog(
+        models={name: resolve(entry) for name, entry in catalog.models.items()},
+        rewards={name: resolve(entry) for name, entry in catalog.rewards.items()},
+    )
