@@ -6,6 +6,7 @@ the folder of the jsonl file. Blank lines do not count; several files are read i
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from alignment_core.datasets.files import FileTree
@@ -22,6 +23,8 @@ from alignment_core.datasets.rows import (
 from alignment_core.errors import DataError
 
 REQUIRED = ("prompt", "chosen", "rejected")
+OPTIONAL = ("label", "score", "group_id")
+LINES_SEARCHED = 1000  # for columns that are not read
 
 
 class JsonlSource:
@@ -41,6 +44,12 @@ class JsonlSource:
 
     def size_bytes(self) -> int:
         return self._files.size_bytes()
+
+    def unread_columns(self) -> list[str]:
+        """See `PreferenceSource`."""
+        lines = (line for name in self._names for line in self._files.lines(name) if line.strip())
+        found = {column for line in islice(lines, LINES_SEARCHED) for column in _columns(line)}
+        return sorted(found - {*REQUIRED, *OPTIONAL})
 
     def annotations(self) -> Iterator[Annotation | BadRow]:
         """See `PreferenceSource`."""
@@ -78,6 +87,13 @@ def _annotation(number: int, line: bytes, folder: PurePosixPath) -> Annotation |
         )
     except DataError as error:
         return bad_row(number, error)
+
+
+def _columns(line: bytes) -> Iterable[str]:
+    try:
+        return _object(line)
+    except DataError:  # its row is reported as a bad one
+        return ()
 
 
 def _object(line: bytes) -> dict[str, object]:

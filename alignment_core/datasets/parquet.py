@@ -39,6 +39,7 @@ class ParquetLayout:
     required: tuple[str, ...]
     optional: tuple[str, ...]
     annotate: Callable[[int, Mapping[str, object]], Annotation | BadRow]
+    ignored: frozenset[str] = frozenset()
 
     @property
     def all_required(self) -> set[str]:
@@ -95,6 +96,11 @@ class ParquetSource:
 
     def size_bytes(self) -> int:
         return sum(shard.path.stat().st_size for shard in self._shards)
+
+    def unread_columns(self) -> list[str]:
+        """See `PreferenceSource`."""
+        known = {*self._layout.all_required, *self._layout.optional, *self._layout.ignored}
+        return sorted({name for shard in self._shards for name in shard.columns} - known)
 
     def annotations(self) -> Iterator[Annotation | BadRow]:
         """See `PreferenceSource`; images are not touched, as parquet stores columns apart."""

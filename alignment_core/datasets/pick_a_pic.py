@@ -37,4 +37,8 @@ PICK_A_PIC = ParquetLayout(
     required=("caption", "label_0"),
     optional=("label_1", "has_label", "are_different"),
     annotate=_annotate,
+    ignored=frozenset(
+        ["best_image_uid", "created_at", "num_example_per_prompt", "ranking_id", "user_id", "model_0", "model_1"]
+        + ["image_0_uid", "image_0_url", "image_1_uid", "image_1_url"]
+    ),
 )

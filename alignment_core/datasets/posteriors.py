@@ -35,7 +35,7 @@ class CachedPosteriors:
     shards: ShardReader
     places: dict[Column, Places]
 
-    def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> PairPosteriors:  # noqa: ARG002
+    def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> PairPosteriors:
         chosen = self.shards.read(self.places["chosen"][list(indices)])
         rejected = self.shards.read(self.places["rejected"][list(indices)])
         return PairPosteriors(chosen["mean"], chosen["std"], rejected["mean"], rejected["std"])

@@ -77,6 +77,10 @@ class PreferenceSource(Protocol):
         """Bytes on disk, images included."""
         ...
 
+    def unread_columns(self) -> list[str]:
+        """Columns that mean nothing to us: a misspelt `label` would otherwise go unnoticed. May look at some rows only."""
+        ...
+
     def annotations(self) -> Iterator[Annotation | BadRow]:
         """Every row in order, without reading an image."""
         ...

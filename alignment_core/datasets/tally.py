@@ -1,0 +1,179 @@
+"""What preflight counts while rows go by. It keeps a few hashes of 16 bytes a row, and no image."""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from alignment_core.datasets.problems import Problems
+from alignment_core.datasets.rows import TIE, BadRow, PreferenceSource
+from alignment_core.reports import DatasetReport
+
+MANY_TIES = 1 / 3
+BIAS_Z = 4.0  # standard errors from 1/2 before the order of the images is called biased ...
+BIAS_SHARE = 0.05  # ... and at least this far, since a large dataset is always some standard errors off
+SIZES_REPORTED = 10
+
+Size = tuple[int, int]  # width, height
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedRow:
+    """A row whose two images decode: what the checks need of it."""
+
+    number: int
+    prompt: str
+    label: float
+    score: float | None
+    group_id: str
+    swapped: bool
+    chosen_sha256: bytes
+    rejected_sha256: bytes
+    chosen_size: Size
+    rejected_size: Size
+
+
+class Tally:
+    """Add every row, then ask for the report."""
+
+    def __init__(self, source: PreferenceSource) -> None:
+        self._source = source
+        self._problems = Problems()
+        self._content = hashlib.sha256()
+        self._counts: Counter[str] = Counter()
+        self._sizes: Counter[Size] = Counter()
+        self._groups: set[bytes] = set()
+        self._group_of_prompt: dict[bytes, bytes] = {}
+        self._first_row_of_pair: dict[bytes, int] = {}
+
+    def add(self, row: InspectedRow | BadRow) -> None:
+        """Count one row and look for what is wrong with it."""
+        self._counts["rows"] += 1
+        if isinstance(row, BadRow):
+            self._record([row.number, row.code, row.message])
+            self._problems.add(row.code, row.severity, row.number, f"first in row {row.number}: {row.message}")
+            return
+        hashes = row.chosen_sha256.hex(), row.rejected_sha256.hex()
+        self._record([row.number, row.prompt, row.label, row.score, row.group_id, row.swapped, *hashes])
+        self._count(row)
+        self._check_prompt(row)
+        self._check_images(row)
+        self._check_repeats(row)
+
+    def report(self) -> DatasetReport:
+        """The report on the rows so far."""
+        self._check_overall()
+        counts, decided = self._counts, self._counts["usable"] - self._counts["ties"]
+        return DatasetReport(
+            format=self._source.format,
+            num_rows=counts["rows"],
+            num_usable_rows=counts["usable"],
+            num_groups=len(self._groups),
+            num_unique_prompts=len(self._group_of_prompt),
+            num_empty_prompts=counts["empty_prompts"],
+            num_ties=counts["ties"],
+            num_soft_labels=counts["soft_labels"],
+            num_swapped=counts["swapped"],
+            chosen_first_share=counts["first_won"] / decided if self._has_first_image and decided else None,
+            image_sizes={f"{w}x{h}": count for (w, h), count in self._sizes.most_common(SIZES_REPORTED)},
+            size_bytes=self._source.size_bytes(),
+            content_sha256=self._content.hexdigest(),
+            problems=self._problems.report(),
+        )
+
+    @property
+    def _has_first_image(self) -> bool:
+        """Canonical rows name the winner; Pick-a-Pic shows a first and a second image and says which one won."""
+        return self._source.format == "pick_a_pic"
+
+    def _record(self, values: list[object]) -> None:
+        self._content.update(json.dumps(values, ensure_ascii=True).encode() + b"\n")
+
+    def _count(self, row: InspectedRow) -> None:
+        is_tie = row.label == TIE
+        self._counts["usable"] += 1
+        self._counts["ties"] += is_tie
+        self._counts["soft_labels"] += TIE < row.label < 1
+        self._counts["swapped"] += row.swapped
+        self._counts["first_won"] += not is_tie and not row.swapped
+        self._sizes.update((row.chosen_size, row.rejected_size))
+
+    def _check_prompt(self, row: InspectedRow) -> None:
+        if not row.prompt.strip():
+            self._counts["empty_prompts"] += 1
+            self._warn("empty_prompt", row.number, "the prompt is empty; such rows train the model without a prompt")
+        group = _digest(row.group_id.encode())
+        self._groups.add(group)
+        if self._group_of_prompt.setdefault(_digest(row.prompt.encode()), group) != group:
+            self._warn(
+                "prompt_in_many_groups",
+                row.number,
+                "the prompt occurs with another group_id before, so it can be in training and validation at once; "
+                "expected one group_id a prompt",
+            )
+
+    def _check_images(self, row: InspectedRow) -> None:
+        if row.chosen_sha256 == row.rejected_sha256:
+            self._warn("identical_images", row.number, "chosen and rejected are the same file; nothing can be learnt")
+        if row.chosen_size != row.rejected_size:
+            self._warn(
+                "mixed_sizes",
+                row.number,
+                "the two images of the pair differ in size; both are resized and cropped, which may favour one",
+            )
+        if row.swapped and not self._has_first_image:
+            self._warn("swapped_images", row.number, "the label is below 0.5, so chosen and rejected were swapped")
+
+    def _check_repeats(self, row: InspectedRow) -> None:
+        """A repeat is the same prompt with the same images; ties say the same either way round."""
+        prompt = _digest(row.prompt.encode())
+        pair = _digest(prompt + row.chosen_sha256 + row.rejected_sha256)
+        reverse = _digest(prompt + row.rejected_sha256 + row.chosen_sha256)
+        if row.label == TIE:
+            pair = reverse = _digest(b"tie" + min(pair, reverse))
+        earlier = self._first_row_of_pair.setdefault(pair, row.number)
+        if earlier != row.number:
+            self._warn("duplicate_rows", row.number, f"row {row.number} repeats row {earlier}; repeats count more")
+        contradicted = self._first_row_of_pair.get(reverse)
+        if pair != reverse and contradicted is not None:
+            message = f"row {row.number} prefers the image that row {contradicted} rejects, for the same prompt"
+            self._warn("contradictory_pairs", contradicted, message)
+            self._warn("contradictory_pairs", row.number, message)
+
+    def _check_overall(self) -> None:
+        usable, ties = self._counts["usable"], self._counts["ties"]
+        if usable == 0:
+            message = f"none of {self._counts['rows']} rows can be trained on; expected at least one"
+            self._problems.add_overall("no_usable_rows", "error", self._counts["rows"], message)
+            return
+        if ties == usable:
+            self._problems.add_overall(
+                "all_ties", "error", ties, "every row is a tie (label 0.5); none says what is better"
+            )
+        elif ties > MANY_TIES * usable:
+            self._problems.add_overall(
+                "many_ties", "warning", ties, f"{ties / usable:.0%} of the rows are ties (label 0.5)"
+            )
+        if len(self._groups) == 1:
+            message = "all rows share one group_id, so none can be held out for validation"
+            self._problems.add_overall("one_group", "warning", usable, message)
+        if columns := self._source.unread_columns():
+            message = f"not read: {', '.join(columns)}; optional columns are label, score and group_id"
+            self._problems.add_overall("unread_columns", "warning", self._counts["rows"], message)
+        self._check_position_bias(usable - ties)
+
+    def _check_position_bias(self, decided: int) -> None:
+        if not self._has_first_image or not decided:
+            return
+        share = self._counts["first_won"] / decided
+        if abs(share - 0.5) > max(BIAS_SHARE, BIAS_Z * 0.5 / math.sqrt(decided)):
+            message = f"the first image won {share:.0%} of the decided rows; expected about half"
+            self._problems.add_overall("position_bias", "warning", decided, message)
+
+    def _warn(self, code: str, row: int, message: str) -> None:
+        self._problems.add(code, "warning", row, message)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
