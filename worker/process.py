@@ -87,6 +87,12 @@ class ProcessLog:
         with self._lock:
             return "\n".join(list(self._tail)[-num_lines:])
 
+    def read_end(self, num_bytes: int) -> str:
+        """The end of what was written, at most `num_bytes` of it."""
+        with self.path.open("rb") as file:
+            file.seek(max(0, self.path.stat().st_size - num_bytes))
+            return file.read(num_bytes).decode(errors="replace")
+
     def close(self) -> None:
         with self._lock:
             self._file.close()

@@ -1,0 +1,94 @@
+"""The Celery app and its few settings; `docs/architecture.md` says what each was measured against.
+
+    celery -A worker.app worker --queues celery              runs jobs, one at a time
+    celery -A worker.app worker --queues attune.datasets     checks datasets, while the other is busy
+
+The pool is one thread of the worker's own process. Training is a process of its own, so the thread only waits; SIGKILL of
+the worker then leaves no pool process that goes on renewing the lease, and SIGTERM reaches the job at once.
+"""
+
+import functools
+import os
+import socket
+
+import structlog
+from celery import Celery, signals
+from kombu.exceptions import OperationalError
+
+from service.settings import Settings
+from service.store.catalog import Catalog
+from service.store.database import open_store
+from service.store.objects import open_objects
+from worker.parts import Parts
+from worker.sweep import remove_leftovers, start_sweeping
+
+JOBS_QUEUE = "celery"
+DATASETS_QUEUE = "attune.datasets"
+CONNECT_TIMEOUT_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+def new_app(broker_url: str) -> Celery:
+    """A Celery app for long jobs: a message is only a doorbell, so none is kept, repeated or answered."""
+    app = Celery("attune", broker=broker_url, include=["worker.tasks"])
+    app.conf.update(
+        # acknowledged before the job runs: with late acknowledgement Redis delivers an hour-long job again and again
+        task_acks_late=False,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_default_queue=JOBS_QUEUE,
+        task_routes={"attune.prepare_dataset": {"queue": DATASETS_QUEUE}},
+        # a message taken in advance would wait behind a long job while another worker is idle
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        worker_pool="threads",
+        worker_concurrency=1,
+        # the job runs on when the broker is gone: its lease is in the database
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, "socket_keepalive": True},
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+    )
+    return app
+
+
+app = new_app(Settings().resolved_broker_url)
+
+
+@functools.cache
+def parts() -> Parts:
+    """The parts of this worker, opened at the first use: importing this module connects to nothing."""
+    settings = Settings()
+    return Parts(
+        settings=settings,
+        store=open_store(settings.resolved_database_url),
+        objects=open_objects(settings),
+        catalog=Catalog.load(settings.catalog_path),
+        worker_id=f"{socket.gethostname()}:{os.getpid()}",
+        ring=lambda job_id: _send("attune.run_job", job_id),
+        ring_dataset=lambda dataset_id: _send("attune.prepare_dataset", dataset_id),
+    )
+
+
+def _send(task: str, identifier: str) -> None:
+    """Send a message once; one that cannot be sent now is sent by a later sweep."""
+    try:
+        app.send_task(task, args=[identifier], retry=False, ignore_result=True)
+    except (OperationalError, OSError) as error:
+        log.warning("broker_unreachable", task=task, id=identifier, error=type(error).__name__)
+
+
+@signals.worker_ready.connect
+def _start(**_: object) -> None:
+    remove_leftovers(parts())
+    start_sweeping(parts())
+
+
+@signals.worker_shutting_down.connect
+def _shut_down(**_: object) -> None:
+    """Tell the running job to save and leave; the worker waits for it. Called in the signal handler, so it only sets a flag."""
+    parts().shutting_down.set()

@@ -1,0 +1,111 @@
+"""The check of an uploaded dataset: a process reads it, its report decides between ready and failed."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import structlog
+from pydantic import ValidationError
+
+from alignment_core.errors import AlignmentError
+from alignment_core.events import RunFailed
+from alignment_core.reports import DatasetReport
+from attune.tether import tethered
+from service.store import datasets
+from service.store.fence import Fenced
+from service.store.records import DatasetClaim, JobError
+from worker import inputs
+from worker.heartbeat import Heartbeat, Signal
+from worker.parts import Parts
+from worker.patience import patiently
+from worker.run import training_environment
+
+TICK_SECONDS = 0.2
+
+log = structlog.get_logger()
+
+
+def prepare_dataset(parts: Parts, dataset_id: str) -> None:
+    """Check an uploaded dataset; one that is not waiting for it is left alone."""
+    claim = datasets.claim(parts.store, dataset_id, parts.worker_id, parts.settings.lease_seconds)
+    if claim is None:
+        return
+    with structlog.contextvars.bound_contextvars(dataset_id=dataset_id, attempt=claim.attempt):
+        try:
+            with _heartbeat(parts, claim) as heartbeat:
+                result = _check(parts, claim, heartbeat)
+                if result is not None:
+                    _end(parts, claim, result)
+        except Fenced:
+            log.warning("dataset_lost")
+
+
+def _heartbeat(parts: Parts, claim: DatasetClaim) -> Heartbeat:
+    def renew() -> Signal:
+        is_held = datasets.renew(parts.store, claim.dataset.id, claim.attempt, parts.settings.lease_seconds)
+        return "go_on" if is_held else "lost"
+
+    return Heartbeat(
+        renew,
+        lambda: "go_on",
+        lease_seconds=parts.settings.lease_seconds,
+        heartbeat_seconds=parts.settings.heartbeat_seconds,
+        poll_seconds=parts.settings.poll_seconds,
+        shutting_down=parts.shutting_down,
+    )
+
+
+def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetReport | JobError | None:
+    """The report, or why there is none; None when this worker leaves and another will check the dataset."""
+    try:
+        path = inputs.fetch_dataset(parts, claim.dataset)
+    except AlignmentError as error:
+        return JobError(
+            code=error.code, message=error.message, category=error.category, retryable=error.retryable, hint=error.hint
+        )
+    process = subprocess.Popen(
+        tethered([*parts.trainer, "check", str(path)]),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=training_environment(),
+        start_new_session=True,
+    )
+    with process:
+        heartbeat.listen(lambda _: process.kill())
+        stdout, stderr = process.communicate()
+    if heartbeat.signal != "go_on":
+        return None
+    return _result(process.returncode, stdout, stderr, path, claim.dataset.filename)
+
+
+def _result(exit_code: int, stdout: bytes, stderr: bytes, path: Path, filename: str) -> DatasetReport | JobError:
+    line = (stdout.splitlines() or [b""])[-1]
+    try:
+        if exit_code == 0:
+            return DatasetReport.model_validate_json(line)
+        failed = RunFailed.model_validate_json(line)
+    except ValidationError:
+        log.warning("check_crashed", exit_code=exit_code, stderr=stderr.decode(errors="replace")[-2000:])
+        return JobError(
+            code="check_crashed",
+            message=f"{filename}: the check ended with exit code {exit_code} and no report",
+            category="system",
+            retryable=True,
+        )
+    values = json.loads(failed.model_dump_json(include={"code", "message", "category", "retryable", "hint"}))
+    return JobError.model_validate(values | {"message": _shown(failed.message, path, filename)})
+
+
+def _shown(message: str, path: Path, filename: str) -> str:
+    """The message with the user's name for the file in place of ours."""
+    return message.replace(str(path), filename).replace(path.name, filename)
+
+
+def _end(parts: Parts, claim: DatasetClaim, result: DatasetReport | JobError) -> None:
+    dataset_id, lease_seconds = claim.dataset.id, parts.settings.lease_seconds
+    if isinstance(result, DatasetReport):
+        ended = patiently(lambda: datasets.set_report(parts.store, dataset_id, claim.attempt, result), lease_seconds)
+    else:
+        ended = patiently(lambda: datasets.fail(parts.store, dataset_id, claim.attempt, result), lease_seconds)
+    log.info("dataset_checked", state=ended.state)

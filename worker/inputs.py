@@ -1,0 +1,108 @@
+"""What a training process needs before it can start, put on this machine: datasets, the last checkpoint, its spec.
+
+The process sees every folder and file of its spec through links in `inputs/` of its work folder. So the spec that it
+hashes names no path of this machine, and a checkpoint of one worker can be resumed by another.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from alignment_core.errors import AlignmentError
+from alignment_core.spec import JobSpec
+from service.store.objects import ObjectNotFound
+from service.store.records import CheckpointRecord, DatasetRecord, StoredFile
+from worker.parts import Parts
+
+INPUTS = "inputs"
+
+
+def write_spec(spec: JobSpec, workdir: Path) -> Path:
+    """Write the spec of a run into `workdir/spec.json`, its local paths replaced by links in `workdir/inputs`."""
+    (workdir / INPUTS).mkdir(parents=True, exist_ok=True)
+    linked = _with_links(spec.model_dump(mode="json"), ("spec",), workdir)
+    path = workdir / "spec.json"
+    path.write_text(json.dumps(linked), encoding="utf-8")
+    return path
+
+
+def fetch_dataset(parts: Parts, dataset: DatasetRecord) -> Path:
+    """The dataset's file in the cache, downloaded unless another job or its check left it there."""
+    if dataset.object_key is None or dataset.sha256 is None or dataset.size_bytes is None:
+        raise AlignmentError("dataset_missing", f"dataset {dataset.id} has no file: its upload has not ended")
+    suffix = PurePosixPath(dataset.object_key).suffix
+    target = parts.settings.resolved_cache_dir / "datasets" / f"{dataset.sha256}{suffix}"
+    if not target.exists():
+        file = StoredFile(
+            path=target.name, size_bytes=dataset.size_bytes, sha256=dataset.sha256, object_key=dataset.object_key
+        )
+        fetch_files(parts, [file], target.parent)
+    return target
+
+
+def fetch_checkpoint(parts: Parts, checkpoint: CheckpointRecord, workdir: Path) -> None:
+    """Put a stored checkpoint, training state included, where the training process looks for it."""
+    folder = workdir / "checkpoints" / f"step-{checkpoint.step:08d}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as temporary:
+        whole = Path(temporary) / folder.name
+        fetch_files(parts, checkpoint.files, whole)
+        whole.rename(folder)
+
+
+def fetch_files(parts: Parts, files: Sequence[StoredFile], folder: Path) -> None:
+    """Download files into `folder`; each appears under its name only once its sha256 is right."""
+    for file in files:
+        target = folder / _inside(file.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as temporary:
+            partial = Path(temporary) / target.name
+            try:
+                parts.objects.get_file(file.object_key, partial)
+            except ObjectNotFound as error:
+                message = f"{file.path} is missing in the object store"
+                raise AlignmentError("object_missing", message, category="system") from error
+            if sha256_of(partial) != file.sha256:
+                message = f"{file.path}: the object store returned other bytes than were stored (sha256 differs)"
+                raise AlignmentError("object_altered", message, category="system", retryable=True)
+            partial.replace(target)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove(folder: Path) -> None:
+    """Remove a work folder; what cannot be removed now is left to the sweep."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _with_links(value: Any, place: tuple[str, ...], workdir: Path) -> Any:
+    """`value` with the path of every local source replaced by a link named after its place in the spec."""
+    match value:
+        case {"type": "local", "path": str(path)}:
+            target = Path(path).absolute()
+            if not target.exists():
+                raise AlignmentError("path_missing", f"{'.'.join(place[1:])}: this worker has no {path}")
+            link = workdir / INPUTS / ("-".join(place[1:]) + (target.suffix if target.is_file() else ""))
+            link.symlink_to(target)
+            return {**value, "path": f"{INPUTS}/{link.name}"}
+        case dict():
+            return {key: _with_links(entry, (*place, key), workdir) for key, entry in value.items()}
+        case list():
+            return [_with_links(entry, (*place, str(index)), workdir) for index, entry in enumerate(value)]
+        case _:
+            return value
+
+
+def _inside(path: str) -> PurePosixPath:
+    """A relative path without `..`: file names come from manifests that a training process wrote."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts:
+        raise AlignmentError("path_outside", f"{path!r} is no relative path inside its folder", category="system")
+    return pure

@@ -1,0 +1,29 @@
+"""What the worker is given: the parts it may speak to."""
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from service.settings import Settings
+from service.store.catalog import Catalog
+from service.store.database import Store
+from service.store.objects import ObjectStore
+
+# -P: a training process runs in the job's work folder, which must not be a place to import from.
+TRAINER = (sys.executable, "-P", "-m", "alignment_core")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Built once by `app.py`, or by a test. `ring` sends the message of a queued job, `ring_dataset` that of a dataset."""
+
+    settings: Settings
+    store: Store
+    objects: ObjectStore
+    catalog: Catalog
+    worker_id: str
+    ring: Callable[[str], None]
+    ring_dataset: Callable[[str], None]
+    trainer: tuple[str, ...] = TRAINER
+    shutting_down: threading.Event = field(default_factory=threading.Event)

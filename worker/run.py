@@ -1,0 +1,268 @@
+"""The life of one job, from claim to final state. Start reading here; Celery is not needed to follow or to test it.
+
+    claim -> inputs -> training process -> events become rows, files become objects -> final state
+
+A heartbeat renews the lease all the while and hears cancel and pause. A job ends as `failed` when its run failed; only a
+lost worker makes it run again.
+"""
+
+import os
+import signal as signals
+import time
+from pathlib import Path
+from typing import assert_never
+
+import structlog
+
+from alignment_core.errors import AlignmentError
+from alignment_core.events import CheckpointSaved, Event, RunCompleted, RunFailed, SamplesDrawn
+from alignment_core.spec import JobSpec
+from service.store import datasets, events, leases, outputs
+from service.store.catalog import localize, stored_datasets
+from service.store.fence import Fenced
+from service.store.records import Claim, JobError, StoredFile
+from worker import inputs, uploads
+from worker.heartbeat import Heartbeat, Signal
+from worker.parts import Parts
+from worker.patience import patiently
+from worker.process import TrainingProcess
+
+BATCH_SECONDS = 0.1  # at most ten commits a second, however fast the steps are
+LOG_SECONDS = 5.0
+SECRETS = ("ATTUNE_", "AWS_")
+
+log = structlog.get_logger()
+
+
+def run_job(parts: Parts, job_id: str) -> None:
+    """Run a queued job to its end, or as far as this worker gets; anything but a queued job is left alone."""
+    claim = leases.claim(parts.store, job_id, parts.worker_id, parts.settings.lease_seconds)
+    if claim is None:
+        return
+    with structlog.contextvars.bound_contextvars(job_id=job_id, attempt=claim.attempt):
+        log.info("job_claimed")
+        workdir = parts.settings.resolved_work_dir / job_id / f"attempt-{claim.attempt}"
+        try:
+            with _heartbeat(parts, claim) as heartbeat:
+                error = _attempt(parts, claim, workdir, heartbeat)
+                _end(parts, claim, heartbeat.signal, error)
+        except Fenced:
+            log.warning("job_lost")
+        finally:
+            inputs.remove(workdir)
+
+
+def _heartbeat(parts: Parts, claim: Claim) -> Heartbeat:
+    settings, job_id = parts.settings, claim.job.id
+    return Heartbeat(
+        lambda: leases.renew(parts.store, job_id, claim.attempt, settings.lease_seconds),
+        lambda: leases.poll(parts.store, job_id, claim.attempt),
+        lease_seconds=settings.lease_seconds,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        poll_seconds=settings.poll_seconds,
+        shutting_down=parts.shutting_down,
+    )
+
+
+# --- the attempt ---------------------------------------------------------------------------------------------------
+
+
+class Stopped(Exception):  # noqa: N818 - a state of affairs, read as one
+    """The run left before its end without failing: it was asked to, or it was ended from outside."""
+
+
+def _attempt(parts: Parts, claim: Claim, workdir: Path, heartbeat: Heartbeat) -> JobError | Stopped | None:
+    """Run the training process; None when it completed. Raises `Fenced` when the job is another worker's by now."""
+    try:
+        spec_path = _prepare(parts, claim, workdir)
+        if heartbeat.signal != "go_on":
+            return Stopped()
+        return _train(parts, claim, workdir, spec_path, heartbeat)
+    except Fenced:
+        raise
+    except AlignmentError as error:
+        return JobError(
+            code=error.code,
+            message=error.message,
+            category=error.category,
+            retryable=error.retryable,
+            hint=error.hint,
+        )
+    except Exception as error:
+        log.exception("attempt_failed")
+        message = f"the worker could not go on: {type(error).__name__}"
+        return JobError(code="worker_error", message=message, category="system", retryable=True)
+
+
+def _prepare(parts: Parts, claim: Claim, workdir: Path) -> Path:
+    """Bring everything the spec names to this machine; returns the path of the spec that the process will read."""
+    inputs.remove(workdir)
+    workdir.mkdir(parents=True)
+    spec = JobSpec.model_validate(claim.job.spec)
+    paths = {found: _fetch_dataset(parts, claim, pointer, found) for pointer, found in stored_datasets(spec)}
+    if (checkpoint := outputs.latest_checkpoint(parts.store, claim.job.id)) is not None:
+        inputs.fetch_checkpoint(parts, checkpoint, workdir)
+        log.info("checkpoint_fetched", step=checkpoint.step)
+    try:
+        return inputs.write_spec(localize(spec, parts.catalog, paths), workdir)
+    except KeyError as error:
+        message = f"this worker's catalog has no {error.args[0]!r}"
+        raise AlignmentError("catalog_entry_missing", message, category="system") from error
+
+
+def _fetch_dataset(parts: Parts, claim: Claim, pointer: str, dataset_id: str) -> Path:
+    dataset = datasets.get(parts.store, claim.job.project_id, dataset_id)
+    if dataset is None:
+        raise AlignmentError("dataset_missing", f"{pointer}: {dataset_id} does not exist any more")
+    return inputs.fetch_dataset(parts, dataset)
+
+
+def _train(
+    parts: Parts, claim: Claim, workdir: Path, spec_path: Path, heartbeat: Heartbeat
+) -> JobError | Stopped | None:
+    cache_dir = parts.settings.resolved_cache_dir
+    command = [*parts.trainer, "run", str(spec_path), "--workdir", str(workdir), "--cache-dir", str(cache_dir)]
+    last: Event | None = None
+    with TrainingProcess(
+        command,
+        cwd=workdir,
+        log_path=workdir / "trainer.log",
+        grace_seconds=parts.settings.cancel_grace_seconds,
+        env=training_environment(),
+    ) as process:
+        heartbeat.listen(lambda signal: _obey(process, signal))
+        logged_at = time.monotonic()
+        for batch in process.batches(BATCH_SECONDS):
+            _record(parts, claim, workdir, batch)
+            last = batch[-1] if batch else last
+            if time.monotonic() - logged_at > LOG_SECONDS:
+                logged_at = time.monotonic()
+                _keep_log(parts, claim, process)
+        _keep_log(parts, claim, process)
+    return _outcome(process, last)
+
+
+def training_environment() -> dict[str, str]:
+    """This worker's environment without its keys and addresses: the process that loads a user's files needs none."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
+
+
+def _obey(process: TrainingProcess, signal: Signal) -> None:
+    match signal:
+        case "lost":
+            process.kill()
+        case "cancel" | "pause" | "shutdown":
+            process.stop()
+        case "go_on":
+            pass
+        case _:
+            assert_never(signal)
+
+
+def _outcome(process: TrainingProcess, last: Event | None) -> JobError | Stopped | None:
+    """What the end of the process means: None when the run completed."""
+    match last:
+        case RunCompleted():
+            return None
+        case RunFailed():
+            return JobError.model_validate(
+                last.model_dump(include={"code", "message", "category", "retryable", "hint"})
+            )
+    code = process.exit_code
+    if process.stop_requested or process.kill_requested or code == EXIT_STOPPED:
+        return Stopped()
+    last_line = process.log.tail(1)
+    if code == -signals.SIGKILL:
+        return JobError(
+            code="trainer_killed",
+            message="the training process was killed by the system, most likely for lack of memory",
+            category="system",
+            retryable=True,
+            hint="Lower training.batch_size or training.transform.resolution, or use a machine with more memory.",
+        )
+    return JobError(
+        code="trainer_crashed",
+        message=f"the training process ended with exit code {code} and no result; its last line: {last_line}",
+        category="system",
+        retryable=True,
+        hint="The job's log has more lines.",
+    )
+
+
+EXIT_STOPPED = 75  # of `python -m alignment_core run`: stopped, and resumable
+
+
+# --- events and files ----------------------------------------------------------------------------------------------
+
+
+def _record(parts: Parts, claim: Claim, workdir: Path, batch: list[Event]) -> None:
+    """Turn events into rows, in order; what speaks of files is recorded once they are in the object store."""
+    plain: list[Event] = []
+    for event in batch:
+        if isinstance(event, CheckpointSaved | SamplesDrawn):
+            _record_plain(parts, claim, plain)
+            plain = []
+            _record_with_files(parts, claim, workdir, event)
+        else:
+            plain.append(event)
+    _record_plain(parts, claim, plain)
+
+
+def _record_plain(parts: Parts, claim: Claim, batch: list[Event]) -> None:
+    if batch:
+        patiently(
+            lambda: events.record_events(parts.store, claim.job.id, claim.attempt, batch), parts.settings.lease_seconds
+        )
+
+
+def _record_with_files(parts: Parts, claim: Claim, workdir: Path, event: CheckpointSaved | SamplesDrawn) -> None:
+    files = _upload(parts, claim, workdir, event)
+    if files:
+        patiently(
+            lambda: events.record_event(parts.store, claim.job.id, claim.attempt, event, files),
+            parts.settings.lease_seconds,
+        )
+
+
+def _upload(parts: Parts, claim: Claim, workdir: Path, event: CheckpointSaved | SamplesDrawn) -> list[StoredFile]:
+    if isinstance(event, SamplesDrawn):
+        return uploads.upload_sample(parts, claim, workdir, event)
+    try:
+        return uploads.upload_checkpoint(parts, claim, workdir, event)
+    except FileNotFoundError:
+        if (workdir / event.path).exists():
+            raise
+        log.warning("checkpoint_pruned_before_upload", step=event.step)  # a newer one is on its way
+        return []
+
+
+def _keep_log(parts: Parts, claim: Claim, process: TrainingProcess) -> None:
+    text = process.log.read_end(outputs.LOG_TAIL_CHARACTERS)
+    patiently(lambda: outputs.put_log(parts.store, claim.job.id, claim.attempt, text), parts.settings.lease_seconds)
+
+
+# --- the end -------------------------------------------------------------------------------------------------------
+
+
+def _end(parts: Parts, claim: Claim, signal: Signal, result: JobError | Stopped | None) -> None:
+    """Put the job into the state that follows from how its process ended and what was asked of it."""
+    lease_seconds = parts.settings.lease_seconds
+
+    def finish(end: leases.End, error: JobError | None = None) -> None:
+        job = patiently(lambda: leases.finish(parts.store, claim.job.id, claim.attempt, end, error), lease_seconds)
+        log.info("job_ended", state=job.state)
+
+    match result:
+        case None:
+            finish("succeeded")
+        case _ if signal == "lost":
+            raise Fenced(claim.job.id, claim.attempt)
+        case _ if signal == "cancel":
+            finish("stopped")
+        case JobError():
+            finish("failed", result)
+        case Stopped():
+            job = patiently(lambda: leases.give_back(parts.store, claim.job.id, claim.attempt), lease_seconds)
+            log.info("job_given_back", state=job.state)
+            if job.state == "queued":
+                parts.ring(claim.job.id)

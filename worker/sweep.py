@@ -1,0 +1,72 @@
+"""The sweep: finds jobs whose worker was lost, messages that were lost, and work folders that nobody needs.
+
+Every worker sweeps, from a thread of its own, so it happens while the worker runs a job, and without a beat process
+that could be missing. Each part is a conditional UPDATE: any number of workers may sweep at once.
+"""
+
+import threading
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.store import datasets, leases
+from worker import inputs
+from worker.parts import Parts
+
+log = structlog.get_logger()
+
+
+def sweep(parts: Parts) -> None:
+    """Put lost jobs back into the queue, and ring for every job and dataset that may have lost its message."""
+    settings = parts.settings
+    swept = leases.requeue_lost(parts.store, settings.max_attempts)
+    for job_id in {*swept.requeued, *leases.ring_again(parts.store, settings.ring_again_seconds)}:
+        log.info("rung_again", job_id=job_id)
+        parts.ring(job_id)
+    for job_id in swept.ended:
+        log.warning("lost_job_ended", job_id=job_id)
+    for dataset_id in datasets.sweep(
+        parts.store,
+        max_attempts=settings.max_attempts,
+        ring_again_seconds=settings.ring_again_seconds,
+        upload_timeout_seconds=settings.upload_timeout_seconds,
+    ):
+        parts.ring_dataset(dataset_id)
+
+
+def start_sweeping(parts: Parts) -> threading.Thread:
+    """Sweep now and every `sweep_every_seconds`, from a thread, until the worker shuts down."""
+    thread = threading.Thread(target=_sweep_until_shutdown, args=(parts,), name="sweep", daemon=True)
+    thread.start()
+    return thread
+
+
+def remove_leftovers(parts: Parts) -> None:
+    """Remove the work folders of attempts that ended without this worker, such as one that was killed.
+
+    A folder is only removed when its job is no longer held under that attempt, so workers may share `work_dir`.
+    """
+    for folder in parts.settings.resolved_work_dir.glob("job_*/attempt-*"):
+        job_id, number = folder.parent.name, folder.name.removeprefix("attempt-")
+        if number.isdigit() and leases.poll(parts.store, job_id, int(number)) == "lost":
+            inputs.remove(folder)
+    _remove_empty(parts.settings.resolved_work_dir)
+
+
+def _remove_empty(work_dir: Path) -> None:
+    for folder in work_dir.glob("job_*"):
+        try:
+            folder.rmdir()
+        except OSError:
+            continue  # an attempt is at work in it
+
+
+def _sweep_until_shutdown(parts: Parts) -> None:
+    while True:
+        try:
+            sweep(parts)
+        except SQLAlchemyError as error:
+            log.warning("sweep_failed", error=type(error).__name__)
+        if parts.shutting_down.wait(parts.settings.sweep_every_seconds):
+            return

@@ -1,0 +1,51 @@
+"""What a training process saved, put into the object store: checkpoints and pictures."""
+
+import json
+from pathlib import Path
+
+from alignment_core.errors import AlignmentError
+from alignment_core.events import CheckpointSaved, FileRecord, SamplesDrawn
+from service.store import keys
+from service.store.records import Claim, StoredFile
+from worker.inputs import sha256_of
+from worker.parts import Parts
+
+MANIFEST = "manifest.json"
+
+
+def upload_checkpoint(parts: Parts, claim: Claim, workdir: Path, event: CheckpointSaved) -> list[StoredFile]:
+    """Upload every file that the manifest lists, then the manifest, as the mark that the rest is there."""
+    folder = _inside(workdir, event.path)
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    records = [FileRecord.model_validate(record) for record in manifest["files"]]
+    prefix = keys.checkpoint_prefix(claim.job.project_id, claim.job.id, event.step, claim.attempt)
+    stored = []
+    for record in [*records, _record_of(folder, MANIFEST)]:
+        path = _inside(folder, record.path)
+        if path.stat().st_size != record.size_bytes:
+            message = f"{event.path}/{record.path}: the manifest says {record.size_bytes} bytes"
+            raise AlignmentError("checkpoint_altered", message, category="system")
+        parts.objects.put_file(prefix + record.path, path)
+        stored.append(StoredFile(**record.model_dump(), object_key=prefix + record.path))
+    return stored
+
+
+def upload_sample(parts: Parts, claim: Claim, workdir: Path, event: SamplesDrawn) -> list[StoredFile]:
+    """Upload the picture that the event speaks of."""
+    record = _record_of(workdir, event.path)
+    key = keys.sample_key(claim.job.project_id, claim.job.id, event.step, claim.attempt)
+    parts.objects.put_file(key, _inside(workdir, event.path))
+    return [StoredFile(**record.model_dump(), object_key=key)]
+
+
+def _record_of(folder: Path, relative: str) -> FileRecord:
+    path = _inside(folder, relative)
+    return FileRecord(path=relative, size_bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def _inside(folder: Path, relative: str) -> Path:
+    """The file itself; refuses a path or a link that leads out of the folder, so that nothing else can be published."""
+    path = (folder / relative).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise AlignmentError("path_outside", f"{relative!r} lies outside of the run's folder", category="system")
+    return path
