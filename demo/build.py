@@ -143,6 +143,14 @@ def count_parameters(pipeline: StableDiffusionPipeline) -> dict[str, int]:
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
+def forget_origin(model: Path) -> None:
+    """Drops the folder that diffusers notes in the config of a part it has loaded."""
+    for config_file in model.glob("*/config.json"):
+        config = json.loads(config_file.read_text())
+        config.pop("_name_or_path", None)
+        config_file.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def assemble(config: BuildConfig, stages: Path, num_rounds: int, out: Path) -> None:
     """Copies what ships to `out` and makes the evaluation prompts and the preference pairs."""
     no_facts = shutil.ignore_patterns("stage.json")
@@ -150,6 +158,7 @@ def assemble(config: BuildConfig, stages: Path, num_rounds: int, out: Path) -> N
     for target, stage in {**copies, "classifiers/judge": "judge"}.items():
         shutil.rmtree(out / target, ignore_errors=True)
         shutil.copytree(stages / stage, out / target, ignore=no_facts)
+    forget_origin(out / "model")
     prompts = [caption.text for caption in held_out_captions()]
     (out / "prompts.txt").write_text("\n".join(prompts) + "\n")
     pairs = make_pairs(load_pipeline(out / "model"), config.num_pairs, config.samples_per_pair, config.seed)
@@ -167,6 +176,7 @@ def gates_report(config: BuildConfig, out: Path, facts: Facts) -> Facts:
         "samples": {
             "num_images": config.samples_per_caption * len(held_out_captions()),
             "captions": "held out",
+            "seed": config.seed + 50,
             "num_inference_steps": NUM_INFERENCE_STEPS,
             "guidance_scale": GUIDANCE_SCALE,
         },
