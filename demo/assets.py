@@ -7,15 +7,16 @@ from typing import Any
 
 ASSETS = Path(__file__).parent / "assets"
 GATES_FILE = "gates.json"
+BUILT = ("model", "classifiers", "pairs.parquet", "prompts.txt")
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file under `folder` but `gates.json`, by relative path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """SHA-256 of every file in `folder` that a build makes, by relative path."""
+    parts = [folder / part for part in BUILT]
+    files = [part for part in parts if part.is_file()]
+    files += [path for part in parts for path in part.rglob("*") if path.is_file()]
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-        if path != folder / GATES_FILE
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)
     }
 
 

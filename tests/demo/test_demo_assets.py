@@ -18,12 +18,12 @@ def test_every_shipped_file_has_the_digest_in_gates_json():
     verify_assets()
 
 
-def test_a_changed_and_a_missing_file_are_named(assets, tmp_path):
+def test_changed_missing_and_unknown_files_are_named(assets, tmp_path):
     folder = shutil.copytree(assets, tmp_path / "assets")
     (folder / "prompts.txt").write_text("a red circle\n")
     (folder / "pairs.parquet").unlink()
-    (folder / "notes.txt").write_text("")
-    with pytest.raises(ValueError, match=r"notes\.txt, pairs\.parquet, prompts\.txt"):
+    (folder / "model" / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match=r"model/notes\.txt, pairs\.parquet, prompts\.txt"):
         verify_assets(folder)
 
 
