@@ -75,6 +75,13 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(10 * 2**30, ge=1, description="Largest dataset that may be uploaded.")
     max_list_limit: int = Field(100, ge=1, le=1000, description="Most rows one page of a list holds.")
 
+    # --- training ---
+    trainer_command: str | None = Field(
+        None,
+        description="What starts a training process, in place of `python -m alignment_core`; for several GPUs such as "
+        "`accelerate launch --multi_gpu --num_processes 4 -m alignment_core`.",
+    )
+
     # --- patience ---
     lease_seconds: float = Field(60.0, gt=0, description="A job whose worker is silent this long is given to another.")
     heartbeat_seconds: float = Field(15.0, gt=0, description="How often a worker renews its lease.")

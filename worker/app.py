@@ -9,7 +9,9 @@ the worker then leaves no pool process that goes on renewing the lease, and SIGT
 
 import functools
 import os
+import shlex
 import socket
+import sys
 
 import structlog
 from celery import Celery, signals
@@ -69,9 +71,18 @@ def parts() -> Parts:
         objects=open_objects(settings),
         catalog=Catalog.load(settings.catalog_path),
         worker_id=f"{socket.gethostname()}:{os.getpid()}",
+        trainer=trainer_command(settings),
         ring=lambda job_id: _send("attune.run_job", job_id),
         ring_dataset=lambda dataset_id: _send("attune.prepare_dataset", dataset_id),
     )
+
+
+def trainer_command(settings: Settings) -> tuple[str, ...]:
+    """What starts a training process, without its arguments."""
+    if settings.trainer_command:
+        return tuple(shlex.split(settings.trainer_command))
+    # -P: a training process runs in the job's work folder, which must not be a place to import from
+    return (sys.executable, "-P", "-m", "alignment_core")
 
 
 def _send(task: str, identifier: str) -> None:

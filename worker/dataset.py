@@ -1,6 +1,8 @@
 """The check of an uploaded dataset: a process reads it, its report decides between ready and failed."""
 
 import json
+import os
+import signal as signals
 import subprocess
 from pathlib import Path
 
@@ -19,8 +21,6 @@ from worker.heartbeat import Heartbeat, Signal
 from worker.parts import Parts
 from worker.patience import patiently
 from worker.run import training_environment
-
-TICK_SECONDS = 0.2
 
 log = structlog.get_logger()
 
@@ -72,7 +72,7 @@ def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetRe
         start_new_session=True,
     )
     with process:
-        heartbeat.listen(lambda _: process.kill())
+        heartbeat.listen(lambda _: os.killpg(process.pid, signals.SIGKILL))  # not reaped before communicate() returns
         stdout, stderr = process.communicate()
     if heartbeat.signal != "go_on":
         return None

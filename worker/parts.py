@@ -1,6 +1,5 @@
 """What the worker is given: the parts it may speak to."""
 
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,9 +8,6 @@ from service.settings import Settings
 from service.store.catalog import Catalog
 from service.store.database import Store
 from service.store.objects import ObjectStore
-
-# -P: a training process runs in the job's work folder, which must not be a place to import from.
-TRAINER = (sys.executable, "-P", "-m", "alignment_core")
 
 
 @dataclass(frozen=True)
@@ -25,5 +21,5 @@ class Parts:
     worker_id: str
     ring: Callable[[str], None]
     ring_dataset: Callable[[str], None]
-    trainer: tuple[str, ...] = TRAINER
+    trainer: tuple[str, ...]
     shutting_down: threading.Event = field(default_factory=threading.Event)

@@ -1,0 +1,77 @@
+"""The sweep re-queues what was lost and rings for it."""
+
+import threading
+import time
+from dataclasses import replace
+
+from service.store import leases
+from tests.worker.conftest import World
+from worker.sweep import remove_leftovers, start_sweeping, sweep
+
+
+def test_a_job_whose_lease_ended_is_queued_again_and_rung_for(world: World) -> None:
+    job = world.queue()
+    assert leases.claim(world.store, job.id, "lost", lease_seconds=0.05)
+    time.sleep(0.1)
+    sweep(world.worker())
+    assert world.get(job).state == "queued"
+    assert world.rung == [job.id]
+
+
+def test_a_job_whose_worker_was_lost_too_often_fails(world: World) -> None:
+    job, parts = world.queue(), world.worker()
+    for _ in range(parts.settings.max_attempts):
+        assert leases.claim(world.store, job.id, "lost", lease_seconds=0.01)
+        time.sleep(0.03)
+        sweep(parts)
+    failed = world.get(job)
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert failed.error.code == "attempts_exhausted"
+
+
+def test_a_job_whose_message_was_lost_is_rung_for_again(world: World) -> None:
+    job, parts = world.queue(), world.worker()
+    sweep(parts)
+    assert world.rung == []
+    hasty = replace(parts, settings=parts.settings.model_copy(update={"ring_again_seconds": 0.01}))
+    time.sleep(0.02)
+    sweep(hasty)
+    assert world.rung == [job.id]
+
+
+def test_a_live_lease_is_left_alone(world: World) -> None:
+    job = world.queue()
+    assert leases.claim(world.store, job.id, "alive", lease_seconds=60)
+    sweep(world.worker())
+    assert world.get(job).state == "starting"
+    assert world.rung == []
+
+
+def test_sweeping_goes_on_until_the_worker_shuts_down(world: World) -> None:
+    job, parts = world.queue(), world.worker()
+    busy = replace(parts, settings=parts.settings.model_copy(update={"sweep_every_seconds": 0.05}))
+    thread = start_sweeping(busy)
+    assert leases.claim(world.store, job.id, "lost", lease_seconds=0.05)
+    deadline = time.monotonic() + 10
+    while world.rung != [job.id]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    busy.shutting_down.set()
+    thread.join(timeout=5)
+    assert not thread.is_alive()
+    assert threading.current_thread() is not thread
+
+
+def test_work_folders_of_lost_attempts_are_removed_and_held_ones_stay(world: World) -> None:
+    held, ended, parts = world.queue(), world.queue(), world.worker()
+    assert leases.claim(world.store, held.id, "alive", lease_seconds=60)
+    work_dir = parts.settings.resolved_work_dir
+    kept = work_dir / held.id / "attempt-1"
+    gone = work_dir / ended.id / "attempt-1"
+    for folder in (kept, gone):
+        folder.mkdir(parents=True)
+        (folder / "spec.json").write_text("{}")
+    remove_leftovers(parts)
+    assert kept.exists()
+    assert not gone.parent.exists()
