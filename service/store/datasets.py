@@ -13,7 +13,7 @@ from alignment_core.reports import DatasetReport
 from service.store.database import Store, now
 from service.store.fence import Fenced
 from service.store.ids import new_id
-from service.store.models import Dataset
+from service.store.models import LONGEST_FILENAME, LONGEST_NAME, Dataset
 from service.store.records import DatasetClaim, DatasetRecord, DatasetState, JobError, Page
 
 
@@ -21,8 +21,9 @@ def create(
     store: Store, *, project_id: str, filename: str, name: str | None = None, dataset_id: str | None = None
 ) -> DatasetRecord:
     """A dataset whose file is on its way. `dataset_id` is the id that `idempotency.begin` set aside."""
-    if "\0" in filename or "\0" in (name or ""):
-        raise ValueError("name and filename must not contain the NUL character")
+    for field, text, longest in (("name", name or "", LONGEST_NAME), ("filename", filename, LONGEST_FILENAME)):
+        if "\0" in text or len(text) > longest:
+            raise ValueError(f"{field} must have at most {longest} characters, none of them NUL")
     with store.write() as session:
         if dataset_id is not None and (existing := _row(session, dataset_id, project_id)) is not None:
             return record_of(existing)

@@ -42,6 +42,7 @@ def record_event(
     """
     with store.write() as session:
         row = hold(session, job_id, attempt)
+        row.updated_at = now(session)
         recorded = append(session, row, event)
         _apply(session, row, event, files)
         return recorded
@@ -51,6 +52,7 @@ def record_events(store: Store, job_id: str, attempt: int, events: Sequence[Even
     """Record several events that speak of no files, in one transaction. Raises `Fenced`."""
     with store.write() as session:
         row = hold(session, job_id, attempt)
+        row.updated_at = now(session)
         recorded = []
         for event in events:
             recorded.append(append(session, row, event))
@@ -75,7 +77,6 @@ def list_events(
 def append(session: Session, row: Job, event: Event) -> EventRecord:
     """Add an event to a locked job under its next number."""
     row.last_seq += 1
-    row.updated_at = now(session)
     recorded = JobEvent(
         id=new_id("evt"),
         job_id=row.id,

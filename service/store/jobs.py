@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from alignment_core.spec import CatalogSource, HubSource, JobSpec, LocalSource
 from service.store.database import Store, now
 from service.store.ids import new_id
-from service.store.models import Job
+from service.store.models import LONGEST_NAME, Job
 from service.store.records import JobError, JobRecord, Page, Progress
 from service.store.states import TERMINAL, JobState, Verb, after
 
@@ -33,7 +33,7 @@ def create(
     `job_id` is the id that `idempotency.begin` set aside: creating it a second time returns the job that is there. The
     caller rings the bell after this returns, never before.
     """
-    _refuse_nul(name, *(metadata or {}).keys(), *(metadata or {}).values())
+    _check_texts(name, metadata or {})
     resolved = spec.resolved()
     with store.write() as session:
         if job_id is not None and (existing := _row(session, project_id, job_id)) is not None:
@@ -84,6 +84,8 @@ def list_jobs(
     metadata: Mapping[str, str] | None = None,
 ) -> Page[JobRecord]:
     """The project's jobs, newest first, older than `after_id`; every filter that is given must hold."""
+    if any("\0" in text for text in (after_id, method, model) if text is not None):
+        return Page((), has_more=False)  # PostgreSQL refuses to look for what it cannot hold
     query = sa.select(Job).where(Job.project_id == project_id).order_by(Job.id.desc()).limit(limit + 1)
     if after_id is not None:
         query = query.where(Job.id < after_id)
@@ -179,6 +181,9 @@ def _is_json_path_safe(key: str) -> bool:
     return not any(character in key for character in '"\\\0')
 
 
-def _refuse_nul(*texts: str | None) -> None:
-    if any("\0" in text for text in texts if text is not None):
+def _check_texts(name: str | None, metadata: Mapping[str, str]) -> None:
+    """What one of the two databases would refuse, both do."""
+    if name is not None and len(name) > LONGEST_NAME:
+        raise ValueError(f"name has {len(name)} characters; at most {LONGEST_NAME} are kept")
+    if any("\0" in text for text in (name or "", *metadata.keys(), *metadata.values())):
         raise ValueError("name and metadata must not contain the NUL character")

@@ -134,14 +134,11 @@ def ring_again(store: Store, after_seconds: float) -> tuple[str, ...]:
     """Ids of jobs still queued `after_seconds` after their bell last rang: their message may be lost. Marks them as rung."""
     with store.write() as session:
         time = now(session)
-        return tuple(
-            session.scalars(
-                sa.update(Job)
-                .where(Job.state == "queued", Job.rung_at <= time - timedelta(seconds=after_seconds))
-                .values(rung_at=time)
-                .returning(Job.id)
-            )
-        )
+        silent = sa.select(Job).where(Job.state == "queued", Job.rung_at <= time - timedelta(seconds=after_seconds))
+        rows = session.scalars(silent.order_by(Job.queued_at, Job.id).with_for_update(skip_locked=True)).all()
+        for row in rows:
+            row.rung_at = time
+        return tuple(row.id for row in rows)
 
 
 def _signal(state: str | None) -> JobSignal:

@@ -17,13 +17,13 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
         assert value.tzinfo is not None, "a naive datetime would be read as another time elsewhere"
         return value.astimezone(UTC)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -49,6 +49,8 @@ class Base(DeclarativeBase):
 
 
 Id = sa.String(40)
+LONGEST_NAME = 200  # characters
+LONGEST_FILENAME = 255
 
 
 def project_id() -> Mapped[str]:
@@ -63,7 +65,7 @@ class Project(Base):
     __tablename__ = "projects"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    name: Mapped[str] = mapped_column(sa.String(200))
+    name: Mapped[str] = mapped_column(sa.String(LONGEST_NAME))
     created_at: Mapped[datetime]
 
 
@@ -72,7 +74,7 @@ class ApiKey(Base):
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     project_id: Mapped[str] = project_id()
-    name: Mapped[str] = mapped_column(sa.String(200))
+    name: Mapped[str] = mapped_column(sa.String(LONGEST_NAME))
     prefix: Mapped[str] = mapped_column(sa.String(40), unique=True)
     secret_sha256: Mapped[str] = mapped_column(sa.String(64))
     created_at: Mapped[datetime]
@@ -88,7 +90,7 @@ class Job(Base):
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     project_id: Mapped[str] = project_id()
-    name: Mapped[str | None] = mapped_column(sa.String(200))
+    name: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
     labels: Mapped[dict[str, Any]] = mapped_column("metadata")  # `metadata` is taken by SQLAlchemy
     spec: Mapped[dict[str, Any]]
     spec_sha256: Mapped[str] = mapped_column(sa.String(64))
@@ -107,7 +109,7 @@ class Job(Base):
 
     attempt: Mapped[int] = mapped_column(default=0)
     num_lost: Mapped[int] = mapped_column(default=0)
-    worker_id: Mapped[str | None] = mapped_column(sa.String(200))
+    worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
     lease_expires_at: Mapped[datetime | None]
     rung_at: Mapped[datetime | None]
 
@@ -217,8 +219,8 @@ class Dataset(Base):
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     project_id: Mapped[str] = project_id()
-    name: Mapped[str | None] = mapped_column(sa.String(200))
-    filename: Mapped[str] = mapped_column(sa.String(255))
+    name: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
+    filename: Mapped[str] = mapped_column(sa.String(LONGEST_FILENAME))
     state: Mapped[DatasetState] = mapped_column(sa.String(16))
     size_bytes: Mapped[int | None]
     sha256: Mapped[str | None] = mapped_column(sa.String(64))
@@ -228,7 +230,7 @@ class Dataset(Base):
     error: Mapped[dict[str, Any] | None]
 
     attempt: Mapped[int] = mapped_column(default=0)
-    worker_id: Mapped[str | None] = mapped_column(sa.String(200))
+    worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
     lease_expires_at: Mapped[datetime | None]
     rung_at: Mapped[datetime | None]
 

@@ -133,7 +133,7 @@ class DirectoryStore:
             except OSError:
                 return
 
-    def url(self, key: str, expires_seconds: int, filename: str) -> str | None:  # noqa: ARG002 - the protocol's
+    def url(self, key: str, expires_seconds: int, filename: str) -> str | None:
         check_key(key)
         return None
 

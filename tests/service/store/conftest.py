@@ -1,0 +1,70 @@
+"""One store for each database: every test here runs on SQLite and on PostgreSQL."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from alignment_core.spec import JobSpec
+from service.store import jobs
+from service.store.database import Store, open_store
+from service.store.migrations import migrate
+from service.store.projects import DEFAULT_PROJECT_ID
+from service.store.records import JobRecord
+from tests.servers.postgres import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("sqlite") / "template.sqlite3"
+    migrate(f"sqlite:///{path}")
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> str:
+    name = postgres_server.make_database()
+    migrate(postgres_server.url(name))
+    return name
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of the newest tables, with nothing in it but the default project."""
+    if request.param == "sqlite":
+        path = tmp_path / "attune.sqlite3"
+        path.write_bytes(request.getfixturevalue("sqlite_template"))
+        yield f"sqlite:///{path}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = server.make_database(template=request.getfixturevalue("postgres_template"))
+    yield server.url(name)
+    server.drop_database(name)
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    opened = open_store(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def spec() -> JobSpec:
+    return JobSpec.model_validate(
+        {
+            "model": {"type": "catalog", "name": "shapes"},
+            "method": {"type": "diffusion_dpo", "dataset": {"type": "stored", "id": "ds_" + "0" * 26}},
+            "training": {"steps": 40},
+        }
+    )
+
+
+@pytest.fixture
+def new_job(store: Store, spec: JobSpec) -> Callable[[], JobRecord]:
+    return lambda: jobs.create(store, project_id=DEFAULT_PROJECT_ID, spec=spec)
+
+
+@pytest.fixture
+def job(new_job: Callable[[], JobRecord]) -> JobRecord:
+    return new_job()
