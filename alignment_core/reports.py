@@ -102,7 +102,8 @@ class EvaluationReport(ReportBase):
     guidance_scale: float
     primary_reward: str | None = Field(description="The first reward of the spec; it decides `verdict`.")
     verdict: Literal["improved", "not_improved", "worse", "unknown"] = Field(
-        description="`improved`: the primary gain's interval lies above zero; `worse`: below; `unknown`: no rewards."
+        description="`improved`: the primary gain's interval lies above zero; `worse`: below; `unknown`: no rewards, or a "
+        "single prompt, which has no interval."
     )
     rewards: list[RewardComparison]
     prompt_following: RewardComparison | None

@@ -308,6 +308,8 @@ class EvaluationSpec(Spec):
         names = [reward_name(reward) for reward in rewards]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"reward names must be unique; set `name` to tell these apart: {', '.join(repeated)}")
+        if "prompt_following" in names:
+            raise ValueError("a reward cannot be named prompt_following: the report keeps the name for its judge")
         return rewards
 
 
