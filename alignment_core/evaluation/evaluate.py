@@ -38,7 +38,7 @@ def evaluate(
     `rewards` decides the verdict. Raises what `compare` raises.
     """
     started = time.monotonic()
-    prompts = list(dict.fromkeys(prompts))[:max_prompts]  # a prompt twice would count as two in every interval
+    prompts = choose_prompts(prompts, max_prompts)
     if len(prompts) < FEW_PROMPTS:
         yield _few_prompts(len(prompts), provenance.step)
     yield PhaseChanged(phase="sampling")
@@ -66,6 +66,11 @@ def evaluate(
         path=_relative(folder / "report.json", workdir),
         report=report.model_dump(mode="json"),
     )
+
+
+def choose_prompts(prompts: Sequence[str], max_prompts: int) -> list[str]:
+    """The first `max_prompts` different prompts: one that came twice would count as two in every interval."""
+    return list(dict.fromkeys(prompts))[:max_prompts]
 
 
 def _few_prompts(num_prompts: int, step: int) -> WarningRaised:
