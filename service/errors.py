@@ -13,7 +13,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 log = structlog.get_logger()
@@ -89,6 +89,12 @@ def not_found(kind: str, identifier: str) -> ApiError:
     return ApiError(404, f"{kind}_not_found", f"there is no {kind} {identifier!r} in this project")
 
 
+def invalid_request(errors: Sequence[FieldProblem]) -> ApiError:
+    """422 that names every field; the first three are in its sentence too."""
+    detail = "; ".join(f"{found.pointer or 'body'}: {found.message}" for found in errors[:3])
+    return ApiError(422, "invalid_request", detail, errors=errors)
+
+
 def problem_response(request: Request, error: ApiError) -> JSONResponse:
     """The problem document of an error."""
     problem = Problem(
@@ -115,40 +121,45 @@ def internal_error() -> ApiError:
 # --- validation ----------------------------------------------------------------------------------------------------
 
 
-def field_problems(error: RequestValidationError) -> list[FieldProblem]:
-    """Pydantic's errors with pointers that hold in the JSON that was sent. Values are never echoed."""
+def field_problems(error: RequestValidationError | ValidationError, body: Any) -> list[FieldProblem]:
+    """Pydantic's errors with pointers that hold in the JSON that was sent. Values are never echoed.
+
+    FastAPI's locations begin with where the value was (`body`, `query`, ...); pydantic's own are within the body.
+    """
+    is_request = isinstance(error, RequestValidationError)
     return [
         FieldProblem(
-            pointer=_pointer(tuple(found["loc"]), str(found["type"]), error.body),
-            code=str(found["type"]),
+            pointer=_pointer(found["loc"] if is_request else ("body", *found["loc"]), found["type"], body),
+            code=found["type"],
             message=_message(found),
         )
         for found in error.errors()
     ]
 
 
-def body_pointer(location: Sequence[int | str], body: Any, *, last_may_be_absent: bool = True) -> str:
+def body_pointer(location: Sequence[int | str], body: Any, *, last_is_missing: bool) -> str:
     """JSON pointer of pydantic's location in `body`, without the union tags that pydantic puts between the keys."""
     value, parts = body, []
-    for index, part in enumerate(location):
-        is_last = index == len(location) - 1
-        if isinstance(value, Mapping) and part in value:
+    for part in location:
+        if (isinstance(value, Mapping) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        ):
             value = value[part]
-        elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        elif not (is_last and last_may_be_absent):
+        else:
             continue  # a tag of a union, not a key
-        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
-    return "".join(f"/{part}" for part in parts)
+        parts.append(part)
+    if last_is_missing:
+        parts.append(location[-1])
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def _pointer(location: tuple[int | str, ...], kind: str, body: Any) -> str:
+def _pointer(location: Sequence[int | str], kind: str, body: Any) -> str:
     where, rest = location[0], location[1:]
     if where != "body":
         return f"{where}:{'.'.join(str(part) for part in rest)}"
-    if kind == "json_invalid":
+    if kind == "json_invalid" or not rest:
         return ""
-    return body_pointer(rest, body, last_may_be_absent=kind == "missing" or not isinstance(body, Mapping | list))
+    return body_pointer(rest, body, last_is_missing=kind == "missing")
 
 
 def _message(found: Mapping[str, Any]) -> str:
@@ -167,9 +178,8 @@ def _answer_api_error(request: Request, error: Exception) -> JSONResponse:
 
 def _answer_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = field_problems(error)
-    detail = "; ".join(f"{found.pointer or 'body'}: {found.message}" for found in errors[:3])
-    return problem_response(request, ApiError(422, "invalid_request", detail, errors=errors))
+    errors = field_problems(error, error.body)
+    return problem_response(request, invalid_request(errors))
 
 
 def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -180,9 +190,7 @@ def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
         405: f"{request.url.path} does not answer {request.method}",
     }
     detail = details.get(status) if status in details else str(error.detail)
-    return problem_response(
-        request, ApiError(status, CODES.get(status, "error"), str(detail), headers=error.headers)
-    )
+    return problem_response(request, ApiError(status, CODES.get(status, "error"), str(detail), headers=error.headers))
 
 
 def install(app: FastAPI) -> None:

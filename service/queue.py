@@ -16,6 +16,7 @@ from kombu.exceptions import OperationalError
 
 RUN_JOB = "attune.run_job"
 PREPARE_DATASET = "attune.prepare_dataset"
+DATASETS_QUEUE = "attune.datasets"  # its own, so that a check does not wait behind an hour of training
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -36,6 +37,7 @@ def producer_app(broker_url: str) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
+        task_routes={PREPARE_DATASET: {"queue": DATASETS_QUEUE}},
         broker_connection_timeout=CONNECT_TIMEOUT_SECONDS,
         broker_transport_options={
             "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,

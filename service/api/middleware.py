@@ -66,7 +66,9 @@ class RequestContext:
             finally:
                 seconds = time.perf_counter() - started
                 self.telemetry.count_request(scope["method"], _route_of(scope), status, seconds)
-                log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
+                log.info(
+                    "request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4)
+                )
 
 
 class BodyLimit:

@@ -39,7 +39,11 @@ class Telemetry:
             "attune_requests", "Requests answered.", ["method", "route", "status"], registry=self._registry
         )
         self._seconds = Histogram(
-            "attune_request_seconds", "Seconds to answer.", ["method", "route"], buckets=BUCKETS, registry=self._registry
+            "attune_request_seconds",
+            "Seconds to answer.",
+            ["method", "route"],
+            buckets=BUCKETS,
+            registry=self._registry,
         )
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -1,0 +1,102 @@
+"""Whether a spec may become a job here: its names are known, its data is ready, its paths are allowed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from alignment_core.reports import DatasetReport
+from alignment_core.spec import JobSpec, StoredDataset, warnings_of
+from service.api.context import Parts
+from service.api.schemas.jobs import Estimate, JobRequest, Validation
+from service.errors import FieldProblem, field_problems, invalid_request
+from service.store import datasets
+from service.store.catalog import check_spec, stored_datasets
+from service.store.records import DatasetRecord
+
+
+def refuse_unfit(parts: Parts, project_id: str, spec: JobSpec) -> None:
+    """Raise 422 with everything that keeps this server from running the spec."""
+    if errors := unfit(parts, project_id, spec):
+        raise invalid_request(errors)
+
+
+def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
+    """What keeps this server from running the spec; pointers are into the body `{"spec": ...}`."""
+    problems = check_spec(spec, parts.catalog, allow_local_paths=parts.settings.allow_local_paths)
+    found = [FieldProblem(pointer=f"/spec{one.pointer}", code=one.code, message=one.message) for one in problems]
+    for pointer, dataset_id in stored_datasets(spec):
+        dataset = datasets.get(parts.store, project_id, dataset_id)
+        if (problem := _unready(f"/spec{pointer}", dataset_id, dataset)) is not None:
+            found.append(problem)
+    return found
+
+
+def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
+    """Everything that can be said of a body for `POST /v1/jobs` without storing it."""
+    try:
+        spec = JobRequest.model_validate(body).spec
+    except ValidationError as error:
+        errors = field_problems(error, body)
+        return Validation(valid=False, errors=errors, warnings=[], resolved_spec=None, estimate=None)
+    errors = unfit(parts, project_id, spec)
+    report = _report(parts, project_id, spec)
+    estimate = estimate_of(spec, report)
+    warnings = [*warnings_of(spec), *_data_warnings(estimate, report)]
+    return Validation(
+        valid=not errors, errors=errors, warnings=warnings, resolved_spec=spec.resolved(), estimate=estimate
+    )
+
+
+def estimate_of(spec: JobSpec, report: DatasetReport | None) -> Estimate:
+    """What follows from the numbers of the spec and of the preflight report."""
+    training, evaluation = spec.training, spec.evaluation
+    pairs_per_step = training.batch_size * training.gradient_accumulation_steps
+    pairs = None if report is None else _training_pairs(spec, report)
+    prompts = None if evaluation.prompts is None else min(len(evaluation.prompts), evaluation.max_prompts)
+    return Estimate(
+        pairs_per_step=pairs_per_step,
+        optimizer_steps=training.steps,
+        num_training_pairs=pairs,
+        epochs=round(training.steps * pairs_per_step / pairs, 2) if pairs else None,
+        num_checkpoints=-(-training.steps // spec.checkpoints.every),
+        evaluation_images=None if prompts is None else 2 * prompts * evaluation.seeds_per_prompt,
+    )
+
+
+def _training_pairs(spec: JobSpec, report: DatasetReport) -> int:
+    ties = report.num_ties if spec.method.ties == "drop" else 0
+    return round((report.num_usable_rows - ties) * (1 - spec.training.validation_fraction))
+
+
+def _report(parts: Parts, project_id: str, spec: JobSpec) -> DatasetReport | None:
+    if not isinstance(spec.method.dataset, StoredDataset):
+        return None
+    dataset = datasets.get(parts.store, project_id, spec.method.dataset.id)
+    return None if dataset is None or dataset.report is None else DatasetReport.model_validate(dataset.report)
+
+
+def _data_warnings(estimate: Estimate, report: DatasetReport | None) -> Sequence[str]:
+    if report is None:
+        return []
+    found = [f"{problem.count} rows of the data set: {problem.message}" for problem in report.problems]
+    pairs = estimate.num_training_pairs
+    if pairs is not None and pairs < estimate.pairs_per_step:
+        found.append(
+            f"the data set has about {pairs} pairs to train on, fewer than the {estimate.pairs_per_step} of one "
+            "optimiser step: every step sees some pairs more than once"
+        )
+    return found
+
+
+def _unready(pointer: str, dataset_id: str, dataset: DatasetRecord | None) -> FieldProblem | None:
+    match None if dataset is None else dataset.state:
+        case None:
+            code, message = "dataset_not_found", f"there is no data set {dataset_id!r} in this project"
+        case "ready":
+            return None
+        case "failed":
+            code, message = "dataset_failed", f"data set {dataset_id!r} cannot be used; GET /v1/datasets/{dataset_id}"
+        case state:
+            code, message = "dataset_not_ready", f"data set {dataset_id!r} is {state}; a job needs one that is ready"
+    return FieldProblem(pointer=pointer, code=code, message=message)

@@ -1,0 +1,79 @@
+"""What can be asked for: methods, models and rewards, with JSON Schema and what this server offers by name."""
+
+import inspect
+from typing import Any, get_args
+
+from fastapi import APIRouter
+from pydantic import BaseModel, TypeAdapter
+
+from alignment_core.spec import AttributeClassifierReward, MethodSpec, ModelSpec, RewardSpec
+from service.api.context import PartsDep
+from service.api.paging import Page
+from service.api.problems import problems
+from service.api.schemas.catalog import CatalogEntry, CatalogModel, Method, ModelList, Reward
+from service.auth import ProjectDep
+
+router = APIRouter(prefix="/v1", tags=["catalog"], responses=problems(401, 422, 500))
+
+
+def members(union: Any) -> list[type[BaseModel]]:
+    """The classes of a union that is discriminated by `type`, or the one class where there is no choice yet."""
+    if isinstance(union, type):
+        return [union]
+    (choices, *_) = get_args(union)
+    return list(get_args(choices))
+
+
+def _type_of(member: type[BaseModel]) -> str:
+    return member.model_fields["type"].default
+
+
+@router.get("/methods", summary="List alignment methods")
+def list_methods(_project_id: ProjectDep) -> Page[Method]:
+    """The values of `spec.method.type`, each with its paper, its parameters, their ranges and their defaults."""
+    data = [
+        Method(id=_type_of(member), description=inspect.getdoc(member) or "", json_schema=member.model_json_schema())
+        for member in members(MethodSpec)
+    ]
+    return Page(data=data, has_more=False, first_id=data[0].id, last_id=data[-1].id)
+
+
+@router.get("/models", summary="List models")
+def list_models(_project_id: ProjectDep, parts: PartsDep) -> ModelList:
+    """The models that this server offers by name, and the other sources that `spec.model` may name."""
+    data = [
+        CatalogModel(
+            id=name,
+            description=model.description,
+            family=model.family,
+            resolution=model.resolution,
+            source={"type": "catalog", "name": name},
+        )
+        for name, model in sorted(parts.catalog.models.items())
+    ]
+    return ModelList(
+        data=data,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+        sources=["catalog", "hub", *(["local"] if parts.settings.allow_local_paths else [])],
+        json_schema=TypeAdapter(ModelSpec).json_schema(),
+    )
+
+
+@router.get("/rewards", summary="List rewards")
+def list_rewards(_project_id: ProjectDep, parts: PartsDep) -> Page[Reward]:
+    """The values of a reward's `type`, and the weights that this server offers for those that need some."""
+    classifiers = [
+        CatalogEntry(name=name, description=entry.description, judge_only=entry.judge_only)
+        for name, entry in sorted(parts.catalog.rewards.items())
+    ]
+    data = [
+        Reward(
+            id=_type_of(member),
+            description=inspect.getdoc(member) or "",
+            weights=classifiers if member is AttributeClassifierReward else [],
+            json_schema=member.model_json_schema(),
+        )
+        for member in members(RewardSpec)
+    ]
+    return Page(data=data, has_more=False, first_id=data[0].id, last_id=data[-1].id)

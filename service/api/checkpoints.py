@@ -1,0 +1,145 @@
+"""Checkpoints: list a job's, look at one, and download its files one by one or all together."""
+
+import mimetypes
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from service.api.archive import Entry, stream_zip
+from service.api.context import LimitDep, Parts, PartsDep
+from service.api.downloads import BYTES_EXAMPLE, attachment, file_responses, send_file
+from service.api.lookup import CheckpointDep, JobDep
+from service.api.paging import After, Page, page_of
+from service.api.problems import missing, problem, problems
+from service.api.schemas.checkpoints import Checkpoint, CheckpointFiles
+from service.errors import ApiError, FieldProblem
+from service.store import outputs
+from service.store.records import CheckpointRecord, StoredFile
+
+router = APIRouter(prefix="/v1", tags=["checkpoints"], responses=problems(401, 422, 500))
+
+OCTETS = "application/octet-stream"
+LORA_WEIGHTS = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
+TRAINING_STATE = "training_state/"
+
+DOWNLOAD_RESPONSES = file_responses("application/zip", "checkpoint", "ckpt") | {
+    200: {
+        "description": "The archive, or the file",
+        "content": {
+            media_type: {"schema": {"type": "string", "format": "binary"}, "example": BYTES_EXAMPLE}
+            for media_type in ("application/zip", OCTETS)
+        },
+    }
+}
+
+
+@router.get("/jobs/{job_id}/checkpoints", summary="List a job's checkpoints", responses=missing("job", "job"))
+def list_checkpoints(
+    request: Request, response: Response, job: JobDep, parts: PartsDep, limit: LimitDep, after: After = None
+) -> Page[Checkpoint]:
+    """The checkpoints that are stored completely, the earliest step first."""
+    found = [Checkpoint.of(one) for one in outputs.list_checkpoints(parts.store, job.project_id, job.id)]
+    ids = [one.id for one in found]
+    start = ids.index(after) + 1 if after in ids else 0
+    data = found[start : start + limit]
+    has_more = start + limit < len(found)
+    return page_of(request, response, data, [one.id for one in data], has_more=has_more)
+
+
+@router.get("/checkpoints/{checkpoint_id}", summary="Look at a checkpoint", responses=missing("checkpoint", "ckpt"))
+def get_checkpoint(checkpoint: CheckpointDep) -> Checkpoint:
+    """What was saved, and after which step."""
+    return Checkpoint.of(checkpoint)
+
+
+@router.get(
+    "/checkpoints/{checkpoint_id}/files", summary="List a checkpoint's files", responses=missing("checkpoint", "ckpt")
+)
+def list_files(checkpoint: CheckpointDep) -> CheckpointFiles:
+    """Every file with its size and SHA-256."""
+    return CheckpointFiles.of(checkpoint)
+
+
+@router.api_route(
+    "/checkpoints/{checkpoint_id}/files/{path:path}",
+    methods=["GET"],
+    response_class=Response,
+    summary="Download a file of a checkpoint",
+    responses=file_responses(OCTETS, "checkpoint", "ckpt"),
+)
+@router.head("/checkpoints/{checkpoint_id}/files/{path:path}", include_in_schema=False)
+def download_file(
+    request: Request,
+    checkpoint: CheckpointDep,
+    parts: PartsDep,
+    path: Annotated[str, Path(description="A `path` of the list of files.", examples=["manifest.json"])],
+) -> Response:
+    """The file's bytes, with ranges and an `ETag`; on an S3 store a redirect to a link that works for some minutes.
+
+    Only a `path` that the list of files names, letter for letter, is looked up: nothing else can be reached.
+    """
+    file = next((file for file in checkpoint.files if file.path == path), None)
+    if file is None:
+        raise ApiError(404, "file_not_found", f"checkpoint {checkpoint.id} has no file {path!r}; see its list of files")
+    media_type = mimetypes.guess_type(path)[0] or OCTETS
+    return send_file(request, parts, file, path.rpartition("/")[2], media_type)
+
+
+@router.api_route(
+    "/checkpoints/{checkpoint_id}/download",
+    methods=["GET"],
+    response_class=Response,
+    summary="Download a checkpoint",
+    responses={
+        **DOWNLOAD_RESPONSES,
+        **problem(
+            404,
+            "checkpoint_not_found",
+            "there is no checkpoint 'ckpt_01kaf0h2v7x3m5q8r1s4t6w9yz' in this project",
+            when="No such checkpoint in this project, or no such format of it",
+        ),
+    },
+)
+@router.head("/checkpoints/{checkpoint_id}/download", include_in_schema=False)
+def download_checkpoint(
+    request: Request,
+    checkpoint: CheckpointDep,
+    parts: PartsDep,
+    format: Annotated[
+        Literal["zip", "safetensors"],
+        Query(
+            description="`zip`: every file; `safetensors`: the LoRA weights alone, which diffusers loads as they are."
+        ),
+    ] = "zip",
+    include: Annotated[
+        Literal["all", "weights"],
+        Query(description="What the archive holds: `weights` leaves out the state that only training goes on from."),
+    ] = "all",
+) -> Response:
+    """Everything a checkpoint holds in one archive, or its LoRA weights as one file.
+
+    The archive is made while it is sent and is stored without compression. The weights come like any single file, with
+    ranges or by redirect.
+    """
+    if format == "safetensors":
+        return send_file(request, parts, _lora_weights(checkpoint), f"{checkpoint.id}.safetensors", OCTETS)
+    headers = {"Content-Disposition": attachment(f"{checkpoint.id}.zip"), "Cache-Control": "private, no-cache"}
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type="application/zip")
+    files = [file for file in checkpoint.files if include == "all" or not file.path.startswith(TRAINING_STATE)]
+    entries = (_entry(parts, checkpoint.id, file) for file in files)
+    return StreamingResponse(stream_zip(entries), headers=headers, media_type="application/zip")
+
+
+def _entry(parts: Parts, folder: str, file: StoredFile) -> Entry:
+    return Entry(f"{folder}/{file.path}", file.size_bytes, parts.objects.open_range(file.object_key))
+
+
+def _lora_weights(checkpoint: CheckpointRecord) -> StoredFile:
+    weights = next((file for file in checkpoint.files if file.path == LORA_WEIGHTS), None)
+    if weights is None:
+        message = f"checkpoint {checkpoint.id} has no LoRA weights as one file; use format=zip"
+        field = FieldProblem(pointer="query:format", code="format_not_available", message=message)
+        raise ApiError(404, "format_not_available", message, errors=[field])
+    return weights

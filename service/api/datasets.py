@@ -1,0 +1,165 @@
+"""Data sets: upload one, watch it being checked, read what the check found."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import TypeAdapter, ValidationError
+
+from alignment_core.reports import DatasetReport
+from service.api.context import LimitDep, Parts, PartsDep
+from service.api.idempotency import IN_FLIGHT, OnceDep
+from service.api.lookup import DatasetDep
+from service.api.paging import After, Page, page_of
+from service.api.problems import missing, problem, problems
+from service.api.schemas.datasets import Dataset
+from service.api.schemas.jobs import Text
+from service.api.uploads import Upload, receive
+from service.auth import ProjectDep
+from service.errors import ApiError, FieldProblem, field_problems, invalid_request
+from service.store import datasets, keys
+from service.store.records import JobError
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 422, 500))
+
+UPLOAD_PATH = "/v1/datasets"
+
+# The first bytes say what a file is; its name is only a claim.
+SUFFIXES = {b"PAR1": ".parquet", b"PK\x03\x04": ".zip"}
+
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "A parquet file, or a zip of a jsonl file and its images.",
+                        },
+                        "name": {"type": "string", "maxLength": 200, "description": "A name for people."},
+                    },
+                },
+            }
+        },
+    }
+}
+
+_name: TypeAdapter[str] = TypeAdapter(Text)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Dataset,
+    summary="Upload a data set",
+    response_description="The data set, being checked",
+    responses={
+        201: {"headers": {"Location": {"description": "Where the new data set is.", "schema": {"type": "string"}}}},
+        **IN_FLIGHT,
+        **problems(413),
+    },
+    openapi_extra=FORM,
+)
+async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
+    """Store preference pairs and have them checked in the background.
+
+    Poll the data set until it is `ready` or `failed`; its report names the rows that were not as expected. With curl:
+    `curl -F file=@pairs.parquet http://localhost:8000/v1/datasets`
+    """
+    folder, limit = parts.settings.data_dir / "uploads", parts.settings.max_upload_bytes
+    async with receive(request, folder, limit, frozenset({"name"})) as upload:
+        name = _checked_name(upload.fields)
+        suffix = _suffix(upload)
+
+        def create(dataset_id: str | None) -> Dataset:
+            return _store(parts, project_id, dataset_id, upload, name, suffix)
+
+        same_request = {"sha256": upload.sha256, "filename": upload.filename, "name": name}
+        return await run_in_threadpool(once, "ds", UPLOAD_PATH, same_request, create)
+
+
+def _store(
+    parts: Parts, project_id: str, dataset_id: str | None, upload: Upload, name: str | None, suffix: str
+) -> Dataset:
+    dataset = datasets.create(
+        parts.store, project_id=project_id, filename=upload.filename, name=name, dataset_id=dataset_id
+    )
+    key = keys.dataset_key(project_id, dataset.id, suffix)
+    try:
+        parts.objects.put_file(key, upload.path)
+    except BaseException:
+        datasets.upload_failed(parts.store, dataset.id, NOT_STORED)
+        raise
+    stored = datasets.uploaded(
+        parts.store, dataset.id, size_bytes=upload.size_bytes, sha256=upload.sha256, object_key=key
+    )
+    parts.bell.ring_dataset(stored.id)
+    return Dataset.of(stored)
+
+
+NOT_STORED = JobError(
+    code="upload_not_stored",
+    message="the object store did not take the file",
+    category="system",
+    retryable=True,
+    hint="Upload it again.",
+)
+
+
+def _checked_name(fields: dict[str, str]) -> str | None:
+    try:
+        return _name.validate_python(fields["name"]) if "name" in fields else None
+    except ValidationError as error:
+        problems_found = field_problems(error, None)
+        raise invalid_request([one.model_copy(update={"pointer": "/name"}) for one in problems_found]) from error
+
+
+def _suffix(upload: Upload) -> str:
+    with upload.path.open("rb") as file:
+        magic = file.read(4)
+    if magic not in SUFFIXES:
+        message = f"{upload.filename!r} is neither a parquet file nor a zip (of a jsonl file and its images)"
+        raise invalid_request([FieldProblem(pointer="/file", code="unknown_format", message=message)])
+    return SUFFIXES[magic]
+
+
+@router.get("", summary="List data sets")
+def list_datasets(
+    request: Request,
+    response: Response,
+    project_id: ProjectDep,
+    parts: PartsDep,
+    limit: LimitDep,
+    after: After = None,
+) -> Page[Dataset]:
+    """The project's data sets, newest first."""
+    page = datasets.list_datasets(parts.store, project_id, after_id=after, limit=limit)
+    data = [Dataset.of(one) for one in page.data]
+    return page_of(request, response, data, [one.id for one in data], has_more=page.has_more)
+
+
+@router.get("/{dataset_id}", summary="Look at a data set", responses=missing("dataset", "ds"))
+def get_dataset(dataset: DatasetDep) -> Dataset:
+    """A data set and whether it can be used."""
+    return Dataset.of(dataset)
+
+
+@router.get(
+    "/{dataset_id}/report",
+    summary="Read a data set's preflight report",
+    responses=problem(
+        404,
+        "report_not_found",
+        "data set 'ds_01kaf0f6a2c4e6g8j0m2p4r6t8' has no report: it is checking",
+        when="No such data set in this project, or it has not been checked",
+    ),
+)
+def get_dataset_report(dataset: DatasetDep) -> DatasetReport:
+    """What is in the data, counted, and which rows are not as expected, by number."""
+    if dataset.report is None:
+        raise ApiError(404, "report_not_found", f"data set {dataset.id!r} has no report: it is {dataset.state}")
+    return DatasetReport.model_validate(dataset.report)

@@ -1,0 +1,96 @@
+"""Bytes of the object store over HTTP: a redirect where the store can sign one, else the bytes themselves.
+
+The bytes come with a strong `ETag` (the file's SHA-256), byte ranges, conditional requests and `HEAD`, so that any
+download tool can resume.
+"""
+
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from service.api.context import Parts
+from service.api.problems import Responses, missing, problems
+from service.api.ranges import RangeNotSatisfiableError, parse_range
+from service.errors import ApiError
+from service.store.records import StoredFile
+
+BYTES_EXAMPLE = "the bytes of the file"
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    described = {
+        "ETag": "The file's SHA-256, quoted.",
+        "Accept-Ranges": "`bytes`",
+        "Content-Range": "Which part this is.",
+        "Content-Disposition": "The name to save it under.",
+        "Location": "A link that works for some minutes.",
+    }
+    return {name: {"description": described[name], "schema": {"type": "string"}} for name in names}
+
+
+def file_responses(media_type: str, kind: str, prefix: str) -> Responses:
+    """The OpenAPI `responses` of an operation that ends in `send_file`."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}, "example": BYTES_EXAMPLE}}
+    return {
+        200: {"description": "The file", "content": content, "headers": _headers("ETag", "Accept-Ranges")},
+        206: {
+            "description": "The part that `Range` asked for",
+            "content": content,
+            "headers": _headers("Content-Range"),
+        },
+        304: {"description": "Unchanged: `If-None-Match` names this file", "headers": _headers("ETag")},
+        307: {"description": "The file is elsewhere, for some minutes", "headers": _headers("Location")},
+        **missing(kind, prefix),
+        **problems(416),
+    }
+
+
+def send_file(request: Request, parts: Parts, file: StoredFile, filename: str, media_type: str) -> Response:
+    """Answer GET or HEAD of one stored file."""
+    etag = f'"{file.sha256}"'
+    headers = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": attachment(filename),
+    }
+    if _names(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
+    if request.method == "HEAD":  # a link is signed for GET alone, and everything HEAD tells is known here
+        return Response(headers={**headers, "Content-Length": str(file.size_bytes)}, media_type=media_type)
+    if (url := parts.objects.url(file.object_key, parts.settings.signed_url_seconds, filename)) is not None:
+        return RedirectResponse(url, 307, {"Cache-Control": "no-store"})
+    return _send_bytes(request, parts, file, headers, media_type)
+
+
+def attachment(filename: str) -> str:
+    """`Content-Disposition` for a name of any characters (RFC 6266): plain for old clients, UTF-8 for the rest."""
+    plain = "".join(char if char.isascii() and char.isprintable() and char not in '"\\%' else "_" for char in filename)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+
+
+def _send_bytes(request: Request, parts: Parts, file: StoredFile, headers: dict[str, str], media_type: str) -> Response:
+    try:
+        part = parse_range(request.headers.get("range"), file.size_bytes)
+    except RangeNotSatisfiableError as error:
+        detail = f"the range {error} lies behind the last byte; the file has {file.size_bytes} bytes"
+        headers = {"Content-Range": f"bytes */{file.size_bytes}"}
+        raise ApiError(416, "range_not_satisfiable", detail, headers=headers) from error
+    if request.headers.get("if-range", headers["ETag"]) != headers["ETag"]:
+        part = None  # the client's part is of another file: it gets all of this one
+    if part is None:
+        chunks = parts.objects.open_range(file.object_key)
+        headers["Content-Length"] = str(file.size_bytes)
+        return StreamingResponse(chunks, 200, headers, media_type)
+    chunks = parts.objects.open_range(file.object_key, part.start, part.start + part.length)
+    headers |= {"Content-Length": str(part.length), "Content-Range": part.content_range(file.size_bytes)}
+    return StreamingResponse(chunks, 206, headers, media_type)
+
+
+def _names(header: str | None, etag: str) -> bool:
+    """Whether `If-None-Match` lists this tag, or any."""
+    return header is not None and (
+        header.strip() == "*" or etag in (part.strip().removeprefix("W/") for part in header.split(","))
+    )

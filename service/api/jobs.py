@@ -1,0 +1,184 @@
+"""Jobs: create, validate, list, look at, wait for, cancel, pause, resume."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from service.api.admission import refuse_unfit, validate_spec
+from service.api.context import LimitDep, Parts, PartsDep
+from service.api.idempotency import IN_FLIGHT, OnceDep
+from service.api.lookup import JobDep, JobPath, job_or_404
+from service.api.paging import After, Page, page_of
+from service.api.problems import missing, problem, problems
+from service.api.schemas.jobs import CREATE_EXAMPLE, Job, JobRequest, Validation
+from service.auth import ProjectDep
+from service.errors import ApiError
+from service.store import jobs
+from service.store.database import Store
+from service.store.records import JobRecord
+from service.store.states import InvalidTransition, JobState
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 422, 500))
+
+LONGEST_WAIT_SECONDS = 300
+LOOK_AGAIN_SECONDS = 0.5
+
+LOCATION = {"headers": {"Location": {"description": "Where the new job is.", "schema": {"type": "string"}}}}
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Job,
+    summary="Create a job",
+    response_description="The job, queued, with every default of its spec written out",
+    responses={201: LOCATION, **IN_FLIGHT, **problems(413)},
+)
+def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
+    """Queue an alignment run.
+
+    Before it is queued, the names in the spec are looked up, and its data set must be ready. To know beforehand what
+    would be refused and why, post the same body to `/v1/jobs/validate`.
+    """
+
+    def create(job_id: str | None) -> Job:
+        refuse_unfit(parts, project_id, body.spec)
+        job = jobs.create(
+            parts.store, project_id=project_id, spec=body.spec, name=body.name, metadata=body.metadata, job_id=job_id
+        )
+        parts.bell.ring(job.id)
+        return Job.of(job)
+
+    return once("job", "/v1/jobs", body.model_dump(mode="json"), create)
+
+
+@router.post(
+    "/validate",
+    summary="Check a spec without running it",
+    response_description="Whether the spec would be taken, and what would follow from it",
+    responses=problems(413),
+)
+def validate_job(
+    body: Annotated[Any, Body(description="The body of `POST /v1/jobs`.", examples=[CREATE_EXAMPLE])],
+    project_id: ProjectDep,
+    parts: PartsDep,
+) -> Validation:
+    """Say everything that is wrong or doubtful in a spec, at once. Nothing is stored and nothing starts.
+
+    A spec with mistakes is answered with 200 and `valid: false`; 422 means that the body is not JSON.
+    """
+    return validate_spec(parts, project_id, body)
+
+
+def _metadata_filter(request: Request) -> dict[str, str]:
+    """`metadata[team]=design` as `{"team": "design"}`."""
+    found = {}
+    for name, value in request.query_params.multi_items():
+        if name.startswith("metadata[") and name.endswith("]"):
+            found[name.removeprefix("metadata[").removesuffix("]")] = value
+    return found
+
+
+METADATA_PARAMETER = {
+    "name": "metadata",
+    "in": "query",
+    "style": "deepObject",
+    "explode": True,
+    "required": False,
+    "description": "`metadata[KEY]=VALUE`: only jobs with this pair; several must all hold.",
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+    "example": {"team": "design"},
+}
+
+
+@router.get("", summary="List jobs", openapi_extra={"parameters": [METADATA_PARAMETER]})
+def list_jobs(
+    request: Request,
+    response: Response,
+    project_id: ProjectDep,
+    parts: PartsDep,
+    limit: LimitDep,
+    metadata: Annotated[dict[str, str], Depends(_metadata_filter)],
+    after: After = None,
+    status: Annotated[list[JobState] | None, Query(description="Only jobs in one of these states.")] = None,
+    method: Annotated[str | None, Query(max_length=64, description="Only jobs of this method.")] = None,
+    model: Annotated[
+        str | None, Query(max_length=500, description="Only jobs of this model: catalog name, repository or path.")
+    ] = None,
+) -> Page[Job]:
+    """The project's jobs, newest first."""
+    page = jobs.list_jobs(
+        parts.store,
+        project_id,
+        after_id=after,
+        limit=limit,
+        states=status,
+        method=method,
+        model=model,
+        metadata=metadata,
+    )
+    data = [Job.of(job) for job in page.data]
+    return page_of(request, response, data, [job.id for job in data], has_more=page.has_more)
+
+
+@router.get("/{job_id}", summary="Look at a job, or wait for it", responses=missing("job", "job"))
+async def get_job(
+    job_id: JobPath,
+    request: Request,
+    project_id: ProjectDep,
+    parts: PartsDep,
+    wait: Annotated[
+        float,
+        Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for the end of the job before answering."),
+    ] = 0,
+) -> Job:
+    """A job as it stands.
+
+    With `wait` the answer comes when the job has ended or is paused, and after so many seconds in any case.
+    """
+    deadline = anyio.current_time() + wait
+    while True:
+        job = await run_in_threadpool(job_or_404, parts.store, project_id, job_id)
+        remaining = deadline - anyio.current_time()
+        if job.is_terminal or job.state == "paused" or remaining <= 0 or await request.is_disconnected():
+            return Job.of(job)
+        await anyio.sleep(min(LOOK_AGAIN_SECONDS, remaining))
+
+
+def _transition(verb: str) -> dict[int | str, dict[str, Any]]:
+    detail = f"{verb} is not possible: the job is succeeded"
+    return {**missing("job", "job"), **problem(409, "invalid_transition", detail, when="The job's state forbids it")}
+
+
+def _change(
+    change: Callable[[Store, str, str], JobRecord | None], verb: str, parts: Parts, job: JobRecord
+) -> JobRecord:
+    try:
+        changed = change(parts.store, job.project_id, job.id)
+    except InvalidTransition as error:
+        raise ApiError(409, "invalid_transition", f"{verb} is not possible: the job is {error.state}") from error
+    assert changed is not None, "jobs are never deleted"
+    return changed
+
+
+@router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=_transition("cancel"))
+def cancel_job(job: JobDep, parts: PartsDep) -> Job:
+    """Stop a job for good. A running one saves its state first; its checkpoints stay. Asking twice is no error."""
+    return Job.of(_change(jobs.request_cancel, "cancel", parts, job))
+
+
+@router.post("/{job_id}/pause", status_code=202, summary="Pause a job", responses=_transition("pause"))
+def pause_job(job: JobDep, parts: PartsDep) -> Job:
+    """Save and leave the machine to others. The job goes on from its last step when it is resumed."""
+    return Job.of(_change(jobs.request_pause, "pause", parts, job))
+
+
+@router.post("/{job_id}/resume", status_code=202, summary="Resume a paused job", responses=_transition("resume"))
+def resume_job(job: JobDep, parts: PartsDep) -> Job:
+    """Put a paused job back into the queue."""
+    resumed = _change(jobs.resume, "resume", parts, job)
+    parts.bell.ring(resumed.id)
+    return Job.of(resumed)

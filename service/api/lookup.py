@@ -1,0 +1,50 @@
+"""Things by their id, within the caller's project. What is not there and what is another's answer the same 404."""
+
+import re
+from typing import Annotated
+
+from fastapi import Depends, Path
+
+from service.api.context import PartsDep
+from service.auth import ProjectDep
+from service.errors import not_found
+from service.store import datasets, jobs, outputs
+from service.store.database import Store
+from service.store.records import CheckpointRecord, DatasetRecord, JobRecord
+
+JobPath = Annotated[str, Path(description="Id of a job.", examples=["job_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
+CheckpointPath = Annotated[str, Path(description="Id of a checkpoint.", examples=["ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"])]
+DatasetPath = Annotated[str, Path(description="Id of a data set.", examples=["ds_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
+
+_ID = re.compile(r"^[a-z]{2,4}_[0-9a-z]{26}$")
+
+
+def job_or_404(store: Store, project_id: str, job_id: str) -> JobRecord:
+    """The project's job; raises 404. An id of another form is no id of ours, and no question for the database."""
+    job = jobs.get(store, project_id, job_id) if _ID.match(job_id) else None
+    if job is None:
+        raise not_found("job", job_id)
+    return job
+
+
+def _job(job_id: JobPath, project_id: ProjectDep, parts: PartsDep) -> JobRecord:
+    return job_or_404(parts.store, project_id, job_id)
+
+
+def _checkpoint(checkpoint_id: CheckpointPath, project_id: ProjectDep, parts: PartsDep) -> CheckpointRecord:
+    found = outputs.get_checkpoint(parts.store, project_id, checkpoint_id) if _ID.match(checkpoint_id) else None
+    if found is None:
+        raise not_found("checkpoint", checkpoint_id)
+    return found
+
+
+def _dataset(dataset_id: DatasetPath, project_id: ProjectDep, parts: PartsDep) -> DatasetRecord:
+    found = datasets.get(parts.store, project_id, dataset_id) if _ID.match(dataset_id) else None
+    if found is None:
+        raise not_found("dataset", dataset_id)
+    return found
+
+
+JobDep = Annotated[JobRecord, Depends(_job)]
+CheckpointDep = Annotated[CheckpointRecord, Depends(_checkpoint)]
+DatasetDep = Annotated[DatasetRecord, Depends(_dataset)]

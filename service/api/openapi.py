@@ -1,0 +1,87 @@
+"""The OpenAPI document: FastAPI's own, with the error schema, the events, and an example for every answer."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from alignment_core.events import Event
+from service.errors import Problem
+
+TITLE = "Attune"
+SUMMARY = "Aligns text-to-image diffusion models with human preferences, and proves it."
+DESCRIPTION = """
+Upload preference pairs, post a job, follow its events, download the aligned checkpoint and read the report that
+compares it with the model it started from, on the same prompts and the same seeds.
+
+**In four calls:** `POST /v1/datasets`, `POST /v1/jobs`, `GET /v1/jobs/{job_id}?wait=60`,
+`GET /v1/checkpoints/{checkpoint_id}/download`.
+
+* Times are RFC 3339 in UTC; ids are prefixed and sort by time.
+* Unknown fields and parameters are refused. No GET changes anything.
+* Every error is `application/problem+json`; look at its `code`, and at `errors` for the single fields.
+* Lists take `after` and `limit`; a `Link` header points to the next page.
+* A creating POST may carry an `Idempotency-Key`: sent twice, it creates once.
+"""
+
+TAGS = [
+    {"name": "jobs", "description": "Alignment runs: what is asked for, and how far it is."},
+    {"name": "runs", "description": "What a run says and leaves: events, metrics, samples, the report, logs."},
+    {"name": "checkpoints", "description": "Trained weights, file by file or as one archive."},
+    {"name": "datasets", "description": "Preference pairs: uploaded, checked, reported on."},
+    {"name": "catalog", "description": "What can be asked for here, with JSON Schema."},
+    {"name": "health", "description": "For load balancers and dashboards. Never asks for a key."},
+]
+
+REF = "#/components/schemas/"
+
+
+def openapi_of(app: FastAPI) -> dict[str, Any]:
+    """The document of the app; made once, then kept."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+            separate_input_output_schemas=False,
+        )
+        document["components"]["schemas"] |= _schemas(Problem) | _schemas(Event)
+        for item in document["paths"].values():
+            for operation in item.values():
+                _add_examples(operation, document["components"]["schemas"])
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _schemas(model: Any) -> dict[str, Any]:
+    """The JSON Schemas of a model and of everything it refers to, by name."""
+    schema = TypeAdapter(model).json_schema(mode="serialization", ref_template=REF + "{model}")
+    return schema.pop("$defs", {}) | {schema.get("title", "Event"): schema}
+
+
+def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    for response in operation["responses"].values():
+        for content in response.get("content", {}).values():
+            if "example" not in content and (example := _example(content["schema"], schemas)) is not None:
+                content["example"] = example
+
+
+def _example(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
+    """The example of the model that a schema names; of a page, one that holds the example of its entries."""
+    named = schemas.get(schema.get("$ref", "").removeprefix(REF), schema)
+    if "examples" in named:
+        return named["examples"][0]
+    if (entries := named.get("properties", {}).get("data", {}).get("items")) is not None:
+        entry = _example(entries, schemas)
+        return {
+            "object": "list",
+            "data": [entry],
+            "has_more": False,
+            "first_id": entry["id"],
+            "last_id": entry["id"],
+        }
+    return None

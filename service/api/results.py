@@ -1,0 +1,195 @@
+"""What a run leaves: metrics, sample images, the evaluation report, the manifest and logs."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from alignment_core.events import FileRecord
+from alignment_core.reports import EvaluationReport
+from alignment_core.spec import JobSpec, sha256_of_json
+from service.api.context import LimitDep, Parts, PartsDep
+from service.api.downloads import file_responses, send_file
+from service.api.lookup import JobDep
+from service.api.paging import After, Page, page_of
+from service.api.problems import missing, problem, problems
+from service.api.schemas.runs import (
+    AttemptLog,
+    Logs,
+    Manifest,
+    ManifestCheckpoint,
+    ManifestDataset,
+    MetricPoint,
+    Metrics,
+    Sample,
+)
+from service.errors import ApiError, not_found
+from service.store import datasets, event_lookup, outputs
+from service.store.catalog import stored_datasets
+from service.store.metrics import metrics
+from service.store.records import JobRecord, MetricRow, StoredFile
+
+router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500))
+
+LARGEST_STEP = 2**53
+
+CSV_RESPONSE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The figures, as JSON or as a table with a column for each key",
+        "content": {"text/csv": {"schema": {"type": "string"}, "example": "step,loss,margin\r\n1,0.6931,0.0\r\n"}},
+    }
+}
+
+
+@router.get(
+    "/{job_id}/metrics",
+    response_model=Metrics,
+    summary="Read a job's metrics",
+    responses={**CSV_RESPONSE, **missing("job", "job")},
+)
+def get_metrics(
+    job: JobDep,
+    parts: PartsDep,
+    keys: Annotated[
+        str | None,
+        Query(
+            max_length=4000, description="Names, separated by commas; every metric when left out.", examples=["loss"]
+        ),
+    ] = None,
+    from_step: Annotated[int | None, Query(ge=0, le=LARGEST_STEP, description="First step, included.")] = None,
+    to_step: Annotated[int | None, Query(ge=0, le=LARGEST_STEP, description="Last step, included.")] = None,
+    max_points: Annotated[
+        int | None, Query(ge=1, le=100_000, description="Thin out evenly to so many steps; first and last stay.")
+    ] = None,
+    format: Annotated[Literal["json", "csv"], Query(description="`csv` for a spreadsheet.")] = "json",
+) -> Metrics | Response:
+    """Figures by optimiser step: means over every pair of the step, and the validation split's as `validation/NAME`."""
+    chosen = None if keys is None else {key.strip() for key in keys.split(",") if key.strip()}
+    rows = metrics(
+        parts.store,
+        job.project_id,
+        job.id,
+        keys=chosen,
+        from_step=from_step,
+        to_step=to_step,
+        max_points=max_points,
+    )
+    names = sorted({name for row in rows for name in row.metrics})
+    if format == "csv":
+        headers = {"Content-Disposition": f'attachment; filename="{job.id}-metrics.csv"'}
+        return Response(_csv(names, rows), headers=headers, media_type="text/csv")
+    return Metrics(job_id=job.id, keys=names, data=[MetricPoint(step=row.step, metrics=row.metrics) for row in rows])
+
+
+def _csv(names: Sequence[str], rows: Sequence[MetricRow]) -> str:
+    """A table after RFC 4180; a figure that a step lacks, or that is no number, is an empty cell."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["step", *names])
+    table.writerows([row.step, *(row.metrics.get(name) for name in names)] for row in rows)
+    return text.getvalue()
+
+
+@router.get("/{job_id}/samples", summary="List a job's sample images", responses=missing("job", "job"))
+def list_samples(
+    request: Request, response: Response, job: JobDep, parts: PartsDep, limit: LimitDep, after: After = None
+) -> Page[Sample]:
+    """Pictures of base and policy, same prompts and same seeds, the earliest step first."""
+    found = [Sample.of(sample) for sample in outputs.list_samples(parts.store, job.project_id, job.id)]
+    ids = [sample.id for sample in found]
+    start = ids.index(after) + 1 if after in ids else 0
+    data = found[start : start + limit]
+    has_more = start + limit < len(found)
+    return page_of(request, response, data, [one.id for one in data], has_more=has_more)
+
+
+@router.get(
+    "/{job_id}/samples/{sample_id}.png",
+    response_class=Response,
+    summary="Download a sample image",
+    responses=file_responses("image/png", "sample", "smp"),
+)
+@router.head("/{job_id}/samples/{sample_id}.png", include_in_schema=False)
+def get_sample_image(
+    request: Request,
+    job: JobDep,
+    parts: PartsDep,
+    sample_id: Annotated[str, Path(description="Id of a sample.", examples=["smp_01kaf0nd3f5h7k9m1p3r5t7v9x"])],
+) -> Response:
+    """The picture as PNG, or a redirect to it."""
+    samples = outputs.list_samples(parts.store, job.project_id, job.id)
+    sample = next((sample for sample in samples if sample.id == sample_id), None)
+    if sample is None:
+        raise not_found("sample", sample_id)
+    name = f"{job.id}-step-{sample.step}.png"
+    file = StoredFile(path=name, size_bytes=sample.size_bytes, sha256=sample.sha256, object_key=sample.object_key)
+    return send_file(request, parts, file, name, "image/png")
+
+
+@router.get(
+    "/{job_id}/report",
+    summary="Read the proof",
+    response_description="Base against policy on held-out prompts",
+    responses=problem(
+        404,
+        "report_not_found",
+        "job 'job_01kaf0h2v7x3m5q8r1s4t6w9yz' has no report: it is running",
+        when="No such job in this project, or it has not been evaluated",
+    ),
+)
+def get_report(job: JobDep, parts: PartsDep) -> EvaluationReport:
+    """Does the aligned model beat the one it started from? Scores of both on the same prompts and seeds, with intervals."""
+    found = outputs.get_report(parts.store, job.project_id, job.id)
+    if found is None:
+        raise ApiError(404, "report_not_found", f"job {job.id!r} has no report: it is {job.state}")
+    return EvaluationReport.model_validate(found.report)
+
+
+@router.get("/{job_id}/manifest", summary="Read a job's manifest", responses=missing("job", "job"))
+def get_manifest(job: JobDep, parts: PartsDep) -> Manifest:
+    """Everything that decided the result and everything it left, by hash: the spec, the data, the versions, the files."""
+    started = event_lookup.latest_of_type(parts.store, job.project_id, job.id, "run_started")
+    report = outputs.get_report(parts.store, job.project_id, job.id)
+    return Manifest(
+        job_id=job.id,
+        status=job.state,
+        attempt=job.attempt,
+        spec=JobSpec.model_validate(job.spec),
+        spec_sha256=job.spec_sha256,
+        datasets=_manifest_datasets(parts, job),
+        versions={} if started is None else started.data["versions"],
+        checkpoints=_manifest_checkpoints(parts, job),
+        report_sha256=None if report is None else sha256_of_json(report.report),
+    )
+
+
+def _manifest_datasets(parts: Parts, job: JobRecord) -> list[ManifestDataset]:
+    ids = dict.fromkeys(dataset_id for _, dataset_id in stored_datasets(JobSpec.model_validate(job.spec)))
+    found = [datasets.get(parts.store, job.project_id, dataset_id) for dataset_id in ids]
+    return [
+        ManifestDataset(id=one.id, sha256=one.sha256, num_usable_rows=(one.report or {}).get("num_usable_rows"))
+        for one in found
+        if one is not None
+    ]
+
+
+def _manifest_checkpoints(parts: Parts, job: JobRecord) -> list[ManifestCheckpoint]:
+    return [
+        ManifestCheckpoint(
+            id=one.id,
+            step=one.step,
+            kind=one.kind,
+            is_final=one.is_final,
+            files=[FileRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256) for file in one.files],
+        )
+        for one in outputs.list_checkpoints(parts.store, job.project_id, job.id)
+    ]
+
+
+@router.get("/{job_id}/logs", summary="Read what a job's processes printed", responses=missing("job", "job"))
+def get_logs(job: JobDep, parts: PartsDep) -> Logs:
+    """The end of the output of each attempt's training process, for when a run fails in a way that nobody foresaw."""
+    found = outputs.list_logs(parts.store, job.project_id, job.id)
+    return Logs(job_id=job.id, data=[AttemptLog.of(log) for log in found])

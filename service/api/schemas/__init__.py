@@ -1,0 +1,1 @@
+"""What the API answers, as pydantic models with an example each; one file a resource."""

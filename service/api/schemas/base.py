@@ -1,0 +1,16 @@
+"""What every answer's model has in common."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Resource(BaseModel):
+    """Base of every answer: unknown fields are a mistake of ours, and NaN becomes null."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+
+def with_example(example: dict[str, Any]) -> ConfigDict:
+    """Model configuration that shows `example` in the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": [example]})

@@ -1,0 +1,104 @@
+"""What can be asked for: methods, models and rewards, each with the JSON Schema of what a spec says of it."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from service.api.schemas.base import Resource, with_example
+
+JsonSchema = dict[str, Any]
+
+METHOD_EXAMPLE: dict[str, Any] = {
+    "id": "diffusion_dpo",
+    "object": "method",
+    "description": "Diffusion-DPO (arXiv 2311.12908) on preference pairs, with the loss variants of `docs/methods.md`.",
+    "json_schema": {"type": "object", "properties": {"type": {"const": "diffusion_dpo"}}, "required": ["dataset"]},
+}
+
+
+class Method(Resource):
+    """A way to align a model; `id` is the `type` of `spec.method`."""
+
+    model_config = with_example(METHOD_EXAMPLE)
+
+    id: str
+    object: Literal["method"] = "method"
+    description: str
+    json_schema: JsonSchema = Field(description="JSON Schema of `spec.method`, defaults and ranges included.")
+
+
+MODEL_EXAMPLE: dict[str, Any] = {
+    "id": "shapes",
+    "object": "model",
+    "description": "The demo model: 32x32 pictures of coloured shapes.",
+    "family": "sd",
+    "resolution": 32,
+    "source": {"type": "catalog", "name": "shapes"},
+}
+
+
+class CatalogModel(Resource):
+    """A model that this server offers by name."""
+
+    model_config = with_example(MODEL_EXAMPLE)
+
+    id: str
+    object: Literal["model"] = "model"
+    description: str
+    family: Literal["sd", "sdxl", "clip"] = Field(description="`clip` scores images; the other families are trained.")
+    resolution: int = Field(description="Pixels of the side that the model draws, or reads.")
+    source: dict[str, str] = Field(description="What to write as `spec.model`.")
+
+
+MODEL_LIST_EXAMPLE: dict[str, Any] = {
+    "object": "list",
+    "data": [MODEL_EXAMPLE],
+    "has_more": False,
+    "first_id": "shapes",
+    "last_id": "shapes",
+    "sources": ["catalog", "hub"],
+    "json_schema": {"discriminator": {"propertyName": "type"}, "oneOf": []},
+}
+
+
+class ModelList(Resource):
+    """The models offered by name, and the other ways in which `spec.model` may name one."""
+
+    model_config = with_example(MODEL_LIST_EXAMPLE)
+
+    object: Literal["list"] = "list"
+    data: list[CatalogModel]
+    has_more: Literal[False] = False
+    first_id: str | None
+    last_id: str | None
+    sources: list[str] = Field(description="Values of `spec.model.type` that this server takes.")
+    json_schema: JsonSchema = Field(description="JSON Schema of `spec.model`.")
+
+
+REWARD_EXAMPLE: dict[str, Any] = {
+    "id": "colorfulness",
+    "object": "reward",
+    "description": "Hasler and Suesstrunk (2003) colourfulness of the image in [0, 255], divided by 100.",
+    "weights": [],
+    "json_schema": {"type": "object", "properties": {"type": {"const": "colorfulness"}}},
+}
+
+
+class CatalogEntry(Resource):
+    """Weights that this server offers by name."""
+
+    name: str
+    description: str
+    judge_only: bool = Field(description="Whether it may only score evaluations, and no method may train on it.")
+
+
+class Reward(Resource):
+    """A score of images; `id` is the `type` of a reward in the spec."""
+
+    model_config = with_example(REWARD_EXAMPLE)
+
+    id: str
+    object: Literal["reward"] = "reward"
+    description: str
+    weights: list[CatalogEntry] = Field(description="What this server's catalog offers as the reward's `weights`.")
+    json_schema: JsonSchema = Field(description="JSON Schema of the reward in a spec.")

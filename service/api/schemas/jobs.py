@@ -1,0 +1,160 @@
+"""A job over HTTP: what creates one and what is shown of it."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from alignment_core.errors import Category
+from alignment_core.events import Phase
+from alignment_core.spec import JobSpec
+from service.api.schemas.base import Resource, with_example
+from service.errors import FieldProblem
+from service.store.records import JobRecord
+from service.store.states import JobState
+
+JOB_ID = "job_01kaf0h2v7x3m5q8r1s4t6w9yz"
+DATASET_ID = "ds_01kaf0f6a2c4e6g8j0m2p4r6t8"
+
+# PostgreSQL's text has no NUL, and nobody means one.
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
+
+SPEC_EXAMPLE: dict[str, Any] = {
+    "model": {"type": "catalog", "name": "shapes"},
+    "method": {"type": "diffusion_dpo", "dataset": {"type": "stored", "id": DATASET_ID}, "beta": 2000.0},
+    "training": {"steps": 400, "batch_size": 32, "gradient_accumulation_steps": 2, "learning_rate": 0.0003},
+    "evaluation": {"rewards": [{"type": "colorfulness"}], "max_prompts": 32},
+    "seed": 7,
+}
+RESOLVED_SPEC_EXAMPLE = JobSpec.model_validate(SPEC_EXAMPLE).resolved().model_dump(mode="json")
+
+CREATE_EXAMPLE: dict[str, Any] = {"spec": SPEC_EXAMPLE, "name": "more colour", "metadata": {"team": "design"}}
+
+JOB_EXAMPLE: dict[str, Any] = {
+    "id": JOB_ID,
+    "object": "job",
+    "name": "more colour",
+    "metadata": {"team": "design"},
+    "status": "running",
+    "is_terminal": False,
+    "phase": "training",
+    "attempt": 1,
+    "progress": {"step": 120, "total": 400, "percent": 30.0, "eta_seconds": 56.0},
+    "error": None,
+    "spec": RESOLVED_SPEC_EXAMPLE,
+    "spec_sha256": JobSpec.model_validate(SPEC_EXAMPLE).sha256(),
+    "latest_checkpoint_id": None,
+    "created_at": "2026-11-20T09:15:00Z",
+    "queued_at": "2026-11-20T09:15:00Z",
+    "updated_at": "2026-11-20T09:15:31Z",
+    "started_at": "2026-11-20T09:15:02Z",
+    "finished_at": None,
+}
+
+
+class JobRequest(BaseModel):
+    """What to run, and how to find it again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [CREATE_EXAMPLE]})
+
+    spec: JobSpec
+    name: Text | None = Field(None, description="A name for people.")
+    metadata: dict[MetadataKey, MetadataValue] = Field(
+        default_factory=dict, max_length=16, description="Up to 16 pairs to filter lists by: `?metadata[team]=design`."
+    )
+
+
+class JobProgress(Resource):
+    """How far training is."""
+
+    step: int = Field(description="Optimiser steps done.")
+    total: int | None = Field(description="Optimiser steps of the whole job.")
+    percent: float | None = Field(description="Share of the steps, from 0 to 100.")
+    eta_seconds: float | None = Field(description="Seconds to the last step at the present pace, when it is known.")
+
+
+class JobError(Resource):
+    """Why a job failed, and what may be done about it."""
+
+    code: str = Field(description="Stable name of the error.", examples=["non_finite_loss"])
+    message: str
+    category: Category = Field(description="`user`: change the spec or the data; `system`: ours; `capacity`: wait.")
+    retryable: bool = Field(description="Whether the same may succeed when it is tried again.")
+    hint: str | None
+
+
+class Job(Resource):
+    """One alignment run."""
+
+    model_config = with_example(JOB_EXAMPLE)
+
+    id: str = Field(description="`job_` and 26 characters that sort by time.")
+    object: Literal["job"] = "job"
+    name: str | None
+    metadata: dict[str, str]
+    status: JobState
+    is_terminal: bool = Field(description="Whether nothing more will happen: succeeded, failed or cancelled.")
+    phase: Phase | None = Field(description="What the training process does just now.")
+    attempt: int = Field(
+        description="How often a worker has taken this job: 0 while none has, above 1 after a pause or a lost worker."
+    )
+    progress: JobProgress
+    error: JobError | None = Field(description="Set when `status` is `failed`.")
+    spec: JobSpec = Field(description="The spec with every default written out.")
+    spec_sha256: str = Field(description="Hash of the resolved spec; checkpoints and reports carry it too.")
+    latest_checkpoint_id: str | None = Field(description="The newest checkpoint that is stored completely.")
+    created_at: datetime
+    queued_at: datetime | None = Field(description="When the job last joined the queue.")
+    updated_at: datetime
+    started_at: datetime | None = Field(description="When a worker first took the job.")
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: JobRecord) -> "Job":
+        """What is shown of a stored job: workers and leases are the operator's business."""
+        error = None if job.error is None else job.error.model_dump()
+        shown = job.model_dump(include=cls.model_fields.keys() - {"error", "is_terminal", "status"})
+        return cls.model_validate({**shown, "status": job.state, "is_terminal": job.is_terminal, "error": error})
+
+
+class Estimate(Resource):
+    """What follows from the spec and the data alone; times are not guessed."""
+
+    pairs_per_step: int = Field(description="Pairs in one optimiser step on one device.")
+    optimizer_steps: int
+    num_training_pairs: int | None = Field(description="Usable pairs less the validation split; null when not known.")
+    epochs: float | None = Field(description="How often each training pair is seen; null when the pairs are not known.")
+    num_checkpoints: int = Field(description="Checkpoints that will be saved, the last step's included.")
+    evaluation_images: int | None = Field(
+        description="Images that evaluation samples, base and policy together; null when the prompts come from data."
+    )
+
+
+VALIDATION_EXAMPLE: dict[str, Any] = {
+    "valid": True,
+    "errors": [],
+    "warnings": ["evaluation.rewards is empty: the report will show no proof that the model improved"],
+    "resolved_spec": RESOLVED_SPEC_EXAMPLE,
+    "estimate": {
+        "pairs_per_step": 64,
+        "optimizer_steps": 400,
+        "num_training_pairs": 1900,
+        "epochs": 13.47,
+        "num_checkpoints": 1,
+        "evaluation_images": 128,
+    },
+}
+
+
+class Validation(Resource):
+    """What would happen if this spec were posted."""
+
+    model_config = with_example(VALIDATION_EXAMPLE)
+
+    valid: bool = Field(description="Whether `POST /v1/jobs` would take it.")
+    errors: list[FieldProblem]
+    warnings: list[str] = Field(description="What is allowed but probably not meant.")
+    resolved_spec: JobSpec | None = Field(description="Null when the spec could not be read.")
+    estimate: Estimate | None

@@ -1,0 +1,85 @@
+"""The service: `uvicorn --factory service.main:app` serves it on the settings of the environment."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+
+from service import errors
+from service.api import catalog, checkpoints, datasets, events, health, jobs, results
+from service.api.context import Parts
+from service.api.middleware import BodyLimit, RequestContext
+from service.api.openapi import DESCRIPTION, SUMMARY, TAGS, TITLE, openapi_of
+from service.api.telemetry import Telemetry
+from service.logs import configure_logging
+from service.queue import Bell
+from service.settings import Settings
+from service.store.catalog import Catalog
+from service.store.counts import jobs_by_state
+from service.store.database import open_store
+from service.store.migrations import migrate
+from service.store.objects import open_objects
+
+MAX_JSON_BYTES = 32 * 2**20  # ten thousand prompts of two thousand characters fit
+
+
+def app() -> FastAPI:
+    """The app on the settings of the environment, for uvicorn's `--factory`."""
+    return create_app(Settings())
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The app on these settings, or on the environment's. The database is migrated when the app starts to serve."""
+    settings = settings or Settings()
+    configure_logging()
+    parts = build_parts(settings)
+    app = FastAPI(
+        title=TITLE,
+        summary=SUMMARY,
+        description=DESCRIPTION,
+        version=version("attune"),
+        openapi_tags=TAGS,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=_lifespan,
+        redirect_slashes=False,
+    )
+    app.state.parts = parts
+    errors.install(app)
+    for module in (jobs, events, results, checkpoints, datasets, catalog, health):
+        app.include_router(module.router)
+    app.add_middleware(
+        BodyLimit,
+        max_json_bytes=MAX_JSON_BYTES,
+        max_upload_bytes=settings.max_upload_bytes,
+        upload_path=datasets.UPLOAD_PATH,
+    )
+    app.add_middleware(RequestContext, telemetry=parts.telemetry)  # added last, so it is around everything else
+    app.openapi = lambda: openapi_of(app)
+    return app
+
+
+def build_parts(settings: Settings) -> Parts:
+    """Everything the endpoints speak to. Nothing is connected to yet."""
+    store = open_store(settings.resolved_database_url)
+    return Parts(
+        settings=settings,
+        store=store,
+        objects=open_objects(settings),
+        catalog=Catalog.load(settings.catalog_path),
+        bell=Bell(settings.resolved_broker_url),
+        telemetry=Telemetry(lambda: jobs_by_state(store)),
+    )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Parts = app.state.parts
+    await run_in_threadpool(migrate, parts.settings.resolved_database_url)
+    parts.bell.start()
+    try:
+        yield
+    finally:
+        await run_in_threadpool(parts.bell.close)
+        parts.store.close()
