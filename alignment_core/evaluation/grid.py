@@ -164,14 +164,13 @@ def _wrap(text: str, width: int) -> list[str]:
         lines.append(" ".join(words[:taken]))
         words = words[taken:]
     if words:
-        lines[-1] += " ..."
-    return [_cut(line, width) for line in lines] or ['""']
+        lines[-1] = _cut(lines[-1], width)
+    return [line if font.getlength(line) <= width else _cut(line, width) for line in lines] or ['""']
 
 
 def _cut(line: str, width: int) -> str:
-    font = _font(_TEXT_SIZE)
-    if font.getlength(line) <= width:
-        return line
+    """`line` with an ellipsis for what is left out, at most `width` pixels long."""
+    font, line = _font(_TEXT_SIZE), line[:width]  # no letter is narrower than a pixel
     while line and font.getlength(f"{line}...") > width:
         line = line[:-1]
-    return f"{line}..."
+    return f"{line.rstrip(' .')}..."
