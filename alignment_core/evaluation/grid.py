@@ -45,7 +45,7 @@ def headline_of(report: EvaluationReport) -> Headline:
     ]
     if judge := report.prompt_following:
         facts.append(f"prompt-following {judge.base_mean:.3f} before, {judge.policy_mean:.3f} after")
-    return Headline(f"{primary.name} {primary.gain:+.{digits}f}  [{low}, {high}]", "; ".join([*facts, drawn]))
+    return Headline(f"{primary.name} {primary.gain:+.{digits}f} [{low}, {high}]", "; ".join([*facts, drawn]))
 
 
 def _digits(width: float) -> int:

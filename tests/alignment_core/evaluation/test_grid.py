@@ -144,7 +144,7 @@ def report(gain: float, low: float, high: float, judge: float | None = None) -> 
 
 def test_the_headline_states_gain_interval_win_rate_and_what_was_drawn() -> None:
     headline = headline_of(report(0.18342, 0.1712, 0.1954, judge=0.9425))
-    assert headline.title == "colorfulness +0.183  [+0.171, +0.195]"
+    assert headline.title == "colorfulness +0.183 [+0.171, +0.195]"
     assert headline.subtitle == (
         "Mean gain over the base with its 95% interval; wins 97.5%; prompt-following 0.950 before, 0.943 after; "
         "57 prompts x 2 seeds, step 40."
@@ -154,10 +154,10 @@ def test_the_headline_states_gain_interval_win_rate_and_what_was_drawn() -> None
 @pytest.mark.parametrize(
     ("gain", "low", "high", "title"),
     [
-        (12.3456, 10.0, 15.0, "colorfulness +12.3  [+10.0, +15.0]"),
-        (-0.00123, -0.0015, -0.001, "colorfulness -0.00123  [-0.00150, -0.00100]"),
-        (0.0, 0.0, 0.0, "colorfulness +0.000  [+0.000, +0.000]"),
-        (1234.5, 1000.0, 1500.0, "colorfulness +1234  [+1000, +1500]"),
+        (12.3456, 10.0, 15.0, "colorfulness +12.3 [+10.0, +15.0]"),
+        (-0.00123, -0.0015, -0.001, "colorfulness -0.00123 [-0.00150, -0.00100]"),
+        (0.0, 0.0, 0.0, "colorfulness +0.000 [+0.000, +0.000]"),
+        (1234.5, 1000.0, 1500.0, "colorfulness +1234 [+1000, +1500]"),
     ],
 )
 def test_the_headline_shows_as_many_digits_as_the_interval_bears(
