@@ -48,7 +48,7 @@ class PhaseProgressed(EventBase):
     phase: Phase
     done: int
     total: int
-    cached: int = Field(0, description="Of `done`, how many were found in the cache.")
+    cached: int = Field(default=0, description="Of `done`, how many were found in the cache.")
 
 
 class ModelLoaded(EventBase):
@@ -148,7 +148,7 @@ class RunFailed(EventBase):
     category: Category
     retryable: bool
     hint: str | None = None
-    step: int | None = Field(None, description="The step of the last good checkpoint, if there is one.")
+    step: int | None = Field(default=None, description="The step of the last good checkpoint, if there is one.")
 
 
 class RunCompleted(EventBase):

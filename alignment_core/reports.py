@@ -38,7 +38,7 @@ class DatasetReport(ReportBase):
     num_soft_labels: int = Field(description="Rows whose label lies strictly between 0.5 and 1.")
     num_swapped: int = Field(description="Rows whose images an importer swapped because the label was below 0.5.")
     chosen_first_share: float | None = Field(
-        None,
+        default=None,
         description="Share of decided rows whose first image won, in formats that have a first image; 0.5 is unbiased.",
     )
     image_sizes: dict[str, int] = Field(description="`WIDTHxHEIGHT` to the number of images, the ten most frequent.")

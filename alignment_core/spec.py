@@ -46,7 +46,7 @@ class HubSource(Spec):
         description="Full commit hash. A branch or tag is refused, since it may move between two runs.",
         examples=["451f4fe16113bff5a5d2269ed5ad43b0592e9a14"],
     )
-    variant: Name | None = Field(None, description="Weight variant, such as `fp16`.")
+    variant: Name | None = Field(default=None, description="Weight variant, such as `fp16`.")
 
 
 class LocalSource(Spec):
@@ -80,7 +80,7 @@ DatasetSpec = Annotated[StoredDataset | LocalDataset, Field(discriminator="type"
 
 
 class RewardBase(Spec):
-    name: Name | None = Field(None, description="Column name in reports; the reward's type when left out.")
+    name: Name | None = Field(default=None, description="Column name in reports; the reward's type when left out.")
 
 
 class ColorfulnessReward(RewardBase):
@@ -100,9 +100,9 @@ class JpegSizeReward(RewardBase):
 
     type: Literal["jpeg_size"] = "jpeg_size"
     direction: Literal["compressible", "incompressible"] = Field(
-        "compressible", description="`compressible` is minus the size, `incompressible` the size."
+        default="compressible", description="`compressible` is minus the size, `incompressible` the size."
     )
-    quality: int = Field(95, ge=1, le=100, description="JPEG quality (DDPO, arXiv 2305.13301, uses 95).")
+    quality: int = Field(default=95, ge=1, le=100, description="JPEG quality (DDPO, arXiv 2305.13301, uses 95).")
 
 
 class AttributeClassifierReward(RewardBase):
@@ -137,12 +137,14 @@ class TransformSpec(Spec):
     """From image file to training tensor: shorter side to `resolution` (bilinear), crop, flip, then [-1, 1]."""
 
     resolution: int | None = Field(
-        None, ge=8, le=4096, multiple_of=8, description="Pixels; the model's own if left out."
+        default=None, ge=8, le=4096, multiple_of=8, description="Pixels; the model's own if left out."
     )
     crop: Literal["center", "random"] = "center"
-    horizontal_flip: bool = Field(False, description="Flip at random; refuses the latent cache, as random crops do.")
+    horizontal_flip: bool = Field(
+        default=False, description="Flip at random; refuses the latent cache, as random crops do."
+    )
     joint: bool = Field(
-        True, description="Draw crop and flip once a pair (diffusers SDXL, MaPO) instead of once an image."
+        default=True, description="Draw crop and flip once a pair (diffusers SDXL, MaPO) instead of once an image."
     )
 
     @property
@@ -156,7 +158,7 @@ class DiffusionDPOSpec(Spec):
     type: Literal["diffusion_dpo"] = "diffusion_dpo"
     dataset: DatasetSpec
     beta: float = Field(
-        5000.0,
+        default=5000.0,
         gt=0,
         le=1e7,
         description="Canonical beta: u = -(beta/2)[(m_w-m_l)-(r_w-r_l)] with errors averaged over the latent. "
@@ -164,27 +166,31 @@ class DiffusionDPOSpec(Spec):
     )
     loss: Literal["sigmoid", "hinge", "ipo", "cdpo", "robust", "dmpo"] = "sigmoid"
     label_smoothing: float | None = Field(
-        None,
+        default=None,
         ge=0,
         lt=0.5,
         description="e of `cdpo` and `robust`: share of flipped labels. 0.1 when left out; refused elsewhere.",
     )
     dmpo_alpha: float | None = Field(
-        None, gt=0, lt=1, description="a of `dmpo` (Diffusion-SDPO's code: 0.01, the default)."
+        default=None, gt=0, lt=1, description="a of `dmpo` (Diffusion-SDPO's code: 0.01, the default)."
     )
-    ties: Literal["drop", "keep"] = Field("drop", description="Pairs with label 0.5: drop, or keep as soft labels.")
+    ties: Literal["drop", "keep"] = Field(
+        default="drop", description="Pairs with label 0.5: drop, or keep as soft labels."
+    )
     caption_dropout: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="Share of pairs trained without their prompt, one draw a pair (the released launcher: 0.2).",
     )
     reduction: Literal["mean", "sum"] = Field(
-        "mean", description="Errors over the latent: `mean` (canonical) or `sum` (supplement S9)."
+        default="mean", description="Errors over the latent: `mean` (canonical) or `sum` (supplement S9)."
     )
-    half_factor: bool = Field(True, description="The factor 1/2 in u; off reproduces configs written as -beta(...).")
+    half_factor: bool = Field(
+        default=True, description="The factor 1/2 in u; off reproduces configs written as -beta(...)."
+    )
     v_rescale: Literal["none", "abar"] = Field(
-        "none", description="v-prediction: `abar` multiplies errors by abar_t, which gives epsilon's weighting."
+        default="none", description="v-prediction: `abar` multiplies errors by abar_t, which gives epsilon's weighting."
     )
     transform: TransformSpec = TransformSpec()
 
@@ -223,12 +229,14 @@ class LoraAdapter(Spec):
     """Low-rank adapters on the attention projections of the denoiser (peft)."""
 
     type: Literal["lora"] = "lora"
-    rank: int = Field(8, ge=1, le=1024, description="diffusers' Diffusion-DPO LoRA scripts: 8.")
+    rank: int = Field(default=8, ge=1, le=1024, description="diffusers' Diffusion-DPO LoRA scripts: 8.")
     alpha: float | None = Field(
-        None, gt=0, description="LoRA scale numerator; the rank when left out, so the scale is 1."
+        default=None, gt=0, description="LoRA scale numerator; the rank when left out, so the scale is 1."
     )
     target_modules: tuple[str, ...] = Field(
-        ("to_k", "to_q", "to_v", "to_out.0"), min_length=1, description="Suffixes of module names in the denoiser."
+        default=("to_k", "to_q", "to_v", "to_out.0"),
+        min_length=1,
+        description="Suffixes of module names in the denoiser.",
     )
 
 
@@ -246,31 +254,35 @@ DEFAULT_LEARNING_RATE = {"lora": 1e-5, "full": 2.048e-5}
 class TrainingSpec(Spec):
     """The optimiser and its schedule. The learning rate is the effective one: nothing scales it behind the scenes."""
 
-    steps: int = Field(2000, ge=1, le=1_000_000, description="Optimiser steps.")
-    batch_size: int = Field(4, ge=1, le=4096, description="Pairs in one forward pass on one device.")
-    gradient_accumulation_steps: int = Field(16, ge=1, le=65536, description="Forward passes in one optimiser step.")
+    steps: int = Field(default=2000, ge=1, le=1_000_000, description="Optimiser steps.")
+    batch_size: int = Field(default=4, ge=1, le=4096, description="Pairs in one forward pass on one device.")
+    gradient_accumulation_steps: int = Field(
+        default=16, ge=1, le=65536, description="Forward passes in one optimiser step."
+    )
     learning_rate: float | None = Field(
-        None,
+        default=None,
         gt=0,
         le=1,
         description="1e-5 for LoRA (diffusers), 2.048e-5 for full fine-tunes (released launcher) when left out.",
     )
-    warmup_steps: int = Field(0, ge=0, description="Linear warm-up, in optimiser steps (released launcher: 500).")
+    warmup_steps: int = Field(
+        default=0, ge=0, description="Linear warm-up, in optimiser steps (released launcher: 500)."
+    )
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    max_grad_norm: float = Field(1.0, gt=0, description="Clip threshold of the global gradient norm.")
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Clip threshold of the global gradient norm.")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="Precision of the networks; errors and logits stay float32."
+        default="fp32", description="Precision of the networks; errors and logits stay float32."
     )
     gradient_checkpointing: bool = False
     validation_fraction: float = Field(
-        0.05, ge=0, le=0.5, description="Share of groups held out of training to validate on."
+        default=0.05, ge=0, le=0.5, description="Share of groups held out of training to validate on."
     )
     validate_every: int | None = Field(
-        None, ge=1, description="Optimiser steps between validations; off when left out."
+        default=None, ge=1, description="Optimiser steps between validations; off when left out."
     )
 
     @model_validator(mode="after")
@@ -284,23 +296,29 @@ class EvaluationSpec(Spec):
     """Held-out comparison of the policy with the model it started from: same prompts, same seeds."""
 
     prompts: tuple[Prompt, ...] | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=10_000,
         description="Held-out prompts; those of the validation split when left out.",
     )
-    max_prompts: int = Field(128, ge=1, le=10_000, description="At most this many prompts are used, the first ones.")
-    seeds_per_prompt: int = Field(2, ge=1, le=64, description="Images per prompt and model. Diversity needs two.")
-    rewards: tuple[RewardSpec, ...] = Field((), description="Scores in the report. The first one decides the verdict.")
-    prompt_following: RewardSpec | None = Field(
-        None, description="A judge of prompt-following that no method optimises."
+    max_prompts: int = Field(
+        default=128, ge=1, le=10_000, description="At most this many prompts are used, the first ones."
     )
-    num_inference_steps: int = Field(20, ge=1, le=1000)
-    guidance_scale: float = Field(5.0, ge=0, le=100)
-    batch_size: int = Field(8, ge=1, le=1024, description="Images sampled at once.")
-    grid_prompts: int = Field(8, ge=1, le=64, description="Prompts shown in the image grid.")
-    bootstrap_resamples: int = Field(10_000, ge=100, le=1_000_000)
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    seeds_per_prompt: int = Field(
+        default=2, ge=1, le=64, description="Images per prompt and model. Diversity needs two."
+    )
+    rewards: tuple[RewardSpec, ...] = Field(
+        default=(), description="Scores in the report. The first one decides the verdict."
+    )
+    prompt_following: RewardSpec | None = Field(
+        default=None, description="A judge of prompt-following that no method optimises."
+    )
+    num_inference_steps: int = Field(default=20, ge=1, le=1000)
+    guidance_scale: float = Field(default=5.0, ge=0, le=100)
+    batch_size: int = Field(default=8, ge=1, le=1024, description="Images sampled at once.")
+    grid_prompts: int = Field(default=8, ge=1, le=64, description="Prompts shown in the image grid.")
+    bootstrap_resamples: int = Field(default=10_000, ge=100, le=1_000_000)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
 
     @field_validator("rewards")
     @classmethod
@@ -316,8 +334,8 @@ class EvaluationSpec(Spec):
 class CheckpointSpec(Spec):
     """When training state is saved. The last step is always saved."""
 
-    every: int = Field(500, ge=1, description="Optimiser steps between checkpoints.")
-    keep_last: int = Field(3, ge=1, le=1000, description="Older checkpoints are removed from the work folder.")
+    every: int = Field(default=500, ge=1, description="Optimiser steps between checkpoints.")
+    keep_last: int = Field(default=3, ge=1, le=1000, description="Older checkpoints are removed from the work folder.")
 
 
 class ResourceSpec(Spec):
@@ -325,7 +343,7 @@ class ResourceSpec(Spec):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_run_seconds: int | None = Field(
-        None, ge=1, description="The run stops, saves and fails with `time_limit` after this long."
+        default=None, ge=1, description="The run stops, saves and fails with `time_limit` after this long."
     )
 
 
@@ -341,7 +359,7 @@ class JobSpec(Spec):
     evaluation: EvaluationSpec = EvaluationSpec()
     checkpoints: CheckpointSpec = CheckpointSpec()
     resources: ResourceSpec = ResourceSpec()
-    seed: int = Field(0, ge=0, lt=2**63, description="Every random draw of the run follows from it.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Every random draw of the run follows from it.")
 
     def resolved(self) -> "JobSpec":
         """The same spec with every default that depends on another field written out."""

@@ -1,0 +1,45 @@
+# The commands people type. Each sets up what it needs in an empty clone.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: demo up test test-slow test-gpu lint format assets clean
+
+demo: .venv/ready  ## align the demo model through the API and show the proof
+	$(BIN)/attune demo
+
+up: .venv/ready  ## the API and a worker on the embedded defaults
+	$(BIN)/attune up
+
+test: .venv/ready  ## the default test suite
+	$(RUN_TESTS) -n 2 --dist loadfile
+
+test-slow: .venv/ready  ## minutes of CPU: the science, and a short rebuild of the demo model
+	$(RUN_TESTS) -m "slow and not gpu" -n 2 --dist loadfile
+
+test-gpu: .venv/ready
+	$(RUN_TESTS) -m gpu
+
+lint: .venv/ready
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: .venv/ready
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+assets: .venv/ready  ## train the demo model again (about half an hour)
+	$(BIN)/python -m demo.build --out build/assets
+
+# --no-compile halves the time; constraints.txt is the set that the tests ran on.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Attune needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build .attune

@@ -1,0 +1,173 @@
+"""A run without any server.
+
+    python -m alignment_core run SPEC.yaml --workdir DIR      one JSON event a line on stdout, logs on stderr
+    python -m alignment_core check DATA                       the preflight report of a dataset as JSON
+
+Exit codes of `run`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event).
+SIGTERM and SIGINT ask it to save and leave, and so does the end of stdin when stdin is a pipe: a parent that dies takes
+its run with it.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import stat
+import sys
+import threading
+import traceback
+from contextlib import closing
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from alignment_core.errors import AlignmentError
+from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
+from alignment_core.spec import JobSpec
+
+EXIT_COMPLETED, EXIT_FAILED, EXIT_STOPPED = 0, 1, 75  # 75 is EX_TEMPFAIL of sysexits.h
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if arguments.command == "check":
+        return _check(arguments.data)
+    return _run(arguments.spec, arguments.workdir, arguments.cache_dir)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m alignment_core", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="align a model")
+    run.add_argument("spec", type=Path, help="job spec, YAML or JSON")
+    run.add_argument(
+        "--workdir", type=Path, required=True, help="receives checkpoints and the report; resumed if it holds some"
+    )
+    run.add_argument(
+        "--cache-dir", type=Path, default=None, help="VAE posteriors and text embeddings (default ~/.cache/attune)"
+    )
+    check = commands.add_parser("check", help="preflight a preference dataset")
+    check.add_argument("data", type=Path)
+    return parser
+
+
+def _run(spec_path: Path, workdir: Path, cache_dir: Path | None) -> int:
+    stop = _stop_when_asked()
+    try:
+        spec = JobSpec.model_validate(yaml.safe_load(spec_path.read_bytes()))
+        return _follow(spec, workdir, cache_dir, stop)
+    except (ValidationError, yaml.YAMLError, OSError) as error:
+        return _failed(
+            RunFailed(code="spec_invalid", message=f"{spec_path}: {error}", category="user", retryable=False)
+        )
+    except AlignmentError as error:
+        return _failed(
+            RunFailed(
+                code=error.code,
+                message=error.message,
+                category=error.category,
+                retryable=error.retryable,
+                hint=error.hint,
+                step=_latest_step(workdir),
+            )
+        )
+    except Exception as error:  # noqa: BLE001  the one place that turns our own mistakes into a failed run
+        traceback.print_exc()
+        return _failed(_unexpected(error, _latest_step(workdir)))
+
+
+def _follow(spec: JobSpec, workdir: Path, cache_dir: Path | None, stop: threading.Event) -> int:
+    from alignment_core.alignment import align, checkpoint_saved
+    from alignment_core.checkpoints import latest
+    from alignment_core.quiet import silence_progress_bars
+
+    silence_progress_bars()
+    announced = None
+    with closing(align(spec, workdir, cache_dir=cache_dir)) as events:
+        for event in events:
+            _print(event)
+            announced = event.step if event.type == "checkpoint_saved" else announced
+            if stop.is_set() and event.type != "run_completed":
+                break
+        else:
+            return EXIT_COMPLETED
+    newest = latest(workdir / "checkpoints")  # closing the run saved one, and could not say so
+    step = _latest_step(workdir)
+    if newest is not None and step != announced:
+        _print(checkpoint_saved(newest, workdir))
+    _print(RunStopped(step=step or 0))
+    return EXIT_STOPPED
+
+
+def _unexpected(error: Exception, step: int | None) -> RunFailed:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return RunFailed(
+            code="out_of_gpu_memory",
+            message=str(error).split("\n")[0],
+            category="capacity",
+            retryable=True,
+            hint="Lower training.batch_size and raise gradient_accumulation_steps, or set gradient_checkpointing.",
+            step=step,
+        )
+    message = f"{type(error).__name__}: {error}"
+    return RunFailed(code="internal_error", message=message, category="system", retryable=True, step=step)
+
+
+def _failed(event: RunFailed) -> int:
+    _print(event)
+    return EXIT_FAILED
+
+
+def _check(data: Path) -> int:
+    from alignment_core.datasets.preflight import check_preferences
+
+    try:
+        print(check_preferences(data).model_dump_json(), flush=True)  # noqa: T201
+    except AlignmentError as error:
+        return _failed(
+            RunFailed(
+                code=error.code,
+                message=error.message,
+                category=error.category,
+                retryable=error.retryable,
+                hint=error.hint,
+            )
+        )
+    return EXIT_COMPLETED
+
+
+def _print(event: Event) -> None:
+    if os.environ.get("RANK", "0") == "0":  # set by torchrun and accelerate launch; one process speaks
+        print(event_to_json(event), flush=True)  # noqa: T201
+
+
+def _latest_step(workdir: Path) -> int | None:
+    from alignment_core import checkpoints
+
+    found = checkpoints.latest(workdir / "checkpoints")
+    return checkpoints.read_manifest(found).step if found else None
+
+
+def _stop_when_asked() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if stat.S_ISFIFO(os.fstat(0).st_mode):
+        threading.Thread(target=_stop_at_end_of_stdin, args=(stop,), daemon=True).start()
+    return stop
+
+
+def _stop_at_end_of_stdin(stop: threading.Event) -> None:
+    while os.read(0, 4096):
+        pass
+    stop.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

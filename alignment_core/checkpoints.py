@@ -1,0 +1,225 @@
+"""Checkpoints: what a user downloads and what a run needs to go on, in one folder.
+
+    step-00000040/
+        pytorch_lora_weights.safetensors    LoRA, as `pipeline.load_lora_weights` reads it; or, of a full fine-tune,
+        pipeline/                           a complete diffusers folder
+        training_state/                     optimiser, reference and timestep state, loss scale
+        manifest.json                       step, spec and every file with its size and sha256; written last
+
+A folder is written under a temporary name and renamed when it is complete, so a folder with the final name is whole.
+Random state is not part of it: every draw follows from the seed and the step (`seeds.py`).
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from alignment_core.errors import CheckpointError
+from alignment_core.events import FileRecord
+
+MANIFEST = "manifest.json"
+STATE = "training_state"
+_TEMPORARY_PREFIX = ".writing-"
+
+
+class Manifest(BaseModel):
+    """What a checkpoint folder holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    step: int
+    kind: Literal["lora", "full"]
+    is_final: bool
+    spec: dict[str, Any]
+    spec_sha256: str
+    base_model_sha256: str
+    versions: dict[str, str]
+    created_at: datetime
+    files: list[FileRecord]
+
+
+class TrainingState(BaseModel):
+    """The small part of the training state; tensors stand in safetensors files beside it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int
+    loss_scaler: dict[str, float] | None = None
+
+
+def folder_of(checkpoints: Path, step: int) -> Path:
+    """The folder of the checkpoint of optimiser step `step`."""
+    return checkpoints / f"step-{step:08d}"
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def begin(checkpoints: Path, step: int) -> Path:
+    """An empty folder under a temporary name; leftovers of writes that were cut off are removed."""
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for leftover in checkpoints.glob(f"{_TEMPORARY_PREFIX}*"):
+        shutil.rmtree(leftover)
+    temporary = checkpoints / f"{_TEMPORARY_PREFIX}{folder_of(checkpoints, step).name}"
+    (temporary / STATE).mkdir(parents=True)
+    return temporary
+
+
+def commit(temporary: Path, manifest: Manifest) -> Path:
+    """Write the manifest of everything in `temporary`, make it durable, and give it its final name."""
+    files = [record_of(temporary, path) for path in sorted(temporary.rglob("*")) if path.is_file()]
+    text = manifest.model_copy(update={"files": files}).model_dump_json(indent=2)
+    (temporary / MANIFEST).write_text(text, encoding="utf-8")
+    for path in temporary.rglob("*"):
+        _sync(path)
+    final = folder_of(temporary.parent, manifest.step)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync(final.parent)
+    return final
+
+
+def record_of(folder: Path, path: Path) -> FileRecord:
+    """Relative path, size and sha256 of one file of a checkpoint."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileRecord(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=digest)
+
+
+def new_manifest(
+    *,
+    step: int,
+    kind: Literal["lora", "full"],
+    is_final: bool,
+    spec: dict[str, Any],
+    spec_sha256: str,
+    base_model_sha256: str,
+    versions: dict[str, str],
+) -> Manifest:
+    """A manifest that `commit` completes with the files."""
+    return Manifest(
+        step=step,
+        kind=kind,
+        is_final=is_final,
+        spec=spec,
+        spec_sha256=spec_sha256,
+        base_model_sha256=base_model_sha256,
+        versions=versions,
+        created_at=datetime.now(UTC),
+        files=[],
+    )
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors; an empty mapping writes no file."""
+    if tensors:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+
+
+def prune(checkpoints: Path, keep_last: int) -> None:
+    """Remove all but the newest `keep_last` complete checkpoints."""
+    for folder in complete(checkpoints)[:-keep_last]:
+        shutil.rmtree(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def complete(checkpoints: Path) -> list[Path]:
+    """The folders that have a manifest, oldest step first."""
+    return sorted(path.parent for path in checkpoints.glob(f"step-*/{MANIFEST}"))
+
+
+def latest(checkpoints: Path) -> Path | None:
+    """The complete checkpoint with the highest step."""
+    found = complete(checkpoints)
+    return found[-1] if found else None
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises `CheckpointError` when the manifest is missing or malformed."""
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CheckpointError("checkpoint_invalid", f"{folder / MANIFEST}: {error}") from error
+
+
+def verify(folder: Path) -> Manifest:
+    """Check every file of a checkpoint against its manifest; raises `CheckpointError` naming the first that differs."""
+    manifest = read_manifest(folder)
+    for expected in manifest.files:
+        path = folder / expected.path
+        if not path.is_file():
+            raise CheckpointError("checkpoint_incomplete", f"{path}: the manifest lists this file, and it is missing")
+        if record_of(folder, path) != expected:
+            raise CheckpointError("checkpoint_altered", f"{path}: size or sha256 differs from the manifest's")
+    return manifest
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file on the CPU; none when the file does not exist."""
+    if not path.exists():
+        return {}
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError("checkpoint_altered", f"{path}: not a safetensors file: {error}") from error
+
+
+def save_state(folder: Path, state: TrainingState) -> None:
+    (folder / STATE / "state.json").write_text(state.model_dump_json(indent=2), encoding="utf-8")
+
+
+def load_state(folder: Path) -> TrainingState:
+    path = folder / STATE / "state.json"
+    try:
+        return TrainingState.model_validate(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise CheckpointError("checkpoint_invalid", f"{path}: {error}") from error
+
+
+# --- the optimiser -------------------------------------------------------------------------------------------------
+
+
+def optimizer_tensors(optimizer: Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """The state of an optimiser with one parameter group, as `parameter/key` -> tensor."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{names[index]}/{key}": torch.as_tensor(value)
+        for index, slots in state.items()
+        for key, value in slots.items()
+    }
+
+
+def load_optimizer_tensors(optimizer: Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
+    """Undo `optimizer_tensors`; raises `CheckpointError` when a parameter of the file is not in the model."""
+    places = {name: index for index, name in enumerate(names)}
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, slot = key.rsplit("/", 1)
+        if name not in places:
+            raise CheckpointError("checkpoint_altered", f"optimizer state of {name!r}: the model has no such parameter")
+        slots.setdefault(places[name], {})[slot] = value
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})

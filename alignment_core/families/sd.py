@@ -1,0 +1,161 @@
+"""Stable Diffusion 1.x: one U-Net, one CLIP text encoder, epsilon or v-prediction.
+
+A family adapts a model to the names the methods use, so that methods stay innocent of it: the tiny demo model and
+SD 1.5 go through the same code.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import cast
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from alignment_core.diffusion import PredictionType
+from alignment_core.errors import ModelError
+from alignment_core.families.source import fetch_model, fingerprint
+from alignment_core.protocols import Images, Latents, Timesteps
+from alignment_core.spec import CatalogSource, HubSource, LocalSource
+
+PIPELINE_CLASS = "StableDiffusionPipeline"
+ENCODERS = ("vae", "text_encoder", "tokenizer")
+
+
+class StableDiffusion:
+    """A loaded SD 1.x pipeline; everything but the denoiser is frozen."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline, folder: Path, device: torch.device) -> None:
+        self.folder = folder
+        self.device = device
+        self.vae = cast(AutoencoderKL, pipeline.vae).requires_grad_(False).eval()
+        self.text_encoder = cast(CLIPTextModel, pipeline.text_encoder).requires_grad_(False).eval()
+        self.tokenizer = cast(CLIPTokenizer, pipeline.tokenizer)
+        self.denoiser = cast(UNet2DConditionModel, pipeline.unet).requires_grad_(False).eval()
+        self.scheduler = cast(DDIMScheduler, DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False))
+        self.prediction_type: PredictionType = _prediction_type(self.scheduler, folder)
+        self.abar: Float[Tensor, " N"] = self.scheduler.alphas_cumprod.to(device)
+        self.vae_stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+
+    @property
+    def resolution(self) -> int:
+        """The model's own image size in pixels."""
+        return int(self.denoiser.config["sample_size"]) * self.vae_stride
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """Channels, height and width of the latent of an image of `resolution` pixels."""
+        side = resolution // self.vae_stride
+        return int(self.vae.config["latent_channels"]), side, side
+
+    def encoder_fingerprint(self) -> str:
+        """Identifies what posteriors and text embeddings depend on, for the cache."""
+        return fingerprint(self.folder, ENCODERS)
+
+    def fingerprint(self) -> str:
+        """Identifies the whole model: every weight and config file."""
+        return fingerprint(self.folder, ("unet", "scheduler", *ENCODERS))
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
+        """Mean and standard deviation of the VAE posterior of images in [-1, 1], times the scaling factor, float32."""
+        (posterior,) = self.vae.encode(pixels.to(self.device, self.vae.dtype), return_dict=False)
+        scale = float(self.vae.config["scaling_factor"])
+        return posterior.mean.float() * scale, posterior.std.float() * scale
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """`{"prompt_embeds": [B, L, D]}`; prompts beyond the text encoder's length are cut, as in diffusers."""
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return {"prompt_embeds": self.text_encoder(tokens.input_ids.to(self.device))[0].float()}
+
+    def predict(
+        self, denoiser: nn.Module, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]
+    ) -> Latents:
+        """The denoiser's prediction (epsilon or v) at `x_t`, in the precision that autocast gives it."""
+        return denoiser(x_t, timesteps, encoder_hidden_states=conditioning["prompt_embeds"], return_dict=False)[0]
+
+    def pipeline(self, denoiser: nn.Module) -> StableDiffusionPipeline:
+        """The diffusers pipeline around `denoiser`, with DDIM."""
+        pipeline = StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=cast(UNet2DConditionModel, denoiser),
+            scheduler=cast(DDIMScheduler, DDIMScheduler.from_config(self.scheduler.config)),  # pyright: ignore[reportArgumentType]
+            safety_checker=None,  # pyright: ignore[reportArgumentType]
+            feature_extractor=None,  # pyright: ignore[reportArgumentType]
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    @torch.no_grad()
+    def sample(
+        self,
+        denoiser: nn.Module,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> Images:
+        """One image for each (prompt, seed) by deterministic DDIM: all randomness is the seed's starting noise."""
+        shape = self.latent_shape(self.resolution)
+        noise = torch.stack([torch.randn(shape, generator=Generator().manual_seed(seed)) for seed in seeds])
+        with autocast():
+            output = self.pipeline(denoiser)(
+                prompt=list(prompts),
+                latents=noise.to(self.device, self.text_encoder.dtype),
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                output_type="pt",
+            )
+        return cast(Tensor, output.images).float().clamp(0, 1)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def load_sd(
+    source: CatalogSource | HubSource | LocalSource,
+    *,
+    device: torch.device,
+    frozen_dtype: torch.dtype,
+    denoiser_dtype: torch.dtype,
+) -> StableDiffusion:
+    """Load an SD 1.x pipeline in diffusers format, safetensors only.
+
+    `frozen_dtype` is that of the text encoder, `denoiser_dtype` that of the U-Net; the VAE stays float32, since it encodes
+    once and its posterior is cached. Raises `ModelError` when the folder is missing or of another kind.
+    """
+    folder = fetch_model(source, PIPELINE_CLASS)
+    variant = source.variant if isinstance(source, HubSource) else None
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder,
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            dtype={"default": torch.float32, "text_encoder": frozen_dtype, "unet": denoiser_dtype},
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError("model_invalid", f"{folder}: could not be loaded as {PIPELINE_CLASS}: {error}") from error
+    pipeline.to(device)
+    return StableDiffusion(pipeline, folder, device)
+
+
+def _prediction_type(scheduler: DDIMScheduler, folder: Path) -> PredictionType:
+    kind = scheduler.config["prediction_type"]
+    if kind not in ("epsilon", "v_prediction"):
+        raise ModelError("model_unsupported", f"{folder}: prediction_type {kind!r}; expected epsilon or v_prediction")
+    return kind

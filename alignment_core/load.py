@@ -1,0 +1,293 @@
+"""From a spec to the objects of a run: the one place that chooses implementations.
+
+Each choice is a `match` on a type or a class. Below this module nothing sees a spec.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import assert_never, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.state import AcceleratorState
+
+from alignment_core.actors import Actors, full_actors, lora_actors
+from alignment_core.datasets.detect import open_preferences
+from alignment_core.datasets.pairs import PreferencePairs
+from alignment_core.datasets.preflight import check_preferences
+from alignment_core.datasets.rows import Annotation, PreferenceSource, read_annotations
+from alignment_core.datasets.splits import split_by_group
+from alignment_core.errors import AlignmentError, DataError
+from alignment_core.events import DatasetChecked, Event, ModelLoaded, PhaseChanged
+from alignment_core.families.sd import StableDiffusion, load_sd
+from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
+from alignment_core.protocols import RewardModel
+from alignment_core.reference import FrozenReference
+from alignment_core.rewards.build import build_prompt_following, build_reward
+from alignment_core.run import Run
+from alignment_core.spec import (
+    DiffusionDPOSpec,
+    FullFineTune,
+    JobSpec,
+    LocalDataset,
+    LoraAdapter,
+    StoredDataset,
+    reward_name,
+)
+from alignment_core.timesteps import UniformTimesteps
+from alignment_core.trainer import learning_rate_schedule
+
+
+def new_accelerator(spec: JobSpec) -> Accelerator:
+    """Device, precision, accumulation and processes. Raises `AlignmentError` for a device or precision that is not there."""
+    device, precision = spec.resources.device, spec.training.precision
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise AlignmentError(
+            "no_gpu", "resources.device is cuda, and this machine has no CUDA device", category="capacity"
+        )
+    if precision == "fp16" and (device == "cpu" or not has_gpu):
+        raise AlignmentError("precision_unsupported", "training.precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
+    # accelerate keeps one state a process, and refuses a second run there that wants another precision.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        gradient_accumulation_steps=spec.training.gradient_accumulation_steps,
+        cpu=device == "cpu",
+    )
+
+
+def load_run(spec: JobSpec, accelerator: Accelerator, cache_dir: Path) -> Generator[Event, None, Run]:
+    """Load model, rewards and data, yielding what happens; the generator's return value is the run."""
+    family = _load_model(spec, accelerator)
+    actors = _build_actors(spec, family, accelerator)
+    fingerprint = family.fingerprint()
+    yield _model_loaded(family, actors, fingerprint)
+    rewards, prompt_following = _build_rewards(spec, accelerator.device)
+    data = yield from _load_data(spec, family, cache_dir)
+    prompts = spec.evaluation.prompts or tuple(prompt for prompt in data.validation_prompts if prompt)
+    if spec.evaluation.rewards and not prompts:
+        raise DataError(
+            "no_evaluation_prompts",
+            "evaluation.rewards asks for a report, and there are no held-out prompts",
+            hint="Give evaluation.prompts, or a training.validation_fraction that holds out a group with a prompt.",
+        )
+    optimizer = _build_optimizer(spec, actors, accelerator)
+    if accelerator.num_processes > 1:
+        actors.trained = accelerator.prepare_model(actors.denoiser)
+    training = spec.training
+    return Run(
+        spec=spec,
+        accelerator=accelerator,
+        family=family,
+        base_model_sha256=fingerprint,
+        actors=actors,
+        method=_build_method(spec, data.train, accelerator),
+        validation=_build_validation(spec, data.validation),
+        num_validation_batches=ceil(len(data.validation) / training.batch_size) if data.validation else 0,
+        reference=FrozenReference(),
+        timesteps=UniformTimesteps(len(family.abar)),
+        optimizer=optimizer,
+        learning_rate_at=learning_rate_schedule(
+            training.schedule,
+            _set(training.learning_rate),
+            warmup_steps=training.warmup_steps,
+            total_steps=training.steps,
+        ),
+        evaluation_prompts=prompts,
+        rewards=rewards,
+        prompt_following=prompt_following,
+    )
+
+
+# --- the model -----------------------------------------------------------------------------------------------------
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _load_model(spec: JobSpec, accelerator: Accelerator) -> StableDiffusion:
+    half = _DTYPES[spec.training.precision]
+    # A full fine-tune keeps float32 master weights and leaves the rounding to autocast.
+    denoiser_dtype = torch.float32 if isinstance(spec.adapter, FullFineTune) else half
+    return load_sd(spec.model, device=accelerator.device, frozen_dtype=half, denoiser_dtype=denoiser_dtype)
+
+
+def _build_actors(spec: JobSpec, family: StableDiffusion, accelerator: Accelerator) -> Actors:
+    if spec.training.gradient_checkpointing:
+        family.denoiser.enable_gradient_checkpointing()
+    match spec.adapter:
+        case LoraAdapter(rank=rank, alpha=alpha, target_modules=targets):
+            return lora_actors(
+                family,
+                family.denoiser,
+                rank=rank,
+                alpha=_set(alpha),
+                target_modules=targets,
+                seed=spec.seed,
+                autocast=lambda: accelerator.autocast(),
+            )
+        case FullFineTune():
+            return full_actors(family, family.denoiser, autocast=lambda: accelerator.autocast())
+        case _:
+            assert_never(spec.adapter)
+
+
+def _model_loaded(family: StableDiffusion, actors: Actors, fingerprint: str) -> ModelLoaded:
+    trainable = sum(parameter.numel() for parameter in actors.trainable().values())
+    everything = sum(parameter.numel() for parameter in actors.denoiser.parameters())
+    return ModelLoaded(
+        base_model_sha256=fingerprint,
+        num_parameters=everything if actors.kind == "full" else everything - trainable,
+        num_trainable_parameters=trainable,
+        resolution=family.resolution,
+        prediction_type=family.prediction_type,
+    )
+
+
+def _build_optimizer(spec: JobSpec, actors: Actors, accelerator: Accelerator) -> AcceleratedOptimizer:
+    training = spec.training
+    optimizer = torch.optim.AdamW(
+        actors.trainable().values(),
+        lr=_set(training.learning_rate),
+        betas=(training.adam_beta1, training.adam_beta2),
+        eps=training.adam_epsilon,
+        weight_decay=training.weight_decay,
+    )
+    return cast(AcceleratedOptimizer, accelerator.prepare_optimizer(optimizer))
+
+
+def _build_rewards(spec: JobSpec, device: torch.device) -> tuple[dict[str, RewardModel], RewardModel | None]:
+    rewards = {reward_name(reward): build_reward(reward, device) for reward in spec.evaluation.rewards}
+    judge = spec.evaluation.prompt_following
+    return rewards, build_prompt_following(judge, device) if judge is not None else None
+
+
+# --- the data ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PairSplits:
+    """Pairs to train on and pairs held out; the latter may be none."""
+
+    train: PreferencePairs
+    validation: PreferencePairs | None
+    validation_prompts: list[str]
+
+
+def _load_data(spec: JobSpec, family: StableDiffusion, cache_dir: Path) -> Generator[Event, None, PairSplits]:
+    path = _dataset_path(spec)
+    source = open_preferences(path)
+    report = check_preferences(path)
+    rows = read_annotations(source, ties=spec.method.ties)
+    split = split_by_group(rows, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
+    yield DatasetChecked(
+        report=report.model_dump(mode="json"),
+        num_training_examples=len(split.train),
+        num_validation_examples=len(split.validation),
+    )
+    if not report.is_usable:
+        raise DataError(
+            "dataset_unusable",
+            f"{path.name}: " + "; ".join(p.message for p in report.problems if p.severity == "error"),
+        )
+    yield PhaseChanged(phase="caching")
+    train = yield from _prepare_pairs(spec, family, source, split.train, cache_dir)
+    validation = (
+        (yield from _prepare_pairs(spec, family, source, split.validation, cache_dir)) if split.validation else None
+    )
+    prompts = list(dict.fromkeys(row.prompt for row in split.validation))
+    return PairSplits(train, validation, prompts)
+
+
+def _prepare_pairs(
+    spec: JobSpec, family: StableDiffusion, source: PreferenceSource, rows: Sequence[Annotation], cache_dir: Path
+) -> Generator[Event, None, PreferencePairs]:
+    transform = spec.method.transform
+    return (
+        yield from PreferencePairs.prepare(
+            source,
+            rows,
+            encode_images=family.encode_images,
+            encode_prompts=family.encode_prompts,
+            model_fingerprint=f"{family.encoder_fingerprint()}/{family.text_encoder.dtype}",
+            resolution=transform.resolution or family.resolution,
+            crop=transform.crop,
+            horizontal_flip=transform.horizontal_flip,
+            joint=transform.joint,
+            cache_dir=cache_dir,
+            batch_size=spec.evaluation.batch_size,
+        )
+    )
+
+
+def _dataset_path(spec: JobSpec) -> Path:
+    match spec.method.dataset:
+        case LocalDataset(path=path):
+            return Path(path)
+        case StoredDataset(id=dataset_id):
+            raise DataError(
+                "dataset_not_resolved",
+                f"method.dataset {dataset_id}: ids are resolved by the service, not by a local run",
+            )
+        case _:
+            assert_never(spec.method.dataset)
+
+
+# --- the method ----------------------------------------------------------------------------------------------------
+
+
+def _build_method(spec: JobSpec, pairs: PreferencePairs, accelerator: Accelerator) -> DiffusionDPO:
+    training = spec.training
+    return _diffusion_dpo(
+        spec.method,
+        pairs,
+        caption_dropout=spec.method.caption_dropout,
+        batch_size=training.batch_size,
+        accumulation=training.gradient_accumulation_steps,
+        seed=spec.seed,
+        rank=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+    )
+
+
+def _build_validation(spec: JobSpec, pairs: PreferencePairs | None) -> DiffusionDPO | None:
+    if pairs is None:
+        return None
+    return _diffusion_dpo(
+        spec.method, pairs, caption_dropout=0.0, batch_size=spec.training.batch_size, accumulation=1, seed=spec.seed
+    )
+
+
+def _diffusion_dpo(
+    method: DiffusionDPOSpec,
+    pairs: PreferencePairs,
+    *,
+    caption_dropout: float,
+    batch_size: int,
+    accumulation: int,
+    seed: int,
+    rank: int = 0,
+    num_processes: int = 1,
+) -> DiffusionDPO:
+    return DiffusionDPO(
+        pairs=pairs,
+        loss_of=pair_loss(method.loss, label_smoothing=method.label_smoothing, dmpo_alpha=method.dmpo_alpha),
+        beta=method.beta,
+        sum_reduction=method.reduction == "sum",
+        half_factor=method.half_factor,
+        rescale_v=method.v_rescale == "abar",
+        caption_dropout=caption_dropout,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        seed=seed,
+        rank=rank,
+        num_processes=num_processes,
+    )
+
+
+def _set(value: float | None) -> float:
+    assert value is not None, "the spec is resolved"
+    return value

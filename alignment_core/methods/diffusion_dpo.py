@@ -1,0 +1,252 @@
+r"""Diffusion-DPO: direct preference optimisation of a diffusion model on image pairs.
+
+Wallace et al., "Diffusion Model Alignment Using Direct Preference Optimization", arXiv 2311.12908. With m the policy's and
+r the reference's mean squared regression error on the winner (w) and the loser (l) at one shared (t, eps),
+
+    u = -(beta/2) [(m_w - m_l) - (r_w - r_l)],        L = E[-log sigma(u)].
+
+`docs/methods.md` has the conventions of beta and the loss variants.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alignment_core.actors import Actors
+from alignment_core.datasets.pairs import PreferencePairs
+from alignment_core.diffusion import add_noise, regression_error, training_target
+from alignment_core.protocols import Latents, PerExample, StepLoss, Timesteps, TimestepStrategy
+from alignment_core.seeds import generator_of, permutation_of
+
+LossKind = Literal["sigmoid", "hinge", "ipo", "cdpo", "robust", "dmpo"]
+PairLoss = Callable[[PerExample], PerExample]
+
+
+# --- the loss ------------------------------------------------------------------------------------------------------
+
+
+def preference_logit(m_w: PerExample, m_l: PerExample, r_w: PerExample, r_l: PerExample, beta: float) -> PerExample:
+    """u = -(beta/2) [(m_w - m_l) - (r_w - r_l)]; positive when the policy prefers the winner more than the reference does."""
+    return -0.5 * beta * ((m_w - m_l) - (r_w - r_l))
+
+
+def sigmoid_loss(h: PerExample) -> PerExample:
+    """-log sigma(h)."""
+    return -F.logsigmoid(h)
+
+
+def hinge_loss(h: PerExample) -> PerExample:
+    """max(0, 1 - h)."""
+    return (1 - h).clamp(min=0)
+
+
+def ipo_loss(h: PerExample) -> PerExample:
+    """(h - 1/2)^2: IPO (arXiv 2310.12036) divided by (beta/2)^2, so that its scale does not vanish with beta."""
+    return (h - 0.5).square()
+
+
+def cdpo_loss(h: PerExample, label_smoothing: float) -> PerExample:
+    """-(1-e) log sigma(h) - e log sigma(-h); least at h = ln((1-e)/e)."""
+    return -(1 - label_smoothing) * F.logsigmoid(h) - label_smoothing * F.logsigmoid(-h)
+
+
+def robust_loss(h: PerExample, label_smoothing: float) -> PerExample:
+    """[-(1-e) log sigma(h) + e log sigma(-h)] / (1-2e): unbiased under flipped labels, and unbounded below."""
+    e = label_smoothing
+    return (-(1 - e) * F.logsigmoid(h) + e * F.logsigmoid(-h)) / (1 - 2 * e)
+
+
+def dmpo_loss(h: PerExample, alpha: float) -> PerExample:
+    """KL(Bern(sigma(h)) || Bern(1-a)); zero at h = ln((1-a)/a). From Diffusion-SDPO (arXiv 2511.03317)."""
+    p = torch.sigmoid(h)
+    wins = p * (F.logsigmoid(h) - math.log1p(-alpha))
+    return wins + torch.sigmoid(-h) * (F.logsigmoid(-h) - math.log(alpha))
+
+
+def pair_loss(kind: LossKind, *, label_smoothing: float | None = None, dmpo_alpha: float | None = None) -> PairLoss:
+    """The loss of one logit, by name."""
+    match kind:
+        case "sigmoid":
+            return sigmoid_loss
+        case "hinge":
+            return hinge_loss
+        case "ipo":
+            return ipo_loss
+        case "cdpo":
+            assert label_smoothing is not None
+            return lambda h: cdpo_loss(h, label_smoothing)
+        case "robust":
+            assert label_smoothing is not None
+            return lambda h: robust_loss(h, label_smoothing)
+        case "dmpo":
+            assert dmpo_alpha is not None
+            return lambda h: dmpo_loss(h, dmpo_alpha)
+        case _:
+            assert_never(kind)
+
+
+def soft_label_loss(loss: PairLoss, h: PerExample, label: PerExample) -> PerExample:
+    """p loss(h) + (1-p) loss(-h): the expected loss when `chosen` is preferred with probability p; plain at p = 1.
+
+    For the sigmoid loss this is cDPO with e = 1 - p.
+    """
+    return torch.where(label == 1, loss(h), label * loss(h) + (1 - label) * loss(-h))
+
+
+# --- the batch -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Pairs as latents `[B, C, h, w]`, with the one noise and the one timestep that both members of a pair share."""
+
+    x_0_w: Latents
+    x_0_l: Latents
+    eps: Latents
+    timesteps: Timesteps
+    reward_scale: PerExample
+    conditioning: dict[str, Tensor]
+    label: PerExample
+
+
+@dataclass(frozen=True)
+class PairErrors:
+    """Regression errors of policy (m) and reference (r) on winner and loser, `[B]`, float32."""
+
+    m_w: PerExample
+    m_l: PerExample
+    r_w: PerExample
+    r_l: PerExample
+
+
+# --- the method ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DiffusionDPO:
+    """Diffusion-DPO over a set of pairs: `protocols.Method[PairBatch]`.
+
+    `batch_size` pairs a micro-batch and process, `accumulation` micro-batches a step; `rank` of `num_processes` sees its
+    own share of every step's pairs, so that the step is the same however it is cut up.
+    """
+
+    pairs: PreferencePairs
+    loss_of: PairLoss
+    beta: float
+    sum_reduction: bool
+    half_factor: bool
+    rescale_v: bool
+    caption_dropout: float
+    batch_size: int
+    accumulation: int
+    seed: int
+    rank: int = 0
+    num_processes: int = 1
+
+    @property
+    def pairs_per_step(self) -> int:
+        """The effective batch."""
+        return self.batch_size * self.accumulation * self.num_processes
+
+    def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[PairBatch]:
+        """Micro-batches from `first_step` on, without end; epochs are shuffled anew and run into each other."""
+        step = first_step
+        while True:
+            indices = self._indices(step)
+            draws = generator_of(self.seed, "dpo", step)
+            t = timesteps.sample(self.pairs_per_step, draws)
+            dropped = torch.rand(self.pairs_per_step, generator=draws) < self.caption_dropout
+            for micro in range(self.accumulation):
+                start = (micro * self.num_processes + self.rank) * self.batch_size
+                here = slice(start, start + self.batch_size)
+                yield self._batch(actors, timesteps, step, start, indices[here], t[here], dropped[here])
+            step += 1
+
+    def loss(self, actors: Actors, batch: PairBatch) -> StepLoss:
+        """The loss of each pair, float32 `[B]`, and the metrics of `docs/methods.md`."""
+        errors = self._errors(actors, batch)
+        u = preference_logit(errors.m_w, errors.m_l, errors.r_w, errors.r_l, self._beta(batch))
+        per_example = soft_label_loss(self.loss_of, batch.reward_scale * u, batch.label)
+        metrics = pair_metrics(errors, u.detach())
+        return StepLoss(
+            per_example, batch.timesteps, metrics["margin_unscaled"], {"loss": per_example.detach(), **metrics}
+        )
+
+    def _beta(self, batch: PairBatch) -> float:
+        beta = self.beta if self.half_factor else 2 * self.beta
+        return beta * batch.eps[0].numel() if self.sum_reduction else beta
+
+    def _errors(self, actors: Actors, batch: PairBatch) -> PairErrors:
+        abar_t = actors.family.abar[batch.timesteps]
+        scale = abar_t if self.rescale_v else torch.ones_like(abar_t)
+        x_0 = torch.cat([batch.x_0_w, batch.x_0_l])
+        eps, abar = batch.eps.repeat(2, 1, 1, 1), abar_t.repeat(2)
+        target = training_target(actors.family.prediction_type, x_0, eps, abar)
+        inputs = (
+            add_noise(x_0, eps, abar),
+            batch.timesteps.repeat(2),
+            {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in batch.conditioning.items()},
+        )
+        r_w, r_l = regression_error(actors.predict_reference(*inputs), target).chunk(2)
+        m_w, m_l = regression_error(actors.predict_policy(*inputs), target).chunk(2)
+        return PairErrors(m_w * scale, m_l * scale, r_w * scale, r_l * scale)
+
+    def _indices(self, step: int) -> list[int]:
+        size = len(self.pairs)
+        positions = range(step * self.pairs_per_step, (step + 1) * self.pairs_per_step)
+        orders = {epoch: permutation_of(size, self.seed, "order", epoch) for epoch in {p // size for p in positions}}
+        return [orders[position // size][position % size] for position in positions]
+
+    def _batch(
+        self,
+        actors: Actors,
+        timesteps: TimestepStrategy,
+        step: int,
+        start: int,
+        indices: list[int],
+        t: Timesteps,
+        dropped: Tensor,
+    ) -> PairBatch:
+        """Draw posterior samples and noise, for each pair from a generator of its own place in the step."""
+        device = actors.family.device
+        draws = [generator_of(self.seed, "dpo", step, start + offset) for offset in range(len(indices))]
+        pairs = self.pairs.batch(indices, draws)
+        noise = torch.stack([torch.randn((3, *pairs.chosen_mean.shape[1:]), generator=draw) for draw in draws])
+        conditioning = {
+            name: torch.where(_column(dropped, value), self.pairs.empty_conditioning[name], value).to(device)
+            for name, value in pairs.conditioning.items()
+        }
+        return PairBatch(
+            x_0_w=(pairs.chosen_mean + pairs.chosen_std * noise[:, 1]).to(device),
+            x_0_l=(pairs.rejected_mean + pairs.rejected_std * noise[:, 2]).to(device),
+            eps=noise[:, 0].to(device),
+            timesteps=t.to(device),
+            reward_scale=timesteps.reward_scale(t).to(device),
+            conditioning=conditioning,
+            label=pairs.label.to(device),
+        )
+
+
+def pair_metrics(errors: PairErrors, u: PerExample) -> dict[str, PerExample]:
+    """Per-pair metrics of the offline methods; the trainer averages them. Half ties in `implicit_accuracy`."""
+    chosen_gain = (errors.r_w - errors.m_w).detach()
+    rejected_gain = (errors.r_l - errors.m_l).detach()
+    return {
+        "implicit_accuracy": (u > 0).float() + 0.5 * (u == 0).float(),
+        "margin": u,
+        "margin_unscaled": chosen_gain - rejected_gain,
+        "chosen_error": errors.m_w.detach(),
+        "rejected_error": errors.m_l.detach(),
+        "chosen_gain": chosen_gain,
+        "rejected_gain": rejected_gain,
+        "winner_degraded": (chosen_gain < 0).float(),
+    }
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,100 @@
+"""Run: the objects that a spec stands for, and how their state is saved and restored.
+
+Below this module nothing sees a spec: every part is given plain arguments.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+
+from alignment_core import checkpoints
+from alignment_core.actors import Actors
+from alignment_core.evaluation.report import versions
+from alignment_core.families.sd import StableDiffusion
+from alignment_core.families.sd_weights import load_policy, save_policy
+from alignment_core.methods.diffusion_dpo import PairBatch
+from alignment_core.protocols import Images, Method, ReferenceUpdate, RewardModel, Sampler, TimestepStrategy
+from alignment_core.spec import JobSpec
+
+
+@dataclass
+class Run:
+    """Everything a run needs once it is loaded."""
+
+    spec: JobSpec
+    accelerator: Accelerator
+    family: StableDiffusion
+    base_model_sha256: str
+    actors: Actors
+    method: Method[PairBatch]
+    validation: Method[PairBatch] | None
+    num_validation_batches: int
+    reference: ReferenceUpdate[PairBatch]
+    timesteps: TimestepStrategy
+    optimizer: AcceleratedOptimizer
+    learning_rate_at: Callable[[int], float]
+    evaluation_prompts: Sequence[str]
+    rewards: dict[str, RewardModel]
+    prompt_following: RewardModel | None
+
+    def save(self, folder: Path, step: int) -> Path:
+        """Write the checkpoint of `step`; returns its folder."""
+        temporary = checkpoints.begin(folder, step)
+        state = temporary / checkpoints.STATE
+        save_policy(self.family, self.actors, temporary)
+        names = list(self.actors.trainable())
+        checkpoints.save_tensors(state / "optimizer.safetensors", checkpoints.optimizer_tensors(self.optimizer, names))
+        checkpoints.save_tensors(state / "reference.safetensors", self.reference.state_dict())
+        checkpoints.save_tensors(state / "timesteps.safetensors", self.timesteps.state_dict())
+        scaler = self.accelerator.scaler
+        checkpoints.save_state(
+            temporary, checkpoints.TrainingState(step=step, loss_scaler=scaler.state_dict() if scaler else None)
+        )
+        manifest = checkpoints.new_manifest(
+            step=step,
+            kind=self.actors.kind,
+            is_final=step == self.spec.training.steps,
+            spec=self.spec.model_dump(mode="json"),
+            spec_sha256=self.spec.sha256(),
+            base_model_sha256=self.base_model_sha256,
+            versions=versions(),
+        )
+        return checkpoints.commit(temporary, manifest)
+
+    def restore(self, folder: Path) -> int:
+        """Put everything back as it was when `folder` was saved; returns the step."""
+        state = folder / checkpoints.STATE
+        load_policy(self.actors, folder)
+        checkpoints.load_optimizer_tensors(
+            self.optimizer, list(self.actors.trainable()), checkpoints.load_tensors(state / "optimizer.safetensors")
+        )
+        self.reference.load_state_dict(checkpoints.load_tensors(state / "reference.safetensors"))
+        self.timesteps.load_state_dict(checkpoints.load_tensors(state / "timesteps.safetensors"))
+        saved = checkpoints.load_state(folder)
+        if self.accelerator.scaler is not None and saved.loss_scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved.loss_scaler)
+        return saved.step
+
+    def samplers(self) -> tuple[Sampler, Sampler]:
+        """Samplers of the initial model and of the policy."""
+        evaluation = self.spec.evaluation
+
+        def sample(denoiser: torch.nn.Module, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+            return self.family.sample(
+                denoiser,
+                prompts,
+                seeds,
+                num_inference_steps=evaluation.num_inference_steps,
+                guidance_scale=evaluation.guidance_scale,
+                autocast=lambda: self.accelerator.autocast(),
+            )
+
+        def base(prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+            with self.actors.initial_denoiser() as denoiser:
+                return sample(denoiser, prompts, seeds)
+
+        return base, lambda prompts, seeds: sample(self.actors.denoiser, prompts, seeds)

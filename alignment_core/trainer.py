@@ -1,0 +1,142 @@
+"""train(): the loop. Next batch, per-example loss, weight, penalty, backward, step, observe, reference, yield.
+
+Logging, saving, progress and cancelling are the caller's `for` body.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.optim import Optimizer
+
+from alignment_core.actors import Actors
+from alignment_core.errors import DivergenceError
+from alignment_core.events import StepCompleted
+from alignment_core.protocols import Method, PerExample, ReferenceUpdate, StepLoss, Timesteps, TimestepStrategy
+
+B = TypeVar("B")
+
+
+@dataclass
+class StepRecord:
+    """What the micro-batches of one optimiser step said, until the step is taken."""
+
+    metrics: list[dict[str, PerExample]] = field(default_factory=list)
+    timesteps: list[Timesteps] = field(default_factory=list)
+    signals: list[PerExample] = field(default_factory=list)
+
+    def add(self, loss: StepLoss) -> None:
+        self.metrics.append(loss.metrics)
+        self.timesteps.append(loss.timesteps)
+        self.signals.append(loss.signal)
+
+    def means(self, accelerator: Accelerator) -> dict[str, float]:
+        """Mean of each metric over every example of the step: all micro-batches, all processes."""
+        names = list(self.metrics[0])
+        table = torch.stack([torch.cat([micro[name] for micro in self.metrics]) for name in names], dim=1)
+        everywhere = accelerator.gather(table)
+        assert isinstance(everywhere, Tensor)
+        return dict(zip(names, everywhere.mean(dim=0).tolist(), strict=True))
+
+
+def train(
+    *,
+    actors: Actors,
+    method: Method[B],
+    reference: ReferenceUpdate[B],
+    timesteps: TimestepStrategy,
+    optimizer: Optimizer,
+    accelerator: Accelerator,
+    learning_rate_at: Callable[[int], float],
+    max_grad_norm: float,
+    first_step: int,
+    total_steps: int,
+) -> Iterator[StepCompleted]:
+    """Take optimiser steps `first_step + 1` to `total_steps`, yielding after each, when every state is that of the step.
+
+    Raises `DivergenceError` before a step whose loss or gradient is not finite would touch the weights.
+    """
+    parameters = list(actors.trainable().values())
+    record, started = StepRecord(), time.monotonic()
+    step, step_started = first_step, time.monotonic()
+    if step >= total_steps:
+        return
+    for batch in method.batches(actors, timesteps, first_step):
+        with accelerator.accumulate(actors.trained):
+            loss = method.loss(actors, batch)
+            weighted = timesteps.loss_weight(loss.timesteps) * loss.per_example
+            penalty = reference.penalty(actors, batch)
+            total = weighted if penalty is None else weighted + penalty
+            accelerator.backward(total.mean())
+            record.add(loss)
+            if not accelerator.sync_gradients:
+                continue
+            metrics = record.means(accelerator)
+            rate = learning_rate_at(step)
+            grad_norm = float(accelerator.clip_grad_norm_(parameters, max_grad_norm) or 0.0)
+            _refuse_divergence(step + 1, metrics["loss"], grad_norm, has_scaler=accelerator.scaler is not None)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+        step += 1
+        timesteps.observe(torch.cat(record.timesteps), torch.cat(record.signals))
+        moved = reference.after_step(actors, step)
+        now = time.monotonic()
+        yield StepCompleted(
+            step=step,
+            total_steps=total_steps,
+            metrics={**metrics, **moved, **_step_metrics(accelerator, grad_norm), "learning_rate": rate},
+            step_seconds=now - step_started,
+            eta_seconds=(now - started) / (step - first_step) * (total_steps - step),
+        )
+        if step == total_steps:
+            return
+        record, step_started = StepRecord(), time.monotonic()
+
+
+def _step_metrics(accelerator: Accelerator, grad_norm: float) -> dict[str, float]:
+    if accelerator.scaler is None:
+        return {"grad_norm": grad_norm}
+    skipped = {"step_skipped": float(accelerator.optimizer_step_was_skipped)}
+    return {"grad_norm": grad_norm, **skipped} if math.isfinite(grad_norm) else skipped
+
+
+def _refuse_divergence(step: int, loss: float, grad_norm: float, *, has_scaler: bool) -> None:
+    # With fp16 an infinite gradient is how the loss scaler finds its scale: it skips the step by itself.
+    if math.isfinite(loss) and (has_scaler or math.isfinite(grad_norm)):
+        return
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {grad_norm}"
+    raise DivergenceError(
+        "diverged",
+        f"step {step}: {what}; the weights of step {step - 1} were not touched",
+        hint="Lower training.learning_rate, raise method.beta, or use bf16 instead of fp16; the last checkpoint is good.",
+    )
+
+
+def learning_rate_schedule(kind: str, base: float, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
+    """The learning rate of the optimiser step with index `i` (from 0): linear warm-up, then constant, cosine or linear.
+
+    A function of the step and nothing else: there is no scheduler state to save, and no micro-step to count by mistake.
+    """
+
+    def rate(index: int) -> float:
+        if index < warmup_steps:
+            return base * (index + 1) / warmup_steps
+        done = (index - warmup_steps) / max(1, total_steps - warmup_steps)
+        match kind:
+            case "constant":
+                return base
+            case "cosine":
+                return base * 0.5 * (1 + math.cos(math.pi * done))
+            case "linear":
+                return base * (1 - done)
+            case _:
+                raise AssertionError(kind)
+
+    return rate
