@@ -23,79 +23,100 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ATTUNE_", frozen=True, validate_default=True)
 
     # --- where things live ---
-    data_dir: Path = Field(Path(".attune"), description="Folder of every embedded part; made absolute when read.")
-    cache_dir: Path | None = Field(
-        None, description="Latents, text embeddings and downloaded datasets, kept between jobs; `cache` in data_dir."
+    data_dir: Path = Field(
+        default=Path(".attune"), description="Folder of every embedded part; made absolute when read."
     )
-    work_dir: Path | None = Field(None, description="One work folder a running job; `work` in data_dir.")
+    cache_dir: Path | None = Field(
+        default=None,
+        description="Latents, text embeddings and downloaded datasets, kept between jobs; `cache` in data_dir.",
+    )
+    work_dir: Path | None = Field(default=None, description="One work folder a running job; `work` in data_dir.")
     catalog_path: Path | None = Field(
-        None, description="JSON file of the models and rewards offered by name; without it the catalog is empty."
+        default=None,
+        description="JSON file of the models and rewards offered by name; without it the catalog is empty.",
     )
     allow_local_paths: bool = Field(
-        False, description="Whether specs may name folders and files of the machine that trains. For single users."
+        default=False,
+        description="Whether specs may name folders and files of the machine that trains. For single users.",
     )
 
     # --- database and queue ---
-    database_url: str = Field("", description="SQLAlchemy URL; SQLite in data_dir when empty. PostgreSQL by psycopg.")
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL; SQLite in data_dir when empty. PostgreSQL by psycopg."
+    )
     broker_url: str | None = Field(
-        None, description="Celery broker (`redis://...`); when unset, a Valkey server on a unix socket in data_dir."
+        default=None,
+        description="Celery broker (`redis://...`); when unset, a Valkey server on a unix socket in data_dir.",
     )
 
     # --- objects ---
-    object_store: Literal["directory", "s3"] = Field("directory", description="Where files are kept.")
-    s3_endpoint_url: str | None = Field(None, description="Address of an S3-compatible server; Amazon's when unset.")
-    s3_bucket: str | None = Field(None, description="Bucket, which must exist. Needed by the object store `s3`.")
-    s3_region: str = Field("us-east-1", description="Region that requests are signed for.")
-    s3_access_key_id: str | None = Field(None, description="Access key; boto3's own search when unset.")
-    s3_secret_access_key: SecretStr | None = Field(None, description="Secret of the access key.")
+    object_store: Literal["directory", "s3"] = Field(default="directory", description="Where files are kept.")
+    s3_endpoint_url: str | None = Field(
+        default=None, description="Address of an S3-compatible server; Amazon's when unset."
+    )
+    s3_bucket: str | None = Field(
+        default=None, description="Bucket, which must exist. Needed by the object store `s3`."
+    )
+    s3_region: str = Field(default="us-east-1", description="Region that requests are signed for.")
+    s3_access_key_id: str | None = Field(default=None, description="Access key; boto3's own search when unset.")
+    s3_secret_access_key: SecretStr | None = Field(default=None, description="Secret of the access key.")
     s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
-        "auto", description="Bucket in the path or in the host name; most self-hosted servers want `path`."
+        default="auto", description="Bucket in the path or in the host name; most self-hosted servers want `path`."
     )
     s3_checksums: Literal["when_required", "when_supported"] | None = Field(
-        None,
+        default=None,
         description="boto3's integrity checksums. `when_required` with a custom endpoint, since older servers store "
         "corrupt bytes under boto3's default; Amazon gets `when_supported`.",
     )
     transfer_part_bytes: int = Field(
-        32 * 2**20, ge=5 * 2**20, description="Part size of multipart transfers (S3 refuses parts under 5 MiB)."
+        default=32 * 2**20, ge=5 * 2**20, description="Part size of multipart transfers (S3 refuses parts under 5 MiB)."
     )
-    transfer_threads: int = Field(4, ge=1, le=64, description="Parts in flight in one transfer.")
-    signed_url_seconds: int = Field(900, ge=1, le=604_800, description="How long a presigned download works.")
+    transfer_threads: int = Field(default=4, ge=1, le=64, description="Parts in flight in one transfer.")
+    signed_url_seconds: int = Field(default=900, ge=1, le=604_800, description="How long a presigned download works.")
 
     # --- the API ---
-    host: str = Field("127.0.0.1", description="Address the API listens on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port of the API; 0 picks a free one.")
-    public_url: str | None = Field(None, description="Address clients see, when a proxy stands in front of the API.")
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port of the API; 0 picks a free one.")
+    public_url: str | None = Field(
+        default=None, description="Address clients see, when a proxy stands in front of the API."
+    )
     api_keys_required: bool = Field(
-        False, description="Refuse requests without a project's API key. Off, every request is the default project's."
+        default=False,
+        description="Refuse requests without a project's API key. Off, every request is the default project's.",
     )
     signing_secret: SecretStr | None = Field(
-        None, description="Key of the links the API signs; made once and kept in data_dir when unset."
+        default=None, description="Key of the links the API signs; made once and kept in data_dir when unset."
     )
-    max_upload_bytes: int = Field(10 * 2**30, ge=1, description="Largest dataset that may be uploaded.")
-    max_list_limit: int = Field(100, ge=1, le=1000, description="Most rows one page of a list holds.")
+    max_upload_bytes: int = Field(default=10 * 2**30, ge=1, description="Largest dataset that may be uploaded.")
+    max_list_limit: int = Field(default=100, ge=1, le=1000, description="Most rows one page of a list holds.")
 
     # --- training ---
     trainer_command: str | None = Field(
-        None,
+        default=None,
         description="What starts a training process, in place of `python -m alignment_core`; for several GPUs such as "
         "`accelerate launch --multi_gpu --num_processes 4 -m alignment_core`.",
     )
 
     # --- patience ---
-    lease_seconds: float = Field(60.0, gt=0, description="A job whose worker is silent this long is given to another.")
-    heartbeat_seconds: float = Field(15.0, gt=0, description="How often a worker renews its lease.")
-    sweep_every_seconds: float = Field(15.0, gt=0, description="How often lost jobs and lost messages are looked for.")
-    ring_again_seconds: float = Field(
-        30.0, gt=0, description="A job that is still queued after this long has its message sent again."
+    lease_seconds: float = Field(
+        default=60.0, gt=0, description="A job whose worker is silent this long is given to another."
     )
-    max_attempts: int = Field(3, ge=1, description="A job fails after this many lost workers.")
-    poll_seconds: float = Field(1.0, gt=0, description="How often a worker looks for a cancel or pause request.")
+    heartbeat_seconds: float = Field(default=15.0, gt=0, description="How often a worker renews its lease.")
+    sweep_every_seconds: float = Field(
+        default=15.0, gt=0, description="How often lost jobs and lost messages are looked for."
+    )
+    ring_again_seconds: float = Field(
+        default=30.0, gt=0, description="A job that is still queued after this long has its message sent again."
+    )
+    max_attempts: int = Field(default=3, ge=1, description="A job fails after this many lost workers.")
+    poll_seconds: float = Field(
+        default=1.0, gt=0, description="How often a worker looks for a cancel or pause request."
+    )
     cancel_grace_seconds: float = Field(
-        30.0, ge=0, description="Time a training process has to save and leave before it is killed."
+        default=30.0, ge=0, description="Time a training process has to save and leave before it is killed."
     )
     upload_timeout_seconds: float = Field(
-        86_400.0, gt=0, description="A dataset whose upload has not ended after this long is marked as failed."
+        default=86_400.0, gt=0, description="A dataset whose upload has not ended after this long is marked as failed."
     )
 
     @field_validator("data_dir", "cache_dir", "work_dir", "catalog_path")

@@ -133,7 +133,7 @@ def list_samples(store: Store, project_id: str, job_id: str) -> tuple[SampleReco
     """The job's sample images, the earliest step first."""
     query = sa.select(Sample).where(Sample.job_id == job_id, Sample.project_id == project_id).order_by(Sample.step)
     with store.read() as session:
-        return tuple(SampleRecord.model_validate(_columns(row)) for row in session.scalars(query))
+        return tuple(SampleRecord.model_validate(row) for row in session.scalars(query))
 
 
 def get_report(store: Store, project_id: str, job_id: str) -> ReportRecord | None:
@@ -141,28 +141,22 @@ def get_report(store: Store, project_id: str, job_id: str) -> ReportRecord | Non
     query = sa.select(Report).where(Report.job_id == job_id, Report.project_id == project_id)
     with store.read() as session:
         row = session.scalars(query.order_by(Report.step.desc()).limit(1)).one_or_none()
-        return None if row is None else ReportRecord.model_validate(_columns(row))
+        return None if row is None else ReportRecord.model_validate(row)
 
 
 def list_logs(store: Store, project_id: str, job_id: str) -> tuple[LogRecord, ...]:
     """What the job's attempts printed last, the first attempt first."""
     query = sa.select(JobLog).where(JobLog.job_id == job_id, JobLog.project_id == project_id).order_by(JobLog.attempt)
     with store.read() as session:
-        return tuple(LogRecord.model_validate(_columns(row)) for row in session.scalars(query))
+        return tuple(LogRecord.model_validate(row) for row in session.scalars(query))
 
 
 def _with_files(session: Session, row: Checkpoint) -> CheckpointRecord:
     files = session.scalars(
         sa.select(CheckpointFile).where(CheckpointFile.checkpoint_id == row.id).order_by(CheckpointFile.path)
     ).all()
-    return CheckpointRecord(
-        **_columns(row), files=tuple(StoredFile.model_validate(_columns(file, "checkpoint_id")) for file in files)
-    )
-
-
-def _columns(row: Any, *hidden: str) -> dict[str, Any]:
-    names = {column.key for column in sa.inspect(row).mapper.column_attrs}
-    return {name: getattr(row, name) for name in names.difference(hidden)}
+    values: dict[str, Any] = {field: getattr(row, field) for field in CheckpointRecord.model_fields if field != "files"}
+    return CheckpointRecord(**values, files=tuple(StoredFile.model_validate(file) for file in files))
 
 
 def _finite(value: float | None) -> float | None:

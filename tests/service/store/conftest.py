@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from alignment_core.spec import JobSpec
 from service.store import jobs
 from service.store.database import Store, open_store
 from service.store.migrations import migrate
+from service.store.models import Base, Project
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import JobRecord
 from tests.servers.postgres import PostgresServer
@@ -22,24 +24,32 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_server: PostgresServer) -> str:
-    name = postgres_server.make_database()
-    migrate(postgres_server.url(name))
-    return name
+def migrated_postgres_url(postgres_server: PostgresServer) -> str:
+    url = postgres_server.url(postgres_server.make_database())
+    migrate(url)
+    return url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of the newest tables, with nothing in it but the default project."""
     if request.param == "sqlite":
         path = tmp_path / "attune.sqlite3"
         path.write_bytes(request.getfixturevalue("sqlite_template"))
-        yield f"sqlite:///{path}"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    name = server.make_database(template=request.getfixturevalue("postgres_template"))
-    yield server.url(name)
-    server.drop_database(name)
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("migrated_postgres_url")
+    empty(url)
+    return url
+
+
+def empty(url: str) -> None:
+    """A hundred times faster than a database for each test."""
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables if table.name != "projects")
+    opened = open_store(url)
+    with opened.write() as session:
+        session.execute(sa.text(f"TRUNCATE {tables}"))
+        session.execute(sa.delete(Project).where(Project.id != DEFAULT_PROJECT_ID))
+    opened.close()
 
 
 @pytest.fixture
