@@ -91,16 +91,17 @@ class PreferencePairs:
         places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress)
         numbers = {prompt: number for number, prompt in enumerate(prompts)}
         prompt_places = places[[numbers[row.prompt] for row in rows]]
+        text = texts.reader()  # written before the images, which take longest
         if is_random:
             fresh = FreshPosteriors(source, rows, encode_images, resolution, crop, horizontal_flip, joint, batch_size)
-            return cls(rows, fresh, texts.reader(), prompt_places, places[:1])
+            return cls(rows, fresh, text, prompt_places, places[:1])
         images = TensorCache(
             cache_dir, {"kind": "posterior", "resolution": resolution, "transform": CENTERED_TRANSFORM, **shared}
         )
         image_places = yield from cache_images(
             source, rows, encode_images, images, resolution=resolution, batch_size=batch_size, progress=progress
         )
-        return cls(rows, CachedPosteriors(images.reader(), image_places), texts.reader(), prompt_places, places[:1])
+        return cls(rows, CachedPosteriors(images.reader(), image_places), text, prompt_places, places[:1])
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -73,6 +73,17 @@ class _Shard:
     metadata: pq.FileMetaData
     columns: frozenset[str]
 
+    def text_and_bytes(self, columns: Sequence[str]) -> list[str]:
+        """Paths of the leaves of `columns` that can be read as dictionaries: repeated values are then held once."""
+        leaves = [self.metadata.schema.column(index) for index in range(self.metadata.num_columns)]
+        return [
+            leaf.path
+            for leaf in leaves
+            if leaf.physical_type == "BYTE_ARRAY"
+            and leaf.path.split(".")[0] in columns
+            and not leaf.max_repetition_level
+        ]
+
 
 class ParquetSource:
     """`rows.PreferenceSource` over parquet files. Raises `DataError` for files that are no parquet or lack a column."""
@@ -142,7 +153,10 @@ def parquet_columns(path: Path) -> list[str]:
 def _open_shard(path: Path, layout: ParquetLayout) -> _Shard:
     with _readable(path):
         metadata = pq.read_metadata(path)
-    columns = frozenset(metadata.schema.to_arrow_schema().names)
+        names = metadata.schema.to_arrow_schema().names
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError("unreadable_file", f"{path.name}: column {repeated[0]} is there more than once")
+    columns = frozenset(names)
     if missing := sorted(layout.all_required - columns):
         raise DataError(
             "missing_column",
@@ -157,7 +171,11 @@ def _iterate(shard: _Shard, group: int, columns: list[str], batch_rows: int) -> 
     with (
         _readable(shard.path),
         pq.ParquetFile(
-            shard.path, metadata=shard.metadata, read_dictionary=columns, pre_buffer=False, buffer_size=2**20
+            shard.path,
+            metadata=shard.metadata,
+            read_dictionary=shard.text_and_bytes(columns),
+            pre_buffer=False,
+            buffer_size=2**20,
         ) as file,
     ):
         for batch in file.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False):

@@ -11,6 +11,10 @@ from alignment_core.datasets.parquet import ParquetLayout
 from alignment_core.datasets.rows import Annotation, BadRow, annotate
 from alignment_core.errors import DataError
 
+IGNORED = frozenset({"best_image_uid", "created_at", "num_example_per_prompt", "ranking_id", "user_id"}) | frozenset(
+    {"image_0_uid", "image_0_url", "image_1_uid", "image_1_url", "model_0", "model_1"}
+)
+
 
 def _annotate(number: int, values: Mapping[str, object]) -> Annotation | BadRow:
     if values.get("has_label") is False:
@@ -37,8 +41,5 @@ PICK_A_PIC = ParquetLayout(
     required=("caption", "label_0"),
     optional=("label_1", "has_label", "are_different"),
     annotate=_annotate,
-    ignored=frozenset(
-        ["best_image_uid", "created_at", "num_example_per_prompt", "ranking_id", "user_id", "model_0", "model_1"]
-        + ["image_0_uid", "image_0_url", "image_1_uid", "image_1_url"]
-    ),
+    ignored=IGNORED,
 )
