@@ -1,9 +1,12 @@
 """What the server answers, as far as the client reads it. Fields that a newer server adds are ignored."""
 
+import json
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from alignment_core.events import Event, event_from_json
 
 JobStatus = Literal[
     "validating",
@@ -61,9 +64,10 @@ class Dataset(Resource):
     id: str
     name: str | None
     filename: str
-    state: Literal["uploading", "checking", "ready", "failed"]
+    status: Literal["uploading", "checking", "ready", "failed"]
     size_bytes: int | None
     sha256: str | None
+    num_usable_rows: int | None
     error: ResourceError | None
 
 
@@ -86,3 +90,36 @@ class Sample(Resource):
     id: str
     step: int
     prompts: list[str]
+    size_bytes: int
+    sha256: str
+    image_url: str
+
+
+class JobEvent(Resource):
+    """Something that happened in a run; `event` is what happened, typed where this client knows the type."""
+
+    id: str
+    sequence: int
+    attempt: int
+    type: str
+    data: dict[str, Any]
+
+    @property
+    def event(self) -> Event | None:
+        try:
+            return event_from_json(json.dumps(self.data))
+        except ValidationError:
+            return None  # of a newer server
+
+
+class Validation(Resource):
+    valid: bool
+    errors: list[dict[str, Any]]
+    warnings: list[str]
+    resolved_spec: dict[str, Any] | None
+    estimate: dict[str, Any] | None
+
+
+class MetricPoint(Resource):
+    step: int
+    metrics: dict[str, float | None]

@@ -1,0 +1,260 @@
+"""The `attune` command: `up` and `demo` start the service on this machine, the rest speaks HTTP to any server."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from alignment_core.spec import JobSpec
+from attune.client import DEFAULT_URL, Client
+from attune.demo import DemoError, run_demo
+from attune.errors import AttuneError
+from attune.local_server import LocalServer, ServerError, demo_assets
+from attune.proof import table_of
+from attune.resources import Job
+from attune.specs import read_spec
+from attune.watch import follow
+
+commands = typer.Typer(
+    no_args_is_help=True, help="Align text-to-image models with preferences.", pretty_exceptions_enable=False
+)
+jobs = typer.Typer(no_args_is_help=True, help="Submit jobs, look at them, watch them, stop them.")
+datasets = typer.Typer(no_args_is_help=True, help="Upload preference data.")
+checkpoints = typer.Typer(no_args_is_help=True, help="Download what a job trained.")
+commands.add_typer(jobs, name="job")
+commands.add_typer(datasets, name="dataset")
+commands.add_typer(checkpoints, name="checkpoint")
+
+Url = Annotated[str, typer.Option("--url", envvar="ATTUNE_URL", help="Address of the server.")]
+console = Console()
+EXPECTED = (AttuneError, ServerError, DemoError, TimeoutError, FileNotFoundError, PermissionError, ValueError)
+
+
+def app() -> None:
+    """The command; what a user can mend is one message and exit code 1, not a traceback."""
+    try:
+        commands()
+    except EXPECTED as error:
+        _fail(str(error))
+
+
+# --- a server on this machine --------------------------------------------------------------------------------------
+
+
+@commands.command()
+def up(
+    data_dir: Annotated[Path, typer.Option(help="Folder of the database, the objects and the logs.")] = Path(".attune"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 8000,
+    catalog: Annotated[
+        Path | None, typer.Option(help="Models and rewards to offer by name; the demo's when left out.")
+    ] = None,
+    allow_local_paths: Annotated[bool, typer.Option(help="Let specs name folders and files of this machine.")] = False,
+) -> None:
+    """Start the API and workers, and stay until Ctrl-C."""
+    environment = dict(os.environ)
+    if catalog is not None:
+        environment["ATTUNE_CATALOG_PATH"] = str(catalog.resolve(strict=True))
+    elif (assets := demo_assets()) is not None:
+        environment.setdefault("ATTUNE_CATALOG_PATH", str(assets / "catalog.json"))
+    if allow_local_paths:
+        environment["ATTUNE_ALLOW_LOCAL_PATHS"] = "true"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with LocalServer(data_dir=data_dir, host=host, port=port, environment=environment) as server:
+            console.print(f"Attune is up at {server.url}  (reference: {server.url}/docs, logs: {server.data_dir}/logs)")
+            while True:
+                server.check()
+                time.sleep(0.5)
+    except KeyboardInterrupt:
+        console.print("stopped")
+
+
+@commands.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the results go.")] = Path("build/demo"),
+) -> None:
+    """Align the demo model through the whole service, and show the proof."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    run_demo(folder.absolute(), console)
+
+
+# --- jobs ----------------------------------------------------------------------------------------------------------
+
+
+@jobs.command("submit")
+def submit_job(
+    spec: Annotated[Path, typer.Argument(help="Job spec, YAML or JSON.")],
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Id of an uploaded dataset, in place of the spec's.")] = None,
+    watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be wrong or doubtful.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Queue a job."""
+    written = read_spec(spec)
+    if dataset is not None:
+        written.setdefault("method", {})["dataset"] = {"type": "stored", "id": dataset}
+    with Client(url) as client:
+        if dry_run:
+            _show_validation(client, written)
+            return
+        job = client.create_job(_checked(written), name=name)
+        console.print(job.id, highlight=False)
+        if watch:
+            _end_with(follow(client, job.id, console))
+
+
+@jobs.command("list")
+def list_jobs(
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest first.")] = 20, url: Url = DEFAULT_URL
+) -> None:
+    """Show the newest jobs."""
+    table = Table("id", "name", "status", "step", "attempt", "created")
+    with Client(url) as client:
+        for _, job in zip(range(limit), client.jobs(), strict=False):
+            table.add_row(job.id, job.name or "", job.status, _steps(job), str(job.attempt), f"{job.created_at:%F %T}")
+    console.print(table)
+
+
+@jobs.command("get")
+def get_job(job_id: str, url: Url = DEFAULT_URL) -> None:
+    """Show one job as JSON."""
+    with Client(url) as client:
+        console.print_json(client.get_job(job_id).model_dump_json())
+
+
+@jobs.command("watch")
+def watch_job(job_id: str, url: Url = DEFAULT_URL) -> None:
+    """Follow a job to its end; exit code 1 when it does not succeed."""
+    with Client(url) as client:
+        _end_with(follow(client, job_id, console))
+
+
+@jobs.command("cancel")
+def cancel_job(job_id: str, url: Url = DEFAULT_URL) -> None:
+    """Stop a job for good; what it saved stays."""
+    with Client(url) as client:
+        console.print(client.cancel(job_id).status)
+
+
+@jobs.command("pause")
+def pause_job(job_id: str, url: Url = DEFAULT_URL) -> None:
+    """Have a job save and leave the machine to others."""
+    with Client(url) as client:
+        console.print(client.pause(job_id).status)
+
+
+@jobs.command("resume")
+def resume_job(job_id: str, url: Url = DEFAULT_URL) -> None:
+    """Queue a paused job again."""
+    with Client(url) as client:
+        console.print(client.resume(job_id).status)
+
+
+@jobs.command("logs")
+def job_logs(job_id: str, url: Url = DEFAULT_URL) -> None:
+    """Show the end of what a job's processes printed."""
+    with Client(url) as client:
+        console.print(client.logs(job_id), highlight=False, markup=False, soft_wrap=True)
+
+
+# --- data in, results out ------------------------------------------------------------------------------------------
+
+
+@datasets.command("upload")
+def upload_dataset(
+    path: Path, name: Annotated[str | None, typer.Option(help="A name for people.")] = None, url: Url = DEFAULT_URL
+) -> None:
+    """Upload preference pairs, wait for their check and print their id."""
+    with Client(url) as client:
+        dataset = client.wait_for_dataset(client.upload_dataset(path, name=name).id)
+        console.print(dataset.id, highlight=False)
+
+
+@datasets.command("report")
+def dataset_report(dataset_id: str, url: Url = DEFAULT_URL) -> None:
+    """Show what the check of a dataset found, as JSON."""
+    with Client(url) as client:
+        console.print_json(client.dataset_report(dataset_id).model_dump_json())
+
+
+@checkpoints.command("download")
+def download_checkpoint(
+    identifier: Annotated[str, typer.Argument(help="Id of a checkpoint, or of a job for its latest one.")],
+    folder: Path,
+    training_state: Annotated[bool, typer.Option(help="Also what training goes on from.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Download a checkpoint; diffusers loads the folder."""
+    with Client(url) as client:
+        checkpoint_id = _latest(client, identifier) if identifier.startswith("job_") else identifier
+        client.download_checkpoint(checkpoint_id, folder, with_training_state=training_state)
+        console.print(str(folder), highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def report(
+    job_id: str,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show the proof: base against aligned model on held-out prompts."""
+    with Client(url) as client:
+        found = client.report(job_id)
+    if as_json:
+        console.print_json(found.model_dump_json())
+    else:
+        console.print(table_of(found))
+
+
+# --- between the commands ------------------------------------------------------------------------------------------
+
+
+def _checked(spec: dict[str, object]) -> JobSpec:
+    try:
+        return JobSpec.model_validate(spec)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
+        raise ValueError("the spec cannot be used:\n" + "\n".join(lines)) from error
+
+
+def _show_validation(client: Client, spec: dict[str, object]) -> None:
+    found = client.validate(spec)
+    for problem in found.errors:
+        console.print(f"error: {problem.get('pointer')}: {problem.get('message')}", highlight=False, markup=False)
+    for warning in found.warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False)
+    if not found.valid:
+        raise typer.Exit(1)
+    console.print("the spec would be taken")
+
+
+def _latest(client: Client, job_id: str) -> str:
+    latest = client.get_job(job_id).latest_checkpoint_id
+    if latest is None:
+        raise ValueError(f"{job_id} has no checkpoint yet")
+    return latest
+
+
+def _steps(job: Job) -> str:
+    return f"{job.progress.step}/{job.progress.total or '?'}"
+
+
+def _end_with(job: Job) -> None:
+    console.print(job.status)
+    if job.error is not None:
+        _fail(f"{job.error.message} [{job.error.code}]" + (f"\n{job.error.hint}" if job.error.hint else ""))
+    if job.status != "succeeded":
+        raise typer.Exit(1)
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(message, style="red", highlight=False, markup=False, soft_wrap=True)
+    raise SystemExit(1)

@@ -1,0 +1,303 @@
+"""Client: the HTTP API as methods. Synchronous, one connection pool, safe to share between threads.
+
+with Client("http://127.0.0.1:8000") as client:
+    dataset = client.wait_for_dataset(client.upload_dataset(Path("pairs.parquet")).id)
+    job = client.create_job(spec)
+    for event in client.events(job.id): ...
+    client.download_checkpoint(client.get_job(job.id).latest_checkpoint_id, Path("aligned"))
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import httpx
+
+from alignment_core.reports import DatasetReport, EvaluationReport
+from alignment_core.spec import JobSpec
+from attune.downloads import download_file, inside
+from attune.errors import AttuneError
+from attune.resources import (
+    Checkpoint,
+    CheckpointFile,
+    Dataset,
+    Job,
+    JobEvent,
+    JobStatus,
+    MetricPoint,
+    Resource,
+    Sample,
+    Validation,
+)
+from attune.sse import messages
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+LONG_POLL_SECONDS = 30.0
+STREAM_TIMEOUT_SECONDS = 60.0  # the server's heartbeat comes every 15
+MOST_RECONNECTS = 10  # in a row, without an event in between
+TRAINING_STATE = "training_state/"
+
+R = TypeVar("R", bound=Resource)
+
+
+class Client:
+    """A connection to an Attune server. Every method raises `AttuneError` when the server says no or does not answer."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout_seconds: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """`base_url` and `api_key` come from `ATTUNE_URL` and `ATTUNE_API_KEY` when left out."""
+        key = api_key or os.environ.get("ATTUNE_API_KEY")
+        self.base_url = (base_url or os.environ.get("ATTUNE_URL") or DEFAULT_URL).rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.base_url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(timeout_seconds),
+            follow_redirects=True,
+            transport=transport,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # --- data sets ---
+
+    def upload_dataset(self, path: Path, *, name: str | None = None, idempotency_key: str | None = None) -> Dataset:
+        """Upload a parquet file or a zip; it is checked in the background, see `wait_for_dataset`."""
+        with path.open("rb") as file:
+            answer = self._request(
+                "POST",
+                "/v1/datasets",
+                files={"file": (path.name, file, "application/octet-stream")},
+                data={"name": name} if name else None,
+                headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
+                timeout=httpx.Timeout(30.0, read=600.0, write=600.0),
+            )
+        return Dataset.model_validate(answer)
+
+    def get_dataset(self, dataset_id: str) -> Dataset:
+        return Dataset.model_validate(self._request("GET", f"/v1/datasets/{dataset_id}"))
+
+    def dataset_report(self, dataset_id: str) -> DatasetReport:
+        """What preflight found in the data, with row numbers."""
+        return DatasetReport.model_validate(self._request("GET", f"/v1/datasets/{dataset_id}/report"))
+
+    def wait_for_dataset(self, dataset_id: str, timeout_seconds: float = 600.0) -> Dataset:
+        """The data set once it is ready; `AttuneError` with its error when it failed, `TimeoutError` when neither."""
+        deadline, pause = time.monotonic() + timeout_seconds, 0.1
+        while (dataset := self.get_dataset(dataset_id)).status not in ("ready", "failed"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"dataset {dataset_id} is still {dataset.status} after {timeout_seconds:g} seconds")
+            time.sleep(pause)
+            pause = min(1.5 * pause, 2.0)
+        if dataset.error is not None:
+            raise AttuneError({"code": dataset.error.code, "detail": dataset.error.message})
+        return dataset
+
+    # --- jobs ---
+
+    def create_job(
+        self,
+        spec: JobSpec | Mapping[str, Any],
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Queue a job. Repeating a call with the same key never queues a second one."""
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return Job.model_validate(
+            self._request("POST", "/v1/jobs", json=_job_body(spec, name, metadata), headers=headers)
+        )
+
+    def validate(self, spec: JobSpec | Mapping[str, Any]) -> Validation:
+        """What would be wrong or doubtful if this spec were posted; starts nothing."""
+        return Validation.model_validate(self._request("POST", "/v1/jobs/validate", json=_job_body(spec, None, None)))
+
+    def get_job(self, job_id: str, *, wait_seconds: float = 0) -> Job:
+        """The job as it is, or as it is when it has ended or `wait_seconds` are over, whichever comes first."""
+        timeout = httpx.Timeout(30.0, read=30.0 + wait_seconds)
+        return Job.model_validate(
+            self._request("GET", f"/v1/jobs/{job_id}", params={"wait": wait_seconds}, timeout=timeout)
+        )
+
+    def wait_for_job(self, job_id: str, timeout_seconds: float | None = None) -> Job:
+        """The job once it has ended; `TimeoutError` when it has not within `timeout_seconds`."""
+        deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while not (job := self.get_job(job_id, wait_seconds=_until(deadline))).is_terminal:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"job {job_id} is still {job.status} after {timeout_seconds} seconds")
+        return job
+
+    def jobs(
+        self,
+        *,
+        status: Sequence[JobStatus] = (),
+        method: str | None = None,
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Iterator[Job]:
+        """Jobs, newest first, page by page as they are needed."""
+        filters: list[tuple[str, str]] = [("status", one) for one in status]
+        filters += [(key, value) for key, value in (("method", method), ("model", model)) if value is not None]
+        filters += [(f"metadata[{key}]", value) for key, value in (metadata or {}).items()]
+        return self._pages("/v1/jobs", Job, filters)
+
+    def cancel(self, job_id: str) -> Job:
+        return self._change(job_id, "cancel")
+
+    def pause(self, job_id: str) -> Job:
+        return self._change(job_id, "pause")
+
+    def resume(self, job_id: str) -> Job:
+        return self._change(job_id, "resume")
+
+    def _change(self, job_id: str, verb: Literal["cancel", "pause", "resume"]) -> Job:
+        return Job.model_validate(self._request("POST", f"/v1/jobs/{job_id}/{verb}"))
+
+    # --- what a run says and leaves ---
+
+    def events(self, job_id: str, *, after: str | None = None) -> Iterator[JobEvent]:
+        """Every event after the id `after`, then live ones until the job has ended; reconnects by itself."""
+        failures = 0
+        while True:
+            try:
+                for message in self._stream(job_id, after):
+                    if message.event == "done":
+                        return
+                    after, failures = message.id or after, 0
+                    yield JobEvent.model_validate_json(message.data)
+            except httpx.TransportError as error:
+                if failures >= MOST_RECONNECTS:
+                    raise AttuneError.unreachable(self.base_url, error) from error
+            time.sleep(min(0.2 * 2**failures, 10.0))
+            failures += 1
+
+    def metrics(
+        self, job_id: str, *, keys: Sequence[str] = (), from_step: int | None = None, max_points: int | None = None
+    ) -> list[MetricPoint]:
+        """Figures by step; all names when `keys` is empty."""
+        params = {"keys": ",".join(keys) or None, "from_step": from_step, "max_points": max_points}
+        answer = self._request("GET", f"/v1/jobs/{job_id}/metrics", params=_given(params))
+        return [MetricPoint.model_validate(point) for point in answer["data"]]
+
+    def report(self, job_id: str) -> EvaluationReport:
+        """The proof: base against policy on held-out prompts."""
+        return EvaluationReport.model_validate(self._request("GET", f"/v1/jobs/{job_id}/report"))
+
+    def logs(self, job_id: str) -> str:
+        """The end of what the job's processes printed, attempt after attempt."""
+        return "\n".join(entry["text"] for entry in self._request("GET", f"/v1/jobs/{job_id}/logs")["data"])
+
+    def samples(self, job_id: str) -> list[Sample]:
+        """Pictures of base and policy, the earliest step first."""
+        return list(self._pages(f"/v1/jobs/{job_id}/samples", Sample, []))
+
+    def download_sample(self, sample: Sample, path: Path) -> Path:
+        """Save the picture as `path`."""
+        file = CheckpointFile(path=path.name, size_bytes=sample.size_bytes, sha256=sample.sha256)
+        return download_file(self._http, sample.image_url, file, path)
+
+    def checkpoints(self, job_id: str) -> list[Checkpoint]:
+        """The job's checkpoints, the earliest step first."""
+        return list(self._pages(f"/v1/jobs/{job_id}/checkpoints", Checkpoint, []))
+
+    def checkpoint_files(self, checkpoint_id: str) -> list[CheckpointFile]:
+        answer = self._request("GET", f"/v1/checkpoints/{checkpoint_id}/files")
+        return [CheckpointFile.model_validate(file) for file in answer["data"]]
+
+    def download_checkpoint(self, checkpoint_id: str, folder: Path, *, with_training_state: bool = False) -> Path:
+        """Download a checkpoint into `folder`, each file checked against its sha256.
+
+        What an interrupted call has left there is not fetched again. Training state is only of use to Attune itself.
+        """
+        for file in self.checkpoint_files(checkpoint_id):
+            if with_training_state or not file.path.startswith(TRAINING_STATE):
+                url = f"/v1/checkpoints/{checkpoint_id}/files/{file.path}"
+                download_file(self._http, url, file, folder / inside(file.path))
+        return folder
+
+    # --- the server ---
+
+    def is_ready(self) -> bool:
+        """Whether the server and the parts it leans on answer."""
+        try:
+            return self._http.get("/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+    def _stream(self, job_id: str, after: str | None) -> Iterator[Any]:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+        timeout = httpx.Timeout(30.0, read=STREAM_TIMEOUT_SECONDS)
+        with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers, timeout=timeout) as response:
+            if not response.is_success:
+                response.read()
+                raise AttuneError.of_response(response)
+            yield from messages(response.iter_lines())
+
+    def _pages(self, path: str, kind: type[R], filters: list[tuple[str, str]]) -> Iterator[R]:
+        after: list[tuple[str, str]] = []
+        while True:
+            page = self._request("GET", path, params=httpx.QueryParams([*filters, *after, ("limit", "100")]))
+            yield from (kind.model_validate(entry) for entry in page["data"])
+            if not page["has_more"]:
+                return
+            after = [("after", page["last_id"])]
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Any = None,
+        json: Any = None,
+        data: Any = None,
+        files: Any = None,
+        headers: dict[str, str] | None = None,
+        timeout: httpx.Timeout | None = None,
+    ) -> Any:
+        try:
+            response = self._http.request(
+                method,
+                path,
+                params=params,
+                json=json,
+                data=data,
+                files=files,
+                headers=headers,
+                timeout=timeout or httpx.USE_CLIENT_DEFAULT,
+            )
+        except httpx.TransportError as error:
+            raise AttuneError.unreachable(self.base_url, error) from error
+        if not response.is_success:
+            raise AttuneError.of_response(response)
+        return response.json()
+
+
+def _job_body(
+    spec: JobSpec | Mapping[str, Any], name: str | None, metadata: Mapping[str, str] | None
+) -> dict[str, Any]:
+    written = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else dict(spec)
+    return {"spec": written, **_given({"name": name, "metadata": dict(metadata) if metadata else None})}
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _until(deadline: float) -> float:
+    return min(LONG_POLL_SECONDS, max(0.0, deadline - time.monotonic()))
