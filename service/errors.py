@@ -55,7 +55,7 @@ class Problem(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    type: str = Field("about:blank", description="`about:blank`: the meaning is in `status` and `code`.")
+    type: str = Field(default="about:blank", description="`about:blank`: the meaning is in `status` and `code`.")
     title: str = Field(description="The status in words.", examples=["Not Found"])
     status: int = Field(description="The HTTP status.", examples=[404])
     detail: str = Field(description="What happened, in a sentence.")
@@ -141,12 +141,13 @@ def body_pointer(location: Sequence[int | str], body: Any, *, last_is_missing: b
     """JSON pointer of pydantic's location in `body`, without the union tags that pydantic puts between the keys."""
     value, parts = body, []
     for part in location:
-        if (isinstance(value, Mapping) and part in value) or (
-            isinstance(value, list) and isinstance(part, int) and part < len(value)
-        ):
-            value = value[part]
-        else:
-            continue  # a tag of a union, not a key
+        match value, part:
+            case dict(), _ if part in value:
+                value = value[part]
+            case list(), int() if part < len(value):
+                value = value[part]
+            case _:
+                continue  # a tag of a union, not a key
         parts.append(part)
     if last_is_missing:
         parts.append(location[-1])

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from service import errors
 from service.api import catalog, checkpoints, datasets, events, health, jobs, results
-from service.api.context import Parts
+from service.api.context import Parts, refuse_unknown_parameters
 from service.api.middleware import BodyLimit, RequestContext
 from service.api.openapi import DESCRIPTION, SUMMARY, TAGS, TITLE, openapi_of
 from service.api.telemetry import Telemetry
@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.parts = parts
     errors.install(app)
     for module in (jobs, events, results, checkpoints, datasets, catalog, health):
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
     app.add_middleware(
         BodyLimit,
         max_json_bytes=MAX_JSON_BYTES,

@@ -1,17 +1,22 @@
 """What an endpoint is given: the parts of the service, the caller's project, and pages of limited size."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
+from fastapi.dependencies.models import Dependant
 
 from service.api.telemetry import Telemetry
-from service.errors import ApiError, FieldProblem
+from service.errors import FieldProblem, invalid_request
 from service.queue import Bell
 from service.settings import Settings
 from service.store.catalog import Catalog
 from service.store.database import Store
 from service.store.objects import ObjectStore
+
+_INDEX = re.compile(r"\[.*\]$")  # `metadata[team]` is one of `metadata[*]`
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,28 @@ def _limit(
     most = parts.settings.max_list_limit
     if limit > most:
         message = f"this server's pages hold at most {most} entries"
-        too_long = FieldProblem(pointer="query:limit", code="less_than_equal", message=message)
-        raise ApiError(422, "invalid_request", message, errors=[too_long])
+        raise invalid_request([FieldProblem(pointer="query:limit", code="less_than_equal", message=message)])
     return limit
+
+
+def refuse_unknown_parameters(request: Request) -> None:
+    """A misspelt filter must not look like one that matched everything: 422 names it and what there is."""
+    known = set(_query_names(request.scope["route"].dependant))
+    wrong = [name for name in request.query_params if not known & {name, _INDEX.sub("[*]", name)}]
+    if wrong:
+        expected = f"expected {', '.join(sorted(known))}" if known else "there are none here"
+        raise invalid_request(
+            [
+                FieldProblem(pointer=f"query:{name}", code="extra_forbidden", message=f"unknown parameter; {expected}")
+                for name in wrong
+            ]
+        )
+
+
+def _query_names(dependant: Dependant) -> Iterator[str]:
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _query_names(inner)
 
 
 LimitDep = Annotated[int, Depends(_limit)]

@@ -73,7 +73,9 @@ def validate_job(
     return validate_spec(parts, project_id, body)
 
 
-def _metadata_filter(request: Request) -> dict[str, str]:
+def _metadata_filter(
+    request: Request, _metadata: Annotated[str | None, Query(alias="metadata[*]", include_in_schema=False)] = None
+) -> dict[str, str]:
     """`metadata[team]=design` as `{"team": "design"}`."""
     found = {}
     for name, value in request.query_params.multi_items():

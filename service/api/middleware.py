@@ -17,6 +17,7 @@ from service.errors import ApiError, internal_error, problem_response
 log = structlog.get_logger()
 
 REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 MULTIPART_OVERHEAD_BYTES = 1 << 20
 
 SECURITY_HEADERS: Final = {

@@ -6,6 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.store.states import JobState
+
 # From a cached GET to a long poll.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -13,7 +15,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 class JobsByState(Collector):
     """A gauge that asks the database when it is scraped: true however many processes serve."""
 
-    def __init__(self, count: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, count: Callable[[], Mapping[JobState, int]]) -> None:
         self._count = count
 
     def describe(self) -> Iterable[Metric]:
@@ -32,7 +34,7 @@ class JobsByState(Collector):
 class Telemetry:
     """Requests and jobs as Prometheus sees them."""
 
-    def __init__(self, count_jobs: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, count_jobs: Callable[[], Mapping[JobState, int]]) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(JobsByState(count_jobs))
         self._requests = Counter(

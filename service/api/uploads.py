@@ -98,7 +98,7 @@ class _Form:
 
     def _end_header(self) -> None:
         name = self._part.header_name.decode("latin-1").lower()
-        self._part.headers[name] = self._part.header_value.decode("utf-8", "replace")
+        self._part.headers[name] = self._part.header_value.decode("latin-1")
         self._part.header_name.clear()
         self._part.header_value.clear()
 

@@ -1,11 +1,11 @@
 """What a run leaves behind over HTTP: events, metrics, samples, logs and the manifest."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
-from alignment_core.events import Event, FileRecord
+from alignment_core.events import FileRecord
 from alignment_core.reports import EvaluationReport
 from alignment_core.spec import JobSpec
 from service.api.schemas.base import Resource, with_example
@@ -46,7 +46,9 @@ class JobEvent(Resource):
     attempt: int
     type: str = Field(description="The same as `data.type`.")
     time: datetime
-    data: Event
+    data: Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/Event"})] = Field(
+        description="The event itself; figures that are no numbers are null."
+    )
 
     @classmethod
     def of(cls, event: EventRecord) -> "JobEvent":

@@ -1,0 +1,71 @@
+"""The API on SQLite and a directory, and on PostgreSQL and S3, with a worker that writes as the real one does."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from starlette.testclient import TestClient
+
+from service.main import create_app
+from service.settings import Settings
+from service.store.migrations import migrate
+from tests.service.api.world import CATALOG, Api
+
+NewApi = Callable[..., Api]
+
+
+@pytest.fixture(scope="session")
+def database_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("template") / "attune.sqlite3"
+    migrate(f"sqlite:///{path}")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def new_api(tmp_path: Path, database_template: bytes) -> Iterator[NewApi]:
+    """Start an embedded service with these settings beside the usual ones."""
+    clients: list[TestClient] = []
+
+    def start(**settings: object) -> Api:
+        data_dir = tmp_path / f"data-{len(clients)}"
+        data_dir.mkdir()
+        (data_dir / "attune.sqlite3").write_bytes(database_template)
+        values = {"data_dir": data_dir, "catalog_path": CATALOG, **settings}
+        client = TestClient(create_app(Settings.model_validate(values)), raise_server_exceptions=False)
+        clients.append(client)
+        client.__enter__()
+        return Api(client)
+
+    yield start
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def api(new_api: NewApi) -> Api:
+    """The embedded service."""
+    return new_api()
+
+
+@pytest.fixture
+def deployed_api(new_api: NewApi, request: pytest.FixtureRequest) -> Api:
+    """The service on PostgreSQL, an S3 server and Redis."""
+    postgres, s3 = request.getfixturevalue("postgres_server"), request.getfixturevalue("s3_server")
+    return new_api(
+        database_url=postgres.url(postgres.make_database()),
+        broker_url=request.getfixturevalue("redis_url"),
+        object_store="s3",
+        s3_endpoint_url=s3.endpoint_url,
+        s3_bucket=s3.make_bucket(),
+        s3_region=s3.region,
+        s3_access_key_id=s3.access_key_id,
+        s3_secret_access_key=SecretStr(s3.secret_access_key),
+        s3_addressing_style="path",
+    )
+
+
+@pytest.fixture(params=["embedded", "deployed"])
+def any_api(request: pytest.FixtureRequest) -> Api:
+    """Both, one after the other."""
+    return request.getfixturevalue({"embedded": "api", "deployed": "deployed_api"}[request.param])

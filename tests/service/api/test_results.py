@@ -1,0 +1,95 @@
+"""Metrics, samples, the report, the manifest and logs over HTTP."""
+
+import csv
+import io
+
+import pytest
+
+from alignment_core.events import ValidationCompleted
+from alignment_core.spec import sha256_of_json
+from service.api.schemas.runs import REPORT_EXAMPLE
+from tests.service.api.world import CHECKPOINT_FILES, PNG, Api, assert_problem, step_completed
+
+
+@pytest.fixture
+def trained(api: Api) -> tuple[Api, str]:
+    job_id = api.new_job()
+    attempt = api.claim(job_id)
+    api.say(job_id, attempt, *(step_completed(step, 100) for step in range(1, 101)))
+    api.say(job_id, attempt, ValidationCompleted(step=50, metrics={"loss": 0.5}))
+    return api, job_id
+
+
+def test_metrics_are_rows_by_step_with_the_validation_split_beside(trained: tuple[Api, str]):
+    api, job_id = trained
+    found = api.client.get(f"/v1/jobs/{job_id}/metrics").json()
+    assert found["keys"] == ["loss", "margin", "validation/loss"]
+    assert [point["step"] for point in found["data"]] == list(range(1, 101))
+    assert found["data"][49] == {"step": 50, "metrics": {"loss": 0.2, "margin": 50.0, "validation/loss": 0.5}}
+
+
+def test_metrics_are_chosen_cut_and_thinned(trained: tuple[Api, str]):
+    api, job_id = trained
+    query = "keys=margin&from_step=10&to_step=90&max_points=5"
+    found = api.client.get(f"/v1/jobs/{job_id}/metrics?{query}").json()
+    assert [point["step"] for point in found["data"]] == [10, 30, 50, 70, 90]
+    assert found["keys"] == ["margin"]
+    assert all(point["metrics"] == {"margin": float(point["step"])} for point in found["data"])
+
+
+def test_metrics_as_csv_have_a_column_for_each_key(trained: tuple[Api, str]):
+    api, job_id = trained
+    answer = api.client.get(f"/v1/jobs/{job_id}/metrics?format=csv&from_step=49&to_step=50&keys=loss,validation/loss")
+    assert answer.headers["content-type"].startswith("text/csv")
+    table = list(csv.reader(io.StringIO(answer.text)))
+    assert table == [["step", "loss", "validation/loss"], ["49", "0.21", ""], ["50", "0.2", "0.5"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer"),
+    [("format=xml", "query:format"), ("from_step=-1", "query:from_step"), ("to_step=1e99", "query:to_step")],
+)
+def test_wrong_metric_parameters_are_named(api: Api, query: str, pointer: str):
+    problem = assert_problem(api.client.get(f"/v1/jobs/{api.new_job()}/metrics?{query}"), 422, "invalid_request")
+    assert problem["errors"][0]["pointer"] == pointer
+
+
+def test_report_is_the_proof_as_it_was_stored(any_api: Api):
+    job_id = any_api.new_job()
+    problem = assert_problem(any_api.client.get(f"/v1/jobs/{job_id}/report"), 404, "report_not_found")
+    assert "queued" in problem["detail"]
+    any_api.run(job_id)
+    assert any_api.client.get(f"/v1/jobs/{job_id}/report").json() == REPORT_EXAMPLE
+
+
+def test_sample_image_can_be_listed_and_downloaded(any_api: Api):
+    job_id = any_api.new_job()
+    any_api.run(job_id)
+    (sample,) = any_api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"]
+    assert (sample["step"], sample["prompts"], sample["size_bytes"]) == (4, ["a red circle"], len(PNG))
+    assert any_api.download(sample["image_url"]) == PNG
+    assert any_api.client.head(sample["image_url"]).headers["etag"] == f'"{sample["sha256"]}"'
+    missing = any_api.client.get(f"/v1/jobs/{job_id}/samples/smp_{'0' * 26}.png")
+    assert_problem(missing, 404, "sample_not_found")
+
+
+def test_manifest_names_everything_by_hash(api: Api):
+    job_id = api.new_job()
+    before = api.client.get(f"/v1/jobs/{job_id}/manifest").json()
+    assert (before["versions"], before["checkpoints"], before["report_sha256"]) == ({}, [], None)
+    api.run(job_id)
+    job = api.client.get(f"/v1/jobs/{job_id}").json()
+    manifest = api.client.get(f"/v1/jobs/{job_id}/manifest").json()
+    assert (manifest["spec"], manifest["spec_sha256"]) == (job["spec"], job["spec_sha256"])
+    assert manifest["versions"] == {"attune": "0.1.0"}
+    assert manifest["report_sha256"] == sha256_of_json(REPORT_EXAMPLE)
+    assert manifest["datasets"][0]["id"] == job["spec"]["method"]["dataset"]["id"]
+    assert {file["path"] for file in manifest["checkpoints"][0]["files"]} == set(CHECKPOINT_FILES)
+
+
+def test_logs_show_the_end_of_each_attempts_output(api: Api):
+    job_id = api.new_job()
+    assert api.client.get(f"/v1/jobs/{job_id}/logs").json()["data"] == []
+    api.run(job_id)
+    (log,) = api.client.get(f"/v1/jobs/{job_id}/logs").json()["data"]
+    assert (log["attempt"], log["text"]) == (1, "loading\ndone\n")

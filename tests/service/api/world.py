@@ -1,0 +1,180 @@
+"""A running API and what a worker writes behind it, through the store's own functions."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from httpx2 import Response
+from starlette.testclient import TestClient
+
+from alignment_core.events import (
+    CheckpointSaved,
+    EvaluationCompleted,
+    Event,
+    PhaseChanged,
+    RunCompleted,
+    RunStarted,
+    SamplesDrawn,
+    StepCompleted,
+    ValidationCompleted,
+)
+from alignment_core.reports import DatasetReport
+from alignment_core.spec import JobSpec
+from service.api.context import Parts
+from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
+from service.api.schemas.runs import REPORT_EXAMPLE
+from service.store import datasets, events, jobs, keys, leases, outputs
+from service.store.projects import DEFAULT_PROJECT_ID
+from service.store.records import StoredFile
+
+CATALOG = Path(__file__).parents[3] / "demo" / "assets" / "catalog.json"
+
+PARQUET = b"PAR1" + bytes(range(256)) * 40 + b"PAR1"
+CHECKPOINT_FILES = {
+    "pytorch_lora_weights.safetensors": bytes(range(251)) * 33,
+    "training_state/optimizer.safetensors": b"moments" * 500,
+    "manifest.json": b'{"step": 4}',
+}
+PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" * 100
+
+
+def spec_for(dataset_id: str, **training: object) -> dict[str, Any]:
+    """A spec on the demo model, as a client would write it."""
+    return {
+        "model": {"type": "catalog", "name": "shapes"},
+        "method": {"type": "diffusion_dpo", "dataset": {"type": "stored", "id": dataset_id}},
+        "training": {"steps": 4, "batch_size": 8, "gradient_accumulation_steps": 8, **training},
+        "evaluation": {"rewards": [{"type": "colorfulness"}]},
+    }
+
+
+@dataclass(frozen=True)
+class Api:
+    """A client of the service, and the parts behind it."""
+
+    client: TestClient
+
+    @property
+    def parts(self) -> Parts:
+        return self.client.app.state.parts  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
+
+    def ready_dataset(self, project_id: str = DEFAULT_PROJECT_ID, **report: object) -> str:
+        """Id of a data set that a worker has checked and found usable."""
+        store = self.parts.store
+        dataset = datasets.create(store, project_id=project_id, filename="pairs.parquet")
+        key = keys.dataset_key(project_id, dataset.id, ".parquet")
+        self.parts.objects.put_bytes(key, PARQUET)
+        datasets.uploaded(store, dataset.id, size_bytes=len(PARQUET), sha256=_sha256(PARQUET), object_key=key)
+        claim = datasets.claim(store, dataset.id, "worker", 60)
+        assert claim is not None
+        found = DatasetReport.model_validate({**DATASET_REPORT_EXAMPLE, **report})
+        datasets.set_report(store, dataset.id, claim.attempt, found)
+        return dataset.id
+
+    def post_job(self, headers: Mapping[str, str] | None = None, **body: object) -> Response:
+        body = {"spec": spec_for(self.ready_dataset()), **body}
+        return self.client.post("/v1/jobs", json=body, headers=headers)
+
+    def new_job(self, **body: object) -> str:
+        """Id of a queued job."""
+        answer = self.post_job(**body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def claim(self, job_id: str) -> int:
+        """Take the job as a worker does; the attempt."""
+        claim = leases.claim(self.parts.store, job_id, "worker", 60)
+        assert claim is not None
+        return claim.attempt
+
+    def say(self, job_id: str, attempt: int, *said: Event) -> None:
+        """Record events as the worker does."""
+        for event in said:
+            events.record_event(self.parts.store, job_id, attempt, event)
+
+    def run(self, job_id: str, steps: int = 4) -> None:
+        """The whole life of a job, with everything that it leaves."""
+        attempt = self.claim(job_id)
+        self.say(job_id, attempt, run_started(self.spec_of(job_id), steps), PhaseChanged(phase="training"))
+        for step in range(1, steps + 1):
+            self.say(job_id, attempt, step_completed(step, steps))
+        self.say(job_id, attempt, ValidationCompleted(step=steps, metrics={"loss": 0.5}))
+        self.save_checkpoint(job_id, attempt, steps)
+        self.draw_sample(job_id, attempt, steps)
+        self.say(job_id, attempt, EvaluationCompleted(step=steps, path="report.json", report=REPORT_EXAMPLE))
+        self.say(job_id, attempt, RunCompleted(step=steps))
+        outputs.put_log(self.parts.store, job_id, attempt, "loading\ndone\n")
+        leases.finish(self.parts.store, job_id, attempt, "succeeded")
+
+    def save_checkpoint(
+        self, job_id: str, attempt: int, step: int, files: Mapping[str, bytes] = CHECKPOINT_FILES
+    ) -> None:
+        prefix = keys.checkpoint_prefix(DEFAULT_PROJECT_ID, job_id, step, attempt)
+        stored = [self._store(path, prefix + path, content) for path, content in files.items()]
+        size = sum(file.size_bytes for file in stored)
+        event = CheckpointSaved(step=step, path=f"step-{step}", kind="lora", is_final=True, size_bytes=size)
+        events.record_event(self.parts.store, job_id, attempt, event, stored)
+
+    def draw_sample(self, job_id: str, attempt: int, step: int) -> None:
+        file = self._store("grid.png", keys.sample_key(DEFAULT_PROJECT_ID, job_id, step, attempt), PNG)
+        event = SamplesDrawn(step=step, path="grid.png", prompts=["a red circle"])
+        events.record_event(self.parts.store, job_id, attempt, event, [file])
+
+    def spec_of(self, job_id: str) -> JobSpec:
+        job = jobs.get(self.parts.store, DEFAULT_PROJECT_ID, job_id)
+        assert job is not None
+        return JobSpec.model_validate(job.spec)
+
+    def download(self, url: str) -> bytes:
+        """The bytes, from here or from where the service redirects to."""
+        answer = self.client.get(url, follow_redirects=False)
+        if answer.status_code == 307:
+            return httpx.get(answer.headers["location"]).raise_for_status().content
+        assert answer.status_code == 200
+        return answer.content
+
+    def checkpoint_id(self, job_id: str) -> str:
+        (checkpoint,) = self.client.get(f"/v1/jobs/{job_id}/checkpoints").json()["data"]
+        return checkpoint["id"]
+
+    def _store(self, path: str, key: str, content: bytes) -> StoredFile:
+        self.parts.objects.put_bytes(key, content)
+        return StoredFile(path=path, size_bytes=len(content), sha256=_sha256(content), object_key=key)
+
+
+def step_completed(step: int, total: int = 4) -> StepCompleted:
+    metrics = {"loss": round(0.7 - step / 100, 4), "margin": float(step)}
+    return StepCompleted(step=step, total_steps=total, metrics=metrics, step_seconds=0.1, eta_seconds=1.0)
+
+
+def run_started(spec: JobSpec, steps: int) -> RunStarted:
+    resolved = spec.resolved()
+    values = {
+        "spec": resolved.model_dump(mode="json"),
+        "spec_sha256": resolved.sha256(),
+        "total_steps": steps,
+        "learning_rate": resolved.training.learning_rate,
+        "pairs_per_step": 64,
+        "device": "cpu",
+        "precision": "fp32",
+        "versions": {"attune": "0.1.0"},
+    }
+    return RunStarted.model_validate({name: values[name] for name in values if name in RunStarted.model_fields})
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def assert_problem(answer: Response, status: int, code: str) -> dict[str, Any]:
+    """The answer is a problem document of this status and code; returns it."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert set(problem) == {"type", "title", "status", "detail", "code", "request_id", "errors"}
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["request_id"] == answer.headers["x-request-id"] != ""
+    return problem
