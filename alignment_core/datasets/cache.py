@@ -86,7 +86,7 @@ class TensorCache:
             return
         data = save({name: torch.stack([entry[name] for entry in self._pending]) for name in self._pending[0]})
         path = self._folder / f"{hashlib.sha256(data).hexdigest()}.safetensors"
-        _write_durably(path, data)
+        write_durably(path, data)
         self._verified.add(len(self._shards))
         self._shards.append(path)
         self._pending, self._pending_bytes = [], 0
@@ -147,13 +147,18 @@ def _map_shard(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys() if name != KEYS}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise AlignmentError(
-            "cache_lost",
-            f"the cache file {path.name} is gone or damaged: {error}",
-            category="system",
-            retryable=True,
-            hint="Run again: what is missing will be computed anew.",
-        ) from error
+        raise cache_lost(path, str(error)) from error
+
+
+def cache_lost(path: Path, reason: str) -> AlignmentError:
+    """What is said when a file of the cache went away under a run."""
+    return AlignmentError(
+        "cache_lost",
+        f"the cache file {path.name} is gone or damaged: {reason}",
+        category="system",
+        retryable=True,
+        hint="Run again: what is missing will be computed anew.",
+    )
 
 
 def _read_keys(path: Path) -> list[bytes]:
@@ -167,7 +172,8 @@ def _read_keys(path: Path) -> list[bytes]:
     return [row.tobytes() for row in keys]
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file that is either whole or not there. Raises `AlignmentError("disk_full")`."""
     temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as handle:

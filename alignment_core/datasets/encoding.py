@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alignment_core.datasets.cache import Places, TensorCache
 from alignment_core.datasets.images import decode_image
-from alignment_core.datasets.rows import Annotation, BadRow, PreferenceRow, PreferenceSource, row_error
+from alignment_core.datasets.rows import Annotation, BadRow, ImageReader, PreferenceRow, row_error
 from alignment_core.datasets.transforms import transform
 from alignment_core.errors import AlignmentError, DataError
 from alignment_core.events import PhaseProgressed
@@ -69,7 +69,7 @@ def cache_prompts(
 
 
 def cache_images(
-    source: PreferenceSource,
+    source: ImageReader,
     rows: Sequence[Annotation],
     encode: EncodeImages,
     cache: TensorCache,
@@ -99,7 +99,7 @@ def cache_images(
     return {column: _places(cache, keys[column]) for column in COLUMNS}
 
 
-def read_images(source: PreferenceSource, rows: Sequence[Annotation]) -> Iterator[PreferenceRow]:
+def read_images(source: ImageReader, rows: Sequence[Annotation]) -> Iterator[PreferenceRow]:
     """The rows with their images; raises `DataError` for one whose images cannot be read."""
     for row in source.read(rows):
         if isinstance(row, BadRow):
@@ -111,7 +111,7 @@ def image_of(row: PreferenceRow, column: Column) -> bytes:
     return row.chosen if column == "chosen" else row.rejected
 
 
-def decode(source: PreferenceSource, row: PreferenceRow, column: Column) -> Image.Image:
+def decode(source: ImageReader, row: PreferenceRow, column: Column) -> Image.Image:
     """The decoded image; its `DataError` names file, row and column."""
     try:
         return decode_image(image_of(row, column))

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from alignment_core.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_ENCODED_BYTES = 64 * 2**20
+MAX_ENCODED_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_ASPECT_RATIO = 8.0  # resizing the shorter side to the training resolution must not blow up the longer one
 

@@ -42,6 +42,10 @@ class JsonlSource:
     def path(self) -> Path:
         return self._files.path
 
+    @property
+    def is_seekable(self) -> bool:
+        return True
+
     def size_bytes(self) -> int:
         return self._files.size_bytes()
 

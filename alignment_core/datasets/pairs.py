@@ -20,6 +20,7 @@ from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, Latent
 from alignment_core.datasets.posteriors import CachedPosteriors, FreshPosteriors, Posteriors
 from alignment_core.datasets.rows import Annotation, PreferenceSource
 from alignment_core.datasets.transforms import Crop
+from alignment_core.datasets.unpacked import unpack_images
 from alignment_core.events import PhaseProgressed
 
 # Part of the cache's key: a change of the pixels that the centred transform gives must change it.
@@ -84,7 +85,8 @@ class PreferencePairs:
         """
         is_random = crop == "random" or horizontal_flip
         prompts = list(dict.fromkeys(["", *(row.prompt for row in rows)]))
-        progress = Progress(total=len(prompts) + (0 if is_random else 2 * len(rows)))
+        reads_images = not is_random or not source.is_seekable
+        progress = Progress(total=len(prompts) + (2 * len(rows) if reads_images else 0))
         shared: dict[str, str | int] = {"model": model_fingerprint, "dtype": "float32"}
 
         texts = TensorCache(cache_dir, {"kind": "text", **shared})
@@ -93,7 +95,10 @@ class PreferencePairs:
         prompt_places = places[[numbers[row.prompt] for row in rows]]
         text = texts.reader()  # written before the images, which take longest
         if is_random:
-            fresh = FreshPosteriors(source, rows, encode_images, resolution, crop, horizontal_flip, joint, batch_size)
+            reader = source
+            if not source.is_seekable:
+                reader, rows = yield from unpack_images(source, rows, cache_dir / "images", progress)
+            fresh = FreshPosteriors(reader, rows, encode_images, resolution, crop, horizontal_flip, joint, batch_size)
             return cls(rows, fresh, text, prompt_places, places[:1])
         images = TensorCache(
             cache_dir, {"kind": "posterior", "resolution": resolution, "transform": CENTERED_TRANSFORM, **shared}

@@ -105,6 +105,10 @@ class ParquetSource:
     def format(self) -> DatasetFormat:
         return self._layout.format
 
+    @property
+    def is_seekable(self) -> bool:
+        return False
+
     def size_bytes(self) -> int:
         return sum(shard.path.stat().st_size for shard in self._shards)
 

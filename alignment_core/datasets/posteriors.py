@@ -8,7 +8,7 @@ import torch
 
 from alignment_core.datasets.cache import Places, ShardReader
 from alignment_core.datasets.encoding import Column, EncodeImages, Latents, decode, read_images
-from alignment_core.datasets.rows import Annotation, PreferenceSource
+from alignment_core.datasets.rows import Annotation, ImageReader
 from alignment_core.datasets.transforms import Crop, transform_pair
 
 
@@ -45,7 +45,7 @@ class CachedPosteriors:
 class FreshPosteriors:
     """Decodes, transforms at random and encodes at every visit, at most `batch_size` images at once."""
 
-    source: PreferenceSource
+    source: ImageReader
     rows: Sequence[Annotation]
     encode: EncodeImages
     resolution: int

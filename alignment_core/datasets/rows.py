@@ -64,14 +64,27 @@ class BadRow:
     message: str
 
 
-class PreferenceSource(Protocol):
-    """A dataset on disk. Both iterators stream: no more than a few rows are in memory at a time."""
+class ImageReader(Protocol):
+    """Adds the images to annotated rows. Streams: no more than a few rows are in memory at a time."""
 
     @property
     def path(self) -> Path: ...
 
+    def read(self, rows: Iterable[Annotation | BadRow]) -> Iterator[PreferenceRow | BadRow]:
+        """The same rows with their images; any selection of rows, with ascending numbers. Bad rows pass through."""
+        ...
+
+
+class PreferenceSource(ImageReader, Protocol):
+    """A dataset on disk."""
+
     @property
     def format(self) -> DatasetFormat: ...
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether reading one row, anywhere, costs about as much as its own two images."""
+        ...
 
     def size_bytes(self) -> int:
         """Bytes on disk, images included."""
@@ -83,10 +96,6 @@ class PreferenceSource(Protocol):
 
     def annotations(self) -> Iterator[Annotation | BadRow]:
         """Every row in order, without reading an image."""
-        ...
-
-    def read(self, rows: Iterable[Annotation | BadRow]) -> Iterator[PreferenceRow | BadRow]:
-        """The same rows with their images; any selection of rows, with ascending numbers. Bad rows pass through."""
         ...
 
 
@@ -130,7 +139,7 @@ def bad_row(number: int, error: DataError) -> BadRow:
     return BadRow(number, error.code, "error", error.message)
 
 
-def row_error(source: PreferenceSource, row: BadRow) -> DataError:
+def row_error(source: ImageReader, row: BadRow) -> DataError:
     """What a run says that meets `row`."""
     return DataError(row.code, f"{source.path.name}, row {row.number}: {row.message}")
 

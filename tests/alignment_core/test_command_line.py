@@ -1,0 +1,159 @@
+"""`python -m alignment_core` as a real process: its events, its exit codes, and every way to stop it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from alignment_core.checkpoints import complete, folder_of, read_manifest
+from alignment_core.spec import JobSpec
+from tests.alignment_core.tiny import tiny_spec
+
+Start = Callable[[JobSpec, str], subprocess.Popen[str]]
+
+LONG = {"steps": 40, "batch_size": 2, "gradient_accumulation_steps": 1, "learning_rate": 1e-3}
+
+
+@pytest.fixture
+def start(tmp_path: Path, cache_dir: Path) -> Iterator[Start]:
+    """Start a run of a spec in a work folder of the given name; what is left at the end is killed."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def _start(spec: JobSpec, workdir: str) -> subprocess.Popen[str]:
+        path = tmp_path / f"{workdir}.json"
+        path.write_text(spec.model_dump_json())
+        command = [sys.executable, "-m", "alignment_core", "run", str(path), "--workdir", str(tmp_path / workdir)]
+        process = subprocess.Popen(
+            [*command, "--cache-dir", str(cache_dir)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield _start
+    for process in processes:
+        process.kill()
+        process.wait()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        process.stdout.close()
+
+
+def read_until(process: subprocess.Popen[str], step: int) -> None:
+    """Read events until `step` is completed."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["type"] == "step_completed" and event["step"] == step:
+            return
+    raise AssertionError(f"the run ended with {process.wait()} before step {step}")
+
+
+def rest_of(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    assert process.stdout is not None
+    events = [json.loads(line) for line in process.stdout]
+    process.wait(timeout=60)
+    return events
+
+
+def test_a_run_prints_events_and_exits_with_zero(start: Start, tiny_model: Path, tiny_pairs: Path) -> None:
+    process = start(tiny_spec(tiny_model, tiny_pairs), "done")
+    events = rest_of(process)
+    assert process.returncode == 0
+    assert events[0]["type"] == "run_started"
+    assert events[-1] == {"time": events[-1]["time"], "type": "run_completed", "step": 6}
+
+
+def terminate(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+
+
+def cut_the_lifeline(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+@pytest.mark.parametrize("ask", [terminate, cut_the_lifeline])
+def test_a_run_that_is_asked_to_leave_saves_its_last_step(
+    ask: Callable[[subprocess.Popen[str]], None], start: Start, tiny_model: Path, tiny_pairs: Path, tmp_path: Path
+) -> None:
+    process = start(tiny_spec(tiny_model, tiny_pairs, training=LONG, checkpoints={"every": 1000}), "asked")
+    read_until(process, 3)
+    ask(process)
+    *_, saved, stopped = rest_of(process)
+    assert process.returncode == 75
+    assert stopped["type"] == "run_stopped"
+    assert saved["type"] == "checkpoint_saved"
+    assert saved["step"] == stopped["step"] >= 3
+    assert read_manifest(tmp_path / "asked" / saved["path"]).step == stopped["step"]
+
+
+def test_a_killed_run_resumes_bit_for_bit(start: Start, tiny_model: Path, tiny_pairs: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(tiny_model, tiny_pairs, training=LONG, checkpoints={"every": 10})
+    whole = start(spec, "whole")
+    killed = start(spec, "killed")
+    read_until(killed, 17)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    resumed = rest_of(start(spec, "killed"))
+    assert resumed[0]["resumed_from_step"] in (10, 20)  # 20 when the kill came late
+    rest_of(whole)
+    folders = [folder_of(tmp_path / name / "checkpoints", 40) for name in ("whole", "killed")]
+    for file in ("pytorch_lora_weights.safetensors", "training_state/optimizer.safetensors"):
+        weights = [load_file(folder / file) for folder in folders]
+        assert weights[0].keys() == weights[1].keys()
+        assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+
+
+def test_a_failed_run_says_why_in_its_last_line(start: Start, tiny_model: Path, tmp_path: Path) -> None:
+    process = start(tiny_spec(tiny_model, tmp_path / "missing.parquet"), "failed")
+    last = rest_of(process)[-1]
+    assert process.returncode == 1
+    assert (last["type"], last["code"], last["category"]) == ("run_failed", "missing_file", "user")
+    assert "missing.parquet" in last["message"]
+
+
+def test_a_malformed_spec_names_its_field(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "model: {type: local, path: x}\nmethod: {type: diffusion_dpo, dataset: {type: local, path: y}, beta: -1}\n"
+    )
+    done = _run("run", str(spec), "--workdir", str(tmp_path / "w"))
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 1
+    assert last["code"] == "spec_invalid"
+    assert "method.beta" in last["message"]
+    assert not complete(tmp_path / "w" / "checkpoints")
+
+
+def test_check_prints_the_preflight_report(tiny_pairs: Path) -> None:
+    done = _run("check", str(tiny_pairs))
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["num_usable_rows"] == 12
+
+
+def test_check_of_a_missing_file_fails_with_its_name(tmp_path: Path) -> None:
+    done = _run("check", str(tmp_path / "nothing.parquet"))
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["code"] == "missing_file"
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "alignment_core", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
