@@ -310,13 +310,40 @@ def _random_pairs(path: Path, cache_dir: Path, source: PreferenceSource, batch_s
 def test_random_transforms_are_encoded_at_every_visit_and_only_text_is_cached(tmp_path: Path) -> None:
     path, encoders = _varied(tmp_path), Encoders()
     events, pairs = prepare(path, tmp_path / "cache", encoders, random=True)
-    assert (encoders.num_images, _last(events).total) == (0, 10)
+    assert (encoders.num_images, _last(events).total, _last(events).cached) == (0, 28, 0)
     pairs.batch([0, 1, 0], _draws(3))
     pairs.batch([0, 1, 0], _draws(3))
     assert encoders.num_images == 12
     again = Encoders()
-    prepare(path, tmp_path / "cache", again, random=True)
-    assert again.num_prompts == 0
+    events, _ = prepare(path, tmp_path / "cache", again, random=True)
+    assert (again.num_prompts, _last(events).cached) == (0, 28)
+
+
+def test_every_format_is_visited_at_random_with_the_same_result(tmp_path: Path) -> None:
+    values = rows(7)
+    paths = [write_parquet(tmp_path / "a.parquet", values), write_jsonl_folder(tmp_path / "data", values)]
+    paths.append(zip_folder(paths[1], tmp_path / "data.zip"))
+    batches = []
+    for path in paths:
+        pairs = _random_pairs(path, tmp_path / "cache", open_preferences(path), batch_size=4)
+        batches.append(pairs.batch([6, 0, 3, 0], _draws(4)))
+    assert _equal(batches[0], batches[1])
+    assert _equal(batches[0], batches[2])
+
+
+def test_an_unpacked_image_that_is_damaged_is_noticed_and_copied_again(tmp_path: Path) -> None:
+    path = _varied(tmp_path)
+    pairs = _random_pairs(path, tmp_path / "cache", open_preferences(path), batch_size=4)
+    expected = pairs.batch([2], _draws(1))
+    for file in (tmp_path / "cache" / "images").rglob("*"):
+        if file.is_file():
+            file.write_bytes(bytes(len(file.read_bytes())))
+    for _ in range(2):  # the first look at each of the pair's images removes it
+        with pytest.raises(AlignmentError) as caught:
+            pairs.batch([2], _draws(1))
+        assert (caught.value.code, caught.value.retryable) == ("cache_lost", True)
+        pairs = _random_pairs(path, tmp_path / "cache", open_preferences(path), batch_size=4)
+    assert _equal(pairs.batch([2], _draws(1)), expected)
 
 
 def test_random_draws_depend_on_each_pairs_generator_alone(tmp_path: Path) -> None:
