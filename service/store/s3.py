@@ -61,12 +61,15 @@ class S3Store:
             raise _translated(error, key) from error
 
     def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        size_bytes = self.head(key).size_bytes
-        last = (size_bytes if end is None else min(end, size_bytes)) - 1
-        if start > last:  # S3 answers an empty range with an error
-            return iter(())
+        wanted = {}
+        if (start, end) != (0, None):
+            size_bytes = self.head(key).size_bytes
+            last = (size_bytes if end is None else min(end, size_bytes)) - 1
+            if start > last:  # S3 answers an empty range with an error
+                return iter(())
+            wanted = {"Range": f"bytes={start}-{last}"}
         try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={start}-{last}")
+            answer = self._client.get_object(Bucket=self._bucket, Key=check_key(key), **wanted)
         except ClientError as error:
             raise _translated(error, key) from error
         return _chunks(answer["Body"])

@@ -1,0 +1,194 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from alignment_core.spec import (
+    AttributeClassifierReward,
+    CatalogSource,
+    HubSource,
+    JobSpec,
+    LocalDataset,
+    LocalSource,
+    RewardSpec,
+    Spec,
+)
+from service.store.catalog import Catalog, SpecProblem, check_spec, localize, stored_datasets
+
+DATASET = "ds_" + "0" * 26
+COMMIT = "a" * 40
+CONTENT = {
+    "models": {
+        "shapes": {"type": "local", "path": "model", "family": "sd", "resolution": 32, "description": "a demo"},
+        "big": {"type": "hub", "repo_id": "owner/big", "revision": COMMIT, "family": "sd", "resolution": 512},
+        "eyes": {"type": "local", "path": "/models/clip", "family": "clip", "resolution": 224},
+    },
+    "rewards": {
+        "shapes-reward": {"type": "attribute_classifier", "path": "classifiers/reward"},
+        "shapes-judge": {"type": "attribute_classifier", "path": "classifiers/judge", "judge_only": True},
+    },
+}
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    (tmp_path / "catalog.json").write_text(json.dumps(CONTENT))
+    return Catalog.load(tmp_path / "catalog.json")
+
+
+def classifier(name: str) -> dict:
+    return {"type": "attribute_classifier", "weights": {"type": "catalog", "name": name}, "name": name}
+
+
+def spec(model: dict | None = None, dataset: dict | None = None, **evaluation) -> JobSpec:
+    return JobSpec.model_validate(
+        {
+            "model": model or {"type": "catalog", "name": "shapes"},
+            "method": {"type": "diffusion_dpo", "dataset": dataset or {"type": "stored", "id": DATASET}},
+            "evaluation": evaluation,
+        }
+    )
+
+
+def problems(spec: Spec, catalog: Catalog, *, allow_local_paths: bool = False) -> list[tuple[str, str]]:
+    return [(p.pointer, p.code) for p in check_spec(spec, catalog, allow_local_paths=allow_local_paths)]
+
+
+def test_a_spec_of_known_names_is_taken(catalog: Catalog) -> None:
+    good = spec(
+        rewards=[classifier("shapes-reward"), {"type": "clip_score", "model": {"type": "catalog", "name": "eyes"}}],
+        prompt_following=classifier("shapes-judge"),
+    )
+    assert problems(good, catalog) == []
+    assert problems(spec({"type": "hub", "repo_id": "a/b", "revision": COMMIT}), catalog) == []
+
+
+def test_unknown_names_are_pointed_at_and_the_known_ones_listed(catalog: Catalog) -> None:
+    bad = spec({"type": "catalog", "name": "shape"}, rewards=[{"type": "colorfulness"}, classifier("nobody")])
+    assert check_spec(bad, catalog, allow_local_paths=False) == [
+        SpecProblem("/model/name", "unknown_model", "the catalog has no model 'shape'; it has big, shapes"),
+        SpecProblem(
+            "/evaluation/rewards/1/weights/name",
+            "unknown_reward",
+            "the catalog has no reward 'nobody'; it has shapes-judge, shapes-reward",
+        ),
+    ]
+    assert "it has none" in check_spec(spec(), Catalog(), allow_local_paths=False)[0].message
+
+
+def test_a_model_is_used_for_what_it_is(catalog: Catalog) -> None:
+    clip_of_shapes = {"type": "clip_score", "model": {"type": "catalog", "name": "shapes"}}
+    assert problems(spec({"type": "catalog", "name": "eyes"}, rewards=[clip_of_shapes]), catalog) == [
+        ("/model/name", "wrong_model_family"),
+        ("/evaluation/rewards/0/model/name", "wrong_model_family"),
+    ]
+
+
+def test_local_paths_need_the_operators_leave(catalog: Catalog) -> None:
+    local = spec(
+        {"type": "local", "path": "/etc"},
+        {"type": "local", "path": "/etc/passwd"},
+        prompt_following={"type": "attribute_classifier", "weights": {"type": "local", "path": "../x"}},
+        rewards=[{"type": "clip_score", "model": {"type": "local", "path": "clip"}}],
+    )
+    assert sorted(problems(local, catalog)) == [
+        ("/evaluation/prompt_following/weights/path", "local_path_refused"),
+        ("/evaluation/rewards/0/model/path", "local_path_refused"),
+        ("/method/dataset/path", "local_path_refused"),
+        ("/model/path", "local_path_refused"),
+    ]
+    assert problems(local, catalog, allow_local_paths=True) == []
+
+
+def test_no_method_trains_on_a_judge(catalog: Catalog) -> None:
+    class OnlineMethod(Spec):
+        rewards: tuple[RewardSpec, ...]
+
+    class OnlineJob(Spec):
+        method: OnlineMethod
+
+    def job(name: str) -> OnlineJob:
+        return OnlineJob(method=OnlineMethod(rewards=(AttributeClassifierReward(weights=CatalogSource(name=name)),)))
+
+    assert problems(job("shapes-judge"), catalog) == [("/method/rewards/0/weights/name", "judge_only_reward")]
+    assert problems(job("shapes-reward"), catalog) == []
+
+
+def test_stored_datasets_are_found_with_their_place() -> None:
+    assert stored_datasets(spec()) == [("/method/dataset/id", DATASET)]
+    assert stored_datasets(spec(dataset={"type": "local", "path": "x"})) == []
+
+
+def test_a_localized_spec_names_this_machines_files(catalog: Catalog, tmp_path: Path) -> None:
+    given = spec(
+        rewards=[
+            {"type": "brightness"},
+            classifier("shapes-reward"),
+            {"type": "clip_score", "model": {"type": "catalog", "name": "eyes"}},
+        ],
+        prompt_following=classifier("shapes-judge"),
+    )
+    local = localize(given, catalog, {DATASET: tmp_path / "pairs.parquet"})
+    assert local.model == LocalSource(path=str(tmp_path / "model"))
+    assert local.method.dataset == LocalDataset(path=str(tmp_path / "pairs.parquet"))
+    _, reward, clip = local.evaluation.rewards
+    assert reward.model_dump()["weights"] == {"type": "local", "path": str(tmp_path / "classifiers/reward")}
+    assert clip.model_dump()["model"] == {"type": "local", "path": "/models/clip"}
+    assert local.evaluation.prompt_following is not None
+    judge = local.evaluation.prompt_following.model_dump()
+    assert judge["weights"] == {"type": "local", "path": str(tmp_path / "classifiers/judge")}
+    rest = {"model", "method", "evaluation"}
+    assert local.model_dump(exclude=rest) == given.model_dump(exclude=rest)
+    assert localize(local, catalog, {}) == local
+
+
+def test_a_hub_entry_becomes_its_pinned_repository(catalog: Catalog) -> None:
+    local = localize(spec({"type": "catalog", "name": "big"}), catalog, {DATASET: Path("/d")})
+    assert local.model == HubSource(repo_id="owner/big", revision=COMMIT)
+
+
+def test_a_name_that_the_catalog_lost_is_not_guessed(catalog: Catalog) -> None:
+    with pytest.raises(KeyError, match="shapes"):
+        localize(spec(), Catalog(), {DATASET: Path("/d")})
+    with pytest.raises(KeyError, match=DATASET):
+        localize(spec(), catalog, {})
+
+
+def test_without_a_file_the_catalog_is_empty() -> None:
+    assert Catalog.load(None) == Catalog()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"field \(top\): Invalid JSON"),
+        ('{"modles": {}}', "field modles: Extra inputs"),
+        ('{"models": {"Bad Name": {}}}', "field models.Bad Name"),
+        ('{"models": {"a": {"type": "local", "path": "p", "resolution": 32}}}', "field models.a.local.family"),
+        (
+            '{"models": {"a": {"type": "hub", "repo_id": "x/y", "revision": "main", "family": "sd", "resolution": 8}}}',
+            "field models.a.hub.revision",
+        ),
+        ('{"rewards": {"a": {"type": "python_function", "path": "p"}}}', "field rewards.a.type"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "catalog.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"{path}, {message}"):
+        Catalog.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.json cannot be read: No such file"):
+        Catalog.load(tmp_path / "none.json")
+
+
+def test_the_demos_catalog_is_good() -> None:
+    demo = Catalog.load(Path(__file__).parents[3] / "demo" / "assets" / "catalog.json")
+    assert demo.models["shapes"].resolution == 32
+    assert demo.rewards["shapes-judge"].judge_only
+    assert not demo.rewards["shapes-reward"].judge_only
+    for entry in (*demo.models.values(), *demo.rewards.values()):
+        assert entry.type != "hub"
+        assert entry.path.is_dir()
