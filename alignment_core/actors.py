@@ -7,7 +7,7 @@ frozen reference. With a full fine-tune the initial model is a frozen copy. Only
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -23,6 +23,7 @@ from alignment_core.seeds import seed_of
 ADAPTER = "default"
 
 
+@runtime_checkable
 class DenoiserFamily(Protocol):
     """What actors and methods need to know of a model family."""
 

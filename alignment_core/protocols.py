@@ -5,7 +5,7 @@ Images are float32 `[B, 3, H, W]` in [0, 1]; latents are `[B, C, h, w]`, already
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -22,6 +22,7 @@ B = TypeVar("B")
 B_contra = TypeVar("B_contra", contravariant=True)
 
 
+@runtime_checkable
 class RewardModel(Protocol):
     """Scores images against their prompts; higher is better.
 
@@ -35,6 +36,7 @@ class RewardModel(Protocol):
     def __call__(self, images: Images, prompts: Sequence[str]) -> PerExample: ...
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Draws one image for each (prompt, seed); the same arguments give the same images, whatever the batch size."""
 
@@ -55,6 +57,7 @@ class StepLoss:
     metrics: dict[str, PerExample]
 
 
+@runtime_checkable
 class TimestepStrategy(Protocol):
     """Which timesteps are drawn, and how much each counts."""
 
@@ -79,6 +82,7 @@ class TimestepStrategy(Protocol):
     def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
 
+@runtime_checkable
 class Method(Protocol[B]):
     """A method is two verbs: where its batches come from, and what each example of a batch loses."""
 
@@ -92,6 +96,7 @@ class Method(Protocol[B]):
     def loss(self, actors: "Actors", batch: B) -> StepLoss: ...
 
 
+@runtime_checkable
 class ReferenceUpdate(Protocol[B_contra]):
     """How the reference model moves, if it does, and what the policy pays for moving away."""
 
