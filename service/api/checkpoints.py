@@ -23,7 +23,7 @@ OCTETS = "application/octet-stream"
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 TRAINING_STATE = "training_state/"
 
-DOWNLOAD_RESPONSES = file_responses("application/zip", "checkpoint", "ckpt") | {
+DOWNLOAD_RESPONSES = file_responses(OCTETS, "checkpoint", "ckpt") | {
     200: {
         "description": "The archive, or the file",
         "content": {

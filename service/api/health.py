@@ -83,6 +83,6 @@ def _ping_objects(parts: Parts) -> None:
         }
     },
 )
-def metrics(parts: PartsDep) -> Response:
+def prometheus(parts: PartsDep) -> Response:
     """Requests and their times, and how many jobs are in which state, in Prometheus's text format."""
     return Response(parts.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)

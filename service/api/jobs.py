@@ -35,7 +35,7 @@ LOCATION = {"headers": {"Location": {"description": "Where the new job is.", "sc
     response_model=Job,
     summary="Create a job",
     response_description="The job, queued, with every default of its spec written out",
-    responses={201: LOCATION, **IN_FLIGHT, **problems(413)},
+    responses={201: LOCATION, **IN_FLIGHT, **problems(400, 413)},
 )
 def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
     """Queue an alignment run.
@@ -59,7 +59,7 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
     "/validate",
     summary="Check a spec without running it",
     response_description="Whether the spec would be taken, and what would follow from it",
-    responses=problems(413),
+    responses=problems(400, 413),
 )
 def validate_job(
     body: Annotated[Any, Body(description="The body of `POST /v1/jobs`.", examples=[CREATE_EXAMPLE])],

@@ -18,6 +18,7 @@ log = structlog.get_logger()
 
 REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 MULTIPART_OVERHEAD_BYTES = 1 << 20
 
 SECURITY_HEADERS: Final = {
@@ -65,11 +66,13 @@ class RequestContext:
                     raise
                 await problem_response(Request(scope), internal_error())(scope, receive, send_with_headers)
             finally:
-                seconds = time.perf_counter() - started
-                self.telemetry.count_request(scope["method"], _route_of(scope), status, seconds)
-                log.info(
-                    "request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4)
-                )
+                self._finish(scope, status, time.perf_counter() - started)
+
+    def _finish(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self.telemetry.count_request(method, _route_of(scope), status, seconds)
+        ids = {name: value for name, value in scope.get("path_params", {}).items() if name.endswith("_id")}
+        log.info("request", method=method, path=scope["path"], status=status, seconds=round(seconds, 4), **ids)
 
 
 class BodyLimit:

@@ -7,6 +7,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from alignment_core.events import Event
+from service.api.schemas.base import Resource
+from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
+from service.api.schemas.runs import REPORT_EXAMPLE
 from service.errors import Problem
 
 TITLE = "Attune"
@@ -49,12 +52,28 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
             tags=app.openapi_tags,
             separate_input_output_schemas=False,
         )
-        document["components"]["schemas"] |= _schemas(Problem) | _schemas(Event)
+        schemas = document["components"]["schemas"]
+        schemas |= _schemas(Problem) | _schemas(Event)
+        # Stored events are not parsed again on their way out, so the model holds plain JSON; here is what it is.
+        schemas["JobEvent"]["properties"]["data"] = {"$ref": REF + "Event"}
+        for name, example in _examples().items():  # FastAPI drops what is null, in examples too
+            if name in schemas:
+                schemas[name]["examples"] = [example]
         for item in document["paths"].values():
             for operation in item.values():
-                _add_examples(operation, document["components"]["schemas"])
+                _add_examples(operation, schemas)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _examples() -> dict[str, Any]:
+    """The example of every model that is answered, by its name in the document."""
+    own = {
+        model.__name__: model.model_config["json_schema_extra"]["examples"][0]  # pyright: ignore[reportIndexIssue, reportArgumentType, reportTypedDictNotRequiredAccess]
+        for model in Resource.__subclasses__()
+        if "json_schema_extra" in model.model_config
+    }
+    return own | {"EvaluationReport": REPORT_EXAMPLE, "DatasetReport": DATASET_REPORT_EXAMPLE}
 
 
 def _schemas(model: Any) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """What a run leaves behind over HTTP: events, metrics, samples, logs and the manifest."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 
 from alignment_core.events import FileRecord
 from alignment_core.reports import EvaluationReport
@@ -46,9 +46,7 @@ class JobEvent(Resource):
     attempt: int
     type: str = Field(description="The same as `data.type`.")
     time: datetime
-    data: Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/Event"})] = Field(
-        description="The event itself; figures that are no numbers are null."
-    )
+    data: dict[str, Any] = Field(description="The event itself, an `Event`; figures that are no numbers are null.")
 
     @classmethod
     def of(cls, event: EventRecord) -> "JobEvent":

@@ -1,0 +1,73 @@
+"""Keys: asked for when the operator says so, each opening its own project and nothing of another's."""
+
+import pytest
+
+from service.store import projects
+from tests.service.api.conftest import NewApi
+from tests.service.api.world import Api, assert_problem, spec_for
+
+
+@pytest.fixture
+def locked(new_api: NewApi) -> Api:
+    return new_api(api_keys_required=True)
+
+
+def key_of(api: Api, name: str) -> tuple[str, dict[str, str]]:
+    """A new project and the header that speaks for it."""
+    project = projects.create_project(api.parts.store, name)
+    key, _ = projects.create_key(api.parts.store, project.id, "test")
+    return project.id, {"Authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Bearer nope"}, {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer \u00fc"}],
+)
+def test_without_a_valid_key_nothing_under_v1_answers(locked: Api, headers: dict[str, str]):
+    sent = {name: value.encode() for name, value in headers.items()}
+    for path in ("/v1/jobs", "/v1/datasets", "/v1/models", "/v1/methods", "/v1/rewards", "/v1/jobs/job_" + "0" * 26):
+        answer = locked.client.get(path, headers=sent)
+        assert_problem(answer, 401, "unauthorized")
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert_problem(locked.client.post("/v1/datasets", files={"file": b"PAR1"}, headers=sent), 401, "unauthorized")
+    assert locked.client.get("/healthz").status_code == locked.client.get("/openapi.json").status_code == 200
+
+
+def test_key_is_checked_before_the_body_is_read(locked: Api):
+    answer = locked.client.post("/v1/jobs", json={"spec": {}})
+    assert answer.status_code in (401, 422)
+    assert "training" not in answer.text
+
+
+def test_revoked_key_opens_nothing(locked: Api):
+    project_id, headers = key_of(locked, "gone")
+    assert locked.client.get("/v1/jobs", headers=headers).status_code == 200
+    (key,) = projects.list_keys(locked.parts.store, project_id)
+    projects.revoke_key(locked.parts.store, project_id, key.id)
+    assert_problem(locked.client.get("/v1/jobs", headers=headers), 401, "unauthorized")
+
+
+def test_another_projects_things_answer_404_whatever_is_asked(locked: Api):
+    owner_id, owner = key_of(locked, "owner")
+    _, stranger = key_of(locked, "stranger")
+    body = {"spec": spec_for(locked.ready_dataset(owner_id))}
+    job_id = locked.client.post("/v1/jobs", json=body, headers=owner).json()["id"]
+    assert locked.client.get(f"/v1/jobs/{job_id}", headers=owner).status_code == 200
+    for path in ("", "/events", "/metrics", "/checkpoints", "/samples", "/report", "/manifest", "/logs"):
+        assert_problem(locked.client.get(f"/v1/jobs/{job_id}{path}", headers=stranger), 404, "job_not_found")
+    for verb in ("cancel", "pause", "resume"):
+        assert_problem(locked.client.post(f"/v1/jobs/{job_id}/{verb}", headers=stranger), 404, "job_not_found")
+    assert locked.client.get("/v1/jobs", headers=stranger).json()["data"] == []
+    refused = locked.client.post("/v1/jobs", json=body, headers=stranger)
+    assert assert_problem(refused, 422, "invalid_request")["errors"][0]["code"] == "dataset_not_found"
+
+
+def test_idempotency_keys_of_two_projects_are_apart(locked: Api):
+    (first_id, first), (second_id, second) = key_of(locked, "first"), key_of(locked, "second")
+    ids = set()
+    for project_id, headers in ((first_id, first), (second_id, second)):
+        body = {"spec": spec_for(locked.ready_dataset(project_id))}
+        answer = locked.client.post("/v1/jobs", json=body, headers={**headers, "Idempotency-Key": "same"})
+        assert answer.status_code == 201
+        ids.add(answer.json()["id"])
+    assert len(ids) == 2

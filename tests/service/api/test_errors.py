@@ -1,0 +1,145 @@
+"""Every error is a problem document that names what was wrong and gives nothing of the inside away."""
+
+import io
+import json
+from contextlib import redirect_stderr
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from service.api.schemas.jobs import SPEC_EXAMPLE, JobRequest
+from service.errors import body_pointer, field_problems
+from service.store import jobs
+from tests.service.api.world import Api, assert_problem
+
+
+def test_unknown_paths_and_methods_are_problems(api: Api):
+    assert_problem(api.client.get("/nope"), 404, "not_found")
+    assert_problem(api.client.get("/v1/jobs/"), 404, "not_found")
+    problem = assert_problem(api.client.delete("/v1/jobs"), 405, "method_not_allowed")
+    assert "DELETE" in problem["detail"]
+    assert_problem(api.client.put("/healthz"), 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "code"),
+    [
+        (b"{nope", "application/json", 422, "invalid_request"),
+        (b"", "application/json", 422, "invalid_request"),
+        (b"[1]", "application/json", 422, "invalid_request"),
+        (b'{"spec": NaN}', "application/json", 422, "invalid_request"),
+        (b'{"spec": {}}', "text/plain", 422, "invalid_request"),
+        (b'{"a": "\xff"}', "application/json", 400, "bad_request"),
+        (b"[" * 100_000, "application/json", 400, "bad_request"),
+        (b'{"name": "\\ud800", "spec": {}}', "application/json", 422, "invalid_request"),
+    ],
+)
+def test_bodies_that_are_no_job_are_problems(api: Api, body: bytes, content_type: str, status: int, code: str):
+    for path in ("/v1/jobs", "/v1/jobs/validate"):
+        answer = api.client.post(path, content=body, headers={"Content-Type": content_type})
+        if path.endswith("validate") and answer.status_code == 200:  # what can be read at all is judged, not refused
+            assert answer.json()["valid"] is False
+        else:
+            assert_problem(answer, status, code)
+
+
+def test_body_that_is_too_large_is_refused(api: Api):
+    from service.main import MAX_JSON_BYTES
+
+    answer = api.client.post("/v1/jobs", content=b"x" * (MAX_JSON_BYTES + 1))
+    assert_problem(answer, 413, "content_too_large")
+
+    def chunks():
+        for _ in range(MAX_JSON_BYTES // 2**20 + 1):
+            yield b" " * 2**20
+
+    headers = {"Content-Type": "application/json"}
+    assert_problem(api.client.post("/v1/jobs", content=chunks(), headers=headers), 413, "content_too_large")
+
+
+def test_unexpected_error_is_logged_and_says_nothing_outside(api: Api, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("password=hunter2 at /srv/secret.py")
+
+    monkeypatch.setattr(jobs, "list_jobs", fail)
+    log = io.StringIO()
+    with redirect_stderr(log):
+        answer = api.client.get("/v1/jobs")
+    problem = assert_problem(answer, 500, "internal_error")
+    assert "hunter2" not in answer.text
+    assert "Traceback" not in answer.text
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    (failure,) = [line for line in lines if line["event"] == "request_failed"]
+    assert "hunter2" in failure["exception"]
+    assert failure["request_id"] == problem["request_id"]
+
+
+def test_request_id_of_the_client_is_kept_when_it_is_plain(api: Api):
+    assert api.client.get("/healthz", headers={"X-Request-ID": "trace-1"}).headers["x-request-id"] == "trace-1"
+    for bad in ("a b", "x" * 129, "{evil}"):
+        made = api.client.get("/healthz", headers={"X-Request-ID": bad}).headers["x-request-id"]
+        assert made.startswith("req_")
+
+
+def test_answers_carry_security_headers(api: Api):
+    for path in ("/healthz", "/nope", "/v1/jobs"):
+        headers = api.client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+
+
+def test_log_lines_are_json_with_the_request_and_no_prompts(api: Api):
+    log = io.StringIO()
+    with redirect_stderr(log):
+        answer = api.post_job(metadata={"note": "secret prompt"})
+        api.client.get(f"/v1/jobs/{answer.json()['id']}?wait=0")
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [(line["method"], line["status"]) for line in requests] == [("POST", 201), ("GET", 200)]
+    assert requests[0]["request_id"] == answer.headers["x-request-id"]
+    assert requests[1]["job_id"] == answer.json()["id"]
+    assert "secret prompt" not in log.getvalue()
+
+
+# --- pointers ------------------------------------------------------------------------------------------------------
+
+
+def _resolve(document: Any, pointer: str) -> Any:
+    """RFC 6901, on its own."""
+    for part in pointer.split("/")[1:]:
+        part = part.replace("~1", "/").replace("~0", "~")
+        document = document[int(part)] if isinstance(document, list) else document[part]
+    return document
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["type", "a/b", "~", "x"]), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+
+
+@given(
+    part=st.sampled_from(["model", "method", "training", "evaluation", "adapter", "a/b", "~"]),
+    value=_VALUES | st.fixed_dictionaries({"type": st.sampled_from(["catalog", "hub", "lora", "diffusion_dpo"])}, optional={"name": _VALUES, "dataset": _VALUES, "rewards": _VALUES, "rank": _VALUES}),
+)  # fmt: skip
+def test_every_pointer_leads_to_a_value_of_the_body_or_to_a_missing_field_of_one(part: str, value: Any):
+    body = {"spec": {**SPEC_EXAMPLE, part: value}}
+    try:
+        JobRequest.model_validate(body)
+    except ValidationError as error:
+        for found in field_problems(error, body):
+            if found.code == "missing":
+                parent, _, name = found.pointer.rpartition("/")
+                assert name not in _resolve(body, parent)
+            else:
+                _resolve(body, found.pointer)
+
+
+def test_pointer_escapes_and_skips_union_tags():
+    body = {"spec": {"a/b": [{"~": 1}]}}
+    assert body_pointer(["spec", "tag", "a/b", 0, "~"], body, last_is_missing=False) == "/spec/a~1b/0/~0"
+    assert body_pointer(["spec", "tag", "name"], body, last_is_missing=True) == "/spec/name"

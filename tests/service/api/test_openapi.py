@@ -1,0 +1,126 @@
+"""The OpenAPI document is complete: every answer has a schema, and an example that the schema accepts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from service.main import create_app
+from service.settings import Settings
+
+JSON_TYPES = ("application/json", "application/problem+json")
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return create_app(Settings(data_dir=tmp_path_factory.mktemp("data"))).openapi()
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for verb, operation in item.items():
+            yield f"{verb.upper()} {path}", operation
+
+
+def contents(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for name, operation in operations(document):
+        for status, response in operation["responses"].items():
+            for media_type, content in response.get("content", {}).items():
+                yield f"{name} {status} {media_type}", media_type, content
+
+
+def accepts(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    """Raise unless the schema, with the document's components, accepts the value."""
+    jsonschema_rs.validator_for({**schema, "components": document["components"]}).validate(value)
+
+
+def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
+    found = {name for name, _ in operations(document)}
+    job, checkpoint, dataset = "/v1/jobs/{job_id}", "/v1/checkpoints/{checkpoint_id}", "/v1/datasets/{dataset_id}"
+    results = ("events", "metrics", "checkpoints", "samples", "report", "manifest", "logs")
+    assert found == {
+        *("POST /v1/jobs", "POST /v1/jobs/validate", "GET /v1/jobs", f"GET {job}"),
+        *(f"POST {job}/{verb}" for verb in ("cancel", "pause", "resume")),
+        *(f"GET {job}/{name}" for name in results),
+        f"GET {job}/samples/{{sample_id}}.png",
+        *(f"GET {checkpoint}{path}" for path in ("", "/files", "/files/{path}", "/download")),
+        *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
+        *("GET /v1/methods", "GET /v1/models", "GET /v1/rewards"),
+        *("GET /healthz", "GET /readyz", "GET /metrics"),
+    }
+
+
+def test_every_answer_has_a_schema_and_an_example(document: dict[str, Any]):
+    incomplete = [
+        name for name, _, content in contents(document) if not content.get("schema") or "example" not in content
+    ]
+    assert incomplete == []
+
+
+def test_every_answer_but_redirects_and_304_has_a_body(document: dict[str, Any]):
+    for name, operation in operations(document):
+        for status, response in operation["responses"].items():
+            assert response["description"], (name, status)
+            assert status in ("304", "307") or response.get("content"), (name, status)
+
+
+def test_every_json_example_is_accepted_by_its_schema(document: dict[str, Any]):
+    for name, media_type, content in contents(document):
+        if media_type in JSON_TYPES:
+            try:
+                accepts(document, content["schema"], content["example"])
+            except jsonschema_rs.ValidationError as error:
+                pytest.fail(f"{name}: {error}")
+
+
+def test_every_operation_says_which_errors_it_has(document: dict[str, Any]):
+    for name, operation in operations(document):
+        assert "500" in operation["responses"], name
+        if operation["tags"] != ["health"]:
+            assert {"401", "422"} <= set(operation["responses"]), name
+        if "{" in name:
+            assert "404" in operation["responses"], name
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                assert list(response["content"]) == ["application/problem+json"], (name, status)
+                assert response["content"]["application/problem+json"]["example"]["status"] == int(status)
+
+
+def test_every_operation_and_parameter_is_described(document: dict[str, Any]):
+    tags = {tag["name"] for tag in document["tags"]}
+    ids = [operation["operationId"] for _, operation in operations(document)]
+    assert len(ids) == len(set(ids))
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert set(operation["tags"]) <= tags, name
+        for parameter in operation.get("parameters", []):
+            assert parameter.get("description"), (name, parameter["name"])
+
+
+def test_references_lead_somewhere_and_no_schema_is_left_over(document: dict[str, Any]):
+    found: set[str] = set()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            if isinstance(reference := value.get("$ref"), str):
+                found.add(reference.removeprefix("#/components/schemas/"))
+            for inner in value.values():
+                walk(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner)
+
+    walk(document)
+    assert found == set(document["components"]["schemas"])
+
+
+def test_request_bodies_have_examples_that_are_accepted(document: dict[str, Any]):
+    for path in ("/v1/jobs", "/v1/jobs/validate"):
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        reference = document["components"]["schemas"]["JobRequest"]
+        accepts(document, reference, reference["examples"][0])
+        assert body["schema"]
+    form = document["paths"]["/v1/datasets"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert form["schema"]["required"] == ["file"]
