@@ -27,7 +27,7 @@ from alignment_core.datasets.rows import (
 from alignment_core.errors import DataError
 
 ANNOTATION_BATCH = 1024
-IMAGE_BATCH = 8  # rows; images are large, and a hostile file can repeat one image for free
+IMAGE_BATCH = 1  # images are large, and dictionary encoding repeats one for free
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,10 @@ class _Shard:
     metadata: pq.FileMetaData
     columns: frozenset[str]
 
-    def text_and_bytes(self, columns: Sequence[str]) -> list[str]:
-        """Paths of the leaves of `columns` that can be read as dictionaries: repeated values are then held once."""
+    def texts(self, columns: Sequence[str]) -> list[str]:
+        """Those of `columns` that hold text. Read as dictionaries, a value that is repeated for free is held once."""
         leaves = [self.metadata.schema.column(index) for index in range(self.metadata.num_columns)]
-        return [
-            leaf.path
-            for leaf in leaves
-            if leaf.physical_type == "BYTE_ARRAY"
-            and leaf.path.split(".")[0] in columns
-            and not leaf.max_repetition_level
-        ]
+        return [leaf.path for leaf in leaves if leaf.path in columns and leaf.physical_type == "BYTE_ARRAY"]
 
 
 class ParquetSource:
@@ -122,7 +116,7 @@ class ParquetSource:
         wanted = (*self._layout.required, *self._layout.optional)
         for start, shard, group in self._row_groups:
             columns = [name for name in wanted if name in shard.columns]
-            values = _iterate(shard, group, columns, ANNOTATION_BATCH)
+            values = _iterate(shard, group, columns, ANNOTATION_BATCH, shard.texts(columns))
             for number, value in enumerate(values, start):
                 yield self._annotate(number, value)
 
@@ -130,7 +124,7 @@ class ParquetSource:
         """See `PreferenceSource`; a row costs reading its row group up to it."""
         for index, members in groupby(rows, key=self._row_group_of):
             start, shard, group = self._row_groups[index]
-            images = enumerate(_iterate(shard, group, list(self._layout.image_columns), IMAGE_BATCH), start)
+            images = enumerate(_iterate(shard, group, list(self._layout.image_columns), IMAGE_BATCH, []), start)
             for row in members:
                 yield _attach(row, images) if isinstance(row, Annotation) else row
 
@@ -170,14 +164,16 @@ def _open_shard(path: Path, layout: ParquetLayout) -> _Shard:
     return _Shard(path, metadata, columns)
 
 
-def _iterate(shard: _Shard, group: int, columns: list[str], batch_rows: int) -> Iterator[dict[str, object]]:
-    """The rows of one row group as Python values, one at a time; text stays dictionary-encoded until its row comes."""
+def _iterate(
+    shard: _Shard, group: int, columns: list[str], batch_rows: int, dictionaries: list[str]
+) -> Iterator[dict[str, object]]:
+    """The rows of one row group as Python values. What is read as a dictionary grows with what is read of the group."""
     with (
         _readable(shard.path),
         pq.ParquetFile(
             shard.path,
             metadata=shard.metadata,
-            read_dictionary=shard.text_and_bytes(columns),
+            read_dictionary=dictionaries,
             pre_buffer=False,
             buffer_size=2**20,
         ) as file,
