@@ -86,7 +86,8 @@ def _collect(client: Client, job: Job, assets: Path, folder: Path, console: Cons
 def _draw_with_diffusers(base: Path, aligned: Path, prompt: str, output: Path, console: Console) -> None:
     arguments = ["--base", str(base), "--aligned", str(aligned), "--prompt", prompt, "--output", str(output)]
     command = [sys.executable, "-m", "demo.sample_aligned", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {"OMP_NUM_THREADS": BEST_NUM_THREADS, **os.environ}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         raise DemoError(f"diffusers could not load the aligned checkpoint:\n{done.stderr[-2000:]}")
     console.print(f"diffusers loaded it and drew {prompt!r}: {output}", highlight=False, soft_wrap=True)
