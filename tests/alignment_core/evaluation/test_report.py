@@ -37,7 +37,8 @@ def noise(shape: tuple[int, int], seed: int = 1) -> Scores:
 
 
 @pytest.mark.parametrize(
-    ("shift", "verdict"), [(2.0, "improved"), (0.0, "not_improved"), (-2.0, "worse"), (0.05, "not_improved")]
+    ("shift", "verdict"),
+    [(2.0, "improved"), (0.0, "not_improved"), (-2.0, "worse"), (0.05, "not_improved"), (-0.05, "not_improved")],
 )
 def test_the_verdict_follows_from_the_interval_of_the_primary_gain(shift: float, verdict: str) -> None:
     report = report_of(noise((60, 2)) - noise((60, 2)).mean() + shift)

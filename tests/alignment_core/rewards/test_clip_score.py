@@ -72,6 +72,17 @@ def test_pixels_are_those_of_transformers_own_processor(folder: Path, height: in
     assert ((Preprocessing(16, 16, MEAN, STD)(images) - expected) * std * 255).abs().max() < 1.05
 
 
+@pytest.mark.parametrize("size", [8, 64])
+def test_hard_edges_do_not_overshoot(size: int) -> None:
+    edges = torch.zeros(1, 3, size, size)
+    edges[..., size // 4 : size // 2 + 1] = 1
+    pixels = Preprocessing(16, 16, MEAN, STD)(edges) * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(
+        3, 1, 1
+    )
+    assert pixels.min() >= -1e-6
+    assert pixels.max() <= 1 + 1e-6
+
+
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_the_score_is_that_of_transformers_own_pipeline(
     folder: Path, reward: ClipScore, height: int, width: int
