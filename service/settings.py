@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = Field(
         default=None, description="Address of an S3-compatible server; Amazon's when unset."
     )
+    s3_public_endpoint_url: str | None = Field(
+        None, description="Address under which clients reach the S3 server, when it is not the service's own."
+    )
     s3_bucket: str | None = Field(
         default=None, description="Bucket, which must exist. Needed by the object store `s3`."
     )

@@ -22,24 +22,10 @@ class S3Store:
 
     def __init__(self, settings: Settings) -> None:
         assert settings.s3_bucket is not None
-        secret = settings.s3_secret_access_key
+        self._client = _client(settings, settings.s3_endpoint_url)
+        # a link is signed for one host, so those for clients need a client of their own
+        self._linker = _client(settings, settings.s3_public_endpoint_url or settings.s3_endpoint_url)
         self._bucket = settings.s3_bucket
-        self._client: Any = boto3.client(
-            "s3",
-            endpoint_url=settings.s3_endpoint_url,
-            region_name=settings.s3_region,
-            aws_access_key_id=settings.s3_access_key_id,
-            aws_secret_access_key=None if secret is None else secret.get_secret_value(),
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": settings.s3_addressing_style},
-                retries={"mode": "standard", "max_attempts": 5},
-                connect_timeout=10,
-                read_timeout=60,
-                request_checksum_calculation=settings.resolved_s3_checksums,
-                response_checksum_validation=settings.resolved_s3_checksums,
-            ),
-        )
         self._transfer = TransferConfig(
             multipart_threshold=settings.transfer_part_bytes,
             multipart_chunksize=settings.transfer_part_bytes,
@@ -95,11 +81,31 @@ class S3Store:
 
     def url(self, key: str, expires_seconds: int, filename: str) -> str | None:
         disposition = f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
-        return self._client.generate_presigned_url(
+        return self._linker.generate_presigned_url(
             "get_object",
             Params={"Bucket": self._bucket, "Key": check_key(key), "ResponseContentDisposition": disposition},
             ExpiresIn=expires_seconds,
         )
+
+
+def _client(settings: Settings, endpoint_url: str | None) -> Any:
+    secret = settings.s3_secret_access_key
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key_id,
+        aws_secret_access_key=None if secret is None else secret.get_secret_value(),
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": settings.s3_addressing_style},
+            retries={"mode": "standard", "max_attempts": 5},
+            connect_timeout=10,
+            read_timeout=60,
+            request_checksum_calculation=settings.resolved_s3_checksums,
+            response_checksum_validation=settings.resolved_s3_checksums,
+        ),
+    )
 
 
 def _chunks(body: Any) -> Iterator[bytes]:

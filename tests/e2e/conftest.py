@@ -109,6 +109,7 @@ def real_servers(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
             "BROKER_URL": f"redis://127.0.0.1:{redis.port}/7",
             "OBJECT_STORE": "s3",
             "S3_ENDPOINT_URL": s3.endpoint_url,
+            "S3_PUBLIC_ENDPOINT_URL": s3.endpoint_url.replace("127.0.0.1", "localhost"),
             "S3_BUCKET": s3.make_bucket(),
             "S3_REGION": s3.region,
             "S3_ACCESS_KEY_ID": s3.access_key_id,

@@ -153,7 +153,7 @@ def files_come_from_where_they_are_stored(deployment: Deployment, checkpoint_id:
         return answer.status_code == 206 and len(answer.content) == 8
     location = answer.headers["location"]
     linked = httpx.get(location, headers={"Range": "bytes=0-7"})
-    return location.startswith(deployment.settings["S3_ENDPOINT_URL"]) and linked.status_code == 206
+    return location.startswith(deployment.settings["S3_PUBLIC_ENDPOINT_URL"]) and linked.status_code == 206
 
 
 def draws_other_images_than_its_base(aligned: Path) -> bool:
