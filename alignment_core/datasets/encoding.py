@@ -92,7 +92,7 @@ def cache_images(
                         missing[key] = (row, column)
             if missing:
                 decoded = threads.map(lambda item: transform(decode(source, *item), resolution), missing.values())
-                mean, std = encode(torch.stack(list(decoded)))
+                mean, std = encode_in_parts(encode, torch.stack(list(decoded)), batch_size)
                 names = [f"{column} of row {row.number}" for row, column in missing.values()]
                 _add(cache, list(missing), {"mean": mean, "std": std}, names)
             yield from progress.advance(2 * len(batch), 2 * len(batch) - len(missing))
@@ -105,6 +105,13 @@ def read_images(source: ImageReader, rows: Sequence[Annotation]) -> Iterator[Pre
         if isinstance(row, BadRow):
             raise row_error(source, row)
         yield row
+
+
+def encode_in_parts(encode: EncodeImages, images: Images, batch_size: int) -> tuple[Latents, Latents]:
+    """Mean and standard deviation, float32 on the CPU; the encoder sees at most `batch_size` images at once."""
+    encoded = [encode(part) for part in images.split(batch_size)]
+    mean, std = (torch.cat([pair[side].detach().float().cpu() for pair in encoded]) for side in (0, 1))
+    return mean, std
 
 
 def image_of(row: PreferenceRow, column: Column) -> bytes:

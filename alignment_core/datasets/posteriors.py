@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from alignment_core.datasets.cache import Places, ShardReader
-from alignment_core.datasets.encoding import Column, EncodeImages, Latents, decode, read_images
+from alignment_core.datasets.encoding import Column, EncodeImages, Latents, decode, encode_in_parts, read_images
 from alignment_core.datasets.rows import Annotation, ImageReader
 from alignment_core.datasets.transforms import Crop, transform_pair
 
@@ -59,9 +59,7 @@ class FreshPosteriors:
             raise ValueError("a random transform needs one generator for each pair of the batch")
         pairs = self._transformed(indices, draws)
         images = torch.stack([pairs[position][side] for side in (0, 1) for position in range(len(indices))])
-        encoded = [self.encode(part) for part in images.split(self.batch_size)]
-        mean = torch.cat([part.float().cpu() for part, _ in encoded])
-        std = torch.cat([part.float().cpu() for _, part in encoded])
+        mean, std = encode_in_parts(self.encode, images, self.batch_size)
         return PairPosteriors(*(half for both in zip(mean.chunk(2), std.chunk(2), strict=True) for half in both))
 
     def _transformed(

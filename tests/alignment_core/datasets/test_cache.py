@@ -1,6 +1,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +77,17 @@ def test_a_namespace_does_not_see_another(tmp_path: Path) -> None:
     for name, value in (("kind", "text"), ("model", "other"), ("resolution", 32)):
         other = TensorCache(tmp_path, {**SPACE, name: value})
         assert other.find(other.key(_content(0))) is None
+
+
+def test_a_shard_of_another_namespace_means_nothing_here(tmp_path: Path) -> None:
+    _fill(tmp_path, range(3))
+    (shard,) = _shards(tmp_path)
+    other_space = {**SPACE, "model": "other"}
+    TensorCache(tmp_path, other_space)
+    (other,) = [folder for folder in tmp_path.iterdir() if folder != shard.parent]
+    shutil.copy(shard, other)
+    cache = TensorCache(tmp_path, other_space)
+    assert cache.find(cache.key(_content(0))) is None
 
 
 def test_what_is_read_may_be_changed_without_changing_the_cache(tmp_path: Path) -> None:
@@ -156,6 +168,24 @@ _fill(Path({str(tmp_path)!r}), range(10**6), shard_bytes=2000)
     missing = _missing(tmp_path, 10_000)
     assert len(_shards(tmp_path)) == written, "a shard was damaged"
     assert missing == list(range(10_000 - len(missing), 10_000)), "there is a hole"
+
+
+def test_a_write_that_ends_half_way_leaves_a_temporary_file_only(tmp_path: Path) -> None:
+    """The process may write files of 1000 bytes at most, and dies of its first shard's next byte."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+from tests.alignment_core.datasets.test_cache import _fill
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+_fill(Path({str(tmp_path)!r}), range(100))
+"""
+    killed = subprocess.run([sys.executable, "-B", "-c", code], check=False)
+    assert killed.returncode == -signal.SIGXFSZ
+    (left,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert (left.suffix, left.stat().st_size) == (".tmp", 1000)
+    assert _missing(tmp_path, 100) == list(range(100))
 
 
 def test_temporary_files_are_ignored_and_removed_when_they_are_old(tmp_path: Path) -> None:

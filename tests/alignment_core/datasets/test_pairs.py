@@ -37,6 +37,7 @@ def prepare(
     resolution: int = RESOLUTION,
     random: bool = False,
     joint: bool = True,
+    batch_size: int = 8,
 ) -> tuple[list[object], PreferencePairs]:
     source = open_preferences(path)
     return drain(
@@ -51,7 +52,7 @@ def prepare(
             horizontal_flip=random,
             joint=joint,
             cache_dir=cache_dir,
-            batch_size=8,
+            batch_size=batch_size,
         )
     )
 
@@ -184,11 +185,14 @@ def test_an_image_that_comes_again_is_encoded_once(tmp_path: Path) -> None:
     assert pairs.batch([0, 9]).chosen_mean[0].equal(pairs.batch([9]).chosen_mean[0])
 
 
-def test_no_encoder_sees_more_than_a_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("random", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 8])
+def test_no_encoder_sees_more_than_a_batch(tmp_path: Path, batch_size: int, random: bool) -> None:
     encoders = Encoders()
-    prepare(_dataset(tmp_path), tmp_path / "cache", encoders)
-    assert max(encoders.images) <= 8
-    assert max(map(len, encoders.prompts)) <= 8
+    _, pairs = prepare(_dataset(tmp_path), tmp_path / "cache", encoders, batch_size=batch_size, random=random)
+    pairs.batch(range(6), _draws(6))
+    assert max(encoders.images) <= batch_size
+    assert max(map(len, encoders.prompts)) <= batch_size
 
 
 def test_a_run_killed_in_mid_caching_goes_on_and_sees_the_same_bits(tmp_path: Path) -> None:
