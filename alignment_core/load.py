@@ -21,6 +21,8 @@ from alignment_core.datasets.preflight import check_preferences
 from alignment_core.datasets.rows import Annotation, PreferenceSource, read_annotations
 from alignment_core.datasets.splits import split_by_group
 from alignment_core.errors import AlignmentError, DataError
+from alignment_core.evaluation.evaluate import choose_prompts
+from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import DatasetChecked, Event, ModelLoaded, PhaseChanged
 from alignment_core.families.sd import StableDiffusion, load_sd
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
@@ -42,7 +44,7 @@ from alignment_core.trainer import learning_rate_schedule
 
 
 def new_accelerator(spec: JobSpec) -> Accelerator:
-    """Device, precision, accumulation and processes. Raises `AlignmentError` for a device or precision that is not there."""
+    """Device, threads, precision, accumulation and processes. Raises `AlignmentError` for a device or precision that is not there."""
     device, precision = spec.resources.device, spec.training.precision
     has_gpu = torch.cuda.is_available()
     if device == "cuda" and not has_gpu:
@@ -51,6 +53,8 @@ def new_accelerator(spec: JobSpec) -> Accelerator:
         )
     if precision == "fp16" and (device == "cpu" or not has_gpu):
         raise AlignmentError("precision_unsupported", "training.precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
+    if spec.resources.num_cpu_threads is not None:
+        torch.set_num_threads(spec.resources.num_cpu_threads)
     # accelerate keeps one state a process, and refuses a second run there that wants another precision.
     AcceleratorState._reset_state()
     return Accelerator(
@@ -75,6 +79,7 @@ def load_run(spec: JobSpec, accelerator: Accelerator, cache_dir: Path) -> Genera
             "evaluation.rewards asks for a report, and there are no held-out prompts",
             hint="Give evaluation.prompts, or a training.validation_fraction that holds out a group with a prompt.",
         )
+    _rehearse(spec, rewards, prompt_following, prompts)
     optimizer = _build_optimizer(spec, actors, accelerator)
     if accelerator.num_processes > 1:
         actors.trained = accelerator.prepare_model(actors.denoiser)
@@ -163,6 +168,14 @@ def _build_rewards(spec: JobSpec, device: torch.device) -> tuple[dict[str, Rewar
     rewards = {reward_name(reward): build_reward(reward, device) for reward in spec.evaluation.rewards}
     judge = spec.evaluation.prompt_following
     return rewards, build_prompt_following(judge, device) if judge is not None else None
+
+
+def _rehearse(
+    spec: JobSpec, rewards: dict[str, RewardModel], prompt_following: RewardModel | None, prompts: Sequence[str]
+) -> None:
+    """Score blank images, so that a prompt that a reward cannot read stops the run now and not after training."""
+    judges = rewards if prompt_following is None else {**rewards, "prompt_following": prompt_following}
+    rehearse(judges, choose_prompts(prompts, spec.evaluation.max_prompts), spec.evaluation.batch_size)
 
 
 # --- the data ------------------------------------------------------------------------------------------------------

@@ -342,6 +342,12 @@ class ResourceSpec(Spec):
     """What the run needs of a machine."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_cpu_threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Threads of a run on a CPU; torch's choice when left out. Tiny models want 1.",
+    )
     max_run_seconds: int | None = Field(
         default=None, ge=1, description="The run stops, saves and fails with `time_limit` after this long."
     )

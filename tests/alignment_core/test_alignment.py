@@ -26,6 +26,7 @@ from alignment_core.events import (
     event_from_json,
     event_to_json,
 )
+from demo.assets import ASSETS
 from tests.alignment_core.tiny import tiny_spec
 
 E = TypeVar("E")
@@ -381,6 +382,17 @@ def test_what_cannot_be_run_is_refused_before_training(
 ) -> None:
     with pytest.raises(error, match=message):
         list(align(tiny_spec(tiny_model, tiny_pairs, **changes), tmp_path, cache_dir=cache_dir))
+    assert not complete(tmp_path / "checkpoints")
+
+
+def test_a_prompt_that_the_judge_cannot_read_stops_the_run_before_training(
+    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    weights = {"type": "local", "path": str(ASSETS / "classifiers" / "judge")}
+    evaluation = {"prompts": ["a xylophone"], "prompt_following": {"type": "attribute_classifier", "weights": weights}}
+    with pytest.raises(AlignmentError, match="xylophone") as caught:
+        list(align(tiny_spec(tiny_model, tiny_pairs, evaluation=evaluation), tmp_path, cache_dir=cache_dir))
+    assert caught.value.code == "prompt_not_scorable"
     assert not complete(tmp_path / "checkpoints")
 
 
