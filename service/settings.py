@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         default=None, description="Address of an S3-compatible server; Amazon's when unset."
     )
     s3_public_endpoint_url: str | None = Field(
-        None, description="Address under which clients reach the S3 server, when it is not the service's own."
+        default=None, description="Address under which clients reach the S3 server, when it is not the service's own."
     )
     s3_bucket: str | None = Field(
         default=None, description="Bucket, which must exist. Needed by the object store `s3`."

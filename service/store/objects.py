@@ -175,18 +175,22 @@ def _write_whole(source: BinaryIO, temporary_folder: Path, target: Path) -> None
 
 
 def _rename(temporary: Path, target: Path) -> None:
-    for _ in range(100):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.replace(target)
-            break
-        except FileNotFoundError:  # a delete beside us took the folder, empty at that moment, away
-            continue
+    _move(temporary, target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the name is on disk too
     finally:
         os.close(folder)
+
+
+def _move(temporary: Path, target: Path, tries: int = 100) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.replace(target)
+    except (FileNotFoundError, FileExistsError):  # a delete beside us took the folder away, empty at that moment
+        if tries == 0:
+            raise
+        _move(temporary, target, tries - 1)
 
 
 def _chunks(file: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:

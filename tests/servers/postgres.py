@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import subprocess
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from tests.servers.process import folder
+from tests.servers.process import folder, if_we_die
 
 with warnings.catch_warnings():  # it warns, as it is imported, where XDG_RUNTIME_DIR is not set
     warnings.simplefilter("ignore")
@@ -54,21 +53,9 @@ def postgres() -> Iterator[PostgresServer]:
         try:
             information = server.get_postmaster_info()
             assert information.socket_dir is not None
-            with _stopped_when_we_die(information.pid):
+            with if_we_die('kill -QUIT "$1"', str(information.pid)):  # pg_ctl leaves a daemon behind
                 started = PostgresServer(information.socket_dir)
                 started.trade_durability_for_speed()
                 yield started
         finally:
             server.cleanup()
-
-
-@contextlib.contextmanager
-def _stopped_when_we_die(pid: int) -> Iterator[None]:
-    """pg_ctl leaves a daemon behind: a shell that reads our pipe kills it when the pipe ends before we said goodbye."""
-    guard = subprocess.Popen(
-        ["sh", "-c", f"read goodbye || kill -QUIT {pid}"], stdin=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        yield
-    finally:
-        guard.communicate(b"goodbye\n")

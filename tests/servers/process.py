@@ -37,13 +37,28 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_seconds: float 
 
 
 @contextlib.contextmanager
+def if_we_die(command: str, *arguments: str | Path) -> Iterator[None]:
+    """Run a shell command should this process end without leaving the context: a shell waits on our pipe for goodbye."""
+    guard = subprocess.Popen(
+        ["sh", "-c", f"read goodbye || {{ {command}; }}", "sh", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        guard.communicate(b"goodbye\n")
+
+
+@contextlib.contextmanager
 def folder(name: str) -> Iterator[Path]:
     """A short-named temporary folder: unix socket paths end at 107 bytes, and pytest's folders are closed to other users."""
     path = Path(tempfile.mkdtemp(prefix=f"attune-{name}-"))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    with if_we_die('sleep 2; rm -rf "$1"', path):
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

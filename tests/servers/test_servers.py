@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psycopg
@@ -38,9 +39,12 @@ def test_redis_answers(redis_url: str) -> None:
 START = """\
 import sys, time
 from tests.servers.{module} import {name}
-with {name}() as server:
-    print(server.{where}, flush=True)
-    time.sleep(60)
+try:
+    with {name}() as server:
+        print(server.{where}, flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    pass
 """
 
 
@@ -51,21 +55,19 @@ with {name}() as server:
 )
 def test_a_server_ends_with_its_session(module: str, where: str, how: signal.Signals) -> None:
     root = Path(__file__).parents[2]
-    session = subprocess.Popen(
-        [sys.executable, "-c", START.format(module=module, name=module, where=where)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
-    with session:
-        assert session.stdout is not None
-        address = session.stdout.readline().strip()
-        assert is_up(address)
-        session.send_signal(how)
-        session.wait(30)
-    wait_until(lambda: not is_up(address), f"{module} ending after {how.name}", timeout_seconds=15)
+    with tempfile.TemporaryDirectory() as temporary:
+        Path(temporary).chmod(0o755)  # PostgreSQL runs as a user of its own where the session is root's
+        environment = {**os.environ, "PYTHONPATH": str(root), "TMPDIR": temporary}
+        program = START.format(module=module, name=module, where=where)
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=root, env=environment
+        ) as session:
+            assert session.stdout is not None
+            address = session.stdout.readline().strip()
+            assert is_up(address)
+            session.send_signal(how)
+        wait_until(lambda: not is_up(address), f"{module} ending after {how.name}", timeout_seconds=15)
+        wait_until(lambda: not list(Path(temporary).glob("attune-*")), "its folder going", timeout_seconds=15)
 
 
 def is_up(address: str) -> bool:

@@ -124,7 +124,7 @@ def lifecycle(store: Store, spec: JobSpec) -> type[RuleBasedStateMachine]:
 def test_a_job_keeps_its_promises_whatever_happens(store: Store, spec: JobSpec) -> None:
     run_state_machine_as_test(
         lifecycle(store, spec),
-        settings=settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=SLOW),
+        settings=settings(max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=SLOW),
     )
 
 
@@ -132,5 +132,5 @@ def test_a_job_keeps_its_promises_whatever_happens(store: Store, spec: JobSpec) 
 def test_a_job_keeps_its_promises_for_longer(store: Store, spec: JobSpec) -> None:
     run_state_machine_as_test(
         lifecycle(store, spec),
-        settings=settings(max_examples=600, stateful_step_count=60, deadline=None, suppress_health_check=SLOW),
+        settings=settings(max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=SLOW),
     )

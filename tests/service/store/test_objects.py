@@ -193,6 +193,17 @@ def test_a_presigned_url_downloads_under_the_given_name(s3_server: S3Server, tmp
     assert disposition == "attachment; filename*=UTF-8''%C3%84%20%22quoted%22%3B%20name.zip"
 
 
+def test_links_for_clients_are_signed_for_the_address_that_clients_use(s3_server: S3Server, tmp_path: Path) -> None:
+    public = s3_server.endpoint_url.replace("127.0.0.1", "localhost")
+    objects = S3Store(s3_settings(s3_server, tmp_path).model_copy(update={"s3_public_endpoint_url": public}))
+    objects.put_bytes("a", b"content")
+    url = objects.url("a", 60, "a")
+    assert url is not None
+    assert url.startswith(f"{public}/")
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == b"content"
+
+
 def test_a_changed_presigned_url_opens_nothing(s3_server: S3Server, tmp_path: Path) -> None:
     objects = S3Store(s3_settings(s3_server, tmp_path))
     for key in ("mine", "other"):
