@@ -9,8 +9,7 @@ import httpx
 from attune.errors import AttuneError
 from attune.resources import CheckpointFile
 
-CHUNK_BYTES = 2**20
-MOST_TRIES = 5
+MOST_TRIES = 5  # in a row that bring nothing new
 
 
 def download_file(http: httpx.Client, url: str, file: CheckpointFile, target: Path) -> Path:
@@ -19,14 +18,7 @@ def download_file(http: httpx.Client, url: str, file: CheckpointFile, target: Pa
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{file.sha256[:12]}.part")
-    for tries in range(1, MOST_TRIES + 1):
-        try:
-            _fetch(http, url, partial, file.size_bytes)
-            break
-        except httpx.TransportError as error:
-            if tries == MOST_TRIES:
-                raise AttuneError.unreachable(http.base_url, error) from error
-            time.sleep(0.2 * 2**tries)
+    _fetch_all(http, url, partial, file.size_bytes)
     if partial.stat().st_size != file.size_bytes or _sha256(partial) != file.sha256:
         partial.unlink()
         raise AttuneError(
@@ -44,9 +36,23 @@ def inside(path: str) -> PurePosixPath:
     return pure
 
 
+def _fetch_all(http: httpx.Client, url: str, partial: Path, size_bytes: int) -> None:
+    """Fetch until the server has nothing more to send, going on where a connection broke."""
+    tries = 0
+    while True:
+        had = _size(partial)
+        try:
+            return _fetch(http, url, partial, size_bytes)
+        except httpx.TransportError as error:
+            tries = 0 if _size(partial) > had else tries + 1
+            if tries == MOST_TRIES:
+                raise AttuneError.unreachable(http.base_url, error) from error
+        time.sleep(0.1 * 2**tries)
+
+
 def _fetch(http: httpx.Client, url: str, partial: Path, size_bytes: int) -> None:
     """Append what is missing of the file; starts over when the server sends all of it."""
-    start = partial.stat().st_size if partial.exists() else 0
+    start = _size(partial)
     if start == size_bytes:
         partial.touch()
         return
@@ -59,8 +65,12 @@ def _fetch(http: httpx.Client, url: str, partial: Path, size_bytes: int) -> None
             response.read()
             raise AttuneError.of_response(response)
         with partial.open("ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb") as output:
-            for chunk in response.iter_bytes(CHUNK_BYTES):
+            for chunk in response.iter_bytes():  # as it comes: a fixed size would lose what came before a break
                 output.write(chunk)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _sha256(path: Path) -> str:

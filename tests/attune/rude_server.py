@@ -1,0 +1,96 @@
+"""A small HTTP server that breaks connections off, to see whether a client gets over it."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+NUM_EVENTS = 6
+
+
+class RudeServer(ThreadingHTTPServer):
+    """Sends files in pieces, one a connection (the sizes in `pieces`, then 300,000 bytes), and two events a stream."""
+
+    daemon_threads = True
+    content = CONTENT
+    honours_ranges = True
+    paths: tuple[str, ...] = ("pytorch_lora_weights.safetensors", "training_state/state.json")
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.pieces: list[int] = []
+        self.requests: list[tuple[str, dict[str, str]]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: RudeServer
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, dict(self.headers)))
+        if self.path.endswith("/events"):
+            self._stream()
+        elif self.path.endswith("/files"):
+            size = len(CONTENT)
+            files = [{"path": path, "size_bytes": size, "sha256": SHA256} for path in self.server.paths]
+            self._json(200, {"data": files})
+        elif "/files/" in self.path:
+            self._piece()
+        else:
+            problem = {"title": "Not Found", "code": "job_not_found", "detail": "there is no job", "status": 404}
+            self._json(404, {**problem, "errors": [{"pointer": "/id", "message": "unknown"}]})
+
+    def _stream(self) -> None:
+        """Two events after `Last-Event-ID`, then the connection ends; `done` after the last."""
+        self._head(200, {"Content-Type": "text/event-stream"})
+        first = int(self.headers.get("Last-Event-ID", "evt_0").removeprefix("evt_")) + 1
+        for number in range(first, min(first + 2, NUM_EVENTS + 1)):
+            data = {"id": f"evt_{number}", "sequence": number, "attempt": 1, "type": "run_stopped"}
+            data["data"] = {"type": "run_stopped", "step": number}
+            self.wfile.write(f"id: evt_{number}\nevent: run_stopped\ndata: {json.dumps(data)}\n\n".encode())
+        if first + 2 > NUM_EVENTS:
+            self.wfile.write(b"event: done\ndata: {}\n\n")
+        else:
+            self.wfile.write(b"id: evt_99\ndata: half an ev")
+
+    def _piece(self) -> None:
+        """A promise of the rest of the file, and a piece of it."""
+        content = self.server.content
+        wanted = self.headers.get("Range")
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.honours_ranges else 0
+        status = 206 if start else 200
+        self._head(status, {"Content-Length": str(len(content) - start)})
+        size_bytes = self.server.pieces.pop(0) if self.server.pieces else 300_000
+        self.wfile.write(content[start : start + size_bytes])
+
+    def _json(self, status: int, body: dict[str, Any]) -> None:
+        text = json.dumps(body).encode()
+        self._head(status, {"Content-Type": "application/json", "Content-Length": str(len(text))})
+        self.wfile.write(text)
+
+    def _head(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the test looks at `requests`."""
+
+
+@contextmanager
+def rude_server() -> Iterator[RudeServer]:
+    with RudeServer() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
