@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 log = structlog.get_logger()
@@ -194,8 +195,15 @@ def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     return problem_response(request, ApiError(status, CODES.get(status, "error"), str(detail), headers=error.headers))
 
 
+def _answer_database_error(request: Request, error: Exception) -> JSONResponse:
+    log.error("database_unreachable", error=repr(error))
+    detail = "the database does not answer; try again in a moment"
+    return problem_response(request, ApiError(503, "unavailable", detail, headers={"Retry-After": "2"}))
+
+
 def install(app: FastAPI) -> None:
     """Make every error of the app a problem document; unexpected ones are answered by the middleware."""
     app.add_exception_handler(ApiError, _answer_api_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(OperationalError, _answer_database_error)

@@ -13,6 +13,7 @@ from service.api.context import Parts, refuse_unknown_parameters
 from service.api.middleware import BodyLimit, RequestContext
 from service.api.openapi import DESCRIPTION, SUMMARY, TAGS, TITLE, openapi_of
 from service.api.telemetry import Telemetry
+from service.api.uploads import remove_abandoned
 from service.logs import configure_logging
 from service.queue import Bell
 from service.settings import Settings
@@ -44,6 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
     )
     app.state.parts = parts
     errors.install(app)
@@ -56,7 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         upload_path=datasets.UPLOAD_PATH,
     )
     app.add_middleware(RequestContext, telemetry=parts.telemetry)  # added last, so it is around everything else
-    app.openapi = lambda: openapi_of(app)
+    app.openapi = lambda: openapi_of(app, settings)
     return app
 
 
@@ -77,6 +79,7 @@ def build_parts(settings: Settings) -> Parts:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     await run_in_threadpool(migrate, parts.settings.resolved_database_url)
+    remove_abandoned(datasets.uploads_folder(parts.settings), parts.settings.upload_timeout_seconds)
     parts.bell.start()
     try:
         yield

@@ -57,16 +57,19 @@ class Bell:
             self._broken = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
         self._waiting: queue.Queue[Message | None] = queue.Queue(maxsize=MOST_WAITING)
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._publish_all, name="bell", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
+        self._closing.clear()
+        self._thread = threading.Thread(target=self._publish_all, name="bell", daemon=True)
         self._thread.start()
 
     def close(self, timeout_seconds: float = 3.0) -> None:
         """Publish what waits if the broker answers, and leave within `timeout_seconds`."""
         self._closing.set()
         self._note(None)
-        self._thread.join(timeout_seconds)
+        if self._thread is not None:
+            self._thread.join(timeout_seconds)
         self._app.close()
 
     def ring(self, job_id: str) -> None:

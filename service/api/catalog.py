@@ -13,7 +13,7 @@ from service.api.problems import problems
 from service.api.schemas.catalog import CatalogEntry, CatalogModel, Method, ModelList, Reward
 from service.auth import ProjectDep
 
-router = APIRouter(prefix="/v1", tags=["catalog"], responses=problems(401, 422, 500))
+router = APIRouter(prefix="/v1", tags=["catalog"], responses=problems(401, 422, 500, 503))
 
 
 def members(union: Any) -> list[type[BaseModel]]:

@@ -1,23 +1,22 @@
 """Checkpoints: list a job's, look at one, and download its files one by one or all together."""
 
-import mimetypes
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from service.api.archive import Entry, stream_zip
-from service.api.context import LimitDep, Parts, PartsDep
+from service.api.context import Parts, PartsDep
 from service.api.downloads import BYTES_EXAMPLE, attachment, file_responses, send_file
 from service.api.lookup import CheckpointDep, JobDep
-from service.api.paging import After, Page, page_of
+from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.checkpoints import Checkpoint, CheckpointFiles
 from service.errors import ApiError, FieldProblem
 from service.store import outputs
 from service.store.records import CheckpointRecord, StoredFile
 
-router = APIRouter(prefix="/v1", tags=["checkpoints"], responses=problems(401, 422, 500))
+router = APIRouter(prefix="/v1", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
 
 OCTETS = "application/octet-stream"
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
@@ -35,16 +34,10 @@ DOWNLOAD_RESPONSES = file_responses(OCTETS, "checkpoint", "ckpt") | {
 
 
 @router.get("/jobs/{job_id}/checkpoints", summary="List a job's checkpoints", responses=missing("job", "job"))
-def list_checkpoints(
-    request: Request, response: Response, job: JobDep, parts: PartsDep, limit: LimitDep, after: After = None
-) -> Page[Checkpoint]:
+def list_checkpoints(job: JobDep, parts: PartsDep, paging: PagingDep) -> Page[Checkpoint]:
     """The checkpoints that are stored completely, the earliest step first."""
-    found = [Checkpoint.of(one) for one in outputs.list_checkpoints(parts.store, job.project_id, job.id)]
-    ids = [one.id for one in found]
-    start = ids.index(after) + 1 if after in ids else 0
-    data = found[start : start + limit]
-    has_more = start + limit < len(found)
-    return page_of(request, response, data, [one.id for one in data], has_more=has_more)
+    found = outputs.list_checkpoints(parts.store, job.project_id, job.id)
+    return paging.slice([Checkpoint.of(checkpoint) for checkpoint in found])
 
 
 @router.get("/checkpoints/{checkpoint_id}", summary="Look at a checkpoint", responses=missing("checkpoint", "ckpt"))
@@ -82,8 +75,7 @@ def download_file(
     file = next((file for file in checkpoint.files if file.path == path), None)
     if file is None:
         raise ApiError(404, "file_not_found", f"checkpoint {checkpoint.id} has no file {path!r}; see its list of files")
-    media_type = mimetypes.guess_type(path)[0] or OCTETS
-    return send_file(request, parts, file, path.rpartition("/")[2], media_type)
+    return send_file(request, parts, file, path.rpartition("/")[2], OCTETS)
 
 
 @router.api_route(

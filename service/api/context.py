@@ -1,11 +1,11 @@
-"""What an endpoint is given: the parts of the service, the caller's project, and pages of limited size."""
+"""What an endpoint is given: the parts of the service, and parameters that are all known."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 
 from service.api.telemetry import Telemetry
@@ -30,22 +30,17 @@ class Parts:
     bell: Bell
     telemetry: Telemetry
 
+    @property
+    def base_url(self) -> str:
+        """What links begin with: the address that clients see, or nothing, as they know it anyway."""
+        return (self.settings.public_url or "").rstrip("/")
+
 
 def _parts(request: Request) -> Parts:
     return request.app.state.parts
 
 
 PartsDep = Annotated[Parts, Depends(_parts)]
-
-
-def _limit(
-    parts: PartsDep, limit: Annotated[int, Query(ge=1, le=1000, description="Entries on a page, at most.")] = 20
-) -> int:
-    most = parts.settings.max_list_limit
-    if limit > most:
-        message = f"this server's pages hold at most {most} entries"
-        raise invalid_request([FieldProblem(pointer="query:limit", code="less_than_equal", message=message)])
-    return limit
 
 
 def refuse_unknown_parameters(request: Request) -> None:
@@ -66,6 +61,3 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
     yield from (parameter.alias for parameter in dependant.query_params)
     for inner in dependant.dependencies:
         yield from _query_names(inner)
-
-
-LimitDep = Annotated[int, Depends(_limit)]

@@ -1,24 +1,27 @@
 """Data sets: upload one, watch it being checked, read what the check found."""
 
+from pathlib import Path
+
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import TypeAdapter, ValidationError
 
 from alignment_core.reports import DatasetReport
-from service.api.context import LimitDep, Parts, PartsDep
+from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import DatasetDep
-from service.api.paging import After, Page, page_of
+from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.datasets import Dataset
 from service.api.schemas.jobs import Text
 from service.api.uploads import Upload, receive
 from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, field_problems, invalid_request
+from service.settings import Settings
 from service.store import datasets, keys
 from service.store.records import JobError
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 422, 500))
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 422, 500, 503))
 
 UPLOAD_PATH = "/v1/datasets"
 
@@ -70,8 +73,8 @@ async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsD
     Poll the data set until it is `ready` or `failed`; its report names the rows that were not as expected. With curl:
     `curl -F file=@pairs.parquet http://localhost:8000/v1/datasets`
     """
-    folder, limit = parts.settings.data_dir / "uploads", parts.settings.max_upload_bytes
-    async with receive(request, folder, limit, frozenset({"name"})) as upload:
+    limit = parts.settings.max_upload_bytes
+    async with receive(request, uploads_folder(parts.settings), limit, frozenset({"name"})) as upload:
         name = _checked_name(upload.fields)
         suffix = _suffix(upload)
 
@@ -80,6 +83,11 @@ async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsD
 
         same_request = {"sha256": upload.sha256, "filename": upload.filename, "name": name}
         return await run_in_threadpool(once, "ds", UPLOAD_PATH, same_request, create)
+
+
+def uploads_folder(settings: Settings) -> Path:
+    """Where files lie until the object store has them."""
+    return settings.data_dir / "uploads"
 
 
 def _store(
@@ -128,18 +136,10 @@ def _suffix(upload: Upload) -> str:
 
 
 @router.get("", summary="List data sets")
-def list_datasets(
-    request: Request,
-    response: Response,
-    project_id: ProjectDep,
-    parts: PartsDep,
-    limit: LimitDep,
-    after: After = None,
-) -> Page[Dataset]:
+def list_datasets(project_id: ProjectDep, parts: PartsDep, paging: PagingDep) -> Page[Dataset]:
     """The project's data sets, newest first."""
-    page = datasets.list_datasets(parts.store, project_id, after_id=after, limit=limit)
-    data = [Dataset.of(one) for one in page.data]
-    return page_of(request, response, data, [one.id for one in data], has_more=page.has_more)
+    page = datasets.list_datasets(parts.store, project_id, after_id=paging.after, limit=paging.limit)
+    return paging.page([Dataset.of(one) for one in page.data], has_more=page.has_more)
 
 
 @router.get("/{dataset_id}", summary="Look at a data set", responses=missing("dataset", "ds"))

@@ -8,16 +8,16 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
-from service.api.context import LimitDep, Parts, PartsDep
+from service.api.context import Parts, PartsDep
 from service.api.lookup import JobDep, job_or_404
-from service.api.paging import After, Page, page_of
+from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problems
 from service.api.schemas.runs import DONE_EXAMPLE, EVENT_EXAMPLE, JobEvent, StreamEnd
 from service.errors import ApiError, FieldProblem
 from service.store import event_lookup, events
 from service.store.records import JobRecord
 
-router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500))
+router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
 
 LOOK_AGAIN_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0
@@ -47,11 +47,9 @@ STREAM_RESPONSE: dict[int | str, dict[str, Any]] = {
 )
 async def list_events(
     request: Request,
-    response: Response,
     job: JobDep,
     parts: PartsDep,
-    limit: LimitDep,
-    after: After = None,
+    paging: PagingDep,
     last_event_id: Annotated[
         str | None,
         Header(pattern=r"^evt_[0-9a-z]{26}$", description="Where a broken stream goes on; browsers send it."),
@@ -63,12 +61,13 @@ async def list_events(
     after `Last-Event-ID` (or `after`; from the beginning without either), then what happens next as it happens, a
     comment as a heartbeat every 15 seconds, and `done` when the job has ended and nothing more will come.
     """
-    after_sequence = await run_in_threadpool(_sequence_after, parts, job, after, last_event_id)
+    after_sequence = await run_in_threadpool(_sequence_after, parts, job, paging.after, last_event_id)
     if "text/event-stream" in request.headers.get("accept", ""):
         return EventSourceResponse(_stream(parts, job, after_sequence), headers=STREAM_HEADERS)
-    found = await run_in_threadpool(events.list_events, parts.store, job.project_id, job.id, after_sequence, limit + 1)
-    data = [JobEvent.of(event) for event in found[:limit]]
-    return page_of(request, response, data, [event.id for event in data], has_more=len(found) > limit)
+    found = await run_in_threadpool(
+        events.list_events, parts.store, job.project_id, job.id, after_sequence, paging.limit + 1
+    )
+    return paging.page([JobEvent.of(event) for event in found[: paging.limit]], has_more=len(found) > paging.limit)
 
 
 def _sequence_after(parts: Parts, job: JobRecord, after: str | None, last_event_id: str | None) -> int:

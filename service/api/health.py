@@ -32,7 +32,7 @@ def healthz() -> Liveness:
 @router.get(
     "/readyz",
     summary="Do the parts behind it answer?",
-    responses=problem(503, when="The database or the object store does not answer"),
+    responses=problem(503, detail="not ready: database", when="The database or the object store does not answer"),
 )
 def readyz(parts: PartsDep) -> Readiness:
     """503 when the database or the object store does not answer, since then no request can be served.

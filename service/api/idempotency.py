@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from alignment_core.spec import sha256_of_json
 from service.api.context import Parts, PartsDep
 from service.api.problems import Responses, problem
-from service.api.schemas.base import Resource
+from service.api.schemas.base import Entry
 from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem
 from service.store import idempotency
@@ -47,7 +47,7 @@ class Once:
         self._key = key
 
     def __call__(
-        self, prefix: Prefix, collection: str, request: object, create: Callable[[str | None], Resource]
+        self, prefix: Prefix, collection: str, request: object, create: Callable[[str | None], Entry]
     ) -> JSONResponse:
         """201 with what `create` returns and its `Location` under `collection`, or the first request's answer again.
 
@@ -55,12 +55,12 @@ class Once:
         None without a key.
         """
         if self._key is None:
-            return _created(create(None).model_dump(mode="json"), collection)
+            return self._created(create(None).model_dump(mode="json"), collection)
         match self._begin(prefix, request, self._key):
             case idempotency.Replay(body=body):
-                return _created(body, collection, {"Idempotency-Replayed": "true"})
+                return self._created(body, collection, {"Idempotency-Replayed": "true"})
             case idempotency.Fresh(resource_id=resource_id):
-                return _created(self._create(self._key, resource_id, create), collection)
+                return self._created(self._create(self._key, resource_id, create), collection)
 
     def _begin(self, prefix: Prefix, request: object, key: str) -> idempotency.Fresh | idempotency.Replay:
         try:
@@ -74,7 +74,7 @@ class Once:
             field = FieldProblem(pointer="header:Idempotency-Key", code="idempotency_key_reused", message=message)
             raise ApiError(422, "idempotency_key_reused", message, errors=[field]) from error
 
-    def _create(self, key: str, resource_id: str, create: Callable[[str | None], Resource]) -> dict[str, Any]:
+    def _create(self, key: str, resource_id: str, create: Callable[[str | None], Entry]) -> dict[str, Any]:
         try:
             body = create(resource_id).model_dump(mode="json")
         except BaseException:
@@ -83,9 +83,9 @@ class Once:
         idempotency.complete(self._parts.store, self._project_id, key, 201, body)
         return body
 
-
-def _created(body: dict[str, Any], collection: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(body, 201, {"Location": f"{collection}/{body['id']}", **(headers or {})})
+    def _created(self, body: dict[str, Any], collection: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        location = f"{self._parts.base_url}{collection}/{body['id']}"
+        return JSONResponse(body, 201, {"Location": location, **(headers or {})})
 
 
 def _once(parts: PartsDep, project_id: ProjectDep, key: KeyHeader = None) -> Once:

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from service.api.admission import refuse_unfit, validate_spec
-from service.api.context import LimitDep, Parts, PartsDep
+from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import JobDep, JobPath, job_or_404
-from service.api.paging import After, Page, page_of
+from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.jobs import CREATE_EXAMPLE, Job, JobRequest, Validation
 from service.auth import ProjectDep
@@ -21,7 +21,7 @@ from service.store.database import Store
 from service.store.records import JobRecord
 from service.store.states import InvalidTransition, JobState
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 422, 500))
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 422, 500, 503))
 
 LONGEST_WAIT_SECONDS = 300
 LOOK_AGAIN_SECONDS = 0.5
@@ -98,13 +98,10 @@ METADATA_PARAMETER = {
 
 @router.get("", summary="List jobs", openapi_extra={"parameters": [METADATA_PARAMETER]})
 def list_jobs(
-    request: Request,
-    response: Response,
     project_id: ProjectDep,
     parts: PartsDep,
-    limit: LimitDep,
+    paging: PagingDep,
     metadata: Annotated[dict[str, str], Depends(_metadata_filter)],
-    after: After = None,
     status: Annotated[list[JobState] | None, Query(description="Only jobs in one of these states.")] = None,
     method: Annotated[str | None, Query(max_length=64, description="Only jobs of this method.")] = None,
     model: Annotated[
@@ -115,15 +112,14 @@ def list_jobs(
     page = jobs.list_jobs(
         parts.store,
         project_id,
-        after_id=after,
-        limit=limit,
+        after_id=paging.after,
+        limit=paging.limit,
         states=status,
         method=method,
         model=model,
         metadata=metadata,
     )
-    data = [Job.of(job) for job in page.data]
-    return page_of(request, response, data, [job.id for job in data], has_more=page.has_more)
+    return paging.page([Job.of(job) for job in page.data], has_more=page.has_more)
 
 
 @router.get("/{job_id}", summary="Look at a job, or wait for it", responses=missing("job", "job"))

@@ -7,10 +7,11 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from alignment_core.events import Event
-from service.api.schemas.base import Resource
+from service.api.schemas.base import Entry, Resource
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
 from service.errors import Problem
+from service.settings import Settings
 
 TITLE = "Attune"
 SUMMARY = "Aligns text-to-image diffusion models with human preferences, and proves it."
@@ -40,7 +41,7 @@ TAGS = [
 REF = "#/components/schemas/"
 
 
-def openapi_of(app: FastAPI) -> dict[str, Any]:
+def openapi_of(app: FastAPI, settings: Settings) -> dict[str, Any]:
     """The document of the app; made once, then kept."""
     if app.openapi_schema is None:
         document = get_openapi(
@@ -56,24 +57,41 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
         schemas |= _schemas(Problem) | _schemas(Event)
         # Stored events are not parsed again on their way out, so the model holds plain JSON; here is what it is.
         schemas["JobEvent"]["properties"]["data"] = {"$ref": REF + "Event"}
+        for schema in schemas.values():
+            _require_tag(schema)
         for name, example in _examples().items():  # FastAPI drops what is null, in examples too
             if name in schemas:
                 schemas[name]["examples"] = [example]
         for item in document["paths"].values():
             for operation in item.values():
                 _add_examples(operation, schemas)
+                _state_settings(operation, settings)
         app.openapi_schema = document
     return app.openapi_schema
 
 
+def _state_settings(operation: dict[str, Any], settings: Settings) -> None:
+    """What the operator decides: whether a key is asked for, and how long a page may be."""
+    if not settings.api_keys_required:
+        operation.get("security", []).append({})  # a key, or nothing
+    for parameter in operation.get("parameters", []):
+        if parameter["name"] == "limit":
+            parameter["schema"]["maximum"] = settings.max_list_limit
+
+
 def _examples() -> dict[str, Any]:
     """The example of every model that is answered, by its name in the document."""
-    own = {
-        model.__name__: model.model_config["json_schema_extra"]["examples"][0]  # pyright: ignore[reportIndexIssue, reportArgumentType, reportTypedDictNotRequiredAccess]
-        for model in Resource.__subclasses__()
-        if "json_schema_extra" in model.model_config
-    }
+    models = (*Resource.__subclasses__(), *Entry.__subclasses__())
+    own = {model.__name__: example for model in models for example in model.model_json_schema().get("examples", [])}
     return own | {"EvaluationReport": REPORT_EXAMPLE, "DatasetReport": DATASET_REPORT_EXAMPLE}
+
+
+def _require_tag(schema: dict[str, Any]) -> None:
+    """A `type` that chooses a member of a union has a default in Python, and must be written in JSON."""
+    tag = schema.get("properties", {}).get("type", {})
+    if "const" in tag:
+        tag.pop("default", None)
+        schema["required"] = sorted({"type", *schema.get("required", [])})
 
 
 def _schemas(model: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _EXAMPLES: dict[int, tuple[str, str, list[dict[str, str]]]] = {
         [{"pointer": "/spec/method/beta", "code": "greater_than", "message": "Input should be greater than 0"}],
     ),
     500: ("internal_error", "something went wrong here; the request id finds it in the server's log", []),
-    503: ("unavailable", "not ready: database", []),
+    503: ("unavailable", "the database does not answer; try again in a moment", []),
 }
 
 

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from alignment_core.events import FileRecord
 from alignment_core.reports import EvaluationReport
 from alignment_core.spec import JobSpec, sha256_of_json
-from service.api.context import LimitDep, Parts, PartsDep
+from service.api.context import Parts, PartsDep
 from service.api.downloads import file_responses, send_file
 from service.api.lookup import JobDep
-from service.api.paging import After, Page, page_of
+from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.runs import (
     AttemptLog,
@@ -31,7 +31,7 @@ from service.store.catalog import stored_datasets
 from service.store.metrics import metrics
 from service.store.records import JobRecord, MetricRow, StoredFile
 
-router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500))
+router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
 
 LARGEST_STEP = 2**53
 
@@ -61,8 +61,8 @@ def get_metrics(
     from_step: Annotated[int | None, Query(ge=0, le=LARGEST_STEP, description="First step, included.")] = None,
     to_step: Annotated[int | None, Query(ge=0, le=LARGEST_STEP, description="Last step, included.")] = None,
     max_points: Annotated[
-        int | None, Query(ge=1, le=100_000, description="Thin out evenly to so many steps; first and last stay.")
-    ] = None,
+        int, Query(ge=1, le=100_000, description="Thin out evenly to so many steps; the first and the last stay.")
+    ] = 1000,
     format: Annotated[Literal["json", "csv"], Query(description="`csv` for a spreadsheet.")] = "json",
 ) -> Metrics | Response:
     """Figures by optimiser step: means over every pair of the step, and the validation split's as `validation/NAME`."""
@@ -93,16 +93,10 @@ def _csv(names: Sequence[str], rows: Sequence[MetricRow]) -> str:
 
 
 @router.get("/{job_id}/samples", summary="List a job's sample images", responses=missing("job", "job"))
-def list_samples(
-    request: Request, response: Response, job: JobDep, parts: PartsDep, limit: LimitDep, after: After = None
-) -> Page[Sample]:
+def list_samples(job: JobDep, parts: PartsDep, paging: PagingDep) -> Page[Sample]:
     """Pictures of base and policy, same prompts and same seeds, the earliest step first."""
-    found = [Sample.of(sample) for sample in outputs.list_samples(parts.store, job.project_id, job.id)]
-    ids = [sample.id for sample in found]
-    start = ids.index(after) + 1 if after in ids else 0
-    data = found[start : start + limit]
-    has_more = start + limit < len(found)
-    return page_of(request, response, data, [one.id for one in data], has_more=has_more)
+    found = outputs.list_samples(parts.store, job.project_id, job.id)
+    return paging.slice([Sample.of(sample, parts.base_url) for sample in found])
 
 
 @router.get(

@@ -7,6 +7,7 @@ to be hashed and stored. Here the one copy lies beside the other data until the 
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -148,6 +149,13 @@ async def receive(request: Request, folder: Path, max_bytes: int, text_fields: f
         yield Upload(path, form.filename, form.size_bytes, form.hexdigest(), form.fields)
     finally:
         path.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path, older_than_seconds: float) -> None:
+    """Delete what uploads left whose process was killed; younger files may still be on their way."""
+    for path in folder.glob("upload-*"):
+        if path.stat().st_mtime < time.time() - older_than_seconds:
+            path.unlink(missing_ok=True)
 
 
 async def _read(request: Request, parser: MultipartParser, form: _Form, max_bytes: int) -> None:

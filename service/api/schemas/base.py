@@ -2,13 +2,19 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Resource(BaseModel):
     """Base of every answer: unknown fields are a mistake of ours, and NaN becomes null."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+
+class Entry(Resource):
+    """Base of every answer that occurs in lists."""
+
+    id: str = Field(description="A prefix that says what it is, then what sorts by time or a name.")
 
 
 def with_example(example: dict[str, Any]) -> ConfigDict:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.api.schemas.base import Resource, with_example
+from service.api.schemas.base import Entry, Resource, with_example
 
 JsonSchema = dict[str, Any]
 
@@ -16,12 +16,11 @@ METHOD_EXAMPLE: dict[str, Any] = {
 }
 
 
-class Method(Resource):
+class Method(Entry):
     """A way to align a model; `id` is the `type` of `spec.method`."""
 
     model_config = with_example(METHOD_EXAMPLE)
 
-    id: str
     object: Literal["method"] = "method"
     description: str
     json_schema: JsonSchema = Field(description="JSON Schema of `spec.method`, defaults and ranges included.")
@@ -37,12 +36,11 @@ MODEL_EXAMPLE: dict[str, Any] = {
 }
 
 
-class CatalogModel(Resource):
+class CatalogModel(Entry):
     """A model that this server offers by name."""
 
     model_config = with_example(MODEL_EXAMPLE)
 
-    id: str
     object: Literal["model"] = "model"
     description: str
     family: Literal["sd", "sdxl", "clip"] = Field(description="`clip` scores images; the other families are trained.")
@@ -92,12 +90,11 @@ class CatalogEntry(Resource):
     judge_only: bool = Field(description="Whether it may only score evaluations, and no method may train on it.")
 
 
-class Reward(Resource):
+class Reward(Entry):
     """A score of images; `id` is the `type` of a reward in the spec."""
 
     model_config = with_example(REWARD_EXAMPLE)
 
-    id: str
     object: Literal["reward"] = "reward"
     description: str
     weights: list[CatalogEntry] = Field(description="What this server's catalog offers as the reward's `weights`.")

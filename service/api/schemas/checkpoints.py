@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from alignment_core.events import FileRecord
-from service.api.schemas.base import Resource, with_example
+from service.api.schemas.base import Entry, Resource, with_example
 from service.api.schemas.jobs import JOB_ID
 from service.store.records import CheckpointRecord
 
@@ -26,12 +26,11 @@ CHECKPOINT_EXAMPLE: dict[str, Any] = {
 }
 
 
-class Checkpoint(Resource):
+class Checkpoint(Entry):
     """The trained weights after some step, with the state that training goes on from."""
 
     model_config = with_example(CHECKPOINT_EXAMPLE)
 
-    id: str
     object: Literal["checkpoint"] = "checkpoint"
     job_id: str
     step: int = Field(description="Optimiser steps done when it was saved.")

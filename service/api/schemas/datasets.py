@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from alignment_core.reports import DatasetReport
-from service.api.schemas.base import Resource, with_example
+from service.api.schemas.base import Entry, with_example
 from service.api.schemas.jobs import DATASET_ID, JobError
 from service.store.records import DatasetRecord, DatasetState
 
@@ -28,12 +28,11 @@ DATASET_EXAMPLE: dict[str, Any] = {
 }
 
 
-class Dataset(Resource):
+class Dataset(Entry):
     """Preference pairs that were uploaded."""
 
     model_config = with_example(DATASET_EXAMPLE)
 
-    id: str
     object: Literal["dataset"] = "dataset"
     name: str | None
     filename: str = Field(description="The last part of the name it was uploaded under; shown, never used as a path.")

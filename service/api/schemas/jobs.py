@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from alignment_core.errors import Category
 from alignment_core.events import Phase
 from alignment_core.spec import JobSpec
-from service.api.schemas.base import Resource, with_example
+from service.api.schemas.base import Entry, Resource, with_example
 from service.errors import FieldProblem
 from service.store.records import JobRecord
 from service.store.states import JobState
@@ -85,12 +85,11 @@ class JobError(Resource):
     hint: str | None
 
 
-class Job(Resource):
+class Job(Entry):
     """One alignment run."""
 
     model_config = with_example(JOB_EXAMPLE)
 
-    id: str = Field(description="`job_` and 26 characters that sort by time.")
     object: Literal["job"] = "job"
     name: str | None
     metadata: dict[str, str]

@@ -8,7 +8,7 @@ from pydantic import Field
 from alignment_core.events import FileRecord
 from alignment_core.reports import EvaluationReport
 from alignment_core.spec import JobSpec
-from service.api.schemas.base import Resource, with_example
+from service.api.schemas.base import Entry, Resource, with_example
 from service.api.schemas.checkpoints import CHECKPOINT_ID, FILES_EXAMPLE
 from service.api.schemas.jobs import DATASET_ID, JOB_ID, RESOLVED_SPEC_EXAMPLE
 from service.store.records import EventRecord, LogRecord, SampleRecord
@@ -34,12 +34,11 @@ EVENT_EXAMPLE: dict[str, Any] = {
 }
 
 
-class JobEvent(Resource):
+class JobEvent(Entry):
     """Something that happened in a run, in the order in which it was recorded."""
 
     model_config = with_example(EVENT_EXAMPLE)
 
-    id: str
     object: Literal["event"] = "event"
     job_id: str
     sequence: int = Field(description="Counts from 1 within the job; the `id:` of the event stream.")
@@ -109,12 +108,11 @@ SAMPLE_EXAMPLE: dict[str, Any] = {
 }
 
 
-class Sample(Resource):
+class Sample(Entry):
     """A picture of base and policy side by side: same prompts, same seeds."""
 
     model_config = with_example(SAMPLE_EXAMPLE)
 
-    id: str
     object: Literal["sample"] = "sample"
     job_id: str
     step: int
@@ -122,13 +120,13 @@ class Sample(Resource):
     prompts: list[str]
     size_bytes: int
     sha256: str
-    image_url: str = Field(description="Where the PNG is, relative to this server.")
+    image_url: str = Field(description="Where the PNG is; without a host it is on this server.")
     created_at: datetime
 
     @classmethod
-    def of(cls, sample: SampleRecord) -> "Sample":
+    def of(cls, sample: SampleRecord, base_url: str) -> "Sample":
         shown = sample.model_dump(include=cls.model_fields.keys() - {"image_url"})
-        return cls.model_validate({**shown, "image_url": f"/v1/jobs/{sample.job_id}/samples/{sample.id}.png"})
+        return cls.model_validate({**shown, "image_url": f"{base_url}/v1/jobs/{sample.job_id}/samples/{sample.id}.png"})
 
 
 LOGS_EXAMPLE: dict[str, Any] = {

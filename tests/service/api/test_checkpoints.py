@@ -51,6 +51,8 @@ def test_checkpoints_are_listed_in_pages_by_step(api: Api):
     rest = api.client.get(first.links["next"]["url"]).json()
     assert [one["step"] for one in first.json()["data"] + rest["data"]] == [1, 2, 3]
     assert not rest["has_more"]
+    unknown = api.client.get(f"/v1/jobs/{job_id}/checkpoints?after=ckpt_unknown")
+    assert assert_problem(unknown, 422, "invalid_request")["errors"][0]["pointer"] == "query:after"
 
 
 def test_file_comes_whole_with_its_hash_as_etag(api: Api, checkpoint: str):

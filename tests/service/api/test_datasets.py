@@ -1,7 +1,10 @@
 """Uploads: streamed to the store, hashed, limited, and never trusted in what they call themselves."""
 
 import hashlib
+import os
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from alignment_core.reports import DatasetReport
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
-from service.api.uploads import plain_name
+from service.api.uploads import plain_name, remove_abandoned
 from service.store import datasets, projects
 from service.store.objects import DirectoryStore
 from service.store.records import JobError
@@ -202,6 +205,15 @@ def test_uploads_at_once_do_not_mix(api: Api):
         thread.join()
     found = {b"".join(api.parts.objects.open_range(key)) for key in stored(api)}
     assert found == set(contents)
+
+
+def test_files_of_killed_uploads_are_removed_at_the_next_start(tmp_path: Path):
+    for name, age in (("upload-old", 100), ("upload-young", 1), ("other", 100)):
+        (tmp_path / name).write_bytes(b"half a file")
+        os.utime(tmp_path / name, times=(time.time() - age,) * 2)
+    remove_abandoned(tmp_path, older_than_seconds=50)
+    assert {path.name for path in tmp_path.iterdir()} == {"upload-young", "other"}
+    remove_abandoned(tmp_path / "absent", older_than_seconds=50)
 
 
 def test_failed_data_set_is_refused_by_jobs(api: Api):

@@ -38,7 +38,10 @@ def test_database_or_store_that_is_down_answers_503_by_name(api: Api, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Store, "read", refuse)
         problem = assert_problem(api.client.get("/readyz"), 503, "unavailable")
-    assert problem["errors"][0]["pointer"] == "database"
+        assert problem["errors"][0]["pointer"] == "database"
+        answer = api.client.get("/v1/jobs")
+        assert_problem(answer, 503, "unavailable")
+        assert answer.headers["retry-after"] == "2"
     assert api.client.get("/healthz").status_code == 200
 
 

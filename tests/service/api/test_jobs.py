@@ -102,7 +102,7 @@ def test_unknown_catalog_names_are_refused_with_what_there_is(api: Api):
 
 
 def test_local_paths_are_refused_unless_the_operator_allows_them(api: Api, new_api: NewApi):
-    spec = spec_for("ds_" + "0" * 26) | {"model": {"type": "local", "path": "/etc"}}
+    spec: dict[str, Any] = spec_for("ds_" + "0" * 26) | {"model": {"type": "local", "path": "/etc"}}
     spec["method"]["dataset"] = {"type": "local", "path": "/etc/passwd"}
     problem = assert_problem(api.client.post("/v1/jobs", json={"spec": spec}), 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/spec/model/path", "/spec/method/dataset/path"]
@@ -204,6 +204,18 @@ def test_list_filters_by_status_method_model_and_metadata(any_api: Api):
 def test_wrong_parameters_are_refused_by_name(api: Api, query: str, pointer: str):
     problem = assert_problem(api.client.get(f"/v1/jobs?{query}"), 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == [pointer]
+
+
+def test_links_begin_with_the_address_that_clients_see(new_api: NewApi):
+    api = new_api(public_url="https://attune.example/")
+    answer = api.post_job()
+    job_id = answer.json()["id"]
+    assert answer.headers["location"] == f"https://attune.example/v1/jobs/{job_id}"
+    api.new_job()
+    assert api.client.get("/v1/jobs?limit=1").links["next"]["url"].startswith("https://attune.example/v1/jobs?limit=1&")
+    api.run(job_id)
+    (sample,) = api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"]
+    assert sample["image_url"].startswith("https://attune.example/v1/jobs/")
 
 
 # --- waiting and changing ------------------------------------------------------------------------------------------
