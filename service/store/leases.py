@@ -17,7 +17,7 @@ from service.store.fence import Fenced, held_by, hold
 from service.store.jobs import enter, record_of
 from service.store.models import Job
 from service.store.records import Claim, JobError, JobRecord
-from service.store.states import HELD, Verb, after
+from service.store.states import HELD, JobState, Verb, after
 
 JobSignal = Literal["go_on", "pause", "cancel", "lost"]
 """What a worker should do with its training process; `lost` means that the job is no longer this attempt's."""
@@ -100,7 +100,10 @@ def give_back(store: Store, job_id: str, attempt: int) -> JobRecord:
 
 
 def requeue_lost(store: Store, max_attempts: int) -> Sweep:
-    """Take every job whose lease ended from its worker: queued again, or failed when `max_attempts` workers were lost."""
+    """Take every job whose lease ended from its worker: queued again, or failed when `max_attempts` workers were lost.
+
+    A run that had said that it failed is not run again: then only its worker's last word was lost.
+    """
     requeued, ended = [], []
     with store.write() as session:
         time = now(session)
@@ -111,23 +114,12 @@ def requeue_lost(store: Store, max_attempts: int) -> Sweep:
             .with_for_update(skip_locked=True)
         ).all()
         for row in lost:
-            row.num_lost += 1
-            worker, state = row.worker_id, after(row.state, "give_back")
-            if state == "queued" and row.num_lost >= max_attempts:
-                row.error = _exhausted(row.num_lost).model_dump(mode="json")
-                state = after(row.state, "fail")
-            message = f"worker {worker} stopped renewing its lease on attempt {row.attempt}; the job is {state} now"
+            state = _take_away(row, max_attempts)
+            message = f"worker {row.worker_id} stopped renewing its lease; the job is {state} now"
             append(session, row, WarningRaised(code="worker_lost", message=message, step=row.step, time=time))
             enter(row, state, time)
             (requeued if state == "queued" else ended).append(row.id)
     return Sweep(tuple(requeued), tuple(ended))
-
-
-def next_queued(store: Store, limit: int = 100) -> tuple[str, ...]:
-    """Ids of queued jobs, the longest waiting first."""
-    with store.read() as session:
-        query = sa.select(Job.id).where(Job.state == "queued").order_by(Job.queued_at, Job.id).limit(limit)
-        return tuple(session.scalars(query))
 
 
 def ring_again(store: Store, after_seconds: float) -> tuple[str, ...]:
@@ -139,6 +131,18 @@ def ring_again(store: Store, after_seconds: float) -> tuple[str, ...]:
         for row in rows:
             row.rung_at = time
         return tuple(row.id for row in rows)
+
+
+def _take_away(row: Job, max_attempts: int) -> JobState:
+    """Count the loss; the state that follows from it, and the error that belongs to a failure."""
+    row.num_lost += 1
+    state = after(row.state, "give_back")
+    if state != "queued":  # the stop that was asked for
+        row.error = None
+        return state
+    if row.error is None and row.num_lost >= max_attempts:
+        row.error = _exhausted(row.num_lost).model_dump(mode="json")
+    return state if row.error is None else after(row.state, "fail")
 
 
 def _signal(state: str | None) -> JobSignal:
@@ -171,7 +175,6 @@ __all__ = [
     "claim",
     "finish",
     "give_back",
-    "next_queued",
     "poll",
     "renew",
     "requeue_lost",

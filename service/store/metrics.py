@@ -40,12 +40,6 @@ def metrics(
     return tuple(MetricRow(step=step, metrics=found[step]) for step in sorted(found))
 
 
-def metric_keys(store: Store, project_id: str, job_id: str) -> tuple[str, ...]:
-    """The names of the job's metrics, as its first and last steps have them."""
-    rows = metrics(store, project_id, job_id, max_points=2)
-    return tuple(sorted({name for row in rows for name in row.metrics}))
-
-
 def thin(steps: Sequence[int], max_points: int) -> list[int]:
     """At most `max_points` of `steps`, evenly spaced by position, the first and the last among them."""
     if len(steps) <= max_points:

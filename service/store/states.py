@@ -1,7 +1,7 @@
 """The states of a job and the one table of what may follow what.
 
 `validating -> queued -> starting -> running -> finalizing -> succeeded`, with pausing, paused, cancelling, cancelled and
-failed beside it; `docs/architecture.md` has the picture.
+failed beside it.
 """
 
 from typing import Literal, get_args

@@ -203,12 +203,17 @@ def test_giving_back_a_job_that_was_cancelled_cancels_it(store: Store, job: JobR
     assert leases.give_back(store, job.id, 1).state == "cancelled"
 
 
-def test_queued_jobs_come_in_the_order_they_were_queued(store: Store, new_job: Callable[[], JobRecord]) -> None:
-    first, second, third = (new_job().id for _ in range(3))
-    jobs.request_pause(store, PROJECT, first)
-    jobs.resume(store, PROJECT, first)
-    assert leases.next_queued(store) == (second, third, first)
-    assert leases.next_queued(store, limit=1) == (second,)
+def test_a_run_that_failed_is_not_run_again_when_its_worker_is_lost_too(store: Store, job: JobRecord) -> None:
+    leases.claim(store, job.id, "w", ENDED)
+    events.record_event(
+        store, job.id, 1, RunFailed(code="unusable_dataset", message="no rows", category="user", retryable=False)
+    )
+    assert leases.requeue_lost(store, 3) == leases.Sweep((), (job.id,))
+    failed = jobs.get(store, PROJECT, job.id)
+    assert failed is not None
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert failed.error.code == "unusable_dataset"
 
 
 def test_a_lost_message_is_rung_again_and_not_at_every_sweep(store: Store, new_job: Callable[[], JobRecord]) -> None:

@@ -1,0 +1,84 @@
+"""The operator's commands: `python -m service.store migrate`, and the projects and keys of those who may ask.
+
+    python -m service.store migrate
+    python -m service.store create-project "Design team"
+    python -m service.store create-key PROJECT_ID "build server"
+    python -m service.store list-keys PROJECT_ID
+    python -m service.store revoke-key PROJECT_ID KEY_ID
+
+The database is the one that the settings name (`ATTUNE_DATABASE_URL`, `ATTUNE_DATA_DIR`).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from service.settings import Settings
+from service.store import projects
+from service.store.database import Store, open_store
+from service.store.migrations import migrate
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it was done, 1 when what it names does not exist."""
+    chosen = _parser().parse_args(arguments)
+    url = Settings().resolved_database_url
+    migrate(url)
+    if chosen.command == "migrate":
+        return 0
+    store = open_store(url)
+    try:
+        return _run(store, chosen)
+    finally:
+        store.close()
+
+
+def _run(store: Store, chosen: argparse.Namespace) -> int:
+    if chosen.command == "create-project":
+        _say(projects.create_project(store, chosen.name).id)
+        return 0
+    if projects.get_project(store, chosen.project_id) is None:
+        return _refuse(f"there is no project {chosen.project_id!r}")
+    match chosen.command:
+        case "create-key":
+            key, record = projects.create_key(store, chosen.project_id, chosen.name)
+            _say(key)
+            print(f"{record.id}: this is the only time that the key is shown", file=sys.stderr)  # noqa: T201
+        case "list-keys":
+            for record in projects.list_keys(store, chosen.project_id):
+                ended = "" if record.revoked_at is None else f"revoked {record.revoked_at:%Y-%m-%d}"
+                _say("\t".join((record.id, record.prefix, record.name, f"{record.created_at:%Y-%m-%d}", ended)))
+        case "revoke-key":
+            if not projects.revoke_key(store, chosen.project_id, chosen.key_id):
+                return _refuse(f"project {chosen.project_id} has no key {chosen.key_id!r} that is still good")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m service.store", description="Attune's database, projects and keys")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("migrate", help="bring the tables up to date")
+    create_project = commands.add_parser("create-project", help="make a project and print its id")
+    create_project.add_argument("name")
+    create_key = commands.add_parser("create-key", help="make an API key and print it, once")
+    create_key.add_argument("project_id")
+    create_key.add_argument("name", help="what the key is for")
+    list_keys = commands.add_parser("list-keys", help="id, prefix, name and dates of a project's keys")
+    list_keys.add_argument("project_id")
+    revoke_key = commands.add_parser("revoke-key", help="refuse a key from now on")
+    revoke_key.add_argument("project_id")
+    revoke_key.add_argument("key_id")
+    return parser
+
+
+def _say(line: str) -> None:
+    print(line)  # noqa: T201 - the command's answer
+
+
+def _refuse(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr)  # noqa: T201
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings
+from service.store import projects
+from service.store.__main__ import main
+from service.store.database import Store, open_store
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ATTUNE_DATA_DIR", str(tmp_path / "data"))
+    assert main(["migrate"]) == 0
+    store = open_store(Settings().resolved_database_url)
+    yield store
+    store.close()
+
+
+def test_an_operator_makes_a_project_and_a_key_that_opens_it(opened: Store, capsys) -> None:
+    assert main(["create-project", "Design team"]) == 0
+    project_id = capsys.readouterr().out.strip()
+    assert main(["create-key", project_id, "build server"]) == 0
+    key = capsys.readouterr().out.strip()
+    found = projects.authenticate(opened, key)
+    assert found is not None
+    assert (found.id, found.name) == (project_id, "Design team")
+
+
+def test_a_revoked_key_is_listed_as_such(opened: Store, capsys) -> None:
+    main(["create-key", "proj_default", "old laptop"])
+    key = capsys.readouterr().out.strip()
+    (record,) = projects.list_keys(opened, "proj_default")
+    assert main(["revoke-key", "proj_default", record.id]) == 0
+    assert projects.authenticate(opened, key) is None
+    main(["list-keys", "proj_default"])
+    listed = capsys.readouterr().out
+    assert "old laptop" in listed
+    assert "revoked" in listed
+    assert key not in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["create-key", "proj_none", "x"], "no project 'proj_none'"),
+        (["list-keys", "proj_none"], "no project 'proj_none'"),
+        (["revoke-key", "proj_default", "key_none"], "no key 'key_none'"),
+    ],
+)
+def test_what_does_not_exist_is_named(opened: Store, capsys, arguments: list[str], message: str) -> None:
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
