@@ -91,7 +91,7 @@ def _follow(spec: JobSpec, workdir: Path, cache_dir: Path | None, stop: threadin
         for event in events:
             _print(event)
             announced = event.step if event.type == "checkpoint_saved" else announced
-            if stop.is_set() and event.type != "run_completed":
+            if _should_stop(stop, event):
                 break
         else:
             return EXIT_COMPLETED
@@ -101,6 +101,18 @@ def _follow(spec: JobSpec, workdir: Path, cache_dir: Path | None, stop: threadin
         _print(checkpoint_saved(newest, workdir))
     _print(RunStopped(step=step or 0))
     return EXIT_STOPPED
+
+
+def _should_stop(stop: threading.Event, event: Event) -> bool:
+    """Whether to leave now. Several processes leave after the same step, or one would wait for the others for ever."""
+    if event.type == "run_completed":
+        return False
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return stop.is_set()
+    from accelerate.utils import reduce
+    from torch import tensor
+
+    return event.type == "step_completed" and bool(reduce(tensor(float(stop.is_set())), "sum"))
 
 
 def _unexpected(error: Exception, step: int | None) -> RunFailed:

@@ -39,6 +39,8 @@ def align(spec: JobSpec, workdir: Path, *, cache_dir: Path | None = None) -> Gen
 
     `workdir` receives checkpoints and the evaluation, and is resumed when it holds a checkpoint of the same spec;
     `cache_dir` (default `~/.cache/attune`) keeps VAE posteriors and text embeddings for any run that needs them again.
+    Under `accelerate launch` every process runs this; the main one saves and evaluates, and all must leave the loop after
+    the same step.
 
     Raises `AlignmentError` when the run cannot go on; checkpoints saved before that are good.
     """
@@ -51,7 +53,8 @@ def align(spec: JobSpec, workdir: Path, *, cache_dir: Path | None = None) -> Gen
     run = yield from load_run(spec, accelerator, cache_dir or Path.home() / ".cache" / "attune")
     first_step = run.restore(resumed) if resumed else 0
     yield from _train(run, workdir, first_step, started)
-    yield from _evaluate(run, workdir)
+    if accelerator.is_main_process:
+        yield from _evaluate(run, workdir)
     yield RunCompleted(step=spec.training.steps)
 
 
@@ -123,12 +126,12 @@ def _train(run: Run, workdir: Path, first_step: int, started: float) -> Iterator
             if limit is not None and time.monotonic() - started > limit:
                 raise AlignmentError("time_limit", f"step {step}: resources.max_run_seconds ({limit}) is over")
     except GeneratorExit:
-        if step > saved_step:
-            _save(run, workdir, step)
+        if step > saved_step and run.accelerator.is_main_process:
+            _write(run, workdir, step)
         raise
     except (AlignmentError, RuntimeError):
-        if step > saved_step:
-            yield _save(run, workdir, step)
+        if step > saved_step and run.accelerator.is_main_process:
+            yield checkpoint_saved(_write(run, workdir, step), workdir)
         raise
 
 
@@ -137,9 +140,17 @@ def _is_due(step: int, every: int | None, last: int) -> bool:
 
 
 def _save(run: Run, workdir: Path, step: int) -> CheckpointSaved:
+    """Save from the main process; the others wait, and say the same."""
+    if run.accelerator.is_main_process:
+        _write(run, workdir, step)
+    run.accelerator.wait_for_everyone()
+    return checkpoint_saved(checkpoints.folder_of(workdir / CHECKPOINTS, step), workdir)
+
+
+def _write(run: Run, workdir: Path, step: int) -> Path:
     folder = run.save(workdir / CHECKPOINTS, step)
     checkpoints.prune(workdir / CHECKPOINTS, run.spec.checkpoints.keep_last)
-    return checkpoint_saved(folder, workdir)
+    return folder
 
 
 def checkpoint_saved(folder: Path, workdir: Path) -> CheckpointSaved:

@@ -71,7 +71,8 @@ def load_run(spec: JobSpec, accelerator: Accelerator, cache_dir: Path) -> Genera
     fingerprint = family.fingerprint()
     yield _model_loaded(family, actors, fingerprint)
     rewards, prompt_following = _build_rewards(spec, accelerator.device)
-    data = yield from _load_data(spec, family, cache_dir)
+    with accelerator.main_process_first():  # the others find everything in the cache
+        data = yield from _load_data(spec, family, cache_dir)
     prompts = spec.evaluation.prompts or tuple(prompt for prompt in data.validation_prompts if prompt)
     if spec.evaluation.rewards and not prompts:
         raise DataError(

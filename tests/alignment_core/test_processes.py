@@ -1,0 +1,74 @@
+"""Two processes train one model: the same steps as one process with a batch twice as large."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment_core.checkpoints import complete, read_manifest, verify
+from alignment_core.spec import JobSpec
+from tests.alignment_core.tiny import tiny_spec
+
+TRAINING = {"steps": 6, "gradient_accumulation_steps": 2, "learning_rate": 1e-3, "validation_fraction": 0.2}
+
+
+def start(spec: JobSpec, workdir: Path, cache_dir: Path, launcher: list[str]) -> subprocess.Popen[str]:
+    path = workdir.with_suffix(".json")
+    path.write_text(spec.model_dump_json())
+    return subprocess.Popen(
+        [*launcher, "-m", "alignment_core", "run", str(path), "--workdir", str(workdir), "--cache-dir", str(cache_dir)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def events_of(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    output, _ = process.communicate(timeout=120)
+    return [json.loads(line) for line in output.splitlines()]
+
+
+TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+
+
+def test_two_processes_take_the_steps_of_one(
+    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    both = tiny_spec(tiny_model, tiny_pairs, training={**TRAINING, "batch_size": 1})
+    alone = tiny_spec(tiny_model, tiny_pairs, training={**TRAINING, "batch_size": 2})
+    runs = [
+        events_of(start(both, tmp_path / "two", cache_dir, TWO)),
+        events_of(start(alone, tmp_path / "one", cache_dir, [sys.executable])),
+    ]
+    steps = [[event["metrics"] for event in events if event["type"] == "step_completed"] for events in runs]
+    assert [events[0]["pairs_per_step"] for events in runs] == [4, 4]
+    assert len(steps[0]) == len(steps[1]) == 6
+    for two, one in zip(*steps, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+        assert two["chosen_error"] == pytest.approx(one["chosen_error"], rel=1e-4)
+    assert runs[0][-1]["type"] == "run_completed"
+    assert [read_manifest(folder).step for folder in complete(tmp_path / "two" / "checkpoints")] == [2, 4, 6]
+
+
+def test_two_processes_leave_after_the_same_step(
+    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    training = {**TRAINING, "batch_size": 1, "steps": 100_000}
+    spec = tiny_spec(tiny_model, tiny_pairs, training=training, checkpoints={"every": 100_000})
+    process = start(spec, tmp_path / "two", cache_dir, TWO)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line).get("step") == 3:
+            break
+    os.killpg(process.pid, signal.SIGTERM)
+    *_, saved, stopped = events_of(process)
+    assert (saved["type"], stopped["type"]) == ("checkpoint_saved", "run_stopped")
+    (folder,) = complete(tmp_path / "two" / "checkpoints")
+    assert verify(folder).step == stopped["step"] >= 3
