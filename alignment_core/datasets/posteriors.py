@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from PIL import Image
 
 from alignment_core.datasets.cache import Places, ShardReader
 from alignment_core.datasets.encoding import Column, EncodeImages, Latents, decode, encode_in_parts, read_images
@@ -43,9 +44,12 @@ class CachedPosteriors:
 
 @dataclass(frozen=True)
 class FreshPosteriors:
-    """Decodes, transforms at random and encodes at every visit, at most `batch_size` images at once."""
+    """Decodes, transforms at random and encodes at every visit, at most `batch_size` images at once.
 
-    source: ImageReader
+    `reader` is a seekable source or `unpacked.UnpackedImages`, since batches visit rows in any order.
+    """
+
+    reader: ImageReader
     rows: Sequence[Annotation]
     encode: EncodeImages
     resolution: int
@@ -57,29 +61,29 @@ class FreshPosteriors:
     def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> PairPosteriors:
         if draws is None or len(draws) != len(indices):
             raise ValueError("a random transform needs one generator for each pair of the batch")
-        pairs = self._transformed(indices, draws)
-        images = torch.stack([pairs[position][side] for side in (0, 1) for position in range(len(indices))])
-        mean, std = encode_in_parts(self.encode, images, self.batch_size)
-        return PairPosteriors(*(half for both in zip(mean.chunk(2), std.chunk(2), strict=True) for half in both))
-
-    def _transformed(
-        self, indices: Sequence[int], draws: Sequence[torch.Generator]
-    ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        """Both images of each place in the batch. Sources read forwards, so the rows are visited in their order."""
-        order = sorted(range(len(indices)), key=lambda position: self.rows[indices[position]].number)
-        unique = {self.rows[indices[position]].number: self.rows[indices[position]] for position in order}
-        images = {
-            row.number: (decode(self.source, row, "chosen"), decode(self.source, row, "rejected"))
-            for row in read_images(self.source, list(unique.values()))
-        }
-        return {
-            position: transform_pair(
-                *images[self.rows[indices[position]].number],
+        rows = [self.rows[index] for index in indices]
+        decoded = self._decoded(rows)
+        pairs = [
+            transform_pair(
+                *decoded[row.number],
                 self.resolution,
                 crop=self.crop,
                 horizontal_flip=self.horizontal_flip,
                 joint=self.joint,
-                generator=draws[position],
+                generator=generator,
             )
-            for position in order
+            for row, generator in zip(rows, draws, strict=True)
+        ]
+        images = torch.stack([chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs])
+        mean, std = encode_in_parts(self.encode, images, self.batch_size)
+        chosen_mean, rejected_mean = mean.chunk(2)
+        chosen_std, rejected_std = std.chunk(2)
+        return PairPosteriors(chosen_mean, chosen_std, rejected_mean, rejected_std)
+
+    def _decoded(self, rows: Sequence[Annotation]) -> dict[int, tuple[Image.Image, Image.Image]]:
+        """Both images by row number; a row that a batch holds twice is read once."""
+        unique = {row.number: row for row in rows}.values()
+        return {
+            row.number: (decode(self.reader, row, "chosen"), decode(self.reader, row, "rejected"))
+            for row in read_images(self.reader, list(unique))
         }

@@ -71,7 +71,7 @@ class ImageReader(Protocol):
     def path(self) -> Path: ...
 
     def read(self, rows: Iterable[Annotation | BadRow]) -> Iterator[PreferenceRow | BadRow]:
-        """The same rows with their images; any selection of rows, with ascending numbers. Bad rows pass through."""
+        """The same rows with their images; any selection of them, ascending unless seekable. Bad rows pass through."""
         ...
 
 
@@ -83,7 +83,7 @@ class PreferenceSource(ImageReader, Protocol):
 
     @property
     def is_seekable(self) -> bool:
-        """Whether reading one row, anywhere, costs about as much as its own two images."""
+        """Whether rows may be read in any order, each at about the cost of its own two images."""
         ...
 
     def size_bytes(self) -> int:
