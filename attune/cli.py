@@ -32,6 +32,7 @@ commands.add_typer(datasets, name="dataset")
 commands.add_typer(checkpoints, name="checkpoint")
 
 Url = Annotated[str, typer.Option("--url", envvar="ATTUNE_URL", help="Address of the server.")]
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 console = Console()
 EXPECTED = (AttuneError, ServerError, DemoError, TimeoutError, FileNotFoundError, PermissionError, ValueError)
 
@@ -69,6 +70,10 @@ def up(
     try:
         with LocalServer(data_dir=data_dir, host=host, port=port, environment=environment) as server:
             console.print(f"Attune is up at {server.url}  (reference: {server.url}/docs, logs: {server.data_dir}/logs)")
+            if host not in LOOPBACK and environment.get("ATTUNE_API_KEYS_REQUIRED", "").lower() not in ("1", "true"):
+                console.print(
+                    f"warning: {host} is open to others, and no API key is asked for (ATTUNE_API_KEYS_REQUIRED)"
+                )
             while True:
                 server.check()
                 time.sleep(0.5)

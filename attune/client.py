@@ -38,6 +38,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 LONG_POLL_SECONDS = 30.0
 STREAM_TIMEOUT_SECONDS = 60.0  # the server's heartbeat comes every 15
 MOST_RECONNECTS = 10  # in a row, without an event in between
+FIRST_SERVER_ERROR = 500  # a proxy answers so while the server behind it restarts
 TRAINING_STATE = "training_state/"
 
 R = TypeVar("R", bound=Resource)
@@ -139,6 +140,8 @@ class Client:
         """The job once it has ended; `TimeoutError` when it has not within `timeout_seconds`."""
         deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
         while not (job := self.get_job(job_id, wait_seconds=_until(deadline))).is_terminal:
+            if job.status == "paused":
+                time.sleep(1.0)  # the server answers at once
             if time.monotonic() >= deadline:
                 raise TimeoutError(f"job {job_id} is still {job.status} after {timeout_seconds} seconds")
         return job
@@ -184,6 +187,9 @@ class Client:
             except httpx.TransportError as error:
                 if failures >= MOST_RECONNECTS:
                     raise AttuneError.unreachable(self.base_url, error) from error
+            except AttuneError as error:
+                if failures >= MOST_RECONNECTS or (error.status or 0) < FIRST_SERVER_ERROR:
+                    raise
             time.sleep(min(0.2 * 2**failures, 10.0))
             failures += 1
 

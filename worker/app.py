@@ -17,12 +17,13 @@ import structlog
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
 
+from service.logs import configure_logging
 from service.settings import Settings
 from service.store.catalog import Catalog
 from service.store.database import open_store
 from service.store.objects import open_objects
 from worker.parts import Parts
-from worker.sweep import remove_leftovers, start_sweeping
+from worker.sweep import start_sweeping
 
 JOBS_QUEUE = "celery"
 DATASETS_QUEUE = "attune.datasets"
@@ -93,9 +94,13 @@ def _send(task: str, identifier: str) -> None:
         log.warning("broker_unreachable", task=task, id=identifier, error=type(error).__name__)
 
 
+@signals.worker_init.connect
+def _begin(**_: object) -> None:
+    configure_logging()
+
+
 @signals.worker_ready.connect
 def _start(**_: object) -> None:
-    remove_leftovers(parts())
     start_sweeping(parts())
 
 

@@ -15,7 +15,7 @@ from typing import assert_never
 import structlog
 
 from alignment_core.errors import AlignmentError
-from alignment_core.events import CheckpointSaved, Event, RunCompleted, RunFailed, SamplesDrawn
+from alignment_core.events import CheckpointSaved, Event, RunCompleted, RunFailed, RunStopped, SamplesDrawn
 from alignment_core.spec import JobSpec
 from service.store import datasets, events, leases, outputs
 from service.store.catalog import localize, stored_datasets
@@ -30,6 +30,7 @@ from worker.process import TrainingProcess
 BATCH_SECONDS = 0.1  # at most ten commits a second, however fast the steps are
 LOG_SECONDS = 5.0
 SECRETS = ("ATTUNE_", "AWS_")
+ELASTIC_GRACE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"  # torchrun kills its ranks 30 s after SIGTERM unless told otherwise
 
 log = structlog.get_logger()
 
@@ -128,7 +129,7 @@ def _train(
         cwd=workdir,
         log_path=workdir / "trainer.log",
         grace_seconds=parts.settings.cancel_grace_seconds,
-        env=training_environment(),
+        env={ELASTIC_GRACE: f"{parts.settings.cancel_grace_seconds:.0f}", **training_environment()},
     ) as process:
         heartbeat.listen(lambda signal: _obey(process, signal))
         logged_at = time.monotonic()
@@ -168,6 +169,8 @@ def _outcome(process: TrainingProcess, last: Event | None) -> JobError | Stopped
             return JobError.model_validate(
                 last.model_dump(include={"code", "message", "category", "retryable", "hint"})
             )
+        case RunStopped():  # a launcher of several processes has an exit code of its own
+            return Stopped()
     code = process.exit_code
     if process.stop_requested or process.kill_requested or code == EXIT_STOPPED:
         return Stopped()

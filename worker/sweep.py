@@ -36,7 +36,7 @@ def sweep(parts: Parts) -> None:
 
 
 def start_sweeping(parts: Parts) -> threading.Thread:
-    """Sweep now and every `sweep_every_seconds`, from a thread, until the worker shuts down."""
+    """Sweep now and every `sweep_every_seconds`, from a thread, until the worker shuts down; clean up once before."""
     thread = threading.Thread(target=_sweep_until_shutdown, args=(parts,), name="sweep", daemon=True)
     thread.start()
     return thread
@@ -63,8 +63,12 @@ def _remove_empty(work_dir: Path) -> None:
 
 
 def _sweep_until_shutdown(parts: Parts) -> None:
+    has_cleaned = False
     while True:
         try:
+            if not has_cleaned:
+                remove_leftovers(parts)
+                has_cleaned = True
             sweep(parts)
         except SQLAlchemyError as error:
             log.warning("sweep_failed", error=type(error).__name__)

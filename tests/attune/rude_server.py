@@ -24,6 +24,7 @@ class RudeServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.pieces: list[int] = []
+        self.statuses: list[int] = []  # of the next answers
         self.requests: list[tuple[str, dict[str, str]]] = []
 
     @property
@@ -36,7 +37,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append((self.path, dict(self.headers)))
-        if self.path.endswith("/events"):
+        if self.server.statuses:
+            self._json(self.server.statuses.pop(0), {"code": "rude", "detail": "not now"})
+        elif self.path.endswith("/events"):
             self._stream()
         elif self.path.endswith("/files"):
             size = len(CONTENT)

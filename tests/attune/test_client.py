@@ -33,6 +33,14 @@ def test_events_go_on_after_each_lost_connection_without_gap_or_repeat(server: R
     assert [headers.get("Last-Event-ID") for _, headers in server.requests] == [None, "evt_2", "evt_4"]
 
 
+def test_a_proxys_error_is_waited_out_and_a_missing_job_is_told(server: RudeServer, client: Client) -> None:
+    server.statuses = [502, 503]
+    assert len(list(client.events("job_1"))) == NUM_EVENTS
+    server.statuses = [404]
+    with pytest.raises(AttuneError):
+        list(client.events("job_1"))
+
+
 def test_an_event_of_an_unknown_type_is_still_shown(client: Client) -> None:
     event = next(client.events("job_1")).model_copy(update={"data": {"type": "from_the_future"}})
     assert event.event is None

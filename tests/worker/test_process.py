@@ -112,7 +112,7 @@ def test_a_process_that_ignores_the_stop_is_killed_after_the_grace_time(tmp_path
 
 
 def test_the_children_of_a_killed_process_are_ended_too(tmp_path: Path) -> None:
-    with start(tmp_path, '{"child": true, "at_step": 3, "event": "kill"}') as process:
+    with start(tmp_path, '{"child": ["sleep", "600"], "at_step": 3, "event": "kill"}') as process:
         read(process)
     assert process.exit_code == -signal.SIGKILL
     assert not process.kill_requested
@@ -120,7 +120,7 @@ def test_the_children_of_a_killed_process_are_ended_too(tmp_path: Path) -> None:
 
 
 def test_leaving_the_block_early_leaves_nothing_behind(tmp_path: Path) -> None:
-    with start(tmp_path, '{"child": true}') as process:
+    with start(tmp_path, '{"child": ["sleep", "600"]}') as process:
         next(batch for batch in process.batches(0.02) if batch)
     assert process.exit_code == -signal.SIGKILL
     assert group_of(process.pid) == []
@@ -138,7 +138,7 @@ with start(Path(sys.argv[1]), sys.argv[2]) as process:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("behaviour", ["{}", '{"child": true}'])
+@pytest.mark.parametrize("behaviour", ["{}", '{"child": ["cat"]}'], ids=["alone", "with a child that reads stdin"])
 def test_a_lost_worker_leaves_no_training_process(tmp_path: Path, number: signal.Signals, behaviour: str) -> None:
     worker = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(tmp_path), behaviour], stdout=subprocess.PIPE, text=True

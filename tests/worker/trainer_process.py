@@ -36,7 +36,6 @@ from alignment_core.spec import JobSpec
 EXIT_STOPPED = 75
 BEHAVIOUR = json.loads(os.environ.get("TRAINER_BEHAVIOUR", "{}"))
 stopping = threading.Event()
-PARENT = os.getppid()
 
 
 def main() -> int:
@@ -59,8 +58,8 @@ def run(spec: JobSpec, workdir: Path) -> int:
         threading.Thread(target=watch_stdin, daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if BEHAVIOUR.get("child"):
-        subprocess.Popen(["sleep", "600"])
+    if "child" in BEHAVIOUR:
+        subprocess.Popen(BEHAVIOUR["child"], stdout=subprocess.DEVNULL)
     emit(PhaseChanged(phase="loading"))
     state = resume(spec, workdir)
     start = state["step"]
@@ -107,8 +106,6 @@ def leave(spec: JobSpec, workdir: Path, state: dict) -> int:
     if state["step"] and not (step_folder(workdir, state["step"]) / "manifest.json").exists():
         save(spec, workdir, state)
     emit(RunStopped(step=state["step"]))
-    if os.getppid() != PARENT:
-        os.killpg(0, signal.SIGKILL)  # nobody else is left to end what this process started
     return EXIT_STOPPED
 
 
