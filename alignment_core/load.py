@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from alignment_core.actors import Actors, full_actors, lora_actors
 from alignment_core.datasets.detect import open_preferences
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.datasets.preflight import check_preferences
+from alignment_core.datasets.remembered import check_preferences_once
 from alignment_core.datasets.rows import Annotation, PreferenceSource, read_annotations
 from alignment_core.datasets.splits import split_by_group
 from alignment_core.errors import AlignmentError, DataError
@@ -28,6 +28,7 @@ from alignment_core.families.sd import StableDiffusion, load_sd
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
 from alignment_core.protocols import RewardModel
 from alignment_core.reference import FrozenReference
+from alignment_core.reports import DatasetReport
 from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.run import Run
 from alignment_core.spec import (
@@ -194,7 +195,9 @@ class PairSplits:
 def _load_data(spec: JobSpec, family: StableDiffusion, cache_dir: Path) -> Generator[Event, None, PairSplits]:
     path = _dataset_path(spec)
     source = open_preferences(path)
-    report = check_preferences(path)
+    report = check_preferences_once(path, cache_dir)
+    if not report.is_usable:
+        raise DataError("dataset_unusable", f"{path.name}: {_errors_of(report)}")
     rows = read_annotations(source, ties=spec.method.ties)
     split = split_by_group(rows, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
     yield DatasetChecked(
@@ -202,11 +205,6 @@ def _load_data(spec: JobSpec, family: StableDiffusion, cache_dir: Path) -> Gener
         num_training_examples=len(split.train),
         num_validation_examples=len(split.validation),
     )
-    if not report.is_usable:
-        raise DataError(
-            "dataset_unusable",
-            f"{path.name}: " + "; ".join(p.message for p in report.problems if p.severity == "error"),
-        )
     yield PhaseChanged(phase="caching")
     train = yield from _prepare_pairs(spec, family, source, split.train, cache_dir)
     validation = (
@@ -214,6 +212,15 @@ def _load_data(spec: JobSpec, family: StableDiffusion, cache_dir: Path) -> Gener
     )
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
     return PairSplits(train, validation, prompts)
+
+
+def _errors_of(report: DatasetReport) -> str:
+    errors = [problem for problem in report.problems if problem.severity == "error"]
+    return "; ".join(f"{problem.message} (rows {_shown(problem.rows)})" for problem in errors) or "no row can be used"
+
+
+def _shown(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
 
 
 def _prepare_pairs(

@@ -4,6 +4,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -27,7 +29,7 @@ from alignment_core.events import (
     event_to_json,
 )
 from demo.assets import ASSETS
-from tests.alignment_core.tiny import tiny_spec
+from tests.alignment_core.tiny import save_pairs, tiny_spec
 
 E = TypeVar("E")
 FULL = {"adapter": {"type": "full"}}
@@ -399,3 +401,13 @@ def test_a_prompt_that_the_judge_cannot_read_stops_the_run_before_training(
 def test_fp16_on_a_cpu_is_refused_by_name(tiny_model: Path, tiny_pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(AlignmentError, match=r"training\.precision fp16 needs a GPU"):
         list(align(tiny_spec(tiny_model, tiny_pairs, training={"precision": "fp16"}), tmp_path))
+
+
+def test_an_unusable_dataset_is_refused_with_its_rows(tiny_model: Path, cache_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    table = pq.read_table(save_pairs(path)).to_pylist()
+    table[4]["chosen"] = b"no image"
+    pq.write_table(pa.Table.from_pylist(table), path)
+    with pytest.raises(DataError, match=r"rows 5") as caught:
+        list(align(tiny_spec(tiny_model, path), tmp_path / "work", cache_dir=cache_dir))
+    assert caught.value.code == "dataset_unusable"

@@ -1,0 +1,36 @@
+"""The preflight report of a dataset that has not changed since it was last checked, without decoding it again."""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from alignment_core.datasets.preflight import check_preferences
+from alignment_core.reports import DatasetReport
+
+# Part of the key: a change of what preflight looks for must change it.
+PREFLIGHT_VERSION = "v1"
+
+
+def check_preferences_once(path: Path, cache_dir: Path) -> DatasetReport:
+    """`check_preferences(path)`, or its answer of the last time that these files had these sizes and times of change."""
+    remembered = cache_dir / "preflight" / f"{_state_of(path)}.json"
+    try:
+        return DatasetReport.model_validate_json(remembered.read_bytes())
+    except (OSError, ValidationError):
+        report = check_preferences(path)
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    temporary = remembered.with_name(f".{remembered.name}.writing")
+    temporary.write_text(report.model_dump_json(), encoding="utf-8")
+    temporary.replace(remembered)
+    return report
+
+
+def _state_of(path: Path) -> str:
+    """Hash of the names, sizes and times of change of the file, or of every file of the folder."""
+    real = path.resolve()
+    digest = hashlib.sha256(PREFLIGHT_VERSION.encode())
+    for file in [real] if real.is_file() else sorted(entry for entry in real.rglob("*") if entry.is_file()):
+        stat = file.stat()
+        digest.update(f"\n{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}".encode())
+    return digest.hexdigest()
