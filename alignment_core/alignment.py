@@ -28,7 +28,7 @@ from alignment_core.events import (
 from alignment_core.load import load_run, new_accelerator
 from alignment_core.run import Run
 from alignment_core.spec import JobSpec, warnings_of
-from alignment_core.trainer import train
+from alignment_core.trainer import finite, train
 from alignment_core.validation import validation_metrics
 
 CHECKPOINTS = "checkpoints"
@@ -119,7 +119,7 @@ def _train(run: Run, workdir: Path, first_step: int, started: float) -> Iterator
             yield event
             if run.validation is not None and _is_due(step, spec.training.validate_every, spec.training.steps):
                 metrics = validation_metrics(run.actors, run.validation, run.timesteps, run.num_validation_batches)
-                yield ValidationCompleted(step=step, metrics=metrics)
+                yield ValidationCompleted(step=step, metrics=finite(metrics))
             if _is_due(step, spec.checkpoints.every, spec.training.steps):
                 saved_step = step
                 yield _save(run, workdir, step)

@@ -44,6 +44,11 @@ class StepRecord:
         return dict(zip(names, everywhere.mean(dim=0).tolist(), strict=True))
 
 
+def finite(metrics: dict[str, float]) -> dict[str, float]:
+    """Only the numbers among metrics: JSON has no NaN, and a hole in a curve says it as well."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
 def train(
     *,
     actors: Actors,
@@ -91,7 +96,7 @@ def train(
         yield StepCompleted(
             step=step,
             total_steps=total_steps,
-            metrics={**metrics, **moved, **_step_metrics(accelerator, grad_norm), "learning_rate": rate},
+            metrics=finite({**metrics, **moved, **_step_metrics(accelerator, grad_norm), "learning_rate": rate}),
             step_seconds=now - step_started,
             eta_seconds=(now - started) / (step - first_step) * (total_steps - step),
         )
@@ -103,8 +108,7 @@ def train(
 def _step_metrics(accelerator: Accelerator, grad_norm: float) -> dict[str, float]:
     if accelerator.scaler is None:
         return {"grad_norm": grad_norm}
-    skipped = {"step_skipped": float(accelerator.optimizer_step_was_skipped)}
-    return {"grad_norm": grad_norm, **skipped} if math.isfinite(grad_norm) else skipped
+    return {"grad_norm": grad_norm, "step_skipped": float(accelerator.optimizer_step_was_skipped)}
 
 
 def _refuse_divergence(step: int, loss: float, grad_norm: float, *, has_scaler: bool) -> None:
