@@ -5,7 +5,6 @@ Each address given here moves one part to its real server.
 """
 
 import os
-import secrets
 import tempfile
 from hashlib import sha256
 from pathlib import Path
@@ -86,9 +85,6 @@ class Settings(BaseSettings):
     api_keys_required: bool = Field(
         default=False,
         description="Refuse requests without a project's API key. Off, every request is the default project's.",
-    )
-    signing_secret: SecretStr | None = Field(
-        default=None, description="Key of the links the API signs; made once and kept in data_dir when unset."
     )
     max_upload_bytes: int = Field(default=10 * 2**30, ge=1, description="Largest dataset that may be uploaded.")
     max_list_limit: int = Field(default=100, ge=1, le=1000, description="Most rows one page of a list holds.")
@@ -176,30 +172,3 @@ class Settings(BaseSettings):
     @property
     def resolved_s3_checksums(self) -> Literal["when_required", "when_supported"]:
         return self.s3_checksums or ("when_required" if self.s3_endpoint_url else "when_supported")
-
-
-def signing_key(settings: Settings) -> bytes:
-    """The key of signed links: the setting's, or one made once and kept in `data_dir` for its owner's eyes alone."""
-    if settings.signing_secret is not None:
-        return settings.signing_secret.get_secret_value().encode()
-    path = settings.data_dir / "signing.key"
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        _create_once(path, secrets.token_hex(32).encode())
-    return path.read_bytes()
-
-
-def _create_once(path: Path, content: bytes) -> None:
-    """Write a private file under a name of its own, then link it: of two processes that race, both read the winner's."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp files are 0600
-    temporary = Path(name)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()

@@ -1,12 +1,9 @@
-import stat
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service.settings import Settings, signing_key
+from service.settings import Settings
 
 
 def test_everything_is_embedded_in_one_folder_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,28 +77,3 @@ def test_a_deep_data_folder_still_has_a_socket_that_fits(tmp_path: Path) -> None
     deep = Settings(data_dir=tmp_path / ("d" * 120))
     assert len(str(deep.broker_socket)) <= 100
     assert deep.broker_socket != Settings(data_dir=tmp_path / ("e" * 120)).broker_socket
-
-
-def test_the_signing_key_is_made_once_and_private(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path / "new")
-    key = signing_key(settings)
-    assert len(key) == 64
-    assert signing_key(settings) == key
-    assert stat.S_IMODE((tmp_path / "new" / "signing.key").stat().st_mode) == 0o600
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["signing.key"]
-
-
-def test_of_processes_that_start_together_all_read_the_same_key(tmp_path: Path) -> None:
-    barrier = Barrier(8)
-
-    def read(_: int) -> bytes:
-        barrier.wait()
-        return signing_key(Settings(data_dir=tmp_path))
-
-    with ThreadPoolExecutor(8) as pool:
-        assert len(set(pool.map(read, range(8)))) == 1
-
-
-def test_a_given_signing_secret_is_used_as_it_is(tmp_path: Path) -> None:
-    assert signing_key(Settings(data_dir=tmp_path, signing_secret=SecretStr("given"))) == b"given"
-    assert list(tmp_path.iterdir()) == []
