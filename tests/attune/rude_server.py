@@ -33,7 +33,7 @@ class RudeServer(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: RudeServer
+    server: RudeServer  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
         self.server.requests.append((self.path, dict(self.headers)))
