@@ -16,7 +16,7 @@ from service.store.catalog import Catalog
 from service.store.database import Store
 from service.store.objects import ObjectStore
 
-_INDEX = re.compile(r"\[.*\]$")  # `metadata[team]` is one of `metadata[*]`
+_INDEX = re.compile(r"\[.*\]$", re.DOTALL)  # `metadata[team]` is one of `metadata[*]`
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import JobDep, JobPath, job_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
-from service.api.schemas.jobs import CREATE_EXAMPLE, Job, JobRequest, Validation
+from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, Validation
 from service.auth import ProjectDep
-from service.errors import ApiError
+from service.errors import ApiError, FieldProblem, invalid_request
 from service.store import jobs
 from service.store.database import Store
 from service.store.records import JobRecord
@@ -77,10 +77,14 @@ def _metadata_filter(
     request: Request, _metadata: Annotated[str | None, Query(alias="metadata[*]", include_in_schema=False)] = None
 ) -> dict[str, str]:
     """`metadata[team]=design` as `{"team": "design"}`."""
-    found = {}
+    found: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
-        if name.startswith("metadata[") and name.endswith("]"):
-            found[name.removeprefix("metadata[").removesuffix("]")] = value
+        if name.startswith("metadata["):
+            key = name.removeprefix("metadata[").removesuffix("]")
+            if key in found or not METADATA_KEY.fullmatch(key):
+                message = f"write metadata[KEY]=VALUE, each key once; a key is {METADATA_KEY.pattern}"
+                raise invalid_request([FieldProblem(pointer=f"query:{name}", code="invalid_filter", message=message)])
+            found[key] = value
     return found
 
 
@@ -91,7 +95,11 @@ METADATA_PARAMETER = {
     "explode": True,
     "required": False,
     "description": "`metadata[KEY]=VALUE`: only jobs with this pair; several must all hold.",
-    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+    "schema": {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{METADATA_KEY.pattern}$"},
+        "additionalProperties": {"type": "string"},
+    },
     "example": {"team": "design"},
 }
 

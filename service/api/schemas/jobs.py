@@ -1,5 +1,6 @@
 """A job over HTTP: what creates one and what is shown of it."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,8 @@ DATASET_ID = "ds_01kaf0f6a2c4e6g8j0m2p4r6t8"
 
 # PostgreSQL's text has no NUL, and nobody means one.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
-MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+MetadataKey = Annotated[str, StringConstraints(pattern=f"^{METADATA_KEY.pattern}$")]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 
 SPEC_EXAMPLE: dict[str, Any] = {

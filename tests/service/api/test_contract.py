@@ -1,5 +1,6 @@
 """Whatever is sent, the API answers what its OpenAPI document says (schemathesis)."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.core.failures import FailureGroup
 from schemathesis.generation import GenerationMode
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 from starlette.testclient import TestClient
 
@@ -37,8 +38,16 @@ SETTINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Contract:
+    """The document, and the headers that open the project it was seeded in."""
+
+    schema: OpenApiSchema
+    headers: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def app_schema(tmp_path_factory: pytest.TempPathFactory) -> OpenApiSchema:
+def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
     """The document of a service that holds one finished job, whose ids take the place of half of the generated ones."""
     values = Settings(data_dir=tmp_path_factory.mktemp("data"), catalog_path=CATALOG, api_keys_required=True)
     migrate(values.resolved_database_url)
@@ -57,7 +66,8 @@ def app_schema(tmp_path_factory: pytest.TempPathFactory) -> OpenApiSchema:
         "path": "manifest.json",
     }
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-    schema.config.update(headers=authorization)
+
+    schema.config.generation.update(with_security_parameters=False)  # every case is sent with the real key
 
     @schema.hook
     def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -65,13 +75,13 @@ def app_schema(tmp_path_factory: pytest.TempPathFactory) -> OpenApiSchema:
             return None
         return {name: known[name] if len(str(value)) % 2 else value for name, value in path_parameters.items()}
 
-    return schema
+    return Contract(schema, authorization)
 
 
-def keep_contract(schema: OpenApiSchema, max_examples: int) -> None:
+def keep_contract(contract: Contract, max_examples: int) -> None:
     """Send generated cases, valid and not, to every operation; every breach of the document is reported at once."""
     breaches: list[FailureGroup] = []
-    for found in schema.get_all_operations():
+    for found in contract.schema.get_all_operations():
         operation = found.ok()
         for mode in GenerationMode:
 
@@ -79,7 +89,9 @@ def keep_contract(schema: OpenApiSchema, max_examples: int) -> None:
             @given(case=operation.as_strategy(generation_mode=mode))
             def send(case: schemathesis.Case) -> None:
                 excluded = [positive_data_acceptance] if case.operation.label in JUDGED_BY_MORE_THAN_FORM else []
-                case.call_and_validate(excluded_checks=excluded)
+                if case.operation.label == "POST /v1/datasets":
+                    excluded.append(negative_data_rejection)  # a list in a form field is the text "[]"
+                case.call_and_validate(headers=contract.headers, excluded_checks=excluded)
 
             try:
                 send()
@@ -91,10 +103,10 @@ def keep_contract(schema: OpenApiSchema, max_examples: int) -> None:
         raise BaseExceptionGroup(f"the contract is broken {len(breaches)} times", breaches)
 
 
-def test_every_operation_keeps_its_contract(app_schema: OpenApiSchema):
-    keep_contract(app_schema, 6)
+def test_every_operation_keeps_its_contract(contract: Contract):
+    keep_contract(contract, 6)
 
 
 @pytest.mark.slow
-def test_every_operation_keeps_its_contract_at_length(app_schema: OpenApiSchema):
-    keep_contract(app_schema, 150)
+def test_every_operation_keeps_its_contract_at_length(contract: Contract):
+    keep_contract(contract, 150)

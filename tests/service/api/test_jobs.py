@@ -198,6 +198,9 @@ def test_list_filters_by_status_method_model_and_metadata(any_api: Api):
         ("stauts=queued", "query:stauts"),
         ("metadata=x", "query:metadata"),
         ("limit[a]=1", "query:limit[a]"),
+        ("metadata[a b]=1", "query:metadata[a b]"),
+        ("metadata[a][b]=1", "query:metadata[a][b]"),
+        ("metadata[a]=1&metadata[a]=2", "query:metadata[a]"),
         ("after=%00", "query:after"),
     ],
 )
