@@ -1,5 +1,6 @@
 """The life of a job on a real store, with real training processes of a stand-in trainer."""
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -38,8 +39,13 @@ def step_of(world: World, job: JobRecord) -> int:
 
 
 def trainers() -> list[psutil.Process]:
-    mine = psutil.Process().children(recursive=True)
-    return [child for child in mine if child.status() != psutil.STATUS_ZOMBIE]
+    """Training processes below this one, which may be the parent of test servers too."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "--workdir" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def types_of(world: World, job: JobRecord) -> list[str]:
