@@ -15,6 +15,7 @@ import signal
 import stat
 import sys
 import threading
+import time
 import traceback
 from contextlib import closing
 from pathlib import Path
@@ -27,6 +28,7 @@ from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.spec import JobSpec
 
 EXIT_COMPLETED, EXIT_FAILED, EXIT_STOPPED = 0, 1, 75  # 75 is EX_TEMPFAIL of sysexits.h
+HANGS_AFTER_SECONDS = 600.0  # after the end of stdin: longer than any step and its checkpoint take
 
 
 def main() -> int:
@@ -179,6 +181,8 @@ def _stop_at_end_of_stdin(stop: threading.Event) -> None:
     while os.read(0, 4096):
         pass
     stop.set()
+    time.sleep(HANGS_AFTER_SECONDS)
+    os._exit(EXIT_STOPPED)  # a hung GPU with nobody left to kill this process would keep it for ever
 
 
 if __name__ == "__main__":
