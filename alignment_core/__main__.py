@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
+from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec
 
 EXIT_COMPLETED, EXIT_FAILED, EXIT_STOPPED = 0, 1, 75  # 75 is EX_TEMPFAIL of sysexits.h
@@ -36,7 +37,7 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if arguments.command == "check":
         return _check(arguments.data)
-    return _run(arguments.spec, arguments.workdir, arguments.cache_dir)
+    return _run(arguments.spec, arguments.sources, arguments.workdir, arguments.cache_dir)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="align a model")
     run.add_argument("spec", type=Path, help="job spec, YAML or JSON")
+    run.add_argument(
+        "--sources", type=Path, default=None, help="JSON file that says where the spec's catalog names and datasets are"
+    )
     run.add_argument(
         "--workdir", type=Path, required=True, help="receives checkpoints and the report; resumed if it holds some"
     )
@@ -57,11 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(spec_path: Path, workdir: Path, cache_dir: Path | None) -> int:
+def _run(spec_path: Path, sources_path: Path | None, workdir: Path, cache_dir: Path | None) -> int:
     stop = _stop_when_asked()
     try:
         spec = JobSpec.model_validate(yaml.safe_load(spec_path.read_bytes()))
-        return _follow(spec, workdir, cache_dir, stop)
+        sources = Sources.model_validate_json(sources_path.read_bytes()) if sources_path else Sources()
+        return _follow(spec, sources, workdir, cache_dir, stop)
     except (ValidationError, yaml.YAMLError, OSError) as error:
         return _failed(
             RunFailed(code="spec_invalid", message=f"{spec_path}: {error}", category="user", retryable=False)
@@ -82,14 +87,14 @@ def _run(spec_path: Path, workdir: Path, cache_dir: Path | None) -> int:
         return _failed(_unexpected(error, _latest_step(workdir)))
 
 
-def _follow(spec: JobSpec, workdir: Path, cache_dir: Path | None, stop: threading.Event) -> int:
+def _follow(spec: JobSpec, sources: Sources, workdir: Path, cache_dir: Path | None, stop: threading.Event) -> int:
     from alignment_core.alignment import align, checkpoint_saved
     from alignment_core.checkpoints import latest
     from alignment_core.quiet import silence_progress_bars
 
     silence_progress_bars()
     announced = None
-    with closing(align(spec, workdir, cache_dir=cache_dir)) as events:
+    with closing(align(spec, workdir, sources=sources, cache_dir=cache_dir)) as events:
         for event in events:
             _print(event)
             announced = event.step if event.type == "checkpoint_saved" else announced

@@ -27,17 +27,22 @@ from alignment_core.events import (
 )
 from alignment_core.load import load_run, new_accelerator
 from alignment_core.run import Run
+from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec, warnings_of
 from alignment_core.trainer import finite, train
 from alignment_core.validation import validation_metrics
 
 CHECKPOINTS = "checkpoints"
+NO_SOURCES = Sources()
 
 
-def align(spec: JobSpec, workdir: Path, *, cache_dir: Path | None = None) -> Generator[Event, None, None]:
+def align(
+    spec: JobSpec, workdir: Path, *, sources: Sources = NO_SOURCES, cache_dir: Path | None = None
+) -> Generator[Event, None, None]:
     """Run a job, yielding what happens; the first event says what is really going to be run.
 
     `workdir` receives checkpoints and the evaluation, and is resumed when it holds a checkpoint of the same spec;
+    `sources` says where the models, judges and datasets are that the spec only names;
     `cache_dir` (default `~/.cache/attune`) keeps VAE posteriors and text embeddings for any run that needs them again.
     Under `accelerate launch` every process runs this; the main one saves and evaluates, and all must leave the loop after
     the same step.
@@ -50,7 +55,7 @@ def align(spec: JobSpec, workdir: Path, *, cache_dir: Path | None = None) -> Gen
     resumed = find_resumable(workdir, spec)
     yield _run_started(spec, accelerator.num_processes, accelerator.device.type, resumed)
     yield PhaseChanged(phase="loading")
-    run = yield from load_run(spec, accelerator, cache_dir or Path.home() / ".cache" / "attune")
+    run = yield from load_run(spec, sources, accelerator, cache_dir or Path.home() / ".cache" / "attune")
     first_step = run.restore(resumed) if resumed else 0
     yield from _train(run, workdir, first_step, started)
     if accelerator.is_main_process:

@@ -31,6 +31,7 @@ from alignment_core.reference import FrozenReference
 from alignment_core.reports import DatasetReport
 from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.run import Run
+from alignment_core.sources import Sources, localize
 from alignment_core.spec import (
     DiffusionDPOSpec,
     FullFineTune,
@@ -65,15 +66,16 @@ def new_accelerator(spec: JobSpec) -> Accelerator:
     )
 
 
-def load_run(spec: JobSpec, accelerator: Accelerator, cache_dir: Path) -> Generator[Event, None, Run]:
+def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_dir: Path) -> Generator[Event, None, Run]:
     """Load model, rewards and data, yielding what happens; the generator's return value is the run."""
-    family = _load_model(spec, accelerator)
+    here = localize(spec, sources)
+    family = _load_model(here, accelerator)
     actors = _build_actors(spec, family, accelerator)
     fingerprint = family.fingerprint()
     yield _model_loaded(family, actors, fingerprint)
-    rewards, prompt_following = _build_rewards(spec, accelerator.device)
+    rewards, prompt_following = _build_rewards(here, accelerator.device)
     with accelerator.main_process_first():  # the others find everything in the cache
-        data = yield from _load_data(spec, family, cache_dir)
+        data = yield from _load_data(here, family, cache_dir)
     prompts = spec.evaluation.prompts or tuple(prompt for prompt in data.validation_prompts if prompt)
     if spec.evaluation.rewards and not prompts:
         raise DataError(

@@ -1,7 +1,7 @@
 """What a training process needs before it can start, put on this machine: datasets, the last checkpoint, its spec.
 
-The process sees every folder and file of its spec through links in `inputs/` of its work folder. So the spec that it
-hashes names no path of this machine, and a checkpoint of one worker can be resumed by another.
+The process gets the spec as its owner wrote it, so that its hash is the same on every worker, and a checkpoint of one can
+be resumed by another. Folders and files it sees through links in `inputs/` of its work folder.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from alignment_core.errors import AlignmentError
+from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec
 from service.store.objects import ObjectNotFound
 from service.store.records import CheckpointRecord, DatasetRecord, StoredFile
@@ -21,13 +22,17 @@ from worker.parts import Parts
 INPUTS = "inputs"
 
 
-def write_spec(spec: JobSpec, workdir: Path) -> Path:
-    """Write the spec of a run into `workdir/spec.json`, its local paths replaced by links in `workdir/inputs`."""
+def write_inputs(spec: JobSpec, sources: Sources, workdir: Path) -> list[str]:
+    """Write the spec as its owner wrote it, and beside it where its names are; the arguments of a run that reads both.
+
+    Local sources are given as links in `workdir/inputs`, so that no message of the run names a path of this machine.
+    """
     (workdir / INPUTS).mkdir(parents=True, exist_ok=True)
-    linked = _with_links(spec.model_dump(mode="json"), ("spec",), workdir)
-    path = workdir / "spec.json"
-    path.write_text(json.dumps(linked), encoding="utf-8")
-    return path
+    spec_path, sources_path = workdir / "spec.json", workdir / "sources.json"
+    spec_path.write_text(spec.model_dump_json(), encoding="utf-8")
+    linked = _with_links(sources.model_dump(mode="json"), (), workdir)
+    sources_path.write_text(json.dumps(linked), encoding="utf-8")
+    return ["run", str(spec_path), "--sources", str(sources_path)]
 
 
 def fetch_dataset(parts: Parts, dataset: DatasetRecord) -> Path:
@@ -83,13 +88,15 @@ def remove(folder: Path) -> None:
 
 
 def _with_links(value: Any, place: tuple[str, ...], workdir: Path) -> Any:
-    """`value` with the path of every local source replaced by a link named after its place in the spec."""
+    """`value` with the path of every local source replaced by a link named after its place."""
     match value:
         case {"type": "local", "path": str(path)}:
             target = Path(path).absolute()
             if not target.exists():
-                raise AlignmentError("path_missing", f"{'.'.join(place[1:])}: this worker has no {path}")
-            link = workdir / INPUTS / ("-".join(place[1:]) + (target.suffix if target.is_file() else ""))
+                raise AlignmentError(
+                    "path_missing", f"{'.'.join(place)}: this worker does not have it", category="system"
+                )
+            link = workdir / INPUTS / ("-".join(place) + (target.suffix if target.is_file() else ""))
             link.symlink_to(target)
             return {**value, "path": f"{INPUTS}/{link.name}"}
         case dict():

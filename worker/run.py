@@ -18,7 +18,7 @@ from alignment_core.errors import AlignmentError
 from alignment_core.events import CheckpointSaved, Event, RunCompleted, RunFailed, RunStopped, SamplesDrawn
 from alignment_core.spec import JobSpec
 from service.store import datasets, events, leases, outputs
-from service.store.catalog import localize, stored_datasets
+from service.store.catalog import sources_of, stored_datasets
 from service.store.fence import Fenced
 from service.store.records import Claim, JobError, StoredFile
 from worker import inputs, uploads
@@ -75,10 +75,10 @@ class Stopped(Exception):  # noqa: N818 - a state of affairs, read as one
 def _attempt(parts: Parts, claim: Claim, workdir: Path, heartbeat: Heartbeat) -> JobError | Stopped | None:
     """Run the training process; None when it completed. Raises `Fenced` when the job is another worker's by now."""
     try:
-        spec_path = _prepare(parts, claim, workdir)
+        run_inputs = _prepare(parts, claim, workdir)
         if heartbeat.signal != "go_on":
             return Stopped()
-        return _train(parts, claim, workdir, spec_path, heartbeat)
+        return _train(parts, claim, workdir, run_inputs, heartbeat)
     except Fenced:
         raise
     except AlignmentError as error:
@@ -95,8 +95,8 @@ def _attempt(parts: Parts, claim: Claim, workdir: Path, heartbeat: Heartbeat) ->
         return JobError(code="worker_error", message=message, category="system", retryable=True)
 
 
-def _prepare(parts: Parts, claim: Claim, workdir: Path) -> Path:
-    """Bring everything the spec names to this machine; returns the path of the spec that the process will read."""
+def _prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
+    """Bring everything the spec names to this machine; returns the arguments of the run that will read it."""
     inputs.remove(workdir)
     workdir.mkdir(parents=True)
     spec = JobSpec.model_validate(claim.job.spec)
@@ -105,7 +105,7 @@ def _prepare(parts: Parts, claim: Claim, workdir: Path) -> Path:
         inputs.fetch_checkpoint(parts, checkpoint, workdir)
         log.info("checkpoint_fetched", step=checkpoint.step)
     try:
-        return inputs.write_spec(localize(spec, parts.catalog, paths), workdir)
+        return inputs.write_inputs(spec, sources_of(spec, parts.catalog, paths), workdir)
     except KeyError as error:
         message = f"this worker's catalog has no {error.args[0]!r}"
         raise AlignmentError("catalog_entry_missing", message, category="system") from error
@@ -119,10 +119,10 @@ def _fetch_dataset(parts: Parts, claim: Claim, pointer: str, dataset_id: str) ->
 
 
 def _train(
-    parts: Parts, claim: Claim, workdir: Path, spec_path: Path, heartbeat: Heartbeat
+    parts: Parts, claim: Claim, workdir: Path, run_inputs: list[str], heartbeat: Heartbeat
 ) -> JobError | Stopped | None:
     cache_dir = parts.settings.resolved_cache_dir
-    command = [*parts.trainer, "run", str(spec_path), "--workdir", str(workdir), "--cache-dir", str(cache_dir)]
+    command = [*parts.trainer, *run_inputs, "--workdir", str(workdir), "--cache-dir", str(cache_dir)]
     last: Event | None = None
     with TrainingProcess(
         command,

@@ -4,17 +4,18 @@
      "rewards": {"shapes-judge": {"type": "attribute_classifier", "path": "classifiers/judge", "judge_only": true,
                                   "description": "..."}}}
 
-Relative paths start at the file's folder. The API checks specs against the catalog, the worker turns the names into the
-folders of its own machine.
+Relative paths start at the file's folder. The API checks specs against the catalog, the worker looks the names up on its
+own machine (`alignment_core.sources`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from alignment_core.sources import Sources, walk
 from alignment_core.spec import (
     AttributeClassifierReward,
     CatalogSource,
@@ -119,6 +120,10 @@ def check_spec(spec: Spec, catalog: Catalog, *, allow_local_paths: bool) -> list
                 found += _check_model(f"{pointer}/model/name", name, catalog, ("sd", "sdxl"))
             case LocalSource() | LocalDataset() if not allow_local_paths:
                 found.append(_local_refused(f"{pointer}/path", value))
+            case LocalSource(path=path) | LocalDataset(path=path) if not Path(path).is_absolute():
+                found.append(
+                    SpecProblem(f"{pointer}/path", "local_path_relative", f"expected an absolute path, not {path!r}")
+                )
     return found
 
 
@@ -127,42 +132,21 @@ def stored_datasets(spec: Spec) -> list[tuple[str, str]]:
     return [(f"{pointer}/id", value.id) for pointer, value in walk(spec) if isinstance(value, StoredDataset)]
 
 
-def localize(spec: JobSpec, catalog: Catalog, dataset_paths: Mapping[str, Path]) -> JobSpec:
-    """The spec with catalog names and stored datasets replaced by folders and files of this machine.
+def sources_of(spec: Spec, catalog: Catalog, dataset_paths: Mapping[str, Path]) -> Sources:
+    """Where this machine has everything that the spec names.
 
     `KeyError` for a name that the catalog lost since the spec was checked, or a dataset that has no path.
     """
-    return JobSpec.model_validate(_localized(spec, catalog, dataset_paths).model_dump())
-
-
-def walk(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
-    """Every part of a spec with its JSON pointer, the outer ones first."""
-    yield pointer, value
-    if isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from walk(getattr(value, name), f"{pointer}/{name}")
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield from walk(item, f"{pointer}/{index}")
-
-
-def _localized(value: Any, catalog: Catalog, dataset_paths: Mapping[str, Path]) -> Any:
-    match value:
-        case AttributeClassifierReward(weights=CatalogSource(name=name)):
-            return value.model_copy(update={"weights": catalog.rewards[name].source})
-        case CatalogSource(name=name):
-            return catalog.models[name].source
-        case StoredDataset(id=dataset_id):
-            return LocalDataset(path=str(dataset_paths[dataset_id]))
-        case BaseModel():
-            parts = {name: getattr(value, name) for name in type(value).model_fields}
-            return value.model_copy(
-                update={name: _localized(part, catalog, dataset_paths) for name, part in parts.items()}
-            )
-        case tuple():
-            return tuple(_localized(item, catalog, dataset_paths) for item in value)
-        case _:
-            return value
+    models: dict[Name, HubSource | LocalSource] = {}
+    rewards: dict[Name, LocalSource] = {}
+    for _, value in walk(spec):
+        match value:
+            case AttributeClassifierReward(weights=CatalogSource(name=name)):
+                rewards[name] = catalog.rewards[name].source
+            case ClipScoreReward(model=CatalogSource(name=name)) | JobSpec(model=CatalogSource(name=name)):
+                models[name] = catalog.models[name].source
+    datasets = {found: LocalDataset(path=str(dataset_paths[found])) for _, found in stored_datasets(spec)}
+    return Sources(models=models, rewards=rewards, datasets=datasets)
 
 
 def _check_model(pointer: str, name: str, catalog: Catalog, families: tuple[Family, ...]) -> list[SpecProblem]:

@@ -28,6 +28,7 @@ from alignment_core.events import (
     event_from_json,
     event_to_json,
 )
+from alignment_core.sources import Sources
 from demo.assets import ASSETS
 from tests.alignment_core.tiny import save_pairs, tiny_spec
 
@@ -385,6 +386,26 @@ def test_what_cannot_be_run_is_refused_before_training(
     with pytest.raises(error, match=message):
         list(align(tiny_spec(tiny_model, tiny_pairs, **changes), tmp_path, cache_dir=cache_dir))
     assert not complete(tmp_path / "checkpoints")
+
+
+def test_names_are_looked_up_and_stay_in_what_is_saved(
+    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    dataset_id = "ds_" + "0" * 26
+    method = {"type": "diffusion_dpo", "dataset": {"type": "stored", "id": dataset_id}, "beta": 500.0}
+    spec = tiny_spec(tiny_model, tiny_pairs, model={"type": "catalog", "name": "tiny"}, method=method)
+    sources = Sources.model_validate(
+        {
+            "models": {"tiny": {"type": "local", "path": str(tiny_model)}},
+            "datasets": {dataset_id: {"type": "local", "path": str(tiny_pairs)}},
+        }
+    )
+    events = list(align(spec, tmp_path, sources=sources, cache_dir=cache_dir))
+    (report,) = of_type(events, EvaluationCompleted)
+    manifest = (folder_of(tmp_path / "checkpoints", 6) / "manifest.json").read_text()
+    assert report.report["spec_sha256"] == spec.sha256()
+    assert dataset_id in manifest
+    assert str(tiny_model) not in manifest
 
 
 def test_a_prompt_that_the_judge_cannot_read_stops_the_run_before_training(

@@ -1,5 +1,6 @@
 """A worker's parts on SQLite and a directory, with the stand-in trainer."""
 
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -9,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from alignment_core.spec import (
+    CatalogSource,
     CheckpointSpec,
     DiffusionDPOSpec,
     JobSpec,
     LocalDataset,
-    LocalSource,
     StoredDataset,
     TrainingSpec,
 )
@@ -40,6 +41,15 @@ class World:
     settings: Settings
     rung: list[str] = field(default_factory=list)
 
+    @property
+    def catalog_path(self) -> Path:
+        """A catalog with one model folder that is really there."""
+        (self.root / "model").mkdir(exist_ok=True)
+        entry = {"type": "local", "path": "model", "family": "sd", "resolution": 32}
+        path = self.root / "catalog.json"
+        path.write_text(json.dumps({"models": {"shapes": entry}}))
+        return path
+
     def worker(self, name: str = "first") -> Parts:
         """A worker with a machine of its own: nothing but the database and the objects is shared."""
         settings = self.settings.model_copy(
@@ -49,7 +59,7 @@ class World:
             settings=settings,
             store=self.store,
             objects=open_objects(settings),
-            catalog=Catalog(),
+            catalog=Catalog.load(self.catalog_path),
             worker_id=name,
             ring=self.rung.append,
             ring_dataset=self.rung.append,
@@ -57,12 +67,11 @@ class World:
         )
 
     def queue(self, steps: int = 10, every: int = 4, dataset_id: str | None = None) -> JobRecord:
-        """A queued job on a model folder and a dataset that are really there."""
-        (self.root / "model").mkdir(exist_ok=True)
+        """A queued job on a model of the catalog and a dataset that is really there."""
         (self.root / "pairs.parquet").write_bytes(b"PAR1 of a test")
         local = LocalDataset(path=str(self.root / "pairs.parquet"))
         spec = JobSpec(
-            model=LocalSource(path=str(self.root / "model")),
+            model=CatalogSource(name="shapes"),
             method=DiffusionDPOSpec(dataset=StoredDataset(id=dataset_id) if dataset_id else local),
             training=TrainingSpec(steps=steps),
             checkpoints=CheckpointSpec(every=every),

@@ -261,14 +261,15 @@ def test_the_last_line_of_a_crash_is_in_the_error_and_the_rest_in_the_log(world:
     assert log.text.startswith("log: starting at step 0\n")
 
 
-def test_a_missing_model_folder_is_named(world: World) -> None:
-    job = world.queue()
+def test_a_catalog_folder_that_this_worker_does_not_have_is_named(world: World) -> None:
+    job, worker = world.queue(), world.worker()
     (world.root / "model").rmdir()
-    run_job(world.worker(), job.id)
+    run_job(worker, job.id)
     error = world.get(job).error
     assert error is not None
-    assert (error.code, error.category) == ("path_missing", "user")
-    assert error.message.startswith("model: ")
+    assert (error.code, error.category) == ("path_missing", "system")
+    assert error.message.startswith("models.shapes: ")
+    assert str(world.root) not in error.message
 
 
 def test_an_altered_checkpoint_is_not_resumed(world: World, start: Start, behave: Behave) -> None:
@@ -320,10 +321,11 @@ def test_the_process_sees_no_path_and_no_secret_of_the_worker(
     wait_until(lambda: step_of(world, job) >= 1)
     (trainer,) = trainers()
     assert not [name for name in trainer.environ() if name.startswith("ATTUNE_")]
-    spec = json.loads((Path(trainer.cwd()) / "spec.json").read_text())
-    assert spec["model"]["path"] == "inputs/model"
-    assert spec["method"]["dataset"]["path"] == "inputs/method-dataset.parquet"
-    assert (Path(trainer.cwd()) / "inputs/method-dataset.parquet").read_bytes() == b"PAR1 of a test"
+    spec = (Path(trainer.cwd()) / "spec.json").read_text()
+    assert JobSpec.model_validate_json(spec).sha256() == job.spec_sha256  # as its owner wrote it
+    sources = json.loads((Path(trainer.cwd()) / "sources.json").read_text())
+    assert sources["models"]["shapes"]["path"] == "inputs/models-shapes"
+    assert (Path(trainer.cwd()) / "inputs/models-shapes").is_dir()
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run_parser = commands.add_parser("run")
     run_parser.add_argument("spec", type=Path)
+    run_parser.add_argument("--sources", type=Path)
     run_parser.add_argument("--workdir", type=Path, required=True)
     run_parser.add_argument("--cache-dir", type=Path, required=True)
     commands.add_parser("check").add_argument("path", type=Path)

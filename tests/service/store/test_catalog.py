@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from alignment_core.sources import localize, walk
 from alignment_core.spec import (
     AttributeClassifierReward,
     CatalogSource,
@@ -12,8 +13,9 @@ from alignment_core.spec import (
     LocalSource,
     RewardSpec,
     Spec,
+    StoredDataset,
 )
-from service.store.catalog import Catalog, SpecProblem, check_spec, localize, stored_datasets
+from service.store.catalog import Catalog, SpecProblem, check_spec, sources_of, stored_datasets
 
 DATASET = "ds_" + "0" * 26
 COMMIT = "a" * 40
@@ -88,8 +90,8 @@ def test_local_paths_need_the_operators_leave(catalog: Catalog) -> None:
     local = spec(
         {"type": "local", "path": "/etc"},
         {"type": "local", "path": "/etc/passwd"},
-        prompt_following={"type": "attribute_classifier", "weights": {"type": "local", "path": "../x"}},
-        rewards=[{"type": "clip_score", "model": {"type": "local", "path": "clip"}}],
+        prompt_following={"type": "attribute_classifier", "weights": {"type": "local", "path": "/x"}},
+        rewards=[{"type": "clip_score", "model": {"type": "local", "path": "/clip"}}],
     )
     assert sorted(problems(local, catalog)) == [
         ("/evaluation/prompt_following/weights/path", "local_path_refused"),
@@ -119,7 +121,7 @@ def test_stored_datasets_are_found_with_their_place() -> None:
     assert stored_datasets(spec(dataset={"type": "local", "path": "x"})) == []
 
 
-def test_a_localized_spec_names_this_machines_files(catalog: Catalog, tmp_path: Path) -> None:
+def test_sources_are_this_machines_files_for_the_names_of_a_spec(catalog: Catalog, tmp_path: Path) -> None:
     given = spec(
         rewards=[
             {"type": "brightness"},
@@ -128,30 +130,34 @@ def test_a_localized_spec_names_this_machines_files(catalog: Catalog, tmp_path: 
         ],
         prompt_following=classifier("shapes-judge"),
     )
-    local = localize(given, catalog, {DATASET: tmp_path / "pairs.parquet"})
-    assert local.model == LocalSource(path=str(tmp_path / "model"))
-    assert local.method.dataset == LocalDataset(path=str(tmp_path / "pairs.parquet"))
-    _, reward, clip = local.evaluation.rewards
-    assert reward.model_dump()["weights"] == {"type": "local", "path": str(tmp_path / "classifiers/reward")}
-    assert clip.model_dump()["model"] == {"type": "local", "path": "/models/clip"}
-    assert local.evaluation.prompt_following is not None
-    judge = local.evaluation.prompt_following.model_dump()
-    assert judge["weights"] == {"type": "local", "path": str(tmp_path / "classifiers/judge")}
-    rest = {"model", "method", "evaluation"}
-    assert local.model_dump(exclude=rest) == given.model_dump(exclude=rest)
-    assert localize(local, catalog, {}) == local
+    sources = sources_of(given, catalog, {DATASET: tmp_path / "pairs.parquet"})
+    assert sources.models == {
+        "shapes": LocalSource(path=str(tmp_path / "model")),
+        "eyes": LocalSource(path="/models/clip"),
+    }
+    assert sources.rewards == {
+        name: LocalSource(path=str(tmp_path / "classifiers" / name.removeprefix("shapes-")))
+        for name in ("shapes-reward", "shapes-judge")
+    }
+    assert sources.datasets == {DATASET: LocalDataset(path=str(tmp_path / "pairs.parquet"))}
+    assert all(not isinstance(value, CatalogSource | StoredDataset) for _, value in walk(localize(given, sources)))
 
 
 def test_a_hub_entry_becomes_its_pinned_repository(catalog: Catalog) -> None:
-    local = localize(spec({"type": "catalog", "name": "big"}), catalog, {DATASET: Path("/d")})
-    assert local.model == HubSource(repo_id="owner/big", revision=COMMIT)
+    sources = sources_of(spec({"type": "catalog", "name": "big"}), catalog, {DATASET: Path("/d")})
+    assert sources.models == {"big": HubSource(repo_id="owner/big", revision=COMMIT)}
 
 
 def test_a_name_that_the_catalog_lost_is_not_guessed(catalog: Catalog) -> None:
     with pytest.raises(KeyError, match="shapes"):
-        localize(spec(), Catalog(), {DATASET: Path("/d")})
+        sources_of(spec(), Catalog(), {DATASET: Path("/d")})
     with pytest.raises(KeyError, match=DATASET):
-        localize(spec(), catalog, {})
+        sources_of(spec(), catalog, {})
+
+
+def test_a_relative_path_means_nothing_to_a_server(catalog: Catalog) -> None:
+    local = spec({"type": "local", "path": "model"}, {"type": "local", "path": "/data/pairs.parquet"})
+    assert problems(local, catalog, allow_local_paths=True) == [("/model/path", "local_path_relative")]
 
 
 def test_without_a_file_the_catalog_is_empty() -> None:
