@@ -15,7 +15,7 @@ from pathlib import Path
 from alignment_core import checkpoints
 from alignment_core.errors import AlignmentError, CheckpointError
 from alignment_core.evaluation.evaluate import evaluate
-from alignment_core.evaluation.report import Bootstrap, Provenance, versions
+from alignment_core.evaluation.report import Bootstrap, Provenance
 from alignment_core.events import (
     CheckpointSaved,
     Event,
@@ -31,6 +31,7 @@ from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec, warnings_of
 from alignment_core.trainer import finite, train
 from alignment_core.validation import validation_metrics
+from alignment_core.versions import versions
 
 CHECKPOINTS = "checkpoints"
 NO_SOURCES = Sources()

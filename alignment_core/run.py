@@ -13,12 +13,12 @@ from accelerate.optimizer import AcceleratedOptimizer
 
 from alignment_core import checkpoints
 from alignment_core.actors import Actors
-from alignment_core.evaluation.report import versions
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.families.sd_weights import load_policy, save_policy
 from alignment_core.methods.diffusion_dpo import PairBatch
 from alignment_core.protocols import Images, Method, ReferenceUpdate, RewardModel, Sampler, TimestepStrategy
 from alignment_core.spec import JobSpec
+from alignment_core.versions import versions
 
 
 @dataclass

@@ -1,8 +1,6 @@
 """From a comparison to the report: the numbers, their intervals, and the verdict."""
 
-import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +11,7 @@ from alignment_core.evaluation.files import replace_file
 from alignment_core.evaluation.statistics import Scores, bootstrap_interval, gains, win_rate_interval, wins
 from alignment_core.reports import Diversity, EvaluationReport, ImageScores, RewardComparison
 from alignment_core.seeds import seed_of
-
-_LIBRARIES = ("attune", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow")
+from alignment_core.versions import versions
 
 Verdict = Literal["improved", "not_improved", "worse", "unknown"]
 
@@ -37,11 +34,6 @@ class Bootstrap:
     num_resamples: int
     confidence: float
     seed: int
-
-
-def versions() -> dict[str, str]:
-    """Attune, Python and the libraries that decide the numbers."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
 def compare_scores(name: str, base: Scores, policy: Scores, bootstrap: Bootstrap) -> RewardComparison:

@@ -1,0 +1,52 @@
+"""What only a CUDA device can show: half precision, its loss scale, and a run that moves between devices."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from alignment_core import align
+from alignment_core.events import Event, RunStarted, StepCompleted
+from tests.alignment_core.tiny import save_pairs, save_tiny_pipeline, tiny_spec
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+TRAINING = {"steps": 6, "batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_pairs(tmp_path_factory.mktemp("pairs") / "pairs.parquet")
+
+
+def steps_of(events: list[Event]) -> list[StepCompleted]:
+    return [event for event in events if isinstance(event, StepCompleted)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("adapter", [{"type": "lora", "rank": 2}, {"type": "full"}], ids=["lora", "full"])
+def test_every_precision_starts_with_policy_equal_to_reference_and_trains(
+    precision: str, adapter: dict[str, object], model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    training = {**TRAINING, "precision": precision}
+    spec = tiny_spec(model, pairs, training=training, adapter=adapter, resources={"device": "cuda"})
+    events = list(align(spec, tmp_path / "work", cache_dir=tmp_path / "cache"))
+    assert isinstance(events[0], RunStarted)
+    assert events[0].device == "cuda"
+    steps = steps_of(events)
+    assert steps[0].metrics["loss"] == pytest.approx(0.6931472, abs=1e-6)
+    assert any(step.metrics["margin"] != 0.0 for step in steps)
+
+
+def test_a_gpu_draws_the_numbers_of_a_cpu(model: Path, pairs: Path, tmp_path: Path) -> None:
+    losses = [
+        [step.metrics["loss"] for step in steps_of(list(align(spec, tmp_path / device, cache_dir=tmp_path / "cache")))]
+        for device in ("cpu", "cuda")
+        for spec in [tiny_spec(model, pairs, training=TRAINING, resources={"device": device})]
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=5e-3)
