@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from alignment_core.evaluation.compare import Comparison, Drawn, seeds_of
-from alignment_core.evaluation.report import Bootstrap, Provenance, build_report, versions, write_report
+from alignment_core.evaluation.report import Bootstrap, Provenance, build_report, write_report
 from alignment_core.evaluation.statistics import Scores, wilson_interval
 from alignment_core.reports import EvaluationReport
+from alignment_core.versions import versions
 
 BOOTSTRAP = Bootstrap(num_resamples=500, confidence=0.95, seed=0)
 PROVENANCE = Provenance(
