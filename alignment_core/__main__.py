@@ -66,22 +66,14 @@ def _run(spec_path: Path, sources_path: Path | None, workdir: Path, cache_dir: P
     try:
         spec = JobSpec.model_validate(yaml.safe_load(spec_path.read_bytes()))
         sources = Sources.model_validate_json(sources_path.read_bytes()) if sources_path else Sources()
-        return _follow(spec, sources, workdir, cache_dir, stop)
     except (ValidationError, yaml.YAMLError, OSError) as error:
         return _failed(
             RunFailed(code="spec_invalid", message=f"{spec_path}: {error}", category="user", retryable=False)
         )
+    try:
+        return _follow(spec, sources, workdir, cache_dir, stop)
     except AlignmentError as error:
-        return _failed(
-            RunFailed(
-                code=error.code,
-                message=error.message,
-                category=error.category,
-                retryable=error.retryable,
-                hint=error.hint,
-                step=_latest_step(workdir),
-            )
-        )
+        return _failed(_run_failed(error, _latest_step(workdir)))
     except Exception as error:  # noqa: BLE001  the one place that turns our own mistakes into a failed run
         traceback.print_exc()
         return _failed(_unexpected(error, _latest_step(workdir)))
@@ -122,6 +114,17 @@ def _should_stop(stop: threading.Event, event: Event) -> bool:
     return event.type == "step_completed" and bool(reduce(tensor(float(stop.is_set())), "sum"))
 
 
+def _run_failed(error: AlignmentError, step: int | None) -> RunFailed:
+    return RunFailed(
+        code=error.code,
+        message=error.message,
+        category=error.category,
+        retryable=error.retryable,
+        hint=error.hint,
+        step=step,
+    )
+
+
 def _unexpected(error: Exception, step: int | None) -> RunFailed:
     import torch
 
@@ -149,15 +152,7 @@ def _check(data: Path) -> int:
     try:
         print(check_preferences(data).model_dump_json(), flush=True)  # noqa: T201
     except AlignmentError as error:
-        return _failed(
-            RunFailed(
-                code=error.code,
-                message=error.message,
-                category=error.category,
-                retryable=error.retryable,
-                hint=error.hint,
-            )
-        )
+        return _failed(_run_failed(error, None))
     return EXIT_COMPLETED
 
 

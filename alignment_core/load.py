@@ -4,7 +4,6 @@ Each choice is a `match` on a type or a class. Below this module nothing sees a 
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import assert_never, cast
@@ -15,20 +14,16 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 
 from alignment_core.actors import Actors, full_actors, lora_actors
-from alignment_core.datasets.detect import open_preferences
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.datasets.remembered import check_preferences_once
-from alignment_core.datasets.rows import Annotation, PreferenceSource, read_annotations
-from alignment_core.datasets.splits import split_by_group
 from alignment_core.errors import AlignmentError, DataError
 from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.rehearsal import rehearse
-from alignment_core.events import DatasetChecked, Event, ModelLoaded, PhaseChanged
+from alignment_core.events import Event, ModelLoaded
 from alignment_core.families.sd import StableDiffusion, load_sd
+from alignment_core.load_pairs import load_pairs
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
 from alignment_core.protocols import RewardModel
 from alignment_core.reference import FrozenReference
-from alignment_core.reports import DatasetReport
 from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.run import Run
 from alignment_core.sources import Sources, localize
@@ -36,9 +31,7 @@ from alignment_core.spec import (
     DiffusionDPOSpec,
     FullFineTune,
     JobSpec,
-    LocalDataset,
     LoraAdapter,
-    StoredDataset,
     reward_name,
 )
 from alignment_core.timesteps import UniformTimesteps
@@ -75,7 +68,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     yield _model_loaded(family, actors, fingerprint)
     rewards, prompt_following = _build_rewards(here, accelerator.device)
     with accelerator.main_process_first():  # the others find everything in the cache
-        data = yield from _load_data(here, family, cache_dir)
+        data = yield from load_pairs(here, family, cache_dir)
     prompts = spec.evaluation.prompts or tuple(prompt for prompt in data.validation_prompts if prompt)
     if spec.evaluation.rewards and not prompts:
         raise DataError(
@@ -180,83 +173,6 @@ def _rehearse(
     """Score blank images, so that a prompt that a reward cannot read stops the run now and not after training."""
     judges = rewards if prompt_following is None else {**rewards, "prompt_following": prompt_following}
     rehearse(judges, choose_prompts(prompts, spec.evaluation.max_prompts), spec.evaluation.batch_size)
-
-
-# --- the data ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PairSplits:
-    """Pairs to train on and pairs held out; the latter may be none."""
-
-    train: PreferencePairs
-    validation: PreferencePairs | None
-    validation_prompts: list[str]
-
-
-def _load_data(spec: JobSpec, family: StableDiffusion, cache_dir: Path) -> Generator[Event, None, PairSplits]:
-    path = _dataset_path(spec)
-    source = open_preferences(path)
-    report = check_preferences_once(path, cache_dir)
-    if not report.is_usable:
-        raise DataError("dataset_unusable", f"{path.name}: {_errors_of(report)}")
-    rows = read_annotations(source, ties=spec.method.ties)
-    split = split_by_group(rows, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
-    yield DatasetChecked(
-        report=report.model_dump(mode="json"),
-        num_training_examples=len(split.train),
-        num_validation_examples=len(split.validation),
-    )
-    yield PhaseChanged(phase="caching")
-    train = yield from _prepare_pairs(spec, family, source, split.train, cache_dir)
-    validation = (
-        (yield from _prepare_pairs(spec, family, source, split.validation, cache_dir)) if split.validation else None
-    )
-    prompts = list(dict.fromkeys(row.prompt for row in split.validation))
-    return PairSplits(train, validation, prompts)
-
-
-def _errors_of(report: DatasetReport) -> str:
-    errors = [problem for problem in report.problems if problem.severity == "error"]
-    return "; ".join(f"{problem.message} (rows {_shown(problem.rows)})" for problem in errors) or "no row can be used"
-
-
-def _shown(rows: list[int]) -> str:
-    return ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
-
-
-def _prepare_pairs(
-    spec: JobSpec, family: StableDiffusion, source: PreferenceSource, rows: Sequence[Annotation], cache_dir: Path
-) -> Generator[Event, None, PreferencePairs]:
-    transform = spec.method.transform
-    return (
-        yield from PreferencePairs.prepare(
-            source,
-            rows,
-            encode_images=family.encode_images,
-            encode_prompts=family.encode_prompts,
-            model_fingerprint=f"{family.encoder_fingerprint()}/{family.text_encoder.dtype}",
-            resolution=transform.resolution or family.resolution,
-            crop=transform.crop,
-            horizontal_flip=transform.horizontal_flip,
-            joint=transform.joint,
-            cache_dir=cache_dir,
-            batch_size=spec.evaluation.batch_size,
-        )
-    )
-
-
-def _dataset_path(spec: JobSpec) -> Path:
-    match spec.method.dataset:
-        case LocalDataset(path=path):
-            return Path(path)
-        case StoredDataset(id=dataset_id):
-            raise DataError(
-                "dataset_not_resolved",
-                f"method.dataset {dataset_id}: ids are resolved by the service, not by a local run",
-            )
-        case _:
-            assert_never(spec.method.dataset)
 
 
 # --- the method ----------------------------------------------------------------------------------------------------
