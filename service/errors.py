@@ -14,12 +14,17 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from service.store.objects import ObjectsUnavailable
 
 log = structlog.get_logger()
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 # What a status means when nothing more precise is known; `code` is what a program should look at.
 CODES = {
@@ -180,7 +185,12 @@ def _answer_api_error(request: Request, error: Exception) -> JSONResponse:
 
 def _answer_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = field_problems(error, error.body)
+    media_type = request.headers.get("content-type", "")
+    if error.body is not None and "json" not in media_type.lower():
+        message = f"expected application/json, not {media_type!r}"
+        errors = [FieldProblem(pointer="header:Content-Type", code="not_json", message=message)]
+    else:
+        errors = field_problems(error, error.body)
     return problem_response(request, invalid_request(errors))
 
 
@@ -192,13 +202,36 @@ def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
         405: f"{request.url.path} does not answer {request.method}",
     }
     detail = details.get(status) if status in details else str(error.detail)
-    return problem_response(request, ApiError(status, CODES.get(status, "error"), str(detail), headers=error.headers))
+    headers = {
+        **(error.headers or {}),
+        **({"Allow": _allowed(request)} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}),
+    }
+    return problem_response(request, ApiError(status, CODES.get(status, "error"), str(detail), headers=headers))
+
+
+def _allowed(request: Request) -> str:
+    """`Allow` of a path: Starlette names the methods of one route alone, and each verb of ours is a route of its own."""
+    return ", ".join(method for method in METHODS if _is_answered(request, method))
+
+
+def _is_answered(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 def _answer_database_error(request: Request, error: Exception) -> JSONResponse:
     log.error("database_unreachable", error=repr(error))
-    detail = "the database does not answer; try again in a moment"
-    return problem_response(request, ApiError(503, "unavailable", detail, headers={"Retry-After": "2"}))
+    return problem_response(request, _unavailable("database"))
+
+
+def _answer_object_store_error(request: Request, error: Exception) -> JSONResponse:
+    log.error("object_store_unreachable", error=repr(error))
+    return problem_response(request, _unavailable("object store"))
+
+
+def _unavailable(part: str) -> ApiError:
+    detail = f"the {part} does not answer; try again in a moment"
+    return ApiError(503, "unavailable", detail, headers={"Retry-After": "2"})
 
 
 def install(app: FastAPI) -> None:
@@ -206,4 +239,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, _answer_api_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
-    app.add_exception_handler(OperationalError, _answer_database_error)
+    for broken in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.add_exception_handler(broken, _answer_database_error)
+    app.add_exception_handler(ObjectsUnavailable, _answer_object_store_error)

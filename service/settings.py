@@ -19,7 +19,12 @@ LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107 in sockaddr_un, macOS 103
 class Settings(BaseSettings):
     """Where the parts are, and how patient they are. Unset values keep everything inside `data_dir`."""
 
-    model_config = SettingsConfigDict(env_prefix="ATTUNE_", frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ATTUNE_",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,  # a refused value must not take the secrets beside it into a log
+    )
 
     # --- where things live ---
     data_dir: Path = Field(

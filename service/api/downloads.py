@@ -72,14 +72,15 @@ def attachment(filename: str) -> str:
 
 
 def _send_bytes(request: Request, parts: Parts, file: StoredFile, headers: dict[str, str], media_type: str) -> Response:
+    wanted = request.headers.get("range")
+    if request.headers.get("if-range", headers["ETag"]) != headers["ETag"]:
+        wanted = None  # the client's part is of another file: it gets all of this one
     try:
-        part = parse_range(request.headers.get("range"), file.size_bytes)
+        part = parse_range(wanted, file.size_bytes)
     except RangeNotSatisfiableError as error:
         detail = f"the range {error} lies behind the last byte; the file has {file.size_bytes} bytes"
         headers = {"Content-Range": f"bytes */{file.size_bytes}"}
         raise ApiError(416, "range_not_satisfiable", detail, headers=headers) from error
-    if request.headers.get("if-range", headers["ETag"]) != headers["ETag"]:
-        part = None  # the client's part is of another file: it gets all of this one
     if part is None:
         chunks = parts.objects.open_range(file.object_key)
         headers["Content-Length"] = str(file.size_bytes)

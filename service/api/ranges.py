@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-_RANGE = re.compile(r"^bytes=\s*(\d{0,18})-(\d{0,18})\s*$")
+_RANGE = re.compile(r"^bytes=\s*(\d{0,18})-(\d{0,18})\s*$", re.ASCII | re.IGNORECASE)
 
 
 class ByteRange(NamedTuple):

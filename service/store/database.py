@@ -41,11 +41,14 @@ class Store:
 
 
 def open_store(url: str) -> Store:
-    """Connect to a database that `migrate(url)` has brought up to date."""
+    """Connect to a database that `migrate(url)` has brought up to date.
+
+    Its errors are logged, so they name the statement and hide its parameters: those hold prompts and hashes of keys.
+    """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return Store(_sqlite_engine(parsed))
-    return Store(sa.create_engine(parsed, pool_pre_ping=True, json_serializer=_to_json))
+    return Store(sa.create_engine(parsed, pool_pre_ping=True, json_serializer=_to_json, hide_parameters=True))
 
 
 def now(session: Session) -> datetime:
@@ -58,7 +61,9 @@ def now(session: Session) -> datetime:
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, json_serializer=_to_json)
+    engine = sa.create_engine(
+        url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, json_serializer=_to_json, hide_parameters=True
+    )
     sa_event.listen(engine, "connect", _configure_sqlite)
     sa_event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -28,6 +28,10 @@ class ObjectNotFound(Exception):  # noqa: N818 - a state of affairs, read as one
         self.key = key
 
 
+class ObjectsUnavailable(Exception):  # noqa: N818 - a state of affairs, read as one
+    """The object store does not answer, or not as it should; the same may work later."""
+
+
 @dataclass(frozen=True)
 class ObjectInfo:
     key: str
@@ -36,7 +40,10 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """Keys are relative paths with forward slashes; `ValueError` for any other, `ObjectNotFound` for one without object."""
+    """Keys are relative paths with forward slashes; `ValueError` for any other, `ObjectNotFound` for one without object.
+
+    `ObjectsUnavailable` when a server does not answer; what a folder's file system raises comes as it is.
+    """
 
     def put_file(self, key: str, path: Path) -> None: ...
 

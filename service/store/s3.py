@@ -1,18 +1,20 @@
 """S3Store: objects in a bucket of any S3-compatible server, through boto3."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from datetime import UTC
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import boto3
+from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from service.settings import Settings
-from service.store.objects import CHUNK_BYTES, ObjectInfo, ObjectNotFound, check_key
+from service.store.objects import CHUNK_BYTES, ObjectInfo, ObjectNotFound, ObjectsUnavailable, check_key
 
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 
@@ -34,17 +36,17 @@ class S3Store:
         )
 
     def put_file(self, key: str, path: Path) -> None:
-        self._client.upload_file(str(path), self._bucket, check_key(key), Config=self._transfer)
+        with _translated_errors(key):
+            self._client.upload_file(str(path), self._bucket, check_key(key), Config=self._transfer)
 
     def put_bytes(self, key: str, content: bytes) -> None:
-        self._client.put_object(Bucket=self._bucket, Key=check_key(key), Body=content)
+        with _translated_errors(key):
+            self._client.put_object(Bucket=self._bucket, Key=check_key(key), Body=content)
 
     def get_file(self, key: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:  # boto3 downloads to a temporary name and renames
+        with _translated_errors(key):  # boto3 downloads to a temporary name and renames
             self._client.download_file(self._bucket, check_key(key), str(path), Config=self._transfer)
-        except ClientError as error:
-            raise _translated(error, key) from error
 
     def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         wanted = {}
@@ -54,30 +56,31 @@ class S3Store:
             if start > last:  # S3 answers an empty range with an error
                 return iter(())
             wanted = {"Range": f"bytes={start}-{last}"}
-        try:
+        with _translated_errors(key):
             answer = self._client.get_object(Bucket=self._bucket, Key=check_key(key), **wanted)
-        except ClientError as error:
-            raise _translated(error, key) from error
-        return _chunks(answer["Body"])
+        return _chunks(key, answer["Body"])
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+        pages = iter(self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix))
+        while True:
+            with _translated_errors(prefix):
+                page = next(pages, None)
+            if page is None:
+                return
             for item in page.get("Contents", ()):
                 yield ObjectInfo(item["Key"], item["Size"], item["LastModified"].astimezone(UTC))
 
     def head(self, key: str) -> ObjectInfo:
-        try:
+        with _translated_errors(key):
             answer = self._client.head_object(Bucket=self._bucket, Key=check_key(key))
-        except ClientError as error:
-            raise _translated(error, key) from error
         return ObjectInfo(key, answer["ContentLength"], answer["LastModified"].astimezone(UTC))
 
     def delete(self, key: str) -> None:
         try:
-            self._client.delete_object(Bucket=self._bucket, Key=check_key(key))
-        except ClientError as error:
-            if not isinstance(_translated(error, key), ObjectNotFound):
-                raise
+            with _translated_errors(key):
+                self._client.delete_object(Bucket=self._bucket, Key=check_key(key))
+        except ObjectNotFound:
+            return
 
     def url(self, key: str, expires_seconds: int, filename: str) -> str | None:
         disposition = f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
@@ -108,12 +111,19 @@ def _client(settings: Settings, endpoint_url: str | None) -> Any:
     )
 
 
-def _chunks(body: Any) -> Iterator[bytes]:
+def _chunks(key: str, body: Any) -> Iterator[bytes]:
     try:
-        yield from body.iter_chunks(CHUNK_BYTES)
+        with _translated_errors(key):
+            yield from body.iter_chunks(CHUNK_BYTES)
     finally:
         body.close()
 
 
-def _translated(error: ClientError, key: str) -> Exception:
-    return ObjectNotFound(key) if error.response["Error"]["Code"] in _MISSING else error
+@contextmanager
+def _translated_errors(key: str) -> Generator[None]:
+    """boto3's many errors as the two that callers tell apart."""
+    try:
+        yield
+    except (ClientError, BotoCoreError, Boto3Error) as error:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+        raise ObjectNotFound(key) if code in _MISSING else ObjectsUnavailable(f"{key}: {error}") from error

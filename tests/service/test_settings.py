@@ -61,6 +61,16 @@ def test_settings_that_cannot_work_are_refused(values: dict, message: str) -> No
         Settings.model_validate(values)
 
 
+def test_a_refused_value_takes_no_secret_into_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTUNE_OBJECT_STORE", "s3")
+    monkeypatch.setenv("ATTUNE_S3_SECRET_ACCESS_KEY", "hush")
+    monkeypatch.setenv("ATTUNE_DATABASE_URL", "postgresql://attune:hush@db/attune")
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert "ATTUNE_S3_BUCKET is needed" in str(refused.value)
+    assert "hush" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("values", "checksums"),
     [

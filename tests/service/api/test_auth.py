@@ -2,6 +2,7 @@
 
 import pytest
 
+from alignment_core.events import WarningRaised
 from service.store import projects
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, assert_problem, spec_for
@@ -60,6 +61,46 @@ def test_another_projects_things_answer_404_whatever_is_asked(locked: Api):
     assert locked.client.get("/v1/jobs", headers=stranger).json()["data"] == []
     refused = locked.client.post("/v1/jobs", json=body, headers=stranger)
     assert assert_problem(refused, 422, "invalid_request")["errors"][0]["code"] == "dataset_not_found"
+
+
+def test_another_projects_files_and_cursors_answer_as_if_they_were_not_there(locked: Api):
+    owner_id, owner = key_of(locked, "owner")
+    stranger_id, stranger = key_of(locked, "stranger")
+    dataset_id = locked.ready_dataset(owner_id)
+    jobs_of = {}
+    for project_id, headers in ((owner_id, owner), (stranger_id, stranger)):
+        body = {"spec": spec_for(locked.ready_dataset(project_id))}
+        jobs_of[project_id] = locked.client.post("/v1/jobs", json=body, headers=headers).json()["id"]
+    job_id, own_job_id = jobs_of[owner_id], jobs_of[stranger_id]
+    attempt = locked.claim(job_id)
+    locked.say(job_id, attempt, WarningRaised(code="odd", message="odd"))
+    locked.save_checkpoint(job_id, attempt, 1)
+    locked.draw_sample(job_id, attempt, 1)
+    (checkpoint,) = locked.client.get(f"/v1/jobs/{job_id}/checkpoints", headers=owner).json()["data"]
+    (sample,) = locked.client.get(f"/v1/jobs/{job_id}/samples", headers=owner).json()["data"]
+    (event, *_) = locked.client.get(f"/v1/jobs/{job_id}/events", headers=owner).json()["data"]
+
+    for path in ("", "/files", "/files/manifest.json", "/download", "/download?format=safetensors"):
+        url = f"/v1/checkpoints/{checkpoint['id']}{path}"
+        assert locked.client.get(url, headers=owner).status_code == 200
+        assert_problem(locked.client.get(url, headers=stranger), 404, "checkpoint_not_found")
+    for path in ("", "/report"):
+        assert_problem(
+            locked.client.get(f"/v1/datasets/{dataset_id}{path}", headers=stranger), 404, "dataset_not_found"
+        )
+    image = f"/v1/jobs/{job_id}/samples/{sample['id']}.png"
+    assert locked.client.get(image, headers=owner).status_code == 200
+    assert_problem(locked.client.get(image, headers=stranger), 404, "job_not_found")
+    through_own = f"/v1/jobs/{own_job_id}/samples/{sample['id']}.png"
+    assert_problem(locked.client.get(through_own, headers=stranger), 404, "sample_not_found")
+    events_url = f"/v1/jobs/{own_job_id}/events"
+    for found in (
+        locked.client.get(events_url, headers={**stranger, "Last-Event-ID": event["id"]}),
+        locked.client.get(events_url, headers=stranger, params={"after": event["id"]}),
+    ):
+        assert assert_problem(found, 422, "invalid_request")["errors"][0]["code"] == "event_not_found"
+    listed = locked.client.get("/v1/datasets", headers=stranger).json()["data"]
+    assert dataset_id not in {one["id"] for one in listed}
 
 
 def test_idempotency_keys_of_two_projects_are_apart(locked: Api):

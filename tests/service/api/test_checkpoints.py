@@ -85,6 +85,7 @@ SIZE = len(CONTENT)
         ("bytes=8000-", 8000, SIZE),
         ("bytes=-10", SIZE - 10, SIZE),
         ("bytes=8000-999999", 8000, SIZE),
+        ("Bytes=8000-", 8000, SIZE),
     ],
 )
 def test_range_comes_as_206(api: Api, checkpoint: str, asked: str, start: int, stop: int):
@@ -115,6 +116,8 @@ def test_conditional_requests_save_the_transfer_and_guard_a_resume(api: Api, che
     assert (resumed.status_code, resumed.content) == (206, CONTENT[9:])
     changed = api.client.get(url, headers={"Range": "bytes=9-", "If-Range": '"other"'})
     assert (changed.status_code, changed.content) == (200, CONTENT)
+    shrunk = api.client.get(url, headers={"Range": "bytes=999999-", "If-Range": '"other"'})
+    assert (shrunk.status_code, shrunk.content) == (200, CONTENT), "the range was of the larger file that is gone"
 
 
 @pytest.mark.parametrize(

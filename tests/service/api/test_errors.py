@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from service.api.schemas.jobs import SPEC_EXAMPLE, JobRequest
 from service.errors import body_pointer, field_problems
 from service.store import jobs
-from tests.service.api.world import Api, assert_problem
+from tests.service.api.conftest import NewApi
+from tests.service.api.world import PARQUET, Api, assert_problem
 
 
 def test_unknown_paths_and_methods_are_problems(api: Api):
@@ -22,6 +23,19 @@ def test_unknown_paths_and_methods_are_problems(api: Api):
     problem = assert_problem(api.client.delete("/v1/jobs"), 405, "method_not_allowed")
     assert "DELETE" in problem["detail"]
     assert_problem(api.client.put("/healthz"), 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/jobs", "GET, POST"),
+        ("/healthz", "GET"),
+        ("/v1/jobs/job_1/cancel", "POST"),
+        ("/v1/checkpoints/ckpt_1/files/a/b", "GET, HEAD"),
+    ],
+)
+def test_a_verb_that_is_not_answered_is_told_the_ones_that_are(api: Api, path: str, allowed: str):
+    assert api.client.delete(path).headers["allow"] == allowed
 
 
 @pytest.mark.parametrize(
@@ -44,6 +58,42 @@ def test_bodies_that_are_no_job_are_problems(api: Api, body: bytes, content_type
             assert answer.json()["valid"] is False
         else:
             assert_problem(answer, status, code)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded"])
+def test_json_that_is_sent_as_something_else_is_told_so(api: Api, content_type: str):
+    answer = api.client.post("/v1/jobs", content=b'{"spec": {}}', headers={"Content-Type": content_type})
+    (found,) = assert_problem(answer, 422, "invalid_request")["errors"]
+    assert (found["pointer"], found["code"]) == ("header:Content-Type", "not_json")
+    assert content_type in found["message"]
+
+
+def test_an_object_store_that_is_away_is_503_and_its_address_stays_inside(new_api: NewApi):
+    api = new_api(
+        object_store="s3",
+        s3_bucket="attune",
+        s3_endpoint_url="http://127.0.0.1:1",
+        s3_access_key_id="key",
+        s3_secret_access_key=SecretStr("hush"),
+    )
+    answer = api.client.post("/v1/datasets", files={"file": ("pairs.parquet", PARQUET)})
+    problem = assert_problem(answer, 503, "unavailable")
+    assert "object store" in problem["detail"]
+    assert "127.0.0.1:1" not in answer.text
+    assert answer.headers["retry-after"]
+    (dataset,) = api.client.get("/v1/datasets").json()["data"]
+    assert (dataset["status"], dataset["error"]["code"]) == ("failed", "upload_not_stored")
+
+
+def test_a_request_that_gets_no_connection_is_503(api: Api, monkeypatch: pytest.MonkeyPatch):
+    engine = api.parts.store.engine
+    monkeypatch.setattr(engine.pool, "_timeout", 0.05)
+    held = [engine.connect() for _ in range(15)]  # the whole pool
+    try:
+        assert_problem(api.client.get("/v1/jobs"), 503, "unavailable")
+    finally:
+        for connection in held:
+            connection.close()
 
 
 def test_body_that_is_too_large_is_refused(api: Api):
