@@ -36,6 +36,8 @@ def prepare_dataset(parts: Parts, dataset_id: str) -> None:
                 result = _check(parts, claim, heartbeat)
                 if result is not None:
                     _end(parts, claim, result)
+                elif heartbeat.signal == "shutdown":
+                    _give_back(parts, claim)
         except Fenced:
             log.warning("dataset_lost")
 
@@ -109,3 +111,9 @@ def _end(parts: Parts, claim: DatasetClaim, result: DatasetReport | JobError) ->
     else:
         ended = patiently(lambda: datasets.fail(parts.store, dataset_id, claim.attempt, result), lease_seconds)
     log.info("dataset_checked", state=ended.state)
+
+
+def _give_back(parts: Parts, claim: DatasetClaim) -> None:
+    datasets.give_back(parts.store, claim.dataset.id, claim.attempt)
+    log.info("dataset_given_back")
+    parts.ring_dataset(claim.dataset.id)

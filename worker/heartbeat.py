@@ -3,6 +3,7 @@
 It runs beside whatever the worker does with the job: downloads, the training process, uploads.
 """
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
@@ -48,7 +49,8 @@ class Heartbeat:
         self._listener: Callable[[Signal], None] | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        context = contextvars.copy_context()  # with the job_id that is bound to the log
+        self._thread = threading.Thread(target=context.run, args=(self._beat,), name="heartbeat", daemon=True)
 
     def listen(self, on_signal: Callable[[Signal], None]) -> None:
         """Call `on_signal` at every change from now on, and at once when something was asked before."""

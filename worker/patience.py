@@ -1,4 +1,4 @@
-"""A database that restarts must not cost a run: try again for as long as the lease would last."""
+"""A database or an object store that restarts must not cost a run: try again for as long as the lease would last."""
 
 import time
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy.exc import OperationalError
+
+from service.store.objects import ObjectsUnavailable
 
 T = TypeVar("T")
 
@@ -15,16 +17,16 @@ log = structlog.get_logger()
 
 
 def patiently(write: Callable[[], T], patience_seconds: float) -> T:
-    """The result of `write`, tried again while the database cannot be reached; then its error is raised.
+    """The result of `write`, tried again while what it writes to cannot be reached; then the error is raised.
 
-    `write` has to be one transaction, so that a try that failed has changed nothing.
+    A try that failed must have changed nothing: `write` is one transaction, or one object.
     """
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
             return write()
-        except OperationalError as error:
+        except (OperationalError, ObjectsUnavailable) as error:
             if time.monotonic() + PAUSE_SECONDS > deadline:
                 raise
-            log.warning("database_unreachable", error=type(error.orig).__name__)
+            log.warning("store_unreachable", error=type(error).__name__)
         time.sleep(PAUSE_SECONDS)

@@ -8,11 +8,12 @@ import threading
 from pathlib import Path
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
-from service.store import datasets, leases
+from service.store import datasets, idempotency, leases
 from worker import inputs
 from worker.parts import Parts
+
+KEEP_IDEMPOTENCY_KEYS_SECONDS = 24 * 3600.0  # a client that repeats a request a day later means a new one
 
 log = structlog.get_logger()
 
@@ -33,6 +34,7 @@ def sweep(parts: Parts) -> None:
         upload_timeout_seconds=settings.upload_timeout_seconds,
     ):
         parts.ring_dataset(dataset_id)
+    idempotency.forget_old(parts.store, KEEP_IDEMPOTENCY_KEYS_SECONDS)
 
 
 def start_sweeping(parts: Parts) -> threading.Thread:
@@ -70,7 +72,7 @@ def _sweep_until_shutdown(parts: Parts) -> None:
                 remove_leftovers(parts)
                 has_cleaned = True
             sweep(parts)
-        except SQLAlchemyError as error:
-            log.warning("sweep_failed", error=type(error).__name__)
+        except Exception:
+            log.exception("sweep_failed")  # whatever it was: without sweeps no lost job would ever run again
         if parts.shutting_down.wait(parts.settings.sweep_every_seconds):
             return

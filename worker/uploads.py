@@ -9,6 +9,7 @@ from service.store import keys
 from service.store.records import Claim, StoredFile
 from worker.inputs import sha256_of
 from worker.parts import Parts
+from worker.patience import patiently
 
 MANIFEST = "manifest.json"
 
@@ -25,7 +26,7 @@ def upload_checkpoint(parts: Parts, claim: Claim, workdir: Path, event: Checkpoi
         if path.stat().st_size != record.size_bytes:
             message = f"{event.path}/{record.path}: the manifest says {record.size_bytes} bytes"
             raise AlignmentError("checkpoint_altered", message, category="system")
-        parts.objects.put_file(prefix + record.path, path)
+        _put(parts, prefix + record.path, path)
         stored.append(StoredFile(**record.model_dump(), object_key=prefix + record.path))
     return stored
 
@@ -34,8 +35,12 @@ def upload_sample(parts: Parts, claim: Claim, workdir: Path, event: SamplesDrawn
     """Upload the picture that the event speaks of."""
     record = _record_of(workdir, event.path)
     key = keys.sample_key(claim.job.project_id, claim.job.id, event.step, claim.attempt)
-    parts.objects.put_file(key, _inside(workdir, event.path))
+    _put(parts, key, _inside(workdir, event.path))
     return [StoredFile(**record.model_dump(), object_key=key)]
+
+
+def _put(parts: Parts, key: str, path: Path) -> None:
+    patiently(lambda: parts.objects.put_file(key, path), parts.settings.lease_seconds)
 
 
 def _record_of(folder: Path, relative: str) -> FileRecord:

@@ -25,7 +25,7 @@ KeyHeader = Annotated[
         alias="Idempotency-Key",
         pattern=r"^[\x21-\x7e]{1,255}$",
         description="Any text of your own, such as a UUID. Sending the same request again under the same key returns "
-        "the first answer and creates nothing.",
+        "the first answer and creates nothing; after a day the key is forgotten.",
         examples=["0d9e8f7a-4b1c-4a5e-9c3d-2f6b7a8c9d0e"],
     ),
 ]

@@ -138,6 +138,15 @@ def fail(store: Store, dataset_id: str, attempt: int, error: JobError) -> Datase
         return record_of(row)
 
 
+def give_back(store: Store, dataset_id: str, attempt: int) -> DatasetRecord:
+    """Leave the check to the next worker at once, as one that shuts down does. The caller rings. Raises `Fenced`."""
+    with store.write() as session:
+        row, time = _hold(session, dataset_id, attempt), now(session)
+        row.lease_expires_at = row.worker_id = None
+        row.rung_at = row.updated_at = time
+        return record_of(row)
+
+
 def sweep(
     store: Store, *, max_attempts: int, ring_again_seconds: float, upload_timeout_seconds: float
 ) -> tuple[str, ...]:
@@ -153,7 +162,7 @@ def sweep(
         again = []
         for row in session.scalars(waiting.with_for_update(skip_locked=True)):
             lost = row.lease_expires_at is not None
-            if row.attempt >= max_attempts:
+            if lost and row.attempt >= max_attempts:
                 _end(session, row, "failed", _exhausted(row.attempt))
             elif lost or row.rung_at is None or row.rung_at <= time - timedelta(seconds=ring_again_seconds):
                 row.rung_at, row.lease_expires_at, row.worker_id = time, None, None

@@ -5,12 +5,13 @@ changes nothing and raises `Fenced`: then the worker kills its training process 
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
-from alignment_core.events import WarningRaised
+from alignment_core.events import RunFailed, WarningRaised
 from service.store.database import Store, now
 from service.store.events import append
 from service.store.fence import Fenced, held_by, hold
@@ -77,13 +78,17 @@ def poll(store: Store, job_id: str, attempt: int) -> JobSignal:
 def finish(store: Store, job_id: str, attempt: int, end: End, error: JobError | None = None) -> JobRecord:
     """End the attempt. `stopped` makes a pausing job paused and a cancelling one cancelled; `failed` needs an error.
 
+    A failure that the run did not tell itself becomes an event here, so that whoever follows the events hears of it.
     Raises `Fenced`, and `InvalidTransition` when the run stopped though nobody asked: `give_back` is for that.
     """
     assert (error is not None) == (end == "failed"), "an error belongs to a failure, and to nothing else"
     with store.write() as session:
-        row = hold(session, job_id, attempt)
-        row.error = None if error is None else error.model_dump(mode="json")
-        enter(row, after(row.state, _END_VERBS[end]), now(session))
+        row, time = hold(session, job_id, attempt), now(session)
+        if error is None:
+            row.error = None
+        else:
+            _fail(session, row, error, time)
+        enter(row, after(row.state, _END_VERBS[end]), time)
         return record_of(row)
 
 
@@ -114,9 +119,9 @@ def requeue_lost(store: Store, max_attempts: int) -> Sweep:
             .with_for_update(skip_locked=True)
         ).all()
         for row in lost:
-            state = _take_away(row, max_attempts)
-            message = f"worker {row.worker_id} stopped renewing its lease; the job is {state} now"
+            message = f"the worker of attempt {row.attempt} stopped renewing its lease"
             append(session, row, WarningRaised(code="worker_lost", message=message, step=row.step, time=time))
+            state = _take_away(session, row, max_attempts, time)
             enter(row, state, time)
             (requeued if state == "queued" else ended).append(row.id)
     return Sweep(tuple(requeued), tuple(ended))
@@ -133,7 +138,7 @@ def ring_again(store: Store, after_seconds: float) -> tuple[str, ...]:
         return tuple(row.id for row in rows)
 
 
-def _take_away(row: Job, max_attempts: int) -> JobState:
+def _take_away(session: Session, row: Job, max_attempts: int, time: datetime) -> JobState:
     """Count the loss; the state that follows from it, and the error that belongs to a failure."""
     row.num_lost += 1
     state = after(row.state, "give_back")
@@ -141,8 +146,15 @@ def _take_away(row: Job, max_attempts: int) -> JobState:
         row.error = None
         return state
     if row.error is None and row.num_lost >= max_attempts:
-        row.error = _exhausted(row.num_lost).model_dump(mode="json")
+        _fail(session, row, _exhausted(row.num_lost), time)
     return state if row.error is None else after(row.state, "fail")
+
+
+def _fail(session: Session, row: Job, error: JobError, time: datetime) -> None:
+    """Note why the job fails, as its error and, unless the run has said so itself, as an event."""
+    if row.error is None:
+        append(session, row, RunFailed(**error.model_dump(), time=time))
+    row.error = error.model_dump(mode="json")
 
 
 def _signal(state: str | None) -> JobSignal:

@@ -67,6 +67,9 @@ def test_a_worker_that_shuts_down_leaves_the_check_to_another(world: World) -> N
     leaving.shutting_down.set()
     prepare_dataset(leaving, dataset_id)
     assert get(world, dataset_id).state == "checking"
+    assert world.rung == [dataset_id]
+    prepare_dataset(world.worker("second"), dataset_id)
+    assert get(world, dataset_id).state == "ready"
 
 
 def test_a_dataset_that_waits_for_nothing_is_left_alone(world: World) -> None:

@@ -3,10 +3,15 @@
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
-from service.store import leases
+import pytest
+
+from service.store import idempotency, leases
+from service.store.models import IdempotencyKey
+from service.store.projects import DEFAULT_PROJECT_ID
 from tests.worker.conftest import World
-from worker.sweep import remove_leftovers, start_sweeping, sweep
+from worker.sweep import KEEP_IDEMPOTENCY_KEYS_SECONDS, remove_leftovers, start_sweeping, sweep
 
 
 def test_a_job_whose_lease_ended_is_queued_again_and_rung_for(world: World) -> None:
@@ -46,6 +51,36 @@ def test_a_live_lease_is_left_alone(world: World) -> None:
     sweep(world.worker())
     assert world.get(job).state == "starting"
     assert world.rung == []
+
+
+def test_old_idempotency_keys_are_forgotten(world: World) -> None:
+    idempotency.begin(world.store, DEFAULT_PROJECT_ID, "old", "0" * 64, "job")
+    idempotency.begin(world.store, DEFAULT_PROJECT_ID, "young", "0" * 64, "job")
+    long_ago = datetime.now(UTC) - timedelta(seconds=KEEP_IDEMPOTENCY_KEYS_SECONDS + 60)
+    with world.store.write() as session:
+        session.get_one(IdempotencyKey, (DEFAULT_PROJECT_ID, "old")).created_at = long_ago
+    sweep(world.worker())
+    assert isinstance(idempotency.begin(world.store, DEFAULT_PROJECT_ID, "old", "1" * 64, "job"), idempotency.Fresh)
+    with pytest.raises(idempotency.InFlight):
+        idempotency.begin(world.store, DEFAULT_PROJECT_ID, "young", "0" * 64, "job")
+
+
+def test_a_sweep_that_breaks_is_not_the_last_one(world: World) -> None:
+    job, rung = world.queue(), threading.Event()
+    errors = [RuntimeError("an error nobody thought of")]
+
+    def ring(_: str) -> None:
+        if errors:
+            raise errors.pop()
+        rung.set()
+
+    parts = world.worker()
+    hasty = parts.settings.model_copy(update={"sweep_every_seconds": 0.05, "ring_again_seconds": 0.05})
+    thread = start_sweeping(replace(parts, settings=hasty, ring=ring))
+    assert rung.wait(10), f"{job.id} was never rung for"
+    parts.shutting_down.set()
+    thread.join(timeout=5)
+    assert errors == []
 
 
 def test_sweeping_goes_on_until_the_worker_shuts_down(world: World) -> None:

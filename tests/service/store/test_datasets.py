@@ -98,6 +98,20 @@ def test_a_file_that_kills_every_checker_fails(store: Store, uploaded: DatasetRe
     assert (failed.error.code, failed.error.category) == ("attempts_exhausted", "system")
 
 
+def test_a_check_that_was_given_back_goes_on_at_once_and_counts_as_no_loss(
+    store: Store, uploaded: DatasetRecord
+) -> None:
+    for attempt in range(1, 6):
+        claim = datasets.claim(store, uploaded.id, "leaving", 60)
+        assert claim is not None
+        assert claim.attempt == attempt
+        datasets.give_back(store, uploaded.id, attempt)
+        assert datasets.sweep(store, **PATIENT) == (), "it was rung for just now"
+    with pytest.raises(Fenced):
+        datasets.give_back(store, uploaded.id, 1)
+    assert get(store, uploaded).state == "checking"
+
+
 def test_a_lost_message_is_rung_again(store: Store, uploaded: DatasetRecord) -> None:
     assert datasets.sweep(store, **PATIENT) == ()
     assert datasets.sweep(store, **{**PATIENT, "ring_again_seconds": 0}) == (uploaded.id,)

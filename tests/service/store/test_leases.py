@@ -88,7 +88,6 @@ def test_the_events_say_that_a_worker_was_lost(store: Store, job: JobRecord) -> 
     leases.requeue_lost(store, 3)
     (event,) = events.list_events(store, PROJECT, job.id)
     assert (event.type, event.data["code"], event.attempt) == ("warning_raised", "worker_lost", 1)
-    assert "worker-1" in event.data["message"]
 
 
 def test_a_job_that_loses_every_worker_fails_by_the_systems_fault(store: Store, job: JobRecord) -> None:
@@ -174,6 +173,30 @@ def test_a_failure_keeps_its_error(store: Store, job: JobRecord) -> None:
     error = JobError(**said.model_dump(include={"code", "message", "category", "retryable", "hint"}))
     assert leases.finish(store, job.id, 1, "failed", error).error == error
     assert state_of(store, job) == "failed"
+
+    assert told(store, job) == ["run_failed"], "the run said so itself"
+
+
+def told(store: Store, job: JobRecord) -> list[str]:
+    return [event.type for event in events.list_events(store, PROJECT, job.id)]
+
+
+def test_a_failure_that_the_run_did_not_tell_is_an_event_too(store: Store, job: JobRecord) -> None:
+    leases.claim(store, job.id, "w", LONG)
+    leases.finish(store, job.id, 1, "failed", CRASHED)
+    (event,) = events.list_events(store, PROJECT, job.id)
+    assert (event.type, event.attempt) == ("run_failed", 1)
+    assert {name: event.data[name] for name in ("code", "message", "category", "retryable")} == CRASHED.model_dump(
+        exclude={"hint"}
+    )
+
+
+def test_a_job_that_lost_too_many_workers_says_so_in_its_events(store: Store, job: JobRecord) -> None:
+    leases.claim(store, job.id, "host.internal:17", ENDED)
+    leases.requeue_lost(store, 1)
+    lost, failed = events.list_events(store, PROJECT, job.id)
+    assert (lost.data["code"], failed.data["code"]) == ("worker_lost", "attempts_exhausted")
+    assert "host.internal" not in lost.data["message"], "workers are the operator's business"
 
 
 def test_a_run_that_ends_before_it_hears_the_cancel_has_succeeded(store: Store, job: JobRecord) -> None:
