@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from alignment_core.spec import JobSpec
 from attune.client import DEFAULT_URL, Client
@@ -32,9 +32,10 @@ commands.add_typer(datasets, name="dataset")
 commands.add_typer(checkpoints, name="checkpoint")
 
 Url = Annotated[str, typer.Option("--url", envvar="ATTUNE_URL", help="Address of the server.")]
+ID_LENGTH = len("job_") + 26
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 console = Console()
-EXPECTED = (AttuneError, ServerError, DemoError, TimeoutError, FileNotFoundError, PermissionError, ValueError)
+EXPECTED = (AttuneError, ServerError, DemoError, OSError, ValueError)
 
 
 def app() -> None:
@@ -42,7 +43,7 @@ def app() -> None:
     try:
         commands()
     except EXPECTED as error:
-        _fail(str(error))
+        _fail(_sentence_of(error))
 
 
 # --- a server on this machine --------------------------------------------------------------------------------------
@@ -50,9 +51,13 @@ def app() -> None:
 
 @commands.command()
 def up(
-    data_dir: Annotated[Path, typer.Option(help="Folder of the database, the objects and the logs.")] = Path(".attune"),
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 8000,
+    data_dir: Annotated[
+        Path, typer.Option(envvar="ATTUNE_DATA_DIR", help="Folder of the database, the objects and the logs.")
+    ] = Path(".attune"),
+    host: Annotated[str, typer.Option(envvar="ATTUNE_HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="ATTUNE_PORT", min=0, max=65535, help="Port to listen on; 0 picks a free one.")
+    ] = 8000,
     catalog: Annotated[
         Path | None, typer.Option(help="Models and rewards to offer by name; the demo's when left out.")
     ] = None,
@@ -69,7 +74,8 @@ def up(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with LocalServer(data_dir=data_dir, host=host, port=port, environment=environment) as server:
-            console.print(f"Attune is up at {server.url}  (reference: {server.url}/docs, logs: {server.data_dir}/logs)")
+            where = f"(reference: {server.url}/docs, logs: {server.data_dir}/logs)"
+            console.print(f"Attune is up at {server.url}  {where}", soft_wrap=True)
             if host not in LOOPBACK and environment.get("ATTUNE_API_KEYS_REQUIRED", "").lower() not in ("1", "true"):
                 console.print(
                     f"warning: {host} is open to others, and no API key is asked for (ATTUNE_API_KEYS_REQUIRED)"
@@ -105,7 +111,7 @@ def submit_job(
     """Queue a job."""
     written = read_spec(spec)
     if dataset is not None:
-        written.setdefault("method", {})["dataset"] = {"type": "stored", "id": dataset}
+        written["method"] = _mapping(written, "method") | {"dataset": {"type": "stored", "id": dataset}}
     with Client(url) as client:
         if dry_run:
             _show_validation(client, written)
@@ -121,7 +127,8 @@ def list_jobs(
     limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest first.")] = 20, url: Url = DEFAULT_URL
 ) -> None:
     """Show the newest jobs."""
-    table = Table("id", "name", "status", "step", "attempt", "created")
+    whole_id = Column("id", no_wrap=True, min_width=ID_LENGTH)  # cut, it is of no use to the next command
+    table = Table(whole_id, "name", "status", "step", "attempt", "created")
     with Client(url) as client:
         for _, job in zip(range(limit), client.jobs(), strict=False):
             table.add_row(job.id, job.name or "", job.status, _steps(job), str(job.attempt), f"{job.created_at:%F %T}")
@@ -222,6 +229,13 @@ def report(
 # --- between the commands ------------------------------------------------------------------------------------------
 
 
+def _mapping(spec: dict[str, object], name: str) -> dict[str, object]:
+    found = spec.get(name, {})
+    if not isinstance(found, dict):
+        raise ValueError(f"the spec's {name} must be a mapping, not {found!r}")
+    return found
+
+
 def _checked(spec: dict[str, object]) -> JobSpec:
     try:
         return JobSpec.model_validate(spec)
@@ -258,6 +272,13 @@ def _end_with(job: Job) -> None:
         _fail(f"{job.error.message} [{job.error.code}]" + (f"\n{job.error.hint}" if job.error.hint else ""))
     if job.status != "succeeded":
         raise typer.Exit(1)
+
+
+def _sentence_of(error: Exception) -> str:
+    """What to show of an error; the operating system's own come as `[Errno 2] ...` otherwise."""
+    if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _fail(message: str) -> NoReturn:

@@ -12,12 +12,14 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
+from urllib.parse import quote
 
 import httpx
 
 from alignment_core.reports import DatasetReport, EvaluationReport
 from alignment_core.spec import JobSpec
+from attune.connection import Connection, segment
 from attune.downloads import download_file, inside
 from attune.errors import AttuneError
 from attune.resources import (
@@ -28,20 +30,15 @@ from attune.resources import (
     JobEvent,
     JobStatus,
     MetricPoint,
-    Resource,
     Sample,
     Validation,
 )
-from attune.sse import messages
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 LONG_POLL_SECONDS = 30.0
-STREAM_TIMEOUT_SECONDS = 60.0  # the server's heartbeat comes every 15
 MOST_RECONNECTS = 10  # in a row, without an event in between
 FIRST_SERVER_ERROR = 500  # a proxy answers so while the server behind it restarts
 TRAINING_STATE = "training_state/"
-
-R = TypeVar("R", bound=Resource)
 
 
 class Client:
@@ -58,13 +55,7 @@ class Client:
         """`base_url` and `api_key` come from `ATTUNE_URL` and `ATTUNE_API_KEY` when left out."""
         key = api_key or os.environ.get("ATTUNE_API_KEY")
         self.base_url = (base_url or os.environ.get("ATTUNE_URL") or DEFAULT_URL).rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.base_url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout_seconds),
-            follow_redirects=True,
-            transport=transport,
-        )
+        self._connection = Connection(self.base_url, key, timeout_seconds, transport)
 
     def __enter__(self) -> Self:
         return self
@@ -73,14 +64,14 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._http.close()
+        self._connection.close()
 
     # --- data sets ---
 
     def upload_dataset(self, path: Path, *, name: str | None = None, idempotency_key: str | None = None) -> Dataset:
         """Upload a parquet file or a zip; it is checked in the background, see `wait_for_dataset`."""
         with path.open("rb") as file:
-            answer = self._request(
+            answer = self._connection.request(
                 "POST",
                 "/v1/datasets",
                 files={"file": (path.name, file, "application/octet-stream")},
@@ -91,11 +82,13 @@ class Client:
         return Dataset.model_validate(answer)
 
     def get_dataset(self, dataset_id: str) -> Dataset:
-        return Dataset.model_validate(self._request("GET", f"/v1/datasets/{dataset_id}"))
+        return Dataset.model_validate(self._connection.request("GET", f"/v1/datasets/{segment(dataset_id)}"))
 
     def dataset_report(self, dataset_id: str) -> DatasetReport:
         """What preflight found in the data, with row numbers."""
-        return DatasetReport.model_validate(self._request("GET", f"/v1/datasets/{dataset_id}/report"))
+        return DatasetReport.model_validate(
+            self._connection.request("GET", f"/v1/datasets/{segment(dataset_id)}/report")
+        )
 
     def wait_for_dataset(self, dataset_id: str, timeout_seconds: float = 600.0) -> Dataset:
         """The data set once it is ready; `AttuneError` with its error when it failed, `TimeoutError` when neither."""
@@ -122,18 +115,20 @@ class Client:
         """Queue a job. Repeating a call with the same key never queues a second one."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return Job.model_validate(
-            self._request("POST", "/v1/jobs", json=_job_body(spec, name, metadata), headers=headers)
+            self._connection.request("POST", "/v1/jobs", json=_job_body(spec, name, metadata), headers=headers)
         )
 
     def validate(self, spec: JobSpec | Mapping[str, Any]) -> Validation:
         """What would be wrong or doubtful if this spec were posted; starts nothing."""
-        return Validation.model_validate(self._request("POST", "/v1/jobs/validate", json=_job_body(spec, None, None)))
+        return Validation.model_validate(
+            self._connection.request("POST", "/v1/jobs/validate", json=_job_body(spec, None, None))
+        )
 
     def get_job(self, job_id: str, *, wait_seconds: float = 0) -> Job:
         """The job as it is, or as it is when it has ended or `wait_seconds` are over, whichever comes first."""
         timeout = httpx.Timeout(30.0, read=30.0 + wait_seconds)
         return Job.model_validate(
-            self._request("GET", f"/v1/jobs/{job_id}", params={"wait": wait_seconds}, timeout=timeout)
+            self._connection.request("GET", f"{_job(job_id)}", params={"wait": wait_seconds}, timeout=timeout)
         )
 
     def wait_for_job(self, job_id: str, timeout_seconds: float | None = None) -> Job:
@@ -158,7 +153,7 @@ class Client:
         filters: list[tuple[str, str]] = [("status", one) for one in status]
         filters += [(key, value) for key, value in (("method", method), ("model", model)) if value is not None]
         filters += [(f"metadata[{key}]", value) for key, value in (metadata or {}).items()]
-        return self._pages("/v1/jobs", Job, filters)
+        return (Job.model_validate(entry) for entry in self._connection.pages("/v1/jobs", filters))
 
     def cancel(self, job_id: str) -> Job:
         return self._change(job_id, "cancel")
@@ -170,7 +165,7 @@ class Client:
         return self._change(job_id, "resume")
 
     def _change(self, job_id: str, verb: Literal["cancel", "pause", "resume"]) -> Job:
-        return Job.model_validate(self._request("POST", f"/v1/jobs/{job_id}/{verb}"))
+        return Job.model_validate(self._connection.request("POST", f"{_job(job_id)}/{verb}"))
 
     # --- what a run says and leaves ---
 
@@ -179,7 +174,7 @@ class Client:
         failures = 0
         while True:
             try:
-                for message in self._stream(job_id, after):
+                for message in self._connection.stream(f"{_job(job_id)}/events", after):
                     if message.event == "done":
                         return
                     after, failures = message.id or after, 0
@@ -198,32 +193,32 @@ class Client:
     ) -> list[MetricPoint]:
         """Figures by step; all names when `keys` is empty."""
         params = {"keys": ",".join(keys) or None, "from_step": from_step, "max_points": max_points}
-        answer = self._request("GET", f"/v1/jobs/{job_id}/metrics", params=_given(params))
+        answer = self._connection.request("GET", f"{_job(job_id)}/metrics", params=_given(params))
         return [MetricPoint.model_validate(point) for point in answer["data"]]
 
     def report(self, job_id: str) -> EvaluationReport:
         """The proof: base against policy on held-out prompts."""
-        return EvaluationReport.model_validate(self._request("GET", f"/v1/jobs/{job_id}/report"))
+        return EvaluationReport.model_validate(self._connection.request("GET", f"{_job(job_id)}/report"))
 
     def logs(self, job_id: str) -> str:
         """The end of what the job's processes printed, attempt after attempt."""
-        return "\n".join(entry["text"] for entry in self._request("GET", f"/v1/jobs/{job_id}/logs")["data"])
+        return "\n".join(entry["text"] for entry in self._connection.request("GET", f"{_job(job_id)}/logs")["data"])
 
     def samples(self, job_id: str) -> list[Sample]:
         """Pictures of base and policy, the earliest step first."""
-        return list(self._pages(f"/v1/jobs/{job_id}/samples", Sample, []))
+        return [Sample.model_validate(entry) for entry in self._connection.pages(f"{_job(job_id)}/samples", [])]
 
     def download_sample(self, sample: Sample, path: Path) -> Path:
         """Save the picture as `path`."""
         file = CheckpointFile(path=path.name, size_bytes=sample.size_bytes, sha256=sample.sha256)
-        return download_file(self._http, sample.image_url, file, path)
+        return download_file(self._connection.http, sample.image_url, file, path)
 
     def checkpoints(self, job_id: str) -> list[Checkpoint]:
         """The job's checkpoints, the earliest step first."""
-        return list(self._pages(f"/v1/jobs/{job_id}/checkpoints", Checkpoint, []))
+        return [Checkpoint.model_validate(entry) for entry in self._connection.pages(f"{_job(job_id)}/checkpoints", [])]
 
     def checkpoint_files(self, checkpoint_id: str) -> list[CheckpointFile]:
-        answer = self._request("GET", f"/v1/checkpoints/{checkpoint_id}/files")
+        answer = self._connection.request("GET", f"/v1/checkpoints/{segment(checkpoint_id)}/files")
         return [CheckpointFile.model_validate(file) for file in answer["data"]]
 
     def download_checkpoint(self, checkpoint_id: str, folder: Path, *, with_training_state: bool = False) -> Path:
@@ -233,65 +228,19 @@ class Client:
         """
         for file in self.checkpoint_files(checkpoint_id):
             if with_training_state or not file.path.startswith(TRAINING_STATE):
-                url = f"/v1/checkpoints/{checkpoint_id}/files/{file.path}"
-                download_file(self._http, url, file, folder / inside(file.path))
+                url = f"/v1/checkpoints/{segment(checkpoint_id)}/files/{quote(file.path)}"
+                download_file(self._connection.http, url, file, folder / inside(file.path))
         return folder
 
     # --- the server ---
 
     def is_ready(self) -> bool:
         """Whether the server and the parts it leans on answer."""
-        try:
-            return self._http.get("/readyz").is_success
-        except httpx.TransportError:
-            return False
+        return self._connection.answers("/readyz")
 
-    def _stream(self, job_id: str, after: str | None) -> Iterator[Any]:
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-        timeout = httpx.Timeout(30.0, read=STREAM_TIMEOUT_SECONDS)
-        with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers, timeout=timeout) as response:
-            if not response.is_success:
-                response.read()
-                raise AttuneError.of_response(response)
-            yield from messages(response.iter_lines())
 
-    def _pages(self, path: str, kind: type[R], filters: list[tuple[str, str]]) -> Iterator[R]:
-        after: list[tuple[str, str]] = []
-        while True:
-            page = self._request("GET", path, params=httpx.QueryParams([*filters, *after, ("limit", "100")]))
-            yield from (kind.model_validate(entry) for entry in page["data"])
-            if not page["has_more"]:
-                return
-            after = [("after", page["last_id"])]
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Any = None,
-        json: Any = None,
-        data: Any = None,
-        files: Any = None,
-        headers: dict[str, str] | None = None,
-        timeout: httpx.Timeout | None = None,
-    ) -> Any:
-        try:
-            response = self._http.request(
-                method,
-                path,
-                params=params,
-                json=json,
-                data=data,
-                files=files,
-                headers=headers,
-                timeout=timeout or httpx.USE_CLIENT_DEFAULT,
-            )
-        except httpx.TransportError as error:
-            raise AttuneError.unreachable(self.base_url, error) from error
-        if not response.is_success:
-            raise AttuneError.of_response(response)
-        return response.json()
+def _job(job_id: str) -> str:
+    return f"/v1/jobs/{segment(job_id)}"
 
 
 def _job_body(

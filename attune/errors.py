@@ -36,6 +36,11 @@ class AttuneError(Exception):
         detail = f"{base_url} did not answer: {str(error) or type(error).__name__}"
         return cls({"status": None, "code": "unreachable", "detail": detail})
 
+    @classmethod
+    def not_attune(cls, base_url: object) -> "AttuneError":
+        detail = f"{base_url} answered with something that is not JSON; is it the address of an Attune server?"
+        return cls({"status": None, "code": "not_json", "detail": detail})
+
     def _text(self) -> str:
         lines = [f"{self.detail} [{self.code}]"]
         lines += [f"  {entry.get('pointer', '')}: {entry.get('message', '')}" for entry in self.errors]

@@ -5,7 +5,6 @@ neither FastAPI nor Celery is imported here.
 """
 
 import fcntl
-import os
 import socket
 import sys
 import time
@@ -44,7 +43,7 @@ class LocalServer:
 
     @property
     def url(self) -> str:
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def __enter__(self) -> "LocalServer":
@@ -130,15 +129,19 @@ def _hold_alone(data_dir: Path) -> TextIO:
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
-    try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            return
-    except OSError as error:
-        raise ServerError(
-            f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); choose another --port"
-        ) from error
+    _listen_once(host, port)
 
 
 def _free_port(host: str) -> int:
-    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        return probe.getsockname()[1]
+    return _listen_once(host, 0)
+
+
+def _listen_once(host: str, port: int) -> int:
+    """The port that was listened on for a moment; `ServerError` when it cannot be."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family) as probe:
+            return probe.getsockname()[1]
+    except OSError as error:
+        reason = str(error.strerror or error).partition(" (while")[0]  # Python adds the address, which is said here
+        raise ServerError(f"cannot listen on {host}:{port} ({reason}); choose another --host or --port") from error

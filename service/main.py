@@ -27,8 +27,11 @@ MAX_JSON_BYTES = 32 * 2**20  # ten thousand prompts of two thousand characters f
 
 
 def app() -> FastAPI:
-    """The app on the settings of the environment, for uvicorn's `--factory`."""
-    return create_app(Settings())
+    """The app on the settings of the environment, for uvicorn's `--factory`; a mistake in them is one line, no traceback."""
+    try:
+        return create_app(Settings())
+    except ValueError as error:
+        raise SystemExit(f"Attune cannot start: {error}") from error
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

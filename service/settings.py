@@ -82,8 +82,6 @@ class Settings(BaseSettings):
     signed_url_seconds: int = Field(default=900, ge=1, le=604_800, description="How long a presigned download works.")
 
     # --- the API ---
-    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port of the API; 0 picks a free one.")
     public_url: str | None = Field(
         default=None, description="Address clients see, when a proxy stands in front of the API."
     )

@@ -11,6 +11,24 @@ from typing import Any
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 NUM_EVENTS = 6
+JOB: dict[str, Any] = {
+    "id": "job_01kaf0h2v7x3m5q8r1s4t6w9yz",
+    "name": None,
+    "metadata": {},
+    "status": "running",
+    "is_terminal": False,
+    "phase": "training",
+    "attempt": 1,
+    "progress": {"step": 120, "total": 400, "percent": 30.0, "eta_seconds": 56.0},
+    "error": None,
+    "spec": {},
+    "latest_checkpoint_id": None,
+    "created_at": "2026-11-20T09:15:00Z",
+    "queued_at": None,
+    "updated_at": "2026-11-20T09:15:31Z",
+    "started_at": None,
+    "finished_at": None,
+}
 
 
 class RudeServer(ThreadingHTTPServer):
@@ -47,6 +65,11 @@ class Handler(BaseHTTPRequestHandler):
             self._json(200, {"data": files})
         elif "/files/" in self.path:
             self._piece()
+        elif self.path.startswith("/v1/jobs?"):
+            self._json(200, {"data": [JOB], "has_more": False, "last_id": JOB["id"]})
+        elif self.path == "/v1/jobs/job_html?wait=0":
+            self._head(200, {"Content-Type": "text/html", "Content-Length": "6"})
+            self.wfile.write(b"<html>")
         else:
             problem = {"title": "Not Found", "code": "job_not_found", "detail": "there is no job", "status": 404}
             self._json(404, {**problem, "errors": [{"pointer": "/id", "message": "unknown"}]})

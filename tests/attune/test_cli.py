@@ -15,7 +15,7 @@ from attune.local_server import demo_assets
 from attune.proof import table_of
 from attune.specs import read_spec
 from attune.watch import BarView, PlainView, figures_of, show_all
-from tests.attune.rude_server import rude_server
+from tests.attune.rude_server import JOB, rude_server
 
 STEP = StepCompleted(
     step=8,
@@ -35,6 +35,58 @@ def test_the_servers_problem_is_shown_without_a_traceback() -> None:
         done = attune("job", "get", "job_1", "--url", server.url)
     assert done.returncode == 1
     assert done.stderr == "there is no job [job_not_found]\n  /id: unknown\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["dataset", "upload", "{folder}"], "{folder}: Is a directory"),
+        (["dataset", "upload", "{folder}/none"], "{folder}/none: No such file or directory"),
+        (["up", "--data-dir", "{file}", "--port", "0"], "{file}: File exists"),
+        (["up", "--data-dir", "{file}/x", "--port", "0"], "{file}/x: Not a directory"),
+        (["up", "--data-dir", "{folder}", "--host", "nowhere.invalid"], "cannot listen on nowhere.invalid:8000"),
+        (["up", "--catalog", "{folder}/none"], "{folder}/none: No such file or directory"),
+        (["job", "submit", "{file}", "--dataset", "ds_1"], "the spec's method must be a mapping, not 3"),
+        (["job", "list", "--url", "nowhere"], "nowhere did not answer"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence_and_no_traceback(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    file = tmp_path / "spec.json"
+    file.write_text('{"method": 3}')
+    places = {"folder": tmp_path, "file": file}
+    done = attune(*(argument.format(**places) for argument in arguments))
+    assert done.returncode == 1
+    assert done.stderr.startswith(expected.format(**places)), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_that_does_not_exist_is_refused() -> None:
+    done = attune("up", "--port", "99999")
+    assert done.returncode == 2
+    assert "65535" in done.stderr
+
+
+def test_settings_that_cannot_work_are_shown_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "catalog.json").write_text('{"models": {"shapes": {"type": "local"}}}')
+    done = attune("up", "--data-dir", str(tmp_path / "a"), "--port", "0", "--catalog", str(tmp_path / "catalog.json"))
+    assert done.returncode == 1
+    assert "field models.shapes.local.family" in done.stderr
+    monkeypatch.setenv("ATTUNE_LEASE_SECONDS", "1")
+    monkeypatch.setenv("ATTUNE_S3_SECRET_ACCESS_KEY", "hush")
+    late = attune("up", "--data-dir", str(tmp_path / "b"), "--port", "0")
+    assert "ATTUNE_LEASE_SECONDS (1)" in late.stderr
+    for shown in (done.stderr, late.stderr):
+        assert "Traceback" not in shown
+        assert "hush" not in shown
+
+
+def test_a_list_of_jobs_shows_whole_ids_however_narrow_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    with rude_server() as server:
+        done = attune("job", "list", "--url", server.url)
+    assert JOB["id"] in done.stdout
 
 
 def test_a_spec_with_mistakes_is_refused_before_it_is_sent(tmp_path: Path) -> None:

@@ -128,3 +128,23 @@ def test_the_api_key_is_sent(server: RudeServer, monkeypatch: pytest.MonkeyPatch
     assert {key.lower(): value for key, value in server.requests[0][1].items()}["authorization"] == (
         "Bearer from-the-environment"
     )
+
+
+def test_an_id_asks_for_a_thing_of_that_name_and_for_nothing_else(server: RudeServer, client: Client) -> None:
+    with pytest.raises(AttuneError):
+        client.get_job("../../healthz?x=#y")
+    assert [path for path, _ in server.requests] == ["/v1/jobs/..%2F..%2Fhealthz%3Fx%3D%23y?wait=0"]
+
+
+def test_a_file_name_with_signs_of_a_url_is_asked_for_as_it_is(
+    server: RudeServer, client: Client, tmp_path: Path
+) -> None:
+    server.paths = ("a #1?/100%.bin",)
+    client.download_checkpoint("ckpt_1", tmp_path)
+    assert (tmp_path / "a #1?" / "100%.bin").read_bytes() == CONTENT
+    assert server.requests[1][0] == "/v1/checkpoints/ckpt_1/files/a%20%231%3F/100%25.bin"
+
+
+def test_an_answer_of_some_other_server_is_told(client: Client) -> None:
+    with pytest.raises(AttuneError, match="is it the address of an Attune server"):
+        client.get_job("job_html")

@@ -51,7 +51,7 @@ def test_every_setting_is_documented() -> None:
     [
         ({"object_store": "s3"}, "ATTUNE_S3_BUCKET is needed"),
         ({"lease_seconds": 10, "heartbeat_seconds": 6}, "at most half"),
-        ({"port": 70_000}, "port"),
+        ({"max_list_limit": 0}, "max_list_limit"),
         ({"transfer_part_bytes": 1024}, "transfer_part_bytes"),
         ({"max_attempts": 0}, "max_attempts"),
     ],

@@ -1,0 +1,96 @@
+"""One connection pool to one server: requests, pages and streams, with every way to fail as an `AttuneError`."""
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from attune.errors import AttuneError
+from attune.sse import Message, messages
+
+STREAM_TIMEOUT_SECONDS = 60.0  # the server's heartbeat comes every 15
+
+
+def segment(identifier: str) -> str:
+    """An id as one part of a path, so that `../x` asks for a thing of that name and for nothing else."""
+    return quote(identifier, safe="")
+
+
+class Connection:
+    """What a client speaks through. `http` is the pool itself, for downloads."""
+
+    def __init__(
+        self, base_url: str, api_key: str | None, timeout_seconds: float, transport: httpx.BaseTransport | None
+    ) -> None:
+        self.base_url = base_url
+        self.http = httpx.Client(
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx.Timeout(timeout_seconds),
+            follow_redirects=True,
+            transport=transport,
+        )
+
+    def close(self) -> None:
+        self.http.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Any = None,
+        json: Any = None,
+        data: Any = None,
+        files: Any = None,
+        headers: dict[str, str] | None = None,
+        timeout: httpx.Timeout | None = None,
+    ) -> Any:
+        """The answer's JSON."""
+        try:
+            response = self.http.request(
+                method,
+                path,
+                params=params,
+                json=json,
+                data=data,
+                files=files,
+                headers=headers,
+                timeout=timeout or httpx.USE_CLIENT_DEFAULT,
+            )
+        except httpx.RequestError as error:
+            raise AttuneError.unreachable(self.base_url, error) from error
+        if not response.is_success:
+            raise AttuneError.of_response(response)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise AttuneError.not_attune(self.base_url) from error
+
+    def pages(self, path: str, filters: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+        """The entries of a list, page by page as they are needed."""
+        after: list[tuple[str, str]] = []
+        while True:
+            page = self.request("GET", path, params=httpx.QueryParams([*filters, *after, ("limit", "100")]))
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = [("after", page["last_id"])]
+
+    def stream(self, path: str, after: str | None) -> Iterator[Message]:
+        """Server-sent events after the id `after`, until the connection ends; raises httpx's `TransportError` too."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+        timeout = httpx.Timeout(30.0, read=STREAM_TIMEOUT_SECONDS)
+        with self.http.stream("GET", path, headers=headers, timeout=timeout) as response:
+            if not response.is_success:
+                response.read()
+                raise AttuneError.of_response(response)
+            yield from messages(response.iter_lines())
+
+    def answers(self, path: str) -> bool:
+        """Whether a GET of the path succeeds."""
+        try:
+            return self.http.get(path).is_success
+        except httpx.TransportError:
+            return False
