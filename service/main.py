@@ -13,7 +13,7 @@ from service.api.context import Parts, refuse_unknown_parameters
 from service.api.middleware import BodyLimit, RequestContext
 from service.api.openapi import DESCRIPTION, SUMMARY, TAGS, TITLE, openapi_of
 from service.api.telemetry import Telemetry
-from service.api.uploads import remove_abandoned
+from service.api.uploads import UPLOAD_PREFIX
 from service.logs import configure_logging
 from service.queue import Bell
 from service.settings import Settings
@@ -21,7 +21,7 @@ from service.store.catalog import Catalog
 from service.store.counts import jobs_by_state
 from service.store.database import open_store
 from service.store.migrations import migrate
-from service.store.objects import open_objects
+from service.store.objects import open_objects, remove_abandoned
 
 MAX_JSON_BYTES = 32 * 2**20  # ten thousand prompts of two thousand characters fit
 
@@ -82,7 +82,8 @@ def build_parts(settings: Settings) -> Parts:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     await run_in_threadpool(migrate, parts.settings.resolved_database_url)
-    remove_abandoned(datasets.uploads_folder(parts.settings), parts.settings.upload_timeout_seconds)
+    uploads = datasets.uploads_folder(parts.settings)
+    remove_abandoned(uploads, f"{UPLOAD_PREFIX}*", parts.settings.upload_timeout_seconds)
     parts.bell.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The Celery app and its few settings; `docs/architecture.md` says what each was measured against.
+"""The Celery app and its few settings; `docs/design.md` says what follows from which.
 
     celery -A worker.app worker --queues celery              runs jobs, one at a time
     celery -A worker.app worker --queues attune.datasets     checks datasets, while the other is busy

@@ -7,7 +7,6 @@ to be hashed and stored. Here the one copy lies beside the other data until the 
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ BUFFER_BYTES = 1 << 20
 LONGEST_FIELD_BYTES = 4096
 LONGEST_HEADERS_BYTES = 16_384
 LONGEST_FILENAME = 255
+UPLOAD_PREFIX = "upload-"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ async def receive(request: Request, folder: Path, max_bytes: int, text_fields: f
     """The one file of a form, in the field `file`, with its text fields; 413 and 422 name what was wrong."""
     parser_boundary = _boundary(request.headers.get("content-type", ""))
     await run_in_threadpool(folder.mkdir, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix="upload-")
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=UPLOAD_PREFIX)
     path = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as target:
@@ -149,13 +149,6 @@ async def receive(request: Request, folder: Path, max_bytes: int, text_fields: f
         yield Upload(path, form.filename, form.size_bytes, form.hexdigest(), form.fields)
     finally:
         path.unlink(missing_ok=True)
-
-
-def remove_abandoned(folder: Path, older_than_seconds: float) -> None:
-    """Delete what uploads left whose process was killed; younger files may still be on their way."""
-    for path in folder.glob("upload-*"):
-        if path.stat().st_mtime < time.time() - older_than_seconds:
-            path.unlink(missing_ok=True)
 
 
 async def _read(request: Request, parser: MultipartParser, form: _Form, max_bytes: int) -> None:

@@ -2,6 +2,7 @@
 
     python -m service.store migrate
     python -m service.store create-project "Design team"
+    python -m service.store list-projects
     python -m service.store create-key PROJECT_ID "build server"
     python -m service.store list-keys PROJECT_ID
     python -m service.store revoke-key PROJECT_ID KEY_ID
@@ -37,6 +38,10 @@ def _run(store: Store, chosen: argparse.Namespace) -> int:
     if chosen.command == "create-project":
         _say(projects.create_project(store, chosen.name).id)
         return 0
+    if chosen.command == "list-projects":
+        for project in projects.list_projects(store):
+            _say("\t".join((project.id, project.name, f"{project.created_at:%Y-%m-%d}")))
+        return 0
     if projects.get_project(store, chosen.project_id) is None:
         return _refuse(f"there is no project {chosen.project_id!r}")
     match chosen.command:
@@ -60,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("migrate", help="bring the tables up to date")
     create_project = commands.add_parser("create-project", help="make a project and print its id")
     create_project.add_argument("name")
+    commands.add_parser("list-projects", help="id, name and date of every project")
     create_key = commands.add_parser("create-key", help="make an API key and print it, once")
     create_key.add_argument("project_id")
     create_key.add_argument("name", help="what the key is for")

@@ -8,7 +8,9 @@ import io
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,8 @@ from service.settings import Settings
 
 CHUNK_BYTES = 1024 * 1024
 LONGEST_KEY_BYTES = 1024  # S3's limit
+_PARTIAL = ".partial-"
+ABANDONED_SECONDS = 24 * 3600  # no copy on one machine takes a day
 
 
 class ObjectNotFound(Exception):  # noqa: N818 - a state of affairs, read as one
@@ -95,6 +99,14 @@ def check_key(key: str) -> str:
     return key
 
 
+def remove_abandoned(folder: Path, pattern: str, older_than_seconds: float) -> None:
+    """Delete what processes left that were killed while they wrote; younger files may still be on their way."""
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # another process does the same just now
+            if path.stat().st_mtime < time.time() - older_than_seconds:
+                path.unlink()
+
+
 class DirectoryStore:
     """Objects as files in one folder. A file is written under a temporary name, flushed to disk, then renamed."""
 
@@ -104,6 +116,7 @@ class DirectoryStore:
         self._temporary = root.resolve() / "tmp"  # beside the objects: a rename must stay on one file system
         self._objects.mkdir(exist_ok=True)
         self._temporary.mkdir(exist_ok=True)
+        remove_abandoned(self._temporary, f"{_PARTIAL}*", ABANDONED_SECONDS)
 
     def put_file(self, key: str, path: Path) -> None:
         with path.open("rb") as source:
@@ -169,7 +182,7 @@ class DirectoryStore:
 
 def _write_whole(source: BinaryIO, temporary_folder: Path, target: Path) -> None:
     """Copy to a temporary name, flush to disk, rename: `target` is the old file or the new one, never a part of it."""
-    descriptor, name = tempfile.mkstemp(dir=temporary_folder, prefix=".partial-")
+    descriptor, name = tempfile.mkstemp(dir=temporary_folder, prefix=_PARTIAL)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -34,6 +34,13 @@ def get_project(store: Store, project_id: str) -> ProjectRecord | None:
         return None if row is None else ProjectRecord.model_validate(row)
 
 
+def list_projects(store: Store) -> tuple[ProjectRecord, ...]:
+    """Every project, the oldest first."""
+    with store.read() as session:
+        rows = session.scalars(sa.select(Project).order_by(Project.created_at, Project.id))
+        return tuple(ProjectRecord.model_validate(row) for row in rows)
+
+
 def create_key(store: Store, project_id: str, name: str) -> tuple[str, ApiKeyRecord]:
     """A new key and its record. The key is not stored: this is the only time that it can be shown."""
     key = f"attune_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"

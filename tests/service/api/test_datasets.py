@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from alignment_core.reports import DatasetReport
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
-from service.api.uploads import plain_name, remove_abandoned
+from service.api.uploads import plain_name
 from service.store import datasets, projects
-from service.store.objects import DirectoryStore
+from service.store.objects import DirectoryStore, remove_abandoned
 from service.store.records import JobError
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import PARQUET, Api, assert_problem
@@ -211,9 +211,9 @@ def test_files_of_killed_uploads_are_removed_at_the_next_start(tmp_path: Path):
     for name, age in (("upload-old", 100), ("upload-young", 1), ("other", 100)):
         (tmp_path / name).write_bytes(b"half a file")
         os.utime(tmp_path / name, times=(time.time() - age,) * 2)
-    remove_abandoned(tmp_path, older_than_seconds=50)
+    remove_abandoned(tmp_path, "upload-*", older_than_seconds=50)
     assert {path.name for path in tmp_path.iterdir()} == {"upload-young", "other"}
-    remove_abandoned(tmp_path / "absent", older_than_seconds=50)
+    remove_abandoned(tmp_path / "absent", "upload-*", older_than_seconds=50)
 
 
 def test_failed_data_set_is_refused_by_jobs(api: Api):

@@ -40,6 +40,15 @@ def test_a_revoked_key_is_listed_as_such(opened: Store, capsys) -> None:
     assert key not in listed
 
 
+def test_projects_are_listed_with_the_ids_that_the_other_commands_want(opened: Store, capsys) -> None:
+    main(["create-project", "Design team"])
+    project_id = capsys.readouterr().out.strip()
+    assert main(["list-projects"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == ["proj_default", project_id]
+    assert rows[1][1] == "Design team"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

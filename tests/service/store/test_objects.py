@@ -2,7 +2,9 @@
 
 import errno
 import hashlib
+import os
 import random
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +17,14 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from service.settings import Settings
-from service.store.objects import DirectoryStore, ObjectNotFound, ObjectStore, check_key, open_objects
+from service.store.objects import (
+    ABANDONED_SECONDS,
+    DirectoryStore,
+    ObjectNotFound,
+    ObjectStore,
+    check_key,
+    open_objects,
+)
 from service.store.s3 import S3Store
 from tests.servers.swift import S3Server
 
@@ -300,3 +309,16 @@ def test_every_key_that_passes_stays_inside_its_folder(key: str) -> None:
     assert ".." not in joined.parts
     assert "\0" not in checked
     assert joined.relative_to(root).as_posix() == key, "two keys never mean one file"
+
+
+def test_what_a_killed_process_left_half_written_is_removed_a_day_later(tmp_path: Path) -> None:
+    folder = tmp_path / "objects" / "tmp"
+    folder.mkdir(parents=True)
+    left, young = folder / ".partial-left", folder / ".partial-young"
+    for path in (left, young):
+        path.write_bytes(b"half of a checkpoint")
+    a_day_ago = time.time() - ABANDONED_SECONDS - 60
+    os.utime(left, (a_day_ago, a_day_ago))
+    DirectoryStore(tmp_path / "objects")
+    assert not left.exists()
+    assert young.exists(), "another process may be writing it"
