@@ -47,6 +47,7 @@ def start_worker(world: World) -> Iterator[StartWorker]:
     broker_url = valkey.broker_url(valkey.socket_path(world.settings.data_dir))
     settings = {
         "DATA_DIR": str(world.settings.data_dir),
+        "CATALOG_PATH": str(world.catalog_path),
         "BROKER_URL": broker_url,
         "TRAINER_COMMAND": shlex.join(TRAINER),
         "LEASE_SECONDS": "3",
