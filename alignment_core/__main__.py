@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from alignment_core.errors import AlignmentError
+from alignment_core.errors import AlignmentError, CheckpointError
 from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec
@@ -165,7 +165,10 @@ def _latest_step(workdir: Path) -> int | None:
     from alignment_core import checkpoints
 
     found = checkpoints.latest(workdir / "checkpoints")
-    return checkpoints.read_manifest(found).step if found else None
+    try:
+        return checkpoints.read_manifest(found).step if found else None
+    except CheckpointError:
+        return None
 
 
 def _stop_when_asked() -> threading.Event:

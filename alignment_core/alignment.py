@@ -53,7 +53,8 @@ def align(
     spec = spec.resolved()
     started = time.monotonic()
     accelerator = new_accelerator(spec)
-    resumed = find_resumable(workdir, spec)
+    with accelerator.main_process_first():
+        resumed = find_resumable(workdir, spec)
     yield _run_started(spec, accelerator.num_processes, accelerator.device.type, resumed)
     yield PhaseChanged(phase="loading")
     run = yield from load_run(spec, sources, accelerator, cache_dir or Path.home() / ".cache" / "attune")
@@ -65,19 +66,20 @@ def align(
 
 
 def find_resumable(workdir: Path, spec: JobSpec) -> Path | None:
-    """The newest checkpoint of this very spec; raises `CheckpointError` when the folder belongs to another run."""
+    """The newest whole checkpoint of this very spec; raises `CheckpointError` when the folder belongs to another run."""
     for folder in reversed(checkpoints.complete(workdir / CHECKPOINTS)):
-        if checkpoints.read_manifest(folder).spec_sha256 != spec.sha256():
+        try:
+            manifest = checkpoints.verify(folder)
+        except CheckpointError:
+            # An altered checkpoint helps nobody; the one before it may be good.
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        if manifest.spec_sha256 != spec.sha256():
             raise CheckpointError(
                 "workdir_in_use",
                 f"{workdir} holds checkpoints of another spec",
                 hint="Choose an empty work folder, or run the spec that this one was made with.",
             )
-        try:
-            checkpoints.verify(folder)
-        except CheckpointError:
-            shutil.rmtree(folder)  # an altered checkpoint helps nobody; the one before it may be good
-            continue
         return folder
     return None
 
@@ -104,7 +106,7 @@ def _train(run: Run, workdir: Path, first_step: int, started: float) -> Iterator
 
     After a divergence or an error on the GPU the weights are still those of that step, so the checkpoint is good.
     """
-    spec, saved_step, step = run.spec, first_step, first_step
+    spec, saved_step, step, warned = run.spec, first_step, first_step, False
     limit = spec.resources.max_run_seconds
     if first_step < spec.training.steps:
         yield PhaseChanged(phase="training")
@@ -123,8 +125,11 @@ def _train(run: Run, workdir: Path, first_step: int, started: float) -> Iterator
         ):
             step = event.step
             yield event
+            if not warned and _has_vanished(event.metrics):
+                warned = True
+                yield _loss_vanished(step)
             if run.validation is not None and _is_due(step, spec.training.validate_every, spec.training.steps):
-                metrics = validation_metrics(run.actors, run.validation, run.timesteps, run.num_validation_batches)
+                metrics = validation_metrics(run.actors, run.validation, run.timesteps, run.num_validation_examples)
                 yield ValidationCompleted(step=step, metrics=finite(metrics))
             if _is_due(step, spec.checkpoints.every, spec.training.steps):
                 saved_step = step
@@ -139,6 +144,18 @@ def _train(run: Run, workdir: Path, first_step: int, started: float) -> Iterator
         if step > saved_step and run.accelerator.is_main_process:
             yield checkpoint_saved(_write(run, workdir, step), workdir)
         raise
+
+
+def _has_vanished(metrics: dict[str, float]) -> bool:
+    return metrics["loss"] < 0.01 and metrics.get("implicit_accuracy") == 1.0
+
+
+def _loss_vanished(step: int) -> WarningRaised:
+    return WarningRaised(
+        code="loss_vanished",
+        message="the loss is below 0.01 and every pair is told apart: nothing is left to learn, or the reference moved",
+        step=step,
+    )
 
 
 def _is_due(step: int, every: int | None, last: int) -> bool:

@@ -46,6 +46,7 @@ class Manifest(BaseModel):
     spec: dict[str, Any]
     spec_sha256: str
     base_model_sha256: str
+    dataset_sha256: str
     versions: dict[str, str]
     created_at: datetime
     files: list[FileRecord]
@@ -57,7 +58,7 @@ class TrainingState(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     step: int
-    loss_scaler: dict[str, float] | None = None
+    loss_scaler: dict[str, int | float] | None = None  # GradScaler's growth_interval must stay an int
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:
@@ -108,6 +109,7 @@ def new_manifest(
     spec: dict[str, Any],
     spec_sha256: str,
     base_model_sha256: str,
+    dataset_sha256: str,
     versions: dict[str, str],
 ) -> Manifest:
     """A manifest that `commit` completes with the files."""
@@ -118,6 +120,7 @@ def new_manifest(
         spec=spec,
         spec_sha256=spec_sha256,
         base_model_sha256=base_model_sha256,
+        dataset_sha256=dataset_sha256,
         versions=versions,
         created_at=datetime.now(UTC),
         files=[],

@@ -4,7 +4,7 @@ Each choice is a `match` on a type or a class. Below this module nothing sees a 
 """
 
 from collections.abc import Generator, Sequence
-from math import ceil
+from datetime import timedelta
 from pathlib import Path
 from typing import assert_never, cast
 
@@ -12,13 +12,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from alignment_core.actors import Actors, full_actors, lora_actors
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.errors import AlignmentError, DataError
+from alignment_core.errors import AlignmentError, DataError, ModelError
 from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.rehearsal import rehearse
-from alignment_core.events import Event, ModelLoaded
+from alignment_core.events import Event, ModelLoaded, WarningRaised
 from alignment_core.families.sd import StableDiffusion, load_sd
 from alignment_core.load_pairs import load_pairs
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
@@ -52,7 +53,10 @@ def new_accelerator(spec: JobSpec) -> Accelerator:
         torch.set_num_threads(spec.resources.num_cpu_threads)
     # accelerate keeps one state a process, and refuses a second run there that wants another precision.
     AcceleratorState._reset_state()
+    # Preparing a large dataset takes hours, and the other processes wait for the main one.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=2))
     return Accelerator(
+        kwargs_handlers=[patience],
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=spec.training.gradient_accumulation_steps,
         cpu=device == "cpu",
@@ -65,6 +69,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     family = _load_model(here, accelerator)
     actors = _build_actors(spec, family, accelerator)
     fingerprint = family.fingerprint()
+    _refuse_misread_options(spec, family)
     yield _model_loaded(family, actors, fingerprint)
     rewards, prompt_following = _build_rewards(here, accelerator.device)
     with accelerator.main_process_first():  # the others find everything in the cache
@@ -76,6 +81,8 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
             "evaluation.rewards asks for a report, and there are no held-out prompts",
             hint="Give evaluation.prompts, or a training.validation_fraction that holds out a group with a prompt.",
         )
+    if seen := set(prompts) & set(data.train.prompts):
+        yield _prompts_seen(len(seen), len(set(prompts)))
     _rehearse(spec, rewards, prompt_following, prompts)
     optimizer = _build_optimizer(spec, actors, accelerator)
     if accelerator.num_processes > 1:
@@ -86,10 +93,11 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         accelerator=accelerator,
         family=family,
         base_model_sha256=fingerprint,
+        dataset_sha256=data.dataset_sha256,
         actors=actors,
         method=_build_method(spec, data.train, accelerator),
         validation=_build_validation(spec, data.validation),
-        num_validation_batches=ceil(len(data.validation) / training.batch_size) if data.validation else 0,
+        num_validation_examples=len(data.validation) if data.validation else 0,
         reference=FrozenReference(),
         timesteps=UniformTimesteps(len(family.abar)),
         optimizer=optimizer,
@@ -165,6 +173,21 @@ def _build_rewards(spec: JobSpec, device: torch.device) -> tuple[dict[str, Rewar
     rewards = {reward_name(reward): build_reward(reward, device) for reward in spec.evaluation.rewards}
     judge = spec.evaluation.prompt_following
     return rewards, build_prompt_following(judge, device) if judge is not None else None
+
+
+def _refuse_misread_options(spec: JobSpec, family: StableDiffusion) -> None:
+    if spec.method.v_rescale == "abar" and family.prediction_type != "v_prediction":
+        raise ModelError(
+            "v_rescale_unsupported",
+            f"method.v_rescale is for v-prediction models, and this one predicts {family.prediction_type}",
+        )
+
+
+def _prompts_seen(num_seen: int, num_prompts: int) -> WarningRaised:
+    return WarningRaised(
+        code="evaluation_prompts_seen",
+        message=f"{num_seen} of {num_prompts} evaluation prompts are trained on too: the report is not on held-out prompts",
+    )
 
 
 def _rehearse(

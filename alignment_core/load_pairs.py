@@ -24,6 +24,7 @@ class PairSplits:
     train: PreferencePairs
     validation: PreferencePairs | None
     validation_prompts: list[str]
+    dataset_sha256: str
 
 
 def load_pairs(spec: JobSpec, family: StableDiffusion, cache_dir: Path) -> Generator[Event, None, PairSplits]:
@@ -44,12 +45,13 @@ def load_pairs(spec: JobSpec, family: StableDiffusion, cache_dir: Path) -> Gener
         num_validation_examples=len(split.validation),
     )
     yield PhaseChanged(phase="caching")
-    train = yield from _prepare_pairs(spec, family, source, split.train, cache_dir)
-    validation = (
-        (yield from _prepare_pairs(spec, family, source, split.validation, cache_dir)) if split.validation else None
-    )
+    encoders = f"{family.encoder_fingerprint()}/{family.text_encoder.dtype}"
+    train = yield from _prepare_pairs(spec, family, encoders, source, split.train, cache_dir)
+    validation = None
+    if split.validation:
+        validation = yield from _prepare_pairs(spec, family, encoders, source, split.validation, cache_dir)
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
-    return PairSplits(train, validation, prompts)
+    return PairSplits(train, validation, prompts, report.content_sha256)
 
 
 def _errors_of(report: DatasetReport) -> str:
@@ -62,7 +64,12 @@ def _shown(rows: list[int]) -> str:
 
 
 def _prepare_pairs(
-    spec: JobSpec, family: StableDiffusion, source: PreferenceSource, rows: Sequence[Annotation], cache_dir: Path
+    spec: JobSpec,
+    family: StableDiffusion,
+    encoders: str,
+    source: PreferenceSource,
+    rows: Sequence[Annotation],
+    cache_dir: Path,
 ) -> Generator[Event, None, PreferencePairs]:
     transform = spec.method.transform
     return (
@@ -71,7 +78,7 @@ def _prepare_pairs(
             rows,
             encode_images=family.encode_images,
             encode_prompts=family.encode_prompts,
-            model_fingerprint=f"{family.encoder_fingerprint()}/{family.text_encoder.dtype}",
+            model_fingerprint=encoders,
             resolution=transform.resolution or family.resolution,
             crop=transform.crop,
             horizontal_flip=transform.horizontal_flip,

@@ -13,6 +13,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 
 from alignment_core import checkpoints
 from alignment_core.actors import Actors
+from alignment_core.errors import CheckpointError
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.families.sd_weights import load_policy, save_policy
 from alignment_core.methods.diffusion_dpo import PairBatch
@@ -29,10 +30,11 @@ class Run:
     accelerator: Accelerator
     family: StableDiffusion
     base_model_sha256: str
+    dataset_sha256: str
     actors: Actors
     method: Method[PairBatch]
     validation: Method[PairBatch] | None
-    num_validation_batches: int
+    num_validation_examples: int
     reference: ReferenceUpdate[PairBatch]
     timesteps: TimestepStrategy
     optimizer: AcceleratedOptimizer
@@ -61,12 +63,22 @@ class Run:
             spec=self.spec.model_dump(mode="json"),
             spec_sha256=self.spec.sha256(),
             base_model_sha256=self.base_model_sha256,
+            dataset_sha256=self.dataset_sha256,
             versions=versions(),
         )
         return checkpoints.commit(temporary, manifest)
 
     def restore(self, folder: Path) -> int:
-        """Put everything back as it was when `folder` was saved; returns the step."""
+        """Put everything back as it was when `folder` was saved; returns the step.
+
+        Raises `CheckpointError` when the model's weights or the data have changed since.
+        """
+        manifest = checkpoints.read_manifest(folder)
+        if (manifest.base_model_sha256, manifest.dataset_sha256) != (self.base_model_sha256, self.dataset_sha256):
+            raise CheckpointError(
+                "inputs_changed",
+                f"{folder.name} was made with other model weights or other data: it cannot be continued",
+            )
         state = folder / checkpoints.STATE
         load_policy(self.actors, folder)
         checkpoints.load_optimizer_tensors(

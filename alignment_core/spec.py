@@ -37,7 +37,7 @@ class HubSource(Spec):
 
     type: Literal["hub"] = "hub"
     repo_id: str = Field(
-        pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*/[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*$",
         description="`owner/name` of the repository.",
         examples=["stable-diffusion-v1-5/stable-diffusion-v1-5"],
     )
@@ -381,8 +381,12 @@ class JobSpec(Spec):
         return self.model_copy(update={"method": method, "adapter": adapter, "training": training})
 
     def sha256(self) -> str:
-        """Hash of the resolved spec: a work folder is resumed only under the same one."""
-        return sha256_of_json(self.resolved().model_dump(mode="json"))
+        """Hash of the resolved spec: a work folder is resumed only under the same one.
+
+        How long a run may take and on how many threads is not part of it: a run that hit its limit may be given more.
+        """
+        patience = {"resources": {"max_run_seconds", "num_cpu_threads"}}
+        return sha256_of_json(self.resolved().model_dump(mode="json", exclude=patience))
 
 
 def sha256_of_json(value: Any) -> str:

@@ -21,6 +21,8 @@ from alignment_core.protocols import Method, PerExample, ReferenceUpdate, StepLo
 
 B = TypeVar("B")
 
+MAX_SKIPPED_STEPS = 20  # fp16: the loss scaler starts at 2^16 and halves at each skip, so no sound run skips more
+
 
 @dataclass
 class StepRecord:
@@ -68,7 +70,7 @@ def train(
     """
     parameters = list(actors.trainable().values())
     record, started = StepRecord(), time.monotonic()
-    step, step_started = first_step, time.monotonic()
+    step, step_started, num_skipped = first_step, time.monotonic(), 0
     if step >= total_steps:
         return
     for batch in method.batches(actors, timesteps, first_step):
@@ -89,6 +91,9 @@ def train(
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad()
+        num_skipped = num_skipped + 1 if accelerator.optimizer_step_was_skipped else 0
+        if num_skipped > MAX_SKIPPED_STEPS:
+            raise _diverged(step + 1, f"the loss scaler skipped {num_skipped} steps in a row")
         step += 1
         timesteps.observe(torch.cat(record.timesteps), torch.cat(record.signals))
         moved = reference.after_step(actors, step)
@@ -115,8 +120,11 @@ def _refuse_divergence(step: int, loss: float, grad_norm: float, *, has_scaler: 
     # With fp16 an infinite gradient is how the loss scaler finds its scale: it skips the step by itself.
     if math.isfinite(loss) and (has_scaler or math.isfinite(grad_norm)):
         return
-    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {grad_norm}"
-    raise DivergenceError(
+    raise _diverged(step, f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {grad_norm}")
+
+
+def _diverged(step: int, what: str) -> DivergenceError:
+    return DivergenceError(
         "diverged",
         f"step {step}: {what}; the weights of step {step - 1} were not touched",
         hint="Lower training.learning_rate, raise method.beta, or use bf16 instead of fp16; the last checkpoint is good.",

@@ -29,6 +29,9 @@ from alignment_core.errors import DataError
 ANNOTATION_BATCH = 1024
 IMAGE_BATCH = 1  # images are large, and dictionary encoding repeats one for free
 
+LARGE_ROW_GROUP_BYTES = 64 * 2**20
+MAX_COMPRESSION_RATIO = 100  # of large row groups; encoded images hardly compress
+
 
 @dataclass(frozen=True)
 class ParquetLayout:
@@ -154,6 +157,7 @@ def _open_shard(path: Path, layout: ParquetLayout) -> _Shard:
         names = metadata.schema.to_arrow_schema().names
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise DataError("unreadable_file", f"{path.name}: column {repeated[0]} is there more than once")
+    _refuse_bombs(path, metadata)
     columns = frozenset(names)
     if missing := sorted(layout.all_required - columns):
         raise DataError(
@@ -162,6 +166,20 @@ def _open_shard(path: Path, layout: ParquetLayout) -> _Shard:
             f"found {', '.join(sorted(columns))}",
         )
     return _Shard(path, metadata, columns)
+
+
+def _refuse_bombs(path: Path, metadata: pq.FileMetaData) -> None:
+    """Pages are decoded whole, so a row group that claims to grow a hundredfold is refused by its footer."""
+    for group in range(metadata.num_row_groups):
+        columns = [metadata.row_group(group).column(index) for index in range(metadata.num_columns)]
+        uncompressed = sum(column.total_uncompressed_size for column in columns)
+        compressed = sum(column.total_compressed_size for column in columns)
+        if uncompressed > LARGE_ROW_GROUP_BYTES and uncompressed > MAX_COMPRESSION_RATIO * compressed:
+            raise DataError(
+                "unsafe_archive",
+                f"{path.name}: row group {group} grows from {compressed:,} to {uncompressed:,} bytes; "
+                f"expected at most {MAX_COMPRESSION_RATIO} times its size",
+            )
 
 
 def _iterate(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from alignment_core.datasets.cache import write_durably
 from alignment_core.datasets.preflight import check_preferences
 from alignment_core.reports import DatasetReport
 
@@ -20,9 +21,7 @@ def check_preferences_once(path: Path, cache_dir: Path) -> DatasetReport:
     except (OSError, ValidationError):
         report = check_preferences(path)
     remembered.parent.mkdir(parents=True, exist_ok=True)
-    temporary = remembered.with_name(f".{remembered.name}.writing")
-    temporary.write_text(report.model_dump_json(), encoding="utf-8")
-    temporary.replace(remembered)
+    write_durably(remembered, report.model_dump_json().encode())
     return report
 
 

@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from alignment_core.diffusion import PredictionType
 from alignment_core.errors import ModelError
-from alignment_core.families.source import fetch_model, fingerprint
+from alignment_core.families.source import ModelFolder, fetch_model
 from alignment_core.protocols import Images, Latents, Timesteps
 from alignment_core.spec import CatalogSource, HubSource, LocalSource
 
@@ -28,7 +28,7 @@ ENCODERS = ("vae", "text_encoder", "tokenizer")
 class StableDiffusion:
     """A loaded SD 1.x pipeline; everything but the denoiser is frozen."""
 
-    def __init__(self, pipeline: StableDiffusionPipeline, folder: Path, device: torch.device) -> None:
+    def __init__(self, pipeline: StableDiffusionPipeline, folder: ModelFolder, device: torch.device) -> None:
         self.folder = folder
         self.device = device
         self.vae = cast(AutoencoderKL, pipeline.vae).requires_grad_(False).eval()
@@ -36,9 +36,14 @@ class StableDiffusion:
         self.tokenizer = cast(CLIPTokenizer, pipeline.tokenizer)
         self.denoiser = cast(UNet2DConditionModel, pipeline.unet).requires_grad_(False).eval()
         self.scheduler = cast(DDIMScheduler, DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False))
-        self.prediction_type: PredictionType = _prediction_type(self.scheduler, folder)
+        self.prediction_type: PredictionType = _prediction_type(self.scheduler, folder.path)
         self.abar: Float[Tensor, " N"] = self.scheduler.alphas_cumprod.to(device)
         self.vae_stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a prompt; a tokenizer that does not know its length has the text encoder's."""
+        return min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
 
     @property
     def resolution(self) -> int:
@@ -52,11 +57,11 @@ class StableDiffusion:
 
     def encoder_fingerprint(self) -> str:
         """Identifies what posteriors and text embeddings depend on, for the cache."""
-        return fingerprint(self.folder, ENCODERS)
+        return self.folder.fingerprint(ENCODERS)
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""
-        return fingerprint(self.folder, ("unet", "scheduler", *ENCODERS))
+        return self.folder.fingerprint(("unet", "scheduler", *ENCODERS))
 
     @torch.no_grad()
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
@@ -71,7 +76,7 @@ class StableDiffusion:
         tokens = self.tokenizer(
             list(prompts),
             padding="max_length",
-            max_length=self.tokenizer.model_max_length,
+            max_length=self.max_tokens,
             truncation=True,
             return_tensors="pt",
         )
@@ -115,12 +120,16 @@ class StableDiffusion:
         with autocast():
             output = self.pipeline(denoiser)(
                 prompt=list(prompts),
-                latents=noise.to(self.device, self.text_encoder.dtype),
+                latents=noise.to(self.device),
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
-                output_type="pt",
+                output_type="latent",
             )
-        return cast(Tensor, output.images).float().clamp(0, 1)  # pyright: ignore[reportAttributeAccessIssue]
+        latents = cast(Tensor, output.images).float()  # pyright: ignore[reportAttributeAccessIssue]
+        # Outside autocast: the VAE stays float32, here as in training.
+        z = cast(torch.FloatTensor, latents / float(self.vae.config["scaling_factor"]))
+        (images,) = self.vae.decode(z, return_dict=False)
+        return (images / 2 + 0.5).clamp(0, 1)
 
 
 def load_sd(
@@ -136,22 +145,39 @@ def load_sd(
     once and its posterior is cached. Raises `ModelError` when the folder is missing or of another kind.
     """
     folder = fetch_model(source, PIPELINE_CLASS)
-    variant = source.variant if isinstance(source, HubSource) else None
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder,
-            variant=variant,
+            folder.path,
+            text_encoder=_load_text_encoder(folder, frozen_dtype),
+            variant=folder.variant,
             use_safetensors=True,
             local_files_only=True,
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
-            dtype={"default": torch.float32, "text_encoder": frozen_dtype, "unet": denoiser_dtype},
+            dtype={"default": torch.float32, "unet": denoiser_dtype},
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError("model_invalid", f"{folder}: could not be loaded as {PIPELINE_CLASS}: {error}") from error
-    pipeline.to(device)
+        pipeline.to(device)
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # the last: weights that stayed on `meta`
+        raise ModelError("model_invalid", f"{folder.path}: could not be loaded as {PIPELINE_CLASS}: {error}") from error
+    if pipeline.unet.config["sample_size"] is None:
+        raise ModelError("model_invalid", f"{folder.path / 'unet' / 'config.json'}: sample_size is missing")
     return StableDiffusion(pipeline, folder, device)
+
+
+def _load_text_encoder(folder: ModelFolder, dtype: torch.dtype) -> CLIPTextModel:
+    """transformers fills missing weights with random ones and only warns, so it is asked what was missing."""
+    model, loading = CLIPTextModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  (a pair, when asked)
+        folder.path / "text_encoder",
+        variant=folder.variant if any("." in file.stem for file in folder.weight_files("text_encoder")) else None,
+        use_safetensors=True,
+        local_files_only=True,
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelError("model_invalid", f"{folder.path / 'text_encoder'}: the weight {missing[0]!r} is missing")
+    return model
 
 
 def _prediction_type(scheduler: DDIMScheduler, folder: Path) -> PredictionType:

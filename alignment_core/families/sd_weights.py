@@ -1,35 +1,61 @@
 """The policy's weights of the SD family on disk, in the two forms that users' tools read."""
 
+import json
+import shutil
 from pathlib import Path
 
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from alignment_core.actors import ADAPTER, Actors
 from alignment_core.errors import CheckpointError
 from alignment_core.families.sd import StableDiffusion
+from alignment_core.families.source import ModelFolder
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PIPELINE_FOLDER = "pipeline"
+FROZEN = ("vae", "text_encoder", "tokenizer", "scheduler")
 
 
 def save_policy(family: StableDiffusion, actors: Actors, folder: Path) -> None:
     """Write the LoRA as `pipeline.load_lora_weights(folder)` reads it, or a whole diffusers folder under `pipeline/`."""
     if actors.kind == "full":
-        family.pipeline(actors.denoiser).save_pretrained(folder / PIPELINE_FOLDER, safe_serialization=True)
+        _copy_frozen_parts(family.folder, folder / PIPELINE_FOLDER)
+        actors.denoiser.save_pretrained(folder / PIPELINE_FOLDER / "unet", safe_serialization=True)
         return
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER))
     config = actors.denoiser.peft_config[ADAPTER].to_dict()
     StableDiffusionPipeline.save_lora_weights(
         folder,
-        unet_lora_layers=layers,
+        # PEFT's own key names: diffusers' older ones cover attention alone, and a file with both loses half of itself.
+        unet_lora_layers=dict[str, nn.Module | Tensor](
+            get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
+        ),
         weight_name=LORA_FILE,
         safe_serialization=True,
         # Rank and alpha travel in the file's header: without them every loader assumes alpha = rank.
         unet_lora_adapter_metadata={**config, "target_modules": sorted(config["target_modules"])},
     )
+
+
+def _copy_frozen_parts(source: ModelFolder, target: Path) -> None:
+    """Copy everything that was not trained as it is; the safety checker, which is never loaded, is left out."""
+    for component in FROZEN:
+        (target / component).mkdir(parents=True)
+        for file in [*source.config_files(component), *source.weight_files(component)]:
+            shutil.copyfile(file, target / component / _without_variant(file.name, source.variant))
+        for index in (source.path / component).glob("*.index*.json"):
+            if (source.variant is None) == (".index.json" in index.name):
+                text = _without_variant(index.read_text(encoding="utf-8"), source.variant)
+                (target / component / _without_variant(index.name, source.variant)).write_text(text, encoding="utf-8")
+    index = json.loads((source.path / "model_index.json").read_text(encoding="utf-8"))
+    left_out = {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    (target / "model_index.json").write_text(json.dumps({**index, **left_out}, indent=2), encoding="utf-8")
+
+
+def _without_variant(name: str, variant: str | None) -> str:
+    return name.replace(f".{variant}", "") if variant else name
 
 
 def load_policy(actors: Actors, folder: Path) -> None:
@@ -41,7 +67,7 @@ def load_policy(actors: Actors, folder: Path) -> None:
         actors.denoiser.load_state_dict(saved.state_dict())
         return
     layers = {key.removeprefix("unet."): value for key, value in load_file(folder / LORA_FILE).items()}
-    outcome = set_peft_model_state_dict(actors.denoiser, convert_unet_state_dict_to_peft(layers), adapter_name=ADAPTER)
+    outcome = set_peft_model_state_dict(actors.denoiser, layers, adapter_name=ADAPTER)
     if outcome is not None and outcome.unexpected_keys:
         raise CheckpointError(
             "checkpoint_altered", f"{folder / LORA_FILE}: unexpected weight {outcome.unexpected_keys[0]!r}"

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from alignment_core.errors import ModelError
 from alignment_core.spec import CatalogSource, HubSource, LocalSource
@@ -12,20 +13,49 @@ _TRUSTED_LIBRARIES = {"diffusers", "transformers", None}
 _IGNORED = {"safety_checker", "feature_extractor"}  # replaced by None when the pipeline is loaded
 
 
-def fetch_model(source: CatalogSource | HubSource | LocalSource, pipeline_class: str) -> Path:
+@dataclass(frozen=True)
+class ModelFolder:
+    """A diffusers folder whose contents have been checked, and the variant of its weights that is read."""
+
+    path: Path
+    variant: str | None
+
+    def weight_files(self, component: str) -> list[Path]:
+        """The safetensors files of a component: the variant's where it has some, those without a variant elsewhere."""
+        files = sorted((self.path / component).glob("*.safetensors"))
+        chosen = [file for file in files if self.variant and f".{self.variant}" in file.stem]
+        return chosen or [file for file in files if "." not in file.stem]
+
+    def config_files(self, component: str) -> list[Path]:
+        """The JSON and text files of a component, but for the indices of sharded weights."""
+        files = sorted((self.path / component).iterdir())
+        return [file for file in files if file.suffix in (".json", ".txt") and ".index." not in file.name]
+
+    def fingerprint(self, components: tuple[str, ...]) -> str:
+        """SHA-256 over the names and contents of everything that is read of the components."""
+        digest = hashlib.sha256()
+        for component in components:
+            for path in [*self.config_files(component), *self.weight_files(component)]:
+                digest.update(path.relative_to(self.path).as_posix().encode() + b"\0")
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def fetch_model(source: CatalogSource | HubSource | LocalSource, pipeline_class: str) -> ModelFolder:
     """The local folder of a diffusers pipeline: the path given, or a download from the Hub at the pinned commit.
 
     Raises `ModelError` when it is missing, is another kind of pipeline, or names classes of its own code.
     """
     match source:
         case LocalSource():
-            folder = Path(source.path)
+            folder = ModelFolder(Path(source.path), None)
         case HubSource():
-            folder = _download(source)
+            folder = ModelFolder(_download(source), source.variant)
         case CatalogSource():
             raise ModelError(
                 "model_not_resolved",
-                f"model.name {source.name!r}: names are resolved by the service, not by a local run",
+                f"model.name {source.name!r}: the run was not told where its catalog models are",
             )
         case _:
             assert_never(source)
@@ -35,55 +65,57 @@ def fetch_model(source: CatalogSource | HubSource | LocalSource, pipeline_class:
 
 def _download(source: HubSource) -> Path:
     from diffusers import DiffusionPipeline
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
+    name = f"model {source.repo_id}@{source.revision[:12]}"
     try:
         return Path(
             DiffusionPipeline.download(
                 source.repo_id, revision=source.revision, variant=source.variant, use_safetensors=True
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError) as error:
+        raise ModelError("model_not_found", f"{name} cannot be had from the Hub: {error}") from error
+    except (OSError, ValueError) as error:
         raise ModelError(
-            "model_not_found",
-            f"model {source.repo_id}@{source.revision[:12]} could not be fetched from the Hub: {error}",
+            "hub_unreachable", f"{name} could not be fetched: {error}", category="system", retryable=True
         ) from error
 
 
-def check_pipeline_folder(folder: Path, pipeline_class: str) -> None:
+def check_pipeline_folder(folder: ModelFolder, pipeline_class: str) -> None:
     """Refuse folders that are no `pipeline_class`, that name code of their own, or whose weights are not safetensors."""
-    index_path = folder / "model_index.json"
+    index_path = folder.path / "model_index.json"
     if not index_path.is_file():
-        raise ModelError("model_not_found", f"{folder}: expected a diffusers folder with a model_index.json")
-    try:
-        index = json.loads(index_path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError("model_invalid", f"{index_path}: not valid JSON: {error}") from error
+        raise ModelError("model_not_found", f"{folder.path}: expected a diffusers folder with a model_index.json")
+    index = _read_index(index_path)
     if index.get("_class_name") != pipeline_class:
         raise ModelError(
             "model_unsupported", f"{index_path}: expected {pipeline_class}, found {index.get('_class_name')!r}"
         )
     for component, entry in index.items():
-        if isinstance(entry, list) and component not in _IGNORED and entry[0] not in _TRUSTED_LIBRARIES:
+        if isinstance(entry, list) and component not in _IGNORED and not _is_trusted(entry):
             raise ModelError(
                 "model_unsupported",
-                f"{index_path}: {component} is a class of {entry[0]!r}; expected one of diffusers or transformers",
+                f"{index_path}: {component} is {entry}; expected a class of diffusers or transformers",
             )
     for component in ("unet", "vae", "text_encoder"):
-        if not any((folder / component).glob("*.safetensors")):
+        if not folder.weight_files(component):
+            named = f"variant {folder.variant}" if folder.variant else "no variant in their names"
             raise ModelError(
                 "model_unsupported",
-                f"{folder / component}: expected weights as .safetensors; pickled weights are not read",
+                f"{folder.path / component}: expected weights as .safetensors with {named}; pickled weights are not read",
             )
 
 
-def fingerprint(folder: Path, components: tuple[str, ...]) -> str:
-    """SHA-256 over the names and contents of the JSON, text and safetensors files of a model folder's components."""
-    digest = hashlib.sha256()
-    for component in components:
-        for path in sorted((folder / component).rglob("*")):
-            if path.suffix in (".json", ".txt", ".safetensors") and path.is_file():
-                digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError("model_invalid", f"{path}: not valid JSON: {error}") from error
+    if not isinstance(index, dict):
+        raise ModelError("model_invalid", f"{path}: expected a JSON object")
+    return index
+
+
+def _is_trusted(entry: list[Any]) -> bool:
+    return len(entry) == 2 and entry[0] in _TRUSTED_LIBRARIES

@@ -365,7 +365,7 @@ def test_old_checkpoints_are_pruned(tiny_model: Path, tiny_pairs: Path, cache_di
     ("changes", "error", "message"),
     [
         ({"model": {"type": "local", "path": "/nowhere"}}, ModelError, "model_index.json"),
-        ({"model": {"type": "catalog", "name": "shapes"}}, ModelError, "names are resolved by the service"),
+        ({"model": {"type": "catalog", "name": "shapes"}}, ModelError, "was not told where its catalog models are"),
         ({"adapter": {"type": "lora", "target_modules": ["no_such_module"]}}, ModelError, "adapter.target_modules"),
         (
             {"evaluation": {"rewards": [{"type": "brightness"}]}, "training": {"validation_fraction": 0}},

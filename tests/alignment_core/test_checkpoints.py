@@ -14,6 +14,7 @@ from alignment_core.checkpoints import (
     complete,
     latest,
     load_optimizer_tensors,
+    load_state,
     load_tensors,
     new_manifest,
     optimizer_tensors,
@@ -34,6 +35,7 @@ def manifest_of(step: int) -> Manifest:
         spec={},
         spec_sha256="0",
         base_model_sha256="0",
+        dataset_sha256="0",
         versions={"attune": "0"},
     )
 
@@ -113,3 +115,19 @@ def test_optimizer_state_survives_the_trip(tmp_path: Path) -> None:
         assert all(torch.equal(fresh.state[parameter][key], value) for key, value in optimizer.state[parameter].items())
     with pytest.raises(CheckpointError, match="no such parameter"):
         load_optimizer_tensors(fresh, ["weight"], load_tensors(tmp_path / "o.safetensors"))
+
+
+def test_the_loss_scale_survives_the_trip(tmp_path: Path) -> None:
+    scaler = torch.amp.GradScaler("cpu", growth_interval=7)
+    temporary = begin(tmp_path, 1)
+    save_state(temporary, TrainingState(step=1, loss_scaler=scaler.state_dict()))
+    saved = load_state(temporary).loss_scaler
+    assert saved == scaler.state_dict()
+    fresh = torch.amp.GradScaler("cpu")
+    fresh.load_state_dict(saved)
+    parameter = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    fresh.scale(parameter.sum()).backward()
+    fresh.step(optimizer)
+    fresh.update()  # a growth interval that became a float would fail here
+    assert parameter.item() == pytest.approx(0.9)

@@ -419,3 +419,12 @@ def test_annotations_are_small(tmp_path: Path) -> None:
     (row,) = source.annotations()
     assert isinstance(row, Annotation)
     assert (row.chosen, row.rejected) == ("chosen", "rejected")
+
+
+def test_a_parquet_file_that_grows_a_thousandfold_is_refused_by_its_footer(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.parquet"
+    table = pa.table({"prompt": ["a"], "chosen": [b"\0" * (80 * 2**20)], "rejected": [b"\1"]})
+    pq.write_table(table, path, compression="zstd")
+    with pytest.raises(DataError, match=r"bomb\.parquet: row group 0 grows from") as caught:
+        open_preferences(path)
+    assert caught.value.code == "unsafe_archive"
