@@ -101,17 +101,18 @@ def download_checkpoint(
     format: Annotated[
         Literal["zip", "safetensors"],
         Query(
-            description="`zip`: every file; `safetensors`: the LoRA weights alone, which diffusers loads as they are."
+            description="`zip`: the folder that diffusers loads; `safetensors`: its LoRA weights alone, as one file."
         ),
     ] = "zip",
     include: Annotated[
         Literal["all", "weights"],
-        Query(description="What the archive holds: `weights` leaves out the state that only training goes on from."),
-    ] = "all",
+        Query(description="What the archive holds; `all`: also the state that only training goes on from."),
+    ] = "weights",
 ) -> Response:
-    """Everything a checkpoint holds in one archive, or its LoRA weights as one file.
+    """The trained weights as an archive, or as one file.
 
-    The archive is made while it is sent and is stored without compression. The weights come like any single file, with
+    Unpacked into a folder, the archive is what `attune checkpoint download` leaves there and what diffusers loads:
+    `python3 -m zipfile -e aligned.zip aligned`, then `pipeline.load_lora_weights("aligned")`. It is made while it is sent and is stored without compression. The weights come like any single file, with
     ranges or by redirect.
     """
     if format == "safetensors":
@@ -120,12 +121,12 @@ def download_checkpoint(
     if request.method == "HEAD":
         return Response(headers=headers, media_type="application/zip")
     files = [file for file in checkpoint.files if include == "all" or not file.path.startswith(TRAINING_STATE)]
-    entries = (_entry(parts, checkpoint.id, file) for file in files)
+    entries = (_entry(parts, file) for file in files)
     return StreamingResponse(stream_zip(entries), headers=headers, media_type="application/zip")
 
 
-def _entry(parts: Parts, folder: str, file: StoredFile) -> Entry:
-    return Entry(f"{folder}/{file.path}", file.size_bytes, parts.objects.open_range(file.object_key))
+def _entry(parts: Parts, file: StoredFile) -> Entry:
+    return Entry(file.path, file.size_bytes, parts.objects.open_range(file.object_key))
 
 
 def _lora_weights(checkpoint: CheckpointRecord) -> StoredFile:

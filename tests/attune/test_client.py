@@ -1,11 +1,14 @@
 """The client gets over broken connections, trusts no bytes and no paths, and tells problems as they are."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+import attune
 from attune.client import Client
 from attune.downloads import inside
 from attune.errors import AttuneError
@@ -25,6 +28,14 @@ def server() -> Iterator[RudeServer]:
 def client(server: RudeServer) -> Iterator[Client]:
     with Client(server.url) as connected:
         yield connected
+
+
+def test_attune_itself_has_the_client_and_its_error_and_imports_them_when_used() -> None:
+    code = "import sys, attune; assert 'httpx' not in sys.modules; print(attune.Client.__name__, attune.AttuneError.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("Client AttuneError\n", "")
+    with pytest.raises(AttributeError, match="no attribute 'Clinet'"):
+        attune.Clinet  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_events_go_on_after_each_lost_connection_without_gap_or_repeat(server: RudeServer, client: Client) -> None:

@@ -143,7 +143,7 @@ def test_only_listed_paths_exist(api: Api, checkpoint: str, path: str):
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_download_is_one_zip_of_everything(any_api: Api):
+def test_download_is_one_flat_zip_of_what_diffusers_loads(any_api: Api):
     job_id = any_api.new_job()
     any_api.run(job_id)
     checkpoint_id = any_api.checkpoint_id(job_id)
@@ -153,15 +153,15 @@ def test_download_is_one_zip_of_everything(any_api: Api):
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.testzip() is None
         assert {name: archive.read(name) for name in archive.namelist()} == {
-            f"{checkpoint_id}/{path}": content for path, content in CHECKPOINT_FILES.items()
+            path: CHECKPOINT_FILES[path] for path in ("manifest.json", WEIGHTS)
         }
         assert all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
 
 
-def test_download_leaves_out_the_training_state_when_asked(api: Api, checkpoint: str):
-    answer = api.client.get(f"{checkpoint}/download?include=weights")
-    names = zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
-    assert [name.partition("/")[2] for name in names] == ["manifest.json", WEIGHTS]
+def test_download_holds_the_training_state_when_asked(api: Api, checkpoint: str):
+    answer = api.client.get(f"{checkpoint}/download?include=all")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == CHECKPOINT_FILES
 
 
 def test_lora_weights_come_as_one_file(api: Api, checkpoint: str):
