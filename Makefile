@@ -31,7 +31,7 @@ format: .venv/ready
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-assets: .venv/ready  ## train the demo model again (about half an hour)
+assets: .venv/ready  ## train the demo model again (about twelve minutes of CPU)
 	$(BIN)/python -m demo.build --out build/assets
 
 # --no-compile halves the time; constraints.txt is the set that the tests ran on.

@@ -3,7 +3,8 @@
     python -m alignment_core run SPEC.yaml --workdir DIR      one JSON event a line on stdout, logs on stderr
     python -m alignment_core check DATA                       the preflight report of a dataset as JSON
 
-Exit codes of `run`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event).
+Exit codes of `run`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event). Of `check`: 0
+usable, 3 read but not usable, 1 not readable (a `run_failed` line).
 SIGTERM and SIGINT ask it to save and leave, and so does the end of stdin when stdin is a pipe: a parent that dies takes
 its run with it.
 """
@@ -28,7 +29,7 @@ from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec
 
-EXIT_COMPLETED, EXIT_FAILED, EXIT_STOPPED = 0, 1, 75  # 75 is EX_TEMPFAIL of sysexits.h
+EXIT_COMPLETED, EXIT_FAILED, EXIT_UNUSABLE, EXIT_STOPPED = 0, 1, 3, 75  # 75 is EX_TEMPFAIL of sysexits.h
 HANGS_AFTER_SECONDS = 600.0  # after the end of stdin: longer than any step and its checkpoint take
 
 
@@ -150,10 +151,11 @@ def _check(data: Path) -> int:
     from alignment_core.datasets.preflight import check_preferences
 
     try:
-        print(check_preferences(data).model_dump_json(), flush=True)  # noqa: T201
+        report = check_preferences(data)
     except AlignmentError as error:
         return _failed(_run_failed(error, None))
-    return EXIT_COMPLETED
+    print(report.model_dump_json(), flush=True)  # noqa: T201
+    return EXIT_COMPLETED if report.is_usable else EXIT_UNUSABLE
 
 
 def _print(event: Event) -> None:

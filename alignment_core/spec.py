@@ -1,8 +1,7 @@
 """JobSpec: everything that may be asked of a run, as frozen data.
 
 This module imports pydantic and nothing else of Attune, so that the service, the worker, the client and the library read
-the same definition. A default lives here and only here; `algorithms.md` in a comment means the project's reference for
-the mathematics, restated in `docs/methods.md`.
+the same definition. A default lives here and only here, with its range and its source; `docs/methods.md` has the equations.
 """
 
 import hashlib
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 DatasetId = Annotated[str, StringConstraints(pattern=r"^ds_[0-9a-z]{26}$")]
 Prompt = Annotated[str, StringConstraints(max_length=2000)]
+LocalPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 
 
 class Spec(BaseModel):
@@ -53,7 +53,7 @@ class LocalSource(Spec):
     """A folder on the machine that trains. The HTTP service refuses it unless its operator allows it."""
 
     type: Literal["local"] = "local"
-    path: str = Field(min_length=1, description="Path of the folder.", examples=["demo/assets/model"])
+    path: LocalPath = Field(description="Path of the folder.", examples=["demo/assets/model"])
 
 
 ModelSpec = Annotated[CatalogSource | HubSource | LocalSource, Field(discriminator="type")]
@@ -70,7 +70,7 @@ class LocalDataset(Spec):
     """A file or folder on the machine that trains: canonical parquet, jsonl (folder or zip), or Pick-a-Pic parquet."""
 
     type: Literal["local"] = "local"
-    path: str = Field(min_length=1, examples=["demo/assets/pairs.parquet"])
+    path: LocalPath = Field(examples=["demo/assets/pairs.parquet"])
 
 
 DatasetSpec = Annotated[StoredDataset | LocalDataset, Field(discriminator="type")]

@@ -81,10 +81,13 @@ def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetRe
     return _result(process.returncode, stdout, stderr, path, claim.dataset.filename)
 
 
+EXIT_UNUSABLE = 3  # of `python -m alignment_core check`: there is a report, and it says that the rows cannot be used
+
+
 def _result(exit_code: int, stdout: bytes, stderr: bytes, path: Path, filename: str) -> DatasetReport | JobError:
     line = (stdout.splitlines() or [b""])[-1]
     try:
-        if exit_code == 0:
+        if exit_code in (0, EXIT_UNUSABLE):
             return DatasetReport.model_validate_json(line)
         failed = RunFailed.model_validate_json(line)
     except ValidationError:

@@ -32,20 +32,24 @@ class Headline:
 
 
 def headline_of(report: EvaluationReport) -> Headline:
-    """The primary reward's gain and interval, and how they were measured."""
-    drawn = f"{report.num_prompts} prompts x {report.seeds_per_prompt} seeds, step {report.step}."
+    """The primary reward before and after, its gain and interval, and how they were measured."""
+    num_pairs = report.num_prompts * report.seeds_per_prompt
+    drawn = f"{report.num_prompts} prompts x {report.seeds_per_prompt} seeds, after {report.step} steps."
     if not report.rewards:
-        return Headline("Base and aligned model", f"Same prompt and seed in each pair; {drawn}")
+        return Headline("Base and aligned model", f"Same prompt and noise in each pair; {drawn}")
     primary, interval = report.rewards[0], report.rewards[0].gain_interval
     digits = _digits(interval.high - interval.low)
-    low, high = (f"{value:+.{digits}f}" for value in (interval.low, interval.high))
+    before, after = (f"{value:.{digits}f}" for value in (primary.base_mean, primary.policy_mean))
+    gain, low, high = (f"{value:+.{digits}f}" for value in (primary.gain, interval.low, interval.high))
     facts = [
-        f"Mean gain over the base with its {100 * interval.confidence:g}% interval",
-        f"wins {primary.win_rate:.1%}",
+        f"{report.verdict.replace('_', ' ')}: the aligned image scores higher in {primary.win_rate:.0%} of {num_pairs} pairs"
+        " of the same prompt and noise"
     ]
     if judge := report.prompt_following:
         facts.append(f"prompt-following {judge.base_mean:.3f} before, {judge.policy_mean:.3f} after")
-    return Headline(f"{primary.name} {primary.gain:+.{digits}f} [{low}, {high}]", "; ".join([*facts, drawn]))
+    confidence = f"{100 * interval.confidence:g}%"
+    title = f"{primary.name} {before} to {after}: {gain} ({confidence} interval {low} to {high})"
+    return Headline(title, "; ".join([*facts, drawn]))
 
 
 def _digits(width: float) -> int:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
 from alignment_core.checkpoints import complete, folder_of, read_manifest
 from alignment_core.spec import JobSpec
-from tests.alignment_core.tiny import tiny_spec
+from tests.alignment_core.tiny import save_pairs, tiny_spec
 
 Start = Callable[[JobSpec, str], subprocess.Popen[str]]
 
@@ -141,6 +143,17 @@ def test_check_prints_the_preflight_report(tiny_pairs: Path) -> None:
     done = _run("check", str(tiny_pairs))
     assert done.returncode == 0
     assert json.loads(done.stdout)["num_usable_rows"] == 12
+
+
+def test_check_of_data_that_cannot_be_used_reports_it_and_exits_with_three(tmp_path: Path) -> None:
+    path = save_pairs(tmp_path / "pairs.parquet")
+    rows = pq.read_table(path).to_pylist()
+    rows[4]["chosen"] = b"no image"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    done = _run("check", str(path))
+    assert done.returncode == 3
+    (problem,) = [problem for problem in json.loads(done.stdout)["problems"] if problem["severity"] == "error"]
+    assert (problem["code"], problem["rows"]) == ("undecodable_image", [5])
 
 
 def test_check_of_a_missing_file_fails_with_its_name(tmp_path: Path) -> None:

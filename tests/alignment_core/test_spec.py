@@ -43,6 +43,7 @@ def test_a_full_fine_tune_has_the_launchers_learning_rate() -> None:
     ("changes", "place", "message"),
     [
         ({"sead": 1}, "sead", "Extra inputs are not permitted"),
+        ({"model": {"type": "local", "path": "a\0b"}}, "model.local.path", "String should match pattern"),
         (method(beta=-1), "method.beta", "greater than 0"),
         (method(beta=float("nan")), "method.beta", "finite number"),
         (

@@ -131,7 +131,7 @@ def report(gain: float, low: float, high: float, judge: float | None = None) -> 
         guidance_scale=2.5,
         primary_reward="colorfulness",
         verdict="improved",
-        rewards=[line("colorfulness", 0.0, gain)],
+        rewards=[line("colorfulness", 0.5, 0.5 + gain)],
         prompt_following=None if judge is None else line("prompt_following", 0.95, judge),
         diversity=None,
         spec_sha256="",
@@ -144,30 +144,30 @@ def report(gain: float, low: float, high: float, judge: float | None = None) -> 
 
 def test_the_headline_states_gain_interval_win_rate_and_what_was_drawn() -> None:
     headline = headline_of(report(0.18342, 0.1712, 0.1954, judge=0.9425))
-    assert headline.title == "colorfulness +0.183 [+0.171, +0.195]"
+    assert headline.title == "colorfulness 0.500 to 0.683: +0.183 (95% interval +0.171 to +0.195)"
     assert headline.subtitle == (
-        "Mean gain over the base with its 95% interval; wins 97.5%; prompt-following 0.950 before, 0.943 after; "
-        "57 prompts x 2 seeds, step 40."
+        "improved: the aligned image scores higher in 98% of 114 pairs of the same prompt and noise; "
+        "prompt-following 0.950 before, 0.943 after; 57 prompts x 2 seeds, after 40 steps."
     )
 
 
 @pytest.mark.parametrize(
     ("gain", "low", "high", "title"),
     [
-        (12.3456, 10.0, 15.0, "colorfulness +12.3 [+10.0, +15.0]"),
-        (-0.00123, -0.0015, -0.001, "colorfulness -0.00123 [-0.00150, -0.00100]"),
-        (0.0, 0.0, 0.0, "colorfulness +0.000 [+0.000, +0.000]"),
-        (1234.5, 1000.0, 1500.0, "colorfulness +1234 [+1000, +1500]"),
+        (12.3456, 10.0, 15.0, "+12.3 (95% interval +10.0 to +15.0)"),
+        (-0.00123, -0.0015, -0.001, "-0.00123 (95% interval -0.00150 to -0.00100)"),
+        (0.0, 0.0, 0.0, "+0.000 (95% interval +0.000 to +0.000)"),
+        (1234.5, 1000.0, 1500.0, "+1234 (95% interval +1000 to +1500)"),
     ],
 )
 def test_the_headline_shows_as_many_digits_as_the_interval_bears(
     gain: float, low: float, high: float, title: str
 ) -> None:
-    assert headline_of(report(gain, low, high)).title == title
+    assert headline_of(report(gain, low, high)).title.endswith(f": {title}")
 
 
 def test_without_rewards_the_headline_claims_nothing() -> None:
     headline = headline_of(report(0.1, 0.0, 0.2).model_copy(update={"rewards": []}))
     assert headline == Headline(
-        "Base and aligned model", "Same prompt and seed in each pair; 57 prompts x 2 seeds, step 40."
+        "Base and aligned model", "Same prompt and noise in each pair; 57 prompts x 2 seeds, after 40 steps."
     )
