@@ -4,8 +4,10 @@ POST, SSE, cancel; then a worker killed in the middle of a job, whose lease ends
 resumes from the last checkpoint, to the very weights that an undisturbed run ends with.
 """
 
+import io
 import json
 import signal
+import zipfile
 from collections.abc import Callable
 from os import kill
 from pathlib import Path
@@ -97,7 +99,9 @@ def test_a_job_from_post_to_pictures_survives_the_loss_of_its_worker(
         assert weights.keys() == undisturbed_weights.keys()
         assert all(np.array_equal(weights[name], undisturbed_weights[name]) for name in weights), "bit for bit"
         assert files_come_from_where_they_are_stored(deployment, job.latest_checkpoint_id)
-        assert draws_other_images_than_its_base(aligned)
+        unpacked = unpack_the_zip(deployment, job.latest_checkpoint_id, tmp_path / "unpacked")
+        assert contents_of(unpacked) == contents_of(aligned), "curl and the client leave the same folder"
+        assert draws_other_images_than_its_base(unpacked)
 
         report = client.report(job.id)
         assert [comparison.name for comparison in report.rewards] == ["colorfulness"]
@@ -154,6 +158,18 @@ def files_come_from_where_they_are_stored(deployment: Deployment, checkpoint_id:
     location = answer.headers["location"]
     linked = httpx.get(location, headers={"Range": "bytes=0-7"})
     return location.startswith(deployment.settings["S3_PUBLIC_ENDPOINT_URL"]) and linked.status_code == 206
+
+
+def unpack_the_zip(deployment: Deployment, checkpoint_id: str, folder: Path) -> Path:
+    """What the README's curl and `python3 -m zipfile -e` leave."""
+    answer = httpx.get(f"http://127.0.0.1:{deployment.port}/v1/checkpoints/{checkpoint_id}/download")
+    with zipfile.ZipFile(io.BytesIO(answer.raise_for_status().content)) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def draws_other_images_than_its_base(aligned: Path) -> bool:
