@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.store.objects import ObjectsUnavailable
+from service.suggestions import fields_at, unknown_field
 
 log = structlog.get_logger()
 
@@ -101,6 +102,13 @@ def invalid_request(errors: Sequence[FieldProblem]) -> ApiError:
     return ApiError(422, "invalid_request", detail, errors=errors)
 
 
+def not_json(request: Request) -> ApiError:
+    """422 for a body that was not said to be JSON."""
+    given = request.headers.get("content-type")
+    message = f"send Content-Type: application/json ({f'this was {given!r}' if given else 'there was none'})"
+    return invalid_request([FieldProblem(pointer="header:Content-Type", code="not_json", message=message)])
+
+
 def problem_response(request: Request, error: ApiError) -> JSONResponse:
     """The problem document of an error."""
     problem = Problem(
@@ -127,20 +135,23 @@ def internal_error() -> ApiError:
 # --- validation ----------------------------------------------------------------------------------------------------
 
 
-def field_problems(error: RequestValidationError | ValidationError, body: Any) -> list[FieldProblem]:
+def field_problems(error: RequestValidationError | ValidationError, body: Any, model: Any = None) -> list[FieldProblem]:
     """Pydantic's errors with pointers that hold in the JSON that was sent. Values are never echoed.
 
-    FastAPI's locations begin with where the value was (`body`, `query`, ...); pydantic's own are within the body.
+    FastAPI's locations begin with where the value was (`body`, `query`, ...); pydantic's own are within the body. With
+    the body's `model`, an unknown field is told which one may have been meant.
     """
-    is_request = isinstance(error, RequestValidationError)
-    return [
-        FieldProblem(
-            pointer=_pointer(found["loc"] if is_request else ("body", *found["loc"]), found["type"], body),
-            code=found["type"],
-            message=_message(found),
-        )
-        for found in error.errors()
-    ]
+    prefix = () if isinstance(error, RequestValidationError) else ("body",)
+    return [_field_problem(found, (*prefix, *found["loc"]), body, model) for found in error.errors()]
+
+
+def _field_problem(found: Mapping[str, Any], location: Sequence[int | str], body: Any, model: Any) -> FieldProblem:
+    kind = found["type"]
+    if kind == "extra_forbidden" and model is not None:
+        message = unknown_field(str(location[-1]), fields_at(model, location[1:-1]))
+    else:
+        message = _message(found)
+    return FieldProblem(pointer=_pointer(location, kind, body), code=kind, message=message)
 
 
 def body_pointer(location: Sequence[int | str], body: Any, *, last_is_missing: bool) -> str:
@@ -185,13 +196,16 @@ def _answer_api_error(request: Request, error: Exception) -> JSONResponse:
 
 def _answer_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    media_type = request.headers.get("content-type", "")
-    if error.body is not None and "json" not in media_type.lower():
-        message = f"expected application/json, not {media_type!r}"
-        errors = [FieldProblem(pointer="header:Content-Type", code="not_json", message=message)]
-    else:
-        errors = field_problems(error, error.body)
+    if error.body is not None and "json" not in request.headers.get("content-type", "").lower():
+        return problem_response(request, not_json(request))
+    errors = field_problems(error, error.body, _body_model(request))
     return problem_response(request, invalid_request(errors))
+
+
+def _body_model(request: Request) -> Any:
+    """The model of the route's JSON body, if it has one."""
+    parameters = request.scope["route"].dependant.body_params
+    return parameters[0].field_info.annotation if parameters else None
 
 
 def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:

@@ -88,7 +88,7 @@ def _result(exit_code: int, stdout: bytes, stderr: bytes, path: Path, filename: 
     line = (stdout.splitlines() or [b""])[-1]
     try:
         if exit_code in (0, EXIT_UNUSABLE):
-            return DatasetReport.model_validate_json(line)
+            return _report_of(line, path, filename)
         failed = RunFailed.model_validate_json(line)
     except ValidationError:
         log.warning("check_crashed", exit_code=exit_code, stderr=stderr.decode(errors="replace")[-2000:])
@@ -100,6 +100,12 @@ def _result(exit_code: int, stdout: bytes, stderr: bytes, path: Path, filename: 
         )
     values = json.loads(failed.model_dump_json(include={"code", "message", "category", "retryable", "hint"}))
     return JobError.model_validate(values | {"message": _shown(failed.message, path, filename)})
+
+
+def _report_of(line: bytes, path: Path, filename: str) -> DatasetReport:
+    report = DatasetReport.model_validate_json(line)
+    problems = [one.model_copy(update={"message": _shown(one.message, path, filename)}) for one in report.problems]
+    return report.model_copy(update={"problems": problems})
 
 
 def _shown(message: str, path: Path, filename: str) -> str:

@@ -37,7 +37,7 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     try:
         spec = JobRequest.model_validate(body).spec
     except ValidationError as error:
-        errors = field_problems(error, body)
+        errors = field_problems(error, body, JobRequest)
         return Validation(valid=False, errors=errors, warnings=[], resolved_spec=None, estimate=None)
     errors = unfit(parts, project_id, spec)
     report = _report(parts, project_id, spec)
@@ -96,7 +96,8 @@ def _unready(pointer: str, dataset_id: str, dataset: DatasetRecord | None) -> Fi
         case "ready":
             return None
         case "failed":
-            code, message = "dataset_failed", f"data set {dataset_id!r} cannot be used; GET /v1/datasets/{dataset_id}"
+            why = dataset.error.message if dataset is not None and dataset.error is not None else "its check failed"
+            code, message = "dataset_failed", f"data set {dataset_id!r} cannot be used: {why}"
         case state:
             code, message = "dataset_not_ready", f"data set {dataset_id!r} is {state}; a job needs one that is ready"
     return FieldProblem(pointer=pointer, code=code, message=message)

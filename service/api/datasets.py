@@ -1,20 +1,22 @@
 """Data sets: upload one, watch it being checked, read what the check found."""
 
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import TypeAdapter, ValidationError
 
 from alignment_core.reports import DatasetReport
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
-from service.api.lookup import DatasetDep
+from service.api.lookup import DatasetDep, DatasetPath, dataset_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.datasets import Dataset
 from service.api.schemas.jobs import Text
 from service.api.uploads import Upload, receive
+from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, field_problems, invalid_request
 from service.settings import Settings
@@ -70,7 +72,7 @@ _name: TypeAdapter[str] = TypeAdapter(Text)
 async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
     """Store preference pairs and have them checked in the background.
 
-    Poll the data set until it is `ready` or `failed`; its report names the rows that were not as expected. With curl:
+    Ask for the data set with `?wait=60` until it is `ready` or `failed`; its report names the rows that were not as expected. With curl:
     `curl -F file=@pairs.parquet http://localhost:8000/v1/datasets`
     """
     limit = parts.settings.max_upload_bytes
@@ -142,9 +144,27 @@ def list_datasets(project_id: ProjectDep, parts: PartsDep, paging: PagingDep) ->
     return paging.page([Dataset.of(one) for one in page.data], has_more=page.has_more)
 
 
-@router.get("/{dataset_id}", summary="Look at a data set", responses=missing("dataset", "ds"))
-def get_dataset(dataset: DatasetDep) -> Dataset:
-    """A data set and whether it can be used."""
+@router.get("/{dataset_id}", summary="Look at a data set, or wait for it", responses=missing("dataset", "ds"))
+async def get_dataset(
+    dataset_id: DatasetPath,
+    request: Request,
+    project_id: ProjectDep,
+    parts: PartsDep,
+    wait: Annotated[
+        float,
+        Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for the end of the check before answering."),
+    ] = 0,
+) -> Dataset:
+    """A data set and whether it can be used.
+
+    With `wait` the answer comes when the data set is `ready` or `failed`, and after so many seconds in any case.
+    """
+    dataset = await wait_until(
+        lambda: dataset_or_404(parts.store, project_id, dataset_id),
+        lambda dataset: dataset.state in ("ready", "failed"),
+        wait,
+        request,
+    )
     return Dataset.of(dataset)
 
 
@@ -155,11 +175,12 @@ def get_dataset(dataset: DatasetDep) -> Dataset:
         404,
         "report_not_found",
         "data set 'ds_01kaf0f6a2c4e6g8j0m2p4r6t8' has no report: it is checking",
-        when="No such data set in this project, or it has not been checked",
+        when="No such data set in this project, or it has not been checked, or it could not even be read",
     ),
 )
 def get_dataset_report(dataset: DatasetDep) -> DatasetReport:
     """What is in the data, counted, and which rows are not as expected, by number."""
     if dataset.report is None:
-        raise ApiError(404, "report_not_found", f"data set {dataset.id!r} has no report: it is {dataset.state}")
+        why = f"it is {dataset.state}" if dataset.error is None else dataset.error.message
+        raise ApiError(404, "report_not_found", f"data set {dataset.id!r} has no report: {why}")
     return DatasetReport.model_validate(dataset.report)

@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import anyio
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 
 from service.api.admission import refuse_unfit, validate_spec
 from service.api.context import Parts, PartsDep
@@ -14,17 +12,15 @@ from service.api.lookup import JobDep, JobPath, job_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, Validation
+from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep
-from service.errors import ApiError, FieldProblem, invalid_request
+from service.errors import ApiError, FieldProblem, invalid_request, not_json
 from service.store import jobs
 from service.store.database import Store
 from service.store.records import JobRecord
 from service.store.states import InvalidTransition, JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 422, 500, 503))
-
-LONGEST_WAIT_SECONDS = 300
-LOOK_AGAIN_SECONDS = 0.5
 
 LOCATION = {"headers": {"Location": {"description": "Where the new job is.", "schema": {"type": "string"}}}}
 
@@ -63,6 +59,7 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
 )
 def validate_job(
     body: Annotated[Any, Body(description="The body of `POST /v1/jobs`.", examples=[CREATE_EXAMPLE])],
+    request: Request,
     project_id: ProjectDep,
     parts: PartsDep,
 ) -> Validation:
@@ -70,6 +67,8 @@ def validate_job(
 
     A spec with mistakes is answered with 200 and `valid: false`; 422 means that the body is not JSON.
     """
+    if isinstance(body, bytes):  # what FastAPI leaves of a body of another media type
+        raise not_json(request)
     return validate_spec(parts, project_id, body)
 
 
@@ -145,13 +144,13 @@ async def get_job(
 
     With `wait` the answer comes when the job has ended or is paused, and after so many seconds in any case.
     """
-    deadline = anyio.current_time() + wait
-    while True:
-        job = await run_in_threadpool(job_or_404, parts.store, project_id, job_id)
-        remaining = deadline - anyio.current_time()
-        if job.is_terminal or job.state == "paused" or remaining <= 0 or await request.is_disconnected():
-            return Job.of(job)
-        await anyio.sleep(min(LOOK_AGAIN_SECONDS, remaining))
+    job = await wait_until(
+        lambda: job_or_404(parts.store, project_id, job_id),
+        lambda job: job.is_terminal or job.state == "paused",
+        wait,
+        request,
+    )
+    return Job.of(job)
 
 
 def _transition(verb: str) -> dict[int | str, dict[str, Any]]:

@@ -38,11 +38,16 @@ def _checkpoint(checkpoint_id: CheckpointPath, project_id: ProjectDep, parts: Pa
     return found
 
 
-def _dataset(dataset_id: DatasetPath, project_id: ProjectDep, parts: PartsDep) -> DatasetRecord:
-    found = datasets.get(parts.store, project_id, dataset_id) if _ID.match(dataset_id) else None
+def dataset_or_404(store: Store, project_id: str, dataset_id: str) -> DatasetRecord:
+    """The project's data set; raises 404."""
+    found = datasets.get(store, project_id, dataset_id) if _ID.match(dataset_id) else None
     if found is None:
         raise not_found("dataset", dataset_id)
     return found
+
+
+def _dataset(dataset_id: DatasetPath, project_id: ProjectDep, parts: PartsDep) -> DatasetRecord:
+    return dataset_or_404(parts.store, project_id, dataset_id)
 
 
 JobDep = Annotated[JobRecord, Depends(_job)]

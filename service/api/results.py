@@ -25,10 +25,10 @@ from service.api.schemas.runs import (
     Metrics,
     Sample,
 )
-from service.errors import ApiError, not_found
+from service.errors import ApiError, FieldProblem, invalid_request, not_found
 from service.store import datasets, event_lookup, outputs
 from service.store.catalog import stored_datasets
-from service.store.metrics import metrics
+from service.store.metrics import VALIDATION, metrics
 from service.store.records import JobRecord, MetricRow, StoredFile
 
 router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
@@ -76,11 +76,29 @@ def get_metrics(
         to_step=to_step,
         max_points=max_points,
     )
-    names = sorted({name for row in rows for name in row.metrics})
+    names = _names(rows)
+    if chosen is not None and not chosen <= set(names):
+        _refuse_unknown_keys(parts, job, chosen - set(names))
     if format == "csv":
         headers = {"Content-Disposition": f'attachment; filename="{job.id}-metrics.csv"'}
         return Response(_csv(names, rows), headers=headers, media_type="text/csv")
     return Metrics(job_id=job.id, keys=names, data=[MetricPoint(step=row.step, metrics=row.metrics) for row in rows])
+
+
+def _names(rows: Sequence[MetricRow]) -> list[str]:
+    return sorted({name for row in rows for name in row.metrics})
+
+
+def _refuse_unknown_keys(parts: Parts, job: JobRecord, missing: set[str]) -> None:
+    """Raise 422 for names that no step has. Before there are steps, no name is known to be wrong.
+
+    The validation split's names are known from the first step on, though its figures come later.
+    """
+    trained = [name for name in _names(metrics(parts.store, job.project_id, job.id)) if not name.startswith(VALIDATION)]
+    known = {*trained, *(VALIDATION + name for name in trained)}
+    if trained and (unknown := sorted(missing - known)):
+        message = f"there is no metric {', '.join(unknown)}; this job has {', '.join(sorted(trained))}"
+        raise invalid_request([FieldProblem(pointer="query:keys", code="unknown_metric", message=message)])
 
 
 def _csv(names: Sequence[str], rows: Sequence[MetricRow]) -> str:

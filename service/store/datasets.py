@@ -198,7 +198,7 @@ def _end(session: Session, row: Dataset, state: DatasetState, error: JobError | 
 def _unusable(report: DatasetReport) -> JobError:
     problems = [problem.message for problem in report.problems if problem.severity == "error"]
     return JobError(
-        code="unusable_dataset",
+        code="dataset_unusable",
         message="; ".join(problems) or f"none of the {report.num_rows} rows can be trained on",
         category="user",
         hint="The report names the rows.",

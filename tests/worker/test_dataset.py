@@ -45,6 +45,16 @@ def test_an_unreadable_file_fails_with_the_checks_own_words_and_the_users_file_n
     assert failed.error.message == "my pairs.parquet is no parquet file: it does not start with PAR1"
 
 
+def test_a_file_with_broken_rows_fails_with_its_report_and_the_users_file_name_in_both(world: World) -> None:
+    dataset_id = upload(world, b"PAR1 and broken rows")
+    prepare_dataset(world.worker(), dataset_id)
+    failed = get(world, dataset_id)
+    assert failed.error is not None
+    assert failed.report is not None
+    assert (failed.error.code, failed.error.message) == ("dataset_unusable", "no file 'a.png' in my pairs.parquet")
+    assert failed.report["problems"][0]["message"] == "no file 'a.png' in my pairs.parquet"
+
+
 def test_a_check_that_crashes_is_a_system_error(world: World) -> None:
     dataset_id = upload(world, b"PAR1")
     prepare_dataset(replace(world.worker(), trainer=("false",)), dataset_id)

@@ -30,7 +30,7 @@ from alignment_core.events import (
     StepCompleted,
     event_to_json,
 )
-from alignment_core.reports import DatasetReport
+from alignment_core.reports import DatasetProblem, DatasetReport
 from alignment_core.spec import JobSpec
 
 EXIT_STOPPED = 75
@@ -192,6 +192,11 @@ def started(spec: JobSpec, start: int) -> RunStarted:
     )
 
 
+def _broken(path: Path) -> DatasetProblem:
+    message = f"no file 'a.png' in {path.name}"
+    return DatasetProblem(code="missing_image", severity="error", message=message, count=1, rows=[2])
+
+
 def check(path: Path) -> int:
     content = path.read_bytes()
     if not content.startswith(b"PAR1"):
@@ -212,7 +217,7 @@ def check(path: Path) -> int:
         image_sizes={"32x32": 6},
         size_bytes=len(content),
         content_sha256=hashlib.sha256(content).hexdigest(),
-        problems=[],
+        problems=[_broken(path)] if b"broken" in content else [],
     )
     print(report.model_dump_json(), flush=True)
     return 0

@@ -17,7 +17,7 @@ from service.store import datasets, projects
 from service.store.objects import DirectoryStore, remove_abandoned
 from service.store.records import JobError
 from tests.service.api.conftest import NewApi
-from tests.service.api.world import PARQUET, Api, assert_problem
+from tests.service.api.world import PARQUET, Api, assert_problem, spec_for
 
 
 def upload(api: Api, content: bytes = PARQUET, filename: str = "pairs.parquet", key: str | None = None, **fields: str):
@@ -61,8 +61,36 @@ def test_unusable_data_set_says_why_and_keeps_its_report(api: Api):
     report = DatasetReport.model_validate({**DATASET_REPORT_EXAMPLE, "num_usable_rows": 0})
     datasets.set_report(api.parts.store, dataset_id, claim.attempt, report)
     dataset = api.client.get(f"/v1/datasets/{dataset_id}").json()
-    assert (dataset["status"], dataset["error"]["code"]) == ("failed", "unusable_dataset")
+    assert (dataset["status"], dataset["error"]["code"]) == ("failed", "dataset_unusable")
     assert api.client.get(f"/v1/datasets/{dataset_id}/report").json()["num_usable_rows"] == 0
+
+
+def fail(api: Api, dataset_id: str) -> None:
+    claim = datasets.claim(api.parts.store, dataset_id, "worker", 60)
+    assert claim is not None
+    error = JobError(code="unreadable_file", message="pairs.parquet: not a parquet file", category="user")
+    datasets.fail(api.parts.store, dataset_id, claim.attempt, error)
+
+
+def test_report_of_a_data_set_that_could_not_be_read_says_why(api: Api):
+    dataset_id = upload(api).json()["id"]
+    fail(api, dataset_id)
+    problem = assert_problem(api.client.get(f"/v1/datasets/{dataset_id}/report"), 404, "report_not_found")
+    assert problem["detail"].endswith("has no report: pairs.parquet: not a parquet file")
+
+
+def test_wait_answers_when_the_check_has_ended_or_the_time_is_over(api: Api):
+    dataset_id = upload(api).json()["id"]
+    started = time.monotonic()
+    assert api.client.get(f"/v1/datasets/{dataset_id}?wait=0.2").json()["status"] == "checking"
+    assert 0.2 <= time.monotonic() - started < 5
+    timer = threading.Timer(0.3, fail, [api, dataset_id])
+    timer.start()
+    assert api.client.get(f"/v1/datasets/{dataset_id}?wait=30").json()["status"] == "failed"
+    assert time.monotonic() - started < 10
+    timer.join()
+    too_long = assert_problem(api.client.get(f"/v1/datasets/{dataset_id}?wait=301"), 422, "invalid_request")
+    assert too_long["errors"][0]["pointer"] == "query:wait"
 
 
 def test_data_sets_are_listed_in_pages(api: Api):
@@ -216,13 +244,10 @@ def test_files_of_killed_uploads_are_removed_at_the_next_start(tmp_path: Path):
     remove_abandoned(tmp_path / "absent", "upload-*", older_than_seconds=50)
 
 
-def test_failed_data_set_is_refused_by_jobs(api: Api):
+def test_failed_data_set_is_refused_by_jobs_with_its_reason(api: Api):
     dataset_id = upload(api).json()["id"]
-    claim = datasets.claim(api.parts.store, dataset_id, "worker", 60)
-    assert claim is not None
-    error = JobError(code="unreadable_file", message="not a parquet file", category="user")
-    datasets.fail(api.parts.store, dataset_id, claim.attempt, error)
-    from tests.service.api.world import spec_for
-
+    fail(api, dataset_id)
     answer = api.client.post("/v1/jobs", json={"spec": spec_for(dataset_id)})
-    assert assert_problem(answer, 422, "invalid_request")["errors"][0]["code"] == "dataset_failed"
+    (found,) = assert_problem(answer, 422, "invalid_request")["errors"]
+    assert found["code"] == "dataset_failed"
+    assert "not a parquet file" in found["message"]

@@ -60,12 +60,40 @@ def test_bodies_that_are_no_job_are_problems(api: Api, body: bytes, content_type
             assert_problem(answer, status, code)
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded"])
-def test_json_that_is_sent_as_something_else_is_told_so(api: Api, content_type: str):
-    answer = api.client.post("/v1/jobs", content=b'{"spec": {}}', headers={"Content-Type": content_type})
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/validate"])
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_json_that_is_sent_as_something_else_is_told_so(api: Api, path: str, content_type: str | None):
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = api.client.post(path, content=b'{"spec": {}}', headers=headers)
     (found,) = assert_problem(answer, 422, "invalid_request")["errors"]
     assert (found["pointer"], found["code"]) == ("header:Content-Type", "not_json")
-    assert content_type in found["message"]
+    assert found["message"].startswith("send Content-Type: application/json")
+    assert content_type is None or content_type in found["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer", "message"),
+    [
+        ({"trainig": {}}, "/spec/trainig", "unknown field; did you mean 'training'?"),
+        ({"model": {"type": "catalog", "nam": "shapes"}}, "/spec/model/nam", "unknown field; did you mean 'name'?"),
+        (
+            {"evaluation": {"rewards": [{"type": "brightness", "nme": "b"}]}},
+            "/spec/evaluation/rewards/0/nme",
+            "'name'?",
+        ),
+        ({"adapter": {"type": "lora", "alpha": 8, "alfa": 8}}, "/spec/adapter/alfa", "'alpha'?"),
+        ({"model": {"type": "catalog", "name": "shapes", "zzz": 1}}, "/spec/model/zzz", "expected one of name, type"),
+    ],
+)
+def test_unknown_field_is_told_which_one_may_have_been_meant(
+    api: Api, change: dict[str, Any], pointer: str, message: str
+):
+    body = {"spec": {**SPEC_EXAMPLE, **change}}
+    refused = assert_problem(api.client.post("/v1/jobs", json=body), 422, "invalid_request")["errors"]
+    assert refused == api.client.post("/v1/jobs/validate", json=body).json()["errors"]
+    (found,) = [one for one in refused if one["code"] == "extra_forbidden"]
+    assert found["pointer"] == pointer
+    assert found["message"].endswith(message)
 
 
 def test_an_object_store_that_is_away_is_503_and_its_address_stays_inside(new_api: NewApi):

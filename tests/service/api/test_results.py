@@ -54,6 +54,20 @@ def test_wrong_metric_parameters_are_named(api: Api, query: str, pointer: str):
     assert problem["errors"][0]["pointer"] == pointer
 
 
+def test_unknown_metric_is_named_with_the_ones_there_are(trained: tuple[Api, str]):
+    api, job_id = trained
+    answer = api.client.get(f"/v1/jobs/{job_id}/metrics?keys=loss,marjin&from_step=5")
+    (found,) = assert_problem(answer, 422, "invalid_request")["errors"]
+    assert (found["pointer"], found["code"]) == ("query:keys", "unknown_metric")
+    assert found["message"] == "there is no metric marjin; this job has loss, margin"
+    coming = api.client.get(f"/v1/jobs/{job_id}/metrics?keys=loss,validation/margin&from_step=99")
+    assert coming.json()["keys"] == ["loss"], "the validation split comes later"
+
+
+def test_no_metric_is_unknown_before_there_are_any(api: Api):
+    assert api.client.get(f"/v1/jobs/{api.new_job()}/metrics?keys=marjin").json()["data"] == []
+
+
 def test_report_is_the_proof_as_it_was_stored(any_api: Api):
     job_id = any_api.new_job()
     problem = assert_problem(any_api.client.get(f"/v1/jobs/{job_id}/report"), 404, "report_not_found")

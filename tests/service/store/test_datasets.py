@@ -65,7 +65,7 @@ def test_a_dataset_without_usable_rows_fails_and_says_why(store: Store, uploaded
     assert failed.state == "failed"
     assert failed.report is not None
     assert failed.error is not None
-    assert (failed.error.code, failed.error.message, failed.error.category) == ("unusable_dataset", "no image", "user")
+    assert (failed.error.code, failed.error.message, failed.error.category) == ("dataset_unusable", "no image", "user")
 
 
 def test_one_worker_checks_at_a_time(store: Store, uploaded: DatasetRecord) -> None:

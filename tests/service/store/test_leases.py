@@ -229,14 +229,14 @@ def test_giving_back_a_job_that_was_cancelled_cancels_it(store: Store, job: JobR
 def test_a_run_that_failed_is_not_run_again_when_its_worker_is_lost_too(store: Store, job: JobRecord) -> None:
     leases.claim(store, job.id, "w", ENDED)
     events.record_event(
-        store, job.id, 1, RunFailed(code="unusable_dataset", message="no rows", category="user", retryable=False)
+        store, job.id, 1, RunFailed(code="dataset_unusable", message="no rows", category="user", retryable=False)
     )
     assert leases.requeue_lost(store, 3) == leases.Sweep((), (job.id,))
     failed = jobs.get(store, PROJECT, job.id)
     assert failed is not None
     assert failed.state == "failed"
     assert failed.error is not None
-    assert failed.error.code == "unusable_dataset"
+    assert failed.error.code == "dataset_unusable"
 
 
 def test_a_lost_message_is_rung_again_and_not_at_every_sweep(store: Store, new_job: Callable[[], JobRecord]) -> None:
