@@ -1,11 +1,11 @@
 """A job's life on a terminal: one progress bar a phase, or plain lines where the output is a file or a pipe."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from alignment_core.events import (
     CheckpointSaved,
@@ -21,10 +21,18 @@ from attune.client import Client
 from attune.resources import Job
 
 PLAIN_EVERY_SECONDS = 2.0
+SHORTEST_BAR = 8
 FIGURES = {"loss": "loss", "implicit_accuracy": "accuracy", "margin": "margin"}
+LABELS = {"caching": "encoding"}  # the event's word says where the result goes, this one what takes the time
+UNITS = {"caching": "images and prompts", "sampling": "images"}
+WAITING = "waiting for the training process to start"
 
 
 class View(Protocol):
+    def wait(self) -> None:
+        """Say that there is nothing to show yet."""
+        ...
+
     def show(self, event: Event) -> None: ...
 
     def __enter__(self) -> "View": ...
@@ -34,7 +42,10 @@ class View(Protocol):
 
 def follow(client: Client, job_id: str, console: Console) -> Job:
     """Show the job's events until it has ended; returns it as it is then."""
+    job = client.get_job(job_id)
     with BarView(console) if console.is_terminal else PlainView(console) as view:
+        if job.status in ("validating", "queued", "starting"):
+            view.wait()
         show_all(view, (found.event for found in client.events(job_id)))
     return client.wait_for_job(job_id)
 
@@ -45,13 +56,64 @@ def show_all(view: View, events: Iterable[Event | None]) -> None:
             view.show(event)
 
 
-def figures_of(event: StepCompleted) -> str:
-    """`eta 12 s  loss 0.641  accuracy 0.73  margin +0.118`, what of it the step has."""
-    texts = [] if event.eta_seconds is None else [f"eta {event.eta_seconds:.0f} s"]
-    for name, label in FIGURES.items():
-        if (value := event.metrics.get(name)) is not None:
-            texts.append(f"{label} {value:+.3f}" if name == "margin" else f"{label} {value:.3f}")
-    return "  ".join(texts)
+class Counts:
+    """What the phases have counted in this attempt. A phase that starts over, as for another split, is counted on."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, int] = {}
+        self._last: dict[str, PhaseProgressed] = {}
+
+    def reset(self) -> None:
+        self._before.clear()
+        self._last.clear()
+
+    def add(self, event: PhaseProgressed) -> tuple[int, int]:
+        """Done and total of the event's phase, with everything that it counted before."""
+        last = self._last.get(event.phase)
+        if last is not None and (event.done < last.done or event.total != last.total):
+            self._before[event.phase] = self._before.get(event.phase, 0) + last.total
+        self._last[event.phase] = event
+        before = self._before.get(event.phase, 0)
+        return before + event.done, before + event.total
+
+
+def figures_of(event: StepCompleted) -> list[str]:
+    """`loss 0.641`, `accuracy 0.73`, `margin +0.118`: what of it the step has, the most important first."""
+    return [
+        f"{label} {value:+.3f}" if name == "margin" else f"{label} {value:.3f}"
+        for name, label in FIGURES.items()
+        if (value := event.metrics.get(name)) is not None
+    ]
+
+
+def eta_of(event: StepCompleted) -> str:
+    """`eta 12 s`, `eta 5:20`, `eta 3:05:00`, or nothing when it is not known."""
+    if event.eta_seconds is None:
+        return ""
+    seconds = round(event.eta_seconds)
+    minutes, hours = seconds // 60, seconds // 3600
+    if minutes < 2:
+        return f"eta {seconds} s"
+    return f"eta {hours}:{minutes % 60:02}:{seconds % 60:02}" if hours else f"eta {minutes}:{seconds % 60:02}"
+
+
+def unit_of(event: PhaseProgressed) -> list[str]:
+    """What the phase counts, and how much of it was there already."""
+    return [
+        *([UNITS[event.phase]] if event.phase in UNITS else []),
+        *([f"{event.cached} cached"] if event.cached else []),
+    ]
+
+
+def fitting(texts: Sequence[str], width: int) -> str:
+    """The first of the texts, as many as fit whole into the width, two spaces apart."""
+    shown = ""
+    for text in texts:
+        longer = f"{shown}  {text}" if shown else text
+        if len(longer) > width:
+            return shown
+        shown = longer
+    return shown
 
 
 def sentence_of(event: Event) -> str | None:
@@ -73,41 +135,64 @@ def sentence_of(event: Event) -> str | None:
 
 
 class BarView:
-    """Progress bars for people."""
+    """Progress bars for people. Count and ETA are always whole; where the terminal is narrow, figures are left out."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=None),  # what the others leave
+            TextColumn("{task.fields[count]}", justify="right"),
+            TextColumn("{task.fields[eta]}"),
             TextColumn("{task.fields[figures]}"),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._counts = Counts()
+        self._waiting: TaskID | None = None
 
     def __enter__(self) -> "BarView":
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop_waiting()
         self._progress.stop()
 
+    def wait(self) -> None:
+        self._waiting = self._progress.add_task(WAITING, total=None, count="", eta="", figures="")
+
     def show(self, event: Event) -> None:
+        self._stop_waiting()
         if (sentence := sentence_of(event)) is not None:
             self._progress.console.print(sentence, highlight=False, markup=False)
         match event:
+            case RunStarted():
+                self._counts.reset()
             case StepCompleted():
-                self._update("training", event.step, event.total_steps, figures_of(event))
+                self._update("training", event.step, event.total_steps, eta_of(event), figures_of(event))
             case PhaseProgressed():
-                self._update(event.phase, event.done, event.total, f"{event.cached} cached" if event.cached else "")
+                done, total = self._counts.add(event)
+                self._update(LABELS.get(event.phase, event.phase), done, total, "", unit_of(event))
             case _:
                 pass
 
-    def _update(self, name: str, done: int, total: int, figures: str) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, figures="")
-        self._progress.update(self._tasks[name], completed=done, total=total, figures=figures)
+    def _update(self, label: str, done: int, total: int, eta: str, figures: Sequence[str]) -> None:
+        if label not in self._tasks:
+            self._tasks[label] = self._progress.add_task(label, count="", eta="", figures="")
+        count = f"{done}/{total}"
+        widths = (max(10, len(label)), SHORTEST_BAR, self._widest("count", count), self._widest("eta", eta))
+        room = self._progress.console.width - sum(widths) - len(widths)
+        shown = fitting(figures, room)
+        self._progress.update(self._tasks[label], completed=done, total=total, count=count, eta=eta, figures=shown)
+
+    def _widest(self, field: str, text: str) -> int:
+        """The width of a column that every bar shares."""
+        return max([len(text), *(len(task.fields[field]) for task in self._progress.tasks)])
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._progress.remove_task(self._waiting)
+            self._waiting = None
 
 
 class PlainView:
@@ -116,6 +201,7 @@ class PlainView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last: Mapping[str, float] = {}
+        self._counts = Counts()
 
     def __enter__(self) -> "PlainView":
         return self
@@ -123,22 +209,29 @@ class PlainView:
     def __exit__(self, *_: object) -> None:
         return
 
+    def wait(self) -> None:
+        self._print(WAITING)
+
     def show(self, event: Event) -> None:
         if (sentence := sentence_of(event)) is not None:
             self._print(sentence)
         match event:
+            case RunStarted():
+                self._counts.reset()
             case StepCompleted():
-                self._line("training", "step", event.step, event.total_steps, figures_of(event))
+                texts = [text for text in (eta_of(event), *figures_of(event)) if text]
+                self._line("training", "step", event.step, event.total_steps, texts)
             case PhaseProgressed():
-                self._line(event.phase, event.phase, event.done, event.total, "")
+                label = LABELS.get(event.phase, event.phase)
+                self._line(event.phase, label, *self._counts.add(event), unit_of(event))
             case _:
                 pass
 
-    def _line(self, phase: str, label: str, done: int, total: int, figures: str) -> None:
+    def _line(self, phase: str, label: str, done: int, total: int, texts: Sequence[str]) -> None:
         now = time.monotonic()
         if done >= total or now - self._last.get(phase, 0.0) >= PLAIN_EVERY_SECONDS:
             self._last = {phase: now}
-            self._print(f"{label} {done}/{total}  {figures}".rstrip())
+            self._print("  ".join([f"{label} {done}/{total}", *texts]))
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -3,18 +3,19 @@
 import io
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from alignment_core.events import CheckpointSaved, PhaseProgressed, StepCompleted, WarningRaised
+from alignment_core.events import CheckpointSaved, Event, PhaseProgressed, StepCompleted, WarningRaised
 from alignment_core.reports import EvaluationReport
 from alignment_core.spec import JobSpec
 from attune.local_server import demo_assets
 from attune.proof import table_of
 from attune.specs import read_spec
-from attune.watch import BarView, PlainView, figures_of, show_all
+from attune.watch import BarView, Counts, PlainView, eta_of, figures_of, show_all
 from tests.attune.rude_server import JOB, rude_server
 
 STEP = StepCompleted(
@@ -125,13 +126,22 @@ def test_the_demos_job_is_a_valid_spec() -> None:
     assert spec.evaluation.prompt_following is not None
 
 
-def test_the_figures_of_a_step_are_eta_loss_accuracy_and_margin() -> None:
-    assert figures_of(STEP) == "eta 12 s  loss 0.641  accuracy 0.750  margin +0.118"
+def test_the_figures_of_a_step_are_loss_accuracy_and_margin() -> None:
+    assert figures_of(STEP) == ["loss 0.641", "accuracy 0.750", "margin +0.118"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, ""), (12.3, "eta 12 s"), (119, "eta 119 s"), (320, "eta 5:20"), (11_100, "eta 3:05:00")],
+)
+def test_long_times_are_shown_in_minutes_and_hours(seconds: float | None, shown: str) -> None:
+    assert eta_of(STEP.model_copy(update={"eta_seconds": seconds})) == shown
 
 
 EVENTS = [
     PhaseProgressed(phase="caching", done=5, total=10),
     PhaseProgressed(phase="caching", done=10, total=10),
+    PhaseProgressed(phase="caching", done=4, total=4, cached=1),  # the validation split
     WarningRaised(code="odd", message="a thing is odd"),
     STEP,
     STEP.model_copy(update={"step": 9}),
@@ -144,10 +154,13 @@ EVENTS = [
 def test_plain_lines_are_few_and_have_the_last_of_each_phase() -> None:
     output = io.StringIO()
     with PlainView(Console(file=output, width=200)) as view:
+        view.wait()
         show_all(view, EVENTS)
     assert output.getvalue().splitlines() == [
-        "caching 5/10",
-        "caching 10/10",
+        "waiting for the training process to start",
+        "encoding 5/10  images and prompts",
+        "encoding 10/10  images and prompts",
+        "encoding 14/14  images and prompts  1 cached",
         "warning: a thing is odd",
         "step 8/80  eta 12 s  loss 0.641  accuracy 0.750  margin +0.118",
         "step 80/80  eta 0 s  loss 0.641  accuracy 0.750  margin +0.118",
@@ -155,14 +168,39 @@ def test_plain_lines_are_few_and_have_the_last_of_each_phase() -> None:
     ]
 
 
-def test_bars_show_every_phase() -> None:
+def test_an_attempt_that_starts_over_counts_from_nothing() -> None:
+    counts = Counts()
+    first, second = (PhaseProgressed(phase="caching", done=done, total=10) for done in (10, 3))
+    assert [counts.add(first), counts.add(second)] == [(10, 10), (13, 20)]
+    counts.reset()
+    assert counts.add(second) == (3, 10)
+
+
+def bars_of(events: Sequence[Event | None], width: int) -> list[str]:
+    """The lines that stay on a terminal of that width."""
     output = io.StringIO()
-    with BarView(Console(file=output, width=200, force_terminal=True)) as view:
-        show_all(view, EVENTS)
-    text = output.getvalue()
-    assert "caching" in text
-    assert "80/80" in text
-    assert "margin +0.118" in text
+    console = Console(file=output, width=width, force_terminal=True, color_system=None)
+    with BarView(console) as view:
+        view.wait()
+        show_all(view, events)
+    last = output.getvalue().rpartition("\x1b[2K")[2].replace("\x1b[?25h", "")
+    return last.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("width", "figures"),
+    [(120, "loss 0.641  accuracy 0.750  margin +0.118"), (80, "loss 0.641  accuracy 0.750"), (40, "")],
+)
+def test_count_and_eta_are_whole_at_every_width_and_figures_go_first(width: int, figures: str) -> None:
+    step = STEP.model_copy(update={"step": 9000, "total_steps": 12_000, "eta_seconds": 4000.0})
+    lines = bars_of([*EVENTS[:3], step], width)
+    assert all(len(line) <= width for line in lines)
+    encoding, training = (line.rstrip() for line in lines if line.strip())
+    assert encoding.startswith("encoding")
+    assert "14/14" in encoding
+    assert f"9000/12000 eta 1:06:40 {figures}".rstrip() in training
+    assert training.endswith(figures or "1:06:40")
+    assert "━" * 3 in training
 
 
 def test_the_proof_has_a_row_a_reward(tmp_path: Path) -> None:
