@@ -247,10 +247,11 @@ def test_metrics_are_means_over_every_example_of_the_step() -> None:
 
 
 def test_a_gradient_over_the_threshold_is_clipped_to_it_and_reported_as_it_was() -> None:
-    loop = Loop(max_grad_norm=5**0.5 / 2)  # half the norm of (1, 2)
-    event = next(loop.steps())
-    assert loop.theta == pytest.approx([-0.05, -0.1], rel=1e-5)
-    assert event.metrics["grad_norm"] == pytest.approx(5**0.5)
+    norm = 13**0.5
+    loop = Loop(reference=Unpaid(), max_grad_norm=norm / 2)  # half the norm of (2, 3)
+    first, second = loop.steps()
+    assert loop.theta == pytest.approx([-0.1 - 0.2, -0.15 - 0.3], rel=1e-5)
+    assert first.metrics["grad_norm"] == second.metrics["grad_norm"] == pytest.approx(norm)
 
 
 def test_a_gradient_under_the_threshold_is_left_alone() -> None:

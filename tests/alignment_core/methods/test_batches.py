@@ -239,7 +239,13 @@ def test_pairs_of_a_step_and_steps_of_a_run_share_no_draw(pairs: PreferencePairs
     assert len({tuple(eps.flatten().tolist()) for eps in values["eps"]}) == 12
     assert len({tuple(x_0.flatten().tolist()) for x_0 in values["x_0_w"]}) == 12
     assert not torch.equal(values["timesteps"][:6], values["timesteps"][6:])
-    assert not same(values, joined(drawn(replace(method_of(pairs), seed=2), 4)))
+
+
+def test_every_draw_follows_from_the_seed(pairs: PreferencePairs) -> None:
+    one, other = (joined(drawn(replace(method_of(pairs), seed=seed), 4)) for seed in (1, 2))
+    for name in ("eps", "x_0_w", "x_0_l", "timesteps", "prompt_embeds"):
+        assert not torch.equal(one[name], other[name])
+    assert same(one, joined(drawn(method_of(pairs), 4)))
 
 
 def test_timesteps_are_those_of_the_strategy(pairs: PreferencePairs) -> None:
