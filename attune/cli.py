@@ -3,22 +3,22 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Column, Table
 
-from alignment_core.spec import JobSpec
 from attune.client import DEFAULT_URL, Client
-from attune.demo import DemoError, run_demo
+from attune.demo import STOPPING, DemoError, run_demo
 from attune.errors import AttuneError
 from attune.local_server import LocalServer, ServerError, demo_assets
 from attune.proof import table_of
+from attune.refusals import create_job, unusable
 from attune.resources import Job
-from attune.specs import read_spec
+from attune.specs import JobFile, read_job
 from attune.watch import follow
 
 commands = typer.Typer(
@@ -33,6 +33,7 @@ commands.add_typer(checkpoints, name="checkpoint")
 
 Url = Annotated[str, typer.Option("--url", envvar="ATTUNE_URL", help="Address of the server.")]
 ID_LENGTH = len("job_") + 26
+INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 console = Console()
 EXPECTED = (AttuneError, ServerError, DemoError, OSError, ValueError)
@@ -66,12 +67,14 @@ def up(
     """Start the API and workers, and stay until Ctrl-C."""
     environment = dict(os.environ)
     if catalog is not None:
-        environment["ATTUNE_CATALOG_PATH"] = str(catalog.resolve(strict=True))
+        if not catalog.is_file():
+            raise ValueError(f"--catalog {catalog}: no such file")
+        environment["ATTUNE_CATALOG_PATH"] = str(catalog.resolve())
     elif (assets := demo_assets()) is not None:
         environment.setdefault("ATTUNE_CATALOG_PATH", str(assets / "catalog.json"))
     if allow_local_paths:
         environment["ATTUNE_ALLOW_LOCAL_PATHS"] = "true"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _stop_on_signals()
     try:
         with LocalServer(data_dir=data_dir, host=host, port=port, environment=environment) as server:
             where = f"(reference: {server.url}/docs, logs: {server.data_dir}/logs)"
@@ -80,11 +83,10 @@ def up(
                 console.print(
                     f"warning: {host} is open to others, and no API key is asked for (ATTUNE_API_KEYS_REQUIRED)"
                 )
-            while True:
-                server.check()
-                time.sleep(0.5)
+            _serve(server)
     except KeyboardInterrupt:
-        console.print("stopped")
+        pass  # before it was up
+    console.print("stopped")
 
 
 @commands.command()
@@ -92,8 +94,27 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where the results go.")] = Path("build/demo"),
 ) -> None:
     """Align the demo model through the whole service, and show the proof."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    run_demo(folder.absolute(), console)
+    _stop_on_signals()
+    try:
+        run_demo(folder.absolute(), console)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _stop_on_signals() -> None:
+    """End as Ctrl-C does; also where a script's `&` has had SIGINT ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
+def _serve(server: LocalServer) -> None:
+    try:
+        while True:
+            server.check()
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        console.print(STOPPING)
 
 
 # --- jobs ----------------------------------------------------------------------------------------------------------
@@ -101,7 +122,7 @@ def demo(
 
 @jobs.command("submit")
 def submit_job(
-    spec: Annotated[Path, typer.Argument(help="Job spec, YAML or JSON.")],
+    file: Annotated[Path, typer.Argument(help="A job spec, or the body of `POST /v1/jobs`; YAML or JSON.")],
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Id of an uploaded dataset, in place of the spec's.")] = None,
     watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = False,
@@ -109,14 +130,16 @@ def submit_job(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Queue a job."""
-    written = read_spec(spec)
+    written = read_job(file)
+    if name is not None:
+        written = replace(written, name=name)
     if dataset is not None:
-        written["method"] = _mapping(written, "method") | {"dataset": {"type": "stored", "id": dataset}}
+        written = written.with_dataset(dataset)
     with Client(url) as client:
         if dry_run:
             _show_validation(client, written)
             return
-        job = client.create_job(_checked(written), name=name)
+        job = create_job(client, written)
         console.print(job.id, highlight=False)
         if watch:
             _end_with(follow(client, job.id, console))
@@ -177,6 +200,21 @@ def job_logs(job_id: str, url: Url = DEFAULT_URL) -> None:
         console.print(client.logs(job_id), highlight=False, markup=False, soft_wrap=True)
 
 
+@jobs.command("samples")
+def job_samples(
+    job_id: str,
+    out: Annotated[Path | None, typer.Option(help="Where to save it; JOB-step-N.png when left out.")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Download a job's newest picture: base against aligned model, same prompts, same seeds."""
+    with Client(url) as client:
+        samples = client.samples(job_id)
+        if not samples:
+            raise ValueError(f"{job_id} has no pictures yet")
+        path = client.download_sample(samples[-1], out or Path(f"{job_id}-step-{samples[-1].step}.png"))
+        console.print(str(path), highlight=False, soft_wrap=True)
+
+
 # --- data in, results out ------------------------------------------------------------------------------------------
 
 
@@ -186,7 +224,13 @@ def upload_dataset(
 ) -> None:
     """Upload preference pairs, wait for their check and print their id."""
     with Client(url) as client:
-        dataset = client.wait_for_dataset(client.upload_dataset(path, name=name).id)
+        dataset = client.upload_dataset(path, name=name)
+        try:
+            client.wait_for_dataset(dataset.id)
+        except AttuneError as error:
+            if client.get_dataset(dataset.id).status != "failed":
+                raise
+            raise ValueError(unusable(client, dataset, error)) from error
         console.print(dataset.id, highlight=False)
 
 
@@ -229,29 +273,12 @@ def report(
 # --- between the commands ------------------------------------------------------------------------------------------
 
 
-def _mapping(spec: dict[str, object], name: str) -> dict[str, object]:
-    found = spec.get(name, {})
-    if not isinstance(found, dict):
-        raise ValueError(f"the spec's {name} must be a mapping, not {found!r}")
-    return found
-
-
-def _checked(spec: dict[str, object]) -> JobSpec:
-    try:
-        return JobSpec.model_validate(spec)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
-        raise ValueError("the spec cannot be used:\n" + "\n".join(lines)) from error
-
-
-def _show_validation(client: Client, spec: dict[str, object]) -> None:
-    found = client.validate(spec)
-    for problem in found.errors:
-        console.print(f"error: {problem.get('pointer')}: {problem.get('message')}", highlight=False, markup=False)
+def _show_validation(client: Client, job: JobFile) -> None:
+    found = client.validate(job.spec, name=job.name, metadata=job.metadata)
     for warning in found.warnings:
-        console.print(f"warning: {warning}", highlight=False, markup=False)
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if not found.valid:
-        raise typer.Exit(1)
+        raise ValueError(job.told(found.errors))
     console.print("the spec would be taken")
 
 

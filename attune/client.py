@@ -19,7 +19,7 @@ import httpx
 
 from alignment_core.reports import DatasetReport, EvaluationReport
 from alignment_core.spec import JobSpec
-from attune.connection import Connection, segment
+from attune.connection import Connection, checked_url, segment
 from attune.downloads import download_file, inside
 from attune.errors import AttuneError
 from attune.resources import (
@@ -38,6 +38,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 LONG_POLL_SECONDS = 30.0
 MOST_RECONNECTS = 10  # in a row, without an event in between
 FIRST_SERVER_ERROR = 500  # a proxy answers so while the server behind it restarts
+END_OF_CHECK = ("ready", "failed")
 TRAINING_STATE = "training_state/"
 
 
@@ -52,9 +53,12 @@ class Client:
         timeout_seconds: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`base_url` and `api_key` come from `ATTUNE_URL` and `ATTUNE_API_KEY` when left out."""
+        """`base_url` and `api_key` come from `ATTUNE_URL` and `ATTUNE_API_KEY` when left out.
+
+        `ValueError` for an address that is none.
+        """
         key = api_key or os.environ.get("ATTUNE_API_KEY")
-        self.base_url = (base_url or os.environ.get("ATTUNE_URL") or DEFAULT_URL).rstrip("/")
+        self.base_url = checked_url(base_url or os.environ.get("ATTUNE_URL") or DEFAULT_URL)
         self._connection = Connection(self.base_url, key, timeout_seconds, transport)
 
     def __enter__(self) -> Self:
@@ -81,8 +85,9 @@ class Client:
             )
         return Dataset.model_validate(answer)
 
-    def get_dataset(self, dataset_id: str) -> Dataset:
-        return Dataset.model_validate(self._connection.request("GET", f"/v1/datasets/{segment(dataset_id)}"))
+    def get_dataset(self, dataset_id: str, *, wait_seconds: float = 0) -> Dataset:
+        """The data set as it is, or as it is when its check has ended or `wait_seconds` are over."""
+        return Dataset.model_validate(self._poll(f"/v1/datasets/{segment(dataset_id)}", wait_seconds))
 
     def dataset_report(self, dataset_id: str) -> DatasetReport:
         """What preflight found in the data, with row numbers."""
@@ -92,12 +97,10 @@ class Client:
 
     def wait_for_dataset(self, dataset_id: str, timeout_seconds: float = 600.0) -> Dataset:
         """The data set once it is ready; `AttuneError` with its error when it failed, `TimeoutError` when neither."""
-        deadline, pause = time.monotonic() + timeout_seconds, 0.1
-        while (dataset := self.get_dataset(dataset_id)).status not in ("ready", "failed"):
-            if time.monotonic() > deadline:
+        deadline = time.monotonic() + timeout_seconds
+        while (dataset := self.get_dataset(dataset_id, wait_seconds=_until(deadline))).status not in END_OF_CHECK:
+            if time.monotonic() >= deadline:
                 raise TimeoutError(f"dataset {dataset_id} is still {dataset.status} after {timeout_seconds:g} seconds")
-            time.sleep(pause)
-            pause = min(1.5 * pause, 2.0)
         if dataset.error is not None:
             raise AttuneError({"code": dataset.error.code, "detail": dataset.error.message})
         return dataset
@@ -118,18 +121,20 @@ class Client:
             self._connection.request("POST", "/v1/jobs", json=_job_body(spec, name, metadata), headers=headers)
         )
 
-    def validate(self, spec: JobSpec | Mapping[str, Any]) -> Validation:
-        """What would be wrong or doubtful if this spec were posted; starts nothing."""
-        return Validation.model_validate(
-            self._connection.request("POST", "/v1/jobs/validate", json=_job_body(spec, None, None))
-        )
+    def validate(
+        self,
+        spec: JobSpec | Mapping[str, Any],
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Validation:
+        """What would be wrong or doubtful if this job were created; starts nothing."""
+        body = _job_body(spec, name, metadata)
+        return Validation.model_validate(self._connection.request("POST", "/v1/jobs/validate", json=body))
 
     def get_job(self, job_id: str, *, wait_seconds: float = 0) -> Job:
         """The job as it is, or as it is when it has ended or `wait_seconds` are over, whichever comes first."""
-        timeout = httpx.Timeout(30.0, read=30.0 + wait_seconds)
-        return Job.model_validate(
-            self._connection.request("GET", f"{_job(job_id)}", params={"wait": wait_seconds}, timeout=timeout)
-        )
+        return Job.model_validate(self._poll(_job(job_id), wait_seconds))
 
     def wait_for_job(self, job_id: str, timeout_seconds: float | None = None) -> Job:
         """The job once it has ended; `TimeoutError` when it has not within `timeout_seconds`."""
@@ -233,6 +238,10 @@ class Client:
         return folder
 
     # --- the server ---
+
+    def _poll(self, path: str, wait_seconds: float) -> Any:
+        timeout = httpx.Timeout(30.0, read=30.0 + wait_seconds)
+        return self._connection.request("GET", path, params={"wait": wait_seconds}, timeout=timeout)
 
     def is_ready(self) -> bool:
         """Whether the server and the parts it leans on answer."""

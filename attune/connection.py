@@ -17,6 +17,19 @@ def segment(identifier: str) -> str:
     return quote(identifier, safe="")
 
 
+def checked_url(address: str) -> str:
+    """The address of a server without a slash at its end; `ValueError` for one that is none."""
+    if "://" not in address:
+        raise ValueError(f"the server's address {address!r} lacks its scheme; write http://{address}")
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"the server's address {address!r} is none: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"the server's address {address!r} is none; expected one such as http://127.0.0.1:8000")
+    return address.rstrip("/")
+
+
 class Connection:
     """What a client speaks through. `http` is the pool itself, for downloads."""
 

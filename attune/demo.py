@@ -22,6 +22,8 @@ from attune.watch import follow
 
 BEST_NUM_THREADS = "1"  # of torch, for so small a model: two under contention were five times slower
 
+STOPPING = "stopping, when what runs has saved its state; Ctrl-C again: at once"
+
 
 class DemoError(Exception):
     """The demo did not end as it should; says where."""
@@ -43,8 +45,12 @@ def run_demo(folder: Path, console: Console) -> None:
     }
     with LocalServer(data_dir=server_dir, port=0, environment=environment) as server, Client(server.url) as client:
         console.print(f"the service is up at {server.url}", highlight=False)
-        job = _align(client, assets, console)
-        picture, report_path = _collect(client, job, assets, folder, console)
+        try:
+            job = _align(client, assets, console)
+            picture, report_path = _collect(client, job, assets, folder, console)
+        except KeyboardInterrupt:
+            console.print(STOPPING)
+            raise
     console.print(f"all in {time.monotonic() - started:.0f} s", highlight=False)
     console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
     console.print(f"report: {report_path}", highlight=False, soft_wrap=True)

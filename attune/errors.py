@@ -42,6 +42,14 @@ class AttuneError(Exception):
         return cls({"status": None, "code": "not_json", "detail": detail})
 
     def _text(self) -> str:
-        lines = [f"{self.detail} [{self.code}]"]
-        lines += [f"  {entry.get('pointer', '')}: {entry.get('message', '')}" for entry in self.errors]
-        return "\n".join(lines)
+        lines = [f"{entry.get('pointer') or 'body'}: {entry.get('message', '')}" for entry in self.errors]
+        match lines:
+            case []:
+                return f"{self.detail} [{self.code}]"
+            case [line] if line in self.detail:
+                return f"{self.detail} [{self.code}]"
+            case [first, *_] if first in self.detail:  # the detail only says the first of them once more
+                headline = f"{len(lines)} things are wrong"
+            case _:
+                headline = self.detail
+        return "\n  ".join([f"{headline} [{self.code}]", *lines])

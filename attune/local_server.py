@@ -5,10 +5,13 @@ neither FastAPI nor Celery is imported here.
 """
 
 import fcntl
+import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -66,7 +69,18 @@ class LocalServer:
                 raise ServerError(f"{process.name} ended; the end of {process.log_path}:\n{process.log_tail()}")
 
     def stop(self) -> None:
-        """Workers first, so that they save and give back their jobs; the broker last."""
+        """Workers first, so that they save and give back their jobs; the broker last. A signal meanwhile kills the rest."""
+        with _signals_call(self._kill):
+            self._stop_gently()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+
+    def _stop_gently(self) -> None:
         workers = [process for process in self._processes if process.name.startswith("worker")]
         for process in workers:
             process.ask_to_stop()
@@ -76,18 +90,18 @@ class LocalServer:
             process.ask_to_stop()
             process.wait(API_STOP_SECONDS)
         self._processes.clear()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
 
     def _start(self) -> None:
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = _hold_alone(self.data_dir)
-        _refuse_taken_port(self.host, self.port)
         environment = {**self._environment, "ATTUNE_DATA_DIR": str(self.data_dir)}
-        if not environment.get("ATTUNE_BROKER_URL"):
+        broker = None if environment.get("ATTUNE_BROKER_URL") else valkey.find_server()
+        if self.data_dir.is_dir():  # whose it is tells more than a taken port, and a refusal makes no folder
+            self._lock = _hold_alone(self.data_dir)
+        _refuse_taken_port(self.host, self.port)
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = self._lock or _hold_alone(self.data_dir)
+        if broker is not None:
             path = valkey.socket_path(self.data_dir)
-            command = valkey.server_command(valkey.find_server(), self.data_dir, path)
+            command = valkey.server_command(broker, self.data_dir, path)
             self._run("broker", command, environment)
             valkey.wait_for_server(path)
             environment["ATTUNE_BROKER_URL"] = valkey.broker_url(path)
@@ -128,6 +142,20 @@ def _hold_alone(data_dir: Path) -> TextIO:
     return lock
 
 
+@contextmanager
+def _signals_call(action: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM do this in place of ending the process in the middle; only the main thread has signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: action()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _refuse_taken_port(host: str, port: int) -> None:
     _listen_once(host, port)
 
@@ -139,9 +167,15 @@ def _free_port(host: str) -> int:
 def _listen_once(host: str, port: int) -> int:
     """The port that was listened on for a moment; `ServerError` when it cannot be."""
     try:
+        socket.getaddrinfo(host, port)
+    except socket.gaierror as error:
+        raise ServerError(f"--host {host}: {error.strerror}; expected a name or an address of this machine") from error
+    try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.create_server((host, port), family=family) as probe:
             return probe.getsockname()[1]
     except OSError as error:
         reason = str(error.strerror or error).partition(" (while")[0]  # Python adds the address, which is said here
-        raise ServerError(f"cannot listen on {host}:{port} ({reason}); choose another --host or --port") from error
+        raise ServerError(
+            f"cannot listen on {host}:{port} ({reason}); choose another port (attune up --port N) or another --host"
+        ) from error

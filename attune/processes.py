@@ -42,12 +42,16 @@ class LocalProcess:
         """SIGTERM to its group; it is not waited for."""
         self._signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """SIGKILL to its group; it is not waited for."""
+        self._signal(signal.SIGKILL)
+
     def wait(self, timeout_seconds: float) -> int:
         """Its exit code; what is left of its group is killed after `timeout_seconds`, or when it has ended."""
         deadline = time.monotonic() + timeout_seconds
         while self.is_running and time.monotonic() < deadline:
             time.sleep(0.02)
-        self._signal(signal.SIGKILL)
+        self.kill()
         return self._popen.wait()
 
     def log_tail(self, num_lines: int = 20) -> str:

@@ -11,19 +11,21 @@ def table_of(report: EvaluationReport) -> Table:
         f"{report.verdict.replace('_', ' ')}: {report.num_prompts} held-out prompts x {report.seeds_per_prompt} seeds"
     )
     table = Table(title=title, title_justify="left")
-    for heading in ("reward", "base", "aligned", "gain", "interval", "win rate"):
-        table.add_column(heading, justify="left" if heading == "reward" else "right")
-    for comparison in report.rewards:
-        table.add_row(*_cells(comparison, comparison.name))
+    rows = [(comparison, comparison.name) for comparison in report.rewards]
     if report.prompt_following is not None:
-        table.add_row(*_cells(report.prompt_following, "prompt-following"))
+        rows.append((report.prompt_following, "prompt-following"))
+    interval = f"{rows[0][0].gain_interval.confidence:.0%} interval" if rows else "interval"
+    for heading in ("reward", "base", "aligned", "gain", interval, "win rate"):
+        table.add_column(heading, justify="left" if heading == "reward" else "right")
+    for comparison, name in rows:
+        table.add_row(*_cells(comparison, name, report.num_prompts * report.seeds_per_prompt))
     if report.diversity is not None:
         base, policy = report.diversity.base, report.diversity.policy
         table.add_row("diversity", f"{base:.3f}", f"{policy:.3f}", f"{policy - base:+.3f}", "", "")
     return table
 
 
-def _cells(comparison: RewardComparison, name: str) -> list[str]:
+def _cells(comparison: RewardComparison, name: str, num_images: int) -> list[str]:
     interval = comparison.gain_interval
     return [
         name,
@@ -31,5 +33,5 @@ def _cells(comparison: RewardComparison, name: str) -> list[str]:
         f"{comparison.policy_mean:.3f}",
         f"{comparison.gain:+.3f}",
         f"{interval.low:+.3f} .. {interval.high:+.3f}",
-        f"{comparison.win_rate:.2f}",
+        "ties" if comparison.num_ties == num_images else f"{comparison.win_rate:.2f}",
     ]

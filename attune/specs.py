@@ -1,8 +1,67 @@
-"""Job specs as files: YAML or JSON."""
+"""Jobs as files: a spec, or the whole body of `POST /v1/jobs`, in YAML or JSON."""
 
 import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+BODY_FIELDS = ("metadata", "name", "spec")
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """A job as somebody wrote it down. Nothing of the spec is checked here: the server has the rules."""
+
+    path: Path
+    spec: dict[str, Any]
+    is_body: bool
+    name: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def with_dataset(self, dataset_id: str) -> "JobFile":
+        """The same with an uploaded data set in place of its own."""
+        method = self.spec.get("method", {})
+        if not isinstance(method, dict):
+            raise ValueError(f"{self.path}: {self._shown('/spec/method')}: expected a mapping, not {method!r}")
+        dataset = {"type": "stored", "id": dataset_id}
+        return replace(self, spec={**self.spec, "method": {**method, "dataset": dataset}})
+
+    def told(self, problems: Iterable[Mapping[str, Any]]) -> str:
+        """What a server found wrong, with the pointers that hold in the file, and what to do about it."""
+        found = list(problems)
+        lines = [f"{self._shown(one.get('pointer') or '')}: {one.get('message')}" for one in found]
+        text = f"{self.path}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{self.path} cannot be used:", *lines])
+        return "\n".join([text, *(hint for one in found if (hint := self._hint(one)))])
+
+    def _shown(self, pointer: str) -> str:
+        return (pointer if self.is_body else pointer.removeprefix("/spec")) or "the file"
+
+    def _hint(self, problem: Mapping[str, Any]) -> str | None:
+        if problem.get("code") != "local_path_refused" or problem.get("pointer") != "/spec/method/dataset/path":
+            return None
+        path = self.spec["method"]["dataset"]["path"]
+        return f"upload it and pass --dataset: attune job submit {self.path} --dataset $(attune dataset upload {path})"
+
+
+def read_job(path: Path) -> JobFile:
+    """The job in a file; `ValueError` names the file and what is wrong with it."""
+    found = read_spec(path)
+    if "spec" not in found:
+        return JobFile(path, found, is_body=False)
+    for name in found:
+        if name not in BODY_FIELDS:
+            raise ValueError(f"{path}: /{name}: unknown field; beside spec there may be metadata and name")
+    _expect(path, "spec", found["spec"], dict)
+    _expect(path, "metadata", found.get("metadata"), dict | None)
+    _expect(path, "name", found.get("name"), str | None)
+    return JobFile(path, found["spec"], is_body=True, name=found.get("name"), metadata=found.get("metadata"))
+
+
+def _expect(path: Path, field: str, value: Any, kind: Any) -> None:
+    if not isinstance(value, kind):
+        expected = "text" if field == "name" else "a mapping"
+        raise ValueError(f"{path}: /{field}: expected {expected}, not {value!r}")
 
 
 def read_spec(path: Path) -> dict[str, Any]:

@@ -159,3 +159,15 @@ def test_a_file_name_with_signs_of_a_url_is_asked_for_as_it_is(
 def test_an_answer_of_some_other_server_is_told(client: Client) -> None:
     with pytest.raises(AttuneError, match="is it the address of an Attune server"):
         client.get_job("job_html")
+
+
+def test_what_the_detail_says_already_is_not_said_twice() -> None:
+    errors = [{"pointer": f"/{name}", "message": "is wrong"} for name in "abcd"]
+    detail = "; ".join(f"/{name}: is wrong" for name in "abc")
+    one = AttuneError({"code": "invalid_request", "detail": "/a: is wrong", "errors": errors[:1]})
+    assert str(one) == "/a: is wrong [invalid_request]"
+    many = AttuneError({"code": "invalid_request", "detail": detail, "errors": errors})
+    assert str(many).splitlines() == [
+        "4 things are wrong [invalid_request]",
+        *(f"  /{name}: is wrong" for name in "abcd"),
+    ]

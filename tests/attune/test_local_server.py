@@ -73,6 +73,31 @@ def test_it_serves_and_ctrl_c_stops_every_part(up: Up) -> None:
     assert up.output.read_text().splitlines()[-1] == "stopped"
 
 
+def test_a_second_ctrl_c_does_not_wait_and_leaves_nothing_behind(up: Up) -> None:
+    for process in up.children():
+        if "worker.app" in process.cmdline():
+            process.suspend()  # it would end at once: nothing runs on it
+    up.process.send_signal(signal.SIGINT)
+    wait_until(lambda: "stopping" in up.output.read_text(), "its first answer")
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(timeout=20) == 0
+    assert up.children() == []
+    assert up.output.read_text().splitlines()[-1] == "stopped"
+
+
+def test_it_stops_though_sigint_was_ignored_when_a_script_started_it() -> None:
+    with folder("up") as parent:
+        command = f"{sys.executable} -m attune up --data-dir {parent}/data --port {free_port()} & echo $!; wait $!"
+        shell = subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert shell.stdout is not None
+        pid = int(shell.stdout.readline())
+        assert "is up at" in shell.stdout.readline()
+        os.kill(pid, signal.SIGINT)
+        assert shell.wait(timeout=40) == 0
+        assert shell.stdout.read().splitlines()[-1] == "stopped"
+        shell.stdout.close()
+
+
 def test_a_second_server_on_the_same_folder_is_refused_and_the_first_lives_on(up: Up) -> None:
     second = start(up.data_dir, free_port())
     assert second.process.wait(timeout=20) == 1
@@ -85,7 +110,8 @@ def test_a_taken_port_is_named(up: Up) -> None:
     second = start(up.data_dir.parent / "other", up.port)
     assert second.process.wait(timeout=20) == 1
     assert f"127.0.0.1:{up.port}" in second.output.read_text()
-    assert "--port" in second.output.read_text()
+    assert "attune up --port N" in second.output.read_text()
+    assert not second.data_dir.exists(), "what was refused leaves no folder"
 
 
 def test_nothing_is_left_when_it_is_killed(up: Up) -> None:

@@ -1,0 +1,200 @@
+"""The command line against a real API: jobs from files, data sets that are refused, pictures."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from alignment_core.reports import DatasetReport
+from attune.client import Client
+from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
+from service.main import create_app
+from service.settings import Settings
+from service.store import datasets
+from service.store.records import JobError
+from tests.servers.process import wait_until
+from tests.service.api.live import serving
+from tests.service.api.world import CATALOG, PARQUET, PNG, Api, spec_for
+
+Attune = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    settings = Settings(data_dir=tmp_path / "data", catalog_path=CATALOG)
+    settings.data_dir.mkdir()
+    with TestClient(create_app(settings)) as client:
+        yield Api(client)
+
+
+@pytest.fixture
+def url(api: Api) -> Iterator[str]:
+    with serving(api.client.app) as address:  # pyright: ignore[reportArgumentType]
+        yield address
+
+
+@pytest.fixture
+def attune(url: str, tmp_path: Path) -> Attune:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "attune", *arguments, "--url", url]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+
+    return run
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[Any], Path]:
+    def write(content: Any) -> Path:
+        path = tmp_path / "job.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+# --- submitting ----------------------------------------------------------------------------------------------------
+
+
+def test_a_bare_spec_and_a_whole_body_become_the_same_job(api: Api, attune: Attune, written: Callable[[Any], Path]):
+    spec = spec_for(api.ready_dataset())
+    bare = attune("job", "submit", str(written(spec)), "--name", "one")
+    body = attune("job", "submit", str(written({"name": "two", "metadata": {"team": "design"}, "spec": spec})))
+    assert (bare.returncode, body.returncode) == (0, 0), bare.stderr + body.stderr
+    first, second = (api.client.get(f"/v1/jobs/{done.stdout.strip()}").json() for done in (bare, body))
+    assert first["spec"] == second["spec"]
+    assert (first["name"], first["metadata"]) == ("one", {})
+    assert (second["name"], second["metadata"]) == ("two", {"team": "design"})
+
+
+def test_a_mistake_is_told_once_with_the_file_and_the_pointer_that_holds_in_it(
+    api: Api, attune: Attune, written: Callable[[Any], Path]
+):
+    spec = spec_for(api.ready_dataset(), stepps=3)
+    path = written(spec)
+    expected = "/training/stepps: unknown field; did you mean 'steps'?\n"
+    for options in ([], ["--dry-run"]):
+        done = attune("job", "submit", str(path), *options)
+        assert (done.returncode, done.stderr) == (1, f"{path}: {expected}")
+    path = written({"spec": spec})
+    assert attune("job", "submit", str(path)).stderr == f"{path}: /spec{expected}"
+
+
+def test_several_mistakes_are_a_line_each(api: Api, attune: Attune, written: Callable[[Any], Path]):
+    path = written({**spec_for(api.ready_dataset(), steps=0), "sead": 1})
+    lines = attune("job", "submit", str(path)).stderr.splitlines()
+    assert lines[0] == f"{path} cannot be used:"
+    assert [line.split(":")[0] for line in lines[1:]] == ["  /training/steps", "  /sead"]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"spec": {}, "nam": "x"}, "/nam: unknown field; beside spec there may be metadata and name"),
+        ({"spec": 3}, "/spec: expected a mapping, not 3"),
+        ({"spec": {}, "metadata": ["a"]}, "/metadata: expected a mapping, not ['a']"),
+        ({"spec": {}, "name": 3}, "/name: expected text, not 3"),
+    ],
+)
+def test_a_body_of_another_form_is_refused(attune: Attune, written: Callable[[Any], Path], body: Any, told: str):
+    path = written(body)
+    assert attune("job", "submit", str(path)).stderr == f"{path}: {told}\n"
+
+
+def test_a_local_dataset_that_the_server_does_not_read_is_told_how_to_get_there(
+    api: Api, attune: Attune, written: Callable[[Any], Path]
+):
+    spec = spec_for(api.ready_dataset())
+    spec["method"]["dataset"] = {"type": "local", "path": "pairs.parquet"}
+    path = written(spec)
+    done = attune("job", "submit", str(path))
+    assert done.returncode == 1
+    assert f"{path}: /method/dataset/path: this server reads no local paths" in done.stderr
+    assert f"--dataset: attune job submit {path} --dataset $(attune dataset upload pairs.parquet)" in done.stderr
+    assert attune("job", "submit", str(path), "--dataset", api.ready_dataset()).returncode == 0
+
+
+# --- data sets and pictures ----------------------------------------------------------------------------------------
+
+
+def when_uploaded(api: Api, url: str, end: Callable[[str, int], object], upload: Callable[[], Any]) -> tuple[Any, str]:
+    """Do the upload in this process's stead of a worker: `end` gets the data set's id and the attempt."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def waiting() -> list[Any]:
+        return api.client.get("/v1/datasets").json()["data"]
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(upload)
+        wait_until(lambda: bool(waiting()) and waiting()[0]["status"] == "checking", "the upload")
+        claim = datasets.claim(api.parts.store, waiting()[0]["id"], "worker", 60)
+        assert claim is not None
+        end(claim.dataset.id, claim.attempt)
+        return running.result(30), claim.dataset.id
+
+
+def test_a_broken_dataset_is_told_with_its_rows_and_where_there_is_more(
+    api: Api, url: str, attune: Attune, tmp_path: Path
+):
+    (tmp_path / "pairs.parquet").write_bytes(PARQUET)
+    problem = {
+        "code": "undecodable_image",
+        "severity": "error",
+        "message": "chosen: no image",
+        "count": 14,
+        "rows": [*range(3, 17)],
+    }
+    report = DatasetReport.model_validate({**DATASET_REPORT_EXAMPLE, "problems": [problem]})
+    done, dataset_id = when_uploaded(
+        api,
+        url,
+        lambda found, attempt: datasets.set_report(api.parts.store, found, attempt, report),
+        lambda: attune("dataset", "upload", "pairs.parquet"),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        f"{dataset_id} (pairs.parquet) cannot be used: chosen: no image [dataset_unusable]",
+        "  rows 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 4 more of 2001: chosen: no image",
+        f"all of it: attune dataset report {dataset_id}",
+    ]
+    assert json.loads(attune("dataset", "report", dataset_id).stdout)["problems"] == [problem]
+
+
+def test_a_file_that_could_not_be_read_is_told_by_its_name_again_and_again(
+    api: Api, url: str, attune: Attune, tmp_path: Path
+):
+    (tmp_path / "pairs.parquet").write_bytes(PARQUET)
+    error = JobError(code="unreadable_file", message="pairs.parquet: not a parquet file", category="user")
+    done, dataset_id = when_uploaded(
+        api,
+        url,
+        lambda found, attempt: datasets.fail(api.parts.store, found, attempt, error),
+        lambda: attune("dataset", "upload", "pairs.parquet"),
+    )
+    reason = "pairs.parquet: not a parquet file"
+    assert done.stderr == f"{dataset_id} (pairs.parquet) cannot be used: {reason} [unreadable_file]\n"
+    again = attune("dataset", "report", dataset_id)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert reason in again.stderr
+
+
+def test_the_newest_picture_of_a_job_is_saved_where_it_is_wanted(api: Api, url: str, attune: Attune, tmp_path: Path):
+    job_id = api.new_job()
+    assert attune("job", "samples", job_id).stderr == f"{job_id} has no pictures yet\n"
+    api.run(job_id)
+    done = attune("job", "samples", job_id, "--out", "picture.png")
+    assert (done.returncode, done.stdout) == (0, "picture.png\n")
+    assert (tmp_path / "picture.png").read_bytes() == PNG
+    assert attune("job", "samples", job_id).stdout == f"{job_id}-step-4.png\n"
+    assert (tmp_path / f"{job_id}-step-4.png").read_bytes() == PNG
+
+
+def test_waiting_for_a_dataset_ends_in_time(api: Api, url: str):
+    with Client(url) as client:
+        (dataset_id,) = [api.client.post("/v1/datasets", files={"file": ("a.parquet", PARQUET)}).json()["id"]]
+        with pytest.raises(TimeoutError, match="still checking"):
+            client.wait_for_dataset(dataset_id, timeout_seconds=0.3)
