@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from service import errors
-from service.api import catalog, checkpoints, datasets, events, health, jobs, results
+from service.api import catalog, checkpoints, datasets, events, health, jobs, pages, results
 from service.api.context import Parts, refuse_unknown_parameters
 from service.api.middleware import BodyLimit, RequestContext
 from service.api.openapi import DESCRIPTION, SUMMARY, TAGS, TITLE, openapi_of
@@ -48,12 +48,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
         redirect_slashes=False,
+        docs_url=None,  # service.api.pages: without a content delivery network
+        redoc_url=None,
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
     )
     app.state.parts = parts
     errors.install(app)
     for module in (jobs, events, results, checkpoints, datasets, catalog, health):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
+    app.include_router(pages.router)
     app.add_middleware(
         BodyLimit,
         max_json_bytes=MAX_JSON_BYTES,
