@@ -152,7 +152,7 @@ def test_labels_reach_the_pairs_and_ties_only_when_they_are_kept(
         ({"loss": "dmpo", "dmpo_alpha": 0.05}, lambda h: dmpo_loss(h, 0.05)),
         ({"loss": "dmpo"}, lambda h: dmpo_loss(h, 0.01)),
     ],
-    ids=str,
+    ids=["cdpo", "robust", "dmpo", "dmpo by default"],
 )
 def test_the_loss_is_the_one_asked_for(
     options: dict[str, object], expected: PairLoss, tiny_model: Path, labelled_pairs: Path, cache_dir: Path
