@@ -31,7 +31,7 @@ from alignment_core.rewards.tensors import check_tensors
 Published = Literal["hpsv2", "hpsv2.1", "image_reward", "aesthetic"]
 
 # open_clip's ViT-H-14. `gelu` is said because CLIP's default, quick_gelu, loads as well and scores wrong.
-CLIP_H: dict[str, Any] = {
+CLIP_H: Mapping[str, Any] = {
     "projection_dim": 1024,
     "text_config": {
         "hidden_size": 1024,
@@ -56,11 +56,20 @@ CLIP_H: dict[str, Any] = {
         "layer_norm_eps": 1e-5,
     },
 }
+BLIP_L = BlipShape()
 _ESSENTIAL = {"hpsv2": "vocab.json", "hpsv2.1": "vocab.json", "image_reward": "vocab.txt"}
 
 
-def convert(name: Published, file: Path, out: Path, tokenizer: Path | None) -> None:
-    """Write the folder that the reward `name` loads from the published `file`.
+def convert(
+    name: Published,
+    file: Path,
+    out: Path,
+    tokenizer: Path | None,
+    *,
+    clip: Mapping[str, Any] = CLIP_H,
+    blip: BlipShape = BLIP_L,
+) -> None:
+    """Write the folder that the reward `name` loads from the published `file`, whose model has the shape `clip` or `blip`.
 
     `tokenizer` is a folder with the tokenizer's files, which the published files lack: CLIP-H's for HPSv2,
     bert-base-uncased's for ImageReward. Raises `ModelError` naming the file and what does not fit; `out` then is not
@@ -70,7 +79,7 @@ def convert(name: Published, file: Path, out: Path, tokenizer: Path | None) -> N
         raise ModelError("output_exists", f"{out} exists already; expected a new folder")
     copies = _tokenizer_files(name, tokenizer)
     try:
-        config, tensors = _converted(name, _read(file))
+        config, tensors = _converted(name, _read(file), clip, blip)
     except ValueError as error:
         raise ModelError("reward_invalid", f"{file}: {error}") from error
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -86,15 +95,17 @@ def convert(name: Published, file: Path, out: Path, tokenizer: Path | None) -> N
         folder.rename(out)
 
 
-def _converted(name: Published, state: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+def _converted(
+    name: Published, state: Mapping[str, Any], clip: Mapping[str, Any], blip: BlipShape
+) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     match name:
         case "hpsv2" | "hpsv2.1":
             if not isinstance(state.get("state_dict"), Mapping):
                 raise ValueError("expected the key `state_dict`")
-            return {**clip_config(CLIP_H), "hps_version": name}, convert_hps(_tensors(state["state_dict"]), CLIP_H)
+            config = CLIPConfig(**clip)
+            return {**config.to_dict(), "hps_version": name}, _convert_hps(_tensors(state["state_dict"]), config)
         case "image_reward":
-            shape = BlipShape()
-            return shape.to_dict(), convert_image_reward(_tensors(state), shape)
+            return blip.to_dict(), _convert_image_reward(_tensors(state), blip)
         case "aesthetic":
             weight, bias = collapse(_tensors(state))
             return None, {"weight": weight, "bias": bias}
@@ -102,22 +113,15 @@ def _converted(name: Published, state: Mapping[str, Any]) -> tuple[dict[str, Any
             assert_never(name)
 
 
-def clip_config(shape: dict[str, Any]) -> dict[str, Any]:
-    """The config.json of a CLIP of this shape, every field written out."""
-    return CLIPConfig(**shape).to_dict()
-
-
-def convert_hps(state: Mapping[str, Tensor], shape: dict[str, Any]) -> dict[str, Tensor]:
-    """`CLIPModel`'s tensors of an open_clip state. Raises ValueError for one that is missing, unknown or misshapen."""
+def _convert_hps(state: Mapping[str, Tensor], config: CLIPConfig) -> dict[str, Tensor]:
     tensors = clip_from_open_clip(state)
     with torch.device("meta"):
-        expected = CLIPModel(CLIPConfig(**shape))
+        expected = CLIPModel(config)
     check_tensors(tensors, _shapes(expected))
     return tensors
 
 
-def convert_image_reward(state: Mapping[str, Tensor], shape: BlipShape) -> dict[str, Tensor]:
-    """`ImageRewardNetwork`'s tensors of the published state. Raises ValueError as `convert_hps` does."""
+def _convert_image_reward(state: Mapping[str, Tensor], shape: BlipShape) -> dict[str, Tensor]:
     tensors = image_reward_from_blip(state)
     with torch.device("meta"):
         expected = ImageRewardNetwork(shape)
