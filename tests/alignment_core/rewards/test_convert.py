@@ -7,9 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import CLIPConfig, CLIPModel
 
 from alignment_core.errors import ModelError
-from alignment_core.rewards.convert import CLIP_H, convert
+from alignment_core.rewards.convert import BLIP_L, CLIP_H, convert, main
+from alignment_core.rewards.image_reward import ImageRewardNetwork
 from alignment_core.rewards.key_maps import clip_from_open_clip, image_reward_from_blip
 from tests.alignment_core.rewards.by_hand import (
     BLIP,
@@ -58,7 +60,13 @@ def test_what_imagereward_does_not_use_is_left_out() -> None:
     assert {name.split(".")[0] for name in mapped} == {"vision_model", "text_model", "head"}
 
 
-def test_the_published_shape_is_open_clips_vit_h_14() -> None:
+def test_the_published_shapes_are_those_of_the_papers() -> None:
+    with torch.device("meta"):
+        clip, blip = CLIPModel(CLIPConfig(**CLIP_H)), ImageRewardNetwork(BLIP_L)
+    assert sum(parameter.numel() for parameter in clip.parameters()) == 986_109_441  # open_clip's ViT-H-14
+    # BLIP's ViT-L/16 and BERT base with cross-attention: see the widths in section 3 of arXiv 2201.12086.
+    assert blip.vision_model.embeddings.position_embedding.shape == (1, 197, 1024)
+    assert blip.text_model.encoder.layer[0].crossattention.self.key.weight.shape == (768, 1024)
     assert [CLIP_H[tower]["num_hidden_layers"] for tower in ("text_config", "vision_config")] == [24, 32]
     assert [CLIP_H[tower]["hidden_act"] for tower in ("text_config", "vision_config")] == ["gelu", "gelu"]
 
@@ -71,9 +79,14 @@ def test_the_command_writes_safetensors_and_nothing_else(tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / "head").iterdir()] == ["model.safetensors"]
     shapes = {name: list(tensor.shape) for name, tensor in load_file(tmp_path / "head" / "model.safetensors").items()}
     assert shapes == {"weight": [1, 768], "bias": [1]}
-    again = subprocess.run([*command, "--out", str(tmp_path / "head")], capture_output=True, text=True, check=False)
-    assert again.returncode == 1
-    assert again.stderr == f"error: {tmp_path / 'head'} exists already; expected a new folder\n"
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(head_state(768), tmp_path / "linearMSE.pth")
+    (tmp_path / "head").mkdir()
+    assert main(["aesthetic", str(tmp_path / "linearMSE.pth"), "--out", str(tmp_path / "head")]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'head'} exists already; expected a new folder\n"
+    assert list((tmp_path / "head").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["hpsv2", "image_reward", "aesthetic"])
