@@ -26,7 +26,7 @@ def score(image: Image.Image, prompt: str) -> float:
 
 
 class RewardServer(BaseHTTPRequestHandler):
-    def do_POST(self):
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         timestamp = self.headers["X-Attune-Timestamp"]
         signature = hmac.digest(SECRET, timestamp.encode() + b"." + body, "sha256").hex()
