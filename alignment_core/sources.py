@@ -5,15 +5,17 @@ checkpoints and reports too, so that its hash means the same everywhere; the mac
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from alignment_core.spec import (
+    AestheticReward,
     AttributeClassifierReward,
     CatalogSource,
     DatasetId,
     HubSource,
+    ImageRewardReward,
     JobSpec,
     LocalDataset,
     LocalSource,
@@ -21,6 +23,8 @@ from alignment_core.spec import (
     Spec,
     StoredDataset,
 )
+
+WeightsReward = AttributeClassifierReward | ImageRewardReward | AestheticReward  # their `weights` are catalog rewards
 
 
 class Sources(Spec):
@@ -47,17 +51,25 @@ def walk(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
             yield from walk(item, f"{pointer}/{index}")
 
 
+def catalog_names(value: Any) -> Iterator[tuple[str, Literal["models", "rewards"], Name]]:
+    """The catalog names that a part of a spec holds itself: their fields, and the sections that they are looked up in."""
+    if isinstance(value, BaseModel):
+        for field in type(value).model_fields:
+            if isinstance(found := getattr(value, field), CatalogSource):
+                is_weights = isinstance(value, WeightsReward) and field == "weights"
+                yield field, "rewards" if is_weights else "models", found.name
+
+
 def _localized(value: Any, sources: Sources) -> Any:
     match value:
-        case AttributeClassifierReward(weights=CatalogSource(name=name)):
-            return value.model_copy(update={"weights": sources.rewards.get(name, value.weights)})
-        case CatalogSource(name=name):
-            return sources.models.get(name, value)
         case StoredDataset(id=dataset_id):
             return sources.datasets.get(dataset_id, value)
         case BaseModel():
-            parts = {name: getattr(value, name) for name in type(value).model_fields}
-            return value.model_copy(update={name: _localized(part, sources) for name, part in parts.items()})
+            parts = {field: _localized(getattr(value, field), sources) for field in type(value).model_fields}
+            for field, section, name in catalog_names(value):
+                places = sources.rewards if section == "rewards" else sources.models
+                parts[field] = places.get(name, parts[field])
+            return value.model_copy(update=parts)
         case tuple():
             return tuple(_localized(item, sources) for item in value)
         case _:

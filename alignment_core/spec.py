@@ -1,134 +1,50 @@
 """JobSpec: everything that may be asked of a run, as frozen data.
 
-This module imports pydantic and nothing else of Attune, so that the service, the worker, the client and the library read
-the same definition. A default lives here and only here, with its range and its source; `docs/methods.md` has the equations.
+Pure data: with the two parts it re-exports (`source_spec.py`, `reward_spec.py`) it imports pydantic and nothing else, so
+that the service, the worker, the client and the library read the same definition. A default lives here and only here,
+with its range and its source; `docs/methods.md` has the equations.
 """
 
 import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-DatasetId = Annotated[str, StringConstraints(pattern=r"^ds_[0-9a-z]{26}$")]
-Prompt = Annotated[str, StringConstraints(max_length=2000)]
-LocalPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
-
-
-class Spec(BaseModel):
-    """Base of every part of a job spec: frozen, and unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-# --- where weights and data come from ------------------------------------------------------------------------------
-
-
-class CatalogSource(Spec):
-    """Something the server's operator offers by name; see `GET /v1/models` and `GET /v1/rewards`."""
-
-    type: Literal["catalog"] = "catalog"
-    name: Name = Field(description="Name of the entry in the server's catalog.", examples=["shapes"])
-
-
-class HubSource(Spec):
-    """A repository of the Hugging Face Hub at a pinned commit; only safetensors weights are read."""
-
-    type: Literal["hub"] = "hub"
-    repo_id: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*/[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*$",
-        description="`owner/name` of the repository.",
-        examples=["stable-diffusion-v1-5/stable-diffusion-v1-5"],
-    )
-    revision: str = Field(
-        pattern=r"^[0-9a-f]{40}$",
-        description="Full commit hash. A branch or tag is refused, since it may move between two runs.",
-        examples=["451f4fe16113bff5a5d2269ed5ad43b0592e9a14"],
-    )
-    variant: Name | None = Field(default=None, description="Weight variant, such as `fp16`.")
-
-
-class LocalSource(Spec):
-    """A folder on the machine that trains. The HTTP service refuses it unless its operator allows it."""
-
-    type: Literal["local"] = "local"
-    path: LocalPath = Field(description="Path of the folder.", examples=["demo/assets/model"])
-
-
-ModelSpec = Annotated[CatalogSource | HubSource | LocalSource, Field(discriminator="type")]
-
-
-class StoredDataset(Spec):
-    """A dataset that was uploaded to the service."""
-
-    type: Literal["stored"] = "stored"
-    id: DatasetId = Field(description="Id of a dataset whose state is `ready`.")
-
-
-class LocalDataset(Spec):
-    """A file or folder on the machine that trains: canonical parquet, jsonl (folder or zip), or Pick-a-Pic parquet."""
-
-    type: Literal["local"] = "local"
-    path: LocalPath = Field(examples=["demo/assets/pairs.parquet"])
-
-
-DatasetSpec = Annotated[StoredDataset | LocalDataset, Field(discriminator="type")]
-
-
-# --- rewards -------------------------------------------------------------------------------------------------------
-
-
-class RewardBase(Spec):
-    name: Name | None = Field(default=None, description="Column name in reports; the reward's type when left out.")
-
-
-class ColorfulnessReward(RewardBase):
-    """Hasler and Suesstrunk (2003) colourfulness of the image in [0, 255], divided by 100."""
-
-    type: Literal["colorfulness"] = "colorfulness"
-
-
-class BrightnessReward(RewardBase):
-    """Mean pixel value in [0, 1]."""
-
-    type: Literal["brightness"] = "brightness"
-
-
-class JpegSizeReward(RewardBase):
-    """Size of the image as JPEG, in kB (1000 bytes). Not differentiable; values depend on the JPEG library."""
-
-    type: Literal["jpeg_size"] = "jpeg_size"
-    direction: Literal["compressible", "incompressible"] = Field(
-        default="compressible", description="`compressible` is minus the size, `incompressible` the size."
-    )
-    quality: int = Field(default=95, ge=1, le=100, description="JPEG quality (DDPO, arXiv 2305.13301, uses 95).")
-
-
-class AttributeClassifierReward(RewardBase):
-    """Mean probability, by a small classifier, of the attributes that the prompt names (the demo model's domain)."""
-
-    type: Literal["attribute_classifier"] = "attribute_classifier"
-    weights: Annotated[CatalogSource | LocalSource, Field(discriminator="type")]
-
-
-class ClipScoreReward(RewardBase):
-    """Cosine of CLIP's image and text embeddings, in [-1, 1]; say which CLIP."""
-
-    type: Literal["clip_score"] = "clip_score"
-    model: ModelSpec
-
-
-RewardSpec = Annotated[
-    ColorfulnessReward | BrightnessReward | JpegSizeReward | AttributeClassifierReward | ClipScoreReward,
-    Field(discriminator="type"),
-]
-
-
-def reward_name(reward: RewardSpec) -> str:
-    """The reward's column name in reports and metrics."""
-    return reward.name or reward.type
-
+from alignment_core.reward_spec import (
+    AestheticReward,
+    AttributeClassifierReward,
+    BrightnessReward,
+    ClipScoreReward,
+    ColorfulnessReward,
+    HpsV2Reward,
+    HpsV21Reward,
+    ImageRewardReward,
+    JpegSizeReward,
+    PickScoreReward,
+    RemoteReward,
+    RewardSpec,
+    SingleRewardSpec,
+    SymmetryReward,
+    WeightedPart,
+    WeightedSumReward,
+    check_unique_names,
+    reward_name,
+)
+from alignment_core.source_spec import (
+    CatalogSource,
+    DatasetId,
+    DatasetSpec,
+    HubSource,
+    LocalDataset,
+    LocalPath,
+    LocalSource,
+    ModelSpec,
+    Name,
+    Prompt,
+    Spec,
+    StoredDataset,
+)
 
 # --- methods -------------------------------------------------------------------------------------------------------
 
@@ -323,10 +239,8 @@ class EvaluationSpec(Spec):
     @field_validator("rewards")
     @classmethod
     def _names_are_unique(cls, rewards: tuple[RewardSpec, ...]) -> tuple[RewardSpec, ...]:
-        names = [reward_name(reward) for reward in rewards]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"reward names must be unique; set `name` to tell these apart: {', '.join(repeated)}")
-        if "prompt_following" in names:
+        check_unique_names(rewards)
+        if "prompt_following" in map(reward_name, rewards):
             raise ValueError("a reward cannot be named prompt_following: the report keeps the name for its judge")
         return rewards
 

@@ -8,10 +8,10 @@ import os
 import tempfile
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107 in sockaddr_un, macOS 103
 
@@ -99,6 +99,16 @@ class Settings(BaseSettings):
         "`accelerate launch --multi_gpu --num_processes 4 -m alignment_core`.",
     )
 
+    # --- remote rewards ---
+    remote_reward_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts, separated by commas, that the rewards of specs may be asked for over HTTPS; none when empty. "
+        "They are trusted with images and prompts, and may have private addresses.",
+    )
+    remote_reward_secret: SecretStr | None = Field(
+        default=None, description="Signs the requests to remote rewards; workers need it, and the reward servers."
+    )
+
     # --- patience ---
     lease_seconds: float = Field(
         default=60.0, gt=0, description="A job whose worker is silent this long is given to another."
@@ -125,6 +135,15 @@ class Settings(BaseSettings):
     @classmethod
     def _paths_do_not_depend_on_the_working_directory(cls, path: Path | None) -> Path | None:
         return path if path is None else path.expanduser().absolute()
+
+    @field_validator("remote_reward_hosts", mode="before")
+    @classmethod
+    def _hosts_are_separated_by_commas(cls, hosts: str | tuple[str, ...]) -> tuple[str, ...]:
+        named = hosts.split(",") if isinstance(hosts, str) else hosts
+        found = tuple(host.strip().lower() for host in named if host.strip())
+        if bad := [host for host in found if any(letter in host for letter in "/*@[] ")]:
+            raise ValueError(f"expected host names without scheme, path or wildcard, not {bad[0]!r}")
+        return found
 
     @field_validator("database_url")
     @classmethod

@@ -16,7 +16,9 @@ import structlog
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import CheckpointSaved, Event, RunCompleted, RunFailed, RunStopped, SamplesDrawn
-from alignment_core.spec import JobSpec
+from alignment_core.sources import walk
+from alignment_core.spec import JobSpec, RemoteReward
+from service.settings import Settings
 from service.store import datasets, events, leases, outputs
 from service.store.catalog import sources_of, stored_datasets
 from service.store.fence import Fenced
@@ -129,7 +131,11 @@ def _train(
         cwd=workdir,
         log_path=workdir / "trainer.log",
         grace_seconds=parts.settings.cancel_grace_seconds,
-        env={ELASTIC_GRACE: f"{parts.settings.cancel_grace_seconds:.0f}", **training_environment()},
+        env={
+            ELASTIC_GRACE: f"{parts.settings.cancel_grace_seconds:.0f}",
+            **training_environment(),
+            **remote_reward_environment(parts.settings, JobSpec.model_validate(claim.job.spec)),
+        },
     ) as process:
         heartbeat.listen(lambda signal: _obey(process, signal))
         logged_at = time.monotonic()
@@ -146,6 +152,15 @@ def _train(
 def training_environment() -> dict[str, str]:
     """This worker's environment without its keys and addresses: the process that loads a user's files needs none."""
     return {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
+
+
+def remote_reward_environment(settings: Settings, spec: JobSpec) -> dict[str, str]:
+    """The one secret that a training process is given, if its spec has a remote reward, and where it may be used."""
+    if not any(isinstance(part, RemoteReward) for _, part in walk(spec)):
+        return {}
+    hosts = {"ATTUNE_REMOTE_REWARD_HOSTS": ",".join(settings.remote_reward_hosts)}
+    secret = settings.remote_reward_secret
+    return hosts if secret is None else {**hosts, "ATTUNE_REMOTE_REWARD_SECRET": secret.get_secret_value()}
 
 
 def _obey(process: TrainingProcess, signal: Signal) -> None:

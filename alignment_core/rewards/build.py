@@ -1,28 +1,46 @@
 """From a reward's spec to the reward model."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import assert_never
 
 import torch
 
 from alignment_core.errors import ModelError
 from alignment_core.protocols import Images, PerExample, RewardModel
+from alignment_core.rewards.aesthetic import load_aesthetic
 from alignment_core.rewards.attribute_classifier import AttributeClassifier
 from alignment_core.rewards.brightness import Brightness
-from alignment_core.rewards.clip_score import ClipScore, load_clip_score
+from alignment_core.rewards.clip_score import load_clip_score
 from alignment_core.rewards.colorfulness import Colorfulness
 from alignment_core.rewards.finite import FiniteReward
+from alignment_core.rewards.hps import load_hps
+from alignment_core.rewards.image_reward import load_image_reward
 from alignment_core.rewards.images import check_images
 from alignment_core.rewards.jpeg_size import JpegSize
+from alignment_core.rewards.pick_score import load_pick_score
+from alignment_core.rewards.remote import Remote
+from alignment_core.rewards.signed_post import Access, SignedPost
 from alignment_core.rewards.source import fetch_folder
+from alignment_core.rewards.symmetry import Symmetry
+from alignment_core.rewards.weighted_sum import WeightedSum
 from alignment_core.spec import (
+    AestheticReward,
     AttributeClassifierReward,
     BrightnessReward,
     ClipScoreReward,
     ColorfulnessReward,
+    HpsV2Reward,
+    HpsV21Reward,
     HubSource,
+    ImageRewardReward,
     JpegSizeReward,
+    ModelSpec,
+    PickScoreReward,
+    RemoteReward,
     RewardSpec,
+    SymmetryReward,
+    WeightedSumReward,
     reward_name,
 )
 
@@ -62,12 +80,28 @@ def _build(spec: RewardSpec, device: torch.device) -> RewardModel:
             return Colorfulness()
         case BrightnessReward():
             return Brightness()
+        case SymmetryReward():
+            return Symmetry()
         case JpegSizeReward():
             return JpegSize(spec.direction, spec.quality)
         case AttributeClassifierReward():
             return _load_classifier(spec, device)
-        case ClipScoreReward():
-            return _load_clip(spec, device)
+        case ClipScoreReward(model=model):
+            return load_clip_score(_folder(spec, model), _variant(model), device)
+        case PickScoreReward(model=model, processor=processor):
+            beside = None if processor is None else _folder(spec, processor)
+            return load_pick_score(_folder(spec, model), beside, _variant(model), device)
+        case HpsV2Reward(model=model) | HpsV21Reward(model=model):
+            return load_hps(_folder(spec, model), spec.type, _variant(model), device)
+        case ImageRewardReward(weights=weights):
+            return load_image_reward(_folder(spec, weights), device)
+        case AestheticReward(model=model, weights=weights):
+            return load_aesthetic(_folder(spec, model), _variant(model), _folder(spec, weights), device)
+        case RemoteReward():
+            access = Access.from_environment()
+            return Remote(SignedPost(spec.url, access, spec.timeout_seconds, spec.max_attempts), spec.batch_size)
+        case WeightedSumReward(parts=parts):
+            return WeightedSum([(part.weight, build_reward(part.reward, device)) for part in parts])
         case _:
             assert_never(spec)
 
@@ -80,7 +114,9 @@ def _load_classifier(spec: AttributeClassifierReward, device: torch.device) -> A
         raise ModelError("reward_invalid", f"reward {reward_name(spec)!r}: {error}") from error
 
 
-def _load_clip(spec: ClipScoreReward, device: torch.device) -> ClipScore:
-    folder = fetch_folder(reward_name(spec), spec.model)
-    variant = spec.model.variant if isinstance(spec.model, HubSource) else None
-    return load_clip_score(folder, variant, device)
+def _folder(spec: RewardSpec, source: ModelSpec) -> Path:
+    return fetch_folder(reward_name(spec), source)
+
+
+def _variant(source: ModelSpec) -> str | None:
+    return source.variant if isinstance(source, HubSource) else None

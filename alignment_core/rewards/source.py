@@ -6,8 +6,15 @@ from typing import assert_never
 from alignment_core.errors import ModelError
 from alignment_core.spec import CatalogSource, HubSource, LocalSource
 
-_CONFIG_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
-_TOKEN_FILES = ("special_tokens_map.json", "vocab.json", "merges.txt")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+)
+_CONFIG_FILES = ("config.json", "preprocessor_config.json")
 
 
 def fetch_folder(reward: str, source: CatalogSource | HubSource | LocalSource) -> Path:
@@ -46,7 +53,7 @@ def _download(reward: str, source: HubSource) -> Path:
     ]
     try:
         path = snapshot_download(
-            source.repo_id, revision=source.revision, allow_patterns=[*_CONFIG_FILES, *_TOKEN_FILES, *weights]
+            source.repo_id, revision=source.revision, allow_patterns=[*_CONFIG_FILES, *TOKENIZER_FILES, *weights]
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(

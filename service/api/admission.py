@@ -23,7 +23,12 @@ def refuse_unfit(parts: Parts, project_id: str, spec: JobSpec) -> None:
 
 def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
     """What keeps this server from running the spec; pointers are into the body `{"spec": ...}`."""
-    problems = check_spec(spec, parts.catalog, allow_local_paths=parts.settings.allow_local_paths)
+    problems = check_spec(
+        spec,
+        parts.catalog,
+        allow_local_paths=parts.settings.allow_local_paths,
+        remote_reward_hosts=parts.settings.remote_reward_hosts,
+    )
     found = [FieldProblem(pointer=f"/spec{one.pointer}", code=one.code, message=one.message) for one in problems]
     for pointer, dataset_id in stored_datasets(spec):
         dataset = datasets.get(parts.store, project_id, dataset_id)

@@ -6,7 +6,7 @@ from typing import Any, get_args
 from fastapi import APIRouter
 from pydantic import BaseModel, TypeAdapter
 
-from alignment_core.spec import AttributeClassifierReward, MethodSpec, ModelSpec, RewardSpec
+from alignment_core.spec import MethodSpec, ModelSpec, RewardSpec
 from service.api.context import PartsDep
 from service.api.paging import Page
 from service.api.problems import problems
@@ -63,15 +63,16 @@ def list_models(_project_id: ProjectDep, parts: PartsDep) -> ModelList:
 @router.get("/rewards", summary="List rewards")
 def list_rewards(_project_id: ProjectDep, parts: PartsDep) -> Page[Reward]:
     """The values of a reward's `type`, and the weights that this server offers for those that need some."""
-    classifiers = [
-        CatalogEntry(name=name, description=entry.description, judge_only=entry.judge_only)
-        for name, entry in sorted(parts.catalog.rewards.items())
-    ]
+    offered = sorted(parts.catalog.rewards.items())
     data = [
         Reward(
             id=_type_of(member),
             description=inspect.getdoc(member) or "",
-            weights=classifiers if member is AttributeClassifierReward else [],
+            weights=[
+                CatalogEntry(name=name, description=entry.description, judge_only=entry.judge_only)
+                for name, entry in offered
+                if entry.type == _type_of(member)
+            ],
             json_schema=member.model_json_schema(),
         )
         for member in members(RewardSpec)

@@ -8,23 +8,21 @@ Relative paths start at the file's folder. The API checks specs against the cata
 own machine (`alignment_core.sources`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from alignment_core.sources import Sources, walk
+from alignment_core.sources import Sources, WeightsReward, catalog_names, walk
 from alignment_core.spec import (
-    AttributeClassifierReward,
-    CatalogSource,
-    ClipScoreReward,
     HubSource,
     JobSpec,
     LocalDataset,
     LocalSource,
     Name,
+    RemoteReward,
     Spec,
     StoredDataset,
 )
@@ -65,10 +63,10 @@ class HubModel(CatalogModel):
         return HubSource(repo_id=self.repo_id, revision=self.revision, variant=self.variant)
 
 
-class ClassifierReward(Spec):
-    """Weights of an attribute classifier. One that is `judge_only` may score an evaluation and train nothing."""
+class CatalogReward(Spec):
+    """Weights of the reward of this type. Ones that are `judge_only` may score an evaluation and train nothing."""
 
-    type: Literal["attribute_classifier"]
+    type: Literal["attribute_classifier", "image_reward", "aesthetic"]
     path: Path
     description: str = ""
     judge_only: bool = False
@@ -80,7 +78,7 @@ class ClassifierReward(Spec):
 
 class Catalog(Spec):
     models: dict[Name, Annotated[LocalModel | HubModel, Field(discriminator="type")]] = Field(default_factory=dict)
-    rewards: dict[Name, ClassifierReward] = Field(default_factory=dict)
+    rewards: dict[Name, CatalogReward] = Field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path | None) -> "Catalog":
@@ -107,17 +105,19 @@ class SpecProblem:
     message: str
 
 
-def check_spec(spec: Spec, catalog: Catalog, *, allow_local_paths: bool) -> list[SpecProblem]:
-    """What of the spec this server refuses: names it does not know, local paths, a judge that would be trained on."""
+def check_spec(
+    spec: Spec, catalog: Catalog, *, allow_local_paths: bool, remote_reward_hosts: Sequence[str] = ()
+) -> list[SpecProblem]:
+    """What of the spec this server refuses: names it does not know, local paths, a judge that would be trained on,
+    rewards on hosts that its operator did not name."""
     found: list[SpecProblem] = []
     for pointer, value in walk(spec):
+        for field, kind, name in catalog_names(value):
+            check = _check_weights if kind == "rewards" else _check_model
+            found += check(f"{pointer}/{field}/name", value, name, catalog)
         match value:
-            case AttributeClassifierReward(weights=CatalogSource(name=name)):
-                found += _check_classifier(f"{pointer}/weights/name", name, catalog)
-            case ClipScoreReward(model=CatalogSource(name=name)):
-                found += _check_model(f"{pointer}/model/name", name, catalog, ("clip",))
-            case JobSpec(model=CatalogSource(name=name)):
-                found += _check_model(f"{pointer}/model/name", name, catalog, ("sd", "sdxl"))
+            case RemoteReward() if value.host not in remote_reward_hosts:
+                found.append(_host_refused(f"{pointer}/url", value.host, remote_reward_hosts))
             case LocalSource() | LocalDataset() if not allow_local_paths:
                 found.append(_local_refused(f"{pointer}/path", value))
             case LocalSource(path=path) | LocalDataset(path=path) if not Path(path).is_absolute():
@@ -140,16 +140,17 @@ def sources_of(spec: Spec, catalog: Catalog, dataset_paths: Mapping[str, Path]) 
     models: dict[Name, HubSource | LocalSource] = {}
     rewards: dict[Name, LocalSource] = {}
     for _, value in walk(spec):
-        match value:
-            case AttributeClassifierReward(weights=CatalogSource(name=name)):
+        for _, kind, name in catalog_names(value):
+            if kind == "rewards":
                 rewards[name] = catalog.rewards[name].source
-            case ClipScoreReward(model=CatalogSource(name=name)) | JobSpec(model=CatalogSource(name=name)):
+            else:
                 models[name] = catalog.models[name].source
     datasets = {found: LocalDataset(path=str(dataset_paths[found])) for _, found in stored_datasets(spec)}
     return Sources(models=models, rewards=rewards, datasets=datasets)
 
 
-def _check_model(pointer: str, name: str, catalog: Catalog, families: tuple[Family, ...]) -> list[SpecProblem]:
+def _check_model(pointer: str, user: Spec, name: str, catalog: Catalog) -> list[SpecProblem]:
+    families: tuple[Family, ...] = ("sd", "sdxl") if isinstance(user, JobSpec) else ("clip",)
     model = catalog.models.get(name)
     if model is None:
         known = [known for known, entry in catalog.models.items() if entry.family in families]
@@ -160,10 +161,14 @@ def _check_model(pointer: str, name: str, catalog: Catalog, families: tuple[Fami
     return []
 
 
-def _check_classifier(pointer: str, name: str, catalog: Catalog) -> list[SpecProblem]:
+def _check_weights(pointer: str, user: WeightsReward, name: str, catalog: Catalog) -> list[SpecProblem]:
     reward = catalog.rewards.get(name)
     if reward is None:
-        return [_unknown(pointer, "reward", name, list(catalog.rewards))]
+        known = [known for known, entry in catalog.rewards.items() if entry.type == user.type]
+        return [_unknown(pointer, "reward", name, known)]
+    if reward.type != user.type:
+        message = f"reward {name!r} holds the weights of the type {reward.type!r}; expected {user.type!r}"
+        return [SpecProblem(pointer, "wrong_reward_type", message)]
     if reward.judge_only and pointer.startswith("/method/"):
         message = f"reward {name!r} is a judge: it may be used in the evaluation, and no method may train on it"
         return [SpecProblem(pointer, "judge_only_reward", message)]
@@ -173,6 +178,11 @@ def _check_classifier(pointer: str, name: str, catalog: Catalog) -> list[SpecPro
 def _unknown(pointer: str, kind: Literal["model", "reward"], name: str, known: list[str]) -> SpecProblem:
     offered = f"it has {', '.join(sorted(known))}" if known else "it has none"
     return SpecProblem(pointer, f"unknown_{kind}", f"the catalog has no {kind} {name!r}; {offered}")
+
+
+def _host_refused(pointer: str, host: str, hosts: Sequence[str]) -> SpecProblem:
+    allowed = f"it allows {', '.join(sorted(hosts))}" if hosts else "it allows none"
+    return SpecProblem(pointer, "remote_host_refused", f"this server asks no rewards of {host!r}; {allowed}")
 
 
 def _local_refused(pointer: str, value: LocalSource | LocalDataset) -> SpecProblem:

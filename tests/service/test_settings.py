@@ -30,6 +30,8 @@ def test_every_value_comes_from_the_environment(tmp_path: Path, monkeypatch: pyt
         "LEASE_SECONDS": "2",
         "HEARTBEAT_SECONDS": "0.5",
         "ALLOW_LOCAL_PATHS": "true",
+        "REMOTE_REWARD_HOSTS": "rewards.example.org, LOCALHOST,",
+        "REMOTE_REWARD_SECRET": "hush",
     }
     for name, value in given.items():
         monkeypatch.setenv(f"ATTUNE_{name}", value)
@@ -39,6 +41,8 @@ def test_every_value_comes_from_the_environment(tmp_path: Path, monkeypatch: pyt
     assert settings.s3_secret_access_key == SecretStr("hush")
     assert (settings.lease_seconds, settings.heartbeat_seconds) == (2, 0.5)
     assert settings.allow_local_paths
+    assert settings.remote_reward_hosts == ("rewards.example.org", "localhost")
+    assert settings.remote_reward_secret == SecretStr("hush")
     assert "hush" not in repr(settings)
 
 
@@ -52,6 +56,8 @@ def test_every_setting_is_documented() -> None:
         ({"object_store": "s3"}, "ATTUNE_S3_BUCKET is needed"),
         ({"lease_seconds": 10, "heartbeat_seconds": 6}, "at most half"),
         ({"max_list_limit": 0}, "max_list_limit"),
+        ({"remote_reward_hosts": "https://rewards.example.org"}, "without scheme"),
+        ({"remote_reward_hosts": "*.example.org"}, "wildcard"),
         ({"transfer_part_bytes": 1024}, "transfer_part_bytes"),
         ({"max_attempts": 0}, "max_attempts"),
     ],

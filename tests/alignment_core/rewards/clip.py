@@ -13,8 +13,7 @@ WORDS = ("red", "circle", "blue", "square", "a")
 
 def save_tiny_clip(folder: Path, size: int = IMAGE_SIZE, seed: int = 0) -> None:
     """Write config, safetensors weights, tokenizer and preprocessor of a random CLIP for 16-pixel crops."""
-    folder.mkdir(parents=True, exist_ok=True)
-    vocab, merges = _byte_pairs()
+    vocab = save_tiny_tokenizer(folder)
     torch.manual_seed(seed)
     width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     ids = {"bos_token_id": vocab["<|startoftext|>"], "eos_token_id": vocab["<|endoftext|>"], "pad_token_id": 1}
@@ -25,9 +24,6 @@ def save_tiny_clip(folder: Path, size: int = IMAGE_SIZE, seed: int = 0) -> None:
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
     model.save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps(vocab))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
     preprocessor = {
         "crop_size": IMAGE_SIZE,
         "do_center_crop": True,
@@ -40,6 +36,16 @@ def save_tiny_clip(folder: Path, size: int = IMAGE_SIZE, seed: int = 0) -> None:
         "size": size,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+
+
+def save_tiny_tokenizer(folder: Path) -> dict[str, int]:
+    """Write a CLIP tokenizer that knows the bytes and WORDS; returns its vocabulary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab, merges = _byte_pairs()
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
+    return vocab
 
 
 def _byte_pairs() -> tuple[dict[str, int], list[str]]:

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from alignment_core.protocols import RewardModel
 from alignment_core.rewards.attribute_classifier import AttributeClassifier, ClassifierConfig
 from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.rewards.colorfulness import Colorfulness
+from alignment_core.rewards.convert import convert
 from alignment_core.rewards.finite import FiniteReward
 from alignment_core.spec import RewardSpec
-from tests.alignment_core.rewards.clip import save_tiny_clip
+from tests.alignment_core.rewards.by_hand import BLIP, clip_shape, head_state, image_reward_state, open_clip_state
+from tests.alignment_core.rewards.clip import save_tiny_clip, save_tiny_tokenizer
 
 CPU = torch.device("cpu")
 COLORS = {"color": {"red": "red", "crimson": "red", "blue": "blue"}, "shape": {"circle": "circle", "square": "square"}}
@@ -40,16 +43,52 @@ def clip(tmp_path: Path) -> dict[str, str]:
     return {"type": "local", "path": str(tmp_path / "clip")}
 
 
-@pytest.mark.parametrize("kind", ["colorfulness", "brightness", "jpeg_size", "attribute_classifier", "clip_score"])
-def test_every_reward_of_the_spec_can_be_built_and_scores(
-    kind: str, weights: dict[str, str], clip: dict[str, str]
-) -> None:
-    fields = {"attribute_classifier": {"weights": weights}, "clip_score": {"model": clip}}.get(kind, {})
-    reward: RewardModel = build_reward(spec(type=kind, **fields), CPU)
+@pytest.fixture
+def fields(weights: dict[str, str], clip: dict[str, str], tmp_path: Path) -> dict[str, dict[str, object]]:
+    """What each type of reward needs besides its name, made by the parts that users have: the converter among them."""
+    tokenizer = tmp_path / "tokenizer"
+    vocab = save_tiny_tokenizer(tokenizer)
+    torch.save({"state_dict": open_clip_state(len(vocab))}, tmp_path / "HPS.pt")
+    convert("hpsv2", tmp_path / "HPS.pt", tmp_path / "hpsv2", tokenizer, clip=clip_shape(vocab))
+    convert("hpsv2.1", tmp_path / "HPS.pt", tmp_path / "hpsv2.1", tokenizer, clip=clip_shape(vocab))
+    (tokenizer / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue"]) + "\n"
+    )
+    torch.save(image_reward_state(), tmp_path / "IR.pt")
+    convert("image_reward", tmp_path / "IR.pt", tmp_path / "image_reward", tokenizer, blip=BLIP)
+    torch.save(head_state(24), tmp_path / "head.pth")
+    convert("aesthetic", tmp_path / "head.pth", tmp_path / "aesthetic", None)
+    made = {name: {"type": "local", "path": str(tmp_path / name)} for name in ("hpsv2", "hpsv2.1", "image_reward")}
+    return {
+        "attribute_classifier": {"weights": weights},
+        "clip_score": {"model": clip},
+        "pick_score": {"model": clip},
+        "hpsv2": {"model": made["hpsv2"]},
+        "hpsv2.1": {"model": made["hpsv2.1"]},
+        "image_reward": {"weights": made["image_reward"]},
+        "aesthetic": {"model": clip, "weights": {"type": "local", "path": str(tmp_path / "aesthetic")}},
+        "weighted_sum": {"parts": [{"weight": 2, "reward": {"type": "clip_score", "model": clip}}]},
+    }
+
+
+def types() -> list[str]:
+    (union, *_) = get_args(RewardSpec)
+    return [member.model_fields["type"].default for member in get_args(union)]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in types() if kind != "remote"])  # which test_remote.py builds
+def test_every_reward_of_the_spec_can_be_built_and_scores(kind: str, fields: dict[str, dict[str, object]]) -> None:
+    reward: RewardModel = build_reward(spec(type=kind, **fields.get(kind, {})), CPU)
     scores = reward(images(), ["a red circle", "a blue square"])
     assert scores.shape == (2,)
     assert scores.dtype == torch.float32
     assert reward.differentiable == (kind != "jpeg_size")
+    x = images().requires_grad_()
+    if reward.differentiable:
+        (gradient,) = torch.autograd.grad(reward(x, ["a red circle", "a blue square"]).sum(), x)
+        assert gradient.isfinite().all()
+    else:
+        assert not reward(x, ["a red circle", "a blue square"]).requires_grad
 
 
 def test_the_options_of_the_spec_reach_the_reward() -> None:
@@ -82,6 +121,8 @@ def test_prompt_following_by_any_other_reward_is_its_score() -> None:
     [
         {"type": "attribute_classifier", "weights": {"type": "catalog", "name": "shapes-judge"}},
         {"type": "clip_score", "model": {"type": "catalog", "name": "shapes-judge"}},
+        {"type": "hpsv2", "model": {"type": "catalog", "name": "shapes-judge"}},
+        {"type": "image_reward", "weights": {"type": "catalog", "name": "shapes-judge"}},
     ],
 )
 def test_a_catalog_name_is_refused_as_something_the_service_resolves(fields: dict[str, object]) -> None:

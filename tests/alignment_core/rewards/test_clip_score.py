@@ -13,7 +13,8 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from alignment_core.errors import ModelError
-from alignment_core.rewards.clip_score import ClipScore, Preprocessing, load_clip_score
+from alignment_core.rewards.clip import Preprocessing
+from alignment_core.rewards.clip_score import ClipScore, load_clip_score
 from tests.alignment_core.rewards.clip import save_tiny_clip
 
 CPU = torch.device("cpu")
@@ -136,7 +137,7 @@ def test_the_gradient_reaches_the_image_and_no_weight(folder: Path) -> None:
     assert images.grad is not None
     assert images.grad.isfinite().all()
     assert (images.grad != 0).any()
-    assert not any(parameter.requires_grad for parameter in reward._model.parameters())
+    assert not any(parameter.requires_grad for parameter in reward._clip.model.parameters())
 
 
 def test_climbing_the_gradient_raises_the_score(reward: ClipScore) -> None:

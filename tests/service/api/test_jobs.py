@@ -109,6 +109,29 @@ def test_local_paths_are_refused_unless_the_operator_allows_them(api: Api, new_a
     assert new_api(allow_local_paths=True).client.post("/v1/jobs", json={"spec": spec}).status_code == 201
 
 
+def test_remote_rewards_are_refused_unless_the_operator_named_their_host(api: Api, new_api: NewApi):
+    spec = spec_for("ds_" + "0" * 26)
+    spec["evaluation"] = {"rewards": [{"type": "remote", "url": "https://rewards.example.org/"}]}
+    body = {"spec": spec}
+    found = api.client.post("/v1/jobs/validate", json=body).json()["errors"]
+    assert [error["code"] for error in found] == ["remote_host_refused", "dataset_not_found"]
+    assert found[0]["pointer"] == "/spec/evaluation/rewards/0/url"
+    open_api = new_api(remote_reward_hosts=("rewards.example.org",))
+    found = open_api.client.post("/v1/jobs/validate", json=body).json()["errors"]
+    assert [error["code"] for error in found] == ["dataset_not_found"]
+
+
+def test_rewards_are_listed_with_their_schema_and_the_weights_on_offer(api: Api):
+    listed = {reward["id"]: reward for reward in api.client.get("/v1/rewards").json()["data"]}
+    assert {"pick_score", "hpsv2", "hpsv2.1", "image_reward", "aesthetic", "symmetry"} < set(listed)
+    assert {"remote", "weighted_sum"} < set(listed)
+    assert listed["attribute_classifier"]["weights"]
+    assert listed["image_reward"]["weights"] == []
+    for name, reward in listed.items():
+        assert reward["description"]
+        assert reward["json_schema"]["properties"]["type"]["const"] == name
+
+
 def test_dataset_must_exist_be_ready_and_belong_to_the_project(api: Api):
     unchecked = datasets.create(api.parts.store, project_id=DEFAULT_PROJECT_ID, filename="pairs.zip").id
     other = projects.create_project(api.parts.store, "other")

@@ -28,6 +28,8 @@ CONTENT = {
     "rewards": {
         "shapes-reward": {"type": "attribute_classifier", "path": "classifiers/reward"},
         "shapes-judge": {"type": "attribute_classifier", "path": "classifiers/judge", "judge_only": True},
+        "ranks": {"type": "image_reward", "path": "image-reward"},
+        "laion": {"type": "aesthetic", "path": "aesthetic"},
     },
 }
 
@@ -100,6 +102,77 @@ def test_local_paths_need_the_operators_leave(catalog: Catalog) -> None:
         ("/model/path", "local_path_refused"),
     ]
     assert problems(local, catalog, allow_local_paths=True) == []
+
+
+PUBLISHED = [
+    {
+        "type": "pick_score",
+        "model": {"type": "catalog", "name": "eyes"},
+        "processor": {"type": "catalog", "name": "eyes"},
+    },
+    {"type": "hpsv2", "model": {"type": "catalog", "name": "eyes"}},
+    {"type": "hpsv2.1", "model": {"type": "catalog", "name": "eyes"}},
+    {"type": "image_reward", "weights": {"type": "catalog", "name": "ranks"}},
+    {
+        "type": "aesthetic",
+        "model": {"type": "catalog", "name": "eyes"},
+        "weights": {"type": "catalog", "name": "laion"},
+    },
+]
+
+
+@pytest.mark.parametrize("reward", PUBLISHED, ids=lambda reward: reward["type"])
+def test_every_reward_may_name_entries_of_the_catalog(catalog: Catalog, tmp_path: Path, reward: dict) -> None:
+    for given in (reward, {"type": "weighted_sum", "parts": [{"weight": 1, "reward": reward}]}):
+        good = spec(rewards=[given])
+        assert problems(good, catalog) == []
+        local = localize(good, sources_of(good, catalog, {DATASET: tmp_path / "pairs.parquet"}))
+        assert all(not isinstance(value, CatalogSource | StoredDataset) for _, value in walk(local))
+    places = {
+        value.path
+        for _, value in walk(localize(good, sources_of(good, catalog, {DATASET: tmp_path})).evaluation)
+        if isinstance(value, LocalSource)
+    }
+    expected = {"ranks": str(tmp_path / "image-reward"), "laion": str(tmp_path / "aesthetic"), "eyes": "/models/clip"}
+    assert places == {expected[value["name"]] for value in reward.values() if isinstance(value, dict)}
+
+
+def test_weights_are_those_of_the_rewards_own_type(catalog: Catalog) -> None:
+    mixed = spec(
+        rewards=[
+            {"type": "image_reward", "weights": {"type": "catalog", "name": "laion"}},
+            {
+                "type": "aesthetic",
+                "model": {"type": "catalog", "name": "shapes"},
+                "weights": {"type": "catalog", "name": "x"},
+            },
+        ],
+    )
+    assert check_spec(mixed, catalog, allow_local_paths=False) == [
+        SpecProblem(
+            "/evaluation/rewards/0/weights/name",
+            "wrong_reward_type",
+            "reward 'laion' holds the weights of the type 'aesthetic'; expected 'image_reward'",
+        ),
+        SpecProblem(
+            "/evaluation/rewards/1/model/name", "wrong_model_family", "model 'shapes' is of family 'sd'; expected clip"
+        ),
+        SpecProblem(
+            "/evaluation/rewards/1/weights/name", "unknown_reward", "the catalog has no reward 'x'; it has laion"
+        ),
+    ]
+
+
+def test_remote_rewards_go_to_the_hosts_that_the_operator_named(catalog: Catalog) -> None:
+    remote = {"type": "remote", "url": "https://Rewards.Example.org:8443/score"}
+    asks = spec(rewards=[{"type": "weighted_sum", "parts": [{"weight": 1, "reward": remote}]}], prompt_following=remote)
+    pointers = ["/evaluation/rewards/0/parts/0/reward/url", "/evaluation/prompt_following/url"]
+    message = "this server asks no rewards of 'rewards.example.org'; it allows none"
+    assert check_spec(asks, catalog, allow_local_paths=True) == [
+        SpecProblem(pointer, "remote_host_refused", message) for pointer in pointers
+    ]
+    for hosts, count in ((("example.org", "localhost"), 2), (("rewards.example.org",), 0)):
+        assert len(check_spec(asks, catalog, allow_local_paths=False, remote_reward_hosts=hosts)) == count
 
 
 def test_no_method_trains_on_a_judge(catalog: Catalog) -> None:
