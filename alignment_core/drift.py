@@ -10,7 +10,7 @@ samples are ours: t stratified over ten bins, everything drawn from the run's se
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ DriftKind = Literal["mse_gap", "eps_dist"]
 STRATA = 10
 
 
+@runtime_checkable
 class DriftMeasure(Protocol):
     """A distance from the initial model; the same number in every process."""
 
@@ -73,7 +74,7 @@ class DriftOnWinners:
             return regression_error(yhat, initial)
         return regression_error(yhat, probe.target) - regression_error(initial, probe.target)
 
-    def _mean(self, values: list[PerExample]) -> float:
+    def _mean(self, values: list[Tensor]) -> float:
         here = torch.cat(values).double() if values else torch.zeros(0, dtype=torch.float64)
         total = self.add_up(torch.stack([here.sum(), torch.tensor(float(len(here)), dtype=torch.float64)]))
         return (total[0] / total[1]).item()

@@ -213,15 +213,14 @@ class MovingReference:
         return {**told, "ref_alpha": 0.0}
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {
-            "is_frozen": torch.tensor(self.is_frozen),
-            "last_drift": torch.tensor(self.last_drift, dtype=torch.float64),
-            "num_updates": torch.tensor(self.num_updates),
-        }
+        state = {"is_frozen": torch.tensor(self.is_frozen), "num_updates": torch.tensor(self.num_updates)}
+        if math.isnan(self.last_drift):  # nothing was measured yet
+            return state
+        return {**state, "last_drift": torch.tensor(self.last_drift, dtype=torch.float64)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        if missing := self.state_dict().keys() - state.keys():
+        if missing := {"is_frozen", "num_updates"} - state.keys():
             raise CheckpointError("checkpoint_altered", f"reference state: {sorted(missing)[0]!r} is missing")
         self.is_frozen = bool(state["is_frozen"])
-        self.last_drift = float(state["last_drift"])
+        self.last_drift = float(state.get("last_drift", math.nan))
         self.num_updates = int(state["num_updates"])
