@@ -75,7 +75,7 @@ class DriftOnWinners:
         return regression_error(yhat, probe.target) - regression_error(initial, probe.target)
 
     def _mean(self, values: list[Tensor]) -> float:
-        here = torch.cat(values).double() if values else torch.zeros(0, dtype=torch.float64)
+        here = torch.cat(values).double().cpu() if values else torch.zeros(0, dtype=torch.float64)
         total = self.add_up(torch.stack([here.sum(), torch.tensor(float(len(here)), dtype=torch.float64)]))
         return (total[0] / total[1]).item()
 

@@ -164,6 +164,18 @@ def test_the_weights_of_the_variance_reach_the_loss(
     assert state["num_samples"].sum() == 24
 
 
+@pytest.mark.parametrize(("against", "learns"), [(None, True), ("initial", True), ("reference", False)])
+def test_a_copy_does_not_reset_what_is_measured_against_the_initial_model(
+    against: str | None, learns: bool, tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    weight = {**VARIANCE["loss_weight"], "stat_against": against}
+    reference = {**HARD_COPY, "every": 1}
+    spec = tiny_spec(tiny_model, tiny_pairs, reference=reference, timesteps={**VARIANCE, "loss_weight": weight})
+    run(spec, tmp_path, cache_dir)
+    state = load_tensors(last(tmp_path) / STATE / "timesteps.safetensors")
+    assert bool((state["second"] > 0).any()) == learns  # against a copy of itself the policy has no margin
+
+
 def test_tables_come_with_each_validation_and_at_the_end(
     tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
