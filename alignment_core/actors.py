@@ -1,7 +1,8 @@
 """Policy, reference and initial denoiser over one set of base weights.
 
 With LoRA the base weights are held once: adapter on is the policy, adapter off is the initial model, which is also the
-frozen reference. With a full fine-tune the initial model is a frozen copy. Only this module knows how weights are shared.
+frozen reference. With a full fine-tune the initial model is a frozen copy. A reference that moves is a third state, kept by
+`reference_weights`. Only these two modules know how weights are shared.
 """
 
 import copy
@@ -16,11 +17,17 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from alignment_core.diffusion import PredictionType
-from alignment_core.errors import ModelError
+from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.protocols import Latents, Timesteps
+from alignment_core.reference_weights import (
+    ADAPTER,
+    AdapterFactors,
+    DenseDelta,
+    FullWeights,
+    ReferenceWeights,
+    Weights,
+)
 from alignment_core.seeds import seed_of
-
-ADAPTER = "default"
 
 
 @runtime_checkable
@@ -52,6 +59,9 @@ class Actors:
         self.trained: nn.Module = denoiser  # becomes the distributed wrapper, when there is one
         self._initial_copy = initial_copy
         self._autocast = autocast
+        self._store: ReferenceWeights | None = None
+        self._reference: dict[str, Tensor] = {}
+        self._offload_initial = False
 
     @property
     def kind(self) -> Literal["lora", "full"]:
@@ -69,7 +79,10 @@ class Actors:
 
     def predict_reference(self, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]) -> Latents:
         """The reference's prediction, without gradients, float32."""
-        return self.predict_initial(x_t, timesteps, conditioning)
+        if not self.reference_moves:
+            return self.predict_initial(x_t, timesteps, conditioning)
+        with torch.no_grad():
+            return self.predict_with(self._reference, x_t, timesteps, conditioning)
 
     @torch.no_grad()
     def predict_initial(self, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]) -> Latents:
@@ -81,13 +94,81 @@ class Actors:
     def initial_denoiser(self) -> Iterator[UNet2DConditionModel]:
         """The model the run started from; with LoRA the adapter is off inside and on again after, whatever happens."""
         if self._initial_copy is not None:
-            yield self._initial_copy
+            try:
+                nn.Module.to(self._initial_copy, self.family.device)
+                yield self._initial_copy
+            finally:
+                if self._offload_initial:
+                    nn.Module.to(self._initial_copy, "cpu")
             return
         self.denoiser.disable_adapters()
         try:
             yield self.denoiser
         finally:
             self.denoiser.enable_adapters()
+
+    # --- a reference that moves ------------------------------------------------------------------------------------
+
+    def let_reference_move(
+        self, store: Literal["hard_copy", "dense_delta", "factor_average"], *, offload_initial: bool
+    ) -> None:
+        """Give the reference weights of its own, at first those of the initial model.
+
+        A full fine-tune keeps every weight and needs no `store`; `offload_initial` holds its initial model on the CPU.
+        """
+        if self._initial_copy is not None:
+            self._store = FullWeights(self.denoiser, self._initial_copy)
+            self._offload_initial = offload_initial
+        else:
+            self._store = DenseDelta(self.denoiser) if store == "dense_delta" else AdapterFactors(self.denoiser)
+        self.reset_reference()
+
+    @property
+    def reference_moves(self) -> bool:
+        """Whether the reference may be another model than the initial one."""
+        return self._store is not None
+
+    @property
+    def reference(self) -> dict[str, Tensor]:
+        """The moving reference's weights; not to be written to."""
+        return self._reference
+
+    def set_reference(self, weights: Weights) -> None:
+        """Make the reference the model with these weights."""
+        self._reference = {name: value.detach() for name, value in weights.items()}
+
+    def reset_reference(self) -> None:
+        """Make the reference the initial model again."""
+        self.set_reference(self._moving().initial())
+
+    def blend(self, alpha: float) -> dict[str, Tensor]:
+        """(1-alpha) reference + alpha policy, float32; carries the policy's gradient where that is enabled."""
+        return self._moving().blend(self._reference, alpha)
+
+    def blending_error(self, alpha: float) -> float | None:
+        """Relative error of `blend` in the weights, where the store only approximates it."""
+        return self._moving().blending_error(self._reference, alpha)
+
+    def predict_with(
+        self, weights: Weights | None, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]
+    ) -> Latents:
+        """The prediction, float32, of a reference with these weights, or of the policy outside the distributed wrapper."""
+        if weights is None:
+            with self._autocast():
+                return self.family.predict(self.denoiser, x_t, timesteps, conditioning).float()
+        with self._moving().denoiser(weights) as denoiser, self._autocast():
+            return self.family.predict(denoiser, x_t, timesteps, conditioning).float()
+
+    def load_reference(self, weights: Weights) -> None:
+        """Put back what `reference` was; raises `CheckpointError` when a weight is missing or of another shape."""
+        for name, value in self._reference.items():
+            if name not in weights or weights[name].shape != value.shape:
+                raise CheckpointError("checkpoint_altered", f"the reference's {name!r} is missing or has another shape")
+        self.set_reference({name: weights[name].to(value.device) for name, value in self._reference.items()})
+
+    def _moving(self) -> ReferenceWeights:
+        assert self._store is not None, "the reference is frozen"
+        return self._store
 
 
 def lora_actors(

@@ -26,11 +26,14 @@ from alignment_core.events import (
     WarningRaised,
 )
 from alignment_core.load import load_run, new_accelerator
+from alignment_core.methods.diffusion_dpo import PairBatch
+from alignment_core.protocols import Method
 from alignment_core.run import Run
 from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec, warnings_of
+from alignment_core.timestep_table import TimestepTally
 from alignment_core.trainer import finite, train
-from alignment_core.validation import validation_metrics
+from alignment_core.validation import validate
 from alignment_core.versions import versions
 
 CHECKPOINTS = "checkpoints"
@@ -108,6 +111,7 @@ def _train(run: Run, workdir: Path, first_step: int, started: float) -> Iterator
     """
     spec, saved_step, step, warned = run.spec, first_step, first_step, False
     limit = spec.resources.max_run_seconds
+    tally = TimestepTally(len(run.family.abar), since_step=first_step)
     if first_step < spec.training.steps:
         yield PhaseChanged(phase="training")
     try:
@@ -116,6 +120,7 @@ def _train(run: Run, workdir: Path, first_step: int, started: float) -> Iterator
             method=run.method,
             reference=run.reference,
             timesteps=run.timesteps,
+            tally=tally,
             optimizer=run.optimizer,
             accelerator=run.accelerator,
             learning_rate_at=run.learning_rate_at,
@@ -129,8 +134,9 @@ def _train(run: Run, workdir: Path, first_step: int, started: float) -> Iterator
                 warned = True
                 yield _loss_vanished(step)
             if run.validation is not None and _is_due(step, spec.training.validate_every, spec.training.steps):
-                metrics = validation_metrics(run.actors, run.validation, run.timesteps, run.num_validation_examples)
-                yield ValidationCompleted(step=step, metrics=finite(metrics))
+                yield from _validate(run, run.validation, step)
+            if _is_due(step, spec.training.validate_every or spec.training.steps, spec.training.steps):
+                yield tally.table("training", step)
             if _is_due(step, spec.checkpoints.every, spec.training.steps):
                 saved_step = step
                 yield _save(run, workdir, step)
@@ -156,6 +162,12 @@ def _loss_vanished(step: int) -> WarningRaised:
         message="the loss is below 0.01 and every pair is told apart: nothing is left to learn, or the reference moved",
         step=step,
     )
+
+
+def _validate(run: Run, method: Method[PairBatch], step: int) -> Iterator[Event]:
+    metrics, table = validate(run.actors, method, run.timesteps, run.num_validation_examples, step)
+    yield ValidationCompleted(step=step, metrics=finite(metrics))
+    yield table
 
 
 def _is_due(step: int, every: int | None, last: int) -> bool:

@@ -90,6 +90,31 @@ class ValidationCompleted(EventBase):
     metrics: dict[str, float]
 
 
+class TimestepBin(BaseModel):
+    """One of ten equal bins over t. Means over the bin's pairs; null where the bin is empty or the method has no such number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+    first_timestep: int
+    last_timestep: int
+    count: int = Field(description="Pairs in the bin.")
+    reward_magnitude: float | None = Field(description="Mean |R_x| over both images of a pair.")
+    implicit_accuracy: float | None = Field(description="Share of pairs with u > 0; ties count half.")
+    margin: float | None = Field(description="Mean u.")
+    signal_variance: float | None = Field(description="Variance of the unscaled margin, Delta.")
+    weight: float | None = Field(description="Mean w(t), what multiplied the loss.")
+
+
+class TimestepTable(EventBase):
+    """Where on the noise scale the reward signal lives: with every validation and at the end of training."""
+
+    type: Literal["timestep_table"] = "timestep_table"
+    step: int
+    since_step: int = Field(description="Training: the pairs of the steps after this one, of this attempt.")
+    split: Literal["training", "validation"]
+    bins: list[TimestepBin] = Field(description="The noisiest first.")
+
+
 class FileRecord(BaseModel):
     """A file with what is needed to check it."""
 
@@ -164,6 +189,7 @@ Event = Annotated[
     | DatasetChecked
     | StepCompleted
     | ValidationCompleted
+    | TimestepTable
     | CheckpointSaved
     | SamplesDrawn
     | EvaluationCompleted

@@ -22,9 +22,9 @@ from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event, ModelLoaded, WarningRaised
 from alignment_core.families.sd import StableDiffusion, load_sd
 from alignment_core.load_pairs import load_pairs
+from alignment_core.load_plugins import build_reference, build_timesteps
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
 from alignment_core.protocols import RewardModel
-from alignment_core.reference import FrozenReference
 from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.run import Run
 from alignment_core.sources import Sources, localize
@@ -35,7 +35,6 @@ from alignment_core.spec import (
     LoraAdapter,
     reward_name,
 )
-from alignment_core.timesteps import UniformTimesteps
 from alignment_core.trainer import learning_rate_schedule
 
 
@@ -84,6 +83,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     if seen := set(prompts) & set(data.train.prompts):
         yield _prompts_seen(len(seen), len(set(prompts)))
     _rehearse(spec, rewards, prompt_following, prompts)
+    reference = build_reference(spec, actors, data.train, accelerator)
     optimizer = _build_optimizer(spec, actors, accelerator)
     if accelerator.num_processes > 1:
         actors.trained = accelerator.prepare_model(actors.denoiser)
@@ -98,8 +98,8 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         method=_build_method(spec, data.train, accelerator),
         validation=_build_validation(spec, data.validation),
         num_validation_examples=len(data.validation) if data.validation else 0,
-        reference=FrozenReference(),
-        timesteps=UniformTimesteps(len(family.abar)),
+        reference=reference,
+        timesteps=build_timesteps(spec.timesteps, family.abar),
         optimizer=optimizer,
         learning_rate_at=learning_rate_schedule(
             training.schedule,

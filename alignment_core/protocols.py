@@ -5,7 +5,7 @@ Images are float32 `[B, 3, H, W]` in [0, 1]; latents are `[B, C, h, w]`, already
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -17,9 +17,9 @@ Images = Float[Tensor, "batch 3 height width"]
 Latents = Float[Tensor, "batch channels h w"]
 PerExample = Float[Tensor, " batch"]
 Timesteps = Int[Tensor, " batch"]
+SignalAgainst = Literal["reference", "initial"]
 
 B = TypeVar("B")
-B_contra = TypeVar("B_contra", contravariant=True)
 
 
 @runtime_checkable
@@ -44,22 +44,52 @@ class Sampler(Protocol):
 
 
 @dataclass(frozen=True)
-class StepLoss:
-    """What each example of a batch loses, never reduced, and what the timestep strategy may watch.
+class Predictions:
+    """What the three networks said to a batch's inputs, so that a penalty needs no second forward of the policy.
 
-    `signal` is the unscaled margin of offline methods or the advantage of online ones, without gradient. `metrics` are
-    per-example float32 values without gradient; the trainer averages them over every example of the optimiser step.
+    A batch of B examples with n images each has n B rows, image by image: the first B rows are each example's first image.
+    `initial` is `reference` itself while that does not move. `logit_scale` is what turns an unscaled margin into a logit
+    (Diffusion-DPO: beta/2). Only `policy` has a gradient.
+    """
+
+    x_t: Latents
+    timesteps: Timesteps
+    conditioning: dict[str, Tensor]
+    policy: Latents
+    reference: Latents
+    initial: Latents
+    logit_scale: float
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """What each example of a batch loses, never reduced, and what the plug-ins may watch.
+
+    `signal` is the unscaled margin of offline methods or the advantage of online ones, without gradient;
+    `signal_vs_initial` is the same against the initial model where the reference moves, and None where it does not. `metrics`
+    are per-example float32 values without gradient; the trainer averages them over every example of the optimiser step.
     """
 
     per_example: PerExample
     timesteps: Timesteps
     signal: PerExample
     metrics: dict[str, PerExample]
+    signal_vs_initial: PerExample | None = None
+    predictions: Predictions | None = None
+
+    def signal_against(self, model: SignalAgainst) -> PerExample:
+        """The signal against the reference or the initial model; the same thing while the reference does not move."""
+        return self.signal if model == "reference" or self.signal_vs_initial is None else self.signal_vs_initial
 
 
 @runtime_checkable
 class TimestepStrategy(Protocol):
     """Which timesteps are drawn, and how much each counts."""
+
+    @property
+    def signal_against(self) -> SignalAgainst:
+        """The model that the signal to `observe` is measured against."""
+        ...
 
     def sample(self, num: int, generator: Generator) -> Timesteps:
         """`num` training timesteps, on the CPU."""
@@ -97,10 +127,10 @@ class Method(Protocol[B]):
 
 
 @runtime_checkable
-class ReferenceUpdate(Protocol[B_contra]):
+class ReferenceUpdate(Protocol):
     """How the reference model moves, if it does, and what the policy pays for moving away."""
 
-    def penalty(self, actors: "Actors", batch: B_contra) -> PerExample | None:
+    def penalty(self, actors: "Actors", loss: StepLoss) -> PerExample | None:
         """A term to add to each example's loss, or None."""
         ...
 

@@ -35,7 +35,7 @@ class Run:
     method: Method[PairBatch]
     validation: Method[PairBatch] | None
     num_validation_examples: int
-    reference: ReferenceUpdate[PairBatch]
+    reference: ReferenceUpdate
     timesteps: TimestepStrategy
     optimizer: AcceleratedOptimizer
     learning_rate_at: Callable[[int], float]
@@ -51,6 +51,7 @@ class Run:
         names = list(self.actors.trainable())
         checkpoints.save_tensors(state / "optimizer.safetensors", checkpoints.optimizer_tensors(self.optimizer, names))
         checkpoints.save_tensors(state / "reference.safetensors", self.reference.state_dict())
+        checkpoints.save_tensors(state / "reference_weights.safetensors", self.actors.reference)
         checkpoints.save_tensors(state / "timesteps.safetensors", self.timesteps.state_dict())
         scaler = self.accelerator.scaler
         checkpoints.save_state(
@@ -85,6 +86,7 @@ class Run:
             self.optimizer, list(self.actors.trainable()), checkpoints.load_tensors(state / "optimizer.safetensors")
         )
         self.reference.load_state_dict(checkpoints.load_tensors(state / "reference.safetensors"))
+        self.actors.load_reference(checkpoints.load_tensors(state / "reference_weights.safetensors"))
         self.timesteps.load_state_dict(checkpoints.load_tensors(state / "timesteps.safetensors"))
         saved = checkpoints.load_state(folder)
         if self.accelerator.scaler is not None and saved.loss_scaler is not None:

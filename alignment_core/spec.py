@@ -1,8 +1,8 @@
 """JobSpec: everything that may be asked of a run, as frozen data.
 
-Pure data: with the two parts it re-exports (`source_spec.py`, `reward_spec.py`) it imports pydantic and nothing else, so
-that the service, the worker, the client and the library read the same definition. A default lives here and only here,
-with its range and its source; `docs/methods.md` has the equations.
+Pure data: with the `spec_*` modules it re-exports it imports pydantic and nothing else, so that the service, the worker,
+the client and the library read the same definition. A default lives here or there and nowhere else, with its range and
+its source; `docs/methods.md` has the equations.
 """
 
 import hashlib
@@ -11,7 +11,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from alignment_core.reward_spec import (
+from alignment_core.spec_base import Spec
+from alignment_core.spec_reference import (
+    DriftControlledReference,
+    EmaReference,
+    FrozenReference,
+    HardCopyReference,
+    ReferenceSpec,
+    is_copied_whole,
+    resolve_reference,
+)
+from alignment_core.spec_rewards import (
     AestheticReward,
     AttributeClassifierReward,
     BrightnessReward,
@@ -31,7 +41,7 @@ from alignment_core.reward_spec import (
     check_unique_names,
     reward_name,
 )
-from alignment_core.source_spec import (
+from alignment_core.spec_sources import (
     CatalogSource,
     DatasetId,
     DatasetSpec,
@@ -42,8 +52,13 @@ from alignment_core.source_spec import (
     ModelSpec,
     Name,
     Prompt,
-    Spec,
     StoredDataset,
+)
+from alignment_core.spec_timesteps import (
+    TimestepAware,
+    TimestepSpec,
+    UniformTimesteps,
+    resolve_timesteps,
 )
 
 # --- methods -------------------------------------------------------------------------------------------------------
@@ -121,24 +136,6 @@ class DiffusionDPOSpec(Spec):
 
 # One member today. Adding a method turns this into a union discriminated by `type`, and adds a file and a case.
 MethodSpec = DiffusionDPOSpec
-
-
-class FrozenReference(Spec):
-    """The reference stays the starting model. With LoRA it is the base with the adapter off: no second copy."""
-
-    type: Literal["frozen"] = "frozen"
-
-
-ReferenceSpec = FrozenReference
-
-
-class UniformTimesteps(Spec):
-    """t uniform on the training timesteps; every timestep counts the same."""
-
-    type: Literal["uniform"] = "uniform"
-
-
-TimestepSpec = UniformTimesteps
 
 
 class LoraAdapter(Spec):
@@ -281,6 +278,25 @@ class JobSpec(Spec):
     resources: ResourceSpec = ResourceSpec()
     seed: int = Field(default=0, ge=0, lt=2**63, description="Every random draw of the run follows from it.")
 
+    @model_validator(mode="after")
+    def _the_reference_fits_the_run(self) -> Self:
+        is_lora = isinstance(self.adapter, LoraAdapter)
+        reference = resolve_reference(self.reference, is_lora=is_lora)
+        if isinstance(reference, FrozenReference):
+            return self
+        if not is_lora and not isinstance(reference, HardCopyReference) and reference.ref_store is not None:
+            raise ValueError("reference.ref_store is about LoRA; a full fine-tune averages its weights as they are")
+        if is_lora and reference.offload_initial:
+            raise ValueError(
+                "reference.offload_initial is for full fine-tunes; with LoRA the initial model costs nothing"
+            )
+        if reference.reg_mode == "through_ema" and self.training.gradient_checkpointing:
+            raise ValueError(
+                "reference.reg_mode through_ema excludes training.gradient_checkpointing, which would recompute the "
+                "reference with the policy's weights"
+            )
+        return self
+
     def resolved(self) -> "JobSpec":
         """The same spec with every default that depends on another field written out."""
         method, adapter, training = self.method, self.adapter, self.training
@@ -292,7 +308,17 @@ class JobSpec(Spec):
             adapter = adapter.model_copy(update={"alpha": float(adapter.rank)})
         if training.learning_rate is None:
             training = training.model_copy(update={"learning_rate": DEFAULT_LEARNING_RATE[adapter.type]})
-        return self.model_copy(update={"method": method, "adapter": adapter, "training": training})
+        reference = resolve_reference(self.reference, is_lora=isinstance(adapter, LoraAdapter))
+        timesteps = resolve_timesteps(self.timesteps, reference_is_copied=is_copied_whole(reference))
+        return self.model_copy(
+            update={
+                "method": method,
+                "reference": reference,
+                "timesteps": timesteps,
+                "adapter": adapter,
+                "training": training,
+            }
+        )
 
     def sha256(self) -> str:
         """Hash of the resolved spec: a work folder is resumed only under the same one.
@@ -301,6 +327,20 @@ class JobSpec(Spec):
         """
         patience = {"resources": {"max_run_seconds", "num_cpu_threads"}}
         return sha256_of_json(self.resolved().model_dump(mode="json", exclude=patience))
+
+
+def _warnings_of_plugins(spec: JobSpec) -> list[str]:
+    found = []
+    reference, timesteps = spec.reference, spec.timesteps
+    if isinstance(timesteps, TimestepAware) and isinstance(reference, FrozenReference):
+        found.append("timestep-aware training helped its authors only together with a moving reference, and hurt alone")
+    if isinstance(reference, HardCopyReference) and reference.guard is None:
+        found.append("copying the policy without a guard diverges in the published experiments: set reference.guard")
+    if isinstance(reference, HardCopyReference | DriftControlledReference) and reference.every > spec.training.steps:
+        found.append(f"reference.every ({reference.every}) is larger than training.steps: the reference never moves")
+    if isinstance(reference, EmaReference | DriftControlledReference) and reference.ref_store == "factor_average":
+        found.append("reference.ref_store factor_average is not the average of the weights; dense_delta is")
+    return found
 
 
 def sha256_of_json(value: Any) -> str:
@@ -323,6 +363,7 @@ def warnings_of(spec: JobSpec) -> list[str]:
         found.append("evaluation.rewards is empty: the report will show no proof that the model improved")
     if spec.method.loss == "robust":
         found.append("the robust loss is unbounded below: watch the validation margin and stop early")
+    found += _warnings_of_plugins(spec)
     if spec.method.beta < 10:
         found.append(
             f"beta {spec.method.beta:g} multiplies mean squared errors near 1e-3; language-model values do nothing here"

@@ -1,9 +1,24 @@
 """Which timesteps are drawn, and how much each counts: implementations of `protocols.TimestepStrategy`."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Generator, Tensor
 
-from alignment_core.protocols import PerExample, Timesteps
+from alignment_core.errors import CheckpointError
+from alignment_core.protocols import PerExample, SignalAgainst, Timesteps
+from alignment_core.timestep_weights import (
+    PerBin,
+    PerTimestep,
+    RunningVariance,
+    bin_of,
+    clip_mean1,
+    mean1,
+    sample_in_bins,
+    sum1,
+    variance_weights,
+)
 
 
 class UniformTimesteps:
@@ -11,6 +26,7 @@ class UniformTimesteps:
 
     def __init__(self, num_timesteps: int) -> None:
         self.num_timesteps = num_timesteps
+        self.signal_against: SignalAgainst = "reference"
 
     def sample(self, num: int, generator: Generator) -> Timesteps:
         return torch.randint(0, self.num_timesteps, (num,), generator=generator)
@@ -29,3 +45,117 @@ class UniformTimesteps:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         assert not state, "uniform timesteps have no state"
+
+
+@dataclass
+class VarianceWeights:
+    """w(t) from the running variance of the signal in each bin; 1 until every bin that is drawn has `min_samples`.
+
+    `power` is p: 1/2 for the standard deviation, 1 for the variance. `keeps_loss` adds the weighted loss to the plain one
+    (l + lambda_2 w l), otherwise it takes its place (lambda_2 w l).
+    """
+
+    running: RunningVariance
+    power: float
+    direction: Literal["inverse", "direct"]
+    normalization: Literal["mean1", "sum1"]
+    clip: tuple[float, float] | None
+    min_samples: int
+    keeps_loss: bool
+    lambda_2: float
+
+    def weights(self, probabilities: PerBin) -> PerBin:
+        """What multiplies the loss in each bin, float64."""
+        w = self._normalised(probabilities)
+        return 1 + self.lambda_2 * w if self.keeps_loss else self.lambda_2 * w
+
+    def _normalised(self, probabilities: PerBin) -> PerBin:
+        drawn = probabilities > 0
+        if bool((self.running.num_samples < self.min_samples)[drawn].any()):
+            return torch.ones_like(probabilities)
+        raw = variance_weights(self.running.variances(), self.power, self.direction)
+        w = torch.where(drawn, raw, torch.zeros_like(raw))  # a bin that is never drawn must not take a share
+        if self.clip is not None:
+            w = torch.where(drawn, clip_mean1(w, probabilities, *self.clip), torch.zeros_like(w))
+        return mean1(w, probabilities) if self.normalization == "mean1" else sum1(w)
+
+
+class TimestepAware:
+    """A sampler over noise bins, lambda(t) inside the sigmoid, and w(t) on the loss.
+
+    `probabilities` of the K bins, noisiest first, float64; None draws t uniformly, with the very draws of
+    `UniformTimesteps`. `scale` is lambda(t) by t. `fixed_weights` by bin multiply the loss; `learnt_weights` follow the signal.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_timesteps: int,
+        num_bins: int,
+        probabilities: PerBin | None,
+        scale: PerTimestep,
+        fixed_weights: PerBin,
+        learnt_weights: VarianceWeights | None,
+        signal_against: SignalAgainst,
+    ) -> None:
+        if num_bins > num_timesteps:
+            raise ValueError(f"{num_bins} bins over {num_timesteps} timesteps: some would be empty")
+        self.num_timesteps = num_timesteps
+        self.num_bins = num_bins
+        self.signal_against: SignalAgainst = signal_against
+        self._sampled = probabilities
+        self._probabilities = self._uniform_probabilities() if probabilities is None else probabilities
+        self._scale = scale.float()
+        self._fixed = fixed_weights.double()
+        self._learnt = learnt_weights
+        self._weights = self._current_weights()
+
+    def sample(self, num: int, generator: Generator) -> Timesteps:
+        if self._sampled is None:
+            return torch.randint(0, self.num_timesteps, (num,), generator=generator)
+        return sample_in_bins(self._sampled, self.num_timesteps, num, generator)
+
+    def reward_scale(self, timesteps: Timesteps) -> PerExample:
+        return self._scale.to(timesteps.device)[timesteps]
+
+    def loss_weight(self, timesteps: Timesteps) -> PerExample:
+        return self._weights.to(timesteps.device)[bin_of(timesteps, self.num_bins, self.num_timesteps)]
+
+    def observe(self, timesteps: Timesteps, signal: PerExample) -> None:
+        """Update the variance of each bin, and the weights with it."""
+        if self._learnt is None:
+            return
+        bins = bin_of(timesteps.cpu(), self.num_bins, self.num_timesteps)
+        self._learnt.running.add(bins, signal.cpu())
+        self._weights = self._current_weights()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        if self._learnt is None:
+            return {}
+        running = self._learnt.running
+        return {
+            "weight": running.weight,
+            "first": running.first,
+            "second": running.second,
+            "num_samples": running.num_samples,
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        if self._learnt is None:
+            assert not state, "fixed weights have no state"
+            return
+        running = self._learnt.running
+        if missing := self.state_dict().keys() - state.keys():
+            raise CheckpointError("checkpoint_altered", f"timestep state: {sorted(missing)[0]!r} is missing")
+        running.weight, running.first, running.second = state["weight"], state["first"], state["second"]
+        running.num_samples = state["num_samples"]
+        self._weights = self._current_weights()
+
+    def _current_weights(self) -> PerBin:
+        learnt = 1.0 if self._learnt is None else self._learnt.weights(self._probabilities)
+        return (self._fixed * learnt).float()
+
+    def _uniform_probabilities(self) -> PerBin:
+        """The share of the timesteps that falls into each bin."""
+        bins = bin_of(torch.arange(self.num_timesteps), self.num_bins, self.num_timesteps)
+        return torch.bincount(bins, minlength=self.num_bins).double() / self.num_timesteps

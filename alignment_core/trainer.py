@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 from alignment_core.actors import Actors
 from alignment_core.errors import DivergenceError
 from alignment_core.events import StepCompleted
-from alignment_core.protocols import Method, PerExample, ReferenceUpdate, StepLoss, Timesteps, TimestepStrategy
+from alignment_core.protocols import Method, PerExample, ReferenceUpdate, StepLoss, TimestepStrategy
+from alignment_core.timestep_table import Examples, TimestepTally
 
 B = TypeVar("B")
 
@@ -29,21 +30,23 @@ class StepRecord:
     """What the micro-batches of one optimiser step said, until the step is taken."""
 
     metrics: list[dict[str, PerExample]] = field(default_factory=list)
-    timesteps: list[Timesteps] = field(default_factory=list)
-    signals: list[PerExample] = field(default_factory=list)
+    watched: list[Tensor] = field(default_factory=list)
 
-    def add(self, loss: StepLoss) -> None:
-        self.metrics.append(loss.metrics)
-        self.timesteps.append(loss.timesteps)
-        self.signals.append(loss.signal)
+    def add(self, loss: StepLoss, signal: PerExample, weight: PerExample, penalty: PerExample | None) -> None:
+        self.metrics.append(loss.metrics if penalty is None else {**loss.metrics, "ref_penalty": penalty.detach()})
+        self.watched.append(torch.stack([loss.timesteps.float(), signal, weight], dim=1))
 
-    def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Mean of each metric over every example of the step: all micro-batches, all processes."""
+    def everywhere(self, accelerator: Accelerator) -> tuple[dict[str, float], Examples]:
+        """Mean of each metric, and each example, over the whole step: all micro-batches, all processes."""
         names = list(self.metrics[0])
         table = torch.stack([torch.cat([micro[name] for micro in self.metrics]) for name in names], dim=1)
-        everywhere = accelerator.gather(table)
-        assert isinstance(everywhere, Tensor)
-        return dict(zip(names, everywhere.mean(dim=0).tolist(), strict=True))
+        values, watched = accelerator.gather((table, torch.cat(self.watched)))
+        assert isinstance(values, Tensor)
+        assert isinstance(watched, Tensor)
+        timesteps, signal, weight = watched.cpu().unbind(dim=1)
+        metrics = dict(zip(names, values.cpu().unbind(dim=1), strict=True))
+        means = dict(zip(names, values.mean(dim=0).tolist(), strict=True))
+        return means, Examples(timesteps.long(), metrics, signal, weight)
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float]:
@@ -55,8 +58,9 @@ def train(
     *,
     actors: Actors,
     method: Method[B],
-    reference: ReferenceUpdate[B],
+    reference: ReferenceUpdate,
     timesteps: TimestepStrategy,
+    tally: TimestepTally,
     optimizer: Optimizer,
     accelerator: Accelerator,
     learning_rate_at: Callable[[int], float],
@@ -65,6 +69,8 @@ def train(
     total_steps: int,
 ) -> Iterator[StepCompleted]:
     """Take optimiser steps `first_step + 1` to `total_steps`, yielding after each, when every state is that of the step.
+
+    `tally` is told every example of each step.
 
     Raises `DivergenceError` before a step whose loss or gradient is not finite would touch the weights.
     """
@@ -76,14 +82,15 @@ def train(
     for batch in method.batches(actors, timesteps, first_step):
         with accelerator.accumulate(actors.trained):
             loss = method.loss(actors, batch)
-            weighted = timesteps.loss_weight(loss.timesteps) * loss.per_example
-            penalty = reference.penalty(actors, batch)
+            weight = timesteps.loss_weight(loss.timesteps)
+            weighted = weight * loss.per_example
+            penalty = reference.penalty(actors, loss)
             total = weighted if penalty is None else weighted + penalty
             accelerator.backward(total.mean())
-            record.add(loss)
+            record.add(loss, loss.signal_against(timesteps.signal_against), weight, penalty)
             if not accelerator.sync_gradients:
                 continue
-            metrics = record.means(accelerator)
+            metrics, examples = record.everywhere(accelerator)
             rate = learning_rate_at(step)
             grad_norm = float(accelerator.clip_grad_norm_(parameters, max_grad_norm) or 0.0)
             _refuse_divergence(step + 1, metrics["loss"], grad_norm, has_scaler=accelerator.scaler is not None)
@@ -95,7 +102,8 @@ def train(
         if num_skipped > MAX_SKIPPED_STEPS:
             raise _diverged(step + 1, f"the loss scaler skipped {num_skipped} steps in a row")
         step += 1
-        timesteps.observe(torch.cat(record.timesteps), torch.cat(record.signals))
+        tally.add(examples)
+        timesteps.observe(examples.timesteps, examples.signal)
         moved = reference.after_step(actors, step)
         now = time.monotonic()
         yield StepCompleted(

@@ -3,26 +3,38 @@
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from alignment_core.actors import Actors
-from alignment_core.protocols import Method, TimestepStrategy
+from alignment_core.events import TimestepTable
+from alignment_core.protocols import Method, StepLoss, TimestepStrategy
+from alignment_core.timestep_table import Examples, TimestepTally
 
 B = TypeVar("B")
 
 
 @torch.no_grad()
-def validation_metrics(
-    actors: Actors, method: Method[B], timesteps: TimestepStrategy, num_examples: int
-) -> dict[str, float]:
-    """Mean of each metric over the first `num_examples` examples of a method built on the validation split.
+def validate(
+    actors: Actors, method: Method[B], timesteps: TimestepStrategy, num_examples: int, step: int
+) -> tuple[dict[str, float], TimestepTable]:
+    """Means and by-timestep table of the first `num_examples` examples of a method built on the validation split.
 
     An epoch holds every pair once, and the batch that runs over its end is cut, so with `num_examples` pairs each counts
     once.
     """
-    losses: list[dict[str, Tensor]] = []
+    losses: list[StepLoss] = []
     for batch in method.batches(actors, timesteps, 0):
-        losses.append(method.loss(actors, batch).metrics)
-        if sum(len(metrics["loss"]) for metrics in losses) >= num_examples:
+        losses.append(method.loss(actors, batch))
+        if sum(len(loss.per_example) for loss in losses) >= num_examples:
             break
-    return {name: torch.cat([metrics[name] for metrics in losses])[:num_examples].mean().item() for name in losses[0]}
+    metrics = {name: torch.cat([loss.metrics[name] for loss in losses])[:num_examples] for name in losses[0].metrics}
+    t = torch.cat([loss.timesteps for loss in losses])[:num_examples]
+    tally = TimestepTally(len(actors.family.abar))
+    tally.add(
+        Examples(
+            t.cpu(),
+            {name: value.cpu() for name, value in metrics.items()},
+            torch.cat([loss.signal for loss in losses])[:num_examples].cpu(),
+            timesteps.loss_weight(t).cpu(),
+        )
+    )
+    return {name: value.mean().item() for name, value in metrics.items()}, tally.table("validation", step)

@@ -20,7 +20,7 @@ from torch import Tensor
 from alignment_core.actors import Actors
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.diffusion import add_noise, regression_error, training_target
-from alignment_core.protocols import Latents, PerExample, StepLoss, Timesteps, TimestepStrategy
+from alignment_core.protocols import Latents, PerExample, Predictions, StepLoss, Timesteps, TimestepStrategy
 from alignment_core.seeds import generator_of, permutation_of
 
 LossKind = Literal["sigmoid", "hinge", "ipo", "cdpo", "robust", "dmpo"]
@@ -124,6 +124,15 @@ class PairErrors:
     r_l: PerExample
 
 
+@dataclass(frozen=True)
+class PairForward:
+    """A batch's predictions with their errors; `vs_initial` holds the initial model's in place of a moving reference's."""
+
+    predictions: Predictions
+    errors: PairErrors
+    vs_initial: PairErrors | None
+
+
 # --- the method ----------------------------------------------------------------------------------------------------
 
 
@@ -169,19 +178,32 @@ class DiffusionDPO:
 
     def loss(self, actors: Actors, batch: PairBatch) -> StepLoss:
         """The loss of each pair, float32 `[B]`, and the metrics of `docs/methods.md`."""
-        errors = self._errors(actors, batch)
-        u = preference_logit(errors.m_w, errors.m_l, errors.r_w, errors.r_l, self._beta(batch))
+        forward = self._forward(actors, batch)
+        errors, beta = forward.errors, self._beta(batch)
+        u = preference_logit(errors.m_w, errors.m_l, errors.r_w, errors.r_l, beta)
         per_example = soft_label_loss(self.loss_of, batch.reward_scale * u, batch.label)
-        metrics = pair_metrics(errors, u.detach())
+        metrics = {"loss": per_example.detach(), **pair_metrics(errors, u.detach())}
+        gains = metrics["chosen_gain"].abs() + metrics["rejected_gain"].abs()
+        metrics["reward_magnitude"] = 0.25 * beta * gains
+        signal_vs_initial = None
+        if forward.vs_initial is not None:
+            metrics |= metrics_vs_init(forward.vs_initial, beta)
+            metrics["ref_drift_batch_eps_dist"] = reference_distance(forward.predictions, len(u))
+            signal_vs_initial = pair_metrics(forward.vs_initial, metrics["margin_vs_init"])["margin_unscaled"]
         return StepLoss(
-            per_example, batch.timesteps, metrics["margin_unscaled"], {"loss": per_example.detach(), **metrics}
+            per_example,
+            batch.timesteps,
+            signal=metrics["margin_unscaled"],
+            metrics=metrics,
+            signal_vs_initial=signal_vs_initial,
+            predictions=forward.predictions,
         )
 
     def _beta(self, batch: PairBatch) -> float:
         beta = self.beta if self.half_factor else 2 * self.beta
         return beta * batch.eps[0].numel() if self.sum_reduction else beta
 
-    def _errors(self, actors: Actors, batch: PairBatch) -> PairErrors:
+    def _forward(self, actors: Actors, batch: PairBatch) -> PairForward:
         abar_t = actors.family.abar[batch.timesteps]
         scale = abar_t if self.rescale_v else torch.ones_like(abar_t)
         x_0 = torch.cat([batch.x_0_w, batch.x_0_l])
@@ -192,9 +214,21 @@ class DiffusionDPO:
             batch.timesteps.repeat(2),
             {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in batch.conditioning.items()},
         )
-        r_w, r_l = regression_error(actors.predict_reference(*inputs), target).chunk(2)
-        m_w, m_l = regression_error(actors.predict_policy(*inputs), target).chunk(2)
-        return PairErrors(m_w * scale, m_l * scale, r_w * scale, r_l * scale)
+        reference = actors.predict_reference(*inputs)
+        initial = actors.predict_initial(*inputs) if actors.reference_moves else reference
+        predictions = Predictions(
+            *inputs,
+            policy=actors.predict_policy(*inputs),
+            reference=reference,
+            initial=initial,
+            logit_scale=0.5 * self._beta(batch),
+        )
+        (m_w, m_l), (r_w, r_l), (i_w, i_l) = (
+            [error * scale for error in regression_error(yhat, target).chunk(2)]
+            for yhat in (predictions.policy, reference, initial)
+        )
+        vs_initial = PairErrors(m_w, m_l, i_w, i_l) if actors.reference_moves else None
+        return PairForward(predictions, PairErrors(m_w, m_l, r_w, r_l), vs_initial)
 
     def _indices(self, step: int) -> list[int]:
         size = len(self.pairs)
@@ -246,6 +280,17 @@ def pair_metrics(errors: PairErrors, u: PerExample) -> dict[str, PerExample]:
         "rejected_gain": rejected_gain,
         "winner_degraded": (chosen_gain < 0).float(),
     }
+
+
+def metrics_vs_init(errors: PairErrors, beta: float) -> dict[str, PerExample]:
+    """`margin` and `implicit_accuracy` against the initial model: right after a copy, u itself is 0 by construction."""
+    u = preference_logit(errors.m_w, errors.m_l, errors.r_w, errors.r_l, beta).detach()
+    return {"margin_vs_init": u, "accuracy_vs_init": pair_metrics(errors, u)["implicit_accuracy"]}
+
+
+def reference_distance(predictions: Predictions, num_pairs: int) -> PerExample:
+    """|yhat_ref - yhat_init|^2, mean over both images of each pair."""
+    return regression_error(predictions.reference, predictions.initial).reshape(2, num_pairs).mean(dim=0)
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

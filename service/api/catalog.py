@@ -6,11 +6,11 @@ from typing import Any, get_args
 from fastapi import APIRouter
 from pydantic import BaseModel, TypeAdapter
 
-from alignment_core.spec import MethodSpec, ModelSpec, RewardSpec
+from alignment_core.spec import MethodSpec, ModelSpec, ReferenceSpec, RewardSpec, TimestepSpec
 from service.api.context import PartsDep
 from service.api.paging import Page
 from service.api.problems import problems
-from service.api.schemas.catalog import CatalogEntry, CatalogModel, Method, ModelList, Reward
+from service.api.schemas.catalog import CatalogEntry, CatalogModel, Method, ModelList, PlugIn, Reward
 from service.auth import ProjectDep
 
 router = APIRouter(prefix="/v1", tags=["catalog"], responses=problems(401, 422, 500, 503))
@@ -28,11 +28,25 @@ def _type_of(member: type[BaseModel]) -> str:
     return member.model_fields["type"].default
 
 
+def _plug_ins(union: Any) -> list[PlugIn]:
+    return [
+        PlugIn(type=_type_of(member), description=inspect.getdoc(member) or "", json_schema=member.model_json_schema())
+        for member in members(union)
+    ]
+
+
 @router.get("/methods", summary="List alignment methods")
 def list_methods(_project_id: ProjectDep) -> Page[Method]:
-    """The values of `spec.method.type`, each with its paper, its parameters, their ranges and their defaults."""
+    """The values of `spec.method.type`, each with its paper, its parameters, their ranges and their defaults, and with what
+    may stand beside it: how the reference moves, and which timesteps count how much."""
     data = [
-        Method(id=_type_of(member), description=inspect.getdoc(member) or "", json_schema=member.model_json_schema())
+        Method(
+            id=_type_of(member),
+            description=inspect.getdoc(member) or "",
+            json_schema=member.model_json_schema(),
+            references=_plug_ins(ReferenceSpec),
+            timesteps=_plug_ins(TimestepSpec),
+        )
         for member in members(MethodSpec)
     ]
     return Page(data=data, has_more=False, first_id=data[0].id, last_id=data[-1].id)

@@ -105,3 +105,138 @@ def test_small_batches_and_missing_rewards_are_warned_about() -> None:
 def test_the_spec_can_be_read_without_torch() -> None:
     code = "import sys, alignment_core.spec, alignment_core.events, alignment_core.reports; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- the plug-ins --------------------------------------------------------------------------------------------------
+
+PRESET = {name: {"type": "preset", "name": name} for name in ("paper", "seed", "adaptive")}
+
+
+def resolved(**changes: object) -> JobSpec:
+    return JobSpec.model_validate({**MINIMAL, **changes}).resolved()
+
+
+def test_without_plug_ins_the_reference_is_frozen_and_timesteps_are_uniform() -> None:
+    spec = resolved()
+    assert (spec.reference.type, spec.timesteps.type) == ("frozen", "uniform")
+
+
+def test_the_paper_copies_every_32_steps_behind_a_guard_and_draws_noisy_steps() -> None:
+    spec = resolved(reference=PRESET["paper"], timesteps=PRESET["paper"])
+    assert spec.reference.model_dump(include={"type", "every", "reg_mode"}) == {
+        "type": "hard_copy",
+        "every": 32,
+        "reg_mode": "gate",
+    }
+    guard = spec.reference.guard
+    assert (guard.metric, guard.delta, guard.test, guard.action, guard.sticky, guard.num_samples) == (
+        "mse_gap",
+        0.005,
+        "reference",
+        "freeze",
+        True,
+        64,
+    )
+    sampler = spec.timesteps.sampler
+    assert (spec.timesteps.num_bins, sampler.type, sampler.gamma) == (10, "discounted", 0.9)
+    assert spec.timesteps.reward_scale.type == "minmax_inv_sqrt_snr"
+    assert spec.timesteps.loss_weight.type == "constant"
+
+
+def test_the_seed_averages_slowly_ties_the_policy_and_adds_a_weighted_term() -> None:
+    spec = resolved(reference=PRESET["seed"], timesteps=PRESET["seed"])
+    reference, weight = spec.reference, spec.timesteps.loss_weight
+    assert (reference.type, reference.every, reference.alpha, reference.guard) == ("ema", 1, 1e-3, None)
+    assert (reference.reg_mode, reference.lambda_1, reference.reg_units) == ("policy_to_init", 0.1, "logit")
+    assert reference.ref_store == "dense_delta"
+    assert (weight.direction, weight.power, weight.normalization, weight.tnorm, weight.lambda_2) == (
+        "inverse",
+        "std",
+        "mean1",
+        "add",
+        1.0,
+    )
+    assert (weight.rho, weight.clip, weight.min_samples) == (0.99, (0.2, 5.0), 64)
+
+
+@pytest.mark.parametrize(
+    ("reference", "against"),
+    [
+        ({"type": "frozen"}, "reference"),
+        ({"type": "ema"}, "reference"),
+        ({"type": "ema", "alpha": 1.0}, "initial"),
+        ({"type": "hard_copy"}, "initial"),
+        ({"type": "drift_controlled"}, "initial"),
+        ({"type": "drift_controlled", "alpha_max": 0.5}, "reference"),
+    ],
+)
+def test_statistics_are_taken_against_a_model_that_no_copy_resets(reference: dict[str, object], against: str) -> None:
+    assert resolved(reference=reference, timesteps=PRESET["seed"]).timesteps.loss_weight.stat_against == against
+    told = {"type": "timestep_aware", "loss_weight": {"type": "variance", "stat_against": "initial"}}
+    assert resolved(reference=reference, timesteps=told).timesteps.loss_weight.stat_against == "initial"
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+@pytest.mark.parametrize("name", PRESET)
+def test_resolving_a_preset_twice_changes_nothing(name: str, adapter: str) -> None:
+    changes = {"reference": PRESET[name], "timesteps": PRESET[name], "adapter": {"type": adapter}}
+    once = resolved(**changes)
+    assert once.resolved() == once
+    assert JobSpec.model_validate(once.model_dump(mode="json")) == once
+    assert once.sha256() == JobSpec.model_validate({**MINIMAL, **changes}).sha256()
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "message"),
+    [
+        ({"reference": {"type": "ema", "alpha": 1.5}}, "reference.ema.alpha", "less than or equal to 1"),
+        ({"reference": {"type": "moving"}}, "reference", "does not match any of the expected tags"),
+        (
+            {"reference": {"type": "ema", "ref_store": "dense_delta"}, "adapter": {"type": "full"}},
+            "",
+            "reference.ref_store is about LoRA",
+        ),
+        ({"reference": {"type": "hard_copy", "offload_initial": True}}, "", "offload_initial is for full fine-tunes"),
+        (
+            {
+                "reference": {"type": "ema", "reg_mode": "through_ema"},
+                "training": {"gradient_checkpointing": True},
+            },
+            "",
+            "through_ema excludes training.gradient_checkpointing",
+        ),
+        (
+            {"timesteps": {"type": "timestep_aware", "sampler": {"type": "table", "probabilities": [0.5, 0.4]}}},
+            "timesteps.timestep_aware.sampler.table",
+            "probabilities sum to 0.9",
+        ),
+        (
+            {"timesteps": {"type": "timestep_aware", "num_bins": 3, "loss_weight": {"type": "table", "values": [1]}}},
+            "timesteps.timestep_aware",
+            "loss_weight.values has 1 values, and num_bins is 3",
+        ),
+        (
+            {"timesteps": {"type": "timestep_aware", "loss_weight": {"type": "variance", "clip": [2, 5]}}},
+            "timesteps.timestep_aware.loss_weight.variance",
+            "on either side of 1",
+        ),
+    ],
+)
+def test_a_mistake_in_a_plug_in_is_told_with_its_place(changes: dict[str, object], place: str, message: str) -> None:
+    where, what = error_of(changes)
+    assert where == place
+    assert message in what
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"timesteps": PRESET["paper"]}, "only together with a moving reference"),
+        ({"reference": {"type": "hard_copy", "guard": None}}, "copying the policy without a guard"),
+        ({"reference": PRESET["paper"], "training": {"steps": 31}}, "the reference never moves"),
+        ({"reference": {"type": "ema", "ref_store": "factor_average"}}, "not the average of the weights"),
+    ],
+)
+def test_plug_ins_that_are_probably_not_meant_are_warned_about(changes: dict[str, object], warning: str) -> None:
+    assert warning in " ".join(warnings_of(JobSpec.model_validate({**MINIMAL, **changes})))
+    assert warning not in " ".join(warnings_of(JobSpec.model_validate(MINIMAL)))

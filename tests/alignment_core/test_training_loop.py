@@ -15,7 +15,7 @@ so the gradient of a step's loss is (2, 3), and with theta - ref of the penalty,
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,8 @@ from alignment_core.diffusion import PredictionType, scaled_linear_abar
 from alignment_core.errors import DivergenceError
 from alignment_core.events import StepCompleted
 from alignment_core.load import new_accelerator
-from alignment_core.protocols import StepLoss, TimestepStrategy
+from alignment_core.protocols import SignalAgainst, StepLoss, TimestepStrategy
+from alignment_core.timestep_table import TimestepTally
 from alignment_core.trainer import train
 from tests.alignment_core.tiny import tiny_spec
 
@@ -92,6 +93,7 @@ class Doubling:
     """w(0) = 1 and w(1) = 2; remembers what it may watch."""
 
     observed: list[tuple[list[int], list[float]]] = field(default_factory=list)
+    signal_against: SignalAgainst = "reference"
 
     def sample(self, num: int, generator: Generator) -> Tensor:
         return torch.zeros(num, dtype=torch.int64)
@@ -118,8 +120,8 @@ class Halfway:
     weights: Tensor = field(default_factory=lambda: torch.ones(2))
     steps: list[int] = field(default_factory=list)
 
-    def penalty(self, actors: Actors, batch: Micro) -> Tensor:
-        return ((theta_of(actors) - self.weights).square().sum() / 2).expand(len(batch.x))
+    def penalty(self, actors: Actors, loss: StepLoss) -> Tensor:
+        return ((theta_of(actors) - self.weights).square().sum() / 2).expand(len(loss.per_example))
 
     def after_step(self, actors: Actors, step: int) -> dict[str, float]:
         self.steps.append(step)
@@ -137,7 +139,7 @@ class Halfway:
 class Unpaid:
     """A reference that stays and costs nothing."""
 
-    def penalty(self, actors: Actors, batch: Micro) -> None:
+    def penalty(self, actors: Actors, loss: StepLoss) -> None:
         return None
 
     def after_step(self, actors: Actors, step: int) -> dict[str, float]:
@@ -177,6 +179,7 @@ class Loop:
     reference: Halfway | Unpaid = field(default_factory=Halfway)
     max_grad_norm: float = NO_CLIPPING
     actors: Actors = field(default_factory=two_weights)
+    tally: TimestepTally = field(default_factory=lambda: TimestepTally(2))
     optimizer: Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -191,6 +194,7 @@ class Loop:
             method=self.method,
             reference=self.reference,
             timesteps=self.timesteps,
+            tally=self.tally,
             optimizer=self.optimizer,
             accelerator=self.accelerator,
             learning_rate_at=lambda index: RATES[index],
@@ -230,6 +234,24 @@ def test_the_strategy_watches_every_example_once_a_step() -> None:
     assert loop.timesteps.observed == [([0, 1, 1, 0], [2.0, 3.0, 4.0, 4.0])] * 2
 
 
+def test_the_tally_is_told_every_example_and_its_weight() -> None:
+    loop = Loop()
+    list(loop.steps())
+    noisy, clean = loop.tally.table("training", 2).bins
+    assert (noisy.count, noisy.weight, noisy.signal_variance) == (4, 2.0, 0.25)  # 3 and 4, twice
+    assert (clean.count, clean.weight, clean.signal_variance) == (4, 1.0, 1.0)  # 2 and 4, twice
+
+
+def test_the_strategy_may_watch_the_signal_against_the_initial_model() -> None:
+    class AgainstInitial(Linear):
+        def loss(self, actors: Actors, batch: Micro) -> StepLoss:
+            return replace(super().loss(actors, batch), signal_vs_initial=-batch.x.sum(dim=1))
+
+    loop = Loop(method=AgainstInitial(), timesteps=Doubling(signal_against="initial"))
+    list(loop.steps())
+    assert loop.timesteps.observed == [([0, 1, 1, 0], [-2.0, -3.0, -4.0, -4.0])] * 2
+
+
 def test_metrics_are_means_over_every_example_of_the_step() -> None:
     first, second = Loop().steps()
     assert (first.step, second.step, second.total_steps) == (1, 2, 2)
@@ -237,6 +259,7 @@ def test_metrics_are_means_over_every_example_of_the_step() -> None:
         {
             "loss": 0.0,
             "size": (2 + 3 + 4 + 4) / 4,
+            "ref_penalty": 1.0,
             "grad_norm": 5**0.5,
             "reference_norm": (0.45**2 + 0.4**2) ** 0.5,
             "learning_rate": 0.1,

@@ -43,6 +43,42 @@ def test_every_precision_starts_with_policy_equal_to_reference_and_trains(
     assert any(step.metrics["margin"] != 0.0 for step in steps)
 
 
+PLUG_INS = [
+    ({"type": "lora", "rank": 2}, {"type": "hard_copy", "every": 2, "reg_mode": "through_ema"}),
+    ({"type": "lora", "rank": 2}, {"type": "ema", "alpha": 0.1, "reg_mode": "policy_to_init"}),
+    ({"type": "lora", "rank": 2}, {"type": "drift_controlled", "every": 2}),
+    ({"type": "full"}, {"type": "hard_copy", "every": 2, "offload_initial": True}),
+    ({"type": "full"}, {"type": "ema", "alpha": 0.1, "reg_mode": "through_ema"}),
+]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(("adapter", "reference"), PLUG_INS)
+def test_both_plug_ins_train_and_a_copy_is_exact(
+    precision: str, adapter: dict[str, object], reference: dict[str, object], model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    timesteps = {
+        "type": "timestep_aware",
+        "num_bins": 2,
+        "sampler": {"type": "discounted"},
+        "reward_scale": {"type": "minmax_inv_sqrt_snr"},
+        "loss_weight": {"type": "variance", "min_samples": 2},
+    }
+    spec = tiny_spec(
+        model,
+        pairs,
+        training={**TRAINING, "precision": precision},
+        adapter=adapter,
+        reference=reference,
+        timesteps=timesteps,
+        resources={"device": "cuda"},
+    )
+    steps = steps_of(list(align(spec, tmp_path / "work", cache_dir=tmp_path / "cache")))
+    assert len(steps) == 6
+    if reference["type"] == "hard_copy":
+        assert steps[2].metrics["margin"] == 0.0
+
+
 def test_a_gpu_draws_the_numbers_of_a_cpu(model: Path, pairs: Path, tmp_path: Path) -> None:
     losses = [
         [step.metrics["loss"] for step in steps_of(list(align(spec, tmp_path / device, cache_dir=tmp_path / "cache")))]

@@ -12,6 +12,8 @@ from alignment_core.reports import EvaluationReport, RewardComparison
 from demo.assets import ASSETS
 from demo.pairs import main as make_pairs
 
+UPDATED = ("method", "training", "evaluation")  # the other parts are replaced whole
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -23,7 +25,7 @@ def demo_spec(pairs: Path, **changes: dict[str, Any]) -> JobSpec:
     spec["evaluation"]["prompts"] = (ASSETS / "prompts.txt").read_text().splitlines()
     spec["evaluation"]["prompt_following"]["weights"] = {"type": "local", "path": str(ASSETS / "classifiers" / "judge")}
     for part, values in changes.items():
-        spec[part] = values if part == "adapter" else {**spec[part], **values} if isinstance(values, dict) else values
+        spec[part] = {**spec[part], **values} if part in UPDATED else values
     return JobSpec.model_validate(spec)
 
 
@@ -68,6 +70,15 @@ def test_a_full_fine_tune_gains_too(tmp_path: Path, cache_dir: Path) -> None:
     colorfulness = colorfulness_of(report_of(spec, tmp_path, cache_dir))
     assert colorfulness.gain >= 0.08
     assert colorfulness.gain_interval.low > 0
+
+
+@pytest.mark.parametrize("name", ["paper", "seed", "adaptive"])
+def test_both_plug_ins_still_give_colour(name: str, tmp_path: Path, cache_dir: Path) -> None:
+    preset = {"type": "preset", "name": name}
+    spec = demo_spec(ASSETS / "pairs.parquet", reference=preset, timesteps=preset)
+    report = report_of(spec, tmp_path, cache_dir)
+    assert report.verdict == "improved"
+    assert colorfulness_of(report).gain_interval.low > 0
 
 
 def test_shuffled_labels_give_nothing(shuffled_pairs: Path, tmp_path: Path, cache_dir: Path) -> None:

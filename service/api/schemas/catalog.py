@@ -13,7 +13,29 @@ METHOD_EXAMPLE: dict[str, Any] = {
     "object": "method",
     "description": "Diffusion-DPO (arXiv 2311.12908) on preference pairs, with the loss variants of `docs/methods.md`.",
     "json_schema": {"type": "object", "properties": {"type": {"const": "diffusion_dpo"}}, "required": ["dataset"]},
+    "references": [
+        {
+            "type": "frozen",
+            "description": "The reference stays the starting model.",
+            "json_schema": {"type": "object", "properties": {"type": {"const": "frozen"}}},
+        }
+    ],
+    "timesteps": [
+        {
+            "type": "uniform",
+            "description": "t uniform on the training timesteps; every timestep counts the same.",
+            "json_schema": {"type": "object", "properties": {"type": {"const": "uniform"}}},
+        }
+    ],
 }
+
+
+class PlugIn(Resource):
+    """A choice that stands beside the method: how the reference moves, or which timesteps count how much."""
+
+    type: str = Field(description="The `type` of `spec.reference` or `spec.timesteps`.")
+    description: str
+    json_schema: JsonSchema = Field(description="JSON Schema of the choice, defaults and ranges included.")
 
 
 class Method(Entry):
@@ -24,6 +46,8 @@ class Method(Entry):
     object: Literal["method"] = "method"
     description: str
     json_schema: JsonSchema = Field(description="JSON Schema of `spec.method`, defaults and ranges included.")
+    references: list[PlugIn] = Field(description="What `spec.reference` may be; the first is the default.")
+    timesteps: list[PlugIn] = Field(description="What `spec.timesteps` may be; the first is the default.")
 
 
 MODEL_EXAMPLE: dict[str, Any] = {

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from alignment_core.source_spec import CatalogSource, LocalSource, ModelSpec, Name, Spec
+from alignment_core.spec_base import Spec
+from alignment_core.spec_sources import CatalogSource, LocalSource, ModelSpec, Name
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 

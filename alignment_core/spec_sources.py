@@ -1,19 +1,15 @@
-"""The base of every spec, names, and where weights and data come from. Pure data; import it from `alignment_core.spec`."""
+"""Names, and where weights and data come from. Pure data; import it from `alignment_core.spec`."""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
+
+from alignment_core.spec_base import Spec
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 DatasetId = Annotated[str, StringConstraints(pattern=r"^ds_[0-9a-z]{26}$")]
 Prompt = Annotated[str, StringConstraints(max_length=2000)]
 LocalPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
-
-
-class Spec(BaseModel):
-    """Base of every part of a job spec: frozen, and unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CatalogSource(Spec):

@@ -1,0 +1,149 @@
+"""How the reference model moves, as frozen data; re-exported by `spec`.
+
+Kang et al. is "Rethinking Direct Preference Optimization in Diffusion Models", arXiv 2505.18736; equations and the choices
+that the paper leaves open are in `docs/methods.md`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from alignment_core.spec_base import Spec
+
+Drift = Literal["mse_gap", "eps_dist"]
+
+
+class FrozenReference(Spec):
+    """The reference stays the starting model. With LoRA it is the base with the adapter off: no second copy."""
+
+    type: Literal["frozen"] = "frozen"
+
+
+class DriftGuard(Spec):
+    """Holds the reference when it has drifted too far from the initial model, measured whenever an update is due."""
+
+    metric: Drift = Field(
+        default="mse_gap",
+        description="`mse_gap`: mean(r_w - i_w), signed (published). `eps_dist`: mean |yhat_ref - yhat_init|^2.",
+    )
+    delta: float = Field(
+        default=0.005, gt=0, le=1e6, description="Threshold, strict. Kang et al.: 0.005 for SD 1.5, 0.002 for SDXL."
+    )
+    test: Literal["reference", "candidate"] = Field(
+        default="reference", description="Measure the reference as it is (published), or as the update would make it."
+    )
+    action: Literal["freeze", "reinit", "none"] = Field(
+        default="freeze",
+        description="Beyond delta: keep the reference, put the initial model back, or only log and update.",
+    )
+    sticky: bool = Field(
+        default=True, description="`freeze` is for good. Off: this update is skipped and the next one measures again."
+    )
+    num_samples: int = Field(
+        default=64, ge=1, le=4096, description="Winners measured on, at noise and timesteps that never change."
+    )
+
+
+class Moving(Spec):
+    """What every moving reference has."""
+
+    start: int = Field(default=1, ge=1, description="First optimiser step that may update.")
+    reg_mode: Literal["gate", "policy_to_init", "through_ema", "log_only"] = Field(
+        default="gate",
+        description="`gate` adds nothing to the loss: a guard acts on the update. `policy_to_init`: |yhat_policy - "
+        "yhat_init|^2. `through_ema`: the same of the reference as the next update would make it, with its gradient "
+        "in the policy. `log_only`: |yhat_ref - yhat_init|^2, which has no gradient.",
+    )
+    lambda_1: float = Field(default=0.1, ge=0, le=1e6, description="Weight of the term that `reg_mode` adds.")
+    reg_units: Literal["logit", "mse"] = Field(
+        default="logit", description="`logit` multiplies the term by beta/2, so that lambda_1 compares across betas."
+    )
+    offload_initial: bool = Field(
+        default=False, description="Full fine-tune: keep the initial model on the CPU between its uses."
+    )
+
+
+class HardCopyReference(Moving):
+    """Every tau steps the reference becomes a copy of the policy, unless the guard holds it (Kang et al.)."""
+
+    type: Literal["hard_copy"] = "hard_copy"
+    every: int = Field(
+        default=32, ge=1, description="tau, in optimiser steps. Kang et al. tune it over 16, 32 and 64 per model."
+    )
+    guard: DriftGuard | None = DriftGuard()
+
+
+Store = Literal["dense_delta", "factor_average"]
+STORE = Field(
+    default=None,
+    description="LoRA: `dense_delta` averages the weights themselves, exactly (float32; the default). `factor_average` "
+    "averages A and B, which is **not** the average of the weights; its error is logged at each update.",
+)
+
+
+class EmaReference(Moving):
+    """Every k steps ref = (1 - alpha) ref + alpha policy, in float32."""
+
+    type: Literal["ema"] = "ema"
+    every: int = Field(default=1, ge=1, description="k, in optimiser steps (TR-DPO: 512; Diffusion-KTO: 20).")
+    alpha: float = Field(default=1e-3, ge=0, le=1, description="Half-life ln 0.5 / ln(1-alpha): 693 updates at 1e-3.")
+    guard: DriftGuard | None = None
+    ref_store: Store | None = STORE
+
+
+class DriftControlledReference(Moving):
+    """Like `ema`, with the largest alpha that keeps the reference within a budget of drift from the initial model."""
+
+    type: Literal["drift_controlled"] = "drift_controlled"
+    every: int = Field(default=32, ge=1, description="Optimiser steps between updates.")
+    alpha_max: float = Field(default=1.0, gt=0, le=1, description="alpha while the policy itself is within the budget.")
+    metric: Drift = "eps_dist"
+    delta: float = Field(default=0.005, gt=0, le=1e6, description="The budget.")
+    delta_units: Literal["absolute", "relative"] = Field(
+        default="absolute", description="`relative` multiplies delta by the initial model's mean error on winners."
+    )
+    num_samples: int = Field(default=64, ge=1, le=4096, description="Winners measured on.")
+    ref_store: Store | None = STORE
+
+
+class ReferencePreset(Spec):
+    """A moving reference with settings that belong together; the resolved spec shows them.
+
+    `paper`: hard copy every 32 steps, frozen for good when the MSE gap on winners passes 0.005 (Kang et al.). `seed`: a slow
+    average (1e-3, every step) and a penalty that ties the policy to the initial model. `adaptive`: drift-controlled alpha.
+    """
+
+    type: Literal["preset"] = "preset"
+    name: Literal["paper", "seed", "adaptive"]
+
+
+REFERENCE_PRESETS: dict[str, HardCopyReference | EmaReference | DriftControlledReference] = {
+    "paper": HardCopyReference(),
+    "seed": EmaReference(reg_mode="policy_to_init"),
+    "adaptive": DriftControlledReference(),
+}
+
+MovingReferenceSpec = HardCopyReference | EmaReference | DriftControlledReference
+ReferenceSpec = Annotated[
+    FrozenReference | HardCopyReference | EmaReference | DriftControlledReference | ReferencePreset,
+    Field(discriminator="type"),
+]
+
+
+def resolve_reference(reference: ReferenceSpec, *, is_lora: bool) -> FrozenReference | MovingReferenceSpec:
+    """The same choice without presets, and with the store of a LoRA's reference written out."""
+    chosen = REFERENCE_PRESETS[reference.name] if isinstance(reference, ReferencePreset) else reference
+    if isinstance(chosen, EmaReference | DriftControlledReference) and is_lora and chosen.ref_store is None:
+        return chosen.model_copy(update={"ref_store": "dense_delta"})
+    return chosen
+
+
+def is_copied_whole(reference: FrozenReference | MovingReferenceSpec) -> bool:
+    """Whether an update may make the reference the policy itself."""
+    match reference:
+        case HardCopyReference():
+            return True
+        case EmaReference(alpha=alpha) | DriftControlledReference(alpha_max=alpha):
+            return alpha == 1
+        case FrozenReference():
+            return False

@@ -1,0 +1,55 @@
+"""The plug-ins over HTTP: what is offered, how presets are written out, and what is refused."""
+
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from alignment_core.spec_reference import REFERENCE_PRESETS
+from alignment_core.spec_timesteps import TIMESTEP_PRESETS
+from tests.service.api.world import Api, assert_problem, spec_for
+
+
+def method_of(api: Api) -> dict[str, Any]:
+    (method,) = [entry for entry in api.client.get("/v1/methods").json()["data"] if entry["id"] == "diffusion_dpo"]
+    return method
+
+
+def test_a_method_lists_what_may_stand_beside_it(api: Api):
+    method = method_of(api)
+    assert [choice["type"] for choice in method["references"]] == [
+        "frozen",
+        "hard_copy",
+        "ema",
+        "drift_controlled",
+        "preset",
+    ]
+    assert [choice["type"] for choice in method["timesteps"]] == ["uniform", "timestep_aware", "preset"]
+    assert all(choice["description"] for choice in [*method["references"], *method["timesteps"]])
+
+
+def test_the_listed_schemas_take_what_the_service_takes(api: Api):
+    method = method_of(api)
+    for kind, presets in (("references", REFERENCE_PRESETS), ("timesteps", TIMESTEP_PRESETS)):
+        schemas = {choice["type"]: choice["json_schema"] for choice in method[kind]}
+        for preset in presets.values():
+            jsonschema_rs.validate(schemas[preset.type], preset.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize("name", ["paper", "seed", "adaptive"])
+def test_a_job_shows_what_its_presets_stand_for(name: str, api: Api):
+    preset = {"type": "preset", "name": name}
+    spec = spec_for(api.ready_dataset()) | {"reference": preset, "timesteps": preset}
+    answer = api.client.post("/v1/jobs", json={"spec": spec})
+    assert answer.status_code == 201
+    shown = answer.json()["spec"]
+    assert shown["reference"]["type"] == REFERENCE_PRESETS[name].type
+    assert shown["reference"]["every"] == REFERENCE_PRESETS[name].every
+    assert shown["timesteps"]["type"] == "timestep_aware"
+
+
+def test_a_wrong_setting_of_a_plug_in_is_pointed_at(api: Api):
+    reference = {"type": "hard_copy", "guard": {"delta": -1}}
+    spec = spec_for(api.ready_dataset()) | {"reference": reference}
+    problem = assert_problem(api.client.post("/v1/jobs", json={"spec": spec}), 422, "invalid_request")
+    assert [error["pointer"] for error in problem["errors"]] == ["/spec/reference/guard/delta"]
