@@ -239,13 +239,13 @@ class Client:
 
     # --- the server ---
 
-    def _poll(self, path: str, wait_seconds: float) -> Any:
-        timeout = httpx.Timeout(30.0, read=30.0 + wait_seconds)
-        return self._connection.request("GET", path, params={"wait": wait_seconds}, timeout=timeout)
-
     def is_ready(self) -> bool:
         """Whether the server and the parts it leans on answer."""
         return self._connection.answers("/readyz")
+
+    def _poll(self, path: str, wait_seconds: float) -> Any:
+        timeout = httpx.Timeout(30.0, read=30.0 + wait_seconds)
+        return self._connection.request("GET", path, params={"wait": wait_seconds}, timeout=timeout)
 
 
 def _job(job_id: str) -> str:

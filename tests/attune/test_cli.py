@@ -90,8 +90,11 @@ def test_settings_that_cannot_work_are_shown_without_a_traceback(
         assert "hush" not in shown
 
 
-def test_a_list_of_jobs_shows_whole_ids_however_narrow_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+@pytest.mark.parametrize("columns", [80, 60, 36])
+def test_a_list_of_jobs_shows_whole_ids_however_narrow_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     with rude_server() as server:
         done = attune("job", "list", "--url", server.url)
     assert JOB["id"] in done.stdout
