@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 from alignment_core import checkpoints
 from alignment_core.errors import AlignmentError, CheckpointError
@@ -26,7 +27,6 @@ from alignment_core.events import (
     WarningRaised,
 )
 from alignment_core.load import load_run, new_accelerator
-from alignment_core.methods.diffusion_dpo import PairBatch
 from alignment_core.protocols import Method
 from alignment_core.run import Run
 from alignment_core.sources import Sources
@@ -164,7 +164,7 @@ def _loss_vanished(step: int) -> WarningRaised:
     )
 
 
-def _validate(run: Run, method: Method[PairBatch], step: int) -> Iterator[Event]:
+def _validate(run: Run, method: Method[Any], step: int) -> Iterator[Event]:
     metrics, table = validate(run.actors, method, run.timesteps, run.num_validation_examples, step)
     yield ValidationCompleted(step=step, metrics=finite(metrics))
     yield table

@@ -6,6 +6,7 @@ x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps,  SNR(t) = abar_t / (1 - abar_t).
 Ho (arXiv 2202.00512) for v-prediction.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -61,3 +62,38 @@ def regression_error(prediction: Batched, target: Batched) -> PerExample:
     """
     wide = torch.promote_types(prediction.dtype, torch.float32)
     return (prediction.to(wide) - target.to(wide)).square().flatten(1).mean(dim=1)
+
+
+# --- sampling with noise (DDIM, arXiv 2010.02502) ------------------------------------------------------------------
+
+
+def predict_eps(kind: PredictionType, x_t: Batched, prediction: Batched, abar_t: PerExample) -> Batched:
+    """The noise that a prediction stands for."""
+    if kind == "epsilon":
+        return prediction
+    return _over(abar_t.sqrt(), x_t) * prediction + _over((1 - abar_t).sqrt(), x_t) * x_t
+
+
+def ddim_sigma(abar_t: PerExample, abar_prev: PerExample, eta: float) -> PerExample:
+    """sigma_t = eta sqrt((1 - abar_prev)/(1 - abar_t) (1 - abar_t/abar_prev))."""
+    return eta * ((1 - abar_prev) / (1 - abar_t) * (1 - abar_t / abar_prev)).sqrt()
+
+
+def ddim_mean(x_0: Batched, eps: Batched, abar_prev: PerExample, sigma_t: PerExample) -> Batched:
+    """mu = sqrt(abar_prev) x_0 + sqrt(1 - abar_prev - sigma_t^2) eps; the step is x_prev = mu + sigma_t z."""
+    towards_noise = (1 - abar_prev - sigma_t.square()).clamp(min=0).sqrt()
+    return _over(abar_prev.sqrt(), x_0) * x_0 + _over(towards_noise, x_0) * eps
+
+
+def step_log_prob(
+    x_prev: Batched, mu: Batched, sigma_t: PerExample, reduction: Literal["mean", "sum"] = "mean"
+) -> PerExample:
+    """log N(x_prev; mu, sigma_t^2) over every axis but the first; `mean` is the convention of the online methods.
+
+    A sum overflows once it is a ratio: 1.01 per dimension is 1.01^16384 = 6e70. `x_prev` is a constant.
+    """
+    wide = torch.promote_types(mu.dtype, torch.float32)
+    sigma = _over(sigma_t.to(wide), mu)
+    z = (x_prev.detach().to(wide) - mu.to(wide)) / sigma
+    each = (-0.5 * z.square() - sigma.log() - 0.5 * math.log(2 * math.pi)).flatten(1)
+    return each.mean(dim=1) if reduction == "mean" else each.sum(dim=1)

@@ -4,9 +4,10 @@ Each choice is a `match` on a type or a class. Below this module nothing sees a 
 """
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import assert_never, cast
+from typing import Any, assert_never, cast
 
 import torch
 from accelerate import Accelerator
@@ -21,19 +22,26 @@ from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event, ModelLoaded, WarningRaised
 from alignment_core.families.sd import StableDiffusion, load_sd
-from alignment_core.load_pairs import load_pairs
+from alignment_core.load_online import OnlineMethod, build_online, rewards_of
+from alignment_core.load_pairs import PairSplits, load_pairs
 from alignment_core.load_plugins import build_reference, build_timesteps
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
-from alignment_core.protocols import RewardModel
-from alignment_core.rewards.build import build_prompt_following, build_reward
+from alignment_core.protocols import Method, RewardModel
+from alignment_core.rewards.build import build_prompt_following, build_ranking_reward, build_reward
 from alignment_core.run import Run
 from alignment_core.sources import Sources, localize
 from alignment_core.spec import (
+    D3POSpec,
+    DDPOSpec,
     DiffusionDPOSpec,
+    DPOKSpec,
     FullFineTune,
     JobSpec,
     LoraAdapter,
+    OnlineMethodSpec,
+    TailorPOSpec,
     reward_name,
+    sha256_of_json,
 )
 from alignment_core.trainer import learning_rate_schedule
 
@@ -72,18 +80,18 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     yield _model_loaded(family, actors, fingerprint)
     rewards, prompt_following = _build_rewards(here, accelerator.device)
     with accelerator.main_process_first():  # the others find everything in the cache
-        data = yield from load_pairs(here, family, cache_dir)
-    prompts = spec.evaluation.prompts or tuple(prompt for prompt in data.validation_prompts if prompt)
+        objective = yield from _load_objective(here, family, accelerator, cache_dir)
+    prompts = spec.evaluation.prompts or objective.held_out_prompts
     if spec.evaluation.rewards and not prompts:
         raise DataError(
             "no_evaluation_prompts",
             "evaluation.rewards asks for a report, and there are no held-out prompts",
-            hint="Give evaluation.prompts, or a training.validation_fraction that holds out a group with a prompt.",
+            hint="Give evaluation.prompts, or preference data and a training.validation_fraction that holds out a group with a prompt.",
         )
-    if seen := set(prompts) & set(data.train.prompts):
+    if seen := set(prompts) & objective.training_prompts:
         yield _prompts_seen(len(seen), len(set(prompts)))
     _rehearse(spec, rewards, prompt_following, prompts)
-    reference = build_reference(spec, actors, data.train, accelerator)
+    reference = build_reference(spec, actors, objective.pairs, accelerator)
     optimizer = _build_optimizer(spec, actors, accelerator)
     if accelerator.num_processes > 1:
         actors.trained = accelerator.prepare_model(actors.denoiser)
@@ -93,11 +101,11 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         accelerator=accelerator,
         family=family,
         base_model_sha256=fingerprint,
-        dataset_sha256=data.dataset_sha256,
+        dataset_sha256=objective.dataset_sha256,
         actors=actors,
-        method=_build_method(spec, data.train, accelerator),
-        validation=_build_validation(spec, data.validation),
-        num_validation_examples=len(data.validation) if data.validation else 0,
+        method=objective.method,
+        validation=objective.validation,
+        num_validation_examples=objective.num_validation_examples,
         reference=reference,
         timesteps=build_timesteps(spec.timesteps, family.abar),
         optimizer=optimizer,
@@ -176,7 +184,8 @@ def _build_rewards(spec: JobSpec, device: torch.device) -> tuple[dict[str, Rewar
 
 
 def _refuse_misread_options(spec: JobSpec, family: StableDiffusion) -> None:
-    if spec.method.v_rescale == "abar" and family.prediction_type != "v_prediction":
+    method = spec.method
+    if isinstance(method, DiffusionDPOSpec) and method.v_rescale == "abar" and family.prediction_type != "v_prediction":
         raise ModelError(
             "v_rescale_unsupported",
             f"method.v_rescale is for v-prediction models, and this one predicts {family.prediction_type}",
@@ -201,25 +210,76 @@ def _rehearse(
 # --- the method ----------------------------------------------------------------------------------------------------
 
 
-def _build_method(spec: JobSpec, pairs: PreferencePairs, accelerator: Accelerator) -> DiffusionDPO:
-    training = spec.training
-    return _diffusion_dpo(
-        spec.method,
-        pairs,
-        caption_dropout=spec.method.caption_dropout,
-        batch_size=training.batch_size,
-        accumulation=training.gradient_accumulation_steps,
-        seed=spec.seed,
-        rank=accelerator.process_index,
-        num_processes=accelerator.num_processes,
+@dataclass(frozen=True)
+class Objective:
+    """The method with what it learns from; online methods have no pairs and hold nothing out."""
+
+    method: Method[Any]
+    pairs: PreferencePairs | None = None
+    validation: Method[Any] | None = None
+    num_validation_examples: int = 0
+    dataset_sha256: str = ""
+    training_prompts: frozenset[str] = frozenset()
+    held_out_prompts: tuple[str, ...] = ()
+
+
+def _load_objective(
+    spec: JobSpec, family: StableDiffusion, accelerator: Accelerator, cache_dir: Path
+) -> Generator[Event, None, Objective]:
+    match spec.method:
+        case DiffusionDPOSpec() as method:
+            return _on_pairs(spec, method, (yield from load_pairs(spec, method, family, cache_dir)), accelerator)
+        case TailorPOSpec() | D3POSpec() | DDPOSpec() | DPOKSpec() as method:
+            return Objective(
+                _online(spec, method, family, accelerator),
+                dataset_sha256=sha256_of_json(list(method.prompts)),
+                training_prompts=frozenset(method.prompts),
+            )
+        case _:
+            assert_never(spec.method)
+
+
+def _on_pairs(spec: JobSpec, method: DiffusionDPOSpec, data: PairSplits, accelerator: Accelerator) -> Objective:
+    training, validation = spec.training, None
+    if data.validation is not None:
+        validation = _diffusion_dpo(
+            method, data.validation, caption_dropout=0.0, batch_size=training.batch_size, accumulation=1, seed=spec.seed
+        )
+    return Objective(
+        method=_diffusion_dpo(
+            method,
+            data.train,
+            caption_dropout=method.caption_dropout,
+            batch_size=training.batch_size,
+            accumulation=training.gradient_accumulation_steps,
+            seed=spec.seed,
+            rank=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+        ),
+        pairs=data.train,
+        validation=validation,
+        num_validation_examples=len(data.validation) if data.validation else 0,
+        dataset_sha256=data.dataset_sha256,
+        training_prompts=frozenset(data.train.prompts),
+        held_out_prompts=tuple(prompt for prompt in data.validation_prompts if prompt),
     )
 
 
-def _build_validation(spec: JobSpec, pairs: PreferencePairs | None) -> DiffusionDPO | None:
-    if pairs is None:
-        return None
-    return _diffusion_dpo(
-        spec.method, pairs, caption_dropout=0.0, batch_size=spec.training.batch_size, accumulation=1, seed=spec.seed
+def _online(spec: JobSpec, method: OnlineMethodSpec, family: StableDiffusion, accelerator: Accelerator) -> OnlineMethod:
+    """Raises `AlignmentError` where several processes train, or a reward cannot read a prompt."""
+    if accelerator.num_processes > 1:
+        raise AlignmentError("one_process_only", f"{method.type} trains in one process, and this run has several")
+    ranks = isinstance(method, TailorPOSpec | D3POSpec)  # a ranking survives a score that is no number
+    build = build_ranking_reward if ranks else build_reward
+    rewards = {reward_name(reward): build(reward, accelerator.device) for reward in rewards_of(method)}
+    rehearse(rewards, method.prompts, spec.evaluation.batch_size, field="method.prompts")
+    return build_online(
+        method,
+        family,
+        rewards,
+        batch_size=spec.training.batch_size,
+        accumulation=spec.training.gradient_accumulation_steps,
+        seed=spec.seed,
     )
 
 

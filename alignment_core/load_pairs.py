@@ -14,7 +14,7 @@ from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.reports import DatasetReport
-from alignment_core.spec import JobSpec, LocalDataset, StoredDataset
+from alignment_core.spec import DiffusionDPOSpec, JobSpec, LocalDataset, StoredDataset, TransformSpec
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,19 @@ class PairSplits:
     dataset_sha256: str
 
 
-def load_pairs(spec: JobSpec, family: StableDiffusion, cache_dir: Path) -> Generator[Event, None, PairSplits]:
+def load_pairs(
+    spec: JobSpec, method: DiffusionDPOSpec, family: StableDiffusion, cache_dir: Path
+) -> Generator[Event, None, PairSplits]:
     """Check, split and cache the pairs of the spec's dataset; yields progress and returns both sides.
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on.
     """
-    path = _dataset_path(spec)
+    path = _dataset_path(method.dataset)
     source = open_preferences(path)
     report = check_preferences_once(path, cache_dir)
     if not report.is_usable:
         raise DataError("dataset_unusable", f"{path.name}: {_errors_of(report)}")
-    rows = read_annotations(source, ties=spec.method.ties)
+    rows = read_annotations(source, ties=method.ties)
     split = split_by_group(rows, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
     yield DatasetChecked(
         report=report.model_dump(mode="json"),
@@ -46,10 +48,12 @@ def load_pairs(spec: JobSpec, family: StableDiffusion, cache_dir: Path) -> Gener
     )
     yield PhaseChanged(phase="caching")
     encoders = f"{family.encoder_fingerprint()}/{family.text_encoder.dtype}"
-    train = yield from _prepare_pairs(spec, family, encoders, source, split.train, cache_dir)
+    train = yield from _prepare_pairs(spec, method.transform, family, encoders, source, split.train, cache_dir)
     validation = None
     if split.validation:
-        validation = yield from _prepare_pairs(spec, family, encoders, source, split.validation, cache_dir)
+        validation = yield from _prepare_pairs(
+            spec, method.transform, family, encoders, source, split.validation, cache_dir
+        )
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
     return PairSplits(train, validation, prompts, report.content_sha256)
 
@@ -65,13 +69,13 @@ def _shown(rows: list[int]) -> str:
 
 def _prepare_pairs(
     spec: JobSpec,
+    transform: TransformSpec,
     family: StableDiffusion,
     encoders: str,
     source: PreferenceSource,
     rows: Sequence[Annotation],
     cache_dir: Path,
 ) -> Generator[Event, None, PreferencePairs]:
-    transform = spec.method.transform
     return (
         yield from PreferencePairs.prepare(
             source,
@@ -89,8 +93,8 @@ def _prepare_pairs(
     )
 
 
-def _dataset_path(spec: JobSpec) -> Path:
-    match spec.method.dataset:
+def _dataset_path(dataset: LocalDataset | StoredDataset) -> Path:
+    match dataset:
         case LocalDataset(path=path):
             return Path(path)
         case StoredDataset(id=dataset_id):
@@ -99,4 +103,4 @@ def _dataset_path(spec: JobSpec) -> Path:
                 f"method.dataset {dataset_id}: ids are resolved by the service, not by a local run",
             )
         case _:
-            assert_never(spec.method.dataset)
+            assert_never(dataset)

@@ -53,8 +53,13 @@ from alignment_core.timesteps import TimestepAware, UniformTimesteps, VarianceWe
 # --- the reference -------------------------------------------------------------------------------------------------
 
 
-def build_reference(spec: JobSpec, actors: Actors, pairs: PreferencePairs, accelerator: Accelerator) -> ReferenceUpdate:
-    """The reference's rule; a moving reference is given weights of its own in `actors`."""
+def build_reference(
+    spec: JobSpec, actors: Actors, pairs: PreferencePairs | None, accelerator: Accelerator
+) -> ReferenceUpdate:
+    """The reference's rule; a moving reference is given weights of its own in `actors`.
+
+    `pairs` may be None where the spec asks for no measure of drift.
+    """
     reference = spec.reference
     match reference:
         case FrozenReferenceSpec():
@@ -81,11 +86,12 @@ def _moving(
     rule: FixedAlpha | DriftControl,
     measured: DriftGuard | DriftControlledReference | None,
     actors: Actors,
-    pairs: PreferencePairs,
+    pairs: PreferencePairs | None,
     accelerator: Accelerator,
 ) -> MovingReference:
     drift = None
     if measured is not None:
+        assert pairs is not None, "the spec measures drift where there are pairs"
         drift = _drift(spec, measured.metric, measured.num_samples, actors, pairs, accelerator)
     alpha = rule.alpha if isinstance(rule, FixedAlpha) else rule.alpha_max
     return MovingReference(

@@ -6,6 +6,7 @@ Below this module nothing sees a spec: every part is given plain arguments.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +17,7 @@ from alignment_core.actors import Actors
 from alignment_core.errors import CheckpointError
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.families.sd_weights import load_policy, save_policy
-from alignment_core.methods.diffusion_dpo import PairBatch
+from alignment_core.online import Resumable
 from alignment_core.protocols import Images, Method, ReferenceUpdate, RewardModel, Sampler, TimestepStrategy
 from alignment_core.spec import JobSpec
 from alignment_core.versions import versions
@@ -32,8 +33,8 @@ class Run:
     base_model_sha256: str
     dataset_sha256: str
     actors: Actors
-    method: Method[PairBatch]
-    validation: Method[PairBatch] | None
+    method: Method[Any]
+    validation: Method[Any] | None
     num_validation_examples: int
     reference: ReferenceUpdate
     timesteps: TimestepStrategy
@@ -53,6 +54,8 @@ class Run:
         checkpoints.save_tensors(state / "reference.safetensors", self.reference.state_dict())
         checkpoints.save_tensors(state / "reference_weights.safetensors", self.actors.reference)
         checkpoints.save_tensors(state / "timesteps.safetensors", self.timesteps.state_dict())
+        if isinstance(self.method, Resumable):
+            checkpoints.save_tensors(state / "method.safetensors", self.method.state_at(step))
         scaler = self.accelerator.scaler
         checkpoints.save_state(
             temporary, checkpoints.TrainingState(step=step, loss_scaler=scaler.state_dict() if scaler else None)
@@ -89,6 +92,8 @@ class Run:
         self.actors.load_reference(checkpoints.load_tensors(state / "reference_weights.safetensors"))
         self.timesteps.load_state_dict(checkpoints.load_tensors(state / "timesteps.safetensors"))
         saved = checkpoints.load_state(folder)
+        if isinstance(self.method, Resumable):
+            self.method.load_state_at(saved.step, checkpoints.load_tensors(state / "method.safetensors"))
         if self.accelerator.scaler is not None and saved.loss_scaler is not None:
             self.accelerator.scaler.load_state_dict(saved.loss_scaler)
         return saved.step

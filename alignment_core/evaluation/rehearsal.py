@@ -11,7 +11,9 @@ _IMAGE_SIZE = 64
 
 
 @torch.no_grad()
-def rehearse(rewards: Mapping[str, RewardModel], prompts: Sequence[str], batch_size: int) -> None:
+def rehearse(
+    rewards: Mapping[str, RewardModel], prompts: Sequence[str], batch_size: int, *, field: str = "evaluation.prompts"
+) -> None:
     """Score a grey image for every prompt with every reward.
 
     Raises `AlignmentError("prompt_not_scorable")` naming the reward and what it says of the prompt.
@@ -25,6 +27,6 @@ def rehearse(rewards: Mapping[str, RewardModel], prompts: Sequence[str], batch_s
             except ValueError as error:
                 raise AlignmentError(
                     "prompt_not_scorable",
-                    f"the reward {name!r} cannot score an evaluation prompt: {error}",
-                    hint="choose other evaluation.prompts or another reward",
+                    f"the reward {name!r} cannot score a prompt of {field}: {error}",
+                    hint=f"choose other {field} or another reward",
                 ) from error

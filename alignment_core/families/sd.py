@@ -82,6 +82,12 @@ class StableDiffusion:
         )
         return {"prompt_embeds": self.text_encoder(tokens.input_ids.to(self.device))[0].float()}
 
+    def decode(self, latents: Latents) -> Images:
+        """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""
+        scaled = latents.to(self.vae.dtype) / float(self.vae.config["scaling_factor"])
+        (pixels,) = self.vae.decode(scaled, return_dict=False)  # pyright: ignore[reportArgumentType]  (any float tensor)
+        return (pixels.float() / 2 + 0.5).clamp(0, 1)
+
     def predict(
         self, denoiser: nn.Module, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]
     ) -> Latents:

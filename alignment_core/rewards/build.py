@@ -54,6 +54,11 @@ def build_reward(spec: RewardSpec, device: torch.device) -> RewardModel:
     return FiniteReward(reward_name(spec), _build(spec, device), device)
 
 
+def build_ranking_reward(spec: RewardSpec, device: torch.device) -> RewardModel:
+    """The reward model for a method that ranks images: scores that are no numbers decide nothing, and stop nothing."""
+    return _build(spec, device)
+
+
 def build_prompt_following(spec: RewardSpec, device: torch.device) -> RewardModel:
     """The judge of prompt-following: a classifier's share of right attributes, any other reward's own score."""
     if isinstance(spec, AttributeClassifierReward):

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from alignment_core.reports import DatasetReport
-from alignment_core.spec import JobSpec, StoredDataset, warnings_of
+from alignment_core.spec import DiffusionDPOSpec, JobSpec, StoredDataset, warnings_of
 from service.api.context import Parts
 from service.api.schemas.jobs import Estimate, JobRequest, Validation
 from service.errors import FieldProblem, field_problems, invalid_request
@@ -70,12 +70,13 @@ def estimate_of(spec: JobSpec, report: DatasetReport | None) -> Estimate:
 
 
 def _training_pairs(spec: JobSpec, report: DatasetReport) -> int:
+    assert isinstance(spec.method, DiffusionDPOSpec), "only preference data has a report"
     ties = report.num_ties if spec.method.ties == "drop" else 0
     return round((report.num_usable_rows - ties) * (1 - spec.training.validation_fraction))
 
 
 def _report(parts: Parts, project_id: str, spec: JobSpec) -> DatasetReport | None:
-    if not isinstance(spec.method.dataset, StoredDataset):
+    if not isinstance(spec.method, DiffusionDPOSpec) or not isinstance(spec.method.dataset, StoredDataset):
         return None
     dataset = datasets.get(parts.store, project_id, spec.method.dataset.id)
     return None if dataset is None or dataset.report is None else DatasetReport.model_validate(dataset.report)

@@ -44,17 +44,17 @@ def test_a_full_fine_tune_has_the_launchers_learning_rate() -> None:
     [
         ({"sead": 1}, "sead", "Extra inputs are not permitted"),
         ({"model": {"type": "local", "path": "a\0b"}}, "model.local.path", "String should match pattern"),
-        (method(beta=-1), "method.beta", "greater than 0"),
-        (method(beta=float("nan")), "method.beta", "finite number"),
+        (method(beta=-1), "method.diffusion_dpo.beta", "greater than 0"),
+        (method(beta=float("nan")), "method.diffusion_dpo.beta", "finite number"),
         (
             method(loss="sigmoid", label_smoothing=0.1),
-            "method",
+            "method.diffusion_dpo",
             "label_smoothing is read by the losses cdpo and robust",
         ),
-        (method(loss="ipo", dmpo_alpha=0.1), "method", "dmpo_alpha is read by the loss dmpo"),
+        (method(loss="ipo", dmpo_alpha=0.1), "method.diffusion_dpo", "dmpo_alpha is read by the loss dmpo"),
         (
             method(dataset={"type": "stored", "id": "../../etc"}),
-            "method.dataset.stored.id",
+            "method.diffusion_dpo.dataset.stored.id",
             "String should match pattern",
         ),
         (

@@ -135,6 +135,8 @@ def test_a_caller_that_leaves_early_finds_no_half_report(tmp_path: Path) -> None
 def test_a_prompt_that_a_reward_cannot_score_is_found_before_training() -> None:
     rewards = {"brightness": Brightness(), "short": OnlyShortPrompts()}
     rehearse(rewards, ["red", "blue", "green"], batch_size=2)
-    with pytest.raises(AlignmentError, match=r"'short' cannot score an evaluation prompt: .*'a long long prompt'") as e:
+    with pytest.raises(
+        AlignmentError, match=r"'short' cannot score a prompt of evaluation.prompts: .*'a long long prompt'"
+    ) as e:
         rehearse(rewards, ["red", "blue", "a long long prompt"], batch_size=2)
     assert e.value.code == "prompt_not_scorable"

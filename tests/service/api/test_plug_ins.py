@@ -28,6 +28,13 @@ def test_a_method_lists_what_may_stand_beside_it(api: Api):
     assert all(choice["description"] for choice in [*method["references"], *method["timesteps"]])
 
 
+def test_every_method_is_listed_with_its_paper(api: Api):
+    methods = api.client.get("/v1/methods").json()["data"]
+    assert [entry["id"] for entry in methods] == ["diffusion_dpo", "tailorpo", "d3po", "ddpo", "dpok"]
+    assert all("arXiv" in entry["description"] for entry in methods)
+    assert all(entry["json_schema"]["properties"]["type"]["const"] == entry["id"] for entry in methods)
+
+
 def test_the_listed_schemas_take_what_the_service_takes(api: Api):
     method = method_of(api)
     for kind, presets in (("references", REFERENCE_PRESETS), ("timesteps", TIMESTEP_PRESETS)):

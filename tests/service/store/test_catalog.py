@@ -88,6 +88,14 @@ def test_a_model_is_used_for_what_it_is(catalog: Catalog) -> None:
     ]
 
 
+def test_no_online_method_may_train_on_a_judge(catalog: Catalog) -> None:
+    method = {"type": "tailorpo", "prompts": ["a red circle"], "rewards": [classifier("shapes-judge")]}
+    trained_on = JobSpec.model_validate({**spec().model_dump(), "method": method})
+    assert problems(trained_on, catalog) == [("/method/rewards/0/weights/name", "judge_only_reward")]
+    method["rewards"] = [classifier("shapes-reward")]
+    assert problems(JobSpec.model_validate({**spec().model_dump(), "method": method}), catalog) == []
+
+
 def test_local_paths_need_the_operators_leave(catalog: Catalog) -> None:
     local = spec(
         {"type": "local", "path": "/etc"},

@@ -1,0 +1,149 @@
+"""From an online method's spec to the method."""
+
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+from alignment_core.errors import AlignmentError
+from alignment_core.families.sd import StableDiffusion
+from alignment_core.methods.d3po import D3PO
+from alignment_core.methods.ddpo import DDPO
+from alignment_core.methods.dpok import DPOK
+from alignment_core.methods.tailorpo import RewardGuidance, TailorPO
+from alignment_core.online import Studio
+from alignment_core.protocols import RewardModel
+from alignment_core.rollout import SIGMA_FLOOR, ddim_grid
+from alignment_core.spec import (
+    D3POSpec,
+    DDPOSpec,
+    DPOKSpec,
+    OnlineMethodSpec,
+    RewardSpec,
+    TailorPOSpec,
+)
+
+OnlineMethod = TailorPO | D3PO | DDPO | DPOK
+
+
+def rewards_of(method: OnlineMethodSpec) -> tuple[RewardSpec, ...]:
+    """What the method trains on."""
+    return method.rewards if isinstance(method, TailorPOSpec | D3POSpec) else (method.reward,)
+
+
+def build_online(
+    method: OnlineMethodSpec,
+    family: StableDiffusion,
+    rewards: Mapping[str, RewardModel],
+    *,
+    batch_size: int,
+    accumulation: int,
+    seed: int,
+) -> OnlineMethod:
+    """Raises `AlignmentError` for what only the model or the rewards can tell: a step without noise, no gradient."""
+    studio = _studio(method, family, rewards, seed)
+    match method:
+        case TailorPOSpec():
+            guidance = method.guidance
+            if guidance is not None and not studio.rewards[0].differentiable:
+                name = next(iter(rewards))
+                raise AlignmentError(
+                    "reward_not_differentiable", f"method.guidance needs a gradient, and {name!r} has none"
+                )
+            built = TailorPO(
+                studio,
+                beta=method.beta,
+                sum_reduction=method.logprob_reduction == "sum",
+                num_trained_steps=method.num_trained_steps,
+                guidance=None
+                if guidance is None
+                else RewardGuidance(guidance.eta_min, guidance.eta_max, guidance.delta),
+                batch_size=batch_size,
+                accumulation=accumulation,
+            )
+            _refuse_silent_steps(studio, built.trained)
+            return built
+        case D3POSpec():
+            return D3PO(
+                studio,
+                beta=method.beta,
+                sum_reduction=method.logprob_reduction == "sum",
+                ratio_clamp=method.ratio_clamp,
+                num_prompts=method.prompts_per_iteration,
+                num_trained_steps=_num_trained(method.num_trained_steps, studio),
+                batch_size=batch_size,
+                accumulation=accumulation,
+            )
+        case DDPOSpec():
+            return DDPO(
+                studio,
+                ratio_clamp=method.ratio_clamp,
+                advantage_clip=method.advantage_clip,
+                within_prompts=method.advantage == "prompt",
+                num_prompts=method.prompts_per_iteration,
+                num_copies=method.samples_per_prompt,
+                num_trained_steps=_num_trained(method.num_trained_steps, studio),
+                batch_size=batch_size,
+                accumulation=accumulation,
+            )
+        case DPOKSpec():
+            _refuse_silent_steps(studio, range(len(studio.grid)))
+            return DPOK(
+                studio,
+                ratio_clamp=method.ratio_clamp,
+                reward_weight=method.reward_weight,
+                kl_weight=method.kl_weight,
+                baseline=method.baseline,
+                num_prompts=method.prompts_per_iteration,
+                num_copies=method.samples_per_prompt,
+                updates=method.updates_per_iteration,
+                buffer_iterations=method.buffer_iterations,
+                batch_size=batch_size,
+                accumulation=accumulation,
+            )
+        case _:
+            assert_never(method)
+
+
+def _num_trained(num: int | None, studio: Studio) -> int:
+    """As many steps of each trajectory as asked, or all; steps without noise cannot be trained."""
+    wanted = num or len(studio.grid)
+    if wanted > len(studio.grid.trainable):
+        _refuse_silent_steps(studio, range(len(studio.grid)))
+    return wanted
+
+
+def _refuse_silent_steps(studio: Studio, trained: Sequence[int]) -> None:
+    if silent := sorted(set(trained) - set(studio.grid.trainable)):
+        numbers = ", ".join(str(len(studio.grid) - index) for index in silent)
+        raise AlignmentError(
+            "no_noise_to_train_on",
+            f"method.num_trained_steps: at step {numbers}, counted down to 1, sigma is below {SIGMA_FLOOR:g}, and a step "
+            "without noise has no density",
+            hint="Raise method.eta, or train fewer steps.",
+        )
+
+
+def _studio(method: OnlineMethodSpec, family: StableDiffusion, rewards: Mapping[str, RewardModel], seed: int) -> Studio:
+    if method.num_inference_steps > len(family.abar):
+        raise AlignmentError(
+            "too_many_sampling_steps",
+            f"method.num_inference_steps is {method.num_inference_steps}, and the model has {len(family.abar)} timesteps",
+        )
+    scheduler = family.scheduler
+    grid = ddim_grid(
+        family.prediction_type,
+        family.abar,
+        num_steps=method.num_inference_steps,
+        eta=method.eta,
+        final_abar=float(scheduler.final_alpha_cumprod),
+        offset=int(scheduler.config["steps_offset"]),
+    )
+    return Studio(
+        prompts=method.prompts,
+        grid=grid,
+        guidance_scale=method.guidance_scale,
+        latent_shape=family.latent_shape(family.resolution),
+        encode=family.encode_prompts,
+        decode=family.decode,
+        rewards=list(rewards.values()),
+        seed=seed,
+    )

@@ -1,0 +1,170 @@
+r"""D3PO: direct preference optimisation of a trajectory's steps, labelled by its image.
+
+Yang et al., "Using Human Feedback to Fine-tune Diffusion Models without Any Reward Model", arXiv 2311.13231. Two trajectories
+start from one noise; the better final image labels every step. With each trajectory's own x_t,
+
+    rho_k = clip(exp(log pi_theta - log pi_ref), 1 - eps, 1 + eps),   L = -log sigma(beta (h_0 log rho_0 + h_1 log rho_1))
+
+where h is (1, -1) if trajectory 0 is better, (-1, 1) if trajectory 1 is, and (0, 0) for a tie, which has no gradient.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alignment_core.actors import Actors
+from alignment_core.online import Kept, Scene, Studio, chunks, spread
+from alignment_core.protocols import PerExample, StepLoss, TimestepStrategy
+from alignment_core.rollout import log_prob, preference
+from alignment_core.trajectories import Trajectories, Transitions, draw, judge, shuffled_places, transitions
+
+Reduction = Literal["mean", "sum"]
+
+
+# --- the loss ------------------------------------------------------------------------------------------------------
+
+
+def clamped_log_ratio(log_ratio: PerExample, ratio_clamp: float) -> PerExample:
+    """log clip(e^l, 1 - eps, 1 + eps); no gradient outside."""
+    return log_ratio.exp().clamp(1 - ratio_clamp, 1 + ratio_clamp).log()
+
+
+def d3po_logit(
+    log_ratio_0: PerExample, log_ratio_1: PerExample, h: PerExample, beta: float | PerExample, ratio_clamp: float
+) -> PerExample:
+    """beta h (log rho_0 - log rho_1) with h = 1 where trajectory 0 is better, -1 where 1 is, 0 for a tie."""
+    return beta * h * (clamped_log_ratio(log_ratio_0, ratio_clamp) - clamped_log_ratio(log_ratio_1, ratio_clamp))
+
+
+# --- the batch -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrajectoryPairs:
+    """Steps of pairs of trajectories; both members of a pair are at the same step. `h` as in `d3po_logit`."""
+
+    of_0: Transitions
+    of_1: Transitions
+    h: PerExample
+    reward_scale: PerExample
+    told: dict[str, PerExample]
+
+
+# --- the method ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class D3PO:
+    """D3PO over a set of prompts: `protocols.Method[TrajectoryPairs]`.
+
+    An iteration draws a pair of trajectories for each of `num_prompts` prompts and trains `num_trained_steps` steps of each
+    pair, in an order of its own, in optimiser steps of `batch_size` x `accumulation` transitions.
+    """
+
+    studio: Studio
+    beta: float
+    sum_reduction: bool
+    ratio_clamp: float
+    num_prompts: int
+    num_trained_steps: int
+    batch_size: int
+    accumulation: int
+    kept: Kept = field(default_factory=Kept)
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Optimiser steps between two draws."""
+        return self.num_prompts * self.num_trained_steps // (self.batch_size * self.accumulation)
+
+    def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[TrajectoryPairs]:
+        """Micro-batches from `first_step` on, without end; an iteration's trajectories are of the policy it begins with."""
+        step, scene = first_step, None
+        while True:
+            iteration, position = divmod(step, self.steps_per_iteration)
+            if scene is None or position == 0:
+                scene = self.studio.scene(actors, iteration, self.num_prompts)
+            drawn = self._draw(scene) if position == 0 else self.kept.at(step)
+            self.kept.keep(step + 1, drawn if position + 1 < self.steps_per_iteration else {})
+            num = self.batch_size * self.accumulation
+            places = shuffled_places(
+                self.num_prompts, self.studio.grid.trainable, self.num_trained_steps, self.studio.seed, iteration
+            )[position * num : (position + 1) * num]
+            for numbers in chunks(range(num), self.accumulation):
+                here = [places[number] for number in numbers]
+                of_0, of_1 = (transitions(scene, _trajectories(drawn, name), here) for name in ("0", "1"))
+                told = {name: drawn[name][of_0.rows].to(of_0.x_t.device) for name in ("reward", "reward_std")}
+                h = drawn["h"][of_0.rows].to(of_0.x_t.device)
+                scale = timesteps.reward_scale(of_0.timesteps.cpu()).to(of_0.x_t.device)
+                yield TrajectoryPairs(of_0, of_1, h, scale, {**told, "tie_rate": (h == 0).float()})
+            step += 1
+
+    def loss(self, actors: Actors, batch: TrajectoryPairs) -> StepLoss:
+        """The loss of each pair's step, float32 `[B]`; ties stay in, at ln 2 and without gradient."""
+        (ratio_0, moved_0), (ratio_1, moved_1) = self._log_ratios(batch)
+        beta = self.beta * batch.reward_scale
+        per_example = -F.logsigmoid(d3po_logit(ratio_0, ratio_1, batch.h, beta, self.ratio_clamp))
+        margin = (batch.h * (ratio_0 - ratio_1)).detach()
+        outside = [(ratio.detach().expm1().abs() > self.ratio_clamp).float() for ratio in (ratio_0, ratio_1)]
+        metrics = {
+            "loss": per_example.detach(),
+            "implicit_accuracy": (margin > 0).float() + 0.5 * (margin == 0).float(),
+            "margin": self.beta * margin,
+            "margin_unscaled": margin,
+            "clamped": 0.5 * (outside[0] + outside[1]),
+            "mean_shift": 0.5 * (moved_0 + moved_1),
+            "kl": 0.25 * (moved_0.square() + moved_1.square()),
+            **batch.told,
+        }
+        return StepLoss(per_example, batch.of_0.timesteps, signal=margin, metrics=metrics)
+
+    def state_at(self, step: int) -> dict[str, Tensor]:
+        """The iteration's trajectories and labels; nothing between iterations."""
+        return self.kept.at(step)
+
+    def load_state_at(self, step: int, state: dict[str, Tensor]) -> None:
+        """Put back what `state_at` told; raises `CheckpointError` where trajectories under way are missing."""
+        self.kept.restore(step, state, needed=_STATE if step % self.steps_per_iteration else ())
+
+    def _draw(self, scene: Scene) -> dict[str, Tensor]:
+        first, second = (draw(scene, batch_size=self.batch_size, branch=branch) for branch in (0, 1))
+        r_0, r_1 = (judge(scene, drawn.x_0, batch_size=self.batch_size) for drawn in (first, second))
+        return {
+            **_tensors(first, "0"),
+            **_tensors(second, "1"),
+            "h": preference(r_0, r_1),
+            "reward": 0.5 * (r_0[0] + r_1[0]),
+            "reward_std": spread(torch.cat([r_0[0], r_1[0]]))[: len(r_0[0])].clone(),
+        }
+
+    def _log_ratios(
+        self, batch: TrajectoryPairs
+    ) -> tuple[tuple[PerExample, PerExample], tuple[PerExample, PerExample]]:
+        """log pi_theta - log pi_ref and |mu_theta - mu_ref| / sigma (root mean square) of both sides, in one forward."""
+        of_0, of_1, grid = batch.of_0, batch.of_1, self.studio.grid
+        rows, index = [*of_0.rows, *of_1.rows], torch.cat([of_0.index, of_1.index])
+        x_t, x_prev = torch.cat([of_0.x_t, of_1.x_t]), torch.cat([of_0.x_prev, of_1.x_prev])
+        t = torch.cat([of_0.timesteps, of_1.timesteps])
+        reference, policy = of_0.scene.reference(rows)(x_t, t), of_0.scene.policy(rows)(x_t, t)
+        reduction: Reduction = "sum" if self.sum_reduction else "mean"
+        ratio = log_prob(grid, x_prev, x_t, policy, index, reduction) - log_prob(
+            grid, x_prev, x_t, reference, index, reduction
+        )
+        gap = (grid.mean(x_t, policy, index) - grid.mean(x_t, reference, index)).detach()
+        moved = gap.flatten(1).square().mean(dim=1).sqrt() / grid.sigma(index, x_t)
+        (ratio_0, ratio_1), (moved_0, moved_1) = ratio.chunk(2), moved.chunk(2)
+        return (ratio_0, moved_0), (ratio_1, moved_1)
+
+
+_STATE = ("states_0", "log_probs_0", "states_1", "log_probs_1", "h", "reward", "reward_std")
+
+
+def _tensors(drawn: Trajectories, name: str) -> dict[str, Tensor]:
+    return {f"states_{name}": drawn.states, f"log_probs_{name}": drawn.log_probs}
+
+
+def _trajectories(state: dict[str, Tensor], name: str) -> Trajectories:
+    return Trajectories(state[f"states_{name}"], state[f"log_probs_{name}"])

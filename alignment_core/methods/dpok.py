@@ -1,0 +1,166 @@
+r"""DPOK: policy gradient with a hard clamp and a leash in the space of the network's prediction.
+
+Fan et al., "DPOK: Reinforcement Learning for Fine-tuning Text-to-Image Diffusion Models", arXiv 2305.16381. Per step of a trajectory
+
+    L = -w_r A clip(rho, 1 - c, 1 + c) + w_kl mean (eps_theta - eps_ref)^2,        rho = exp(log pi_theta - log pi_old)
+
+with guided predictions. There is no maximum as in PPO: outside the clamp the policy gradient is zero for either sign of A. A is
+the reward, here without the paper's optional value network.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, assert_never
+
+import torch
+from torch import Tensor
+
+from alignment_core.actors import Actors
+from alignment_core.diffusion import regression_error
+from alignment_core.methods.ddpo import WeighedSteps, ratio_metrics
+from alignment_core.online import Kept, Scene, Studio, chunks, spread
+from alignment_core.protocols import PerExample, StepLoss, TimestepStrategy
+from alignment_core.rollout import log_prob
+from alignment_core.trajectories import Trajectories, draw, drawn_places, judge, transitions
+
+# --- the loss ------------------------------------------------------------------------------------------------------
+
+
+def clamped_policy_gradient(log_ratio: PerExample, advantage: PerExample, ratio_clamp: float) -> PerExample:
+    """-A clip(rho, 1 - c, 1 + c); no gradient outside the clamp."""
+    return -advantage * log_ratio.exp().clamp(1 - ratio_clamp, 1 + ratio_clamp)
+
+
+def dpok_loss(
+    log_ratio: PerExample,
+    advantage: PerExample,
+    kl: PerExample,
+    *,
+    ratio_clamp: float,
+    reward_weight: float,
+    kl_weight: float,
+) -> PerExample:
+    """-w_r A clip(rho) + w_kl kl."""
+    return reward_weight * clamped_policy_gradient(log_ratio, advantage, ratio_clamp) + kl_weight * kl
+
+
+# --- the method ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DPOK:
+    """DPOK over a set of prompts: `protocols.Method[WeighedSteps]`.
+
+    An iteration draws `num_copies` trajectories for each of `num_prompts` prompts into a buffer of the last `buffer_iterations`, and takes
+    `updates` optimiser steps of `batch_size` x `accumulation` transitions, each drawn from the buffer without replacement.
+    """
+
+    studio: Studio
+    ratio_clamp: float
+    reward_weight: float
+    kl_weight: float
+    baseline: Literal["none", "batch", "prompt"]
+    num_prompts: int
+    num_copies: int
+    updates: int
+    buffer_iterations: int
+    batch_size: int
+    accumulation: int
+    kept: Kept = field(default_factory=Kept)
+
+    def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[WeighedSteps]:
+        """Micro-batches from `first_step` on, without end; every draw keeps the log-probability of the policy that made it."""
+        step, scene = first_step, None
+        while True:
+            iteration, update = divmod(step, self.updates)
+            buffer = self._refill(actors, iteration, self.kept.at(step)) if update == 0 else self.kept.at(step)
+            self.kept.keep(step + 1, buffer)
+            if scene is None or update == 0:
+                scene = self._scene(actors, iteration)
+            num = self.batch_size * self.accumulation
+            places = drawn_places(
+                len(buffer["reward"]), self.studio.grid.trainable, num, self.studio.seed, iteration, update
+            )
+            trajectories = Trajectories(buffer["states"], buffer["log_probs"])
+            for numbers in chunks(range(num), self.accumulation):
+                steps = transitions(scene, trajectories, [places[number] for number in numbers])
+                of = {name: buffer[name][steps.rows].to(steps.x_t.device) for name in _SCORES}
+                yield WeighedSteps(steps, of.pop("advantage"), of)
+            step += 1
+
+    def loss(self, actors: Actors, batch: WeighedSteps) -> StepLoss:
+        """The loss of each step, float32 `[B]`."""
+        steps, grid = batch.steps, self.studio.grid
+        reference = steps.scene.reference(steps.rows)(steps.x_t, steps.timesteps)
+        policy = steps.scene.policy(steps.rows)(steps.x_t, steps.timesteps)
+        log_ratio = log_prob(grid, steps.x_prev, steps.x_t, policy, steps.index) - steps.log_prob
+        eps, eps_ref = (grid.eps(steps.x_t, yhat, steps.index) for yhat in (policy, reference))
+        kl = regression_error(eps, eps_ref)
+        per_example = dpok_loss(
+            log_ratio,
+            batch.advantage,
+            kl,
+            ratio_clamp=self.ratio_clamp,
+            reward_weight=self.reward_weight,
+            kl_weight=self.kl_weight,
+        )
+        metrics = {
+            "loss": per_example.detach(),
+            "kl": kl.detach(),
+            **ratio_metrics(log_ratio.detach(), self.ratio_clamp),
+            **batch.told,
+        }
+        return StepLoss(per_example, steps.timesteps, signal=batch.advantage, metrics=metrics)
+
+    def state_at(self, step: int) -> dict[str, Tensor]:
+        """The buffer."""
+        return self.kept.at(step)
+
+    def load_state_at(self, step: int, state: dict[str, Tensor]) -> None:
+        """Put back what `state_at` told; raises `CheckpointError` where the buffer is missing."""
+        self.kept.restore(step, state, needed=("states", "log_probs", *_SCORES) if step else ())
+
+    def _refill(self, actors: Actors, iteration: int, buffer: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The buffer with this iteration's trajectories, and without those that are too old."""
+        drawn = self._draw(self.studio.scene(actors, iteration, self.num_prompts, self.num_copies))
+        room = (self.buffer_iterations - 1) * self.num_prompts * self.num_copies
+        if not buffer or room == 0:
+            return drawn
+        return {name: torch.cat([buffer[name][-room:], drawn[name]]) for name in drawn}
+
+    def _scene(self, actors: Actors, iteration: int) -> Scene:
+        """The prompts of every trajectory in the buffer."""
+        first = max(0, iteration - self.buffer_iterations + 1)
+        prompts = [
+            prompt
+            for number in range(first, iteration + 1)
+            for prompt in self.studio.prompts_of(number, self.num_prompts)
+            for _ in range(self.num_copies)
+        ]
+        return self.studio.scene_of(actors, iteration, prompts)
+
+    def _draw(self, scene: Scene) -> dict[str, Tensor]:
+        drawn = draw(scene, batch_size=self.batch_size)
+        (reward,) = judge(scene, drawn.x_0, batch_size=self.batch_size)
+        return {
+            "states": drawn.states,
+            "log_probs": drawn.log_probs,
+            "advantage": reward - self._baseline_of(reward),
+            "reward": reward,
+            "reward_std": spread(reward).clone(),
+        }
+
+    def _baseline_of(self, reward: PerExample) -> PerExample:
+        match self.baseline:
+            case "none":
+                return torch.zeros_like(reward)
+            case "batch":
+                return reward.mean().expand_as(reward)
+            case "prompt":
+                means = reward.reshape(self.num_prompts, self.num_copies).mean(dim=1)
+                return means.repeat_interleave(self.num_copies)
+            case _:
+                assert_never(self.baseline)
+
+
+_SCORES = ("advantage", "reward", "reward_std")

@@ -1,0 +1,246 @@
+r"""TailorPO and TailorPO-G: preferences between two candidates for the next state, drawn from one x_t.
+
+Tailoring preference optimisation to diffusion's steps, arXiv 2502.01667. Winner and loser are ranked by the reward of the image
+that the model foresees from each, at its own timestep. Since both come from one x_t, the log-ratios differ by an inner product:
+
+    M = (x^w - x^l)^T (mu_theta(x_t) - mu_ref(x_t)) / sigma_t^2,        L = -log sigma(beta M)
+
+which needs one forward of each network and cancels nothing. The winner is the next state. TailorPO-G lets it climb the
+reward's gradient first. `docs/methods.md` has the choices that the paper leaves open.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alignment_core.actors import Actors
+from alignment_core.online import Kept, Scene, Studio, chunks, spread
+from alignment_core.protocols import Latents, PerExample, Predictions, StepLoss, Timesteps, TimestepStrategy
+from alignment_core.rollout import Guided, Indices, branch, index_of, preference, walk
+
+Reduction = Literal["mean", "sum"]
+
+
+# --- the loss ------------------------------------------------------------------------------------------------------
+
+
+def branching_margin(
+    x_w: Latents, x_l: Latents, mu: Latents, mu_ref: Latents, sigma_t: PerExample, reduction: Reduction = "mean"
+) -> PerExample:
+    """M = (x^w - x^l)^T (mu - mu_ref) / sigma_t^2, or that divided by D; float32, or float64 if given that."""
+    wide = torch.promote_types(mu.dtype, torch.float32)
+    product = ((x_w - x_l).to(wide) * (mu.to(wide) - mu_ref.to(wide))).flatten(1)
+    total = product.mean(dim=1) if reduction == "mean" else product.sum(dim=1)
+    return total / sigma_t.to(wide).square()
+
+
+def margin_loss(margin: PerExample, beta: float | PerExample) -> PerExample:
+    """-log sigma(beta M)."""
+    return -F.logsigmoid(beta * margin)
+
+
+# --- guidance ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RewardGuidance:
+    """TailorPO-G's step sizes and aim."""
+
+    eta_min: float
+    eta_max: float
+    delta: float
+
+    def eta(self, index: int, num_steps: int) -> float:
+        """Cosine in the step number T - index: `eta_min` at the noisiest step, towards `eta_max` at the image."""
+        number = num_steps - index
+        return self.eta_min + 0.5 * (self.eta_max - self.eta_min) * (1 + math.cos(math.pi * number / num_steps))
+
+
+def climb(x: Latents, reward: Callable[[Latents], PerExample], eta: float, delta: float) -> Latents:
+    """x - eta grad (r_high - r(x))^2 with r_high = r(x) + delta held fixed, which is x + 2 eta delta grad r(x).
+
+    With a target that moves along the gradient would be 0.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        score = reward(x)
+        (gradient,) = torch.autograd.grad((score.detach() + delta - score).square().sum(), x)
+    return (x - eta * gradient).detach()
+
+
+# --- the batch -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BranchBatch:
+    """Two candidates of each prompt from one x_t.
+
+    `weight` makes the mean over the step one over the prompts that were decided; ties weigh 0. `told` are metrics of the draw.
+    """
+
+    scene: Scene
+    rows: Sequence[int]
+    x_t: Latents
+    x_w: Latents
+    x_l: Latents
+    index: Indices
+    timesteps: Timesteps
+    reward_scale: PerExample
+    weight: PerExample
+    told: dict[str, PerExample]
+
+
+# --- the method ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TailorPO:
+    """TailorPO over a set of prompts: `protocols.Method[BranchBatch]`.
+
+    An iteration is one trajectory of each of `batch_size` x `accumulation` prompts; it takes an optimiser step at each of
+    `num_trained_steps` steps, evenly spaced from the noisiest on, and goes on with the policy that the step made.
+    """
+
+    studio: Studio
+    beta: float
+    sum_reduction: bool
+    num_trained_steps: int
+    guidance: RewardGuidance | None
+    batch_size: int
+    accumulation: int
+    kept: Kept = field(default_factory=Kept)
+
+    @property
+    def trained(self) -> list[int]:
+        """Indices of the branching steps. For T = 20 and 5 they are the steps 20, 16, 12, 8 and 4, counted down."""
+        total = len(self.studio.grid)
+        return [number * total // self.num_trained_steps for number in range(self.num_trained_steps)]
+
+    def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[BranchBatch]:
+        """Micro-batches from `first_step` on, without end; each step's candidates are of the policy that it finds."""
+        step, trained, num = first_step, self.trained, self.batch_size * self.accumulation
+        scene: Scene | None = None
+        while True:
+            iteration, position = divmod(step, len(trained))
+            if scene is None or position == 0:
+                scene = self.studio.scene(actors, iteration, num)
+            parts = chunks(range(num), self.accumulation)
+            x = scene.start(range(num)) if position == 0 else self.kept.at(step)["x"].to(actors.family.device)
+            begun = 0 if position == 0 else trained[position - 1] + 1
+            drawn = [self._advance(scene, x[rows], rows, begun, trained[position]) for rows in parts]
+            batches = [
+                self._branch(scene, x_t, rows, trained[position], timesteps)
+                for x_t, rows in zip(drawn, parts, strict=True)
+            ]
+            self.kept.keep(
+                step + 1, {"x": torch.cat([batch.x_w for batch in batches])} if position + 1 < len(trained) else {}
+            )
+            yield from share_weights(batches)
+            step += 1
+
+    def loss(self, actors: Actors, batch: BranchBatch) -> StepLoss:
+        """The loss of each prompt, float32 `[B]`; prompts whose candidates tie lose nothing and have no gradient."""
+        grid, inputs = self.studio.grid, (batch.x_t, batch.timesteps)
+        reference = batch.scene.reference(batch.rows)(*inputs)
+        policy = batch.scene.policy(batch.rows)(*inputs)
+        mu, mu_ref = (grid.mean(batch.x_t, yhat, batch.index) for yhat in (policy, reference))
+        sigma = grid.sigma(batch.index, batch.x_t)
+        margin = branching_margin(batch.x_w, batch.x_l, mu, mu_ref, sigma, "sum" if self.sum_reduction else "mean")
+        per_example = batch.weight * margin_loss(margin, self.beta * batch.reward_scale)
+        told = margin.detach()
+        moved = (mu - mu_ref).detach().flatten(1).square().mean(dim=1).sqrt() / sigma
+        metrics = {
+            "loss": per_example.detach(),
+            "implicit_accuracy": (told > 0).float() + 0.5 * (told == 0).float(),
+            "margin": self.beta * told,
+            "margin_unscaled": told,
+            "mean_shift": moved,
+            "kl": 0.5 * moved.square(),
+            **batch.told,
+        }
+        predictions = Predictions(
+            batch.x_t,
+            batch.timesteps,
+            batch.scene.conditioning_of(batch.rows),
+            policy=policy,
+            reference=reference,
+            initial=reference,
+            logit_scale=self.beta,
+        )
+        return StepLoss(per_example, batch.timesteps, signal=told, metrics=metrics, predictions=predictions)
+
+    def state_at(self, step: int) -> dict[str, Tensor]:
+        """The states that the trajectories have reached; nothing between iterations."""
+        return self.kept.at(step)
+
+    def load_state_at(self, step: int, state: dict[str, Tensor]) -> None:
+        """Put back what `state_at` told; raises `CheckpointError` where trajectories under way are missing."""
+        self.kept.restore(step, state, needed=("x",) if step % self.num_trained_steps else ())
+
+    def _advance(self, scene: Scene, x: Latents, rows: Sequence[int], first: int, last: int) -> Latents:
+        drawn = walk(
+            self.studio.grid,
+            scene.policy(rows),
+            x,
+            lambda index: scene.draws.noise(rows, index),
+            first=first,
+            last=last,
+        )
+        return drawn.states[-1] if drawn.states else x
+
+    @torch.no_grad()
+    def _branch(
+        self, scene: Scene, x_t: Latents, rows: Sequence[int], index: int, timesteps: TimestepStrategy
+    ) -> BranchBatch:
+        grid, predict = self.studio.grid, scene.policy(rows)
+        x_0, x_1 = branch(
+            grid, predict, x_t, scene.draws.noise(rows, index), scene.draws.noise(rows, index, 1), index=index
+        )
+        r_0, r_1 = (scene.judge(self._foresee(predict, x, index + 1), rows) for x in (x_0, x_1))
+        h = preference(r_0, r_1).to(x_t.device)
+        first_wins = (h >= 0).reshape(-1, 1, 1, 1)  # a tie goes on with candidate 0
+        x_w, x_l = torch.where(first_wins, x_0, x_1), torch.where(first_wins, x_1, x_0)
+        told = {"reward": (0.5 * (r_0[0] + r_1[0])).to(x_t.device), "tie_rate": (h == 0).float()}
+        told["reward_std"] = spread(torch.cat([r_0[0], r_1[0]]))[: len(h)].to(x_t.device)
+        if self.guidance is not None:
+            x_w, guided = self._guide(self.guidance, scene, predict, x_w, rows, index)
+            told |= guided
+        at = index_of(index, x_t)
+        t = grid.t(at, x_t)
+        scale = timesteps.reward_scale(t.cpu()).to(x_t.device)
+        return BranchBatch(scene, rows, x_t, x_w, x_l, at, t, scale, (h != 0).float(), told)
+
+    def _foresee(self, predict: Guided, x: Latents, index: int) -> Latents:
+        """The image foreseen from a state, at that state's own timestep; the state itself at the end."""
+        grid = self.studio.grid
+        if index == len(grid):
+            return x
+        at = index_of(index, x)
+        return grid.x_0(x, predict(x, grid.t(at, x)), at)
+
+    def _guide(
+        self, guidance: RewardGuidance, scene: Scene, predict: Guided, x_w: Latents, rows: Sequence[int], index: int
+    ) -> tuple[Latents, dict[str, PerExample]]:
+        """The winner after one step up its reward, where that is better; and how far and how often."""
+
+        def reward(x: Latents) -> PerExample:
+            return scene.judge(self._foresee(predict, x, index + 1), rows)[0]
+
+        grid = self.studio.grid
+        higher = climb(x_w, reward, guidance.eta(index, len(grid)), guidance.delta)
+        accepted = (reward(higher) > reward(x_w)).to(x_w.device)
+        chosen = torch.where(accepted.reshape(-1, 1, 1, 1), higher, x_w)
+        moved = (chosen - x_w).flatten(1).square().mean(dim=1).sqrt() / grid.sigma(index_of(index, x_w), x_w)
+        return chosen, {"guidance_accepted": accepted.float(), "guidance_step": moved}
+
+
+def share_weights(batches: Sequence[BranchBatch]) -> list[BranchBatch]:
+    """Weights whose mean over all batches of a step is 1, so that the mean runs over the prompts that were decided."""
+    decided = torch.cat([batch.weight for batch in batches])
+    scale = len(decided) / max(1.0, float(decided.sum()))
+    return [replace(batch, weight=batch.weight * scale) for batch in batches]

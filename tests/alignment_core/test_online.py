@@ -1,0 +1,191 @@
+"""Online runs of a tiny model: resumed bit for bit, judged, drawn and refused as the spec says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from alignment_core import AlignmentError, JobSpec, align
+from alignment_core.checkpoints import STATE, folder_of
+from alignment_core.errors import CheckpointError
+from alignment_core.events import EvaluationCompleted, RunStarted, StepCompleted
+from alignment_core.spec import warnings_of
+from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
+from tests.alignment_core.tiny import tiny_spec
+
+PROMPTS = ["a red circle", "a blue square", "a green circle"]
+DRAWING = {"prompts": PROMPTS, "num_inference_steps": 4, "guidance_scale": 2.0}
+BRIGHTNESS = {"type": "brightness"}
+METHODS: dict[str, dict[str, Any]] = {
+    "tailorpo": {"type": "tailorpo", "rewards": [BRIGHTNESS], "num_trained_steps": 3},
+    "tailorpo_g": {"type": "tailorpo", "rewards": [BRIGHTNESS], "num_trained_steps": 3, "guidance": {}},
+    "d3po": {"type": "d3po", "rewards": [BRIGHTNESS], "prompts_per_iteration": 4, "num_trained_steps": 3},
+    "ddpo": {"type": "ddpo", "reward": BRIGHTNESS, "prompts_per_iteration": 4, "num_trained_steps": 3},
+    "dpok": {"type": "dpok", "reward": BRIGHTNESS, "prompts_per_iteration": 3, "updates_per_iteration": 3},
+}
+
+
+def online_spec(model: Path, method: dict[str, Any], **changes: Any) -> JobSpec:
+    """The tiny run with an online method: six steps, three an iteration, of two micro-batches of two."""
+    training = {"steps": 6, "batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
+    return tiny_spec(model, Path("unused"), method={**DRAWING, **method}, **{"training": training, **changes})
+
+
+def steps_of(spec: JobSpec, workdir: Path) -> list[StepCompleted]:
+    return of_type(list(align(spec, workdir)), StepCompleted)
+
+
+@pytest.mark.parametrize(("name", "stopped_at"), [*[(name, 2) for name in METHODS], ("tailorpo", 3), ("dpok", 3)])
+def test_a_run_stopped_inside_or_between_iterations_resumes_bit_for_bit(
+    name: str, stopped_at: int, tiny_model: Path, tmp_path: Path
+) -> None:
+    spec = online_spec(tiny_model, METHODS[name])
+    list(align(spec, tmp_path / "whole"))
+    stop_after(spec, tmp_path / "stopped", tmp_path, stopped_at)
+    first, *_ = resumed = list(align(spec, tmp_path / "stopped"))
+    assert isinstance(first, RunStarted)
+    assert first.resumed_from_step == stopped_at
+    assert [event.step for event in of_type(resumed, StepCompleted)] == list(range(stopped_at + 1, 7))
+    assert same_weights(*(folder_of(tmp_path / run / "checkpoints", 6) for run in ("whole", "stopped")))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_first_step_begins_at_the_reference_and_has_a_gradient(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    first = steps_of(online_spec(tiny_model, METHODS[name]), tmp_path)[0].metrics
+    assert first["grad_norm"] > 0
+    assert first["reward_std"] > 0
+    if name in ("tailorpo", "tailorpo_g", "d3po"):
+        assert first["loss"] == pytest.approx(0.6931472, abs=1e-6)
+        assert first["implicit_accuracy"] == 0.5
+        assert first["tie_rate"] == 0
+    else:
+        assert first["ratio"] == pytest.approx(1, abs=1e-6)
+        assert first["clamped"] == 0
+
+
+@pytest.mark.parametrize("name", ["tailorpo", "d3po", "ddpo", "dpok"])
+def test_accumulation_cuts_the_same_step_up_differently(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    def metrics(batch_size: int, accumulation: int) -> list[dict[str, float]]:
+        training = {
+            "steps": 3,
+            "batch_size": batch_size,
+            "gradient_accumulation_steps": accumulation,
+            "learning_rate": 1e-4,
+        }
+        spec = online_spec(tiny_model, METHODS[name], training=training)
+        return [event.metrics for event in steps_of(spec, tmp_path / f"{batch_size}")]
+
+    for one, other in zip(metrics(4, 1), metrics(1, 4), strict=True):
+        for part in ("loss", "reward", "grad_norm"):
+            assert one[part] == pytest.approx(other[part], rel=1e-3, abs=2e-5)
+
+
+def test_a_reward_said_twice_ranks_as_it_does_once(tiny_model: Path, tmp_path: Path) -> None:
+    twice = [BRIGHTNESS, {**BRIGHTNESS, "name": "again"}]
+    for run, rewards in (("once", [BRIGHTNESS]), ("twice", twice)):
+        list(align(online_spec(tiny_model, {**METHODS["tailorpo"], "rewards": rewards}), tmp_path / run))
+    files = [
+        folder_of(tmp_path / run / "checkpoints", 6) / "pytorch_lora_weights.safetensors" for run in ("once", "twice")
+    ]
+    one, other = map(load_file, files)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_rewards_that_contradict_each_other_tie_and_train_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    jpeg = [{"type": "jpeg_size", "direction": way, "name": way} for way in ("compressible", "incompressible")]
+    steps = steps_of(online_spec(tiny_model, {**METHODS["tailorpo"], "rewards": jpeg}), tmp_path)
+    assert all(event.metrics["tie_rate"] == 1 and event.metrics["grad_norm"] == 0 for event in steps)
+
+
+def test_guidance_never_keeps_a_worse_winner(tiny_model: Path, tmp_path: Path) -> None:
+    steps = steps_of(online_spec(tiny_model, METHODS["tailorpo_g"]), tmp_path)
+    assert all(0 <= event.metrics["guidance_accepted"] <= 1 for event in steps)
+    assert max(event.metrics["guidance_step"] for event in steps) > 0
+
+
+def test_guidance_refuses_a_reward_without_a_gradient(tiny_model: Path, tmp_path: Path) -> None:
+    method = {**METHODS["tailorpo_g"], "rewards": [{"type": "jpeg_size"}]}
+    with pytest.raises(AlignmentError, match=r"method\.guidance needs a gradient, and 'jpeg_size' has none"):
+        list(align(online_spec(tiny_model, method), tmp_path))
+
+
+def test_a_step_with_hardly_any_noise_is_refused_before_training(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(AlignmentError, match=r"at step .*sigma is below 0\.001"):
+        list(align(online_spec(tiny_model, {**METHODS["ddpo"], "eta": 1e-4, "num_trained_steps": 3}), tmp_path))
+
+
+def test_a_checkpoint_without_its_trajectories_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    spec = online_spec(tiny_model, METHODS["d3po"])
+    stop_after(spec, tmp_path, tmp_path, 2)
+    folder = folder_of(tmp_path / "checkpoints", 2)
+    assert (folder / STATE / "method.safetensors").is_file()
+    (folder / STATE / "method.safetensors").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = [file for file in manifest["files"] if not file["path"].endswith("method.safetensors")]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="the trajectories of step 2"):
+        list(align(spec, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["tailorpo", "d3po", "dpok"])
+def test_the_reference_may_move_between_iterations(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    reference = {"type": "hard_copy", "every": 3, "guard": None}
+    steps = steps_of(online_spec(tiny_model, METHODS[name], reference=reference), tmp_path)
+    assert [event.metrics.get("ref_updates") for event in steps] == [None, None, 1.0, None, None, 2.0]
+    if name != "dpok":
+        assert steps[2].metrics["kl"] > 0
+        assert steps[3].metrics["kl"] == 0
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("tailorpo", {"method": {"eta": 0}}, "greater than 0"),
+    ("tailorpo", {"method": {"num_trained_steps": 5}}, "num_trained_steps (5) is larger than num_inference_steps (4)"),
+    ("tailorpo_g", {"method": {"rewards": [BRIGHTNESS, {"type": "jpeg_size"}]}}, "the gradient of one reward"),
+    ("d3po", {"method": {"rewards": [BRIGHTNESS, BRIGHTNESS]}}, "rewards must have different names"),
+    ("d3po", {"method": {"prompts_per_iteration": 5}}, "does not divide them"),
+    ("dpok", {"method": {"prompts_per_iteration": 1, "num_inference_steps": 3}}, "fewer than the 4 of one step"),
+    ("ddpo", {"method": {"advantage": "prompt"}}, "samples_per_prompt must be at least 2"),
+    ("ddpo", {"reference": {"type": "ema", "alpha": 0.1}}, "ddpo has no reference model"),
+    ("tailorpo", {"reference": {"type": "ema", "alpha": 0.1, "every": 2}}, "multiple of the 3 optimiser steps"),
+    ("tailorpo", {"reference": {"type": "preset", "name": "paper"}}, "no preference data to measure a drift on"),
+    ("d3po", {"reference": {"type": "preset", "name": "seed"}}, "reg_mode must be gate"),
+    ("d3po", {"timesteps": {"type": "preset", "name": "paper"}}, "timesteps.sampler must be uniform"),
+    ("ddpo", {"timesteps": {"type": "timestep_aware", "reward_scale": {"type": "minmax_inv_sqrt_snr"}}}, "has none"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), REFUSED)
+def test_what_does_not_fit_together_is_refused_when_the_spec_is_read(
+    name: str, changes: dict[str, Any], message: str, tiny_model: Path
+) -> None:
+    method = {**METHODS[name], **changes.get("method", {})}
+    others = {part: value for part, value in changes.items() if part != "method"}
+    with pytest.raises(ValidationError) as caught:
+        online_spec(tiny_model, method, **others)
+    assert message in caught.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize("name", ["tailorpo", "d3po", "ddpo", "dpok"])
+def test_the_learning_rate_left_out_is_the_published_one(name: str, tiny_model: Path) -> None:
+    training = {"batch_size": 4, "gradient_accumulation_steps": 1}
+    spec = online_spec(tiny_model, METHODS[name], training=training)
+    expected = {"tailorpo": 3e-5, "d3po": 3e-5, "ddpo": 3e-4, "dpok": 1e-5}
+    assert spec.resolved().training.learning_rate == expected[name]
+    assert not warnings_of(spec)
+
+
+def test_timestep_weights_reach_the_loss(tiny_model: Path, tmp_path: Path) -> None:
+    table = {"type": "timestep_aware", "num_bins": 2, "loss_weight": {"type": "table", "values": [2.0, 2.0]}}
+    plain = steps_of(online_spec(tiny_model, METHODS["tailorpo"]), tmp_path / "plain")[0].metrics
+    heavy = steps_of(online_spec(tiny_model, METHODS["tailorpo"], timesteps=table), tmp_path / "heavy")[0].metrics
+    assert heavy["grad_norm"] == pytest.approx(2 * plain["grad_norm"], rel=1e-5)
+
+
+def test_a_run_ends_with_the_comparison(tiny_model: Path, tmp_path: Path) -> None:
+    events = list(align(online_spec(tiny_model, METHODS["tailorpo"]), tmp_path))
+    (report,) = of_type(events, EvaluationCompleted)
+    assert report.report["rewards"][0]["name"] == "brightness"
