@@ -11,12 +11,15 @@ from alignment_core.diffusion import regression_error
 from alignment_core.drift import DriftKind, DriftOnWinners, winner_probes
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.load_pairs import load_pairs
+from alignment_core.spec import DiffusionDPOSpec
 from tests.alignment_core.test_reference_weights import moving, nudge, update
 from tests.alignment_core.tiny import tiny_spec
 
 
 def pairs_of(family: StableDiffusion, model: Path, pairs: Path, cache_dir: Path) -> PreferencePairs:
-    loading = load_pairs(tiny_spec(model, pairs), family, cache_dir)
+    spec = tiny_spec(model, pairs)
+    assert isinstance(spec.method, DiffusionDPOSpec)
+    loading = load_pairs(spec, spec.method, family, cache_dir)
     while True:
         try:
             next(loading)
