@@ -1,5 +1,6 @@
 """The check of an uploaded dataset: a process reads it, its report decides between ready and failed."""
 
+import contextlib
 import json
 import os
 import signal as signals
@@ -74,11 +75,17 @@ def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetRe
         start_new_session=True,
     )
     with process:
-        heartbeat.listen(lambda _: os.killpg(process.pid, signals.SIGKILL))  # not reaped before communicate() returns
+        heartbeat.listen(lambda _: _kill(process))
         stdout, stderr = process.communicate()
+        heartbeat.listen(lambda _: None)  # the process is gone; its number may soon be another's
     if heartbeat.signal != "go_on":
         return None
     return _result(process.returncode, stdout, stderr, path, claim.dataset.filename)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+        os.killpg(process.pid, signals.SIGKILL)
 
 
 EXIT_UNUSABLE = 3  # of `python -m alignment_core check`: there is a report, and it says that the rows cannot be used
