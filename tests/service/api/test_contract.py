@@ -27,6 +27,7 @@ JUDGED_BY_MORE_THAN_FORM = (
     "GET /v1/jobs/{job_id}/events",
     "GET /v1/jobs/{job_id}/checkpoints",
     "GET /v1/jobs/{job_id}/samples",
+    "GET /v1/jobs/{job_id}/metrics",  # its keys are those of the job
 )
 
 SETTINGS = {
