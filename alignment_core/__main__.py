@@ -81,9 +81,10 @@ def _run(spec_path: Path, sources_path: Path | None, workdir: Path, cache_dir: P
 
 
 def _follow(spec: JobSpec, sources: Sources, workdir: Path, cache_dir: Path | None, stop: threading.Event) -> int:
-    from alignment_core.alignment import align, checkpoint_saved
+    from alignment_core.alignment import align
     from alignment_core.checkpoints import latest
     from alignment_core.quiet import silence_progress_bars
+    from alignment_core.training_run import checkpoint_saved
 
     silence_progress_bars()
     announced = None

@@ -4,10 +4,9 @@ Each choice is a `match` on a type or a class. Below this module nothing sees a 
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, assert_never, cast
+from typing import assert_never, cast
 
 import torch
 from accelerate import Accelerator
@@ -16,33 +15,18 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
 from alignment_core.actors import Actors, full_actors, lora_actors
-from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.errors import AlignmentError, DataError, ModelError
 from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event, ModelLoaded, WarningRaised
 from alignment_core.families.sd import StableDiffusion, load_sd
-from alignment_core.load_online import OnlineMethod, build_online, rewards_of
-from alignment_core.load_pairs import PairSplits, load_pairs
+from alignment_core.load_objective import load_objective
 from alignment_core.load_plugins import build_reference, build_timesteps
-from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
-from alignment_core.protocols import Method, RewardModel
-from alignment_core.rewards.build import build_prompt_following, build_ranking_reward, build_reward
+from alignment_core.protocols import RewardModel
+from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.run import Run
 from alignment_core.sources import Sources, localize
-from alignment_core.spec import (
-    D3POSpec,
-    DDPOSpec,
-    DiffusionDPOSpec,
-    DPOKSpec,
-    FullFineTune,
-    JobSpec,
-    LoraAdapter,
-    OnlineMethodSpec,
-    TailorPOSpec,
-    reward_name,
-    sha256_of_json,
-)
+from alignment_core.spec import DiffusionDPOSpec, FullFineTune, JobSpec, LoraAdapter, reward_name
 from alignment_core.trainer import learning_rate_schedule
 
 
@@ -80,7 +64,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     yield _model_loaded(family, actors, fingerprint)
     rewards, prompt_following = _build_rewards(here, accelerator.device)
     with accelerator.main_process_first():  # the others find everything in the cache
-        objective = yield from _load_objective(here, family, accelerator, cache_dir)
+        objective = yield from load_objective(here, family, accelerator, cache_dir)
     prompts = spec.evaluation.prompts or objective.held_out_prompts
     if spec.evaluation.rewards and not prompts:
         raise DataError(
@@ -205,109 +189,6 @@ def _rehearse(
     """Score blank images, so that a prompt that a reward cannot read stops the run now and not after training."""
     judges = rewards if prompt_following is None else {**rewards, "prompt_following": prompt_following}
     rehearse(judges, choose_prompts(prompts, spec.evaluation.max_prompts), spec.evaluation.batch_size)
-
-
-# --- the method ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Objective:
-    """The method with what it learns from; online methods have no pairs and hold nothing out."""
-
-    method: Method[Any]
-    pairs: PreferencePairs | None = None
-    validation: Method[Any] | None = None
-    num_validation_examples: int = 0
-    dataset_sha256: str = ""
-    training_prompts: frozenset[str] = frozenset()
-    held_out_prompts: tuple[str, ...] = ()
-
-
-def _load_objective(
-    spec: JobSpec, family: StableDiffusion, accelerator: Accelerator, cache_dir: Path
-) -> Generator[Event, None, Objective]:
-    match spec.method:
-        case DiffusionDPOSpec() as method:
-            return _on_pairs(spec, method, (yield from load_pairs(spec, method, family, cache_dir)), accelerator)
-        case TailorPOSpec() | D3POSpec() | DDPOSpec() | DPOKSpec() as method:
-            return Objective(
-                _online(spec, method, family, accelerator),
-                dataset_sha256=sha256_of_json(list(method.prompts)),
-                training_prompts=frozenset(method.prompts),
-            )
-        case _:
-            assert_never(spec.method)
-
-
-def _on_pairs(spec: JobSpec, method: DiffusionDPOSpec, data: PairSplits, accelerator: Accelerator) -> Objective:
-    training, validation = spec.training, None
-    if data.validation is not None:
-        validation = _diffusion_dpo(
-            method, data.validation, caption_dropout=0.0, batch_size=training.batch_size, accumulation=1, seed=spec.seed
-        )
-    return Objective(
-        method=_diffusion_dpo(
-            method,
-            data.train,
-            caption_dropout=method.caption_dropout,
-            batch_size=training.batch_size,
-            accumulation=training.gradient_accumulation_steps,
-            seed=spec.seed,
-            rank=accelerator.process_index,
-            num_processes=accelerator.num_processes,
-        ),
-        pairs=data.train,
-        validation=validation,
-        num_validation_examples=len(data.validation) if data.validation else 0,
-        dataset_sha256=data.dataset_sha256,
-        training_prompts=frozenset(data.train.prompts),
-        held_out_prompts=tuple(prompt for prompt in data.validation_prompts if prompt),
-    )
-
-
-def _online(spec: JobSpec, method: OnlineMethodSpec, family: StableDiffusion, accelerator: Accelerator) -> OnlineMethod:
-    """Raises `AlignmentError` where several processes train, or a reward cannot read a prompt."""
-    if accelerator.num_processes > 1:
-        raise AlignmentError("one_process_only", f"{method.type} trains in one process, and this run has several")
-    ranks = isinstance(method, TailorPOSpec | D3POSpec)  # a ranking survives a score that is no number
-    build = build_ranking_reward if ranks else build_reward
-    rewards = {reward_name(reward): build(reward, accelerator.device) for reward in rewards_of(method)}
-    rehearse(rewards, method.prompts, spec.evaluation.batch_size, field="method.prompts")
-    return build_online(
-        method,
-        family,
-        rewards,
-        batch_size=spec.training.batch_size,
-        accumulation=spec.training.gradient_accumulation_steps,
-        seed=spec.seed,
-    )
-
-
-def _diffusion_dpo(
-    method: DiffusionDPOSpec,
-    pairs: PreferencePairs,
-    *,
-    caption_dropout: float,
-    batch_size: int,
-    accumulation: int,
-    seed: int,
-    rank: int = 0,
-    num_processes: int = 1,
-) -> DiffusionDPO:
-    return DiffusionDPO(
-        pairs=pairs,
-        loss_of=pair_loss(method.loss, label_smoothing=method.label_smoothing, dmpo_alpha=method.dmpo_alpha),
-        beta=method.beta,
-        sum_reduction=method.reduction == "sum",
-        half_factor=method.half_factor,
-        rescale_v=method.v_rescale == "abar",
-        caption_dropout=caption_dropout,
-        batch_size=batch_size,
-        accumulation=accumulation,
-        seed=seed,
-        rank=rank,
-        num_processes=num_processes,
-    )
 
 
 def _set(value: float | None) -> float:

@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from alignment_core.reports import DatasetReport
-from alignment_core.spec import DiffusionDPOSpec, JobSpec, StoredDataset, warnings_of
+from alignment_core.spec import DiffusionDPOSpec, JobSpec, StoredDataset
+from alignment_core.spec_warnings import warnings_of
 from service.api.context import Parts
 from service.api.schemas.jobs import Estimate, JobRequest, Validation
 from service.errors import FieldProblem, field_problems, invalid_request

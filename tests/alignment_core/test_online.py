@@ -13,7 +13,7 @@ from alignment_core import AlignmentError, JobSpec, align
 from alignment_core.checkpoints import STATE, folder_of
 from alignment_core.errors import CheckpointError
 from alignment_core.events import EvaluationCompleted, RunStarted, StepCompleted
-from alignment_core.spec import warnings_of
+from alignment_core.spec_warnings import warnings_of
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
 from tests.alignment_core.tiny import tiny_spec
 

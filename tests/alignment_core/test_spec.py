@@ -6,7 +6,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from alignment_core.spec import JobSpec, warnings_of
+from alignment_core.spec import JobSpec
+from alignment_core.spec_warnings import warnings_of
 
 MINIMAL = {
     "model": {"type": "local", "path": "model"},

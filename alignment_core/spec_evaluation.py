@@ -1,0 +1,44 @@
+"""How the aligned model is compared with the one it started from, as frozen data; re-exported by `spec`."""
+
+from pydantic import Field, field_validator
+
+from alignment_core.spec_base import Spec
+from alignment_core.spec_rewards import RewardSpec, check_unique_names, reward_name
+from alignment_core.spec_sources import Prompt
+
+
+class EvaluationSpec(Spec):
+    """Held-out comparison of the policy with the model it started from: same prompts, same seeds."""
+
+    prompts: tuple[Prompt, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=10_000,
+        description="Held-out prompts; those of the validation split when left out.",
+    )
+    max_prompts: int = Field(
+        default=128, ge=1, le=10_000, description="At most this many prompts are used, the first ones."
+    )
+    seeds_per_prompt: int = Field(
+        default=2, ge=1, le=64, description="Images per prompt and model. Diversity needs two."
+    )
+    rewards: tuple[RewardSpec, ...] = Field(
+        default=(), description="Scores in the report. The first one decides the verdict."
+    )
+    prompt_following: RewardSpec | None = Field(
+        default=None, description="A judge of prompt-following that no method optimises."
+    )
+    num_inference_steps: int = Field(default=20, ge=1, le=1000)
+    guidance_scale: float = Field(default=5.0, ge=0, le=100)
+    batch_size: int = Field(default=8, ge=1, le=1024, description="Images sampled at once.")
+    grid_prompts: int = Field(default=8, ge=1, le=64, description="Prompts shown in the image grid.")
+    bootstrap_resamples: int = Field(default=10_000, ge=100, le=1_000_000)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+
+    @field_validator("rewards")
+    @classmethod
+    def _names_are_unique(cls, rewards: tuple[RewardSpec, ...]) -> tuple[RewardSpec, ...]:
+        check_unique_names(rewards)
+        if "prompt_following" in map(reward_name, rewards):
+            raise ValueError("a reward cannot be named prompt_following: the report keeps the name for its judge")
+        return rewards

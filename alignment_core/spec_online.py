@@ -1,0 +1,233 @@
+"""The methods that draw their own images, as frozen data; re-exported by `spec`. `docs/methods.md` has the equations."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from alignment_core.spec_base import Spec
+from alignment_core.spec_reference import DriftControlledReference, FrozenReference, ReferenceSpec, resolve_reference
+from alignment_core.spec_rewards import RewardSpec, reward_name
+from alignment_core.spec_sources import Prompt
+from alignment_core.spec_timesteps import (
+    ConstantScale,
+    TimestepAware,
+    TimestepPreset,
+    UniformSampler,
+    VarianceWeight,
+    resolve_timesteps,
+)
+
+
+class Rollouts(Spec):
+    """What every online method has: prompts to draw images for, and how they are drawn and judged.
+
+    DDIM with noise: `eta` 0 would be deterministic, and nothing could be learnt from it. The guidance scale holds for
+    sampling, training and reference alike.
+    """
+
+    prompts: tuple[Prompt, ...] = Field(
+        min_length=1, max_length=100_000, description="Training prompts; each iteration takes the next ones, shuffled."
+    )
+    num_inference_steps: int = Field(default=20, ge=2, le=1000, description="T, the DDIM steps of a trajectory.")
+    eta: float = Field(default=1.0, gt=0, le=1, description="DDIM's noise; 1 is the published setting.")
+    guidance_scale: float = Field(
+        default=5.0, ge=1, le=100, description="Classifier-free guidance everywhere; 1 is without."
+    )
+
+
+class PairedRollouts(Rollouts):
+    """Online methods that rank two images: by one reward, or by Pareto dominance of several, where else it is a tie."""
+
+    rewards: tuple[RewardSpec, ...] = Field(min_length=1, max_length=16, description="What the images are ranked by.")
+    beta: float = Field(
+        default=0.1, gt=0, le=1e6, description="Multiplies a log-ratio; not comparable with Diffusion-DPO's beta."
+    )
+    logprob_reduction: Literal["mean", "sum"] = Field(
+        default="mean", description="Log-probabilities over the latent; beta with `mean` is beta/D with `sum`."
+    )
+
+    @model_validator(mode="after")
+    def _rewards_have_names(self) -> Self:
+        names = [reward_name(reward) for reward in self.rewards]
+        if len(set(names)) < len(names):
+            raise ValueError("rewards must have different names; set `name` to tell them apart")
+        return self
+
+
+class GuidanceSpec(Spec):
+    """TailorPO-G: the winner climbs the reward's gradient, and is kept when its own reward rose."""
+
+    eta_min: float = Field(default=0.1, gt=0, le=1e3, description="Step size at the noisiest step (paper: 0.1).")
+    eta_max: float = Field(
+        default=0.2, gt=0, le=1e3, description="Step size near the image (paper: 0.2); cosine between."
+    )
+    delta: float = Field(
+        default=0.5, gt=0, le=1e6, description="How far above its reward the winner aims; in its unit."
+    )
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        if self.eta_min > self.eta_max:
+            raise ValueError(f"eta_min ({self.eta_min:g}) is larger than eta_max ({self.eta_max:g})")
+        return self
+
+
+class TailorPOSpec(PairedRollouts):
+    """TailorPO and TailorPO-G (arXiv 2502.01667): two candidates from one x_t, ranked by the step-wise reward."""
+
+    type: Literal["tailorpo"] = "tailorpo"
+    num_trained_steps: int = Field(
+        default=5, ge=1, le=1000, description="Steps of T that branch and train, evenly spaced from the noisiest on."
+    )
+    guidance: GuidanceSpec | None = Field(
+        default=None, description="Set for TailorPO-G; needs a differentiable reward."
+    )
+
+    @model_validator(mode="after")
+    def _the_steps_fit(self) -> Self:
+        _refuse_more_steps_than(self.num_trained_steps, self.num_inference_steps)
+        if self.guidance is not None and len(self.rewards) > 1:
+            raise ValueError("guidance follows the gradient of one reward; rewards names several")
+        return self
+
+
+class D3POSpec(PairedRollouts):
+    """D3PO (arXiv 2311.13231): two trajectories from one starting noise; the better image labels every step."""
+
+    type: Literal["d3po"] = "d3po"
+    prompts_per_iteration: int = Field(default=16, ge=1, le=65536, description="Pairs of trajectories an iteration.")
+    num_trained_steps: int | None = Field(
+        default=None, ge=1, le=1000, description="Steps trained of each pair, drawn at random; all when left out."
+    )
+    ratio_clamp: float = Field(default=0.1, gt=0, lt=1, description="Ratios are clamped to 1 +- this (released code).")
+
+    @model_validator(mode="after")
+    def _the_steps_fit(self) -> Self:
+        _refuse_more_steps_than(self.num_trained_steps or 1, self.num_inference_steps)
+        return self
+
+
+class PolicyGradientRollouts(Rollouts):
+    """Online methods that weigh every step of a trajectory by the reward of its image."""
+
+    reward: RewardSpec
+    prompts_per_iteration: int = Field(default=16, ge=1, le=65536, description="Prompts drawn for in one iteration.")
+    samples_per_prompt: int = Field(default=1, ge=1, le=1024, description="Trajectories of each prompt an iteration.")
+    ratio_clamp: float = Field(default=1e-4, gt=0, lt=1, description="c: ratios are clamped to 1 +- c (published).")
+
+
+class DDPOSpec(PolicyGradientRollouts):
+    """DDPO (arXiv 2305.13301): the PPO loss over the denoising steps, with normalised rewards as advantages."""
+
+    type: Literal["ddpo"] = "ddpo"
+    num_trained_steps: int | None = Field(
+        default=None, ge=1, le=1000, description="Steps trained of each trajectory, drawn at random; all when left out."
+    )
+    advantage: Literal["batch", "prompt"] = Field(
+        default="batch", description="Normalise rewards over the iteration, or over each prompt's own samples."
+    )
+    advantage_clip: float = Field(default=5.0, gt=0, description="Advantages are clipped to +- this (published).")
+
+    @model_validator(mode="after")
+    def _the_settings_fit(self) -> Self:
+        _refuse_more_steps_than(self.num_trained_steps or 1, self.num_inference_steps)
+        if self.advantage == "prompt" and self.samples_per_prompt < 2:
+            raise ValueError(
+                "advantage `prompt` compares a prompt's own samples: samples_per_prompt must be at least 2"
+            )
+        if self.advantage == "batch" and self.samples_per_prompt * self.prompts_per_iteration < 2:
+            raise ValueError("advantage `batch` of a single trajectory is always 0: draw at least 2 an iteration")
+        return self
+
+
+class DPOKSpec(PolicyGradientRollouts):
+    """DPOK (arXiv 2305.16381): policy gradient with a hard clamp and a squared distance to the reference's prediction."""
+
+    type: Literal["dpok"] = "dpok"
+    guidance_scale: float = Field(default=7.5, ge=1, le=100, description="Guidance everywhere (published: 7.5).")
+    reward_weight: float = Field(default=10.0, gt=0, le=1e9, description="w_r (published: 10; 1000 for many prompts).")
+    kl_weight: float = Field(default=0.01, ge=0, le=1e9, description="w_kl (published: 0.01; 0.1 for many prompts).")
+    updates_per_iteration: int = Field(default=5, ge=1, le=10_000, description="Optimiser steps an iteration.")
+    buffer_iterations: int = Field(
+        default=2, ge=1, le=100, description="Iterations whose transitions are replayed (published: the last 1000)."
+    )
+    baseline: Literal["none", "batch", "prompt"] = Field(
+        default="none",
+        description="`none`: A = R (published, without value network). `batch`: R less the iteration's mean; `prompt`: R "
+        "less the mean of the prompt's own samples.",
+    )
+
+    @model_validator(mode="after")
+    def _the_baseline_has_samples(self) -> Self:
+        if self.baseline == "prompt" and self.samples_per_prompt < 2:
+            raise ValueError("baseline `prompt` compares a prompt's own samples: samples_per_prompt must be at least 2")
+        return self
+
+
+def _refuse_more_steps_than(trained: int, total: int) -> None:
+    if trained > total:
+        raise ValueError(f"num_trained_steps ({trained}) is larger than num_inference_steps ({total})")
+
+
+OnlineMethodSpec = TailorPOSpec | D3POSpec | DDPOSpec | DPOKSpec
+
+
+def steps_per_iteration(method: OnlineMethodSpec, examples_per_step: int) -> int:
+    """Optimiser steps between two draws of new trajectories.
+
+    `examples_per_step` is batch size x accumulation; TailorPO's are prompts, the others' are steps of trajectories.
+    `ValueError` where an iteration does not divide into optimiser steps.
+    """
+    match method:
+        case TailorPOSpec():
+            return method.num_trained_steps
+        case DPOKSpec():
+            held = method.prompts_per_iteration * method.samples_per_prompt * method.num_inference_steps
+            if examples_per_step > held:
+                raise ValueError(f"an iteration has {held} transitions, fewer than the {examples_per_step} of one step")
+            return method.updates_per_iteration
+        case D3POSpec() | DDPOSpec():
+            samples = method.samples_per_prompt if isinstance(method, DDPOSpec) else 1
+            trained = method.num_trained_steps or method.num_inference_steps
+            total = method.prompts_per_iteration * samples * trained
+            if total % examples_per_step:
+                raise ValueError(
+                    f"an iteration trains {total} transitions, and training.batch_size x gradient_accumulation_steps "
+                    f"({examples_per_step}) does not divide them"
+                )
+            return total // examples_per_step
+
+
+# --- what the plug-ins may be ------------------------------------------------------------------------------------------
+
+
+def refuse_unfit_timesteps(method: str, timesteps: TimestepAware | TimestepPreset) -> None:
+    """Online methods train on the sampler's own steps; what may differ is how much each counts."""
+    chosen = resolve_timesteps(timesteps, reference_is_copied=False)
+    assert isinstance(chosen, TimestepAware)
+    if not isinstance(chosen.sampler, UniformSampler):
+        raise ValueError(f"timesteps.sampler must be uniform for {method}, whose steps are those of its trajectories")
+    if method in ("ddpo", "dpok") and chosen.reward_scale != ConstantScale():
+        raise ValueError(f"timesteps.reward_scale multiplies a preference logit, and {method} has none")
+    if isinstance(chosen.loss_weight, VarianceWeight) and chosen.loss_weight.stat_against == "initial":
+        raise ValueError(f"timesteps.loss_weight.stat_against must be reference for {method}")
+
+
+def refuse_unfit_reference(method: OnlineMethodSpec, reference: ReferenceSpec, steps: int) -> None:
+    """A reference may move between iterations alone: inside one it would re-open clamps and mix two ratios."""
+    chosen = resolve_reference(reference, is_lora=False)
+    if isinstance(chosen, FrozenReference):
+        return
+    if isinstance(method, DDPOSpec):
+        raise ValueError("ddpo has no reference model: reference must be frozen")
+    if isinstance(chosen, DriftControlledReference) or chosen.guard is not None:
+        raise ValueError(
+            f"{method.type} has no preference data to measure a drift on: choose reference hard_copy or ema with `guard: null`"
+        )
+    if chosen.reg_mode != "gate":
+        raise ValueError(f"reference.reg_mode must be gate for {method.type}")
+    if chosen.every % steps:
+        raise ValueError(
+            f"reference.every ({chosen.every}) must be a multiple of the {steps} optimiser steps of an iteration of "
+            f"{method.type}: the reference moves between iterations only"
+        )

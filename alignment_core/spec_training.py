@@ -1,0 +1,104 @@
+"""What is trained, by how many steps, what is saved and where it runs, as frozen data; re-exported by `spec`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from alignment_core.spec_base import Spec
+
+
+class LoraAdapter(Spec):
+    """Low-rank adapters on the attention projections of the denoiser (peft)."""
+
+    type: Literal["lora"] = "lora"
+    rank: int = Field(default=8, ge=1, le=1024, description="diffusers' Diffusion-DPO LoRA scripts: 8.")
+    alpha: float | None = Field(
+        default=None, gt=0, description="LoRA scale numerator; the rank when left out, so the scale is 1."
+    )
+    target_modules: tuple[str, ...] = Field(
+        default=("to_k", "to_q", "to_v", "to_out.0"),
+        min_length=1,
+        description="Suffixes of module names in the denoiser.",
+    )
+
+
+class FullFineTune(Spec):
+    """Every weight of the denoiser is trained; the reference is a frozen second copy."""
+
+    type: Literal["full"] = "full"
+
+
+AdapterSpec = Annotated[LoraAdapter | FullFineTune, Field(discriminator="type")]
+
+DEFAULT_LEARNING_RATE = {"lora": 1e-5, "full": 2.048e-5}
+# D3PO's code, which TailorPO follows; DDPO's; DPOK's
+ONLINE_LEARNING_RATE = {"tailorpo": 3e-5, "d3po": 3e-5, "ddpo": 3e-4, "dpok": 1e-5}
+
+
+class TrainingSpec(Spec):
+    """The optimiser and its schedule. The learning rate is the effective one: nothing scales it behind the scenes."""
+
+    steps: int = Field(default=2000, ge=1, le=1_000_000, description="Optimiser steps.")
+    batch_size: int = Field(
+        default=4,
+        ge=1,
+        le=4096,
+        description="Examples (pairs, prompts or transitions: `docs/methods.md`) in one forward pass on one device.",
+    )
+    gradient_accumulation_steps: int = Field(
+        default=16, ge=1, le=65536, description="Forward passes in one optimiser step."
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="When left out: Diffusion-DPO 1e-5 for LoRA (diffusers), 2.048e-5 for full fine-tunes (released "
+        "launcher); TailorPO and D3PO 3e-5, DDPO 3e-4, DPOK 1e-5 (their papers or code).",
+    )
+    warmup_steps: int = Field(
+        default=0, ge=0, description="Linear warm-up, in optimiser steps (released launcher: 500)."
+    )
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Clip threshold of the global gradient norm.")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="Precision of the networks; errors and logits stay float32."
+    )
+    gradient_checkpointing: bool = False
+    validation_fraction: float = Field(
+        default=0.05, ge=0, le=0.5, description="Share of groups held out of training to validate on."
+    )
+    validate_every: int | None = Field(
+        default=None, ge=1, description="Optimiser steps between validations; off when left out."
+    )
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) is larger than steps ({self.steps})")
+        return self
+
+
+class CheckpointSpec(Spec):
+    """When training state is saved. The last step is always saved."""
+
+    every: int = Field(default=500, ge=1, description="Optimiser steps between checkpoints.")
+    keep_last: int = Field(default=3, ge=1, le=1000, description="Older checkpoints are removed from the work folder.")
+
+
+class ResourceSpec(Spec):
+    """What the run needs of a machine."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_cpu_threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Threads of a run on a CPU; torch's choice when left out. Tiny models want 1.",
+    )
+    max_run_seconds: int | None = Field(
+        default=None, ge=1, description="The run stops, saves and fails with `time_limit` after this long."
+    )

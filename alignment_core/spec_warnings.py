@@ -1,0 +1,43 @@
+"""What a spec allows and its author probably did not mean."""
+
+from alignment_core.spec import JobSpec
+from alignment_core.spec_pairs import DiffusionDPOSpec
+from alignment_core.spec_reference import DriftControlledReference, EmaReference, FrozenReference, HardCopyReference
+from alignment_core.spec_timesteps import TimestepAware
+
+
+def warnings_of(spec: JobSpec) -> list[str]:
+    """What is allowed but probably not meant, as sentences for `POST /v1/jobs/validate` and the first event."""
+    spec, found = spec.resolved(), []
+    method = spec.method
+    pairs = spec.training.batch_size * spec.training.gradient_accumulation_steps
+    if isinstance(method, DiffusionDPOSpec) and pairs < 64:
+        found.append(
+            f"{pairs} pairs per optimiser step on one device: published recipes use 2048, and batches below 64 barely move u"
+        )
+    if spec.training.precision == "fp16" and spec.adapter.type == "full":
+        found.append("full fine-tunes in fp16 can overflow; bf16 has the range of fp32")
+    if not spec.evaluation.rewards:
+        found.append("evaluation.rewards is empty: the report will show no proof that the model improved")
+    if isinstance(method, DiffusionDPOSpec) and method.loss == "robust":
+        found.append("the robust loss is unbounded below: watch the validation margin and stop early")
+    found += _warnings_of_plugins(spec)
+    if isinstance(method, DiffusionDPOSpec) and method.beta < 10:
+        found.append(
+            f"beta {method.beta:g} multiplies mean squared errors near 1e-3; language-model values do nothing here"
+        )
+    return found
+
+
+def _warnings_of_plugins(spec: JobSpec) -> list[str]:
+    found = []
+    reference, timesteps = spec.reference, spec.timesteps
+    if isinstance(timesteps, TimestepAware) and isinstance(reference, FrozenReference):
+        found.append("timestep-aware training helped its authors only together with a moving reference, and hurt alone")
+    if isinstance(reference, HardCopyReference) and reference.guard is None:
+        found.append("copying the policy without a guard diverges in the published experiments: set reference.guard")
+    if isinstance(reference, HardCopyReference | DriftControlledReference) and reference.every > spec.training.steps:
+        found.append(f"reference.every ({reference.every}) is larger than training.steps: the reference never moves")
+    if isinstance(reference, EmaReference | DriftControlledReference) and reference.ref_store == "factor_average":
+        found.append("reference.ref_store factor_average is not the average of the weights; dense_delta is")
+    return found
