@@ -16,6 +16,7 @@ from alignment_core import checkpoints
 from alignment_core.errors import CheckpointError
 from alignment_core.evaluation_run import evaluate_run
 from alignment_core.events import Event, PhaseChanged, RunCompleted, RunStarted
+from alignment_core.history import History, recorded
 from alignment_core.load import load_run, new_accelerator
 from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec
@@ -46,9 +47,12 @@ def align(
         resumed = find_resumable(workdir, spec)
     yield _run_started(spec, accelerator.num_processes, accelerator.device.type, resumed)
     yield PhaseChanged(phase="loading")
-    run = yield from load_run(spec, sources, accelerator, cache_dir or Path.home() / ".cache" / "attune")
+    history = History()
+    cache_dir = cache_dir or Path.home() / ".cache" / "attune"
+    run = yield from recorded(load_run(spec, sources, accelerator, cache_dir), history)
+    run.history = history
     first_step = run.restore(resumed) if resumed else 0
-    yield from train_run(run, workdir, first_step, started)
+    yield from recorded(train_run(run, workdir, first_step, started), history)
     if accelerator.is_main_process:
         yield from evaluate_run(run, workdir)
     yield RunCompleted(step=spec.training.steps)

@@ -149,6 +149,7 @@ class EvaluationCompleted(EventBase):
     type: Literal["evaluation_completed"] = "evaluation_completed"
     step: int
     path: str
+    page: str | None = Field(default=None, description="The same as one HTML file, for people.")
     report: dict[str, Any]
 
 

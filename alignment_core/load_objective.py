@@ -12,7 +12,7 @@ from alignment_core.errors import AlignmentError
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event
 from alignment_core.families.sd import StableDiffusion
-from alignment_core.load_online import OnlineMethod, build_online, rewards_of
+from alignment_core.load_online import OnlineMethod, build_online
 from alignment_core.load_pairs import PairSplits, load_pairs
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
 from alignment_core.protocols import Method
@@ -28,6 +28,7 @@ from alignment_core.spec import (
     reward_name,
     sha256_of_json,
 )
+from alignment_core.spec_controls import rewards_of
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,10 @@ from alignment_core.spec import (
     DDPOSpec,
     DPOKSpec,
     OnlineMethodSpec,
-    RewardSpec,
     TailorPOSpec,
 )
 
 OnlineMethod = TailorPO | D3PO | DDPO | DPOK
-
-
-def rewards_of(method: OnlineMethodSpec) -> tuple[RewardSpec, ...]:
-    """What the method trains on."""
-    return method.rewards if isinstance(method, TailorPOSpec | D3POSpec) else (method.reward,)
 
 
 def build_online(

@@ -3,9 +3,11 @@
 They are stored as JSON and served by the API, so they live apart from the code that fills them in.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from alignment_core.events import FileRecord, TimestepBin
 
 
 class ReportBase(BaseModel):
@@ -64,14 +66,31 @@ class RewardComparison(ReportBase):
     """One reward, policy against base on the same prompts and seeds. Gains are policy minus base."""
 
     name: str
+    trained: bool = Field(default=False, description="Whether the method optimised it; preference data are no reward.")
     base_mean: float
     policy_mean: float
     gain: float
     gain_interval: Interval = Field(description="Bootstrap over prompts (percentile).")
+    p_value: float | None = Field(
+        default=None,
+        description="Two-sided, of a gain of zero: paired t-test over the prompts' mean gains, not corrected for several "
+        "rewards. Null with one prompt, or where every prompt gains the same.",
+    )
+    effect_size: float | None = Field(
+        default=None,
+        description="Gain in standard deviations of the base images' scores, so that rewards compare; null where those "
+        "scores are all equal.",
+    )
     win_rate: float = Field(
         description="Share of (prompt, seed) pairs where the policy scores higher; ties count half."
     )
-    win_rate_interval: Interval = Field(description="Bootstrap over prompts; Wilson with one seed a prompt.")
+    bootstrap_interval: Interval = Field(description="Of `win_rate`: bootstrap over prompts (percentile).")
+    prompts_won: float | None = Field(
+        default=None, description="Share of prompts whose mean score over the seeds is higher; ties count half."
+    )
+    wilson_interval: Interval | None = Field(
+        default=None, description="Of `prompts_won`: Wilson's score interval. Null in reports of format 1."
+    )
     num_ties: int
 
 
@@ -80,6 +99,64 @@ class Diversity(ReportBase):
 
     base: float
     policy: float
+    change_interval: Interval | None = Field(
+        default=None, description="Of policy minus base: bootstrap over prompts (percentile)."
+    )
+
+
+class DriftBin(ReportBase):
+    first_timestep: int
+    last_timestep: int
+    eps_dist: float
+
+
+class Drift(ReportBase):
+    """How far the policy is from the base model, on the images that the policy drew."""
+
+    eps_dist: float = Field(
+        description="Mean squared distance of the two predictions, without guidance, at noised images of the policy."
+    )
+    by_timestep: list[DriftBin] = Field(description="The same in equal bins over t, the noisiest first.")
+    num_draws: int = Field(description="Noisy images measured at, spread evenly over the bins.")
+    relative_weight_change: float = Field(
+        description="Norm of the change of the trained weights over the norm of those weights in the initial model; LoRA: "
+        "of s B A over the adapted weights."
+    )
+
+
+class ComparedModel(ReportBase):
+    """One side of the comparison."""
+
+    label: str = Field(description="For people: `initial model`, `step 120`.")
+    step: int | None = Field(description="Optimiser steps; null for the initial model.")
+    spec_sha256: str | None = Field(description="Of the run that trained it; null for the initial model.")
+    files: list[FileRecord] = Field(
+        default=[], description="Its weight files with their hashes; the initial model's are `base_model_sha256`."
+    )
+
+
+class Curve(ReportBase):
+    """A metric over the run, at most 500 points; a point is the mean over the steps since the point before."""
+
+    split: Literal["training", "validation", "held_out"]
+    metric: str
+    steps: list[int] = Field(description="The last step of each point.")
+    values: list[float]
+
+
+class BinTable(ReportBase):
+    """A by-timestep table of the run, as in the event `timestep_table`."""
+
+    split: Literal["training", "validation"]
+    since_step: int
+    step: int
+    bins: list[TimestepBin] = Field(description="The noisiest first.")
+
+
+class RunWarning(ReportBase):
+    code: str
+    message: str
+    step: int | None = None
 
 
 class ImageScores(ReportBase):
@@ -92,10 +169,15 @@ class ImageScores(ReportBase):
 
 
 class EvaluationReport(ReportBase):
-    """Does the aligned model beat the one it started from?"""
+    """Does the aligned model beat the one it started from, at what price, and how was it made?
 
-    format_version: Literal[1] = 1
+    Reads reports of format 1 too; what those did not say is null or empty.
+    """
+
+    format_version: Literal[2] = 2
     step: int
+    base: ComparedModel
+    policy: ComparedModel
     num_prompts: int
     seeds_per_prompt: int
     num_inference_steps: int
@@ -108,8 +190,46 @@ class EvaluationReport(ReportBase):
     rewards: list[RewardComparison]
     prompt_following: RewardComparison | None
     diversity: Diversity | None = Field(description="Null with one seed a prompt.")
+    drift: Drift | None = None
+    curves: list[Curve] = []
+    timestep_tables: list[BinTable] = Field(default=[], description="The last of each split.")
+    method: str | None = None
+    reference: str | None = Field(default=None, description="How the reference moved: `frozen`, `hard_copy`, `ema` ...")
+    reg_mode: str | None = Field(
+        default=None, description="The regularisation that was active; null with a frozen reference, which needs none."
+    )
+    warnings: list[RunWarning] = []
+    seed: int | None = None
+    spec: dict[str, Any] | None = Field(default=None, description="The resolved spec of the run.")
     spec_sha256: str
+    dataset_sha256: str | None = Field(default=None, description="Of the training data, or of the online prompts.")
     base_model_sha256: str
     versions: dict[str, str]
+    device: str | None = None
+    precision: str | None = None
     elapsed_seconds: float
     images: list[ImageScores]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_format_1(cls, value: Any) -> Any:
+        return _from_format_1(value) if isinstance(value, dict) and value.get("format_version") == 1 else value
+
+
+def _from_format_1(report: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 named neither side, and its one interval of the win rate was Wilson's with one seed a prompt."""
+    initial = {"label": "initial model", "step": None, "spec_sha256": None}
+    policy = {"label": f"step {report['step']}", "step": report["step"], "spec_sha256": report["spec_sha256"]}
+    judge = report["prompt_following"]
+    return {
+        **report,
+        "format_version": 2,
+        "base": initial,
+        "policy": policy,
+        "rewards": [_line_from_format_1(line) for line in report["rewards"]],
+        "prompt_following": None if judge is None else _line_from_format_1(judge),
+    }
+
+
+def _line_from_format_1(line: dict[str, Any]) -> dict[str, Any]:
+    return {("bootstrap_interval" if name == "win_rate_interval" else name): value for name, value in line.items()}

@@ -4,7 +4,7 @@ Below this module nothing sees a spec: every part is given plain arguments.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from alignment_core.actors import Actors
 from alignment_core.errors import CheckpointError
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.families.sd_weights import load_policy, save_policy
+from alignment_core.history import History
 from alignment_core.online import Resumable
-from alignment_core.protocols import Images, Method, ReferenceUpdate, RewardModel, Sampler, TimestepStrategy
+from alignment_core.protocols import Images, Method, ReferenceUpdate, RewardModel, TimestepStrategy
 from alignment_core.spec import JobSpec
 from alignment_core.versions import versions
+
+HISTORY = "history.json"
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Run:
     evaluation_prompts: Sequence[str]
     rewards: dict[str, RewardModel]
     prompt_following: RewardModel | None
+    history: History = field(default_factory=History)
 
     def save(self, folder: Path, step: int) -> Path:
         """Write the checkpoint of `step`; returns its folder."""
@@ -56,6 +60,7 @@ class Run:
         checkpoints.save_tensors(state / "timesteps.safetensors", self.timesteps.state_dict())
         if isinstance(self.method, Resumable):
             checkpoints.save_tensors(state / "method.safetensors", self.method.state_at(step))
+        self.history.save(state / HISTORY)
         scaler = self.accelerator.scaler
         checkpoints.save_state(
             temporary, checkpoints.TrainingState(step=step, loss_scaler=scaler.state_dict() if scaler else None)
@@ -91,6 +96,7 @@ class Run:
         self.reference.load_state_dict(checkpoints.load_tensors(state / "reference.safetensors"))
         self.actors.load_reference(checkpoints.load_tensors(state / "reference_weights.safetensors"))
         self.timesteps.load_state_dict(checkpoints.load_tensors(state / "timesteps.safetensors"))
+        self.history.restore(state / HISTORY)
         saved = checkpoints.load_state(folder)
         if isinstance(self.method, Resumable):
             self.method.load_state_at(saved.step, checkpoints.load_tensors(state / "method.safetensors"))
@@ -98,22 +104,14 @@ class Run:
             self.accelerator.scaler.load_state_dict(saved.loss_scaler)
         return saved.step
 
-    def samplers(self) -> tuple[Sampler, Sampler]:
-        """Samplers of the initial model and of the policy."""
+    def draw(self, denoiser: torch.nn.Module, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+        """Images as the spec's evaluation wants them drawn."""
         evaluation = self.spec.evaluation
-
-        def sample(denoiser: torch.nn.Module, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
-            return self.family.sample(
-                denoiser,
-                prompts,
-                seeds,
-                num_inference_steps=evaluation.num_inference_steps,
-                guidance_scale=evaluation.guidance_scale,
-                autocast=lambda: self.accelerator.autocast(),
-            )
-
-        def base(prompts: Sequence[str], seeds: Sequence[int]) -> Images:
-            with self.actors.initial_denoiser() as denoiser:
-                return sample(denoiser, prompts, seeds)
-
-        return base, lambda prompts, seeds: sample(self.actors.denoiser, prompts, seeds)
+        return self.family.sample(
+            denoiser,
+            prompts,
+            seeds,
+            num_inference_steps=evaluation.num_inference_steps,
+            guidance_scale=evaluation.guidance_scale,
+            autocast=lambda: self.accelerator.autocast(),
+        )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from alignment_core.spec_base import Spec
+from alignment_core.spec_controls import with_controls
 from alignment_core.spec_evaluation import EvaluationSpec
 from alignment_core.spec_online import (
     D3POSpec,
@@ -131,9 +132,11 @@ class JobSpec(Spec):
 
     def resolved(self) -> "JobSpec":
         """The same spec with every default that depends on another field written out."""
-        method, adapter, training = self.method, self.adapter, self.training
+        method, adapter, training, evaluation = self.method, self.adapter, self.training, self.evaluation
         if isinstance(method, DiffusionDPOSpec):
             method = resolve_losses(method)
+        else:
+            evaluation = with_controls(evaluation, method)
         if isinstance(adapter, LoraAdapter) and adapter.alpha is None:
             adapter = adapter.model_copy(update={"alpha": float(adapter.rank)})
         if training.learning_rate is None:
@@ -147,6 +150,7 @@ class JobSpec(Spec):
                 "timesteps": timesteps,
                 "adapter": adapter,
                 "training": training,
+                "evaluation": evaluation,
             }
         )
 

@@ -1,7 +1,7 @@
 """The training half of a run: optimiser steps with their validations and checkpoints, as events."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from alignment_core.validation import validate
 CHECKPOINTS = "checkpoints"
 
 
-def train_run(run: Run, workdir: Path, first_step: int, started: float) -> Iterator[Event]:
+def train_run(run: Run, workdir: Path, first_step: int, started: float) -> Generator[Event, None, None]:
     """Train, validate and save. Whatever ends it early, the last completed step is saved on the way out.
 
     After a divergence or an error on the GPU the weights are still those of that step, so the checkpoint is good.

@@ -25,10 +25,11 @@ Pixels = UInt8[ndarray, "batch height width 3"]
 
 @dataclass(frozen=True)
 class Drawn:
-    """What one model drew: its scores by reward, its diversity, and its images of the picture's prompts."""
+    """What one model drew: its scores by reward, how far its images of each prompt are apart (None with one seed), and its
+    images of the picture's prompts."""
 
     scores: dict[str, Scores]
-    diversity: float | None
+    distances: Scores | None
     images: UInt8[ndarray, "grid_prompts seeds height width 3"]
 
 
@@ -154,7 +155,7 @@ class _Tally:
         shape = (-1, self._seeds_per_prompt)
         return Drawn(
             scores={name: np.array(scores).reshape(shape) for name, scores in self._scores.items()},
-            diversity=float(np.mean(self._distances)) if self._distances else None,
+            distances=np.array(self._distances)[:, None] if self._distances else None,
             images=np.stack(self._kept),
         )
 

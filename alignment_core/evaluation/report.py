@@ -1,15 +1,34 @@
 """From a comparison to the report: the numbers, their intervals, and the verdict."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from alignment_core.evaluation.compare import PROMPT_FOLLOWING, Comparison
 from alignment_core.evaluation.files import replace_file
-from alignment_core.evaluation.statistics import Scores, bootstrap_interval, gains, win_rate_interval, wins
-from alignment_core.reports import Diversity, EvaluationReport, ImageScores, RewardComparison
+from alignment_core.evaluation.statistics import (
+    Scores,
+    bootstrap_interval,
+    gains,
+    paired_p_value,
+    prompts_won,
+    wilson_interval,
+    wins,
+)
+from alignment_core.reports import (
+    BinTable,
+    ComparedModel,
+    Curve,
+    Diversity,
+    Drift,
+    EvaluationReport,
+    ImageScores,
+    RewardComparison,
+    RunWarning,
+)
 from alignment_core.seeds import seed_of
 from alignment_core.versions import versions
 
@@ -18,13 +37,31 @@ Verdict = Literal["improved", "not_improved", "worse", "unknown"]
 
 @dataclass(frozen=True)
 class Provenance:
-    """What was compared and how it was drawn, as the report states it; nothing here changes a score."""
+    """What was compared, how it was drawn and how it came about, as the report states it; nothing here changes a score.
+
+    `step` names the report's folder. `trained` are the rewards that the method optimised; `curves`, `tables` and `warnings`
+    are what the run said of itself.
+    """
 
     step: int
+    base: ComparedModel
+    policy: ComparedModel
     num_inference_steps: int
     guidance_scale: float
     spec_sha256: str
     base_model_sha256: str
+    dataset_sha256: str | None = None
+    spec: dict[str, Any] | None = None
+    seed: int | None = None
+    method: str | None = None
+    reference: str | None = None
+    reg_mode: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    trained: frozenset[str] = frozenset()
+    curves: Sequence[Curve] = ()
+    tables: Sequence[BinTable] = ()
+    warnings: Sequence[RunWarning] = ()
 
 
 @dataclass(frozen=True)
@@ -36,19 +73,27 @@ class Bootstrap:
     seed: int
 
 
-def compare_scores(name: str, base: Scores, policy: Scores, bootstrap: Bootstrap) -> RewardComparison:
+def compare_scores(
+    name: str, base: Scores, policy: Scores, bootstrap: Bootstrap, *, trained: bool = False
+) -> RewardComparison:
     """One reward's line of the report. Its draws depend on the seed and its name, not on the other rewards."""
     gain, won = gains(base, policy), wins(base, policy)
     settings = (bootstrap.num_resamples, bootstrap.confidence)
     generator = np.random.default_rng(seed_of(bootstrap.seed, "evaluation", "bootstrap", name))
+    num_won, spread = prompts_won(base, policy), float(base.std())
     return RewardComparison(
         name=name,
+        trained=trained,
         base_mean=float(base.mean()),
         policy_mean=float(policy.mean()),
         gain=float(gain.mean()),
         gain_interval=bootstrap_interval(gain, *settings, generator),
+        p_value=paired_p_value(gain),
+        effect_size=float(gain.mean()) / spread if spread > 0 else None,
         win_rate=float(won.mean()),
-        win_rate_interval=win_rate_interval(won, *settings, generator),
+        bootstrap_interval=bootstrap_interval(won, *settings, generator),
+        prompts_won=num_won / len(won),
+        wilson_interval=wilson_interval(num_won, len(won), bootstrap.confidence),
         num_ties=int((base == policy).sum()),
     )
 
@@ -63,16 +108,27 @@ def verdict_of(primary: RewardComparison | None, num_prompts: int) -> Verdict:
 
 
 def build_report(
-    comparison: Comparison, provenance: Provenance, bootstrap: Bootstrap, elapsed_seconds: float
+    comparison: Comparison,
+    provenance: Provenance,
+    bootstrap: Bootstrap,
+    elapsed_seconds: float,
+    drift: Drift | None = None,
 ) -> EvaluationReport:
     """The report of `comparison`; its first reward decides the verdict."""
     base, policy = comparison.base, comparison.policy
-    lines = {name: compare_scores(name, base.scores[name], policy.scores[name], bootstrap) for name in base.scores}
+    lines = {
+        name: compare_scores(
+            name, base.scores[name], policy.scores[name], bootstrap, trained=name in provenance.trained
+        )
+        for name in base.scores
+    }
     prompt_following = lines.pop(PROMPT_FOLLOWING, None)
     rewards = list(lines.values())
     primary = rewards[0] if rewards else None
     return EvaluationReport(
         step=provenance.step,
+        base=provenance.base,
+        policy=provenance.policy,
         num_prompts=len(comparison.prompts),
         seeds_per_prompt=len(comparison.seeds[0]),
         num_inference_steps=provenance.num_inference_steps,
@@ -81,18 +137,34 @@ def build_report(
         verdict=verdict_of(primary, len(comparison.prompts)),
         rewards=rewards,
         prompt_following=prompt_following,
-        diversity=_diversity(comparison),
+        diversity=_diversity(comparison, bootstrap),
+        drift=drift,
+        curves=list(provenance.curves),
+        timestep_tables=list(provenance.tables),
+        method=provenance.method,
+        reference=provenance.reference,
+        reg_mode=provenance.reg_mode,
+        warnings=list(provenance.warnings),
+        seed=provenance.seed,
+        spec=provenance.spec,
         spec_sha256=provenance.spec_sha256,
+        dataset_sha256=provenance.dataset_sha256,
         base_model_sha256=provenance.base_model_sha256,
         versions=versions(),
+        device=provenance.device,
+        precision=provenance.precision,
         elapsed_seconds=elapsed_seconds,
         images=_image_scores(comparison),
     )
 
 
-def _diversity(comparison: Comparison) -> Diversity | None:
-    base, policy = comparison.base.diversity, comparison.policy.diversity
-    return None if base is None or policy is None else Diversity(base=base, policy=policy)
+def _diversity(comparison: Comparison, bootstrap: Bootstrap) -> Diversity | None:
+    base, policy = comparison.base.distances, comparison.policy.distances
+    if base is None or policy is None:
+        return None
+    generator = np.random.default_rng(seed_of(bootstrap.seed, "evaluation", "bootstrap", "diversity of images"))
+    change = bootstrap_interval(policy - base, bootstrap.num_resamples, bootstrap.confidence, generator)
+    return Diversity(base=float(base.mean()), policy=float(policy.mean()), change_interval=change)
 
 
 def _image_scores(comparison: Comparison) -> list[ImageScores]:

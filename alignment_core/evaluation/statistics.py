@@ -55,8 +55,49 @@ def wilson_interval(num_wins: float, num_trials: int, confidence: float) -> Inte
     return Interval(low=max(0.0, center - half_width), high=min(1.0, center + half_width), confidence=confidence)
 
 
-def win_rate_interval(won: Scores, num_resamples: int, confidence: float, generator: Generator) -> Interval:
-    """Interval of the win rate: Wilson with one seed a prompt, else the bootstrap, as seeds of a prompt are no trials."""
-    if won.shape[1] == 1:
-        return wilson_interval(float(won.sum()), len(won), confidence)
-    return bootstrap_interval(won, num_resamples, confidence, generator)
+def prompts_won(base: Scores, policy: Scores) -> float:
+    """On how many prompts the policy's mean score over the seeds is higher; a tie counts as half.
+
+    Prompts are independent trials and the seeds of one are not, so this is what Wilson's interval may be told.
+    """
+    return float(wins(base.mean(axis=1, keepdims=True), policy.mean(axis=1, keepdims=True)).sum())
+
+
+def paired_p_value(values: Scores) -> float | None:
+    """Two-sided p-value of the mean gain being zero: Student's paired t-test with prompts as the unit.
+
+    None with fewer than two prompts, or when every prompt gains the same, which is no sample of anything.
+    """
+    means = values.mean(axis=1)
+    if len(means) < 2 or (spread := float(means.std(ddof=1))) <= 1e-12 * max(1.0, float(np.abs(means).max())):
+        return None
+    return two_sided_p(float(means.mean()) / spread * math.sqrt(len(means)), len(means) - 1)
+
+
+def two_sided_p(t: float, degrees: int) -> float:
+    """P(|T| >= |t|) of Student's t: I_x(degrees/2, 1/2) with x = degrees / (degrees + t^2). DLMF 8.17."""
+    return _incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t), t * t / (degrees + t * t))
+
+
+def _incomplete_beta(a: float, b: float, x: float, complement: float) -> float:
+    """The regularised I_x(a, b); `complement` is 1 - x, given apart because it may be far smaller than x's rounding."""
+    if x <= 0 or complement <= 0:
+        return 0.0 if x <= 0 else 1.0
+    if x > (a + 1) / (a + b + 2):  # there the fraction converges slowly, and that of the mirror image fast
+        return 1 - _incomplete_beta(b, a, complement, x)
+    log_front = a * math.log(x) + b * math.log(complement) - math.log(a)
+    log_front += math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    return min(1.0, math.exp(log_front) / _beta_fraction(a, b, x))
+
+
+def _beta_fraction(a: float, b: float, x: float, num_terms: int = 400) -> float:
+    """The continued fraction 1 + d_1/(1 + d_2/(1 + ...)) of DLMF 8.17.22, from its end: 400 terms are far enough."""
+    value = 1.0
+    for term in range(num_terms, 0, -1):
+        m = term // 2
+        if term % 2 == 0:
+            d = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        else:
+            d = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        value = 1 + d / value
+    return value

@@ -211,12 +211,14 @@ def test_the_proof_has_a_row_a_reward(tmp_path: Path) -> None:
         "gain": 0.17,
         "gain_interval": interval,
         "win_rate": 1.0,
-        "win_rate_interval": interval,
+        "bootstrap_interval": interval,
         "num_ties": 0,
     }
     report = EvaluationReport.model_validate(
         {
             "step": 80,
+            "base": {"label": "initial model", "step": None, "spec_sha256": None},
+            "policy": {"label": "step 80", "step": 80, "spec_sha256": "0" * 64},
             "num_prompts": 57,
             "seeds_per_prompt": 2,
             "num_inference_steps": 12,

@@ -212,6 +212,8 @@ class Manifest(Resource):
 REPORT_EXAMPLE: dict[str, Any] = EvaluationReport.model_validate(
     {
         "step": 400,
+        "base": {"label": "initial model", "step": None, "spec_sha256": None},
+        "policy": {"label": "step 400", "step": 400, "spec_sha256": MANIFEST_EXAMPLE["spec_sha256"]},
         "num_prompts": 1,
         "seeds_per_prompt": 2,
         "num_inference_steps": 20,
@@ -226,7 +228,9 @@ REPORT_EXAMPLE: dict[str, Any] = EvaluationReport.model_validate(
                 "gain": 0.17,
                 "gain_interval": {"low": 0.15, "high": 0.19, "confidence": 0.95},
                 "win_rate": 1.0,
-                "win_rate_interval": {"low": 0.96, "high": 1.0, "confidence": 0.95},
+                "bootstrap_interval": {"low": 0.96, "high": 1.0, "confidence": 0.95},
+                "prompts_won": 1.0,
+                "wilson_interval": {"low": 0.21, "high": 1.0, "confidence": 0.95},
                 "num_ties": 0,
             }
         ],

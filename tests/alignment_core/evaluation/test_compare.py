@@ -59,7 +59,7 @@ def test_the_comparison_does_not_depend_on_the_batch_size(batch_size: int) -> No
         for name in REWARDS:
             np.testing.assert_allclose(one.scores[name], other.scores[name], rtol=1e-5)
         np.testing.assert_array_equal(one.images, other.images)
-        assert one.diversity == other.diversity
+        np.testing.assert_array_equal(one.distances, other.distances)
 
 
 def test_both_models_get_the_same_prompts_and_seeds_prompt_by_prompt() -> None:
@@ -104,12 +104,12 @@ def test_images_are_kept_for_prompts_from_all_over_the_list_and_no_others() -> N
     assert every.shown == (0, 1, 2, 3, 4)
 
 
-def test_diversity_is_the_mean_over_all_prompts() -> None:
+def test_every_prompt_has_its_distance_and_a_single_seed_has_none() -> None:
     comparison, _ = finish(running(NoiseSampler(), NoiseSampler(), grid_prompts=5))
-    distances = [pairwise_distance(images) for images in comparison.base.images]
-    assert comparison.base.diversity == pytest.approx(np.mean(distances))
+    distances = [[pairwise_distance(images)] for images in comparison.base.images]
+    assert comparison.base.distances == pytest.approx(np.array(distances))
     alone, _ = finish(running(NoiseSampler(), NoiseSampler(), num_seeds=1))
-    assert alone.base.diversity is None
+    assert alone.base.distances is None
 
 
 def test_the_judge_scores_beside_the_rewards() -> None:

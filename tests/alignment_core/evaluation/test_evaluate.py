@@ -19,7 +19,7 @@ from alignment_core.events import (
     event_to_json,
 )
 from alignment_core.protocols import Sampler
-from alignment_core.reports import EvaluationReport
+from alignment_core.reports import ComparedModel, EvaluationReport
 from alignment_core.rewards.brightness import Brightness
 from alignment_core.rewards.colorfulness import Colorfulness
 from tests.alignment_core.evaluation.models import FlatSampler, NoiseSampler, OnlyShortPrompts, PromptLength
@@ -45,8 +45,17 @@ def events_of(
         batch_size=8,
         grid_prompts=3,
         bootstrap=Bootstrap(num_resamples=200, confidence=0.95, seed=5),
-        provenance=Provenance(7, 12, 2.5, "a" * 64, "b" * 64),
+        provenance=Provenance(
+            step=7,
+            base=ComparedModel(label="initial model", step=None, spec_sha256=None),
+            policy=ComparedModel(label="step 7", step=7, spec_sha256="a" * 64),
+            num_inference_steps=12,
+            guidance_scale=2.5,
+            spec_sha256="a" * 64,
+            base_model_sha256="b" * 64,
+        ),
         workdir=workdir,
+        folder=workdir / "evaluation/step-00000007",
     )
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
 from alignment_core.evaluation.grid import MAX_WIDTH, Headline, _wrap, draw_grid, headline_of
-from alignment_core.reports import EvaluationReport, Interval, RewardComparison
+from alignment_core.reports import ComparedModel, EvaluationReport, Interval, RewardComparison
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 HEADLINE = Headline("taste +1.0", "how it was measured")
@@ -119,12 +119,14 @@ def report(gain: float, low: float, high: float, judge: float | None = None) -> 
             gain=policy - base,
             gain_interval=interval,
             win_rate=0.975,
-            win_rate_interval=interval,
+            bootstrap_interval=interval,
             num_ties=0,
         )
 
     return EvaluationReport(
         step=40,
+        base=ComparedModel(label="initial model", step=None, spec_sha256=None),
+        policy=ComparedModel(label="step 40", step=40, spec_sha256=""),
         num_prompts=57,
         seeds_per_prompt=2,
         num_inference_steps=12,

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,25 +7,31 @@ import pytest
 
 from alignment_core.evaluation.compare import Comparison, Drawn, seeds_of
 from alignment_core.evaluation.report import Bootstrap, Provenance, build_report, write_report
-from alignment_core.evaluation.statistics import Scores, wilson_interval
-from alignment_core.reports import EvaluationReport
+from alignment_core.evaluation.statistics import Scores, paired_p_value, wilson_interval
+from alignment_core.reports import ComparedModel, Diversity, EvaluationReport, Interval
 from alignment_core.versions import versions
 
 BOOTSTRAP = Bootstrap(num_resamples=500, confidence=0.95, seed=0)
 PROVENANCE = Provenance(
-    step=40, num_inference_steps=12, guidance_scale=2.5, spec_sha256="a" * 64, base_model_sha256="b" * 64
+    step=40,
+    base=ComparedModel(label="initial model", step=None, spec_sha256=None),
+    policy=ComparedModel(label="step 40", step=40, spec_sha256="a" * 64),
+    num_inference_steps=12,
+    guidance_scale=2.5,
+    spec_sha256="a" * 64,
+    base_model_sha256="b" * 64,
 )
 
 
 def comparison(base: dict[str, Scores], policy: dict[str, Scores], shape: tuple[int, int]) -> Comparison:
     images = np.zeros((1, shape[1], 4, 4, 3), np.uint8)
-    diversity = (0.2, 0.1) if shape[1] > 1 else (None, None)
+    distances = (np.full((shape[0], 1), 0.2), np.full((shape[0], 1), 0.1)) if shape[1] > 1 else (None, None)
     return Comparison(
         prompts=tuple(f"prompt {index}" for index in range(shape[0])),
         seeds=seeds_of(0, *shape),
         shown=(0,),
-        base=Drawn(base, diversity[0], images),
-        policy=Drawn(policy, diversity[1], images),
+        base=Drawn(base, distances[0], images),
+        policy=Drawn(policy, distances[1], images),
     )
 
 
@@ -79,12 +86,55 @@ def test_every_number_can_be_recomputed_from_the_scores_of_the_images() -> None:
     assert [image.seed for image in report.images] == [seed for row in seeds_of(0, 25, 2) for seed in row]
 
 
-def test_one_seed_gives_wilsons_interval_and_no_diversity() -> None:
-    report = report_of(noise((40, 1)))
-    line = report.rewards[0]
-    assert line.win_rate_interval == wilson_interval(line.win_rate * 40, 40, 0.95)
-    assert report.diversity is None
-    assert report_of(noise((40, 2))).diversity is not None
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_the_share_of_prompts_won_has_wilsons_interval_whatever_the_number_of_seeds(num_seeds: int) -> None:
+    line = report_of(noise((40, num_seeds))).rewards[0]
+    assert line.prompts_won is not None
+    assert line.wilson_interval == wilson_interval(line.prompts_won * 40, 40, 0.95)
+    assert (line.prompts_won == line.win_rate) == (num_seeds == 1)
+    assert line.bootstrap_interval.low <= line.win_rate <= line.bootstrap_interval.high
+
+
+def test_one_seed_has_no_diversity() -> None:
+    assert report_of(noise((40, 1))).diversity is None
+    change = Interval(low=-0.1, high=-0.1, confidence=0.95)
+    assert report_of(noise((40, 2))).diversity == Diversity(base=0.2, policy=0.1, change_interval=change)
+
+
+def test_a_gain_has_a_p_value_and_a_size_in_the_bases_own_spread() -> None:
+    gain = noise((40, 2)) + 1
+    base = np.random.default_rng(0).normal(size=gain.shape)
+    line = report_of(gain).rewards[0]
+    assert line.p_value == paired_p_value(gain)
+    assert line.effect_size == pytest.approx(gain.mean() / base.std())
+    flat = comparison({"a": np.zeros((30, 2))}, {"a": noise((30, 2))}, (30, 2))
+    assert build_report(flat, PROVENANCE, BOOTSTRAP, 0.0).rewards[0].effect_size is None
+
+
+def test_rewards_that_were_trained_on_are_marked() -> None:
+    zeros = np.zeros((30, 2))
+    both = comparison({"a": zeros, "b": zeros}, {"a": zeros, "b": zeros}, (30, 2))
+    report = build_report(both, replace(PROVENANCE, trained=frozenset({"b"})), BOOTSTRAP, 0.0)
+    assert {line.name: line.trained for line in report.rewards} == {"a": False, "b": True}
+
+
+def test_a_report_of_format_1_reads_as_what_it_said() -> None:
+    new = report_of(noise((30, 1)))
+    first = {"format_version", "step", "num_prompts", "seeds_per_prompt", "num_inference_steps", "guidance_scale"}
+    first |= {"primary_reward", "verdict", "prompt_following", "diversity", "spec_sha256", "base_model_sha256"}
+    old = new.model_dump(mode="json", include=first | {"versions", "elapsed_seconds", "images"})
+    line = new.rewards[0].model_dump(mode="json")
+    kept = ("name", "base_mean", "policy_mean", "gain", "gain_interval", "win_rate", "num_ties")
+    old |= {"format_version": 1, "diversity": {"base": 0.2, "policy": 0.1}}
+    old["rewards"] = [{name: line[name] for name in kept} | {"win_rate_interval": line["wilson_interval"]}]
+    old["prompt_following"] = old["rewards"][0]
+    read = EvaluationReport.model_validate(old)
+    assert read.format_version == 2
+    assert read.rewards[0].gain == new.rewards[0].gain
+    assert read.rewards[0].bootstrap_interval == new.rewards[0].wilson_interval
+    assert read.prompt_following == read.rewards[0]
+    assert (read.base.label, read.policy.label, read.policy.step) == ("initial model", "step 40", 40)
+    assert EvaluationReport.model_validate_json(read.model_dump_json()) == read
 
 
 def test_the_judge_stands_apart_from_the_rewards() -> None:
@@ -120,5 +170,5 @@ def test_the_written_file_reads_back_as_the_same_report_and_leaves_nothing_else(
     write_report(report_of(np.zeros((2, 2))), path)
     write_report(report, path)
     assert EvaluationReport.model_validate_json(path.read_text()) == report
-    assert json.loads(path.read_text())["format_version"] == 1
+    assert json.loads(path.read_text())["format_version"] == 2
     assert [entry.name for entry in path.parent.iterdir()] == ["report.json"]

@@ -8,8 +8,10 @@ from alignment_core.evaluation.statistics import (
     Scores,
     bootstrap_interval,
     gains,
+    paired_p_value,
+    prompts_won,
+    two_sided_p,
     wilson_interval,
-    win_rate_interval,
     wins,
 )
 from alignment_core.reports import Interval
@@ -60,10 +62,9 @@ def test_swapping_mirrors_the_intervals(scores: tuple[Scores, Scores]) -> None:
     base, policy = scores
     forth, back = interval_of(gains(base, policy)), interval_of(gains(policy, base))
     assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low), abs=1e-9)
-    forth, back = (
-        win_rate_interval(won, 200, 0.95, np.random.default_rng(1)) for won in (wins(base, policy), wins(policy, base))
-    )
+    forth, back = interval_of(wins(base, policy)), interval_of(wins(policy, base))
     assert (forth.low, forth.high) == pytest.approx((1 - back.high, 1 - back.low), abs=1e-9)
+    assert prompts_won(base, policy) == len(base) - prompts_won(policy, base)
 
 
 @given(SCORES, st.floats(-10, 10), st.floats(0.01, 10))
@@ -124,16 +125,61 @@ def test_taking_seeds_for_prompts_would_be_far_too_sure() -> None:
     assert coverage(clustered=False) < 0.8
 
 
-def test_the_win_rates_interval_is_wilsons_with_one_seed_and_the_bootstraps_with_more() -> None:
-    generator = np.random.default_rng(0)
+def test_the_bootstrap_of_wins_is_close_to_wilsons_and_seeds_that_agree_add_nothing() -> None:
     won = np.zeros((100, 1))
     won[:70] = 1
-    assert win_rate_interval(won, 100, 0.95, generator) == wilson_interval(70, 100, 0.95)
-    several = np.repeat(won, 3, axis=1)
-    interval = win_rate_interval(several, 4000, 0.95, np.random.default_rng(0))
-    assert interval == bootstrap_interval(several, 4000, 0.95, np.random.default_rng(0))
-    # Three equal seeds say no more than one: the bootstrap stays close to Wilson's 70 of 100.
+    interval = bootstrap_interval(np.repeat(won, 3, axis=1), 4000, 0.95, np.random.default_rng(0))
     assert (interval.low, interval.high) == pytest.approx((0.604, 0.781), abs=0.02)
+
+
+def test_a_prompt_is_won_by_the_mean_over_its_seeds() -> None:
+    base = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    policy = np.array([[1.0, -0.5], [0.5, -1.0], [1.0, -1.0], [1.0, 1.0]])
+    assert prompts_won(base, policy) == 1 + 0 + 0.5 + 0.5
+
+
+@pytest.mark.parametrize(
+    ("t", "degrees", "p"),
+    [
+        (0.0, 5, 1.0),
+        (12.706204736432095, 1, 0.05),  # tables of Student's t
+        (2.2281388519649385, 10, 0.05),
+        (2.0930240544082634, 19, 0.05),
+        (3.169272667175838, 10, 0.01),
+        (1.959963984540054, 10**7, 0.05),  # the normal distribution
+    ],
+)
+def test_students_distribution_is_that_of_the_tables(t: float, degrees: int, p: float) -> None:
+    assert two_sided_p(t, degrees) == pytest.approx(p, rel=1e-6)
+    assert two_sided_p(-t, degrees) == two_sided_p(t, degrees)
+
+
+@given(st.floats(0, 60))
+def test_one_and_two_degrees_of_freedom_have_closed_forms(t: float) -> None:
+    # one: arctan; two: 1 - t / sqrt(t^2 + 2), written so that nothing cancels
+    assert two_sided_p(t, 1) == pytest.approx(2 / np.pi * np.arctan2(1, t), rel=1e-9, abs=1e-12)
+    root = np.sqrt(t * t + 2)
+    assert two_sided_p(t, 2) == pytest.approx(2 / (root * (root + t)), rel=1e-9, abs=1e-12)
+
+
+def test_the_p_value_of_the_mean_gain_of_prompts() -> None:
+    # mean 2, standard deviation sqrt(2.5), t = 2 / sqrt(2.5 / 5) = 2.8284 with 4 degrees of freedom
+    values = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]])
+    assert paired_p_value(values) == pytest.approx(0.04742065558431, rel=1e-9)
+    assert paired_p_value(np.repeat(values, 8, axis=1)) == paired_p_value(values), "copies of a seed add nothing"
+    assert paired_p_value(-values) == paired_p_value(values)
+
+
+def test_no_spread_and_no_second_prompt_have_no_p_value() -> None:
+    assert paired_p_value(np.ones((30, 2))) is None
+    assert paired_p_value(np.array([[1.0, 2.0]])) is None
+
+
+def test_without_a_gain_p_values_are_uniform() -> None:
+    generator = np.random.default_rng(3)
+    found = np.array([paired_p_value(generator.normal(size=(12, 2))) for _ in range(2000)])
+    assert np.mean(found < 0.05) == pytest.approx(0.05, abs=0.015)
+    assert np.mean(found < 0.5) == pytest.approx(0.5, abs=0.035)
 
 
 def test_ties_count_as_half_a_win() -> None:

@@ -1,0 +1,69 @@
+"""How far the policy has moved from the base model in what it predicts.
+
+    eps_dist = mean |yhat_policy - yhat_base|^2   at noised images that the policy drew, without guidance
+
+This is `drift.py`'s distance on the images that matter at the end: those that users will get.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from alignment_core.diffusion import add_noise, regression_error
+from alignment_core.protocols import Latents, PerExample, Timesteps
+from alignment_core.reports import DriftBin
+from alignment_core.seeds import generator_of
+from alignment_core.timestep_weights import bounds_of
+
+NUM_BINS = 10
+DRAWS_PER_BIN = 16
+
+Predict = Callable[[Latents, Timesteps, dict[str, Tensor]], Latents]
+
+
+@torch.no_grad()
+def eps_distance(
+    base: Predict,
+    policy: Predict,
+    *,
+    latents: Latents,
+    conditioning: Mapping[str, Tensor],
+    abar: Float[Tensor, " N"],
+    seed: int,
+    batch_size: int,
+) -> tuple[float, list[DriftBin]]:
+    """The distance and its ten bins over t, at `DRAWS_PER_BIN` noisy `latents` a bin; the noise follows from `seed`.
+
+    Latent i has row i of each tensor of `conditioning`; the draws go through the latents in turn.
+    """
+    num_bins = min(NUM_BINS, len(abar))
+    numbers = list(range(num_bins * DRAWS_PER_BIN))
+    found: list[PerExample] = []
+    for start in range(0, len(numbers), batch_size):
+        part = numbers[start : start + batch_size]
+        rows = torch.tensor([number // num_bins % len(latents) for number in part], device=latents.device)
+        t, eps = _draws(part, num_bins, len(abar), latents.shape[1:], seed)
+        t, eps = t.to(latents.device), eps.to(latents.device)
+        x_t = add_noise(latents[rows], eps, abar[t])
+        own = {name: value[rows] for name, value in conditioning.items()}
+        found.append(regression_error(policy(x_t, t, own), base(x_t, t, own)).double().cpu())
+    by_bin = torch.cat(found).view(DRAWS_PER_BIN, num_bins).mean(dim=0)
+    bounds = [bounds_of(number, num_bins, len(abar)) for number in range(num_bins)]
+    bins = [
+        DriftBin(first_timestep=first, last_timestep=last, eps_dist=value)
+        for (first, last), value in zip(bounds, by_bin.tolist(), strict=True)
+    ]
+    return float(by_bin.mean()), bins
+
+
+def _draws(
+    numbers: Sequence[int], num_bins: int, num_timesteps: int, shape: torch.Size, seed: int
+) -> tuple[Timesteps, Latents]:
+    """Draw `number` falls into bin `number % num_bins`, at a place and with noise of its own."""
+    generators = [generator_of(seed, "evaluation", "drift", number) for number in numbers]
+    places = [float(torch.rand((), generator=generator, dtype=torch.float64)) for generator in generators]
+    bounds = [bounds_of(number % num_bins, num_bins, num_timesteps) for number in numbers]
+    t = [first + int(place * (last + 1 - first)) for place, (first, last) in zip(places, bounds, strict=True)]
+    return torch.tensor(t), torch.stack([torch.randn(shape, generator=generator) for generator in generators])

@@ -1,0 +1,53 @@
+"""How far the trained weights are from those of the initial model."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from alignment_core.actors import Actors
+from alignment_core.reference_weights import ADAPTER, lora_layers
+
+
+@torch.no_grad()
+def weight_deltas(actors: Actors) -> dict[str, Tensor]:
+    """Policy minus initial model, float32 on the CPU: s B A of every adapted module, or every parameter of a fine-tune."""
+    if actors.kind == "lora":
+        return {
+            name: layer.get_delta_weight(ADAPTER).float().cpu()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+            for name, layer in lora_layers(actors.denoiser).items()
+        }
+    with actors.initial_denoiser() as initial:
+        return {
+            name: (actors.denoiser.get_parameter(name).float() - parameter.float()).cpu()
+            for name, parameter in initial.named_parameters()
+        }
+
+
+@torch.no_grad()
+def initial_norms(actors: Actors) -> dict[str, float]:
+    """The norm of each of those weights in the initial model."""
+    if actors.kind == "lora":
+        return {
+            name: float(torch.linalg.vector_norm(layer.get_base_layer().get_parameter("weight").double()))
+            for name, layer in lora_layers(actors.denoiser).items()
+        }
+    with actors.initial_denoiser() as initial:
+        return {
+            name: float(torch.linalg.vector_norm(parameter.double())) for name, parameter in initial.named_parameters()
+        }
+
+
+def relative_change(
+    base: Mapping[str, Tensor], policy: Mapping[str, Tensor], initial_norms: Mapping[str, float]
+) -> float:
+    """|delta_policy - delta_base| / |W_initial| over every trained weight.
+
+    A weight that one side lacks has not changed there.
+    """
+    names, nothing = {**base, **policy}, torch.zeros(())
+    changed = sum(
+        float((policy.get(name, nothing) - base.get(name, nothing)).double().square().sum()) for name in names
+    )
+    whole = sum(initial_norms[name] ** 2 for name in names)
+    return (changed / whole) ** 0.5 if whole > 0 else 0.0

@@ -1,0 +1,129 @@
+"""The report in sentences, for people who read before they look at tables."""
+
+import math
+
+from alignment_core.reports import EvaluationReport, RewardComparison
+
+MINUS = "\N{MINUS SIGN}"
+SMALLEST_P = 1e-15
+
+
+def digits_of(width: float) -> int:
+    """Decimals that show two digits of an interval's width."""
+    return 3 if width <= 0 else min(6, max(0, 1 - math.floor(math.log10(width))))
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """A number with a true minus sign, and never a negative zero."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", MINUS)
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A change: with its sign."""
+    text = plain(value, digits)
+    return text if text.startswith(MINUS) else f"+{text}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    return f"{plain(100 * share, digits)}\N{NO-BREAK SPACE}%"
+
+
+def p_value(p: float | None) -> str:
+    """`0.032`, `4e-12`, `< 1e-15`; a dash where there is none."""
+    if p is None:
+        return "\N{EN DASH}"
+    if p < SMALLEST_P:
+        return f"< {SMALLEST_P:.0g}"
+    return f"{p:.1g}".replace("e-0", "e-") if p < 0.001 else f"{p:.3f}"
+
+
+def interval_of(line: RewardComparison) -> str:
+    """`+0.183 to +0.224`."""
+    low, high = line.gain_interval.low, line.gain_interval.high
+    digits = digits_of(high - low)
+    return f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+def headline(report: EvaluationReport) -> str:
+    """The verdict in a few words."""
+    if not report.rewards:
+        return "Not scored"
+    name = report.rewards[0].name.replace("_", " ")
+    match report.verdict:
+        case "improved":
+            return f"Better: {name} rose"
+        case "worse":
+            return f"Worse: {name} fell"
+        case "not_improved":
+            return f"No clear change in {name}"
+        case "unknown":
+            return "One prompt proves nothing"
+
+
+def verdict(report: EvaluationReport) -> list[str]:
+    """Sentences with every figure that the verdict rests on."""
+    drawn = f"{_count(report.num_prompts, 'held-out prompt')} \N{MULTIPLICATION SIGN} {_count(report.seeds_per_prompt, 'seed')}"
+    if not report.rewards:
+        return [f"Both models drew {drawn}, and no reward was asked to score them."]
+    return [
+        _gain(report, report.rewards[0], drawn),
+        *_others(report),
+        *_prompt_following(report),
+        *_diversity(report),
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _gain(report: EvaluationReport, line: RewardComparison, drawn: str) -> str:
+    digits = digits_of(line.gain_interval.high - line.gain_interval.low)
+    p = "" if line.p_value is None else f", p {'' if line.p_value < SMALLEST_P else '= '}{p_value(line.p_value)}"
+    certain = f"{100 * line.gain_interval.confidence:g}\N{NO-BREAK SPACE}% interval {interval_of(line)}{p}"
+    won = f"its image scores higher in {percent(line.win_rate)} of the pairs of one prompt and one starting noise"
+    if line.num_ties == report.num_prompts * report.seeds_per_prompt:
+        won = "every pair of images ties"
+    return (
+        f"On {drawn}, mean {line.name} went from {plain(line.base_mean, digits)} ({report.base.label}) to "
+        f"{plain(line.policy_mean, digits)} ({report.policy.label}), a gain of {signed(line.gain, digits)} ({certain}); {won}."
+    )
+
+
+def _others(report: EvaluationReport) -> list[str]:
+    others = [line for line in report.rewards[1:] if not line.trained]
+    if not others:
+        return []
+    told = [f"{line.name} {_change(line)}" for line in others]
+    return [f"Not trained on: {', '.join(told)}."]
+
+
+def _change(line: RewardComparison) -> str:
+    digits = digits_of(line.gain_interval.high - line.gain_interval.low)
+    if line.gain_interval.low <= 0 <= line.gain_interval.high:
+        return f"without clear change ({signed(line.gain, digits)})"
+    return f"{'rose' if line.gain > 0 else 'fell'} by {plain(abs(line.gain), digits)}"
+
+
+def _prompt_following(report: EvaluationReport) -> list[str]:
+    line = report.prompt_following
+    if line is None:
+        return ["No judge of prompt-following was asked, so what the gain cost there is not known."]
+    if line.num_ties == report.num_prompts * report.seeds_per_prompt:
+        return [f"Prompt-following is the same in every pair, {plain(line.policy_mean)}."]
+    return [f"Prompt-following {_change(line)}, from {plain(line.base_mean)} to {plain(line.policy_mean)}."]
+
+
+def _diversity(report: EvaluationReport) -> list[str]:
+    found = report.diversity
+    if found is None:
+        return []
+    if found.base == 0:
+        return [f"Images of one prompt differ by {plain(found.policy)}; the base model drew the same one every time."]
+    change = found.policy / found.base - 1
+    moved = "more" if change > 0 else "less"
+    return [
+        f"Images of one prompt differ {percent(abs(change))} {moved} than before "
+        f"({plain(found.base)} to {plain(found.policy)})."
+    ]
