@@ -37,8 +37,8 @@ class DriftMeasure(Protocol):
         """That of a reference with these weights, or of the policy."""
         ...
 
-    def initial_error(self) -> float:
-        """The initial model's mean error on winners."""
+    def unit(self) -> float:
+        """What a relative budget is relative to: the initial model's mean error, or where there is no target its mean square."""
         ...
 
 
@@ -64,7 +64,7 @@ class DriftOnWinners:
     def of(self, weights: Weights | None) -> float:
         return self._mean([self._one(probe, initial, weights) for probe, initial in self._with_initial])
 
-    def initial_error(self) -> float:
+    def unit(self) -> float:
         return self._mean([regression_error(initial, probe.target) for probe, initial in self._with_initial])
 
     def _one(self, probe: Probe, initial: Latents, weights: Weights | None) -> PerExample:

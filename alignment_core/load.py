@@ -21,6 +21,7 @@ from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event, ModelLoaded, WarningRaised
 from alignment_core.families.sd import StableDiffusion, load_sd
 from alignment_core.load_objective import load_objective
+from alignment_core.load_online import OnlineMethod
 from alignment_core.load_plugins import build_reference, build_timesteps
 from alignment_core.protocols import RewardModel
 from alignment_core.rewards.build import build_prompt_following, build_reward
@@ -75,7 +76,9 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     if seen := set(prompts) & objective.training_prompts:
         yield _prompts_seen(len(seen), len(set(prompts)))
     _rehearse(spec, rewards, prompt_following, prompts)
-    reference = build_reference(spec, actors, objective.pairs, accelerator)
+    online = objective.method if isinstance(objective.method, OnlineMethod) else None
+    studio = online.studio if online is not None else None
+    reference = build_reference(spec, actors, objective.pairs, studio, accelerator)
     optimizer = _build_optimizer(spec, actors, accelerator)
     if accelerator.num_processes > 1:
         actors.trained = accelerator.prepare_model(actors.denoiser)
@@ -91,7 +94,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         validation=objective.validation,
         num_validation_examples=objective.num_validation_examples,
         reference=reference,
-        timesteps=build_timesteps(spec.timesteps, family.abar),
+        timesteps=build_timesteps(spec.timesteps, family.abar, online),
         optimizer=optimizer,
         learning_rate_at=learning_rate_schedule(
             training.schedule,

@@ -1,6 +1,6 @@
 """From a spec to the two plug-ins: how the reference moves, and which timesteps count how much."""
 
-from typing import assert_never, cast
+from typing import Protocol, TypeVar, assert_never, cast, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -9,10 +9,13 @@ from torch import Tensor
 
 from alignment_core.actors import Actors
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.drift import DriftKind, DriftOnWinners, winner_probes
+from alignment_core.drift import DriftKind, DriftMeasure, DriftOnWinners, winner_probes
+from alignment_core.drift_online import DriftOnStates
 from alignment_core.errors import ModelError
-from alignment_core.protocols import ReferenceUpdate, TimestepStrategy
+from alignment_core.online import Studio
+from alignment_core.protocols import PerStep, ReferenceUpdate, TimestepStrategy
 from alignment_core.reference import DriftControl, FixedAlpha, FrozenReference, Guard, MovingReference, Penalty
+from alignment_core.rollout import DDIMGrid
 from alignment_core.spec import JobSpec
 from alignment_core.spec_reference import (
     DriftControlledReference,
@@ -54,11 +57,11 @@ from alignment_core.timesteps import TimestepAware, UniformTimesteps, VarianceWe
 
 
 def build_reference(
-    spec: JobSpec, actors: Actors, pairs: PreferencePairs | None, accelerator: Accelerator
+    spec: JobSpec, actors: Actors, pairs: PreferencePairs | None, studio: Studio | None, accelerator: Accelerator
 ) -> ReferenceUpdate:
     """The reference's rule; a moving reference is given weights of its own in `actors`.
 
-    `pairs` may be None where the spec asks for no measure of drift.
+    Drift is measured on winners of `pairs`, or on states of trajectories as an online method's `studio` draws them.
     """
     reference = spec.reference
     match reference:
@@ -68,35 +71,21 @@ def build_reference(
             raise AssertionError("the spec is resolved")
         case HardCopyReference(guard=guard):
             actors.let_reference_move("hard_copy", offload_initial=reference.offload_initial)
-            return _moving(spec, reference, FixedAlpha(1.0, _guard(guard)), guard, actors, pairs, accelerator)
+            rule, measured = FixedAlpha(1.0, _guard(guard)), guard
         case EmaReference(alpha=alpha, guard=guard, ref_store=store):
             actors.let_reference_move(store or "dense_delta", offload_initial=reference.offload_initial)
-            return _moving(spec, reference, FixedAlpha(alpha, _guard(guard)), guard, actors, pairs, accelerator)
-        case DriftControlledReference(delta=delta, alpha_max=alpha_max, delta_units=units, ref_store=store):
+            rule, measured = FixedAlpha(_set(alpha), _guard(guard)), guard
+        case DriftControlledReference(alpha_max=alpha_max, delta_units=units, ref_store=store):
             actors.let_reference_move(store or "dense_delta", offload_initial=reference.offload_initial)
-            rule = DriftControl(delta, alpha_max, relative=units == "relative")
-            return _moving(spec, reference, rule, reference, actors, pairs, accelerator)
+            rule, measured = DriftControl(_set(reference.delta), alpha_max, relative=units == "relative"), reference
         case _:
             assert_never(reference)
-
-
-def _moving(
-    spec: JobSpec,
-    reference: MovingReferenceSpec,
-    rule: FixedAlpha | DriftControl,
-    measured: DriftGuard | DriftControlledReference | None,
-    actors: Actors,
-    pairs: PreferencePairs | None,
-    accelerator: Accelerator,
-) -> MovingReference:
-    drift = None
-    if measured is not None:
-        assert pairs is not None, "the spec measures drift where there are pairs"
-        drift = _drift(spec, measured.metric, measured.num_samples, actors, pairs, accelerator)
+    drift = None if measured is None else _drift(spec, measured, actors, pairs, studio, accelerator)
     alpha = rule.alpha if isinstance(rule, FixedAlpha) else rule.alpha_max
+    turn = spec.steps_per_turn
     return MovingReference(
-        every=reference.every,
-        start=reference.start,
+        every=_set(reference.every) * turn,
+        start=(reference.start - 1) * turn + 1,
         rule=rule,
         drift=drift,
         penalty=_penalty(reference, alpha),
@@ -106,7 +95,7 @@ def _moving(
 def _guard(guard: DriftGuard | None) -> Guard | None:
     if guard is None:
         return None
-    return Guard(guard.delta, guard.action, guard.sticky, tests_candidate=guard.test == "candidate")
+    return Guard(_set(guard.delta), guard.action, guard.sticky, tests_candidate=guard.test == "candidate")
 
 
 def _penalty(reference: MovingReferenceSpec, alpha: float) -> Penalty | None:
@@ -116,6 +105,20 @@ def _penalty(reference: MovingReferenceSpec, alpha: float) -> Penalty | None:
 
 
 def _drift(
+    spec: JobSpec,
+    measured: DriftGuard | DriftControlledReference,
+    actors: Actors,
+    pairs: PreferencePairs | None,
+    studio: Studio | None,
+    accelerator: Accelerator,
+) -> DriftMeasure:
+    if studio is not None:
+        return DriftOnStates(studio, actors, measured.num_samples, spec.training.batch_size)
+    assert pairs is not None, "what is not drawn is learnt from pairs"
+    return _drift_on_winners(spec, _set(measured.metric), measured.num_samples, actors, pairs, accelerator)
+
+
+def _drift_on_winners(
     spec: JobSpec, kind: DriftKind, num: int, actors: Actors, pairs: PreferencePairs, accelerator: Accelerator
 ) -> DriftOnWinners:
     def add_up(values: Tensor) -> Tensor:
@@ -133,23 +136,48 @@ def _drift(
     return DriftOnWinners(kind, actors, probes, add_up)
 
 
+T = TypeVar("T")
+
+
+def _set(value: T | None) -> T:
+    assert value is not None, "the spec is resolved"
+    return value
+
+
 # --- the timesteps -------------------------------------------------------------------------------------------------
 
 
-def build_timesteps(timesteps: TimestepSpec, abar: Float[Tensor, " N"]) -> TimestepStrategy:
-    """Raises `ModelError` when the model has fewer timesteps than the spec has bins."""
+@runtime_checkable
+class Stepwise(Protocol):
+    """An online method, which trains on steps of its own sampler."""
+
+    @property
+    def studio(self) -> Studio: ...
+
+    def trained_share(self, wanted: PerStep | None) -> PerStep:
+        """The share that each step has in what is trained, where `wanted` says how much each step is."""
+        ...
+
+
+def build_timesteps(
+    timesteps: TimestepSpec, abar: Float[Tensor, " N"], online: Stepwise | None = None
+) -> TimestepStrategy:
+    """The strategy for an offline method, or for the steps of an online one.
+
+    Raises `ModelError` when the model has fewer timesteps than the spec has bins.
+    """
     match timesteps:
         case UniformTimestepsSpec():
             return UniformTimesteps(len(abar))
         case TimestepPreset():
             raise AssertionError("the spec is resolved")
         case TimestepAwareSpec():
-            return _timestep_aware(timesteps, abar.cpu())
+            return _timestep_aware(timesteps, abar.cpu(), online)
         case _:
             assert_never(timesteps)
 
 
-def _timestep_aware(spec: TimestepAwareSpec, abar: Float[Tensor, " N"]) -> TimestepAware:
+def _timestep_aware(spec: TimestepAwareSpec, abar: Float[Tensor, " N"], online: Stepwise | None) -> TimestepAware:
     if spec.num_bins > len(abar):
         raise ModelError(
             "too_many_bins", f"timesteps.num_bins is {spec.num_bins}, and the model has {len(abar)} timesteps"
@@ -157,12 +185,23 @@ def _timestep_aware(spec: TimestepAwareSpec, abar: Float[Tensor, " N"]) -> Times
     weight = spec.loss_weight
     learnt = _variance_weights(weight, spec.num_bins) if isinstance(weight, VarianceWeight) else None
     against = weight.stat_against if isinstance(weight, VarianceWeight) else None
+    bins = bin_of(torch.arange(len(abar)), spec.num_bins, len(abar))
+    fixed = _fixed_weights(spec)[bins]
+    if online is None:
+        probabilities, wanted = _probabilities(spec.sampler, spec.num_bins), None
+        fixed = fixed * _correction_of_bins(spec.sampler, spec.num_bins)[bins]
+    else:
+        grid, wanted = online.studio.grid, _step_probabilities(spec.sampler, len(online.studio.grid))
+        share = online.trained_share(wanted)
+        probabilities = torch.bincount(bins[grid.timesteps], weights=share, minlength=spec.num_bins)
+        fixed[grid.timesteps] *= _correction_of_steps(spec.sampler, share, grid)
     return TimestepAware(
         num_timesteps=len(abar),
         num_bins=spec.num_bins,
-        probabilities=_probabilities(spec.sampler, spec.num_bins),
+        probabilities=probabilities,
+        step_probabilities=wanted,
         scale=_scale(spec.reward_scale, spec.num_bins, abar),
-        fixed_weights=_fixed_weights(spec),
+        fixed_weights=fixed,
         learnt_weights=learnt,
         signal_against=against or "reference",
     )
@@ -181,6 +220,19 @@ def _probabilities(sampler: SamplerSpec, num_bins: int) -> PerBin | None:
             assert_never(sampler)
 
 
+def _step_probabilities(sampler: SamplerSpec, num_steps: int) -> PerStep | None:
+    """How much each of an online method's steps is wanted, noisiest first: gamma^k, or a table spread over the steps."""
+    match sampler:
+        case UniformSampler():
+            return None
+        case DiscountedSampler(gamma=gamma):
+            return discounted_probabilities(gamma, num_steps)
+        case TableSampler():
+            return torch.tensor(sampler.over_steps(num_steps), dtype=torch.float64)
+        case _:
+            assert_never(sampler)
+
+
 def _scale(scale: RewardScaleSpec, num_bins: int, abar: Float[Tensor, " N"]) -> PerTimestep:
     match scale:
         case ConstantScale(value=value):
@@ -195,22 +247,32 @@ def _scale(scale: RewardScaleSpec, num_bins: int, abar: Float[Tensor, " N"]) -> 
 
 
 def _fixed_weights(spec: TimestepAwareSpec) -> PerBin:
-    """The weights that no statistic changes: a table, and the sampler's importance correction 1/(K p_k)."""
-    weights = torch.ones(spec.num_bins, dtype=torch.float64)
+    """The weights that no statistic changes."""
     match spec.loss_weight:
         case ConstantWeight() | VarianceWeight():
-            pass
+            return torch.ones(spec.num_bins, dtype=torch.float64)
         case TableWeight(values=values):
-            weights = torch.tensor(values, dtype=torch.float64)
+            return torch.tensor(values, dtype=torch.float64)
         case _:
             assert_never(spec.loss_weight)
-    sampler = spec.sampler
+
+
+def _correction_of_bins(sampler: SamplerSpec, num_bins: int) -> PerBin:
+    """1/(K p_k), if asked for."""
+    ones = torch.ones(num_bins, dtype=torch.float64)
     if isinstance(sampler, UniformSampler) or not sampler.importance_correction:
-        return weights
-    probabilities = _probabilities(sampler, spec.num_bins)
+        return ones
+    probabilities = _probabilities(sampler, num_bins)
     assert probabilities is not None
-    correction = 1 / (spec.num_bins * probabilities)
-    return weights * torch.where(probabilities > 0, correction, torch.ones_like(correction))
+    return torch.where(probabilities > 0, 1 / (num_bins * probabilities), ones)
+
+
+def _correction_of_steps(sampler: SamplerSpec, share: PerStep, grid: DDIMGrid) -> PerStep:
+    """1/(n share) over the n steps that can be trained, if asked for."""
+    ones = torch.ones(len(grid), dtype=torch.float64)
+    if isinstance(sampler, UniformSampler) or not sampler.importance_correction:
+        return ones
+    return torch.where(share > 0, 1 / (len(grid.trainable) * share), ones)
 
 
 def _variance_weights(weight: VarianceWeight, num_bins: int) -> VarianceWeights:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -9,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alignment_core.actors import Actors
+from alignment_core.diffusion import regression_error
 from alignment_core.errors import CheckpointError
-from alignment_core.protocols import Images, Latents, RewardModel
+from alignment_core.protocols import Images, Latents, PerExample, Predictions, RewardModel, Timesteps
+from alignment_core.reference_weights import Weights
 from alignment_core.rollout import DDIMGrid, Draws, Guided, Predict, guided, prompts_of_iteration, scores
 
 
@@ -102,6 +105,31 @@ class Scene:
         """The reference's guided prediction for the prompts of `rows`."""
         return self._predict(self.actors.predict_reference, rows)
 
+    def initial(self, rows: Sequence[int]) -> Guided:
+        """The initial model's guided prediction for the prompts of `rows`."""
+        return self._predict(self.actors.predict_initial, rows)
+
+    def model_with(self, weights: Weights | None, rows: Sequence[int]) -> Guided:
+        """The same of a reference with these weights, or of the policy, outside the distributed wrapper."""
+        return self._predict(partial(self.actors.predict_with, weights), rows)
+
+    def predictions(
+        self, rows: Sequence[int], x_t: Latents, timesteps: Timesteps, *, logit_scale: float
+    ) -> Predictions:
+        """What policy, reference and initial model say to states that belong to the prompts of `rows`; all guided."""
+        reference = self.reference(rows)(x_t, timesteps)
+        return Predictions(
+            x_t,
+            timesteps,
+            self.conditioning_of(rows),
+            policy=self.policy(rows)(x_t, timesteps),
+            reference=reference,
+            initial=self.initial(rows)(x_t, timesteps) if self.actors.reference_moves else reference,
+            logit_scale=logit_scale,
+            empty=self.empty,
+            guidance_scale=self.studio.guidance_scale,
+        )
+
     def judge(self, latents: Latents, rows: Sequence[int]) -> Float[Tensor, "rewards batch"]:
         """Scores of the images of latents."""
         return scores(self.studio.rewards, self.studio.decode(latents), [self.prompts[row] for row in rows])
@@ -118,6 +146,22 @@ class Scene:
 def spread(values: Tensor) -> Tensor:
     """The standard deviation of a batch, said for each of its examples, since metrics are means over examples."""
     return values.std(unbiased=False).expand(len(values))
+
+
+def reference_metrics(predictions: Predictions, num_examples: int) -> dict[str, PerExample]:
+    """How far the reference is from the initial model on the step's own states: |yhat_ref - yhat_init|^2."""
+    moved = regression_error(predictions.reference, predictions.initial)
+    return {"ref_drift_batch_eps_dist": moved.reshape(-1, num_examples).mean(dim=0)}
+
+
+def metrics_vs_init(margin: PerExample, beta: float) -> dict[str, PerExample]:
+    """`margin` and `implicit_accuracy` against the initial model: right after a copy, the margin itself is 0."""
+    return {"margin_vs_init": beta * margin, "accuracy_vs_init": accuracy(margin)}
+
+
+def accuracy(margin: PerExample) -> PerExample:
+    """1 where the margin is positive, a half where it is 0."""
+    return (margin > 0).float() + 0.5 * (margin == 0).float()
 
 
 def chunks(rows: Sequence[int], num: int) -> list[list[int]]:

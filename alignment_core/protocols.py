@@ -4,7 +4,7 @@ Images are float32 `[B, 3, H, W]` in [0, 1]; latents are `[B, C, h, w]`, already
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Images = Float[Tensor, "batch 3 height width"]
 Latents = Float[Tensor, "batch channels h w"]
 PerExample = Float[Tensor, " batch"]
+PerStep = Float[Tensor, " T"]  # of a sampler's steps, noisiest first
 Timesteps = Int[Tensor, " batch"]
 SignalAgainst = Literal["reference", "initial"]
 
@@ -49,7 +50,8 @@ class Predictions:
 
     A batch of B examples with n images each has n B rows, image by image: the first B rows are each example's first image.
     `initial` is `reference` itself while that does not move. `logit_scale` is what turns an unscaled margin into a logit
-    (Diffusion-DPO: beta/2). Only `policy` has a gradient.
+    (Diffusion-DPO: beta/2). Only `policy` has a gradient. Predictions of online methods are guided, by `guidance_scale` away
+    from the conditioning `empty`.
     """
 
     x_t: Latents
@@ -59,6 +61,8 @@ class Predictions:
     reference: Latents
     initial: Latents
     logit_scale: float
+    empty: dict[str, Tensor] = field(default_factory=dict)
+    guidance_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,11 @@ class TimestepStrategy(Protocol):
 
     def sample(self, num: int, generator: Generator) -> Timesteps:
         """`num` training timesteps, on the CPU."""
+        ...
+
+    @property
+    def step_probabilities(self) -> PerStep | None:
+        """How much each step of an online method's sampler is wanted, noisiest first; None leaves the choice to the method."""
         ...
 
     def reward_scale(self, timesteps: Timesteps) -> PerExample:

@@ -8,6 +8,7 @@ has drifted too far from the initial model. `docs/methods.md` has the modes and 
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, assert_never
 
 import torch
@@ -18,6 +19,7 @@ from alignment_core.diffusion import regression_error
 from alignment_core.drift import DriftMeasure
 from alignment_core.errors import CheckpointError
 from alignment_core.protocols import Latents, PerExample, Predictions, StepLoss
+from alignment_core.rollout import Predict, guided
 
 OVERSHOOT = 1.05  # how far past its budget a drift-controlled update may land: networks are not linear in their weights
 HALVINGS = 3
@@ -72,7 +74,7 @@ class FixedAlpha:
 class DriftControl:
     """The largest alpha up to `alpha_max` that keeps the reference within `delta` of the initial model.
 
-    `relative` multiplies delta by the initial model's mean error on winners.
+    `relative` multiplies delta by the unit of the measure.
     """
 
     delta: float
@@ -117,10 +119,21 @@ class Penalty:
             case "log_only":
                 return predictions.reference
             case "through_ema":
-                inputs = (predictions.x_t, predictions.timesteps, predictions.conditioning)
-                return actors.predict_with(actors.blend(self.alpha), *inputs)
+                return _guided_as(predictions, partial(actors.predict_with, actors.blend(self.alpha)))
             case _:
                 assert_never(self.mode)
+
+
+def _guided_as(predictions: Predictions, predict: Predict) -> Latents:
+    """What `predict` says to the inputs of `predictions`, under their guidance."""
+    return guided(
+        predict,
+        predictions.x_t,
+        predictions.timesteps,
+        predictions.conditioning,
+        predictions.empty,
+        predictions.guidance_scale,
+    )
 
 
 # --- the update ----------------------------------------------------------------------------------------------------
@@ -197,7 +210,7 @@ class MovingReference:
 
     def _controlled(self, actors: Actors, rule: DriftControl) -> dict[str, float]:
         assert self._drift is not None
-        delta = rule.delta * self._drift.initial_error() if rule.relative else rule.delta
+        delta = rule.delta * self._drift.unit() if rule.relative else rule.delta
         self.last_drift = self._drift.of(actors.reference)
         d_policy = self._drift.of(None)
         alpha = controlled_alpha(self.last_drift, d_policy, delta, rule.alpha_max)

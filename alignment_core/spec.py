@@ -65,8 +65,6 @@ from alignment_core.spec_sources import (
     StoredDataset,
 )
 from alignment_core.spec_timesteps import (
-    TimestepAware,
-    TimestepPreset,
     TimestepSpec,
     UniformTimesteps,
     resolve_timesteps,
@@ -99,22 +97,37 @@ class JobSpec(Spec):
     resources: ResourceSpec = ResourceSpec()
     seed: int = Field(default=0, ge=0, lt=2**63, description="Every random draw of the run follows from it.")
 
+    @property
+    def is_online(self) -> bool:
+        """Whether the method draws the images that it learns from."""
+        return isinstance(self.method, OnlineMethodSpec)
+
+    @property
+    def _examples_per_step(self) -> int:
+        return self.training.batch_size * self.training.gradient_accumulation_steps
+
+    @property
+    def steps_per_turn(self) -> int:
+        """Optimiser steps in what `reference.every` counts: an iteration of an online method, else 1."""
+        if not isinstance(self.method, OnlineMethodSpec):
+            return 1
+        return steps_per_iteration(self.method, self._examples_per_step)
+
     @model_validator(mode="after")
     def _the_online_method_fits_the_run(self) -> Self:
-        if isinstance(self.method, DiffusionDPOSpec):
+        if not isinstance(self.method, OnlineMethodSpec):
             return self
-        every = steps_per_iteration(self.method, self.training.batch_size * self.training.gradient_accumulation_steps)
+        steps_per_iteration(self.method, self._examples_per_step)
         if self.training.validate_every is not None:
             raise ValueError(f"training.validate_every needs preference data to hold out; {self.method.type} has none")
-        if isinstance(self.timesteps, TimestepAware | TimestepPreset):
-            refuse_unfit_timesteps(self.method.type, self.timesteps)
-        refuse_unfit_reference(self.method, self.reference, every)
+        refuse_unfit_timesteps(self.method, self.timesteps, self._examples_per_step)
+        refuse_unfit_reference(self.method, self.reference)
         return self
 
     @model_validator(mode="after")
     def _the_reference_fits_the_run(self) -> Self:
         is_lora = isinstance(self.adapter, LoraAdapter)
-        reference = resolve_reference(self.reference, is_lora=is_lora)
+        reference = resolve_reference(self.reference, is_lora=is_lora, is_online=self.is_online)
         if isinstance(reference, FrozenReference):
             return self
         if not is_lora and not isinstance(reference, HardCopyReference) and reference.ref_store is not None:
@@ -141,8 +154,11 @@ class JobSpec(Spec):
             adapter = adapter.model_copy(update={"alpha": float(adapter.rank)})
         if training.learning_rate is None:
             training = training.model_copy(update={"learning_rate": _default_learning_rate(method, adapter)})
-        reference = resolve_reference(self.reference, is_lora=isinstance(adapter, LoraAdapter))
-        timesteps = resolve_timesteps(self.timesteps, reference_is_copied=is_copied_whole(reference))
+        is_lora = isinstance(adapter, LoraAdapter)
+        reference = resolve_reference(self.reference, is_lora=is_lora, is_online=self.is_online)
+        # the signal of DDPO and DPOK is the advantage, which a copy does not reset
+        resets = is_copied_whole(reference) and not isinstance(method, DDPOSpec | DPOKSpec)
+        timesteps = resolve_timesteps(self.timesteps, reference_is_copied=resets)
         return self.model_copy(
             update={
                 "method": method,

@@ -5,14 +5,14 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from alignment_core.spec_base import Spec
-from alignment_core.spec_reference import DriftControlledReference, FrozenReference, ReferenceSpec, resolve_reference
+from alignment_core.spec_reference import FrozenReference, ReferenceSpec, drift_metric, resolve_reference
 from alignment_core.spec_rewards import RewardSpec, reward_name
 from alignment_core.spec_sources import Prompt
 from alignment_core.spec_timesteps import (
     ConstantScale,
-    TimestepAware,
-    TimestepPreset,
-    UniformSampler,
+    TableSampler,
+    TimestepSpec,
+    UniformTimesteps,
     VarianceWeight,
     resolve_timesteps,
 )
@@ -201,33 +201,56 @@ def steps_per_iteration(method: OnlineMethodSpec, examples_per_step: int) -> int
 # --- what the plug-ins may be ------------------------------------------------------------------------------------------
 
 
-def refuse_unfit_timesteps(method: str, timesteps: TimestepAware | TimestepPreset) -> None:
-    """Online methods train on the sampler's own steps; what may differ is how much each counts."""
+def refuse_unfit_timesteps(method: OnlineMethodSpec, timesteps: TimestepSpec, examples_per_step: int) -> None:
+    """Samplers choose among the steps of trajectories; lambda(t) needs a logit, or DPOK's two terms."""
     chosen = resolve_timesteps(timesteps, reference_is_copied=False)
-    assert isinstance(chosen, TimestepAware)
-    if not isinstance(chosen.sampler, UniformSampler):
-        raise ValueError(f"timesteps.sampler must be uniform for {method}, whose steps are those of its trajectories")
-    if method in ("ddpo", "dpok") and chosen.reward_scale != ConstantScale():
-        raise ValueError(f"timesteps.reward_scale multiplies a preference logit, and {method} has none")
-    if isinstance(chosen.loss_weight, VarianceWeight) and chosen.loss_weight.stat_against == "initial":
-        raise ValueError(f"timesteps.loss_weight.stat_against must be reference for {method}")
+    if isinstance(chosen, UniformTimesteps):
+        return
+    if isinstance(method, DDPOSpec) and chosen.reward_scale != ConstantScale():
+        raise ValueError(
+            "timesteps.reward_scale multiplies a preference logit, and ddpo has none: give it a sampler or a loss_weight"
+        )
+    weight = chosen.loss_weight
+    watches_advantages = isinstance(method, DDPOSpec | DPOKSpec)
+    if watches_advantages and isinstance(weight, VarianceWeight) and weight.stat_against == "initial":
+        raise ValueError(
+            f"timesteps.loss_weight.stat_against must be reference for {method.type}: its signal is the advantage, which "
+            "is measured against no model"
+        )
+    if isinstance(chosen.sampler, TableSampler):
+        _refuse_short_table(method, chosen.sampler, examples_per_step)
 
 
-def refuse_unfit_reference(method: OnlineMethodSpec, reference: ReferenceSpec, steps: int) -> None:
-    """A reference may move between iterations alone: inside one it would re-open clamps and mix two ratios."""
-    chosen = resolve_reference(reference, is_lora=False)
+def _refuse_short_table(method: OnlineMethodSpec, sampler: TableSampler, examples_per_step: int) -> None:
+    total, bins = method.num_inference_steps, len(sampler.probabilities)
+    if bins > total:
+        raise ValueError(
+            f"timesteps.num_bins ({bins}) is larger than method.num_inference_steps ({total}), and the sampler of "
+            f"{method.type} draws from those"
+        )
+    possible = sum(probability > 0 for probability in sampler.over_steps(total))
+    match method:
+        case DPOKSpec():
+            held = method.prompts_per_iteration * method.samples_per_prompt
+            possible, wanted = held * possible, examples_per_step
+        case TailorPOSpec() | D3POSpec() | DDPOSpec():
+            wanted = method.num_trained_steps or total
+    if wanted > possible:
+        raise ValueError(
+            f"timesteps.sampler.probabilities leave {possible} steps to draw from, and {method.type} trains {wanted} "
+            "different ones"
+        )
+
+
+def refuse_unfit_reference(method: OnlineMethodSpec, reference: ReferenceSpec) -> None:
+    """A reference may move where the loss has one, and its drift is measured where there is something to measure it on."""
+    chosen = resolve_reference(reference, is_lora=False, is_online=True)
     if isinstance(chosen, FrozenReference):
         return
     if isinstance(method, DDPOSpec):
         raise ValueError("ddpo has no reference model: reference must be frozen")
-    if isinstance(chosen, DriftControlledReference) or chosen.guard is not None:
+    if drift_metric(chosen) == "mse_gap":
         raise ValueError(
-            f"{method.type} has no preference data to measure a drift on: choose reference hard_copy or ema with `guard: null`"
-        )
-    if chosen.reg_mode != "gate":
-        raise ValueError(f"reference.reg_mode must be gate for {method.type}")
-    if chosen.every % steps:
-        raise ValueError(
-            f"reference.every ({chosen.every}) must be a multiple of the {steps} optimiser steps of an iteration of "
-            f"{method.type}: the reference moves between iterations only"
+            f"reference: the metric mse_gap compares errors on the winners of preference data, and {method.type} has none: "
+            "choose eps_dist"
         )

@@ -4,7 +4,8 @@ Kang et al. is "Rethinking Direct Preference Optimization in Diffusion Models", 
 that the paper leaves open are in `docs/methods.md`.
 """
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field
 
@@ -22,12 +23,17 @@ class FrozenReference(Spec):
 class DriftGuard(Spec):
     """Holds the reference when it has drifted too far from the initial model, measured whenever an update is due."""
 
-    metric: Drift = Field(
-        default="mse_gap",
-        description="`mse_gap`: mean(r_w - i_w), signed (published). `eps_dist`: mean |yhat_ref - yhat_init|^2.",
+    metric: Drift | None = Field(
+        default=None,
+        description="`mse_gap`: mean(r_w - i_w), signed (published; the default for preference data). `eps_dist`: mean "
+        "|yhat_ref - yhat_init|^2 (the default online, where there are no winners: on states of the initial model's "
+        "trajectories, guided).",
     )
-    delta: float = Field(
-        default=0.005, gt=0, le=1e6, description="Threshold, strict. Kang et al.: 0.005 for SD 1.5, 0.002 for SDXL."
+    delta: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="Threshold, strict. 0.005 when left out; Kang et al.: 0.005 for SD 1.5, 0.002 for SDXL.",
     )
     test: Literal["reference", "candidate"] = Field(
         default="reference", description="Measure the reference as it is (published), or as the update would make it."
@@ -40,14 +46,17 @@ class DriftGuard(Spec):
         default=True, description="`freeze` is for good. Off: this update is skipped and the next one measures again."
     )
     num_samples: int = Field(
-        default=64, ge=1, le=4096, description="Winners measured on, at noise and timesteps that never change."
+        default=64,
+        ge=1,
+        le=4096,
+        description="Winners measured on, at noise and timesteps that never change; online, states.",
     )
 
 
 class Moving(Spec):
     """What every moving reference has."""
 
-    start: int = Field(default=1, ge=1, description="First optimiser step that may update.")
+    start: int = Field(default=1, ge=1, description="First optimiser step that may update; online, first iteration.")
     reg_mode: Literal["gate", "policy_to_init", "through_ema", "log_only"] = Field(
         default="gate",
         description="`gate` adds nothing to the loss: a guard acts on the update. `policy_to_init`: |yhat_policy - "
@@ -63,13 +72,19 @@ class Moving(Spec):
     )
 
 
+TAU = Field(
+    default=None,
+    ge=1,
+    description="tau, in optimiser steps (32 when left out: Kang et al. tune it over 16, 32 and 64 per model); for online "
+    "methods in iterations (6, ours: about 32 steps at the methods' defaults), since the reference moves only between them.",
+)
+
+
 class HardCopyReference(Moving):
     """Every tau steps the reference becomes a copy of the policy, unless the guard holds it (Kang et al.)."""
 
     type: Literal["hard_copy"] = "hard_copy"
-    every: int = Field(
-        default=32, ge=1, description="tau, in optimiser steps. Kang et al. tune it over 16, 32 and 64 per model."
-    )
+    every: int | None = TAU
     guard: DriftGuard | None = DriftGuard()
 
 
@@ -85,8 +100,16 @@ class EmaReference(Moving):
     """Every k steps ref = (1 - alpha) ref + alpha policy, in float32."""
 
     type: Literal["ema"] = "ema"
-    every: int = Field(default=1, ge=1, description="k, in optimiser steps (TR-DPO: 512; Diffusion-KTO: 20).")
-    alpha: float = Field(default=1e-3, ge=0, le=1, description="Half-life ln 0.5 / ln(1-alpha): 693 updates at 1e-3.")
+    every: int = Field(
+        default=1, ge=1, description="k, in optimiser steps (TR-DPO: 512; Diffusion-KTO: 20); online, in iterations."
+    )
+    alpha: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="1e-3 when left out, online 5e-3 (an iteration has about five steps); both ours. Half-life "
+        "ln 0.5 / ln(1-alpha): 693 updates at 1e-3.",
+    )
     guard: DriftGuard | None = None
     ref_store: Store | None = STORE
 
@@ -95,14 +118,16 @@ class DriftControlledReference(Moving):
     """Like `ema`, with the largest alpha that keeps the reference within a budget of drift from the initial model."""
 
     type: Literal["drift_controlled"] = "drift_controlled"
-    every: int = Field(default=32, ge=1, description="Optimiser steps between updates.")
+    every: int | None = TAU
     alpha_max: float = Field(default=1.0, gt=0, le=1, description="alpha while the policy itself is within the budget.")
     metric: Drift = "eps_dist"
-    delta: float = Field(default=0.005, gt=0, le=1e6, description="The budget.")
+    delta: float | None = Field(default=None, gt=0, le=1e6, description="The budget; 0.005 when left out (ours).")
     delta_units: Literal["absolute", "relative"] = Field(
-        default="absolute", description="`relative` multiplies delta by the initial model's mean error on winners."
+        default="absolute",
+        description="`relative` multiplies delta by the initial model's mean error on winners; online, by the mean square of "
+        "its prediction.",
     )
-    num_samples: int = Field(default=64, ge=1, le=4096, description="Winners measured on.")
+    num_samples: int = Field(default=64, ge=1, le=4096, description="Winners measured on; online, states.")
     ref_store: Store | None = STORE
 
 
@@ -111,6 +136,7 @@ class ReferencePreset(Spec):
 
     `paper`: hard copy every 32 steps, frozen for good when the MSE gap on winners passes 0.005 (Kang et al.). `seed`: a slow
     average (1e-3, every step) and a penalty that ties the policy to the initial model. `adaptive`: drift-controlled alpha.
+    Online, copies and controlled updates come every 6 iterations, averages (5e-3) every iteration, and drift is `eps_dist`.
     """
 
     type: Literal["preset"] = "preset"
@@ -130,12 +156,57 @@ ReferenceSpec = Annotated[
 ]
 
 
-def resolve_reference(reference: ReferenceSpec, *, is_lora: bool) -> FrozenReference | MovingReferenceSpec:
-    """The same choice without presets, and with the store of a LoRA's reference written out."""
+@dataclass(frozen=True)
+class _Defaults:
+    """What is left out depends on whether the method draws its own images."""
+
+    tau: int
+    alpha: float
+    metric: Drift
+    delta: float
+
+
+_OFFLINE = _Defaults(tau=32, alpha=1e-3, metric="mse_gap", delta=0.005)
+_ONLINE = _Defaults(tau=6, alpha=5e-3, metric="eps_dist", delta=0.005)
+
+
+def resolve_reference(
+    reference: ReferenceSpec, *, is_lora: bool, is_online: bool
+) -> FrozenReference | MovingReferenceSpec:
+    """The same choice without presets, with the store of a LoRA's reference and everything else left out written out."""
     chosen = REFERENCE_PRESETS[reference.name] if isinstance(reference, ReferencePreset) else reference
-    if isinstance(chosen, EmaReference | DriftControlledReference) and is_lora and chosen.ref_store is None:
-        return chosen.model_copy(update={"ref_store": "dense_delta"})
-    return chosen
+    default = _ONLINE if is_online else _OFFLINE
+    match chosen:
+        case FrozenReference():
+            return chosen
+        case HardCopyReference():
+            filled: dict[str, Any] = {
+                "every": chosen.every or default.tau,
+                "guard": _resolve_guard(chosen.guard, default),
+            }
+        case EmaReference():
+            alpha = default.alpha if chosen.alpha is None else chosen.alpha
+            filled = {"alpha": alpha, "guard": _resolve_guard(chosen.guard, default)}
+        case DriftControlledReference():
+            filled = {"every": chosen.every or default.tau, "delta": chosen.delta or default.delta}
+        case _:
+            assert_never(chosen)
+    if not isinstance(chosen, HardCopyReference) and is_lora:
+        filled["ref_store"] = chosen.ref_store or "dense_delta"
+    return chosen.model_copy(update=filled)
+
+
+def _resolve_guard(guard: DriftGuard | None, default: _Defaults) -> DriftGuard | None:
+    if guard is None:
+        return None
+    return guard.model_copy(update={"metric": guard.metric or default.metric, "delta": guard.delta or default.delta})
+
+
+def drift_metric(reference: MovingReferenceSpec) -> Drift | None:
+    """What a resolved reference measures, if anything."""
+    if isinstance(reference, DriftControlledReference):
+        return reference.metric
+    return None if reference.guard is None else reference.guard.metric
 
 
 def is_copied_whole(reference: FrozenReference | MovingReferenceSpec) -> bool:

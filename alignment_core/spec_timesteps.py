@@ -55,6 +55,11 @@ class TableSampler(Spec):
             raise ValueError(f"probabilities sum to {sum(self.probabilities):g}, and must sum to 1")
         return self
 
+    def over_steps(self, num_steps: int) -> list[float]:
+        """The same for the steps of a sampler, noisiest first: a bin's probability is shared by its steps."""
+        places = [step * len(self.probabilities) // num_steps for step in range(num_steps)]
+        return [self.probabilities[place] / places.count(place) for place in places]
+
 
 SamplerSpec = Annotated[UniformSampler | DiscountedSampler | TableSampler, Field(discriminator="type")]
 

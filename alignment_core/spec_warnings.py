@@ -36,8 +36,10 @@ def _warnings_of_plugins(spec: JobSpec) -> list[str]:
         found.append("timestep-aware training helped its authors only together with a moving reference, and hurt alone")
     if isinstance(reference, HardCopyReference) and reference.guard is None:
         found.append("copying the policy without a guard diverges in the published experiments: set reference.guard")
-    if isinstance(reference, HardCopyReference | DriftControlledReference) and reference.every > spec.training.steps:
-        found.append(f"reference.every ({reference.every}) is larger than training.steps: the reference never moves")
+    every = reference.every if isinstance(reference, HardCopyReference | DriftControlledReference) else None
+    if every is not None and every * spec.steps_per_turn > spec.training.steps:
+        told = f"reference.every ({every}{' iterations' if spec.is_online else ''})"
+        found.append(f"{told} is larger than training.steps: the reference never moves")
     if isinstance(reference, EmaReference | DriftControlledReference) and reference.ref_store == "factor_average":
         found.append("reference.ref_store factor_average is not the average of the weights; dense_delta is")
     return found

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from alignment_core.errors import CheckpointError
-from alignment_core.protocols import PerExample, SignalAgainst, Timesteps
+from alignment_core.protocols import PerExample, PerStep, SignalAgainst, Timesteps
 from alignment_core.timestep_weights import (
     PerBin,
     PerTimestep,
@@ -27,6 +27,10 @@ class UniformTimesteps:
     def __init__(self, num_timesteps: int) -> None:
         self.num_timesteps = num_timesteps
         self.signal_against: SignalAgainst = "reference"
+
+    @property
+    def step_probabilities(self) -> None:
+        return None
 
     def sample(self, num: int, generator: Generator) -> Timesteps:
         return torch.randint(0, self.num_timesteps, (num,), generator=generator)
@@ -84,7 +88,9 @@ class TimestepAware:
     """A sampler over noise bins, lambda(t) inside the sigmoid, and w(t) on the loss.
 
     `probabilities` of the K bins, noisiest first, float64; None draws t uniformly, with the very draws of
-    `UniformTimesteps`. `scale` is lambda(t) by t. `fixed_weights` by bin multiply the loss; `learnt_weights` follow the signal.
+    `UniformTimesteps`. For an online method they are the shares of what it trains, and `step_probabilities` say which of its
+    sampler's steps are wanted. `scale` is lambda(t) by t. `fixed_weights` by t multiply the loss; `learnt_weights` follow the
+    signal.
     """
 
     def __init__(
@@ -93,8 +99,9 @@ class TimestepAware:
         num_timesteps: int,
         num_bins: int,
         probabilities: PerBin | None,
+        step_probabilities: PerStep | None,
         scale: PerTimestep,
-        fixed_weights: PerBin,
+        fixed_weights: PerTimestep,
         learnt_weights: VarianceWeights | None,
         signal_against: SignalAgainst,
     ) -> None:
@@ -103,6 +110,7 @@ class TimestepAware:
         self.num_timesteps = num_timesteps
         self.num_bins = num_bins
         self.signal_against: SignalAgainst = signal_against
+        self.step_probabilities = step_probabilities
         self._sampled = probabilities
         self._probabilities = self._uniform_probabilities() if probabilities is None else probabilities
         self._scale = scale.float()
@@ -119,7 +127,7 @@ class TimestepAware:
         return self._scale.to(timesteps.device)[timesteps]
 
     def loss_weight(self, timesteps: Timesteps) -> PerExample:
-        return self._weights.to(timesteps.device)[bin_of(timesteps, self.num_bins, self.num_timesteps)]
+        return self._weights.to(timesteps.device)[timesteps]
 
     def observe(self, timesteps: Timesteps, signal: PerExample) -> None:
         """Update the variance of each bin, and the weights with it."""
@@ -151,9 +159,11 @@ class TimestepAware:
         running.num_samples = state["num_samples"]
         self._weights = self._current_weights()
 
-    def _current_weights(self) -> PerBin:
-        learnt = 1.0 if self._learnt is None else self._learnt.weights(self._probabilities)
-        return (self._fixed * learnt).float()
+    def _current_weights(self) -> PerTimestep:
+        if self._learnt is None:
+            return self._fixed.float()
+        bins = bin_of(torch.arange(self.num_timesteps), self.num_bins, self.num_timesteps)
+        return (self._fixed * self._learnt.weights(self._probabilities)[bins]).float()
 
     def _uniform_probabilities(self) -> PerBin:
         """The share of the timesteps that falls into each bin."""

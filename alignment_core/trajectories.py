@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alignment_core.online import Scene
-from alignment_core.protocols import Latents, PerExample, Timesteps
-from alignment_core.rollout import Indices, walk
+from alignment_core.protocols import Latents, PerExample, PerStep, Timesteps
+from alignment_core.rollout import DDIMGrid, Indices, walk
 from alignment_core.seeds import generator_of
+from alignment_core.step_choice import draw_items, inclusion_probabilities
 
 
 @dataclass(frozen=True)
@@ -71,22 +72,48 @@ class Place:
     index: int
 
 
-def shuffled_places(num_rows: int, trainable: Sequence[int], num_each: int, seed: int, iteration: int) -> list[Place]:
-    """`num_each` steps of every trajectory in an order of its own: first one step of each, then another of each, ..."""
-    orders = [
-        torch.randperm(len(trainable), generator=generator_of(seed, "replay", iteration, row)).tolist()
-        for row in range(num_rows)
-    ]
+def shuffled_places(
+    num_rows: int, trainable: Sequence[int], num_each: int, seed: int, iteration: int, wanted: PerStep | None
+) -> list[Place]:
+    """`num_each` steps of every trajectory in an order of its own: first one step of each, then another of each, ...
+
+    Steps are drawn in proportion to `wanted` (of all T), or uniformly.
+    """
+    draws = [generator_of(seed, "replay", iteration, row) for row in range(num_rows)]
+    if wanted is None:
+        orders = [torch.randperm(len(trainable), generator=draw).tolist() for draw in draws]
+    else:
+        orders = [draw_items(wanted[list(trainable)], num_each, draw) for draw in draws]
     return [Place(row, trainable[orders[row][turn]]) for turn in range(num_each) for row in range(num_rows)]
 
 
 def drawn_places(
-    num_rows: int, trainable: Sequence[int], num: int, seed: int, iteration: int, update: int
+    num_rows: int,
+    trainable: Sequence[int],
+    num: int,
+    seed: int,
+    iteration: int,
+    update: int,
+    wanted: PerStep | None,
 ) -> list[Place]:
-    """`num` transitions of all, uniformly and without replacement."""
+    """`num` transitions of all without replacement, in proportion to `wanted` (of all T), or uniformly."""
     draws = generator_of(seed, "replay", iteration, "update", update)
-    order = torch.randperm(num_rows * len(trainable), generator=draws).tolist()[:num]
+    if wanted is None:
+        order = torch.randperm(num_rows * len(trainable), generator=draws).tolist()[:num]
+    else:
+        order = draw_items(wanted[list(trainable)].repeat(num_rows), num, draws)
     return [Place(number // len(trainable), trainable[number % len(trainable)]) for number in order]
+
+
+def trained_share(grid: DDIMGrid, num: int, wanted: PerStep | None, num_rows: int = 1) -> PerStep:
+    """The share that each step has in what is trained when `num` of the steps of `num_rows` trajectories are drawn; float64."""
+    share = torch.zeros(len(grid), dtype=torch.float64)
+    if wanted is None:
+        share[grid.trainable] = 1 / len(grid.trainable)
+    else:
+        pi = inclusion_probabilities(wanted[grid.trainable].repeat(num_rows), num)
+        share[grid.trainable] = pi.reshape(num_rows, -1).sum(dim=0) / num
+    return share
 
 
 @dataclass(frozen=True)
@@ -115,4 +142,17 @@ def transitions(scene: Scene, trajectories: Trajectories, places: Sequence[Place
         x_t,
         trajectories.states[rows, index + 1].to(device),
         trajectories.log_probs[rows, index].to(device),
+    )
+
+
+def both(one: Transitions, other: Transitions) -> Transitions:
+    """The steps of two sides of one scene, one after the other."""
+    return Transitions(
+        one.scene,
+        [*one.rows, *other.rows],
+        torch.cat([one.index, other.index]),
+        torch.cat([one.timesteps, other.timesteps]),
+        torch.cat([one.x_t, other.x_t]),
+        torch.cat([one.x_prev, other.x_prev]),
+        torch.cat([one.log_prob, other.log_prob]),
     )

@@ -17,10 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignment_core.actors import Actors
-from alignment_core.online import Kept, Scene, Studio, chunks, spread
-from alignment_core.protocols import PerExample, StepLoss, TimestepStrategy
+from alignment_core.online import Kept, Scene, Studio, accuracy, chunks, metrics_vs_init, reference_metrics, spread
+from alignment_core.protocols import Latents, PerExample, PerStep, StepLoss, TimestepStrategy
 from alignment_core.rollout import log_prob, preference
-from alignment_core.trajectories import Trajectories, Transitions, draw, judge, shuffled_places, transitions
+from alignment_core.trajectories import (
+    Trajectories,
+    Transitions,
+    both,
+    draw,
+    judge,
+    shuffled_places,
+    trained_share,
+    transitions,
+)
 
 Reduction = Literal["mean", "sum"]
 
@@ -80,6 +89,10 @@ class D3PO:
         """Optimiser steps between two draws."""
         return self.num_prompts * self.num_trained_steps // (self.batch_size * self.accumulation)
 
+    def trained_share(self, wanted: PerStep | None) -> PerStep:
+        """How often each step is among those that train."""
+        return trained_share(self.studio.grid, self.num_trained_steps, wanted)
+
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[TrajectoryPairs]:
         """Micro-batches from `first_step` on, without end; an iteration's trajectories are of the policy it begins with."""
         step, scene = first_step, None
@@ -91,7 +104,12 @@ class D3PO:
             self.kept.keep(step + 1, drawn if position + 1 < self.steps_per_iteration else {})
             num = self.batch_size * self.accumulation
             places = shuffled_places(
-                self.num_prompts, self.studio.grid.trainable, self.num_trained_steps, self.studio.seed, iteration
+                self.num_prompts,
+                self.studio.grid.trainable,
+                self.num_trained_steps,
+                self.studio.seed,
+                iteration,
+                timesteps.step_probabilities,
             )[position * num : (position + 1) * num]
             for numbers in chunks(range(num), self.accumulation):
                 here = [places[number] for number in numbers]
@@ -104,14 +122,19 @@ class D3PO:
 
     def loss(self, actors: Actors, batch: TrajectoryPairs) -> StepLoss:
         """The loss of each pair's step, float32 `[B]`; ties stay in, at ln 2 and without gradient."""
-        (ratio_0, moved_0), (ratio_1, moved_1) = self._log_ratios(batch)
+        steps = both(batch.of_0, batch.of_1)  # in one forward
+        logit_scale = self.beta * (steps.x_t[0].numel() if self.sum_reduction else 1)  # a penalty is a mean
+        said = steps.scene.predictions(steps.rows, steps.x_t, steps.timesteps, logit_scale=logit_scale)
+        (ratio_0, ratio_1), (moved_0, moved_1) = (
+            values.chunk(2) for values in self._log_ratios(steps, said.policy, said.reference)
+        )
         beta = self.beta * batch.reward_scale
         per_example = -F.logsigmoid(d3po_logit(ratio_0, ratio_1, batch.h, beta, self.ratio_clamp))
         margin = (batch.h * (ratio_0 - ratio_1)).detach()
         outside = [(ratio.detach().expm1().abs() > self.ratio_clamp).float() for ratio in (ratio_0, ratio_1)]
         metrics = {
             "loss": per_example.detach(),
-            "implicit_accuracy": (margin > 0).float() + 0.5 * (margin == 0).float(),
+            "implicit_accuracy": accuracy(margin),
             "margin": self.beta * margin,
             "margin_unscaled": margin,
             "clamped": 0.5 * (outside[0] + outside[1]),
@@ -119,7 +142,14 @@ class D3PO:
             "kl": 0.25 * (moved_0.square() + moved_1.square()),
             **batch.told,
         }
-        return StepLoss(per_example, batch.of_0.timesteps, signal=margin, metrics=metrics)
+        vs_initial = None
+        if actors.reference_moves:
+            init_0, init_1 = self._log_ratios(steps, said.policy.detach(), said.initial)[0].chunk(2)
+            vs_initial = batch.h * (init_0 - init_1)
+            metrics |= metrics_vs_init(vs_initial, self.beta) | reference_metrics(said, len(margin))
+        return StepLoss(
+            per_example, batch.of_0.timesteps, margin, metrics, signal_vs_initial=vs_initial, predictions=said
+        )
 
     def state_at(self, step: int) -> dict[str, Tensor]:
         """The iteration's trajectories and labels; nothing between iterations."""
@@ -140,23 +170,15 @@ class D3PO:
             "reward_std": spread(torch.cat([r_0[0], r_1[0]]))[: len(r_0[0])].clone(),
         }
 
-    def _log_ratios(
-        self, batch: TrajectoryPairs
-    ) -> tuple[tuple[PerExample, PerExample], tuple[PerExample, PerExample]]:
-        """log pi_theta - log pi_ref and |mu_theta - mu_ref| / sigma (root mean square) of both sides, in one forward."""
-        of_0, of_1, grid = batch.of_0, batch.of_1, self.studio.grid
-        rows, index = [*of_0.rows, *of_1.rows], torch.cat([of_0.index, of_1.index])
-        x_t, x_prev = torch.cat([of_0.x_t, of_1.x_t]), torch.cat([of_0.x_prev, of_1.x_prev])
-        t = torch.cat([of_0.timesteps, of_1.timesteps])
-        reference, policy = of_0.scene.reference(rows)(x_t, t), of_0.scene.policy(rows)(x_t, t)
+    def _log_ratios(self, steps: Transitions, policy: Latents, other: Latents) -> tuple[PerExample, PerExample]:
+        """log pi_theta - log pi_other, and |mu_theta - mu_other| / sigma (root mean square)."""
+        grid, index = self.studio.grid, steps.index
         reduction: Reduction = "sum" if self.sum_reduction else "mean"
-        ratio = log_prob(grid, x_prev, x_t, policy, index, reduction) - log_prob(
-            grid, x_prev, x_t, reference, index, reduction
+        ratio = log_prob(grid, steps.x_prev, steps.x_t, policy, index, reduction) - log_prob(
+            grid, steps.x_prev, steps.x_t, other, index, reduction
         )
-        gap = (grid.mean(x_t, policy, index) - grid.mean(x_t, reference, index)).detach()
-        moved = gap.flatten(1).square().mean(dim=1).sqrt() / grid.sigma(index, x_t)
-        (ratio_0, ratio_1), (moved_0, moved_1) = ratio.chunk(2), moved.chunk(2)
-        return (ratio_0, moved_0), (ratio_1, moved_1)
+        gap = (grid.mean(steps.x_t, policy, index) - grid.mean(steps.x_t, other, index)).detach()
+        return ratio, gap.flatten(1).square().mean(dim=1).sqrt() / grid.sigma(index, steps.x_t)
 
 
 _STATE = ("states_0", "log_probs_0", "states_1", "log_probs_1", "h", "reward", "reward_std")

@@ -17,9 +17,17 @@ from torch import Tensor
 
 from alignment_core.actors import Actors
 from alignment_core.online import Kept, Scene, Studio, chunks, spread
-from alignment_core.protocols import PerExample, StepLoss, TimestepStrategy
+from alignment_core.protocols import PerExample, PerStep, StepLoss, TimestepStrategy
 from alignment_core.rollout import log_prob
-from alignment_core.trajectories import Trajectories, Transitions, draw, judge, shuffled_places, transitions
+from alignment_core.trajectories import (
+    Trajectories,
+    Transitions,
+    draw,
+    judge,
+    shuffled_places,
+    trained_share,
+    transitions,
+)
 
 # --- the loss ------------------------------------------------------------------------------------------------------
 
@@ -81,6 +89,10 @@ class DDPO:
         """Optimiser steps between two draws."""
         return self.num_trajectories * self.num_trained_steps // (self.batch_size * self.accumulation)
 
+    def trained_share(self, wanted: PerStep | None) -> PerStep:
+        """How often each step is among those that train."""
+        return trained_share(self.studio.grid, self.num_trained_steps, wanted)
+
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[WeighedSteps]:
         """Micro-batches from `first_step` on, without end; an iteration's trajectories are of the policy it begins with."""
         step, scene = first_step, None
@@ -92,7 +104,12 @@ class DDPO:
             self.kept.keep(step + 1, drawn if position + 1 < self.steps_per_iteration else {})
             num = self.batch_size * self.accumulation
             places = shuffled_places(
-                self.num_trajectories, self.studio.grid.trainable, self.num_trained_steps, self.studio.seed, iteration
+                self.num_trajectories,
+                self.studio.grid.trainable,
+                self.num_trained_steps,
+                self.studio.seed,
+                iteration,
+                timesteps.step_probabilities,
             )[position * num : (position + 1) * num]
             trajectories = Trajectories(drawn["states"], drawn["log_probs"])
             for numbers in chunks(range(num), self.accumulation):

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from alignment_core.actors import Actors
 from alignment_core.diffusion import regression_error
-from alignment_core.methods.ddpo import WeighedSteps, ratio_metrics
-from alignment_core.online import Kept, Scene, Studio, chunks, spread
-from alignment_core.protocols import PerExample, StepLoss, TimestepStrategy
+from alignment_core.methods.ddpo import ratio_metrics
+from alignment_core.online import Kept, Scene, Studio, chunks, reference_metrics, spread
+from alignment_core.protocols import PerExample, PerStep, StepLoss, TimestepStrategy
 from alignment_core.rollout import log_prob
-from alignment_core.trajectories import Trajectories, draw, drawn_places, judge, transitions
+from alignment_core.trajectories import Trajectories, Transitions, draw, drawn_places, judge, trained_share, transitions
 
 # --- the loss ------------------------------------------------------------------------------------------------------
 
@@ -48,8 +48,18 @@ def dpok_loss(
 
 
 @dataclass(frozen=True)
+class ReplayedSteps:
+    """Steps of trajectories with the advantage of their images, and lambda(t), which multiplies both terms of the loss."""
+
+    steps: Transitions
+    advantage: PerExample
+    reward_scale: PerExample
+    told: dict[str, PerExample]
+
+
+@dataclass(frozen=True)
 class DPOK:
-    """DPOK over a set of prompts: `protocols.Method[WeighedSteps]`.
+    """DPOK over a set of prompts: `protocols.Method[ReplayedSteps]`.
 
     An iteration draws `num_copies` trajectories for each of `num_prompts` prompts into a buffer of the last `buffer_iterations`, and takes
     `updates` optimiser steps of `batch_size` x `accumulation` transitions, each drawn from the buffer without replacement.
@@ -68,7 +78,12 @@ class DPOK:
     accumulation: int
     kept: Kept = field(default_factory=Kept)
 
-    def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[WeighedSteps]:
+    def trained_share(self, wanted: PerStep | None) -> PerStep:
+        """How often each step is among those that train, once the buffer is full."""
+        rows = self.num_prompts * self.num_copies * self.buffer_iterations
+        return trained_share(self.studio.grid, self.batch_size * self.accumulation, wanted, rows)
+
+    def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[ReplayedSteps]:
         """Micro-batches from `first_step` on, without end; every draw keeps the log-probability of the policy that made it."""
         step, scene = first_step, None
         while True:
@@ -79,24 +94,30 @@ class DPOK:
                 scene = self._scene(actors, iteration)
             num = self.batch_size * self.accumulation
             places = drawn_places(
-                len(buffer["reward"]), self.studio.grid.trainable, num, self.studio.seed, iteration, update
+                len(buffer["reward"]),
+                self.studio.grid.trainable,
+                num,
+                self.studio.seed,
+                iteration,
+                update,
+                timesteps.step_probabilities,
             )
             trajectories = Trajectories(buffer["states"], buffer["log_probs"])
             for numbers in chunks(range(num), self.accumulation):
                 steps = transitions(scene, trajectories, [places[number] for number in numbers])
                 of = {name: buffer[name][steps.rows].to(steps.x_t.device) for name in _SCORES}
-                yield WeighedSteps(steps, of.pop("advantage"), of)
+                scale = timesteps.reward_scale(steps.timesteps.cpu()).to(steps.x_t.device)
+                yield ReplayedSteps(steps, of.pop("advantage"), scale, of)
             step += 1
 
-    def loss(self, actors: Actors, batch: WeighedSteps) -> StepLoss:
+    def loss(self, actors: Actors, batch: ReplayedSteps) -> StepLoss:
         """The loss of each step, float32 `[B]`."""
         steps, grid = batch.steps, self.studio.grid
-        reference = steps.scene.reference(steps.rows)(steps.x_t, steps.timesteps)
-        policy = steps.scene.policy(steps.rows)(steps.x_t, steps.timesteps)
-        log_ratio = log_prob(grid, steps.x_prev, steps.x_t, policy, steps.index) - steps.log_prob
-        eps, eps_ref = (grid.eps(steps.x_t, yhat, steps.index) for yhat in (policy, reference))
+        said = steps.scene.predictions(steps.rows, steps.x_t, steps.timesteps, logit_scale=1.0)
+        log_ratio = log_prob(grid, steps.x_prev, steps.x_t, said.policy, steps.index) - steps.log_prob
+        eps, eps_ref = (grid.eps(steps.x_t, yhat, steps.index) for yhat in (said.policy, said.reference))
         kl = regression_error(eps, eps_ref)
-        per_example = dpok_loss(
+        per_example = batch.reward_scale * dpok_loss(
             log_ratio,
             batch.advantage,
             kl,
@@ -110,7 +131,9 @@ class DPOK:
             **ratio_metrics(log_ratio.detach(), self.ratio_clamp),
             **batch.told,
         }
-        return StepLoss(per_example, steps.timesteps, signal=batch.advantage, metrics=metrics)
+        if actors.reference_moves:
+            metrics |= reference_metrics(said, len(kl))
+        return StepLoss(per_example, steps.timesteps, batch.advantage, metrics, predictions=said)
 
     def state_at(self, step: int) -> dict[str, Tensor]:
         """The buffer."""

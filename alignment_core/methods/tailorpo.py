@@ -19,9 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignment_core.actors import Actors
-from alignment_core.online import Kept, Scene, Studio, chunks, spread
-from alignment_core.protocols import Latents, PerExample, Predictions, StepLoss, Timesteps, TimestepStrategy
+from alignment_core.online import Kept, Scene, Studio, accuracy, chunks, metrics_vs_init, reference_metrics, spread
+from alignment_core.protocols import Latents, PerExample, PerStep, StepLoss, Timesteps, TimestepStrategy
 from alignment_core.rollout import Guided, Indices, branch, index_of, preference, walk
+from alignment_core.seeds import generator_of
+from alignment_core.step_choice import draw_items
+from alignment_core.trajectories import trained_share
 
 Reduction = Literal["mean", "sum"]
 
@@ -103,7 +106,8 @@ class TailorPO:
     """TailorPO over a set of prompts: `protocols.Method[BranchBatch]`.
 
     An iteration is one trajectory of each of `batch_size` x `accumulation` prompts; it takes an optimiser step at each of
-    `num_trained_steps` steps, evenly spaced from the noisiest on, and goes on with the policy that the step made.
+    `num_trained_steps` steps, and goes on with the policy that the step made. The steps are evenly spaced from the noisiest on,
+    or drawn anew for each iteration where the timestep strategy wants some more than others.
     """
 
     studio: Studio
@@ -121,12 +125,29 @@ class TailorPO:
         total = len(self.studio.grid)
         return [number * total // self.num_trained_steps for number in range(self.num_trained_steps)]
 
+    def trained_in(self, iteration: int, wanted: PerStep | None) -> list[int]:
+        """The branching steps of an iteration."""
+        if wanted is None:
+            return self.trained
+        trainable = self.studio.grid.trainable
+        draws = generator_of(self.studio.seed, "branches", iteration)
+        return sorted(trainable[place] for place in draw_items(wanted[trainable], self.num_trained_steps, draws))
+
+    def trained_share(self, wanted: PerStep | None) -> PerStep:
+        """How often each step is among those that train."""
+        if wanted is not None:
+            return trained_share(self.studio.grid, self.num_trained_steps, wanted)
+        share = torch.zeros(len(self.studio.grid), dtype=torch.float64)
+        share[self.trained] = 1 / self.num_trained_steps
+        return share
+
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[BranchBatch]:
         """Micro-batches from `first_step` on, without end; each step's candidates are of the policy that it finds."""
-        step, trained, num = first_step, self.trained, self.batch_size * self.accumulation
+        step, num = first_step, self.batch_size * self.accumulation
         scene: Scene | None = None
         while True:
-            iteration, position = divmod(step, len(trained))
+            iteration, position = divmod(step, self.num_trained_steps)
+            trained = self.trained_in(iteration, timesteps.step_probabilities)
             if scene is None or position == 0:
                 scene = self.studio.scene(actors, iteration, num)
             parts = chunks(range(num), self.accumulation)
@@ -145,34 +166,39 @@ class TailorPO:
 
     def loss(self, actors: Actors, batch: BranchBatch) -> StepLoss:
         """The loss of each prompt, float32 `[B]`; prompts whose candidates tie lose nothing and have no gradient."""
-        grid, inputs = self.studio.grid, (batch.x_t, batch.timesteps)
-        reference = batch.scene.reference(batch.rows)(*inputs)
-        policy = batch.scene.policy(batch.rows)(*inputs)
-        mu, mu_ref = (grid.mean(batch.x_t, yhat, batch.index) for yhat in (policy, reference))
+        grid = self.studio.grid
+        said = batch.scene.predictions(
+            batch.rows, batch.x_t, batch.timesteps, logit_scale=self._beta_of_means(batch.x_t)
+        )
+        mu, mu_ref = (grid.mean(batch.x_t, yhat, batch.index) for yhat in (said.policy, said.reference))
         sigma = grid.sigma(batch.index, batch.x_t)
-        margin = branching_margin(batch.x_w, batch.x_l, mu, mu_ref, sigma, "sum" if self.sum_reduction else "mean")
+        margin = self._margin(batch, mu, mu_ref)
         per_example = batch.weight * margin_loss(margin, self.beta * batch.reward_scale)
         told = margin.detach()
         moved = (mu - mu_ref).detach().flatten(1).square().mean(dim=1).sqrt() / sigma
         metrics = {
             "loss": per_example.detach(),
-            "implicit_accuracy": (told > 0).float() + 0.5 * (told == 0).float(),
+            "implicit_accuracy": accuracy(told),
             "margin": self.beta * told,
             "margin_unscaled": told,
             "mean_shift": moved,
             "kl": 0.5 * moved.square(),
             **batch.told,
         }
-        predictions = Predictions(
-            batch.x_t,
-            batch.timesteps,
-            batch.scene.conditioning_of(batch.rows),
-            policy=policy,
-            reference=reference,
-            initial=reference,
-            logit_scale=self.beta,
-        )
-        return StepLoss(per_example, batch.timesteps, signal=told, metrics=metrics, predictions=predictions)
+        vs_initial = None
+        if actors.reference_moves:
+            vs_initial = self._margin(batch, mu, grid.mean(batch.x_t, said.initial, batch.index)).detach()
+            metrics |= metrics_vs_init(vs_initial, self.beta) | reference_metrics(said, len(told))
+        return StepLoss(per_example, batch.timesteps, told, metrics, signal_vs_initial=vs_initial, predictions=said)
+
+    def _margin(self, batch: BranchBatch, mu: Latents, mu_of_other: Latents) -> PerExample:
+        sigma = self.studio.grid.sigma(batch.index, batch.x_t)
+        reduction: Reduction = "sum" if self.sum_reduction else "mean"
+        return branching_margin(batch.x_w, batch.x_l, mu, mu_of_other, sigma, reduction)
+
+    def _beta_of_means(self, x_t: Latents) -> float:
+        """beta as it would be with means over the latent: a penalty is one."""
+        return self.beta * x_t[0].numel() if self.sum_reduction else self.beta
 
     def state_at(self, step: int) -> dict[str, Tensor]:
         """The states that the trajectories have reached; nothing between iterations."""

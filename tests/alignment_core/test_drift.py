@@ -66,7 +66,7 @@ def test_drift_is_what_its_equations_say(setting: tuple[Actors, PreferencePairs]
     distance = regression_error(ref, init).mean().item()
     assert drift_of(actors, pairs, "eps_dist").of(actors.reference) == pytest.approx(distance, rel=1e-4)
     error = regression_error(init, probe.target).mean().item()
-    assert drift_of(actors, pairs, "mse_gap").initial_error() == pytest.approx(error, rel=1e-5)
+    assert drift_of(actors, pairs, "mse_gap").unit() == pytest.approx(error, rel=1e-5)
 
 
 def test_timesteps_are_stratified_and_draws_never_change(setting: tuple[Actors, PreferencePairs]) -> None:

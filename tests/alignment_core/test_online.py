@@ -133,7 +133,7 @@ def test_a_checkpoint_without_its_trajectories_is_refused(tiny_model: Path, tmp_
 
 @pytest.mark.parametrize("name", ["tailorpo", "d3po", "dpok"])
 def test_the_reference_may_move_between_iterations(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    reference = {"type": "hard_copy", "every": 3, "guard": None}
+    reference = {"type": "hard_copy", "every": 1, "guard": None}  # iterations, of three steps
     steps = steps_of(online_spec(tiny_model, METHODS[name], reference=reference), tmp_path)
     assert [event.metrics.get("ref_updates") for event in steps] == [None, None, 1.0, None, None, 2.0]
     if name != "dpok":
@@ -150,10 +150,6 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("dpok", {"method": {"prompts_per_iteration": 1, "num_inference_steps": 3}}, "fewer than the 4 of one step"),
     ("ddpo", {"method": {"advantage": "prompt"}}, "samples_per_prompt must be at least 2"),
     ("ddpo", {"reference": {"type": "ema", "alpha": 0.1}}, "ddpo has no reference model"),
-    ("tailorpo", {"reference": {"type": "ema", "alpha": 0.1, "every": 2}}, "multiple of the 3 optimiser steps"),
-    ("tailorpo", {"reference": {"type": "preset", "name": "paper"}}, "no preference data to measure a drift on"),
-    ("d3po", {"reference": {"type": "preset", "name": "seed"}}, "reg_mode must be gate"),
-    ("d3po", {"timesteps": {"type": "preset", "name": "paper"}}, "timesteps.sampler must be uniform"),
     ("ddpo", {"timesteps": {"type": "timestep_aware", "reward_scale": {"type": "minmax_inv_sqrt_snr"}}}, "has none"),
 ]
 

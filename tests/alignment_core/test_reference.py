@@ -31,7 +31,7 @@ class Told:
     def of(self, weights: Weights | None) -> float:
         return next(self._values)
 
-    def initial_error(self) -> float:
+    def unit(self) -> float:
         return 0.5
 
 
@@ -49,7 +49,7 @@ class WeightDistance:
             compared = self._actors.blend(1.0) if weights is None else weights
         return sum(float((compared[name] - value).square().sum()) for name, value in self._initial.items())
 
-    def initial_error(self) -> float:
+    def unit(self) -> float:
         return 2.0
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from alignment_core.spec_reference import REFERENCE_PRESETS
+from alignment_core.spec_reference import REFERENCE_PRESETS, resolve_reference
 from alignment_core.spec_timesteps import TIMESTEP_PRESETS
 from tests.service.api.world import Api, assert_problem, spec_for
 
@@ -50,8 +50,8 @@ def test_a_job_shows_what_its_presets_stand_for(name: str, api: Api):
     answer = api.client.post("/v1/jobs", json={"spec": spec})
     assert answer.status_code == 201
     shown = answer.json()["spec"]
-    assert shown["reference"]["type"] == REFERENCE_PRESETS[name].type
-    assert shown["reference"]["every"] == REFERENCE_PRESETS[name].every
+    expected = resolve_reference(REFERENCE_PRESETS[name], is_lora=True, is_online=False)
+    assert shown["reference"] == expected.model_dump(mode="json")
     assert shown["timesteps"]["type"] == "timestep_aware"
 
 
