@@ -259,10 +259,16 @@ def download_checkpoint(
 def report(
     job_id: str,
     as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Save the page with pictures and plots here, and print its path.")
+    ] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Show the proof: base against aligned model on held-out prompts."""
     with Client(url) as client:
+        if html is not None:
+            console.print(str(client.download_report_page(job_id, html)), highlight=False, soft_wrap=True)
+            return
         found = client.report(job_id)
     if as_json:
         console.print_json(found.model_dump_json())

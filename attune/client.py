@@ -205,6 +205,13 @@ class Client:
         """The proof: base against policy on held-out prompts."""
         return EvaluationReport.model_validate(self._connection.request("GET", f"{_job(job_id)}/report"))
 
+    def download_report_page(self, job_id: str, path: Path) -> Path:
+        """Save the proof as `path`: one HTML page for people."""
+        page = self._connection.request_bytes(f"{_job(job_id)}/report.html")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(page)
+        return path
+
     def logs(self, job_id: str) -> str:
         """The end of what the job's processes printed, attempt after attempt."""
         return "\n".join(entry["text"] for entry in self._connection.request("GET", f"{_job(job_id)}/logs")["data"])

@@ -1,6 +1,6 @@
 """One connection pool to one server: requests, pages and streams, with every way to fail as an `AttuneError`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -61,8 +61,8 @@ class Connection:
         timeout: httpx.Timeout | None = None,
     ) -> Any:
         """The answer's JSON."""
-        try:
-            response = self.http.request(
+        response = self._answer(
+            lambda: self.http.request(
                 method,
                 path,
                 params=params,
@@ -72,14 +72,24 @@ class Connection:
                 headers=headers,
                 timeout=timeout or httpx.USE_CLIENT_DEFAULT,
             )
-        except httpx.RequestError as error:
-            raise AttuneError.unreachable(self.base_url, error) from error
-        if not response.is_success:
-            raise AttuneError.of_response(response)
+        )
         try:
             return response.json()
         except ValueError as error:
             raise AttuneError.not_attune(self.base_url) from error
+
+    def request_bytes(self, path: str) -> bytes:
+        """The answer's body as it is."""
+        return self._answer(lambda: self.http.get(path)).content
+
+    def _answer(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+        try:
+            response = send()
+        except httpx.RequestError as error:
+            raise AttuneError.unreachable(self.base_url, error) from error
+        if not response.is_success:
+            raise AttuneError.of_response(response)
+        return response
 
     def pages(self, path: str, filters: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
         """The entries of a list, page by page as they are needed."""

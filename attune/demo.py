@@ -54,6 +54,7 @@ def run_demo(folder: Path, console: Console) -> None:
     console.print(f"all in {time.monotonic() - started:.0f} s", highlight=False)
     console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
     console.print(f"report: {report_path}", highlight=False, soft_wrap=True)
+    console.print(f"page: {report_path.with_suffix('.html')}", highlight=False, soft_wrap=True)
     if (verdict := json.loads(report_path.read_text())["verdict"]) != "improved":
         raise DemoError(f"the aligned model is not better than the one it started from: {verdict}")
 
@@ -82,6 +83,7 @@ def _collect(client: Client, job: Job, assets: Path, folder: Path, console: Cons
     report = client.report(job.id)
     report_path = folder / "report.json"
     report_path.write_text(report.model_dump_json(indent=2), encoding="utf-8")
+    client.download_report_page(job.id, folder / "report.html")
     picture = client.download_sample(client.samples(job.id)[-1], folder / "picture.png")
     prompt = report.images[0].prompt if report.images else "a big red circle"
     _draw_with_diffusers(assets / "model", aligned, prompt, folder / "aligned.png", console)

@@ -15,7 +15,15 @@ from typing import assert_never
 import structlog
 
 from alignment_core.errors import AlignmentError
-from alignment_core.events import CheckpointSaved, Event, RunCompleted, RunFailed, RunStopped, SamplesDrawn
+from alignment_core.events import (
+    CheckpointSaved,
+    EvaluationCompleted,
+    Event,
+    RunCompleted,
+    RunFailed,
+    RunStopped,
+    SamplesDrawn,
+)
 from alignment_core.sources import walk
 from alignment_core.spec import JobSpec, RemoteReward
 from service.settings import Settings
@@ -29,6 +37,7 @@ from worker.parts import Parts
 from worker.patience import patiently
 from worker.process import TrainingProcess
 
+WithFiles = CheckpointSaved | SamplesDrawn | EvaluationCompleted
 BATCH_SECONDS = 0.1  # at most ten commits a second, however fast the steps are
 LOG_SECONDS = 5.0
 SECRETS = ("ATTUNE_", "AWS_")
@@ -217,7 +226,7 @@ def _record(parts: Parts, claim: Claim, workdir: Path, batch: list[Event]) -> No
     """Turn events into rows, in order; what speaks of files is recorded once they are in the object store."""
     plain: list[Event] = []
     for event in batch:
-        if isinstance(event, CheckpointSaved | SamplesDrawn):
+        if isinstance(event, WithFiles):
             _record_plain(parts, claim, plain)
             plain = []
             _record_with_files(parts, claim, workdir, event)
@@ -233,18 +242,20 @@ def _record_plain(parts: Parts, claim: Claim, batch: list[Event]) -> None:
         )
 
 
-def _record_with_files(parts: Parts, claim: Claim, workdir: Path, event: CheckpointSaved | SamplesDrawn) -> None:
+def _record_with_files(parts: Parts, claim: Claim, workdir: Path, event: WithFiles) -> None:
     files = _upload(parts, claim, workdir, event)
-    if files:
+    if files or isinstance(event, EvaluationCompleted):
         patiently(
             lambda: events.record_event(parts.store, claim.job.id, claim.attempt, event, files),
             parts.settings.lease_seconds,
         )
 
 
-def _upload(parts: Parts, claim: Claim, workdir: Path, event: CheckpointSaved | SamplesDrawn) -> list[StoredFile]:
+def _upload(parts: Parts, claim: Claim, workdir: Path, event: WithFiles) -> list[StoredFile]:
     if isinstance(event, SamplesDrawn):
         return uploads.upload_sample(parts, claim, workdir, event)
+    if isinstance(event, EvaluationCompleted):
+        return uploads.upload_page(parts, claim, workdir, event)
     try:
         return uploads.upload_checkpoint(parts, claim, workdir, event)
     except FileNotFoundError:

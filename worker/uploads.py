@@ -1,10 +1,10 @@
-"""What a training process saved, put into the object store: checkpoints and pictures."""
+"""What a training process saved, put into the object store: checkpoints, pictures and report pages."""
 
 import json
 from pathlib import Path
 
 from alignment_core.errors import AlignmentError
-from alignment_core.events import CheckpointSaved, FileRecord, SamplesDrawn
+from alignment_core.events import CheckpointSaved, EvaluationCompleted, FileRecord, SamplesDrawn
 from service.store import keys
 from service.store.records import Claim, StoredFile
 from worker.inputs import sha256_of
@@ -36,6 +36,16 @@ def upload_sample(parts: Parts, claim: Claim, workdir: Path, event: SamplesDrawn
     record = _record_of(workdir, event.path)
     key = keys.sample_key(claim.job.project_id, claim.job.id, event.step, claim.attempt)
     _put(parts, key, _inside(workdir, event.path))
+    return [StoredFile(**record.model_dump(), object_key=key)]
+
+
+def upload_page(parts: Parts, claim: Claim, workdir: Path, event: EvaluationCompleted) -> list[StoredFile]:
+    """Upload the report's page, if the run wrote one."""
+    if event.page is None:
+        return []
+    record = _record_of(workdir, event.page)
+    key = keys.report_page_key(claim.job.project_id, claim.job.id, event.step, claim.attempt)
+    _put(parts, key, _inside(workdir, event.page))
     return [StoredFile(**record.model_dump(), object_key=key)]
 
 

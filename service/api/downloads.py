@@ -16,6 +16,7 @@ from service.api.ranges import RangeNotSatisfiableError, parse_range
 from service.errors import ApiError
 from service.store.records import StoredFile
 
+HTML = "text/html; charset=utf-8"
 BYTES_EXAMPLE = "the bytes of the file"
 
 
@@ -30,10 +31,10 @@ def _headers(*names: str) -> dict[str, Any]:
     return {name: {"description": described[name], "schema": {"type": "string"}} for name in names}
 
 
-def file_responses(media_type: str, kind: str, prefix: str) -> Responses:
-    """The OpenAPI `responses` of an operation that ends in `send_file`."""
+def file_responses(media_type: str, kind: str, prefix: str, *, redirects: bool = True) -> Responses:
+    """The OpenAPI `responses` of an operation that ends in `send_file`, or without `redirects` in `send_page`."""
     content = {media_type: {"schema": {"type": "string", "format": "binary"}, "example": BYTES_EXAMPLE}}
-    return {
+    found: Responses = {
         200: {"description": "The file", "content": content, "headers": _headers("ETag", "Accept-Ranges")},
         206: {
             "description": "The part that `Range` asked for",
@@ -41,28 +42,48 @@ def file_responses(media_type: str, kind: str, prefix: str) -> Responses:
             "headers": _headers("Content-Range"),
         },
         304: {"description": "Unchanged: `If-None-Match` names this file", "headers": _headers("ETag")},
-        307: {"description": "The file is elsewhere, for some minutes", "headers": _headers("Location")},
         **missing(kind, prefix),
         **problems(416),
     }
+    if redirects:
+        found[307] = {"description": "The file is elsewhere, for some minutes", "headers": _headers("Location")}
+    return found
+
+
+PAGE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+
+
+def send_page(request: Request, parts: Parts, file: StoredFile) -> Response:
+    """Answer GET or HEAD of a stored HTML page, to be shown and not saved.
+
+    It holds what users wrote, so a browser gives it no origin, lets it run nothing and load nothing. Never a redirect: the
+    store would send it without these headers.
+    """
+    headers = {**_file_headers(file), "Content-Disposition": "inline", "Content-Security-Policy": PAGE_POLICY}
+    return _unless_unchanged(request, file, headers, HTML) or _send_bytes(request, parts, file, headers, HTML)
 
 
 def send_file(request: Request, parts: Parts, file: StoredFile, filename: str, media_type: str) -> Response:
     """Answer GET or HEAD of one stored file."""
-    etag = f'"{file.sha256}"'
-    headers = {
-        "ETag": etag,
-        "Accept-Ranges": "bytes",
-        "Cache-Control": "private, no-cache",
-        "Content-Disposition": attachment(filename),
-    }
-    if _names(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
-    if request.method == "HEAD":  # a link is signed for GET alone, and everything HEAD tells is known here
-        return Response(headers={**headers, "Content-Length": str(file.size_bytes)}, media_type=media_type)
+    headers = {**_file_headers(file), "Content-Disposition": attachment(filename)}
+    if (answer := _unless_unchanged(request, file, headers, media_type)) is not None:
+        return answer
     if (url := parts.objects.url(file.object_key, parts.settings.signed_url_seconds, filename)) is not None:
         return RedirectResponse(url, 307, {"Cache-Control": "no-store"})
     return _send_bytes(request, parts, file, headers, media_type)
+
+
+def _file_headers(file: StoredFile) -> dict[str, str]:
+    return {"ETag": f'"{file.sha256}"', "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
+
+
+def _unless_unchanged(request: Request, file: StoredFile, headers: dict[str, str], media_type: str) -> Response | None:
+    """The answers that need no bytes: 304, and HEAD."""
+    if _names(request.headers.get("if-none-match"), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    if request.method == "HEAD":  # a link is signed for GET alone, and everything HEAD tells is known here
+        return Response(headers={**headers, "Content-Length": str(file.size_bytes)}, media_type=media_type)
+    return None
 
 
 def attachment(filename: str) -> str:

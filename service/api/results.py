@@ -11,7 +11,7 @@ from alignment_core.events import FileRecord
 from alignment_core.reports import EvaluationReport
 from alignment_core.spec import JobSpec, sha256_of_json
 from service.api.context import Parts, PartsDep
-from service.api.downloads import file_responses, send_file
+from service.api.downloads import file_responses, send_file, send_page
 from service.api.lookup import JobDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
@@ -157,6 +157,29 @@ def get_report(job: JobDep, parts: PartsDep) -> EvaluationReport:
     if found is None:
         raise ApiError(404, "report_not_found", f"job {job.id!r} has no report: it is {job.state}")
     return EvaluationReport.model_validate(found.report)
+
+
+@router.get(
+    "/{job_id}/report.html",
+    response_class=Response,
+    summary="Read the proof as a page",
+    responses={
+        **file_responses("text/html", "job", "job", redirects=False),
+        **problem(
+            404,
+            "report_not_found",
+            "job 'job_01kaf0h2v7x3m5q8r1s4t6w9yz' has no report page: it is running",
+            when="No such job in this project, or it has not been evaluated",
+        ),
+    },
+)
+@router.head("/{job_id}/report.html", include_in_schema=False)
+def get_report_page(request: Request, job: JobDep, parts: PartsDep) -> Response:
+    """The report for people: one HTML page with pictures and plots, which loads nothing and runs nothing."""
+    found = outputs.get_report(parts.store, job.project_id, job.id)
+    if found is None or found.page is None:
+        raise ApiError(404, "report_not_found", f"job {job.id!r} has no report page: it is {job.state}")
+    return send_page(request, parts, found.page)
 
 
 @router.get("/{job_id}/manifest", summary="Read a job's manifest", responses=missing("job", "job"))

@@ -37,8 +37,8 @@ def record_event(
 ) -> EventRecord:
     """Record one event of a held job; `files` are what it speaks of, already in the object store.
 
-    `CheckpointSaved` comes with every file of the checkpoint and `SamplesDrawn` with its one PNG. Raises `Fenced` when
-    the attempt no longer holds the job; then nothing was written.
+    `CheckpointSaved` comes with every file of the checkpoint, `SamplesDrawn` with its one PNG, and `EvaluationCompleted`
+    with its page. Raises `Fenced` when the attempt no longer holds the job; then nothing was written.
     """
     with store.write() as session:
         row = hold(session, job_id, attempt)
@@ -108,7 +108,7 @@ def _apply(session: Session, row: Job, event: Event, files: Sequence[StoredFile]
         case SamplesDrawn():
             outputs.put_sample(session, row, event, files)
         case EvaluationCompleted():
-            outputs.put_report(session, row, event)
+            outputs.put_report(session, row, event, files)
         case RunFailed():
             row.error = JobError.model_validate(
                 event.model_dump(include={"code", "message", "category", "retryable", "hint"})

@@ -13,6 +13,10 @@ def sample_key(project_id: str, job_id: str, step: int, attempt: int) -> str:
     return f"projects/{project_id}/jobs/{job_id}/samples/{step}/attempt-{attempt}.png"
 
 
+def report_page_key(project_id: str, job_id: str, step: int, attempt: int) -> str:
+    return f"projects/{project_id}/jobs/{job_id}/reports/{step}/attempt-{attempt}.html"
+
+
 def dataset_key(project_id: str, dataset_id: str, suffix: str) -> str:
     """`suffix` is the file's, such as `.parquet`; the user's own name for it stays in the database."""
     return f"projects/{project_id}/datasets/{dataset_id}/data{suffix}"

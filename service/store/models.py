@@ -198,6 +198,9 @@ class Report(Base):
     project_id: Mapped[str] = project_id()
     attempt: Mapped[int]
     report: Mapped[dict[str, Any]]
+    page_size_bytes: Mapped[int | None]
+    page_sha256: Mapped[str | None] = mapped_column(sa.String(64))
+    page_object_key: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[datetime]
 
 

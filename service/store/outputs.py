@@ -84,7 +84,9 @@ def put_sample(session: Session, job: Job, event: SamplesDrawn, files: Sequence[
     )
 
 
-def put_report(session: Session, job: Job, event: EvaluationCompleted) -> None:
+def put_report(session: Session, job: Job, event: EvaluationCompleted, files: Sequence[StoredFile]) -> None:
+    """Store the report; `files` is its page, or nothing where the run wrote none."""
+    (page,) = files or (None,)
     session.merge(
         Report(
             job_id=job.id,
@@ -92,6 +94,9 @@ def put_report(session: Session, job: Job, event: EvaluationCompleted) -> None:
             project_id=job.project_id,
             attempt=job.attempt,
             report=event.report,
+            page_size_bytes=None if page is None else page.size_bytes,
+            page_sha256=None if page is None else page.sha256,
+            page_object_key=None if page is None else page.object_key,
             created_at=event.time,
         )
     )
@@ -141,7 +146,7 @@ def get_report(store: Store, project_id: str, job_id: str) -> ReportRecord | Non
     query = sa.select(Report).where(Report.job_id == job_id, Report.project_id == project_id)
     with store.read() as session:
         row = session.scalars(query.order_by(Report.step.desc()).limit(1)).one_or_none()
-        return None if row is None else ReportRecord.model_validate(row)
+        return None if row is None else _report_of(row)
 
 
 def list_logs(store: Store, project_id: str, job_id: str) -> tuple[LogRecord, ...]:
@@ -149,6 +154,21 @@ def list_logs(store: Store, project_id: str, job_id: str) -> tuple[LogRecord, ..
     query = sa.select(JobLog).where(JobLog.job_id == job_id, JobLog.project_id == project_id).order_by(JobLog.attempt)
     with store.read() as session:
         return tuple(LogRecord.model_validate(row) for row in session.scalars(query))
+
+
+def _report_of(row: Report) -> ReportRecord:
+    page = None
+    if row.page_object_key is not None:
+        assert row.page_size_bytes is not None
+        assert row.page_sha256 is not None
+        page = StoredFile(
+            path="report.html",
+            size_bytes=row.page_size_bytes,
+            sha256=row.page_sha256,
+            object_key=row.page_object_key,
+        )
+    values: dict[str, Any] = {field: getattr(row, field) for field in ReportRecord.model_fields if field != "page"}
+    return ReportRecord(**values, page=page)
 
 
 def _with_files(session: Session, row: Checkpoint) -> CheckpointRecord:

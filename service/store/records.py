@@ -137,12 +137,13 @@ class SampleRecord(Record):
 
 
 class ReportRecord(Record):
-    """The evaluation report of a job; `report` is a `reports.EvaluationReport` as JSON."""
+    """The evaluation report of a job; `report` is a `reports.EvaluationReport` as JSON, `page` the same as HTML."""
 
     job_id: str
     step: int
     attempt: int
     report: dict[str, Any]
+    page: StoredFile | None
     created_at: datetime
 
 

@@ -90,6 +90,10 @@ def test_a_job_runs_to_its_end_and_leaves_rows_and_objects(world: World) -> None
     report = outputs.get_report(world.store, DEFAULT_PROJECT_ID, job.id)
     assert report is not None
     assert report.report["verdict"] == "improved"
+    assert report.page is not None
+    page = b"".join(parts.objects.open_range(report.page.object_key))
+    assert page == b"<!doctype html><title>of the stand-in</title>"
+    assert (report.page.size_bytes, report.page.sha256) == (len(page), hashlib.sha256(page).hexdigest())
     (sample,) = outputs.list_samples(world.store, DEFAULT_PROJECT_ID, job.id)
     assert b"".join(parts.objects.open_range(sample.object_key)).startswith(b"\x89PNG")
     (log,) = outputs.list_logs(world.store, DEFAULT_PROJECT_ID, job.id)

@@ -173,9 +173,11 @@ def evaluate(spec: JobSpec, workdir: Path, state: dict) -> None:
     (folder / "grid.png").write_bytes(b"\x89PNG\r\n\x1a\n of the stand-in")
     report = {"step": state["step"], "verdict": "improved", "total": state["total"]}
     (folder / "report.json").write_text(json.dumps(report))
+    (folder / "report.html").write_text("<!doctype html><title>of the stand-in</title>")
     relative = folder.relative_to(workdir)
     emit(SamplesDrawn(step=state["step"], path=str(relative / "grid.png"), prompts=["a red circle"]))
-    emit(EvaluationCompleted(step=state["step"], path=str(relative / "report.json"), report=report))
+    page = str(relative / "report.html")
+    emit(EvaluationCompleted(step=state["step"], path=str(relative / "report.json"), page=page, report=report))
 
 
 def started(spec: JobSpec, start: int) -> RunStarted:

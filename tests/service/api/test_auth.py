@@ -54,7 +54,17 @@ def test_another_projects_things_answer_404_whatever_is_asked(locked: Api):
     body = {"spec": spec_for(locked.ready_dataset(owner_id))}
     job_id = locked.client.post("/v1/jobs", json=body, headers=owner).json()["id"]
     assert locked.client.get(f"/v1/jobs/{job_id}", headers=owner).status_code == 200
-    for path in ("", "/events", "/metrics", "/checkpoints", "/samples", "/report", "/manifest", "/logs"):
+    for path in (
+        "",
+        "/events",
+        "/metrics",
+        "/checkpoints",
+        "/samples",
+        "/report",
+        "/report.html",
+        "/manifest",
+        "/logs",
+    ):
         assert_problem(locked.client.get(f"/v1/jobs/{job_id}{path}", headers=stranger), 404, "job_not_found")
     for verb in ("cancel", "pause", "resume"):
         assert_problem(locked.client.post(f"/v1/jobs/{job_id}/{verb}", headers=stranger), 404, "job_not_found")
@@ -76,6 +86,10 @@ def test_another_projects_files_and_cursors_answer_as_if_they_were_not_there(loc
     locked.say(job_id, attempt, WarningRaised(code="odd", message="odd"))
     locked.save_checkpoint(job_id, attempt, 1)
     locked.draw_sample(job_id, attempt, 1)
+    locked.evaluate(job_id, attempt, 1)
+    page = f"/v1/jobs/{job_id}/report.html"
+    assert locked.client.get(page, headers=owner).status_code == 200
+    assert_problem(locked.client.get(page, headers=stranger), 404, "job_not_found")
     (checkpoint,) = locked.client.get(f"/v1/jobs/{job_id}/checkpoints", headers=owner).json()["data"]
     (sample,) = locked.client.get(f"/v1/jobs/{job_id}/samples", headers=owner).json()["data"]
     (event, *_) = locked.client.get(f"/v1/jobs/{job_id}/events", headers=owner).json()["data"]

@@ -44,6 +44,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *(f"POST {job}/{verb}" for verb in ("cancel", "pause", "resume")),
         *(f"GET {job}/{name}" for name in results),
         f"GET {job}/samples/{{sample_id}}.png",
+        f"GET {job}/report.html",
         *(f"GET {checkpoint}{path}" for path in ("", "/files", "/files/{path}", "/download")),
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
         *("GET /v1/methods", "GET /v1/models", "GET /v1/rewards"),

@@ -5,10 +5,14 @@ import io
 
 import pytest
 
-from alignment_core.events import ValidationCompleted
+from alignment_core.events import EvaluationCompleted, ValidationCompleted
 from alignment_core.spec import sha256_of_json
 from service.api.schemas.runs import REPORT_EXAMPLE
-from tests.service.api.world import CHECKPOINT_FILES, PNG, Api, assert_problem, step_completed
+from tests.service.api.world import CHECKPOINT_FILES, PAGE, PNG, Api, assert_problem, step_completed
+
+FORMAT_1 = {"step", "num_prompts", "seeds_per_prompt", "num_inference_steps", "guidance_scale", "primary_reward"}
+FORMAT_1 |= {"verdict", "prompt_following", "spec_sha256", "base_model_sha256", "versions", "elapsed_seconds", "images"}
+FORMAT_1_LINE = {"name", "base_mean", "policy_mean", "gain", "gain_interval", "win_rate", "num_ties"}
 
 
 @pytest.fixture
@@ -74,6 +78,44 @@ def test_report_is_the_proof_as_it_was_stored(any_api: Api):
     assert "queued" in problem["detail"]
     any_api.run(job_id)
     assert any_api.client.get(f"/v1/jobs/{job_id}/report").json() == REPORT_EXAMPLE
+
+
+def test_report_page_is_shown_by_browsers_and_can_do_nothing_there(any_api: Api):
+    job_id = any_api.new_job()
+    problem = assert_problem(any_api.client.get(f"/v1/jobs/{job_id}/report.html"), 404, "report_not_found")
+    assert "queued" in problem["detail"]
+    any_api.run(job_id)
+    answer = any_api.client.get(f"/v1/jobs/{job_id}/report.html", follow_redirects=False)
+    assert (answer.status_code, answer.content) == (200, PAGE), "never a redirect to a store that sends no headers"
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["content-disposition"] == "inline"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    policy = answer.headers["content-security-policy"].split("; ")
+    assert {"sandbox", "default-src 'none'", "frame-ancestors 'none'"} <= set(policy)
+    assert not any(part.startswith("script-src") or "allow-" in part for part in policy)
+    head = any_api.client.head(f"/v1/jobs/{job_id}/report.html")
+    assert (head.headers["content-length"], head.headers["etag"]) == (str(len(PAGE)), answer.headers["etag"])
+    unchanged = any_api.client.get(f"/v1/jobs/{job_id}/report.html", headers={"If-None-Match": head.headers["etag"]})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+
+
+def test_report_that_was_made_without_a_page_has_none(api: Api):
+    job_id = api.new_job()
+    api.evaluate(job_id, api.claim(job_id), 4, page=None)
+    assert api.client.get(f"/v1/jobs/{job_id}/report").json() == REPORT_EXAMPLE
+    assert_problem(api.client.get(f"/v1/jobs/{job_id}/report.html"), 404, "report_not_found")
+
+
+def test_report_of_format_1_is_served_as_format_2(api: Api):
+    job_id = api.new_job()
+    line = {name: value for name, value in REPORT_EXAMPLE["rewards"][0].items() if name in FORMAT_1_LINE}
+    old = {name: value for name, value in REPORT_EXAMPLE.items() if name in FORMAT_1}
+    old |= {"format_version": 1, "diversity": {"base": 0.21, "policy": 0.2}}
+    old["rewards"] = [{**line, "win_rate_interval": line["gain_interval"]}]
+    api.say(job_id, api.claim(job_id), EvaluationCompleted(step=400, path="report.json", report=old))
+    found = api.client.get(f"/v1/jobs/{job_id}/report").json()
+    assert found["format_version"] == 2
+    assert (found["policy"]["label"], found["curves"], found["drift"]) == ("step 400", [], None)
 
 
 def test_sample_image_can_be_listed_and_downloaded(any_api: Api):

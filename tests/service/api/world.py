@@ -38,6 +38,7 @@ CHECKPOINT_FILES = {
     "training_state/optimizer.safetensors": b"moments" * 500,
     "manifest.json": b'{"step": 4}',
 }
+PAGE = b"<!doctype html><title>proof</title>"
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" * 100
 
 
@@ -104,7 +105,7 @@ class Api:
         self.say(job_id, attempt, ValidationCompleted(step=steps, metrics={"loss": 0.5}))
         self.save_checkpoint(job_id, attempt, steps)
         self.draw_sample(job_id, attempt, steps)
-        self.say(job_id, attempt, EvaluationCompleted(step=steps, path="report.json", report=REPORT_EXAMPLE))
+        self.evaluate(job_id, attempt, steps)
         self.say(job_id, attempt, RunCompleted(step=steps))
         outputs.put_log(self.parts.store, job_id, attempt, "loading\ndone\n")
         leases.finish(self.parts.store, job_id, attempt, "succeeded")
@@ -116,6 +117,14 @@ class Api:
         stored = [self._store(path, prefix + path, content) for path, content in files.items()]
         size = sum(file.size_bytes for file in stored)
         event = CheckpointSaved(step=step, path=f"step-{step}", kind="lora", is_final=True, size_bytes=size)
+        events.record_event(self.parts.store, job_id, attempt, event, stored)
+
+    def evaluate(self, job_id: str, attempt: int, step: int, page: bytes | None = PAGE) -> None:
+        event = EvaluationCompleted(step=step, path="report.json", report=REPORT_EXAMPLE)
+        stored = []
+        if page is not None:
+            key = keys.report_page_key(DEFAULT_PROJECT_ID, job_id, step, attempt)
+            stored = [self._store("report.html", key, page)]
         events.record_event(self.parts.store, job_id, attempt, event, stored)
 
     def draw_sample(self, job_id: str, attempt: int, step: int) -> None:
