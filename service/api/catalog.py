@@ -6,7 +6,8 @@ from typing import Any, get_args
 from fastapi import APIRouter
 from pydantic import BaseModel, TypeAdapter
 
-from alignment_core.spec import MethodSpec, ModelSpec, ReferenceSpec, RewardSpec, TimestepSpec
+from alignment_core.spec import FrozenReference, MethodSpec, ModelSpec, ReferenceSpec, RewardSpec, TimestepSpec
+from alignment_core.spec_online import WITHOUT_REFERENCE
 from service.api.context import PartsDep
 from service.api.paging import Page
 from service.api.problems import problems
@@ -38,13 +39,13 @@ def _plug_ins(union: Any) -> list[PlugIn]:
 @router.get("/methods", summary="List alignment methods")
 def list_methods(_project_id: ProjectDep) -> Page[Method]:
     """The values of `spec.method.type`, each with its paper, its parameters, their ranges and their defaults, and with what
-    may stand beside it: how the reference moves, and which timesteps count how much."""
+    may stand beside it: how the reference moves, where there is one, and which timesteps count how much."""
     data = [
         Method(
             id=_type_of(member),
             description=inspect.getdoc(member) or "",
             json_schema=member.model_json_schema(),
-            references=_plug_ins(ReferenceSpec),
+            references=_plug_ins(FrozenReference if issubclass(member, WITHOUT_REFERENCE) else ReferenceSpec),
             timesteps=_plug_ins(TimestepSpec),
         )
         for member in members(MethodSpec)
