@@ -30,6 +30,9 @@ class DatasetProblem(ReportBase):
 class DatasetReport(ReportBase):
     """What is in a preference dataset, before any GPU time is spent."""
 
+    kind: Literal["pairs", "unpaired"] = Field(
+        default="pairs", description="Rows of two images, or of one with a like or a dislike."
+    )
     format: Literal["parquet", "jsonl", "pick_a_pic"]
     num_rows: int
     num_usable_rows: int = Field(description="Rows that can be trained on, ties included.")
@@ -38,6 +41,8 @@ class DatasetReport(ReportBase):
     num_empty_prompts: int
     num_ties: int
     num_soft_labels: int = Field(description="Rows whose label lies strictly between 0.5 and 1.")
+    num_likes: int = Field(default=0, description="Unpaired rows with label 1.")
+    num_dislikes: int = Field(default=0, description="Unpaired rows with label 0.")
     num_swapped: int = Field(description="Rows whose images an importer swapped because the label was below 0.5.")
     chosen_first_share: float | None = Field(
         default=None,

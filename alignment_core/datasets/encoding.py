@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from alignment_core.datasets.cache import Places, TensorCache
 from alignment_core.datasets.images import decode_image
-from alignment_core.datasets.rows import Annotation, BadRow, ImageReader, PreferenceRow, row_error
+from alignment_core.datasets.rows import Annotated, BadRow, ImageReader, Row, RowT, row_error
 from alignment_core.datasets.transforms import transform
 from alignment_core.errors import AlignmentError, DataError
 from alignment_core.events import PhaseProgressed
@@ -27,9 +26,7 @@ Images = Float[Tensor, "batch 3 resolution resolution"]
 Latents = Float[Tensor, "batch channels h w"]
 EncodeImages = Callable[[Images], tuple[Latents, Latents]]
 EncodePrompts = Callable[[list[str]], Mapping[str, Tensor]]
-Column = Literal["chosen", "rejected"]
 
-COLUMNS: tuple[Column, Column] = ("chosen", "rejected")
 DECODING_THREADS = 4
 SECONDS_BETWEEN_EVENTS = 1.0
 
@@ -70,36 +67,40 @@ def cache_prompts(
 
 def cache_images(
     source: ImageReader,
-    rows: Sequence[Annotation],
+    rows: Sequence[Annotated[RowT]],
     encode: EncodeImages,
     cache: TensorCache,
     *,
+    num_images: int,
     resolution: int,
     batch_size: int,
     progress: Progress,
-) -> Generator[PhaseProgressed, None, dict[Column, Places]]:
-    """Encode the images that are not cached; returns the place of each. An image that comes again counts as cached."""
-    keys: dict[Column, list[bytes]] = {"chosen": [], "rejected": []}
+) -> Generator[PhaseProgressed, None, tuple[Places, ...]]:
+    """Encode the images that are not cached; returns the places of each of a row's `num_images`.
+
+    An image that comes again counts as cached.
+    """
+    keys: list[list[bytes]] = [[] for _ in range(num_images)]
     read = read_images(source, rows)
     with ThreadPoolExecutor(DECODING_THREADS) as threads:
-        while batch := list(islice(read, max(1, batch_size // 2))):
-            missing: dict[bytes, tuple[PreferenceRow, Column]] = {}
+        while batch := list(islice(read, max(1, batch_size // num_images))):
+            missing: dict[bytes, tuple[RowT, int]] = {}
             for row in batch:
-                for column in COLUMNS:
-                    key = cache.key(image_of(row, column))
-                    keys[column].append(key)
+                for index, image in enumerate(row.images):
+                    key = cache.key(image)
+                    keys[index].append(key)
                     if cache.find(key) is None:
-                        missing[key] = (row, column)
+                        missing[key] = (row, index)
             if missing:
                 decoded = threads.map(lambda item: transform(decode(source, *item), resolution), missing.values())
                 mean, std = encode_in_parts(encode, torch.stack(list(decoded)), batch_size)
-                names = [f"{column} of row {row.number}" for row, column in missing.values()]
+                names = [f"{row.columns[index]} of row {row.number}" for row, index in missing.values()]
                 _add(cache, list(missing), {"mean": mean, "std": std}, names)
-            yield from progress.advance(2 * len(batch), 2 * len(batch) - len(missing))
-    return {column: _places(cache, keys[column]) for column in COLUMNS}
+            yield from progress.advance(num_images * len(batch), num_images * len(batch) - len(missing))
+    return tuple(_places(cache, each) for each in keys)
 
 
-def read_images(source: ImageReader, rows: Sequence[Annotation]) -> Iterator[PreferenceRow]:
+def read_images(source: ImageReader, rows: Sequence[Annotated[RowT]]) -> Iterator[RowT]:
     """The rows with their images; raises `DataError` for one whose images cannot be read."""
     for row in source.read(rows):
         if isinstance(row, BadRow):
@@ -114,16 +115,13 @@ def encode_in_parts(encode: EncodeImages, images: Images, batch_size: int) -> tu
     return mean, std
 
 
-def image_of(row: PreferenceRow, column: Column) -> bytes:
-    return row.chosen if column == "chosen" else row.rejected
-
-
-def decode(source: ImageReader, row: PreferenceRow, column: Column) -> Image.Image:
-    """The decoded image; its `DataError` names file, row and column."""
+def decode(source: ImageReader, row: Row, index: int) -> Image.Image:
+    """One of the row's images, decoded; its `DataError` names file, row and column."""
     try:
-        return decode_image(image_of(row, column))
+        return decode_image(row.images[index])
     except DataError as error:
-        raise DataError(error.code, f"{source.path.name}, row {row.number}, {column}: {error.message}") from error
+        where = f"{source.path.name}, row {row.number}, {row.columns[index]}"
+        raise DataError(error.code, f"{where}: {error.message}") from error
 
 
 def _add(cache: TensorCache, keys: Sequence[bytes], encoded: Mapping[str, Tensor], names: Sequence[str]) -> None:

@@ -15,16 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from alignment_core.datasets.cache import Places, ShardReader, TensorCache
-from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, Latents, Progress, cache_images, cache_prompts
+from alignment_core.datasets.cache import Places, ShardReader
+from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, Latents
 from alignment_core.datasets.posteriors import CachedPosteriors, FreshPosteriors, Posteriors
+from alignment_core.datasets.preparation import prepare
 from alignment_core.datasets.rows import Annotation, PreferenceSource
 from alignment_core.datasets.transforms import Crop
-from alignment_core.datasets.unpacked import unpack_images
 from alignment_core.events import PhaseProgressed
-
-# Part of the cache's key: a change of the pixels that the centred transform gives must change it.
-CENTERED_TRANSFORM = "shorter-side-bilinear/center/v1"
 
 
 @dataclass(frozen=True)
@@ -84,29 +81,26 @@ class PreferencePairs:
         Raises `DataError` for an image that cannot be decoded, naming its row.
         """
         is_random = crop == "random" or horizontal_flip
-        prompts = list(dict.fromkeys(["", *(row.prompt for row in rows)]))
-        reads_images = not is_random or not source.is_seekable
-        progress = Progress(total=len(prompts) + (2 * len(rows) if reads_images else 0))
-        shared: dict[str, str | int] = {"model": model_fingerprint, "dtype": "float32"}
-
-        texts = TensorCache(cache_dir, {"kind": "text", **shared})
-        places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress)
-        numbers = {prompt: number for number, prompt in enumerate(prompts)}
-        prompt_places = places[[numbers[row.prompt] for row in rows]]
-        text = texts.reader()  # written before the images, which take longest
-        if is_random:
-            reader = source
-            if not source.is_seekable:
-                reader, rows = yield from unpack_images(source, rows, cache_dir / "images", progress)
-            fresh = FreshPosteriors(reader, rows, encode_images, resolution, crop, horizontal_flip, joint, batch_size)
-            return cls(rows, fresh, text, prompt_places, places[:1])
-        images = TensorCache(
-            cache_dir, {"kind": "posterior", "resolution": resolution, "transform": CENTERED_TRANSFORM, **shared}
+        found = yield from prepare(
+            source,
+            rows,
+            num_images=2,
+            is_seekable=source.is_seekable,
+            encode_images=encode_images,
+            encode_prompts=encode_prompts,
+            model_fingerprint=model_fingerprint,
+            resolution=resolution,
+            is_random=is_random,
+            cache_dir=cache_dir,
+            batch_size=batch_size,
         )
-        image_places = yield from cache_images(
-            source, rows, encode_images, images, resolution=resolution, batch_size=batch_size, progress=progress
-        )
-        return cls(rows, CachedPosteriors(images.reader(), image_places), text, prompt_places, places[:1])
+        if found.images is not None:
+            posteriors = CachedPosteriors(found.images, *found.places)
+        else:
+            posteriors = FreshPosteriors(
+                found.reader, found.rows, encode_images, resolution, crop, horizontal_flip, joint, batch_size
+            )
+        return cls(found.rows, posteriors, found.text, found.prompts, found.empty_prompt)
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -10,19 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from pathlib import Path
+from typing import Generic
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment_core.datasets.images import MAX_ENCODED_BYTES
 from alignment_core.datasets.rows import (
+    Annotated,
     Annotation,
+    AnnotationT,
     BadRow,
     DatasetFormat,
-    PreferenceRow,
+    RowT,
     annotate,
     bad_row,
-    with_images,
 )
 from alignment_core.errors import DataError
 
@@ -34,14 +36,14 @@ MAX_COMPRESSION_RATIO = 100  # of large row groups; encoded images hardly compre
 
 
 @dataclass(frozen=True)
-class ParquetLayout:
+class ParquetLayout(Generic[AnnotationT]):
     """Which columns a kind of file has, and how a row of them becomes an annotation."""
 
     format: DatasetFormat
-    image_columns: tuple[str, str]
+    image_columns: tuple[str, ...]
     required: tuple[str, ...]
     optional: tuple[str, ...]
-    annotate: Callable[[int, Mapping[str, object]], Annotation | BadRow]
+    annotate: Callable[[int, Mapping[str, object]], AnnotationT | BadRow]
     ignored: frozenset[str] = frozenset()
 
     @property
@@ -61,7 +63,7 @@ def _annotate_canonical(number: int, values: Mapping[str, object]) -> Annotation
     )
 
 
-CANONICAL = ParquetLayout(
+CANONICAL = ParquetLayout[Annotation](
     format="parquet",
     image_columns=("chosen", "rejected"),
     required=("prompt",),
@@ -82,10 +84,10 @@ class _Shard:
         return [leaf.path for leaf in leaves if leaf.path in columns and leaf.physical_type == "BYTE_ARRAY"]
 
 
-class ParquetSource:
-    """`rows.PreferenceSource` over parquet files. Raises `DataError` for files that are no parquet or lack a column."""
+class ParquetSource(Generic[AnnotationT]):
+    """`rows.Source` over parquet files. Raises `DataError` for files that are no parquet or lack a column."""
 
-    def __init__(self, path: Path, files: Sequence[Path], layout: ParquetLayout) -> None:
+    def __init__(self, path: Path, files: Sequence[Path], layout: ParquetLayout[AnnotationT]) -> None:
         self._path = path
         self._layout = layout
         self._shards = [_open_shard(file, layout) for file in files]
@@ -110,12 +112,12 @@ class ParquetSource:
         return sum(shard.path.stat().st_size for shard in self._shards)
 
     def unread_columns(self) -> list[str]:
-        """See `PreferenceSource`."""
+        """See `Source`."""
         known = {*self._layout.all_required, *self._layout.optional, *self._layout.ignored}
         return sorted({name for shard in self._shards for name in shard.columns} - known)
 
-    def annotations(self) -> Iterator[Annotation | BadRow]:
-        """See `PreferenceSource`; images are not touched, as parquet stores columns apart."""
+    def annotations(self) -> Iterator[AnnotationT | BadRow]:
+        """See `Source`; images are not touched, as parquet stores columns apart."""
         wanted = (*self._layout.required, *self._layout.optional)
         for start, shard, group in self._row_groups:
             columns = [name for name in wanted if name in shard.columns]
@@ -123,21 +125,28 @@ class ParquetSource:
             for number, value in enumerate(values, start):
                 yield self._annotate(number, value)
 
-    def read(self, rows: Iterable[Annotation | BadRow]) -> Iterator[PreferenceRow | BadRow]:
-        """See `PreferenceSource`; a row costs reading its row group up to it."""
+    def read(self, rows: Iterable[Annotated[RowT] | BadRow]) -> Iterator[RowT | BadRow]:
+        """See `Source`; a row costs reading its row group up to it."""
         for index, members in groupby(rows, key=self._row_group_of):
             start, shard, group = self._row_groups[index]
             images = enumerate(_iterate(shard, group, list(self._layout.image_columns), IMAGE_BATCH, []), start)
+            number, values = start - 1, dict[str, object]()
             for row in members:
-                yield _attach(row, images) if isinstance(row, Annotation) else row
+                if isinstance(row, BadRow):
+                    yield row
+                    continue
+                while number < row.number:  # a row may be asked for again, for another image of it
+                    number, values = next(images)
+                assert number == row.number, f"row {row.number} was asked for out of order"
+                yield _attach(row, values)
 
-    def _annotate(self, number: int, values: Mapping[str, object]) -> Annotation | BadRow:
+    def _annotate(self, number: int, values: Mapping[str, object]) -> AnnotationT | BadRow:
         try:
             return self._layout.annotate(number, values)
         except DataError as error:
             return bad_row(number, error)
 
-    def _row_group_of(self, row: Annotation | BadRow) -> int:
+    def _row_group_of(self, row: Annotated[RowT] | BadRow) -> int:
         low, high = 0, len(self._row_groups)
         while high - low > 1:
             middle = (low + high) // 2
@@ -151,7 +160,7 @@ def parquet_columns(path: Path) -> list[str]:
         return list(pq.read_schema(path).names)
 
 
-def _open_shard(path: Path, layout: ParquetLayout) -> _Shard:
+def _open_shard(path: Path, layout: ParquetLayout[AnnotationT]) -> _Shard:
     with _readable(path):
         metadata = pq.read_metadata(path)
         names = metadata.schema.to_arrow_schema().names
@@ -201,12 +210,9 @@ def _iterate(
                 yield {name: batch.column(name)[index].as_py() for name in columns}
 
 
-def _attach(row: Annotation, images: Iterator[tuple[int, dict[str, object]]]) -> PreferenceRow | BadRow:
-    """Advance `images` to the row's own, and read the two."""
-    values = next((values for number, values in images if number == row.number), None)
-    assert values is not None, f"row {row.number} was asked for out of order"
+def _attach(row: Annotated[RowT], values: Mapping[str, object]) -> RowT | BadRow:
     try:
-        return with_images(row, *(_image_bytes(values[name], name) for name in (row.chosen, row.rejected)))
+        return row.with_images([_image_bytes(values[name], name) for name in row.places])
     except DataError as error:
         return bad_row(row.number, error)
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from alignment_core.datasets.cache import Places, ShardReader
-from alignment_core.datasets.encoding import Column, EncodeImages, Latents, decode, encode_in_parts, read_images
+from alignment_core.datasets.encoding import EncodeImages, Latents, decode, encode_in_parts, read_images
 from alignment_core.datasets.rows import Annotation, ImageReader
 from alignment_core.datasets.transforms import Crop, transform_pair
 
@@ -34,11 +34,12 @@ class CachedPosteriors:
     """Reads what `encoding.cache_images` has stored; never touches a generator."""
 
     shards: ShardReader
-    places: dict[Column, Places]
+    chosen: Places
+    rejected: Places
 
     def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> PairPosteriors:
-        chosen = self.shards.read(self.places["chosen"][list(indices)])
-        rejected = self.shards.read(self.places["rejected"][list(indices)])
+        chosen = self.shards.read(self.chosen[list(indices)])
+        rejected = self.shards.read(self.rejected[list(indices)])
         return PairPosteriors(chosen["mean"], chosen["std"], rejected["mean"], rejected["std"])
 
 
@@ -84,6 +85,6 @@ class FreshPosteriors:
         """Both images by row number; a row that a batch holds twice is read once."""
         unique = {row.number: row for row in rows}.values()
         return {
-            row.number: (decode(self.reader, row, "chosen"), decode(self.reader, row, "rejected"))
+            row.number: (decode(self.reader, row, 0), decode(self.reader, row, 1))
             for row in read_images(self.reader, list(unique))
         }

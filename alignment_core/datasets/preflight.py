@@ -5,15 +5,18 @@ silently: an error makes the dataset unusable until it is mended, a warning is f
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
-from alignment_core.datasets.detect import open_preferences
+from alignment_core.datasets.detect import dataset_kind, open_preferences, open_unpaired
 from alignment_core.datasets.images import decode_image
-from alignment_core.datasets.rows import BadRow, PreferenceRow, PreferenceSource, bad_row
+from alignment_core.datasets.rows import BadRow, PreferenceRow, Row, bad_row
 from alignment_core.datasets.tally import InspectedRow, Tally
+from alignment_core.datasets.unpaired import ImageRow
+from alignment_core.datasets.unpaired_tally import InspectedImage, UnpairedTally
 from alignment_core.errors import DataError
 from alignment_core.reports import DatasetReport
 
@@ -21,35 +24,58 @@ DECODING_THREADS = 4
 ROWS_AT_ONCE = 16
 
 
+RowT = TypeVar("RowT", bound=Row)
+Inspected = TypeVar("Inspected")
+
+
 def check_preferences(path: Path) -> DatasetReport:
-    """Read the whole dataset at `path` and report what is in it.
+    """Read the whole dataset at `path`, pairs or single judged images, and report what is in it.
 
     What is wrong with a row is a problem in the report. What keeps the dataset from being read at all is raised, as
     `DataError`: an unknown format, a missing column, a damaged file, an unsafe archive.
     """
+    return _check_images(path) if dataset_kind(path) == "unpaired" else _check_pairs(path)
+
+
+def _check_pairs(path: Path) -> DatasetReport:
     source = open_preferences(path)
     tally = Tally(source)
-    for item in _inspect_all(source):
+    for item in _inspect_all(source.read(source.annotations()), _inspect_pair):
         tally.add(item)
     return tally.report()
 
 
-def _inspect_all(source: PreferenceSource) -> Iterator[InspectedRow | BadRow]:
-    rows = source.read(source.annotations())
+def _check_images(path: Path) -> DatasetReport:
+    source = open_unpaired(path)
+    tally = UnpairedTally(source)
+    for item in _inspect_all(source.read(source.annotations()), _inspect_image):
+        tally.add(item)
+    return tally.report()
+
+
+def _inspect_all(rows: Iterator[RowT | BadRow], inspect: Callable[[RowT], Inspected]) -> Iterator[Inspected | BadRow]:
+    def one(row: RowT | BadRow) -> Inspected | BadRow:
+        if isinstance(row, BadRow):
+            return row
+        try:
+            return inspect(row)
+        except DataError as error:
+            return bad_row(row.number, error)
+
     with ThreadPoolExecutor(DECODING_THREADS) as threads:
         while batch := list(islice(rows, ROWS_AT_ONCE)):
-            yield from threads.map(_inspect, batch)
+            yield from threads.map(one, batch)
 
 
-def _inspect(row: PreferenceRow | BadRow) -> InspectedRow | BadRow:
-    if isinstance(row, BadRow):
-        return row
-    try:
-        sizes = _size(row.chosen, "chosen"), _size(row.rejected, "rejected")
-    except DataError as error:
-        return bad_row(row.number, error)
+def _inspect_pair(row: PreferenceRow) -> InspectedRow:
+    sizes = _size(row.chosen, "chosen"), _size(row.rejected, "rejected")
     hashes = hashlib.sha256(row.chosen).digest(), hashlib.sha256(row.rejected).digest()
     return InspectedRow(row.number, row.prompt, row.label, row.score, row.group_id, row.swapped, *hashes, *sizes)
+
+
+def _inspect_image(row: ImageRow) -> InspectedImage:
+    size, sha256 = _size(row.image, "image"), hashlib.sha256(row.image).digest()
+    return InspectedImage(row.number, row.prompt, row.liked, row.group_id, sha256, size)
 
 
 def _size(data: bytes, column: str) -> tuple[int, int]:

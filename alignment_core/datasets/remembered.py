@@ -10,7 +10,7 @@ from alignment_core.datasets.preflight import check_preferences
 from alignment_core.reports import DatasetReport
 
 # Part of the key: a change of what preflight looks for must change it.
-PREFLIGHT_VERSION = "v1"
+PREFLIGHT_VERSION = "v2"
 
 
 def check_preferences_once(path: Path, cache_dir: Path) -> DatasetReport:

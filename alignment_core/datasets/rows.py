@@ -1,16 +1,16 @@
 """Preference rows: what every reader turns its files into, and what a reader promises.
 
-A row goes through two stages. An `Annotation` is everything about a row but its images: cheap to read, checked, and
-already the right way round. A `PreferenceRow` is the annotation with the bytes of its two images. What cannot become one
-is a `BadRow` that says why; nothing disappears silently.
+A row goes through two stages. An annotation is everything about a row but its images: cheap to read and checked, and a
+pair is already the right way round. A row is the annotation with the bytes of its images. What cannot become one is a
+`BadRow` that says why; nothing disappears silently. Pairs are here, single images with a like or a dislike in `unpaired`.
 """
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self, TypeVar
 
 from alignment_core.errors import DataError
 
@@ -20,6 +20,42 @@ Severity = Literal["error", "warning"]
 TIE = 0.5
 MAX_PROMPT_CHARACTERS = 20_000  # far beyond any text encoder: longer text is a broken or hostile file
 MAX_GROUP_ID_CHARACTERS = 1000
+
+
+class Row(Protocol):
+    """A row with the encoded bytes of its images; `columns` are their names, for messages."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def images(self) -> tuple[bytes, ...]: ...
+
+
+RowT = TypeVar("RowT", bound=Row)
+Row_co = TypeVar("Row_co", bound=Row, covariant=True)
+
+
+class Annotated(Protocol[Row_co]):
+    """A row without its images; `places` say where its source finds them: paths or columns."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def prompt(self) -> str: ...
+
+    @property
+    def places(self) -> tuple[str, ...]: ...
+
+    def at(self, places: Sequence[str]) -> Self:
+        """The same row with its images elsewhere."""
+        ...
+
+    def with_images(self, images: Sequence[bytes]) -> Row_co: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +75,20 @@ class Annotation:
     group_id: str
     swapped: bool = False
 
+    @property
+    def places(self) -> tuple[str, str]:
+        return self.chosen, self.rejected
+
+    def at(self, places: Sequence[str]) -> "Annotation":
+        chosen, rejected = places
+        return replace(self, chosen=chosen, rejected=rejected)
+
+    def with_images(self, images: Sequence[bytes]) -> "PreferenceRow":
+        chosen, rejected = images
+        return PreferenceRow(
+            self.number, self.prompt, chosen, rejected, self.label, self.score, self.group_id, self.swapped
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PreferenceRow:
@@ -52,6 +102,14 @@ class PreferenceRow:
     score: float | None
     group_id: str
     swapped: bool = False
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        return "chosen", "rejected"
+
+    @property
+    def images(self) -> tuple[bytes, bytes]:
+        return self.chosen, self.rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +128,16 @@ class ImageReader(Protocol):
     @property
     def path(self) -> Path: ...
 
-    def read(self, rows: Iterable[Annotation | BadRow]) -> Iterator[PreferenceRow | BadRow]:
+    def read(self, rows: Iterable[Annotated[RowT] | BadRow]) -> Iterator[RowT | BadRow]:
         """The same rows with their images; any selection of them, ascending unless seekable. Bad rows pass through."""
         ...
 
 
-class PreferenceSource(ImageReader, Protocol):
+AnnotationT = TypeVar("AnnotationT", bound=Annotated[Row])
+Annotation_co = TypeVar("Annotation_co", bound=Annotated[Row], covariant=True)
+
+
+class Source(ImageReader, Protocol[Annotation_co]):
     """A dataset on disk."""
 
     @property
@@ -83,7 +145,7 @@ class PreferenceSource(ImageReader, Protocol):
 
     @property
     def is_seekable(self) -> bool:
-        """Whether rows may be read in any order, each at about the cost of its own two images."""
+        """Whether rows may be read in any order, each at about the cost of its own images."""
         ...
 
     def size_bytes(self) -> int:
@@ -94,9 +156,12 @@ class PreferenceSource(ImageReader, Protocol):
         """Columns that mean nothing to us: a misspelt `label` would otherwise go unnoticed. May look at some rows only."""
         ...
 
-    def annotations(self) -> Iterator[Annotation | BadRow]:
+    def annotations(self) -> Iterator[Annotation_co | BadRow]:
         """Every row in order, without reading an image."""
         ...
+
+
+PreferenceSource = Source[Annotation]
 
 
 def annotate(
@@ -114,7 +179,7 @@ def annotate(
     `label` is the probability that `first` is preferred, 1 when None. Below 0.5 the images are swapped. `group_id` is
     a hash of the prompt when None. Raises `DataError` naming the column and what was expected.
     """
-    text = _prompt(prompt)
+    text = checked_prompt(prompt)
     preference = _label(label)
     swapped = preference < TIE
     return Annotation(
@@ -124,14 +189,9 @@ def annotate(
         rejected=first if swapped else second,
         label=1 - preference if swapped else preference,
         score=_score(score),
-        group_id=_group_id(group_id, text),
+        group_id=checked_group_id(group_id, text),
         swapped=swapped,
     )
-
-
-def with_images(row: Annotation, chosen: bytes, rejected: bytes) -> PreferenceRow:
-    """The row with the bytes of its images."""
-    return PreferenceRow(row.number, row.prompt, chosen, rejected, row.label, row.score, row.group_id, row.swapped)
 
 
 def bad_row(number: int, error: DataError) -> BadRow:
@@ -167,9 +227,10 @@ def default_group_id(prompt: str) -> str:
     return "prompt:" + hashlib.sha256(prompt.encode()).hexdigest()[:32]
 
 
-def _prompt(value: object) -> str:
+def checked_prompt(value: object) -> str:
+    """A prompt as it came, or `DataError`."""
     if not isinstance(value, str):
-        raise DataError("invalid_prompt", f"prompt is {_shown(value)}; expected a string, '' for none")
+        raise DataError("invalid_prompt", f"prompt is {shown(value)}; expected a string, '' for none")
     if len(value) > MAX_PROMPT_CHARACTERS:
         raise DataError(
             "invalid_prompt", f"prompt has {len(value)} characters; expected at most {MAX_PROMPT_CHARACTERS}"
@@ -184,7 +245,7 @@ def _label(value: object) -> float:
     if number is None or not 0 <= number <= 1:
         raise DataError(
             "invalid_label",
-            f"label is {_shown(value)}; expected a number in [0, 1], the probability that `chosen` is preferred",
+            f"label is {shown(value)}; expected a number in [0, 1], the probability that `chosen` is preferred",
         )
     return number
 
@@ -194,15 +255,16 @@ def _score(value: object) -> float | None:
         return None
     number = _number(value)
     if number is None or not 0 <= number < math.inf:
-        raise DataError("invalid_score", f"score is {_shown(value)}; expected a finite number of at least 0, or none")
+        raise DataError("invalid_score", f"score is {shown(value)}; expected a finite number of at least 0, or none")
     return number
 
 
-def _group_id(value: object, prompt: str) -> str:
+def checked_group_id(value: object, prompt: str) -> str:
+    """A group's name as text, that of the prompt when there is none; or `DataError`."""
     if value is None:
         return default_group_id(prompt)
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise DataError("invalid_group_id", f"group_id is {_shown(value)}; expected a string or an integer")
+        raise DataError("invalid_group_id", f"group_id is {shown(value)}; expected a string or an integer")
     text = str(value)
     if not 1 <= len(text) <= MAX_GROUP_ID_CHARACTERS:
         raise DataError(
@@ -226,6 +288,7 @@ def _number(value: object) -> float | None:
     return float(value) if abs(value) < 1e300 else math.inf
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value and its type, short enough for a message."""
     text = repr(value[:40] if isinstance(value, str | bytes) else value)
     return f"{text[:60]} ({type(value).__name__})"

@@ -7,19 +7,28 @@ not on which other rows there are. So a group never straddles, and a dataset tha
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from alignment_core.datasets.rows import Annotation
+
+class Grouped(Protocol):
+    """What belongs to a group."""
+
+    @property
+    def group_id(self) -> str: ...
+
+
+T = TypeVar("T", bound=Grouped)
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Generic[T]):
     """Rows of both sides, each in the order they were given."""
 
-    train: list[Annotation]
-    validation: list[Annotation]
+    train: list[T]
+    validation: list[T]
 
 
-def split_by_group(rows: Sequence[Annotation], *, validation_fraction: float, seed: int) -> Split:
+def split_by_group(rows: Sequence[T], *, validation_fraction: float, seed: int) -> Split[T]:
     """Hold out about `validation_fraction` of the groups.
 
     Training gets at least one group. Validation is empty when the fraction is 0 or there is one group only, and gets at

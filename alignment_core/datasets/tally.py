@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from alignment_core.datasets.problems import Problems
+from alignment_core.datasets.prompt_checks import PromptChecks, digest
 from alignment_core.datasets.rows import TIE, BadRow, PreferenceSource
 from alignment_core.reports import DatasetReport
 
@@ -43,8 +44,7 @@ class Tally:
         self._content = hashlib.sha256()
         self._counts: Counter[str] = Counter()
         self._sizes: Counter[Size] = Counter()
-        self._groups: set[bytes] = set()
-        self._group_of_prompt: dict[bytes, bytes] = {}
+        self._prompts = PromptChecks(self._problems)
         self._first_row_of_pair: dict[bytes, int] = {}
 
     def add(self, row: InspectedRow | BadRow) -> None:
@@ -57,7 +57,7 @@ class Tally:
         hashes = row.chosen_sha256.hex(), row.rejected_sha256.hex()
         self._record([row.number, row.prompt, row.label, row.score, row.group_id, row.swapped, *hashes])
         self._count(row)
-        self._check_prompt(row)
+        self._prompts.add(row.number, row.prompt, row.group_id)
         self._check_images(row)
         self._check_repeats(row)
 
@@ -69,9 +69,9 @@ class Tally:
             format=self._source.format,
             num_rows=counts["rows"],
             num_usable_rows=counts["usable"],
-            num_groups=len(self._groups),
-            num_unique_prompts=len(self._group_of_prompt),
-            num_empty_prompts=counts["empty_prompts"],
+            num_groups=self._prompts.num_groups,
+            num_unique_prompts=self._prompts.num_unique,
+            num_empty_prompts=self._prompts.num_empty,
             num_ties=counts["ties"],
             num_soft_labels=counts["soft_labels"],
             num_swapped=counts["swapped"],
@@ -99,20 +99,6 @@ class Tally:
         self._counts["first_won"] += not is_tie and not row.swapped
         self._sizes.update((row.chosen_size, row.rejected_size))
 
-    def _check_prompt(self, row: InspectedRow) -> None:
-        if not row.prompt.strip():
-            self._counts["empty_prompts"] += 1
-            self._warn("empty_prompt", row.number, "the prompt is empty; such rows train the model without a prompt")
-        group = _digest(row.group_id.encode())
-        self._groups.add(group)
-        if self._group_of_prompt.setdefault(_digest(row.prompt.encode()), group) != group:
-            self._warn(
-                "prompt_in_many_groups",
-                row.number,
-                "the prompt occurs with another group_id before, so it can be in training and validation at once; "
-                "expected one group_id a prompt",
-            )
-
     def _check_images(self, row: InspectedRow) -> None:
         if row.chosen_sha256 == row.rejected_sha256:
             self._warn("identical_images", row.number, "chosen and rejected are the same file; nothing can be learnt")
@@ -127,11 +113,11 @@ class Tally:
 
     def _check_repeats(self, row: InspectedRow) -> None:
         """A repeat is the same prompt with the same images; ties say the same either way round."""
-        prompt = _digest(row.prompt.encode())
-        pair = _digest(prompt + row.chosen_sha256 + row.rejected_sha256)
-        reverse = _digest(prompt + row.rejected_sha256 + row.chosen_sha256)
+        prompt = digest(row.prompt.encode())
+        pair = digest(prompt + row.chosen_sha256 + row.rejected_sha256)
+        reverse = digest(prompt + row.rejected_sha256 + row.chosen_sha256)
         if row.label == TIE:
-            pair = reverse = _digest(b"tie" + min(pair, reverse))
+            pair = reverse = digest(b"tie" + min(pair, reverse))
         earlier = self._first_row_of_pair.setdefault(pair, row.number)
         if earlier != row.number:
             self._warn("duplicate_rows", row.number, f"row {row.number} repeats row {earlier}; repeats count more")
@@ -155,9 +141,7 @@ class Tally:
             self._problems.add_overall(
                 "many_ties", "warning", ties, f"{ties / usable:.0%} of the rows are ties (label 0.5)"
             )
-        if len(self._groups) == 1:
-            message = "all rows share one group_id, so none can be held out for validation"
-            self._problems.add_overall("one_group", "warning", usable, message)
+        self._prompts.check_overall(usable)
         if columns := self._source.unread_columns():
             message = f"not read: {', '.join(columns)}; optional columns are label, score and group_id"
             self._problems.add_overall("unread_columns", "warning", self._counts["rows"], message)
@@ -173,7 +157,3 @@ class Tally:
 
     def _warn(self, code: str, row: int, message: str) -> None:
         self._problems.add(code, "warning", row, message)
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()

@@ -6,17 +6,16 @@ visit. So the images are copied once, to files named by the SHA-256 of their con
 
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from alignment_core.datasets.cache import cache_lost, write_durably
 from alignment_core.datasets.encoding import Progress, read_images
-from alignment_core.datasets.rows import Annotation, BadRow, ImageReader, PreferenceRow, with_images
+from alignment_core.datasets.rows import Annotated, AnnotationT, BadRow, ImageReader, RowT
 from alignment_core.events import PhaseProgressed
 
 
 class UnpackedImages:
-    """`rows.ImageReader` over files by content; `chosen` and `rejected` of its rows are names of such files."""
+    """`rows.ImageReader` over files by content; the places of its rows are names of such files."""
 
     def __init__(self, dataset: Path, folder: Path) -> None:
         self._dataset = dataset
@@ -27,10 +26,10 @@ class UnpackedImages:
         """The dataset the images are of: what messages name."""
         return self._dataset
 
-    def read(self, rows: Iterable[Annotation | BadRow]) -> Iterator[PreferenceRow | BadRow]:
+    def read(self, rows: Iterable[Annotated[RowT] | BadRow]) -> Iterator[RowT | BadRow]:
         """See `ImageReader`. Raises `AlignmentError("cache_lost")` for a file that is gone or damaged."""
         for row in rows:
-            yield row if isinstance(row, BadRow) else with_images(row, self._read(row.chosen), self._read(row.rejected))
+            yield row if isinstance(row, BadRow) else row.with_images([self._read(place) for place in row.places])
 
     def add(self, data: bytes) -> tuple[str, bool]:
         """Keep an image; its name, and whether it was there already."""
@@ -58,14 +57,13 @@ class UnpackedImages:
 
 
 def unpack_images(
-    source: ImageReader, rows: Sequence[Annotation], folder: Path, progress: Progress
-) -> Generator[PhaseProgressed, None, tuple[UnpackedImages, list[Annotation]]]:
+    source: ImageReader, rows: Sequence[AnnotationT], folder: Path, progress: Progress
+) -> Generator[PhaseProgressed, None, tuple[UnpackedImages, list[AnnotationT]]]:
     """Copy the images of `rows` that are not in `folder` yet; the rows that come back name the copies."""
     images = UnpackedImages(source.path, folder)
     named = []
     for annotation, row in zip(rows, read_images(source, rows), strict=True):
-        chosen, chosen_cached = images.add(row.chosen)
-        rejected, rejected_cached = images.add(row.rejected)
-        named.append(replace(annotation, chosen=chosen, rejected=rejected))
-        yield from progress.advance(2, chosen_cached + rejected_cached)
+        added = [images.add(data) for data in row.images]
+        named.append(annotation.at([name for name, _ in added]))
+        yield from progress.advance(len(added), sum(cached for _, cached in added))
     return images, named

@@ -1,0 +1,182 @@
+"""Judged images as training reads them: the posterior of each image, the prompt's conditioning, like or dislike.
+
+Caching as for `pairs.PreferencePairs`: a dataset that was read as pairs before is not encoded again.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool
+from PIL import Image
+from torch import Tensor
+
+from alignment_core.datasets.cache import Places, ShardReader
+from alignment_core.datasets.encoding import (
+    EncodeImages,
+    EncodePrompts,
+    Latents,
+    decode,
+    encode_in_parts,
+    read_images,
+)
+from alignment_core.datasets.preparation import Prepared, prepare
+from alignment_core.datasets.rows import ImageReader
+from alignment_core.datasets.transforms import Crop, draw_placement, transform
+from alignment_core.datasets.unpaired import ImageAnnotation
+from alignment_core.events import PhaseProgressed
+
+
+@dataclass(frozen=True)
+class ImageTensors:
+    """A batch of images on the CPU: posteriors float32 `[B, C, h, w]`, conditioning by name `[B, ...]`, `liked` `[B]`."""
+
+    mean: Latents
+    std: Latents
+    conditioning: dict[str, Tensor]
+    liked: Bool[Tensor, " batch"]
+
+
+class ImagePosteriors(Protocol):
+    """`read(indices, draws)`: mean and standard deviation of the images at `indices`."""
+
+    def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> tuple[Latents, Latents]: ...
+
+
+@dataclass(frozen=True)
+class CachedImages:
+    """Reads what `encoding.cache_images` has stored; never touches a generator."""
+
+    shards: ShardReader
+    places: Places
+
+    def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> tuple[Latents, Latents]:
+        found = self.shards.read(self.places[list(indices)])
+        return found["mean"], found["std"]
+
+
+@dataclass(frozen=True)
+class FreshImages:
+    """Decodes, transforms at random and encodes at every visit, at most `batch_size` images at once."""
+
+    reader: ImageReader
+    rows: Sequence[ImageAnnotation]
+    encode: EncodeImages
+    resolution: int
+    crop: Crop
+    horizontal_flip: bool
+    batch_size: int
+
+    def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> tuple[Latents, Latents]:
+        if draws is None or len(draws) != len(indices):
+            raise ValueError("a random transform needs one generator for each image of the batch")
+        decoded = self._decoded(sorted(set(indices)))
+        images = [
+            transform(
+                decoded[index],
+                self.resolution,
+                draw_placement(draw, crop=self.crop, horizontal_flip=self.horizontal_flip),
+            )
+            for index, draw in zip(indices, draws, strict=True)
+        ]
+        return encode_in_parts(self.encode, torch.stack(images), self.batch_size)
+
+    def _decoded(self, indices: Sequence[int]) -> dict[int, Image.Image]:
+        """An image that a batch holds twice is read once."""
+        found = read_images(self.reader, [self.rows[index] for index in indices])
+        return {index: decode(self.reader, row, 0) for index, row in zip(indices, found, strict=True)}
+
+
+class JudgedImages:
+    """Images by index; made by `prepare`. `likes` and `dislikes` are the indices of either kind, ascending."""
+
+    def __init__(
+        self,
+        rows: Sequence[ImageAnnotation],
+        posteriors: ImagePosteriors,
+        text: ShardReader,
+        prompts: Places,
+        empty_prompt: Places,
+    ) -> None:
+        self.prompts: list[str] = [row.prompt for row in rows]
+        self.liked: Bool[Tensor, " images"] = torch.tensor([row.liked for row in rows], dtype=torch.bool)
+        self.likes: list[int] = self.liked.nonzero().flatten().tolist()
+        self.dislikes: list[int] = (~self.liked).nonzero().flatten().tolist()
+        self.empty_conditioning: dict[str, Tensor] = text.read(empty_prompt)
+        self._posteriors = posteriors
+        self._text = text
+        self._prompt_places = prompts
+
+    @classmethod
+    def prepare(
+        cls,
+        reader: ImageReader,
+        rows: Sequence[ImageAnnotation],
+        *,
+        is_seekable: bool,
+        encode_images: EncodeImages,
+        encode_prompts: EncodePrompts,
+        model_fingerprint: str,
+        resolution: int,
+        crop: Crop,
+        horizontal_flip: bool,
+        cache_dir: Path,
+        batch_size: int,
+    ) -> Generator[PhaseProgressed, None, "JudgedImages"]:
+        """Fill the cache for `rows`, which ascend; see `PreferencePairs.prepare`.
+
+        An image that a prompt's pairs both choose and reject counts once, as liked. Raises `DataError` for an image
+        that cannot be decoded, naming its row.
+        """
+        found = yield from prepare(
+            reader,
+            rows,
+            num_images=1,
+            is_seekable=is_seekable,
+            encode_images=encode_images,
+            encode_prompts=encode_prompts,
+            model_fingerprint=model_fingerprint,
+            resolution=resolution,
+            is_random=crop == "random" or horizontal_flip,
+            cache_dir=cache_dir,
+            batch_size=batch_size,
+        )
+        kept = _without_lost_wins(found)
+        rows = [found.rows[index] for index in kept]
+        if found.images is not None:
+            posteriors: ImagePosteriors = CachedImages(found.images, found.places[0][kept])
+        else:
+            posteriors = FreshImages(found.reader, rows, encode_images, resolution, crop, horizontal_flip, batch_size)
+        return cls(rows, posteriors, found.text, found.prompts[kept], found.empty_prompt)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def batch(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None = None) -> ImageTensors:
+        """The images at `indices`. `draws`, one generator an image, is read by random transforms alone."""
+        if not indices:
+            raise ValueError("a batch needs at least one image")
+        mean, std = self._posteriors.read(indices, draws)
+        chosen = list(indices)
+        return ImageTensors(mean, std, self._text.read(self._prompt_places[chosen]), self.liked[chosen])
+
+
+def _without_lost_wins(found: Prepared[ImageAnnotation]) -> list[int]:
+    """The images to keep of pairs, as Diffusion-KTO labels them: each once a prompt, liked if it was ever chosen.
+
+    Rows that were labelled one by one are all kept, as they are. An image is told by its content, which is its place in
+    the cache, or by its file.
+    """
+    images = [row.image for row in found.rows] if found.images is None else map(tuple, found.places[0].tolist())
+    names = [(row.prompt, image) for row, image in zip(found.rows, images, strict=True)]
+    won = {name for row, name in zip(found.rows, names, strict=True) if row.liked}
+    kept, seen = [], set()
+    for index, (row, name) in enumerate(zip(found.rows, names, strict=True)):
+        if row.column == "image":
+            kept.append(index)
+        elif (row.liked or name not in won) and name not in seen:
+            seen.add(name)
+            kept.append(index)
+    return kept

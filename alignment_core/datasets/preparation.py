@@ -1,0 +1,85 @@
+"""What every offline dataset needs before training: its text encoded, and its images encoded or within reach.
+
+Without random transforms the VAE's posteriors come from the cache; with them, images are encoded at every visit, from a
+reader that may be visited in any order. Text is cached in both cases, since the text encoder is frozen.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic
+
+from alignment_core.datasets.cache import Places, ShardReader, TensorCache
+from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, Progress, cache_images, cache_prompts
+from alignment_core.datasets.rows import AnnotationT, ImageReader
+from alignment_core.datasets.unpacked import unpack_images
+from alignment_core.events import PhaseProgressed
+
+# Part of the cache's key: a change of the pixels that the centred transform gives must change it.
+CENTERED_TRANSFORM = "shorter-side-bilinear/center/v1"
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[AnnotationT]):
+    """Where a dataset's rows find what they are trained on.
+
+    `prompts` holds a place in `text` for each row. `images` with `places`, one of each row's images, are the cached
+    posteriors; `images` is None for random transforms, which read from `reader` by `rows`.
+    """
+
+    reader: ImageReader
+    rows: Sequence[AnnotationT]
+    text: ShardReader
+    prompts: Places
+    empty_prompt: Places
+    images: ShardReader | None
+    places: tuple[Places, ...]
+
+
+def prepare(
+    source: ImageReader,
+    rows: Sequence[AnnotationT],
+    *,
+    num_images: int,
+    is_seekable: bool,
+    encode_images: EncodeImages,
+    encode_prompts: EncodePrompts,
+    model_fingerprint: str,
+    resolution: int,
+    is_random: bool,
+    cache_dir: Path,
+    batch_size: int,
+) -> Generator[PhaseProgressed, None, Prepared[AnnotationT]]:
+    """Fill the cache for `rows`, which ascend; `num_images` are in each row, the other arguments as in
+    `PreferencePairs.prepare`.
+
+    Raises `DataError` for an image that cannot be decoded, naming its row.
+    """
+    reads_images = not is_random or not is_seekable
+    prompts = list(dict.fromkeys(["", *(row.prompt for row in rows)]))
+    progress = Progress(total=len(prompts) + (num_images * len(rows) if reads_images else 0))
+    shared: dict[str, str | int] = {"model": model_fingerprint, "dtype": "float32"}
+    texts = TensorCache(cache_dir, {"kind": "text", **shared})
+    places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress)
+    numbers = {prompt: number for number, prompt in enumerate(prompts)}
+    prompt_places = places[[numbers[row.prompt] for row in rows]]
+    text = texts.reader()  # written before the images, which take longest
+    if is_random:
+        reader = source
+        if not is_seekable:
+            reader, rows = yield from unpack_images(source, rows, cache_dir / "images", progress)
+        return Prepared(reader, rows, text, prompt_places, places[:1], None, ())
+    images = TensorCache(
+        cache_dir, {"kind": "posterior", "resolution": resolution, "transform": CENTERED_TRANSFORM, **shared}
+    )
+    image_places = yield from cache_images(
+        source,
+        rows,
+        encode_images,
+        images,
+        num_images=num_images,
+        resolution=resolution,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return Prepared(source, rows, text, prompt_places, places[:1], images.reader(), image_places)
