@@ -46,6 +46,7 @@ def test_a_clean_dataset_has_no_problems_and_every_count(tmp_path: Path) -> None
     assert report.problems == []
     assert report.is_usable
     assert report.model_dump(exclude={"size_bytes", "content_sha256", "problems"}) == {
+        "kind": "pairs",
         "format": "parquet",
         "num_rows": 6,
         "num_usable_rows": 6,
@@ -54,6 +55,8 @@ def test_a_clean_dataset_has_no_problems_and_every_count(tmp_path: Path) -> None
         "num_empty_prompts": 0,
         "num_ties": 1,
         "num_soft_labels": 1,
+        "num_likes": 0,
+        "num_dislikes": 0,
         "num_swapped": 0,
         "chosen_first_share": None,
         "image_sizes": {"24x24": 12},
