@@ -2,13 +2,13 @@
 
 With LoRA the base weights are held once: adapter on is the policy, adapter off is the initial model, which is also the
 frozen reference. With a full fine-tune the initial model is a frozen copy. A reference that moves is a third state, kept by
-`reference_weights`. Only these two modules know how weights are shared.
+`reference_weights` and `reference_deltas`. Only these modules know how weights are shared.
 """
 
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, assert_never, runtime_checkable
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -19,15 +19,20 @@ from torch import Tensor, nn
 from alignment_core.diffusion import PredictionType
 from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.protocols import Latents, Timesteps
+from alignment_core.reference_deltas import DenseDelta, LowrankSum
 from alignment_core.reference_weights import (
     ADAPTER,
     AdapterFactors,
-    DenseDelta,
     FullWeights,
     ReferenceWeights,
+    Shape,
     Weights,
+    lora_layers,
+    without_adapter,
 )
 from alignment_core.seeds import seed_of
+
+AdapterStore = Literal["hard_copy", "dense_delta", "lowrank_sum", "shared_A", "factor_average"]
 
 
 @runtime_checkable
@@ -72,6 +77,15 @@ class Actors:
         """The policy's trainable parameters by name, in a fixed order."""
         return {name: parameter for name, parameter in self.denoiser.named_parameters() if parameter.requires_grad}
 
+    def num_base_parameters(self) -> int:
+        """Parameters of the denoiser, without those that an adapter adds."""
+        return sum(p.numel() for name, p in self.denoiser.named_parameters() if ".lora_" not in name)
+
+    def freeze_a(self) -> None:
+        """Train the B of the adapter alone; before there is an optimiser. Policy and reference then share one A."""
+        for layer in lora_layers(self.denoiser).values():
+            layer.lora_A[ADAPTER].requires_grad_(False)
+
     def predict_policy(self, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]) -> Latents:
         """The policy's prediction, with gradients, float32."""
         with self._autocast():
@@ -101,26 +115,23 @@ class Actors:
                 if self._offload_initial:
                     nn.Module.to(self._initial_copy, "cpu")
             return
-        self.denoiser.disable_adapters()
-        try:
+        with without_adapter(self.denoiser):
             yield self.denoiser
-        finally:
-            self.denoiser.enable_adapters()
 
     # --- a reference that moves ------------------------------------------------------------------------------------
 
-    def let_reference_move(
-        self, store: Literal["hard_copy", "dense_delta", "factor_average"], *, offload_initial: bool
-    ) -> None:
+    def let_reference_move(self, store: AdapterStore, *, rank_cap: int | None = None, offload_initial: bool) -> None:
         """Give the reference weights of its own, at first those of the initial model.
 
-        A full fine-tune keeps every weight and needs no `store`; `offload_initial` holds its initial model on the CPU.
+        `rank_cap` belongs to `lowrank_sum`; `shared_A` takes an adapter whose A is frozen (`freeze_a`). A full fine-tune keeps
+        every weight and needs no `store`; `offload_initial` holds its initial model on the CPU. Raises `ModelError` when a
+        target module cannot be averaged in this way.
         """
         if self._initial_copy is not None:
             self._store = FullWeights(self.denoiser, self._initial_copy)
             self._offload_initial = offload_initial
         else:
-            self._store = DenseDelta(self.denoiser) if store == "dense_delta" else AdapterFactors(self.denoiser)
+            self._store = _adapter_store(self.denoiser, store, rank_cap)
         self.reset_reference()
 
     @property
@@ -145,9 +156,9 @@ class Actors:
         """(1-alpha) reference + alpha policy, float32; carries the policy's gradient where that is enabled."""
         return self._moving().blend(self._reference, alpha)
 
-    def blending_error(self, alpha: float) -> float | None:
-        """Relative error of `blend` in the weights, where the store only approximates it."""
-        return self._moving().blending_error(self._reference, alpha)
+    def blending_metrics(self, alpha: float) -> dict[str, float]:
+        """What `blend` misses of the average, as metrics by name; none where the store is exact."""
+        return self._moving().blending_metrics(self._reference, alpha)
 
     def predict_with(
         self, weights: Weights | None, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]
@@ -161,14 +172,38 @@ class Actors:
 
     def load_reference(self, weights: Weights) -> None:
         """Put back what `reference` was; raises `CheckpointError` when a weight is missing or of another shape."""
-        for name, value in self._reference.items():
-            if name not in weights or weights[name].shape != value.shape:
+        if self._store is None:
+            return
+        shapes = self._store.shapes()
+        for name, shape in shapes.items():
+            if name not in weights or not _fits(weights[name], shape):
                 raise CheckpointError("checkpoint_altered", f"the reference's {name!r} is missing or has another shape")
-        self.set_reference({name: weights[name].to(value.device) for name, value in self._reference.items()})
+        self.set_reference({name: weights[name].to(self.family.device) for name in shapes})
 
     def _moving(self) -> ReferenceWeights:
         assert self._store is not None, "the reference is frozen"
         return self._store
+
+
+def _adapter_store(denoiser: UNet2DConditionModel, store: AdapterStore, rank_cap: int | None) -> ReferenceWeights:
+    match store:
+        case "dense_delta":
+            return DenseDelta(denoiser)
+        case "lowrank_sum":
+            assert rank_cap is not None, "lowrank_sum has a cap"
+            return LowrankSum(denoiser, rank_cap)
+        case "shared_A":
+            trained = [name for name, p in denoiser.named_parameters() if p.requires_grad]
+            assert not any(".lora_A." in name for name in trained), "A is trained: call freeze_a first"
+            return AdapterFactors(denoiser)
+        case "hard_copy" | "factor_average":
+            return AdapterFactors(denoiser)
+        case _:
+            assert_never(store)
+
+
+def _fits(tensor: Tensor, shape: Shape) -> bool:
+    return tensor.dim() == len(shape) and all(n in (None, m) for n, m in zip(shape, tensor.shape, strict=True))
 
 
 def lora_actors(

@@ -28,6 +28,7 @@ from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.run import Run
 from alignment_core.sources import Sources, localize
 from alignment_core.spec import DiffusionDPOSpec, FullFineTune, JobSpec, LoraAdapter, reward_name
+from alignment_core.spec_reference import shares_a
 from alignment_core.trainer import learning_rate_schedule
 
 
@@ -108,6 +109,11 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     )
 
 
+def load_actors(spec: JobSpec, sources: Sources, accelerator: Accelerator) -> Actors:
+    """The networks of a spec alone, at step 0."""
+    return _build_actors(spec, _load_model(localize(spec, sources), accelerator), accelerator)
+
+
 # --- the model -----------------------------------------------------------------------------------------------------
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -125,7 +131,7 @@ def _build_actors(spec: JobSpec, family: StableDiffusion, accelerator: Accelerat
         family.denoiser.enable_gradient_checkpointing()
     match spec.adapter:
         case LoraAdapter(rank=rank, alpha=alpha, target_modules=targets):
-            return lora_actors(
+            actors = lora_actors(
                 family,
                 family.denoiser,
                 rank=rank,
@@ -134,6 +140,9 @@ def _build_actors(spec: JobSpec, family: StableDiffusion, accelerator: Accelerat
                 seed=spec.seed,
                 autocast=lambda: accelerator.autocast(),
             )
+            if shares_a(spec.reference):
+                actors.freeze_a()
+            return actors
         case FullFineTune():
             return full_actors(family, family.denoiser, autocast=lambda: accelerator.autocast())
         case _:
@@ -142,10 +151,9 @@ def _build_actors(spec: JobSpec, family: StableDiffusion, accelerator: Accelerat
 
 def _model_loaded(family: StableDiffusion, actors: Actors, fingerprint: str) -> ModelLoaded:
     trainable = sum(parameter.numel() for parameter in actors.trainable().values())
-    everything = sum(parameter.numel() for parameter in actors.denoiser.parameters())
     return ModelLoaded(
         base_model_sha256=fingerprint,
-        num_parameters=everything if actors.kind == "full" else everything - trainable,
+        num_parameters=actors.num_base_parameters(),
         num_trainable_parameters=trainable,
         resolution=family.resolution,
         prediction_type=family.prediction_type,

@@ -73,10 +73,14 @@ def build_reference(
             actors.let_reference_move("hard_copy", offload_initial=reference.offload_initial)
             rule, measured = FixedAlpha(1.0, _guard(guard)), guard
         case EmaReference(alpha=alpha, guard=guard, ref_store=store):
-            actors.let_reference_move(store or "dense_delta", offload_initial=reference.offload_initial)
+            actors.let_reference_move(
+                store or "dense_delta", rank_cap=reference.ref_rank_cap, offload_initial=reference.offload_initial
+            )
             rule, measured = FixedAlpha(_set(alpha), _guard(guard)), guard
         case DriftControlledReference(alpha_max=alpha_max, delta_units=units, ref_store=store):
-            actors.let_reference_move(store or "dense_delta", offload_initial=reference.offload_initial)
+            actors.let_reference_move(
+                store or "dense_delta", rank_cap=reference.ref_rank_cap, offload_initial=reference.offload_initial
+            )
             rule, measured = DriftControl(_set(reference.delta), alpha_max, relative=units == "relative"), reference
         case _:
             assert_never(reference)

@@ -189,10 +189,10 @@ class MovingReference:
                     assert_never(self._rule)
 
     def _blend(self, actors: Actors, alpha: float) -> dict[str, float]:
-        error = actors.blending_error(alpha)
+        missed = actors.blending_metrics(alpha)
         actors.set_reference(actors.blend(alpha))
         self.num_updates += 1
-        return {"ref_alpha": alpha} if error is None else {"ref_alpha": alpha, "ref_factor_average_error": error}
+        return {"ref_alpha": alpha, **missed}
 
     def _guarded(self, actors: Actors, alpha: float, guard: Guard) -> dict[str, float]:
         assert self._drift is not None

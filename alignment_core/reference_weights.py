@@ -4,23 +4,22 @@ A reference is a set of tensors by name; a `ReferenceWeights` says what they mea
 is run with its tensors in place of the policy's for the time of the forward, so no error can leave the wrong ones behind.
 
 Averaging the factors of two LoRAs is not averaging their weights: with deltas B_0 A_0 and B_1 A_1 it misses the average by
-exactly -alpha (1-alpha) (B_1 - B_0)(A_1 - A_0). `DenseDelta` therefore keeps the products.
+exactly -alpha (1-alpha) (B_1 - B_0)(A_1 - A_0). Nothing is missed where A is one and the same; `reference_deltas` has the
+stores that keep products instead.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from alignment_core.errors import ModelError
-
 ADAPTER = "default"
 Weights = Mapping[str, Tensor]
+Shape = tuple[int | None, ...]  # None: any length
 
 
 @runtime_checkable
@@ -39,8 +38,12 @@ class ReferenceWeights(Protocol):
         """The network with these weights, for as long as the context lasts."""
         ...
 
-    def blending_error(self, reference: Weights, alpha: float) -> float | None:
-        """Relative error of `blend` in the weights, where it is an approximation."""
+    def blending_metrics(self, reference: Weights, alpha: float) -> dict[str, float]:
+        """What `blend` misses of the average, as metrics by name; none where it is exact."""
+        ...
+
+    def shapes(self) -> dict[str, Shape]:
+        """The shape that each tensor of a reference must have."""
         ...
 
 
@@ -71,12 +74,18 @@ class FullWeights:
     def denoiser(self, reference: Weights) -> Iterator[nn.Module]:
         yield _WithWeights(self._denoiser, reference)
 
-    def blending_error(self, reference: Weights, alpha: float) -> None:
-        return None
+    def blending_metrics(self, reference: Weights, alpha: float) -> dict[str, float]:
+        return {}
+
+    def shapes(self) -> dict[str, Shape]:
+        return {name: tuple(p.shape) for name, p in self._denoiser.named_parameters()}
 
 
 class AdapterFactors:
-    """A second set of the LoRA's A and B. Exact for copies (alpha 0 or 1); otherwise `factor_average`, an approximation."""
+    """A second set of what the LoRA trains.
+
+    Exact for copies (alpha 0 or 1) and where B alone is trained (`shared_A`); otherwise `factor_average`, an approximation.
+    """
 
     def __init__(self, denoiser: UNet2DConditionModel) -> None:
         self._denoiser = denoiser
@@ -97,9 +106,9 @@ class AdapterFactors:
         yield _WithWeights(self._denoiser, reference)
 
     @torch.no_grad()
-    def blending_error(self, reference: Weights, alpha: float) -> float | None:
-        if alpha in (0, 1):
-            return None
+    def blending_metrics(self, reference: Weights, alpha: float) -> dict[str, float]:
+        if alpha in (0, 1) or not any(".lora_A." in name for name in self._names):
+            return {}
         policy, blended = self.blend(reference, 1.0), self.blend(reference, alpha)
         missed = wanted = 0.0
         for name in self._layers:
@@ -107,58 +116,28 @@ class AdapterFactors:
             true = average(old, new, alpha)
             missed += float((true - got).square().sum())
             wanted += float(true.square().sum())
-        return (missed / wanted) ** 0.5 if wanted > 0 else 0.0
+        return {"ref_factor_average_error": (missed / wanted) ** 0.5 if wanted > 0 else 0.0}
 
-
-class DenseDelta:
-    """The change of every adapted weight, multiplied out: Dl <- (1-alpha) Dl + alpha s B A, s = lora_alpha / r. Exact.
-
-    It is kept beside the base weights and added to their outputs, never merged into them: a base in half precision would
-    round small changes away. Raises `ModelError` when a target is not a linear layer.
-    """
-
-    def __init__(self, denoiser: UNet2DConditionModel) -> None:
-        self._denoiser = denoiser
-        self._layers = lora_layers(denoiser)
-        for name, layer in self._layers.items():
-            if not isinstance(layer.get_base_layer(), nn.Linear):
-                raise ModelError(
-                    "adapter_target_unsupported",
-                    f"adapter.target_modules: {name} is a {type(layer.get_base_layer()).__name__}, and "
-                    "reference.ref_store dense_delta averages linear layers",
-                    hint="Use reference.type hard_copy, or leave this module out.",
-                )
-
-    def initial(self) -> dict[str, Tensor]:
-        return {
-            name: torch.zeros_like(_weight(layer.get_base_layer()), dtype=torch.float32)
-            for name, layer in self._layers.items()
-        }
-
-    def blend(self, reference: Weights, alpha: float) -> dict[str, Tensor]:
-        return {name: average(reference[name], _delta(layer), alpha) for name, layer in self._layers.items()}
-
-    @contextmanager
-    def denoiser(self, reference: Weights) -> Iterator[nn.Module]:
-        hooks = [
-            layer.get_base_layer().register_forward_hook(_adding(reference[name]))
-            for name, layer in self._layers.items()
-        ]
-        self._denoiser.disable_adapters()
-        try:
-            yield self._denoiser
-        finally:
-            self._denoiser.enable_adapters()
-            for hook in hooks:
-                hook.remove()
-
-    def blending_error(self, reference: Weights, alpha: float) -> None:
-        return None
+    def shapes(self) -> dict[str, Shape]:
+        return {name: tuple(self._denoiser.get_parameter(name).shape) for name in self._names}
 
 
 def lora_layers(denoiser: nn.Module) -> dict[str, LoraLayer]:
     """The adapted modules by name."""
     return {name: module for name, module in denoiser.named_modules() if isinstance(module, LoraLayer)}
+
+
+@contextmanager
+def without_adapter(denoiser: UNet2DConditionModel) -> Iterator[None]:
+    """The denoiser with its adapter off inside, and on again after, whatever happens; what was trained still is."""
+    trained = {name for name, p in denoiser.named_parameters() if p.requires_grad}
+    denoiser.disable_adapters()
+    try:
+        yield
+    finally:
+        denoiser.enable_adapters()
+        for name, parameter in denoiser.named_parameters():  # peft makes everything trainable that it switches on
+            parameter.requires_grad_(name in trained)
 
 
 class _WithWeights(nn.Module):
@@ -171,23 +150,6 @@ class _WithWeights(nn.Module):
 
     def forward(self, *args: object, **kwargs: object) -> object:
         return torch.func.functional_call(self._denoiser, self._weights, args, kwargs)
-
-
-def _adding(delta: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return (output + F.linear(inputs[0].to(delta.dtype), delta)).to(output.dtype)
-
-    return hook
-
-
-def _delta(layer: LoraLayer) -> Tensor:
-    product = _weight(layer.lora_B[ADAPTER]).float() @ _weight(layer.lora_A[ADAPTER]).float()
-    return product * layer.scaling[ADAPTER]
-
-
-def _weight(layer: nn.Module) -> Tensor:
-    assert isinstance(layer.weight, Tensor)
-    return layer.weight
 
 
 def _product(weights: Weights, name: str) -> Tensor:

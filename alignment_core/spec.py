@@ -30,6 +30,7 @@ from alignment_core.spec_reference import (
     HardCopyReference,
     ReferenceSpec,
     is_copied_whole,
+    refuse_unfit_store,
     resolve_reference,
 )
 from alignment_core.spec_rewards import (
@@ -130,8 +131,8 @@ class JobSpec(Spec):
         reference = resolve_reference(self.reference, is_lora=is_lora, is_online=self.is_online)
         if isinstance(reference, FrozenReference):
             return self
-        if not is_lora and not isinstance(reference, HardCopyReference) and reference.ref_store is not None:
-            raise ValueError("reference.ref_store is about LoRA; a full fine-tune averages its weights as they are")
+        if not isinstance(reference, HardCopyReference):
+            refuse_unfit_store(reference, self.adapter.rank if isinstance(self.adapter, LoraAdapter) else None)
         if is_lora and reference.offload_initial:
             raise ValueError(
                 "reference.offload_initial is for full fine-tunes; with LoRA the initial model costs nothing"

@@ -39,6 +39,18 @@ COMBINATIONS = {
         "adapter": FULL,
     },
     "factors": {"reference": {"type": "ema", "alpha": 0.1, "ref_store": "factor_average"}, "adapter": LORA},
+    "low ranks": {
+        "reference": {"type": "ema", "alpha": 0.3, "ref_store": "lowrank_sum", "ref_rank_cap": 5},
+        "adapter": LORA,
+    },
+    "shared A": {
+        "reference": {"type": "ema", "alpha": 0.3, "ref_store": "shared_A", "reg_mode": "through_ema"},
+        "adapter": LORA,
+    },
+    "convolutions": {
+        "reference": {"type": "ema", "alpha": 0.3},
+        "adapter": {**LORA, "target_modules": ["to_q", "conv1", "conv2", "proj_in"]},
+    },
     "controlled": {
         "reference": {"type": "drift_controlled", "every": 2, "delta": 1e-7, "num_samples": 8},
         "adapter": LORA,

@@ -5,26 +5,59 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
 from alignment_core.actors import Actors, lora_actors
 from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.families.sd import StableDiffusion, load_sd
+from alignment_core.families.sd_weights import load_policy, save_policy
+from alignment_core.reference_deltas import supported_layers, truncated
 from alignment_core.reference_weights import average, lora_layers
 from alignment_core.spec import LocalSource
 from tests.alignment_core.test_actors import actors_of, inputs_of
 
-STORES = [("lora", "hard_copy"), ("lora", "dense_delta"), ("lora", "factor_average"), ("full", "hard_copy")]
-EXACT = [("lora", "dense_delta"), ("full", "hard_copy")]  # at any alpha
+COPYING = [("lora", "hard_copy"), ("lora", "factor_average"), ("lora", "shared_A"), ("full", "hard_copy")]
+STORES = [*COPYING, ("lora", "dense_delta"), ("lora", "lowrank_sum")]
+EXACT = [("lora", "dense_delta"), ("lora", "lowrank_sum"), ("lora", "shared_A"), ("full", "hard_copy")]  # at any alpha
+SUMS = ["dense_delta", "lowrank_sum"]
 
 
 def moving(
     kind: str, store: str, model: Path, dtype: torch.dtype = torch.float32, *, offload_initial: bool = False
 ) -> tuple[StableDiffusion, Actors]:
     family, actors = actors_of(kind, model, dtype)
-    actors.let_reference_move(store, offload_initial=offload_initial)  # pyright: ignore[reportArgumentType]
+    keep(actors, store, offload_initial=offload_initial)
+    return family, actors
+
+
+def keep(actors: Actors, store: str, *, rank_cap: int = 64, offload_initial: bool = False) -> None:
+    """Let the reference move, in this store."""
+    if store == "shared_A":
+        actors.freeze_a()
+    cap = rank_cap if store == "lowrank_sum" else None
+    actors.let_reference_move(store, rank_cap=cap, offload_initial=offload_initial)  # pyright: ignore[reportArgumentType]
+
+
+def with_convolutions(model: Path) -> tuple[StableDiffusion, Actors]:
+    """LoRA on convolutions of kernels 3 and 1 and stride 2, beside linear layers; of scale 1.5."""
+    family = load_sd(
+        LocalSource(path=str(model)),
+        device=torch.device("cpu"),
+        frozen_dtype=torch.float32,
+        denoiser_dtype=torch.float32,
+    )
+    actors = lora_actors(
+        family,
+        family.denoiser,
+        rank=2,
+        alpha=3.0,
+        target_modules=("to_q", "conv1", "conv2", "proj_in", "conv_shortcut", "downsamplers.0.conv"),
+        seed=0,
+        autocast=lambda: torch.autocast("cpu", enabled=False),
+    )
     return family, actors
 
 
@@ -45,7 +78,8 @@ def effective_weights(actors: Actors) -> dict[str, Tensor]:
     merged = {}
     for name, layer in lora_layers(actors.denoiser).items():
         base, a, b = layer.get_base_layer().weight, layer.lora_A["default"].weight, layer.lora_B["default"].weight
-        merged[name] = (base.double() + b.double() @ a.double() * layer.scaling["default"]).detach()
+        change = (b.double().flatten(1) @ a.double().flatten(1)).reshape(base.shape)
+        merged[name] = (base.double() + change * layer.scaling["default"]).detach()
     return merged
 
 
@@ -92,7 +126,7 @@ def test_a_moving_reference_starts_as_the_initial_model(kind: str, store: str, t
     assert torch.equal(actors.predict_reference(*inputs), actors.predict_initial(*inputs))
 
 
-@pytest.mark.parametrize(("kind", "store"), [("lora", "hard_copy"), ("lora", "factor_average"), ("full", "hard_copy")])
+@pytest.mark.parametrize(("kind", "store"), COPYING)
 def test_a_copy_is_the_policy_bit_for_bit(kind: str, store: str, tiny_model: Path) -> None:
     family, actors = moving(kind, store, tiny_model)
     inputs = inputs_of(family)
@@ -117,30 +151,87 @@ def test_alpha_0_leaves_the_reference_alone(kind: str, store: str, tiny_model: P
     assert torch.equal(actors.predict_reference(*inputs_of(family)), before)
 
 
-def test_a_dense_delta_copies_what_a_hard_copy_copies(tiny_model: Path) -> None:
-    family, dense = moving("lora", "dense_delta", tiny_model)
+@pytest.mark.parametrize("store", SUMS)
+def test_a_sum_copies_what_a_hard_copy_copies(store: str, tiny_model: Path) -> None:
+    family, summed = moving("lora", store, tiny_model)
     _, hard = moving("lora", "hard_copy", tiny_model)
-    for actors in (dense, hard):
+    for actors in (summed, hard):
         nudge(actors, 0)
         update(actors, 1.0)
     inputs = inputs_of(family)
-    assert torch.allclose(dense.predict_reference(*inputs), hard.predict_reference(*inputs), atol=1e-5)
+    assert torch.allclose(summed.predict_reference(*inputs), hard.predict_reference(*inputs), atol=1e-5)
 
 
-def test_a_dense_delta_is_the_average_of_the_full_weights(tiny_model: Path) -> None:
-    family, actors = moving("lora", "dense_delta", tiny_model)
-    average_of = effective_weights(actors)
-    for step in range(5):
+def average_by_hand(actors: Actors, alphas: list[float]) -> dict[str, Tensor]:
+    """Move policy and reference once for each alpha; the average of the policy's merged weights, float64."""
+    average_of = effective_weights(actors)  # B is zero: the base
+    for step, alpha in enumerate(alphas):
         nudge(actors, step)
-        update(actors, 0.3)
-        average_of = {name: 0.7 * average_of[name] + 0.3 * new for name, new in effective_weights(actors).items()}
+        update(actors, alpha)
+        new = effective_weights(actors)
+        average_of = {name: (1 - alpha) * average_of[name] + alpha * value for name, value in new.items()}
+    return average_of
+
+
+def prediction_with(family: StableDiffusion, actors: Actors, weights: dict[str, Tensor]) -> Tensor:
+    """What the denoiser says when these weights stand in its base layers, without any adapter."""
     merged = copy.deepcopy(actors.denoiser)
     with torch.no_grad():
         for name, layer in lora_layers(merged).items():
-            layer.get_base_layer().weight.copy_(average_of[name])
+            layer.get_base_layer().weight.copy_(weights[name])
     merged.disable_adapters()
+    return family.predict(merged, *inputs_of(family))
+
+
+@pytest.mark.parametrize("store", [*SUMS, "shared_A"])
+@pytest.mark.parametrize("layers", ["linear", "convolutions"])
+def test_an_exact_store_is_the_average_of_the_full_weights(store: str, layers: str, tiny_model: Path) -> None:
+    family, actors = with_convolutions(tiny_model) if layers == "convolutions" else actors_of("lora", tiny_model)
+    keep(actors, store)
+    expected = average_by_hand(actors, [0.3] * 5)
+    bases = {type(layer.get_base_layer()) for layer in lora_layers(actors.denoiser).values()}
+    assert (torch.nn.Conv2d in bases) == (layers == "convolutions")
+    predicted = actors.predict_reference(*inputs_of(family))
+    assert torch.allclose(predicted, prediction_with(family, actors, expected), atol=1e-5)
+    assert not torch.allclose(predicted, actors.predict_initial(*inputs_of(family)), atol=1e-3)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from([0.0, 0.05, 0.3, 0.7, 1.0]), min_size=1, max_size=5))
+def test_a_low_rank_sum_is_the_dense_delta_until_it_is_truncated(tiny_model: Path, alphas: list[float]) -> None:
+    family, summed = moving("lora", "lowrank_sum", tiny_model)
+    _, dense = moving("lora", "dense_delta", tiny_model)
+    for actors in (summed, dense):
+        average_by_hand(actors, alphas)
+    assert summed.blending_metrics(0.5)["ref_discarded_energy"] < 1e-12
     inputs = inputs_of(family)
-    assert torch.allclose(actors.predict_reference(*inputs), family.predict(merged, *inputs), atol=1e-5)
+    assert torch.allclose(summed.predict_reference(*inputs), dense.predict_reference(*inputs), atol=1e-5)
+
+
+def test_the_rank_of_a_sum_grows_with_each_update_and_stops_at_the_cap(tiny_model: Path) -> None:
+    _, actors = actors_of("lora", tiny_model)
+    keep(actors, "lowrank_sum", rank_cap=5)
+    ranks, lost = [], []
+    for step in range(4):
+        nudge(actors, step)
+        metrics = actors.blending_metrics(0.5)
+        update(actors, 0.5)
+        ranks.append(max(len(value) for name, value in actors.reference.items() if name.endswith(".A")))
+        lost.append(metrics["ref_discarded_energy"])
+        assert metrics["ref_rank"] == ranks[-1]
+    assert ranks == [2, 4, 5, 5]
+    assert lost[:2] == [0.0, 0.0]
+    assert 0 < lost[2] < 0.5
+
+
+def test_a_truncated_product_is_the_nearest_of_its_rank() -> None:
+    draws = torch.Generator().manual_seed(0)
+    a, b = torch.randn(6, 20, generator=draws), torch.randn(11, 6, generator=draws)
+    u, s, v = torch.linalg.svd(b @ a)
+    short_a, short_b = truncated(a, b, 4)
+    assert (short_a.shape, short_b.shape) == ((4, 20), (11, 4))
+    assert torch.allclose(short_b @ short_a, u[:, :4] @ torch.diag(s[:4]) @ v[:4], atol=1e-4)
+    assert truncated(a, b, 6) == (a, b)
 
 
 def test_a_full_reference_is_the_average_of_all_weights(tiny_model: Path) -> None:
@@ -167,8 +258,8 @@ def test_averaging_factors_misses_the_average_by_what_the_reference_says(tiny_mo
     rank_one(actors, 0)
     update(actors, 1.0)
     rank_one(actors, 1)
-    assert actors.blending_error(0.1) == pytest.approx(0.1987767469, rel=1e-5)
-    assert actors.blending_error(1.0) is None
+    assert actors.blending_metrics(0.1) == {"ref_factor_average_error": pytest.approx(0.1987767469, rel=1e-5)}
+    assert actors.blending_metrics(1.0) == {}
     update(actors, 0.1)
     layer = next(iter(lora_layers(actors.denoiser)))
     b, a = (actors.reference[f"{layer}.lora_{factor}.default.weight"] for factor in "BA")
@@ -183,7 +274,7 @@ def test_the_dense_average_of_the_same_factors_is_right(tiny_model: Path) -> Non
     update(actors, 0.1)
     delta = next(iter(actors.reference.values()))
     assert delta[:2, :2].flatten().tolist() == pytest.approx([0.9, 0.0, 0.0, 0.1], rel=1e-5)
-    assert actors.blending_error(0.1) is None
+    assert actors.blending_metrics(0.1) == {}
 
 
 @pytest.mark.parametrize(("kind", "store"), STORES)
@@ -230,8 +321,9 @@ def test_the_gradient_through_an_average_is_alpha_of_the_policys(kind: str, stor
     assert (part.norm() / whole.norm()).item() == pytest.approx(0.25, rel=0.05)
 
 
-def test_a_half_precision_base_does_not_round_the_average_away(tiny_model: Path) -> None:
-    family, actors = moving("lora", "dense_delta", tiny_model, torch.bfloat16)
+@pytest.mark.parametrize("store", SUMS)
+def test_a_half_precision_base_does_not_round_the_average_away(store: str, tiny_model: Path) -> None:
+    family, actors = moving("lora", store, tiny_model, torch.bfloat16)
     nudge(actors, 0)
     update(actors, 1e-3)
     deltas = list(actors.reference.values())
@@ -247,35 +339,55 @@ def test_an_offloaded_initial_model_says_the_same(tiny_model: Path) -> None:
     assert torch.equal(kept.predict_initial(*inputs), offloaded.predict_initial(*inputs))
 
 
-def test_only_linear_layers_can_be_averaged_densely(tiny_model: Path) -> None:
-    family = load_sd(
-        LocalSource(path=str(tiny_model)),
-        device=torch.device("cpu"),
-        frozen_dtype=torch.float32,
-        denoiser_dtype=torch.float32,
-    )
-    actors = lora_actors(
-        family,
-        family.denoiser,
-        rank=2,
-        alpha=2.0,
-        target_modules=("conv1",),
-        seed=0,
-        autocast=lambda: torch.autocast("cpu", enabled=False),
-    )
-    with pytest.raises(ModelError, match=r"conv1 is a Conv2d, and reference\.ref_store dense_delta"):
-        actors.let_reference_move("dense_delta", offload_initial=False)
-    actors.let_reference_move("hard_copy", offload_initial=False)
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd layer with groups")
+@pytest.mark.parametrize("store", SUMS)
+def test_a_grouped_convolution_is_refused_by_name(store: str) -> None:
+    model = torch.nn.ModuleDict({"conv1": torch.nn.Conv2d(4, 4, 3, groups=2)})
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["conv1"]), model)
+    with pytest.raises(ModelError, match=rf"target_modules: conv1 is a Conv2d, and reference\.ref_store {store}"):
+        supported_layers(model, store)
+
+
+def test_a_hard_copy_takes_convolutions(tiny_model: Path) -> None:
+    family, actors = with_convolutions(tiny_model)
+    keep(actors, "hard_copy")
     inputs = inputs_of(family)
     nudge(actors, 0)
     update(actors, 1.0)
     assert torch.equal(actors.predict_reference(*inputs), actors.predict_policy(*inputs))
 
 
+def test_with_a_shared_a_only_b_is_ever_trained_and_the_file_holds_both(tiny_model: Path, tmp_path: Path) -> None:
+    family, actors = moving("lora", "shared_A", tiny_model)
+    inputs = inputs_of(family)
+    frozen = {n: p.clone() for n, p in actors.denoiser.named_parameters() if ".lora_A." in n}
+    optimizer = torch.optim.AdamW(actors.trainable().values(), lr=0.1)
+    for _ in range(2):
+        actors.predict_initial(*inputs)  # switches the adapter off and on again
+        actors.predict_reference(*inputs)
+        actors.predict_policy(*inputs).square().mean().backward()
+        optimizer.step()
+    assert actors.trainable().keys() == actors.reference.keys()
+    assert all(".lora_B." in name for name in actors.trainable())
+    assert all(torch.equal(actors.denoiser.get_parameter(name), value) for name, value in frozen.items())
+    save_policy(family, actors, tmp_path)
+    loaded, fresh = actors_of("lora", tiny_model)
+    load_policy(fresh, tmp_path)
+    assert torch.equal(fresh.predict_policy(*inputs), actors.predict_policy(*inputs))
+    assert not torch.equal(actors.predict_policy(*inputs), actors.predict_initial(*inputs))
+    assert loaded.fingerprint() == family.fingerprint()
+
+
 @pytest.mark.parametrize(("kind", "store"), STORES)
 def test_a_saved_reference_that_lost_a_weight_is_refused(kind: str, store: str, tiny_model: Path) -> None:
     _, actors = moving(kind, store, tiny_model)
+    nudge(actors, 0)
+    update(actors, 0.5)
     saved = dict(actors.reference)
+    moved = {name: value.clone() for name, value in saved.items()}
+    actors.reset_reference()
+    actors.load_reference(saved)
+    assert all(torch.equal(actors.reference[name], value) for name, value in moved.items())
     saved.pop(next(iter(saved)))
     with pytest.raises(CheckpointError, match="is missing or has another shape"):
         actors.load_reference(saved)
