@@ -15,13 +15,12 @@ from typing import Literal, assert_never
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from alignment_core.actors import Actors
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.diffusion import add_noise, regression_error, training_target
-from alignment_core.protocols import Latents, PerExample, Predictions, StepLoss, Timesteps, TimestepStrategy
-from alignment_core.seeds import generator_of, permutation_of
+from alignment_core.diffusion import regression_error
+from alignment_core.methods.pair_batches import PairBatch, PairDraws, noisy_pairs
+from alignment_core.protocols import PerExample, Predictions, StepLoss, TimestepStrategy
 
 LossKind = Literal["sigmoid", "hinge", "ipo", "cdpo", "robust", "dmpo"]
 PairLoss = Callable[[PerExample], PerExample]
@@ -98,20 +97,7 @@ def soft_label_loss(loss: PairLoss, h: PerExample, label: PerExample) -> PerExam
     return torch.where(label == 1, loss(h), label * loss(h) + (1 - label) * loss(-h))
 
 
-# --- the batch -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PairBatch:
-    """Pairs as latents `[B, C, h, w]`, with the one noise and the one timestep that both members of a pair share."""
-
-    x_0_w: Latents
-    x_0_l: Latents
-    eps: Latents
-    timesteps: Timesteps
-    reward_scale: PerExample
-    conditioning: dict[str, Tensor]
-    label: PerExample
+# --- what the networks say -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -138,11 +124,7 @@ class PairForward:
 
 @dataclass(frozen=True)
 class DiffusionDPO:
-    """Diffusion-DPO over a set of pairs: `protocols.Method[PairBatch]`.
-
-    `batch_size` pairs a micro-batch and process, `accumulation` micro-batches a step; `rank` of `num_processes` sees its
-    own share of every step's pairs, so that the step is the same however it is cut up.
-    """
+    """Diffusion-DPO over a set of pairs: `protocols.Method[PairBatch]`; the last fields are those of `PairDraws`."""
 
     pairs: PreferencePairs
     loss_of: PairLoss
@@ -158,23 +140,21 @@ class DiffusionDPO:
     num_processes: int = 1
 
     @property
-    def pairs_per_step(self) -> int:
-        """The effective batch."""
-        return self.batch_size * self.accumulation * self.num_processes
+    def draws(self) -> PairDraws:
+        """Where the batches come from."""
+        return PairDraws(
+            pairs=self.pairs,
+            caption_dropout=self.caption_dropout,
+            batch_size=self.batch_size,
+            accumulation=self.accumulation,
+            seed=self.seed,
+            rank=self.rank,
+            num_processes=self.num_processes,
+        )
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[PairBatch]:
         """Micro-batches from `first_step` on, without end; epochs are shuffled anew and run into each other."""
-        step = first_step
-        while True:
-            indices = self._indices(step)
-            draws = generator_of(self.seed, "dpo", step)
-            t = timesteps.sample(self.pairs_per_step, draws)
-            dropped = torch.rand(self.pairs_per_step, generator=draws) < self.caption_dropout
-            for micro in range(self.accumulation):
-                start = (micro * self.num_processes + self.rank) * self.batch_size
-                here = slice(start, start + self.batch_size)
-                yield self._batch(actors, timesteps, step, start, indices[here], t[here], dropped[here])
-            step += 1
+        return self.draws.batches(actors, timesteps, first_step)
 
     def loss(self, actors: Actors, batch: PairBatch) -> StepLoss:
         """The loss of each pair, float32 `[B]`, and the metrics of `docs/methods.md`."""
@@ -206,14 +186,7 @@ class DiffusionDPO:
     def _forward(self, actors: Actors, batch: PairBatch) -> PairForward:
         abar_t = actors.family.abar[batch.timesteps]
         scale = abar_t if self.rescale_v else torch.ones_like(abar_t)
-        x_0 = torch.cat([batch.x_0_w, batch.x_0_l])
-        eps, abar = batch.eps.repeat(2, 1, 1, 1), abar_t.repeat(2)
-        target = training_target(actors.family.prediction_type, x_0, eps, abar)
-        inputs = (
-            add_noise(x_0, eps, abar),
-            batch.timesteps.repeat(2),
-            {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in batch.conditioning.items()},
-        )
+        inputs, target = noisy_pairs(actors.family, batch)
         reference = actors.predict_reference(*inputs)
         initial = actors.predict_initial(*inputs) if actors.reference_moves else reference
         predictions = Predictions(
@@ -229,41 +202,6 @@ class DiffusionDPO:
         )
         vs_initial = PairErrors(m_w, m_l, i_w, i_l) if actors.reference_moves else None
         return PairForward(predictions, PairErrors(m_w, m_l, r_w, r_l), vs_initial)
-
-    def _indices(self, step: int) -> list[int]:
-        size = len(self.pairs)
-        positions = range(step * self.pairs_per_step, (step + 1) * self.pairs_per_step)
-        orders = {epoch: permutation_of(size, self.seed, "order", epoch) for epoch in {p // size for p in positions}}
-        return [orders[position // size][position % size] for position in positions]
-
-    def _batch(
-        self,
-        actors: Actors,
-        timesteps: TimestepStrategy,
-        step: int,
-        start: int,
-        indices: list[int],
-        t: Timesteps,
-        dropped: Tensor,
-    ) -> PairBatch:
-        """Draw posterior samples and noise, for each pair from a generator of its own place in the step."""
-        device = actors.family.device
-        draws = [generator_of(self.seed, "dpo", step, start + offset) for offset in range(len(indices))]
-        pairs = self.pairs.batch(indices, draws)
-        noise = torch.stack([torch.randn((3, *pairs.chosen_mean.shape[1:]), generator=draw) for draw in draws])
-        conditioning = {
-            name: torch.where(_column(dropped, value), self.pairs.empty_conditioning[name], value).to(device)
-            for name, value in pairs.conditioning.items()
-        }
-        return PairBatch(
-            x_0_w=(pairs.chosen_mean + pairs.chosen_std * noise[:, 1]).to(device),
-            x_0_l=(pairs.rejected_mean + pairs.rejected_std * noise[:, 2]).to(device),
-            eps=noise[:, 0].to(device),
-            timesteps=t.to(device),
-            reward_scale=timesteps.reward_scale(t).to(device),
-            conditioning=conditioning,
-            label=pairs.label.to(device),
-        )
 
 
 def pair_metrics(errors: PairErrors, u: PerExample) -> dict[str, PerExample]:
@@ -291,7 +229,3 @@ def metrics_vs_init(errors: PairErrors, beta: float) -> dict[str, PerExample]:
 def reference_distance(predictions: Predictions, num_pairs: int) -> PerExample:
     """|yhat_ref - yhat_init|^2, mean over both images of each pair."""
     return regression_error(predictions.reference, predictions.initial).reshape(2, num_pairs).mean(dim=0)
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.ndim - 1))

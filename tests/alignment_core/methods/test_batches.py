@@ -25,7 +25,7 @@ from alignment_core.methods.diffusion_dpo import (
     preference_logit,
     sigmoid_loss,
 )
-from alignment_core.protocols import SignalAgainst
+from alignment_core.protocols import PerStep, SignalAgainst
 from alignment_core.timesteps import UniformTimesteps
 
 NUM_PAIRS, LABEL, BETA = 6, 0.8, 3.0
@@ -60,6 +60,7 @@ class Rising:
     """Uniform timesteps whose reward scale rises from 1 to 2."""
 
     signal_against: SignalAgainst = "reference"
+    step_probabilities: PerStep | None = None
 
     def sample(self, num: int, generator: Generator) -> Tensor:
         return UniformTimesteps(1000).sample(num, generator)

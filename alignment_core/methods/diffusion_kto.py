@@ -1,0 +1,254 @@
+r"""Diffusion-KTO: alignment by single images that were liked or disliked, without pairs.
+
+Li et al., "Aligning Diffusion Models by Optimizing Human Utility", arXiv 2404.04465. With g the reference's less the policy's
+mean squared regression error on an image at a (t, eps) of its own, s = 1 for a like and -1 for a dislike,
+
+    z = s beta (g - Q),        L = mean w_y [1 - U(z)],        U = sigma,        Q = max(0, mean g) without gradient.
+
+`docs/methods.md` has the other baselines Q and utilities U.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from alignment_core.actors import Actors
+from alignment_core.datasets.judged_images import JudgedImages
+from alignment_core.diffusion import add_noise, regression_error, training_target
+from alignment_core.methods.draws import dropped_conditioning, indices_of_step
+from alignment_core.protocols import Latents, PerExample, Predictions, StepLoss, Timesteps, TimestepStrategy
+from alignment_core.seeds import generator_of
+
+Baseline = Literal["batch_mean", "class_mean", "mismatched"]
+Utility = Literal["sigmoid", "loss_averse"]
+Liked = Bool[Tensor, " batch"]
+Scalar = Float[Tensor, ""]
+AddUp = Callable[[Tensor], Tensor]
+
+
+# --- the loss ------------------------------------------------------------------------------------------------------
+
+
+def kto_logit(g: PerExample, baseline: Scalar, liked: Liked, beta: float) -> PerExample:
+    """z = s beta (g - Q); positive when a like is modelled better than the baseline, or a dislike worse."""
+    sign = liked.to(g.dtype) * 2 - 1
+    return sign * beta * (g - baseline)
+
+
+def utility_loss(z: PerExample, utility: Utility) -> PerExample:
+    """1 - U(z): with U = sigma(z), or U = log sigma(z), which never tires of what is badly wrong."""
+    match utility:
+        case "sigmoid":
+            return torch.sigmoid(-z)
+        case "loss_averse":
+            return 1 - F.logsigmoid(z)
+        case _:
+            assert_never(utility)
+
+
+def batch_mean(g: PerExample, add_up: AddUp) -> Scalar:
+    """max(0, mean g) over every process's examples; `add_up` sums a tensor over the processes. Without gradient."""
+    total = add_up(torch.stack([g.detach().sum(), torch.ones_like(g).sum()]))
+    return (total[0] / total[1]).clamp(min=0)
+
+
+def class_mean(g: PerExample, liked: Liked, add_up: AddUp) -> Scalar:
+    """The mean of the mean over likes and the mean over dislikes; a class that is absent counts as 0. Not clamped."""
+    classes = torch.stack([liked, ~liked]).to(g.dtype)
+    total = add_up(torch.stack([(classes * g.detach()).sum(dim=1), classes.sum(dim=1)]))
+    return (total[0] / total[1].clamp(min=1)).mean()
+
+
+# --- the batch -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Judged images as latents `[B, C, h, w]`, each with a noise and a timestep of its own."""
+
+    x_0: Latents
+    eps: Latents
+    timesteps: Timesteps
+    reward_scale: PerExample
+    conditioning: dict[str, Tensor]
+    liked: Liked
+
+
+# --- the method ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DiffusionKTO:
+    """Diffusion-KTO over judged images: `protocols.Method[ImageBatch]`.
+
+    Each image of a step is a like with `like_probability`; None visits every image once an epoch instead. `batch_size`
+    images a micro-batch and process, `accumulation` micro-batches a step, of which `rank` of `num_processes` sees its share.
+    Q is that of a micro-batch over all processes, so it changes with accumulation; `add_up` sums over the processes.
+    """
+
+    images: JudgedImages
+    beta: float
+    baseline: Baseline
+    utility: Utility
+    like_weight: float
+    dislike_weight: float
+    like_probability: float | None
+    caption_dropout: float
+    batch_size: int
+    accumulation: int
+    seed: int
+    rank: int = 0
+    num_processes: int = 1
+    add_up: AddUp = torch.Tensor.clone
+
+    @property
+    def images_per_step(self) -> int:
+        """The effective batch."""
+        return self.batch_size * self.accumulation * self.num_processes
+
+    def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[ImageBatch]:
+        """Micro-batches from `first_step` on, without end."""
+        step, num = first_step, self.images_per_step
+        while True:
+            draws = generator_of(self.seed, "kto", step)
+            t = timesteps.sample(num, draws)
+            dropped = torch.rand(num, generator=draws) < self.caption_dropout
+            indices = self._indices(step, draws)
+            for micro in range(self.accumulation):
+                start = (micro * self.num_processes + self.rank) * self.batch_size
+                here = slice(start, start + self.batch_size)
+                yield self._batch(actors, timesteps, step, start, indices[here], t[here], dropped[here])
+            step += 1
+
+    def loss(self, actors: Actors, batch: ImageBatch) -> StepLoss:
+        """The loss of each image, float32 `[B]`, and the metrics of `docs/methods.md`."""
+        predictions, target = self._forward(actors, batch)
+        m, r, i = (
+            regression_error(yhat, target) for yhat in (predictions.policy, predictions.reference, predictions.initial)
+        )
+        baseline = self._baseline(actors, batch, r - m, predictions, target, actors.predict_reference)
+        z = kto_logit(r - m, baseline, batch.liked, self.beta)
+        weight = torch.where(batch.liked, self.like_weight, self.dislike_weight).to(z.dtype)
+        per_example = weight * utility_loss(batch.reward_scale * z, self.utility)
+        metrics = {"loss": per_example.detach(), **kto_metrics(m.detach(), r, z.detach(), batch.liked)}
+        metrics |= {
+            "margin_unscaled": metrics["margin"] / self.beta,
+            "reward_magnitude": self.beta * (r - m.detach()).abs(),
+            "kl_baseline": baseline.expand_as(z),
+        }
+        signal_vs_initial = None
+        if actors.reference_moves:
+            against = self._baseline(actors, batch, i - m, predictions, target, actors.predict_initial)
+            z_init = kto_logit(i - m.detach(), against, batch.liked, self.beta)
+            metrics |= {
+                "margin_vs_init": z_init,
+                "accuracy_vs_init": half_tied(z_init),
+                "ref_drift_batch_eps_dist": regression_error(predictions.reference, predictions.initial),
+            }
+            signal_vs_initial = z_init / self.beta
+        return StepLoss(
+            per_example,
+            batch.timesteps,
+            signal=metrics["margin_unscaled"],
+            metrics=metrics,
+            signal_vs_initial=signal_vs_initial,
+            predictions=predictions,
+        )
+
+    def _forward(self, actors: Actors, batch: ImageBatch) -> tuple[Predictions, Latents]:
+        abar_t = actors.family.abar[batch.timesteps]
+        inputs = (add_noise(batch.x_0, batch.eps, abar_t), batch.timesteps, batch.conditioning)
+        reference = actors.predict_reference(*inputs)
+        predictions = Predictions(
+            *inputs,
+            policy=actors.predict_policy(*inputs),
+            reference=reference,
+            initial=actors.predict_initial(*inputs) if actors.reference_moves else reference,
+            logit_scale=self.beta,
+        )
+        return predictions, training_target(actors.family.prediction_type, batch.x_0, batch.eps, abar_t)
+
+    def _baseline(
+        self,
+        actors: Actors,
+        batch: ImageBatch,
+        g: PerExample,
+        predictions: Predictions,
+        target: Latents,
+        predict: Callable[[Latents, Timesteps, dict[str, Tensor]], Latents],
+    ) -> Scalar:
+        """Q against the model that `predict` asks; without gradient."""
+        match self.baseline:
+            case "batch_mean":
+                return batch_mean(g, self.add_up)
+            case "class_mean":
+                return class_mean(g, batch.liked, self.add_up)
+            case "mismatched":
+                others = {name: value.roll(1, dims=0) for name, value in batch.conditioning.items()}
+                inputs = (predictions.x_t, predictions.timesteps, others)
+                with torch.no_grad():
+                    policy, other = actors.predict_policy(*inputs), predict(*inputs)
+                gap = regression_error(other, target) - regression_error(policy, target)
+                total = self.add_up(torch.stack([gap.sum(), torch.ones_like(gap).sum()]))
+                return total[0] / total[1]
+            case _:
+                assert_never(self.baseline)
+
+    def _indices(self, step: int, draws: torch.Generator) -> list[int]:
+        num = self.images_per_step
+        if self.like_probability is None:
+            return indices_of_step(len(self.images), num, step, self.seed)
+        likes = (torch.rand(num, generator=draws) < self.like_probability).tolist()
+        places = torch.rand(num, generator=draws, dtype=torch.float64).tolist()
+        kinds = [self.images.likes if like else self.images.dislikes for like in likes]
+        return [kind[int(place * len(kind))] for kind, place in zip(kinds, places, strict=True)]
+
+    def _batch(
+        self,
+        actors: Actors,
+        timesteps: TimestepStrategy,
+        step: int,
+        start: int,
+        indices: list[int],
+        t: Timesteps,
+        dropped: Tensor,
+    ) -> ImageBatch:
+        """Draw a posterior sample and a noise for each image, from a generator of its own place in the step."""
+        device = actors.family.device
+        draws = [generator_of(self.seed, "kto", step, start + offset) for offset in range(len(indices))]
+        images = self.images.batch(indices, draws)
+        noise = torch.stack([torch.randn((2, *images.mean.shape[1:]), generator=draw) for draw in draws])
+        conditioning = dropped_conditioning(images.conditioning, self.images.empty_conditioning, dropped)
+        return ImageBatch(
+            x_0=(images.mean + images.std * noise[:, 1]).to(device),
+            eps=noise[:, 0].to(device),
+            timesteps=t.to(device),
+            reward_scale=timesteps.reward_scale(t).to(device),
+            conditioning={name: value.to(device) for name, value in conditioning.items()},
+            liked=images.liked.to(device),
+        )
+
+
+def kto_metrics(m: PerExample, r: PerExample, z: PerExample, liked: Liked) -> dict[str, PerExample]:
+    """Per-image metrics; those of likes alone are NaN for dislikes, and the other way round."""
+    nothing = torch.full_like(m, torch.nan)
+    return {
+        "implicit_accuracy": half_tied(z),
+        "margin": z,
+        "like_share": liked.to(m.dtype),
+        "chosen_error": torch.where(liked, m, nothing),
+        "rejected_error": torch.where(liked, nothing, m),
+        "chosen_gain": torch.where(liked, r - m, nothing),
+        "rejected_gain": torch.where(liked, nothing, r - m),
+        "winner_degraded": torch.where(liked, (m > r).to(m.dtype), nothing),
+    }
+
+
+def half_tied(z: PerExample) -> PerExample:
+    """1 where z > 0, 0 where z < 0, 1/2 at 0."""
+    return (z > 0).float() + 0.5 * (z == 0).float()
