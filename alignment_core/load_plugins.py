@@ -30,6 +30,7 @@ from alignment_core.spec_timesteps import (
     ConstantScale,
     ConstantWeight,
     DiscountedSampler,
+    LogitNormalSampler,
     MinMaxScale,
     RewardScaleSpec,
     SamplerSpec,
@@ -49,6 +50,7 @@ from alignment_core.timestep_weights import (
     RunningVariance,
     bin_of,
     discounted_probabilities,
+    logit_normal_density,
     minmax_inv_sqrt_snr,
 )
 from alignment_core.timesteps import TimestepAware, UniformTimesteps, VarianceWeights
@@ -192,8 +194,8 @@ def _timestep_aware(spec: TimestepAwareSpec, abar: Float[Tensor, " N"], online: 
     bins = bin_of(torch.arange(len(abar)), spec.num_bins, len(abar))
     fixed = _fixed_weights(spec)[bins]
     if online is None:
-        probabilities, wanted = _probabilities(spec.sampler, spec.num_bins), None
-        fixed = fixed * _correction_of_bins(spec.sampler, spec.num_bins)[bins]
+        probabilities, wanted = _probabilities(spec.sampler, spec.num_bins, len(abar)), None
+        fixed = fixed * _correction(spec.sampler, probabilities, len(abar))
     else:
         grid, wanted = online.studio.grid, _step_probabilities(spec.sampler, len(online.studio.grid))
         share = online.trained_share(wanted)
@@ -211,7 +213,8 @@ def _timestep_aware(spec: TimestepAwareSpec, abar: Float[Tensor, " N"], online: 
     )
 
 
-def _probabilities(sampler: SamplerSpec, num_bins: int) -> PerBin | None:
+def _probabilities(sampler: SamplerSpec, num_bins: int, num_timesteps: int) -> PerBin | None:
+    """Of the bins, or of every timestep where the sampler knows each; noisiest first."""
     match sampler:
         case UniformSampler():
             return None
@@ -220,6 +223,8 @@ def _probabilities(sampler: SamplerSpec, num_bins: int) -> PerBin | None:
         case TableSampler(probabilities=probabilities):
             table = torch.tensor(probabilities, dtype=torch.float64)
             return table / table.sum()
+        case LogitNormalSampler(mean=mean, std=std):
+            return logit_normal_density(mean, std, num_timesteps).flip(0)
         case _:
             assert_never(sampler)
 
@@ -233,6 +238,8 @@ def _step_probabilities(sampler: SamplerSpec, num_steps: int) -> PerStep | None:
             return discounted_probabilities(gamma, num_steps)
         case TableSampler():
             return torch.tensor(sampler.over_steps(num_steps), dtype=torch.float64)
+        case LogitNormalSampler(mean=mean, std=std):
+            return logit_normal_density(mean, std, num_steps).flip(0)
         case _:
             assert_never(sampler)
 
@@ -261,14 +268,13 @@ def _fixed_weights(spec: TimestepAwareSpec) -> PerBin:
             assert_never(spec.loss_weight)
 
 
-def _correction_of_bins(sampler: SamplerSpec, num_bins: int) -> PerBin:
-    """1/(K p_k), if asked for."""
-    ones = torch.ones(num_bins, dtype=torch.float64)
-    if isinstance(sampler, UniformSampler) or not sampler.importance_correction:
-        return ones
-    probabilities = _probabilities(sampler, num_bins)
-    assert probabilities is not None
-    return torch.where(probabilities > 0, 1 / (num_bins * probabilities), ones)
+def _correction(sampler: SamplerSpec, probabilities: PerBin | None, num_timesteps: int) -> PerTimestep:
+    """1/(K p_k) of the sampler's own K bins, if asked for."""
+    if probabilities is None or isinstance(sampler, UniformSampler) or not sampler.importance_correction:
+        return torch.ones(num_timesteps, dtype=torch.float64)
+    num = len(probabilities)
+    of_bins = torch.where(probabilities > 0, 1 / (num * probabilities), torch.ones_like(probabilities))
+    return of_bins[bin_of(torch.arange(num_timesteps), num, num_timesteps)]
 
 
 def _correction_of_steps(sampler: SamplerSpec, share: PerStep, grid: DDIMGrid) -> PerStep:

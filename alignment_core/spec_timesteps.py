@@ -61,7 +61,23 @@ class TableSampler(Spec):
         return [self.probabilities[place] / places.count(place) for place in places]
 
 
-SamplerSpec = Annotated[UniformSampler | DiscountedSampler | TableSampler, Field(discriminator="type")]
+class LogitNormalSampler(Spec):
+    """(t + u) / N = sigmoid(mean + std z), z standard normal, u the place inside the timestep."""
+
+    type: Literal["logit_normal"] = "logit_normal"
+    mean: float = Field(
+        default=0.0, ge=-3, le=3, description="0 as for flow models; above 0 noisy steps come more often."
+    )
+    std: float = Field(default=1.0, ge=0.3, le=10, description="1 as for flow models.")
+    importance_correction: bool = Field(
+        default=False,
+        description="Weight each loss by 1/(N p_t): right on average, with rare and large weights at both ends.",
+    )
+
+
+SamplerSpec = Annotated[
+    UniformSampler | DiscountedSampler | TableSampler | LogitNormalSampler, Field(discriminator="type")
+]
 
 
 # --- lambda(t), inside the sigmoid ---------------------------------------------------------------------------------

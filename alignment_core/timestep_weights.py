@@ -49,6 +49,20 @@ def sample_in_bins(probabilities: PerBin, num_timesteps: int, num: int, generato
     return torch.minimum(first + (place * (last - first + 1)).long(), last)
 
 
+def logit_normal_density(mean: float, std: float, num_timesteps: int) -> PerTimestep:
+    """p_t = Phi((logit((t+1)/N) - mean)/std) - Phi((logit(t/N) - mean)/std), float64: where sigmoid(mean + std z) falls."""
+    edges = (torch.logit(torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps) - mean) / std
+    # the upper half by its tail, where differences of numbers close to 1 would lose all digits
+    low, high = torch.special.ndtr(edges), torch.special.ndtr(-edges)
+    return torch.where(edges[:-1] < 0, low.diff(), -high.diff())
+
+
+def probabilities_of_bins(density: PerTimestep, num_bins: int) -> PerBin:
+    """What a density over the timesteps gives each bin, noisiest first."""
+    bins = bin_of(torch.arange(len(density)), num_bins, len(density))
+    return torch.bincount(bins, weights=density, minlength=num_bins)
+
+
 # --- lambda(t) -----------------------------------------------------------------------------------------------------
 
 

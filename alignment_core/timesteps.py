@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from alignment_core.errors import CheckpointError
@@ -15,6 +16,7 @@ from alignment_core.timestep_weights import (
     bin_of,
     clip_mean1,
     mean1,
+    probabilities_of_bins,
     sample_in_bins,
     sum1,
     variance_weights,
@@ -87,7 +89,7 @@ class VarianceWeights:
 class TimestepAware:
     """A sampler over noise bins, lambda(t) inside the sigmoid, and w(t) on the loss.
 
-    `probabilities` of the K bins, noisiest first, float64; None draws t uniformly, with the very draws of
+    `probabilities` of the K bins, or of every timestep, noisiest first, float64; None draws t uniformly, with the very draws of
     `UniformTimesteps`. For an online method they are the shares of what it trains, and `step_probabilities` say which of its
     sampler's steps are wanted. `scale` is lambda(t) by t. `fixed_weights` by t multiply the loss; `learnt_weights` follow the
     signal.
@@ -112,7 +114,7 @@ class TimestepAware:
         self.signal_against: SignalAgainst = signal_against
         self.step_probabilities = step_probabilities
         self._sampled = probabilities
-        self._probabilities = self._uniform_probabilities() if probabilities is None else probabilities
+        self._probabilities = self._uniform_probabilities() if probabilities is None else self._in_bins(probabilities)
         self._scale = scale.float()
         self._fixed = fixed_weights.double()
         self._learnt = learnt_weights
@@ -164,6 +166,10 @@ class TimestepAware:
             return self._fixed.float()
         bins = bin_of(torch.arange(self.num_timesteps), self.num_bins, self.num_timesteps)
         return (self._fixed * self._learnt.weights(self._probabilities)[bins]).float()
+
+    def _in_bins(self, sampled: Float[Tensor, " own"]) -> PerBin:
+        """What the sampler gives each of the K bins; it may have one of its own for every timestep."""
+        return sampled if len(sampled) == self.num_bins else probabilities_of_bins(sampled.flip(0), self.num_bins)
 
     def _uniform_probabilities(self) -> PerBin:
         """The share of the timesteps that falls into each bin."""

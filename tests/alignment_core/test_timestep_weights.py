@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -14,8 +15,10 @@ from alignment_core.timestep_weights import (
     bounds_of,
     clip_mean1,
     discounted_probabilities,
+    logit_normal_density,
     mean1,
     minmax_inv_sqrt_snr,
+    probabilities_of_bins,
     sample_in_bins,
     sum1,
     variance_weights,
@@ -91,6 +94,29 @@ def test_a_step_without_signal_counts_like_the_noisiest_that_has_some() -> None:
     scale = minmax_inv_sqrt_snr(abar)
     assert scale[-1] == scale[-2] == 2.0
     assert bool(scale.isfinite().all())
+
+
+def test_a_zero_terminal_snr_schedule_ends_at_the_last_step_with_signal() -> None:
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True
+    )
+    abar = scheduler.alphas_cumprod
+    assert abar[-1] == 0 < abar[-2]
+    q = ((1 - abar[:-1].double()) / abar[:-1].double()).sqrt()
+    scale = minmax_inv_sqrt_snr(abar)
+    assert torch.allclose(scale[:-1], 1 + (q - q[0]) / (q[-1] - q[0]))
+    assert scale[-1] == scale[-2] == 2.0
+
+
+@given(st.floats(-3, 3), st.floats(0.3, 10), st.integers(10, 1000), st.integers(1, 10))
+def test_a_logit_normal_density_sums_to_one_over_timesteps_and_bins(
+    mean: float, std: float, num_timesteps: int, num_bins: int
+) -> None:
+    density = logit_normal_density(mean, std, num_timesteps)
+    assert bool((density >= 0).all())
+    assert density.sum().item() == pytest.approx(1)
+    assert probabilities_of_bins(density, num_bins).sum().item() == pytest.approx(1)
+    assert torch.allclose(density.flip(0), logit_normal_density(-mean, std, num_timesteps))
 
 
 V = f64(4, 1, 0.25)

@@ -9,7 +9,7 @@ from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.load_plugins import build_timesteps
 from alignment_core.protocols import TimestepStrategy
 from alignment_core.spec_timesteps import TIMESTEP_PRESETS, TimestepAware
-from alignment_core.timestep_weights import discounted_probabilities
+from alignment_core.timestep_weights import discounted_probabilities, logit_normal_density
 from alignment_core.timesteps import UniformTimesteps
 
 ABAR = scaled_linear_abar()
@@ -71,6 +71,25 @@ def test_the_importance_correction_undoes_the_skew() -> None:
     corrected = strategy(sampler={"type": "discounted", "gamma": 0.8, "importance_correction": True})
     w = corrected.loss_weight(torch.arange(50, 1000, 100).flip(0)).double()
     assert torch.allclose(discounted_probabilities(0.8, 10) * w, torch.full((10,), 0.1, dtype=torch.float64))
+
+
+def test_a_logit_normal_draws_what_its_density_says_and_can_be_corrected() -> None:
+    sampler = {"type": "logit_normal", "mean": 0.5, "std": 1.0}
+    t = draws(strategy(sampler=sampler), 100_000)
+    by_hand = torch.sigmoid(0.5 + torch.randn(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    shares = [torch.histc(x.double(), bins=10, min=0, max=1) / 100_000 for x in ((t + 0.5) / 1000, by_hand)]
+    assert torch.allclose(*shares, atol=6e-3)
+    corrected = strategy(sampler={**sampler, "importance_correction": True}).loss_weight(EVERY_T).double()
+    density = logit_normal_density(0.5, 1.0, 1000)
+    assert torch.allclose(density * corrected, torch.full((1000,), 1e-3, dtype=torch.float64))
+
+
+def test_the_weights_of_a_logit_normal_average_1_under_it() -> None:
+    weight = {"type": "variance", "min_samples": 2, "clip": None, "tnorm": "replace"}
+    timesteps = strategy(num_bins=2, sampler={"type": "logit_normal", "mean": 1.0}, loss_weight=weight)
+    feed(timesteps, [-2.0, 2.0], [-1.0, 1.0])
+    density = logit_normal_density(1.0, 1.0, 1000)
+    assert (density * timesteps.loss_weight(EVERY_T).double()).sum().item() == pytest.approx(1)
 
 
 def test_weights_are_1_until_every_bin_that_is_drawn_has_its_samples() -> None:
