@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -90,6 +90,27 @@ def test_a_sticky_freeze_is_for_good(tiny_model: Path) -> None:
     assert what_happened(reference, tiny_model) == ["copy", "copy", "same", "same"]
     assert reference.is_frozen
     assert reference.num_updates == 2
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.floats(0, 0.01), min_size=1, max_size=6))
+def test_nothing_moves_after_the_first_drift_beyond_the_threshold(tiny_model: Path, drifts_told: list[float]) -> None:
+    beyond = next((n for n, drift in enumerate(drifts_told) if drift > 0.005), len(drifts_told))
+    happened = what_happened(hard_copy(Told(*drifts_told)), tiny_model, steps=2 * len(drifts_told))
+    assert happened == ["copy"] * beyond + ["same"] * (len(drifts_told) - beyond)
+
+
+def test_after_a_reinit_the_drift_is_0(tiny_model: Path) -> None:
+    _, actors = moving("lora", "dense_delta", tiny_model)
+    drift = WeightDistance(actors)
+    guard = Guard(delta=1e-9, action="reinit", sticky=True, tests_candidate=False)
+    reference = MovingReference(every=1, start=1, rule=FixedAlpha(1.0, guard), drift=drift, penalty=None)
+    measured = []
+    for step in range(1, 4):
+        nudge(actors, step)
+        reference.after_step(actors, step)
+        measured.append(drift.of(actors.reference))
+    assert measured[1] == 0.0 < min(measured[0], measured[2])
 
 
 def test_a_freeze_that_does_not_stick_skips_one_update(tiny_model: Path) -> None:
