@@ -1,6 +1,7 @@
 """A run without any server.
 
     python -m alignment_core run SPEC.yaml --workdir DIR      one JSON event a line on stdout, logs on stderr
+    python -m alignment_core compare DIR --base STEP --policy STEP    the same report of any two checkpoints
     python -m alignment_core check DATA                       the preflight report of a dataset as JSON
 
 Exit codes of `run`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event). Of `check`: 0
@@ -30,6 +31,7 @@ from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec
 
 EXIT_COMPLETED, EXIT_FAILED, EXIT_UNUSABLE, EXIT_STOPPED = 0, 1, 3, 75  # 75 is EX_TEMPFAIL of sysexits.h
+DEFAULT_CACHE = Path.home() / ".cache" / "attune"
 HANGS_AFTER_SECONDS = 600.0  # after the end of stdin: longer than any step and its checkpoint take
 
 
@@ -38,6 +40,8 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if arguments.command == "check":
         return _check(arguments.data)
+    if arguments.command == "compare":
+        return _compare(arguments.workdir, arguments.base, arguments.policy, arguments.sources, arguments.cache_dir)
     return _run(arguments.spec, arguments.sources, arguments.workdir, arguments.cache_dir)
 
 
@@ -57,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--cache-dir", type=Path, default=None, help="VAE posteriors and text embeddings (default ~/.cache/attune)"
     )
+    compare = commands.add_parser("compare", help="compare two checkpoints on the prompts of a work folder's spec")
+    compare.add_argument("workdir", type=Path, help="work folder of a run; receives comparisons/")
+    for side, default in (("base", "initial"), ("policy", "latest")):
+        told = f"initial, latest, a step, or the path of a checkpoint or of another work folder (default {default})"
+        compare.add_argument(f"--{side}", default=default, help=told)
+    compare.add_argument("--sources", type=Path, default=None, help="as for run")
+    compare.add_argument("--cache-dir", type=Path, default=None, help="as for run")
     check = commands.add_parser("check", help="preflight a preference dataset")
     check.add_argument("data", type=Path)
     return parser
@@ -78,6 +89,27 @@ def _run(spec_path: Path, sources_path: Path | None, workdir: Path, cache_dir: P
     except Exception as error:  # noqa: BLE001  the one place that turns our own mistakes into a failed run
         traceback.print_exc()
         return _failed(_unexpected(error, _latest_step(workdir)))
+
+
+def _compare(workdir: Path, base: str, policy: str, sources_path: Path | None, cache_dir: Path | None) -> int:
+    from alignment_core.checkpoint_comparison import compare_checkpoints
+    from alignment_core.quiet import silence_progress_bars
+
+    silence_progress_bars()
+    try:
+        sources = Sources.model_validate_json(sources_path.read_bytes()) if sources_path else Sources()
+    except (ValidationError, OSError) as error:
+        return _failed(
+            RunFailed(code="sources_invalid", message=f"{sources_path}: {error}", category="user", retryable=False)
+        )
+    try:
+        for event in compare_checkpoints(
+            workdir, base=base, policy=policy, sources=sources, cache_dir=cache_dir or DEFAULT_CACHE
+        ):
+            _print(event)
+    except AlignmentError as error:
+        return _failed(_run_failed(error, None))
+    return EXIT_COMPLETED
 
 
 def _follow(spec: JobSpec, sources: Sources, workdir: Path, cache_dir: Path | None, stop: threading.Event) -> int:

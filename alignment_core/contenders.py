@@ -20,7 +20,7 @@ Draw = Callable[[nn.Module, Sequence[str], Sequence[int]], Images]
 
 @dataclass(frozen=True)
 class Contender:
-    """A model that draws and predicts, and how its trained weights differ from the initial model's, by name, on the CPU."""
+    """A model that draws and predicts; how its trained weights differ from the initial model's, by name, on the CPU."""
 
     told: ComparedModel
     sample: Sampler
@@ -51,38 +51,45 @@ def policy_as_it_is(actors: Actors, draw: Draw, told: ComparedModel) -> Contende
     )
 
 
-def checkpointed_policy(actors: Actors, draw: Draw, folder: Path, label: str | None = None) -> Contender:
+def checkpointed_policy(actors: Actors, draw: Draw, folder: Path, label: str) -> Contender:
     """The policy of a checkpoint, which need not be the one that `actors` has when it is asked to draw.
 
     Its weights are read now and put in place before each use, so two of them can share one set of actors.
     """
     load_policy(actors, folder)
-    kept = {name: parameter.detach().clone() for name, parameter in actors.trainable().items()}
+    kept = {name: parameter.detach().clone() for name, parameter in _own_parameters(actors).items()}
+    as_it_is = policy_as_it_is(actors, draw, told_of(read_manifest(folder), label))
 
+    @torch.no_grad()
     def put() -> None:
-        with torch.no_grad():
-            for name, parameter in actors.trainable().items():
-                parameter.copy_(kept[name])
+        for name, parameter in _own_parameters(actors).items():
+            parameter.copy_(kept[name])
 
     def sample(prompts: Sequence[str], seeds: Sequence[int]) -> Images:
         put()
-        return draw(actors.denoiser, prompts, seeds)
+        return as_it_is.sample(prompts, seeds)
 
     def predict(x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]) -> Latents:
         put()
-        return actors.predict_with(None, x_t, timesteps, conditioning)
+        return as_it_is.predict(x_t, timesteps, conditioning)
 
     def deltas() -> dict[str, Tensor]:
         put()
-        return weight_deltas(actors)
+        return as_it_is.deltas()
 
-    return Contender(told_of(read_manifest(folder), label), sample, predict, deltas, lambda: initial_norms(actors))
+    return Contender(as_it_is.told, sample, predict, deltas, as_it_is.initial_norms)
 
 
-def told_of(manifest: Manifest, label: str | None = None) -> ComparedModel:
+def _own_parameters(actors: Actors) -> dict[str, nn.Parameter]:
+    """What tells one policy from another: every weight of a fine-tune, every factor of a LoRA, trained or not."""
+    everything = dict(actors.denoiser.named_parameters())
+    return everything if actors.kind == "full" else {name: one for name, one in everything.items() if ".lora_" in name}
+
+
+def told_of(manifest: Manifest, label: str) -> ComparedModel:
     """What a report says of a checkpoint: its step, its run, and every file but the training state by hash."""
     return ComparedModel(
-        label=label or f"step {manifest.step}",
+        label=label,
         step=manifest.step,
         spec_sha256=manifest.spec_sha256,
         files=[file for file in manifest.files if not file.path.startswith(f"{STATE}/")],

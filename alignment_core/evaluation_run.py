@@ -13,10 +13,11 @@ from alignment_core.events import Event, WarningRaised
 from alignment_core.protocols import Images
 from alignment_core.reports import Drift, RunWarning
 from alignment_core.run import Run
-from alignment_core.spec import DiffusionDPOSpec, JobSpec, reward_name
+from alignment_core.spec import JobSpec, OnlineMethodSpec, reward_name
 from alignment_core.spec_controls import is_trained
 from alignment_core.spec_reference import MovingReferenceSpec
 from alignment_core.spec_warnings import warnings_of
+from alignment_core.training_run import CHECKPOINTS
 
 
 def evaluate_run(run: Run, workdir: Path) -> Generator[Event, None, None]:
@@ -26,18 +27,32 @@ def evaluate_run(run: Run, workdir: Path) -> Generator[Event, None, None]:
             code="no_evaluation", message="there are no held-out prompts: the run ends without a report"
         )
         return
-    newest = checkpoints.latest(workdir / "checkpoints")
+    newest = checkpoints.latest(workdir / CHECKPOINTS)
     assert newest is not None, "the last step is always saved"
-    told = told_of(checkpoints.read_manifest(newest))
-    base, policy = initial_model(run.actors, run.draw), policy_as_it_is(run.actors, run.draw, told)
-    step = run.spec.training.steps
-    yield from compare_contenders(run, base, policy, step, workdir, workdir / "evaluation" / f"step-{step:08d}")
+    manifest = checkpoints.read_manifest(newest)
+    base = initial_model(run.actors, run.draw)
+    policy = policy_as_it_is(run.actors, run.draw, told_of(manifest, f"step {manifest.step}"))
+    folder = workdir / "evaluation" / f"step-{manifest.step:08d}"
+    yield from compare_contenders(
+        run, base, policy, trained_by=(run.spec,), dataset_sha256=run.dataset_sha256, workdir=workdir, folder=folder
+    )
 
 
 def compare_contenders(
-    run: Run, base: Contender, policy: Contender, step: int, workdir: Path, folder: Path
+    run: Run,
+    base: Contender,
+    policy: Contender,
+    *,
+    trained_by: Sequence[JobSpec],
+    dataset_sha256: str | None,
+    workdir: Path,
+    folder: Path,
 ) -> Generator[Event, None, None]:
-    """Compare two models as the run's spec wants it, and write the report to `folder`, which lies in `workdir`."""
+    """Compare two models as the run's spec wants it, and write the report to `folder`, which lies in `workdir`.
+
+    `trained_by` are the specs that made them, the policy's last; `dataset_sha256` is of the policy's data. The curves are
+    those of the run's history.
+    """
     spec = run.spec.evaluation
     return evaluate(
         base.sample,
@@ -50,45 +65,49 @@ def compare_contenders(
         batch_size=spec.batch_size,
         grid_prompts=spec.grid_prompts,
         bootstrap=Bootstrap(spec.bootstrap_resamples, spec.confidence, run.spec.seed),
-        provenance=_provenance(run, base, policy, step),
+        provenance=_provenance(run, base, policy, trained_by, dataset_sha256),
         workdir=workdir,
         folder=folder,
         measure_drift=_drift_between(run, base, policy),
     )
 
 
-def _provenance(run: Run, base: Contender, policy: Contender, step: int) -> Provenance:
-    spec = run.spec
+def _provenance(
+    run: Run, base: Contender, policy: Contender, trained_by: Sequence[JobSpec], dataset_sha256: str | None
+) -> Provenance:
+    spec, drawn = trained_by[-1], run.spec.evaluation
     reference = spec.reference
     return Provenance(
-        step=step,
+        step=policy.told.step or 0,
         base=base.told,
         policy=policy.told,
-        num_inference_steps=spec.evaluation.num_inference_steps,
-        guidance_scale=spec.evaluation.guidance_scale,
+        num_inference_steps=drawn.num_inference_steps,
+        guidance_scale=drawn.guidance_scale,
         spec_sha256=spec.sha256(),
         base_model_sha256=run.base_model_sha256,
-        dataset_sha256=run.dataset_sha256,
+        dataset_sha256=dataset_sha256,
         spec=spec.model_dump(mode="json"),
         seed=spec.seed,
         method=spec.method.type,
         reference=reference.type,
         reg_mode=reference.reg_mode if isinstance(reference, MovingReferenceSpec) else None,
         device=run.accelerator.device.type,
-        precision=spec.training.precision,
-        trained=_trained_names(spec),
+        precision=run.spec.training.precision,
+        trained=_trained_names(run.spec, trained_by),
         curves=run.history.curves(),
         tables=[run.history.tables[split] for split in sorted(run.history.tables)],
         warnings=[*(RunWarning(code="spec", message=found) for found in warnings_of(spec)), *run.history.warnings],
     )
 
 
-def _trained_names(spec: JobSpec) -> frozenset[str]:
-    """Offline methods learn from preferences, and no reward of a report is their own."""
-    method = spec.method
-    if isinstance(method, DiffusionDPOSpec):
-        return frozenset()
-    return frozenset(reward_name(reward) for reward in spec.evaluation.rewards if is_trained(reward, method))
+def _trained_names(spec: JobSpec, trained_by: Sequence[JobSpec]) -> frozenset[str]:
+    """The evaluation's rewards that either side was trained on. Offline methods learn from preferences, not from rewards."""
+    methods = [one.method for one in trained_by if isinstance(one.method, OnlineMethodSpec)]
+    return frozenset(
+        reward_name(reward)
+        for reward in spec.evaluation.rewards
+        if any(is_trained(reward, method) for method in methods)
+    )
 
 
 def _drift_between(run: Run, base: Contender, policy: Contender) -> MeasureDrift:

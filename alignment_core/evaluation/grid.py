@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
+from alignment_core.evaluation.words import digits_of
 from alignment_core.reports import EvaluationReport
 
 Pictures = UInt8[ndarray, "prompts seeds height width 3"]
@@ -38,7 +39,7 @@ def headline_of(report: EvaluationReport) -> Headline:
     if not report.rewards:
         return Headline("Base and aligned model", f"Same prompt and noise in each pair; {drawn}")
     primary, interval = report.rewards[0], report.rewards[0].gain_interval
-    digits = _digits(interval.high - interval.low)
+    digits = digits_of(interval.high - interval.low)
     before, after = (f"{value:.{digits}f}" for value in (primary.base_mean, primary.policy_mean))
     gain, low, high = (f"{value:+.{digits}f}" for value in (primary.gain, interval.low, interval.high))
     facts = [
@@ -50,11 +51,6 @@ def headline_of(report: EvaluationReport) -> Headline:
     confidence = f"{100 * interval.confidence:g}%"
     title = f"{primary.name} {before} to {after}: {gain} ({confidence} interval {low} to {high})"
     return Headline(title, "; ".join([*facts, drawn]))
-
-
-def _digits(width: float) -> int:
-    """Decimals that show two digits of an interval's width."""
-    return 3 if width <= 0 else min(6, max(0, 1 - math.floor(math.log10(width))))
 
 
 def draw_grid(prompts: Sequence[str], base: Pictures, policy: Pictures, headline: Headline) -> Image.Image:

@@ -29,7 +29,20 @@ STYLE = "page.css"
 SEEDS_SHOWN = 2
 MAX_TILE = 320  # pixels of a picture's longer side on the page
 SMALL_TILE = 128  # smaller pictures are kept to the pixel, larger ones are photographs
-HEADLINE_CURVES = ("reward", "loss", "implicit_accuracy", "margin", "chosen_gain", "rejected_gain", "grad_norm")
+HEADLINE_CURVES = (
+    *(
+        "reward",
+        "implicit_accuracy",
+        "margin",
+        "loss",
+        "accuracy_vs_init",
+        "margin_vs_init",
+        "chosen_gain",
+        "rejected_gain",
+    ),
+    *("kl", "approx_kl", "tie_rate", "guidance_accepted", "clamped", "grad_norm"),
+)
+TINY = 1e-3
 COLUMNS = (
     ("reward_magnitude", "mean |R|"),
     ("implicit_accuracy", "accuracy"),
@@ -62,10 +75,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of a by-timestep table: every bin's value, and how long its bar is in percent."""
+    """One figure of a by-timestep table: every bin's value, as a number and as text, and how long its bar is in percent."""
 
     title: str
     values: list[float | None]
+    texts: list[str]
     bars: list[float]
 
 
@@ -94,9 +108,13 @@ def render_page(report: EvaluationReport, comparison: Comparison) -> str:
             lines=lines,
             forest=forest(lines),
             distributions=[
-                _distribution(report, line.name, is_judge=line is report.prompt_following) for line in lines
+                _distribution(report, line.name, is_judge=line is report.prompt_following)
+                for line in lines
+                if line.num_ties < report.num_prompts * report.seeds_per_prompt
             ],
-            charts=[chart for chart in charts if _is_headline(chart)],
+            num_pairs=report.num_prompts * report.seeds_per_prompt,
+            splits={curve.split for curve in report.curves},
+            charts=sorted([chart for chart in charts if _is_headline(chart)], key=_rank),
             other_charts=[chart for chart in charts if not _is_headline(chart)],
             tables=[_shown_table(table) for table in report.timestep_tables],
             longest_drift=max((one.eps_dist for one in report.drift.by_timestep), default=0.0) if report.drift else 0.0,
@@ -181,17 +199,23 @@ def _distribution(report: EvaluationReport, name: str, *, is_judge: bool) -> Gai
     key, num_seeds = "prompt_following" if is_judge else name, report.seeds_per_prompt
     groups = [report.images[start : start + num_seeds] for start in range(0, len(report.images), num_seeds)]
     gains = [(group[0].prompt, sum(one.policy[key] - one.base[key] for one in group) / len(group)) for group in groups]
-    return gain_bars(name, gains)
+    return gain_bars("prompt-following" if is_judge else name, gains)
 
 
 def _is_headline(chart: LineChart) -> bool:
-    splits = {line.split for line in chart.lines}
-    return "held_out" in splits or any(chart.metric.startswith(name) for name in HEADLINE_CURVES)
+    return _rank(chart) < len(HEADLINE_CURVES)
+
+
+def _rank(chart: LineChart) -> int:
+    """Held-out curves first, then what `HEADLINE_CURVES` names, in its order; the rest is folded away."""
+    if any(line.split == "held_out" for line in chart.lines):
+        return -1
+    return HEADLINE_CURVES.index(chart.metric) if chart.metric in HEADLINE_CURVES else len(HEADLINE_CURVES)
 
 
 def _shown_table(table: BinTable) -> ShownTable:
     columns = [_column(title, [_figure(one, name) for one in table.bins]) for name, title in COLUMNS]
-    return ShownTable(table, [column for column in columns if any(value is not None for value in column.values)])
+    return ShownTable(table, [column for column in columns if set(column.values) not in ({None}, {None, 1.0}, {1.0})])
 
 
 def _figure(row: TimestepBin, name: str) -> float | None:
@@ -202,4 +226,12 @@ def _figure(row: TimestepBin, name: str) -> float | None:
 def _column(title: str, values: list[float | None]) -> Column:
     largest = max((abs(value) for value in values if value is not None), default=0.0)
     lengths = [0.0 if value is None or largest == 0 else round(100 * abs(value) / largest, 1) for value in values]
-    return Column(title, values, lengths)
+    return Column(title, values, _aligned(values, largest), lengths)
+
+
+def _aligned(values: list[float | None], largest: float) -> list[str]:
+    """Three figures of the largest value, and as many decimals everywhere; powers of ten where all are tiny."""
+    if largest == 0 or largest >= TINY:
+        digits = words.digits_of(largest) + 1 if largest else 0
+        return ["\N{EN DASH}" if value is None else words.plain(value, min(4, digits)) for value in values]
+    return ["\N{EN DASH}" if value is None else f"{value:.2e}".replace("-", words.MINUS) for value in values]

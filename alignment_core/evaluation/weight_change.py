@@ -11,10 +11,13 @@ from alignment_core.reference_weights import ADAPTER, lora_layers
 
 @torch.no_grad()
 def weight_deltas(actors: Actors) -> dict[str, Tensor]:
-    """Policy minus initial model, float32 on the CPU: s B A of every adapted module, or every parameter of a fine-tune."""
+    """Policy minus initial model, float32 on the CPU: s B A of every adapted module, or every parameter of a fine-tune.
+
+    Named as in the initial model, so that the two kinds compare.
+    """
     if actors.kind == "lora":
         return {
-            name: layer.get_delta_weight(ADAPTER).float().cpu()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+            f"{name}.weight": layer.get_delta_weight(ADAPTER).float().cpu()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
             for name, layer in lora_layers(actors.denoiser).items()
         }
     with actors.initial_denoiser() as initial:
@@ -29,7 +32,7 @@ def initial_norms(actors: Actors) -> dict[str, float]:
     """The norm of each of those weights in the initial model."""
     if actors.kind == "lora":
         return {
-            name: float(torch.linalg.vector_norm(layer.get_base_layer().get_parameter("weight").double()))
+            f"{name}.weight": float(torch.linalg.vector_norm(layer.get_base_layer().get_parameter("weight").double()))
             for name, layer in lora_layers(actors.denoiser).items()
         }
     with actors.initial_denoiser() as initial:

@@ -4,7 +4,7 @@ import math
 
 from alignment_core.reports import EvaluationReport, RewardComparison
 
-MINUS = "\N{MINUS SIGN}"
+MINUS, NBSP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 SMALLEST_P = 1e-15
 
 
@@ -26,7 +26,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float, digits: int = 0) -> str:
-    return f"{plain(100 * share, digits)}\N{NO-BREAK SPACE}%"
+    return f"{plain(100 * share, digits)}{NBSP}%"
 
 
 def p_value(p: float | None) -> str:
@@ -34,7 +34,7 @@ def p_value(p: float | None) -> str:
     if p is None:
         return "\N{EN DASH}"
     if p < SMALLEST_P:
-        return f"< {SMALLEST_P:.0g}"
+        return f"<{NBSP}{SMALLEST_P:.0g}"
     return f"{p:.1g}".replace("e-0", "e-") if p < 0.001 else f"{p:.3f}"
 
 
@@ -80,8 +80,12 @@ def _count(number: int, noun: str) -> str:
 
 def _gain(report: EvaluationReport, line: RewardComparison, drawn: str) -> str:
     digits = digits_of(line.gain_interval.high - line.gain_interval.low)
-    p = "" if line.p_value is None else f", p {'' if line.p_value < SMALLEST_P else '= '}{p_value(line.p_value)}"
-    certain = f"{100 * line.gain_interval.confidence:g}\N{NO-BREAK SPACE}% interval {interval_of(line)}{p}"
+    p = (
+        ""
+        if line.p_value is None
+        else f", p{NBSP}{'' if line.p_value < SMALLEST_P else f'={NBSP}'}{p_value(line.p_value)}"
+    )
+    certain = f"{100 * line.gain_interval.confidence:g}{NBSP}% interval {interval_of(line)}{p}"
     won = f"its image scores higher in {percent(line.win_rate)} of the pairs of one prompt and one starting noise"
     if line.num_ties == report.num_prompts * report.seeds_per_prompt:
         won = "every pair of images ties"
