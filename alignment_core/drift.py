@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from alignment_core.actors import Actors
-from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.diffusion import add_noise, regression_error, training_target
 from alignment_core.protocols import Latents, PerExample, Timesteps
 from alignment_core.reference_weights import Weights
@@ -39,6 +38,20 @@ class DriftMeasure(Protocol):
 
     def unit(self) -> float:
         """What a relative budget is relative to: the initial model's mean error, or where there is no target its mean square."""
+        ...
+
+
+@runtime_checkable
+class Winners(Protocol):
+    """Images that were preferred, by index; on the CPU."""
+
+    @property
+    def num_winners(self) -> int: ...
+
+    def winners(
+        self, indices: Sequence[int], draws: Sequence[torch.Generator]
+    ) -> tuple[Latents, Latents, dict[str, Tensor]]:
+        """Mean and standard deviation of the VAE's posteriors, and the prompts' conditioning; one generator an image."""
         ...
 
 
@@ -87,28 +100,28 @@ class DriftOnWinners:
 
 
 def winner_probes(
-    pairs: PreferencePairs, actors: Actors, *, num: int, batch_size: int, seed: int, rank: int, num_processes: int
+    winners: Winners, actors: Actors, *, num: int, batch_size: int, seed: int, rank: int, num_processes: int
 ) -> list[Probe]:
-    """This process's share of `num` noisy winners; pairs come again, at other noise, where there are fewer."""
-    order = permutation_of(len(pairs), seed, "guard")
+    """This process's share of `num` noisy winners; they come again, at other noise, where there are fewer."""
+    order = permutation_of(winners.num_winners, seed, "guard")
     mine = list(range(num))[rank::num_processes]
     parts = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-    return [_probe(pairs, actors, part, [order[number % len(order)] for number in part], seed) for part in parts]
+    return [_probe(winners, actors, part, [order[number % len(order)] for number in part], seed) for part in parts]
 
 
-def _probe(pairs: PreferencePairs, actors: Actors, numbers: list[int], indices: list[int], seed: int) -> Probe:
+def _probe(winners: Winners, actors: Actors, numbers: list[int], indices: list[int], seed: int) -> Probe:
     family = actors.family
     draws = [generator_of(seed, "guard", number) for number in numbers]
-    batch = pairs.batch(indices, draws)
-    noise = torch.stack([torch.randn((2, *batch.chosen_mean.shape[1:]), generator=draw) for draw in draws])
+    mean, std, conditioning = winners.winners(indices, draws)
+    noise = torch.stack([torch.randn((2, *mean.shape[1:]), generator=draw) for draw in draws])
     places = torch.stack([torch.rand((), generator=draw, dtype=torch.float64) for draw in draws])
     stratum = torch.tensor(numbers) % STRATA
     t = ((stratum + places) * len(family.abar) / STRATA).long().clamp(max=len(family.abar) - 1).to(family.device)
-    x_0 = (batch.chosen_mean + batch.chosen_std * noise[:, 1]).to(family.device)
+    x_0 = (mean + std * noise[:, 1]).to(family.device)
     eps, abar_t = noise[:, 0].to(family.device), family.abar[t]
     return Probe(
         x_t=add_noise(x_0, eps, abar_t),
         timesteps=t,
-        conditioning={name: value.to(family.device) for name, value in batch.conditioning.items()},
+        conditioning={name: value.to(family.device) for name, value in conditioning.items()},
         target=training_target(family.prediction_type, x_0, eps, abar_t),
     )

@@ -79,7 +79,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     _rehearse(spec, rewards, prompt_following, prompts)
     online = objective.method if isinstance(objective.method, OnlineMethod) else None
     studio = online.studio if online is not None else None
-    reference = build_reference(spec, actors, objective.pairs, studio, accelerator)
+    reference = build_reference(spec, actors, objective.winners, studio, accelerator)
     optimizer = _build_optimizer(spec, actors, accelerator)
     if accelerator.num_processes > 1:
         actors.trained = accelerator.prepare_model(actors.denoiser)

@@ -14,7 +14,7 @@ from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.reports import DatasetReport
-from alignment_core.spec import DiffusionDPOSpec, JobSpec, LocalDataset, StoredDataset, TransformSpec
+from alignment_core.spec import JobSpec, LocalDataset, PairMethodSpec, StoredDataset, TransformSpec
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,21 @@ class PairSplits:
 
 
 def load_pairs(
-    spec: JobSpec, method: DiffusionDPOSpec, family: StableDiffusion, cache_dir: Path
+    spec: JobSpec, method: PairMethodSpec, family: StableDiffusion, cache_dir: Path
 ) -> Generator[Event, None, PairSplits]:
     """Check, split and cache the pairs of the spec's dataset; yields progress and returns both sides.
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on.
     """
-    path = _dataset_path(method.dataset)
+    path = dataset_path(method.dataset)
+    report = usable_report(path, cache_dir)
+    if report.kind != "pairs":
+        raise DataError(
+            "dataset_unpaired",
+            f"{path.name}: its rows are single images, and {method.type} learns from pairs: prompt, chosen, rejected",
+            hint="Use the method diffusion_kto, which learns from liked and disliked images.",
+        )
     source = open_preferences(path)
-    report = check_preferences_once(path, cache_dir)
-    if not report.is_usable:
-        raise DataError("dataset_unusable", f"{path.name}: {_errors_of(report)}")
     rows = read_annotations(source, ties=method.ties)
     split = split_by_group(rows, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
     yield DatasetChecked(
@@ -47,7 +51,7 @@ def load_pairs(
         num_validation_examples=len(split.validation),
     )
     yield PhaseChanged(phase="caching")
-    encoders = f"{family.encoder_fingerprint()}/{family.text_encoder.dtype}"
+    encoders = encoders_of(family)
     train = yield from _prepare_pairs(spec, method.transform, family, encoders, source, split.train, cache_dir)
     validation = None
     if split.validation:
@@ -58,6 +62,14 @@ def load_pairs(
     return PairSplits(train, validation, prompts, report.content_sha256)
 
 
+def usable_report(path: Path, cache_dir: Path) -> DatasetReport:
+    """The preflight report; raises `DataError`, naming the rows, when the dataset cannot be trained on."""
+    report = check_preferences_once(path, cache_dir)
+    if not report.is_usable:
+        raise DataError("dataset_unusable", f"{path.name}: {_errors_of(report)}")
+    return report
+
+
 def _errors_of(report: DatasetReport) -> str:
     errors = [problem for problem in report.problems if problem.severity == "error"]
     return "; ".join(f"{problem.message} (rows {_shown(problem.rows)})" for problem in errors) or "no row can be used"
@@ -65,6 +77,11 @@ def _errors_of(report: DatasetReport) -> str:
 
 def _shown(rows: list[int]) -> str:
     return ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+
+
+def encoders_of(family: StableDiffusion) -> str:
+    """What the cache tells one model's encodings from another's by."""
+    return f"{family.encoder_fingerprint()}/{family.text_encoder.dtype}"
 
 
 def _prepare_pairs(
@@ -93,7 +110,8 @@ def _prepare_pairs(
     )
 
 
-def _dataset_path(dataset: LocalDataset | StoredDataset) -> Path:
+def dataset_path(dataset: LocalDataset | StoredDataset) -> Path:
+    """Where a dataset is; raises `DataError` for an id that nobody has resolved."""
     match dataset:
         case LocalDataset(path=path):
             return Path(path)

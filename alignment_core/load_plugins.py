@@ -8,15 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alignment_core.actors import Actors
-from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.drift import DriftKind, DriftMeasure, DriftOnWinners, winner_probes
+from alignment_core.drift import DriftKind, DriftMeasure, DriftOnWinners, Winners, winner_probes
 from alignment_core.drift_online import DriftOnStates
 from alignment_core.errors import ModelError
 from alignment_core.online import Studio
 from alignment_core.protocols import PerStep, ReferenceUpdate, TimestepStrategy
 from alignment_core.reference import DriftControl, FixedAlpha, FrozenReference, Guard, MovingReference, Penalty
 from alignment_core.rollout import DDIMGrid
-from alignment_core.spec import JobSpec
+from alignment_core.spec import DiffusionKTOSpec, JobSpec
 from alignment_core.spec_reference import (
     DriftControlledReference,
     DriftGuard,
@@ -59,11 +58,11 @@ from alignment_core.timesteps import TimestepAware, UniformTimesteps, VarianceWe
 
 
 def build_reference(
-    spec: JobSpec, actors: Actors, pairs: PreferencePairs | None, studio: Studio | None, accelerator: Accelerator
+    spec: JobSpec, actors: Actors, winners: Winners | None, studio: Studio | None, accelerator: Accelerator
 ) -> ReferenceUpdate:
     """The reference's rule; a moving reference is given weights of its own in `actors`.
 
-    Drift is measured on winners of `pairs`, or on states of trajectories as an online method's `studio` draws them.
+    Drift is measured on `winners`, or on states of trajectories as an online method's `studio` draws them.
     """
     reference = spec.reference
     match reference:
@@ -86,7 +85,7 @@ def build_reference(
             rule, measured = DriftControl(_set(reference.delta), alpha_max, relative=units == "relative"), reference
         case _:
             assert_never(reference)
-    drift = None if measured is None else _drift(spec, measured, actors, pairs, studio, accelerator)
+    drift = None if measured is None else _drift(spec, measured, actors, winners, studio, accelerator)
     alpha = rule.alpha if isinstance(rule, FixedAlpha) else rule.alpha_max
     turn = spec.steps_per_turn
     return MovingReference(
@@ -114,27 +113,28 @@ def _drift(
     spec: JobSpec,
     measured: DriftGuard | DriftControlledReference,
     actors: Actors,
-    pairs: PreferencePairs | None,
+    winners: Winners | None,
     studio: Studio | None,
     accelerator: Accelerator,
 ) -> DriftMeasure:
     if studio is not None:
         return DriftOnStates(studio, actors, measured.num_samples, spec.training.batch_size)
-    assert pairs is not None, "what is not drawn is learnt from pairs"
-    return _drift_on_winners(spec, _set(measured.metric), measured.num_samples, actors, pairs, accelerator)
+    assert winners is not None, "what is not drawn is learnt from pairs"
+    return _drift_on_winners(spec, _set(measured.metric), measured.num_samples, actors, winners, accelerator)
 
 
 def _drift_on_winners(
-    spec: JobSpec, kind: DriftKind, num: int, actors: Actors, pairs: PreferencePairs, accelerator: Accelerator
+    spec: JobSpec, kind: DriftKind, num: int, actors: Actors, winners: Winners, accelerator: Accelerator
 ) -> DriftOnWinners:
     def add_up(values: Tensor) -> Tensor:
         return cast(Tensor, accelerator.reduce(values.to(accelerator.device), reduction="sum"))
 
+    num_images = 1 if isinstance(spec.method, DiffusionKTOSpec) else 2
     probes = winner_probes(
-        pairs,
+        winners,
         actors,
         num=num,
-        batch_size=2 * spec.training.batch_size,  # a step's forward holds both images of each pair
+        batch_size=num_images * spec.training.batch_size,  # as many as a step's forward holds
         seed=spec.seed,
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,

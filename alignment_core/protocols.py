@@ -71,7 +71,8 @@ class StepLoss:
 
     `signal` is the unscaled margin of offline methods or the advantage of online ones, without gradient;
     `signal_vs_initial` is the same against the initial model where the reference moves, and None where it does not. `metrics`
-    are per-example float32 values without gradient; the trainer averages them over every example of the optimiser step.
+    are per-example float32 values without gradient, NaN where one says nothing of an example; the trainer averages them over
+    the examples of the optimiser step.
     """
 
     per_example: PerExample

@@ -24,7 +24,14 @@ from alignment_core.spec_online import (
     refuse_unfit_timesteps,
     steps_per_iteration,
 )
-from alignment_core.spec_pairs import DiffusionDPOSpec, TransformSpec, resolve_losses
+from alignment_core.spec_pairs import (
+    DiffusionDPOSpec,
+    MaPOSpec,
+    PairMethodSpec,
+    TransformSpec,
+    refuse_signal_against_initial,
+    resolve_losses,
+)
 from alignment_core.spec_reference import (
     FrozenReference,
     HardCopyReference,
@@ -71,7 +78,7 @@ from alignment_core.spec_timesteps import (
     resolve_timesteps,
 )
 from alignment_core.spec_training import (
-    DEFAULT_LEARNING_RATE,
+    OFFLINE_LEARNING_RATE,
     ONLINE_LEARNING_RATE,
     AdapterSpec,
     CheckpointSpec,
@@ -80,8 +87,14 @@ from alignment_core.spec_training import (
     ResourceSpec,
     TrainingSpec,
 )
+from alignment_core.spec_unpaired import DiffusionKTOSpec, refuse_small_batches
 
-MethodSpec = Annotated[DiffusionDPOSpec | TailorPOSpec | D3POSpec | DDPOSpec | DPOKSpec, Field(discriminator="type")]
+OfflineMethodSpec = PairMethodSpec | DiffusionKTOSpec
+MethodSpec = Annotated[
+    DiffusionDPOSpec | DiffusionKTOSpec | MaPOSpec | TailorPOSpec | D3POSpec | DDPOSpec | DPOKSpec,
+    Field(discriminator="type"),
+]
+WITHOUT_REFERENCE = (DDPOSpec, MaPOSpec)  # there is nothing that could move
 
 
 class JobSpec(Spec):
@@ -115,6 +128,12 @@ class JobSpec(Spec):
         return steps_per_iteration(self.method, self._examples_per_step)
 
     @model_validator(mode="after")
+    def _there_is_a_reference_to_move(self) -> Self:
+        if isinstance(self.method, WITHOUT_REFERENCE) and not isinstance(self.reference, FrozenReference):
+            raise ValueError(f"{self.method.type} has no reference model: reference must be frozen")
+        return self
+
+    @model_validator(mode="after")
     def _the_online_method_fits_the_run(self) -> Self:
         if not isinstance(self.method, OnlineMethodSpec):
             return self
@@ -123,6 +142,14 @@ class JobSpec(Spec):
             raise ValueError(f"training.validate_every needs preference data to hold out; {self.method.type} has none")
         refuse_unfit_timesteps(self.method, self.timesteps, self._examples_per_step)
         refuse_unfit_reference(self.method, self.reference)
+        return self
+
+    @model_validator(mode="after")
+    def _the_offline_method_fits_the_run(self) -> Self:
+        if isinstance(self.method, DiffusionKTOSpec):
+            refuse_small_batches(self.method, self.training.batch_size)
+        if isinstance(self.method, MaPOSpec):
+            refuse_signal_against_initial(self.method, self.timesteps)
         return self
 
     @model_validator(mode="after")
@@ -149,7 +176,7 @@ class JobSpec(Spec):
         method, adapter, training, evaluation = self.method, self.adapter, self.training, self.evaluation
         if isinstance(method, DiffusionDPOSpec):
             method = resolve_losses(method)
-        else:
+        elif isinstance(method, OnlineMethodSpec):
             evaluation = with_controls(evaluation, method)
         if isinstance(adapter, LoraAdapter) and adapter.alpha is None:
             adapter = adapter.model_copy(update={"alpha": float(adapter.rank)})
@@ -180,10 +207,10 @@ class JobSpec(Spec):
         return sha256_of_json(self.resolved().model_dump(mode="json", exclude=patience))
 
 
-def _default_learning_rate(method: DiffusionDPOSpec | OnlineMethodSpec, adapter: LoraAdapter | FullFineTune) -> float:
-    if isinstance(method, DiffusionDPOSpec):
-        return DEFAULT_LEARNING_RATE[adapter.type]
-    return ONLINE_LEARNING_RATE[method.type]
+def _default_learning_rate(method: OfflineMethodSpec | OnlineMethodSpec, adapter: LoraAdapter | FullFineTune) -> float:
+    if isinstance(method, OnlineMethodSpec):
+        return ONLINE_LEARNING_RATE[method.type]
+    return OFFLINE_LEARNING_RATE[method.type][adapter.type]
 
 
 def sha256_of_json(value: Any) -> str:

@@ -242,16 +242,11 @@ def _refuse_short_table(method: OnlineMethodSpec, sampler: TableSampler, example
         )
 
 
-WITHOUT_REFERENCE = (DDPOSpec,)  # there is nothing that could move
-
-
 def refuse_unfit_reference(method: OnlineMethodSpec, reference: ReferenceSpec) -> None:
     """A reference may move where the loss has one, and its drift is measured where there is something to measure it on."""
     chosen = resolve_reference(reference, is_lora=False, is_online=True)
     if isinstance(chosen, FrozenReference):
         return
-    if isinstance(method, WITHOUT_REFERENCE):
-        raise ValueError(f"{method.type} has no reference model: reference must be frozen")
     if drift_metric(chosen) == "mse_gap":
         raise ValueError(
             f"reference: the metric mse_gap compares errors on the winners of preference data, and {method.type} has none: "

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from alignment_core.spec_base import Spec
 from alignment_core.spec_sources import DatasetSpec
+from alignment_core.spec_timesteps import TimestepAware, TimestepSpec, VarianceWeight, resolve_timesteps
 
 
 class TransformSpec(Spec):
@@ -76,6 +77,44 @@ class DiffusionDPOSpec(Spec):
         if self.dmpo_alpha is not None and self.loss != "dmpo":
             raise ValueError(f"dmpo_alpha is read by the loss dmpo, not by {self.loss!r}")
         return self
+
+
+class MaPOSpec(Spec):
+    """MaPO (arXiv 2406.06424) on preference pairs: needs no reference model, and none can be asked for."""
+
+    type: Literal["mapo"] = "mapo"
+    dataset: DatasetSpec
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        le=1e6,
+        description="Weight of the margin beside the winner's own error (released code: 0.1). Not comparable with "
+        "Diffusion-DPO's beta.",
+    )
+    kappa: float = Field(default=0.5, gt=0, le=1e6, description="Multiplies errors inside B(z) (released code: 0.5).")
+    logit_scale: float = Field(
+        default=1000.0, gt=0, le=1e9, description="T, multiplies the margin inside the sigmoid (released code: 1000)."
+    )
+    ties: Literal["drop", "keep"] = Field(
+        default="drop", description="Pairs with label 0.5: drop (released code), or keep as soft labels."
+    )
+    caption_dropout: float = Field(
+        default=0.0, ge=0, le=1, description="Share of pairs trained without their prompt, one draw a pair."
+    )
+    transform: TransformSpec = TransformSpec()
+
+
+PairMethodSpec = DiffusionDPOSpec | MaPOSpec
+
+
+def refuse_signal_against_initial(method: MaPOSpec, timesteps: TimestepSpec) -> None:
+    """`ValueError` where weights would watch a margin against a model that the method never asks."""
+    chosen = resolve_timesteps(timesteps, reference_is_copied=False)
+    weight = chosen.loss_weight if isinstance(chosen, TimestepAware) else None
+    if isinstance(weight, VarianceWeight) and weight.stat_against == "initial":
+        raise ValueError(
+            f"timesteps.loss_weight.stat_against must be reference for {method.type}: its margin is measured against no model"
+        )
 
 
 def resolve_losses(method: DiffusionDPOSpec) -> DiffusionDPOSpec:

@@ -30,7 +30,11 @@ class FullFineTune(Spec):
 
 AdapterSpec = Annotated[LoraAdapter | FullFineTune, Field(discriminator="type")]
 
-DEFAULT_LEARNING_RATE = {"lora": 1e-5, "full": 2.048e-5}
+OFFLINE_LEARNING_RATE = {
+    "diffusion_dpo": {"lora": 1e-5, "full": 2.048e-5},  # diffusers; the released launcher
+    "diffusion_kto": {"lora": 1e-5, "full": 1e-7},  # as Diffusion-DPO (ours); its paper
+    "mapo": {"lora": 1e-5, "full": 1e-5},  # its code
+}
 # D3PO's code, which TailorPO follows; DDPO's; DPOK's
 ONLINE_LEARNING_RATE = {"tailorpo": 3e-5, "d3po": 3e-5, "ddpo": 3e-4, "dpok": 1e-5}
 
@@ -53,7 +57,8 @@ class TrainingSpec(Spec):
         gt=0,
         le=1,
         description="When left out: Diffusion-DPO 1e-5 for LoRA (diffusers), 2.048e-5 for full fine-tunes (released "
-        "launcher); TailorPO and D3PO 3e-5, DDPO 3e-4, DPOK 1e-5 (their papers or code).",
+        "launcher); Diffusion-KTO 1e-5 for LoRA (as Diffusion-DPO), 1e-7 for full fine-tunes (its paper); MaPO 1e-5 (its "
+        "code); TailorPO and D3PO 3e-5, DDPO 3e-4, DPOK 1e-5 (their papers or code).",
     )
     warmup_steps: int = Field(
         default=0, ge=0, description="Linear warm-up, in optimiser steps (released launcher: 500)."

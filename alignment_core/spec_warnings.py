@@ -1,9 +1,11 @@
 """What a spec allows and its author probably did not mean."""
 
-from alignment_core.spec import JobSpec
-from alignment_core.spec_pairs import DiffusionDPOSpec
+from alignment_core.spec import JobSpec, MethodSpec
+from alignment_core.spec_online import D3POSpec, DDPOSpec
+from alignment_core.spec_pairs import DiffusionDPOSpec, MaPOSpec
 from alignment_core.spec_reference import DriftControlledReference, EmaReference, FrozenReference, HardCopyReference
-from alignment_core.spec_timesteps import TimestepAware
+from alignment_core.spec_timesteps import TimestepAware, UniformSampler
+from alignment_core.spec_unpaired import DiffusionKTOSpec
 
 
 def warnings_of(spec: JobSpec) -> list[str]:
@@ -11,6 +13,7 @@ def warnings_of(spec: JobSpec) -> list[str]:
     spec, found = spec.resolved(), []
     method = spec.method
     pairs = spec.training.batch_size * spec.training.gradient_accumulation_steps
+    found += _warnings_of_offline_losses(method)
     if isinstance(method, DiffusionDPOSpec) and pairs < 64:
         found.append(
             f"{pairs} pairs per optimiser step on one device: published recipes use 2048, and batches below 64 barely move u"
@@ -29,11 +32,36 @@ def warnings_of(spec: JobSpec) -> list[str]:
     return found
 
 
+def _warnings_of_offline_losses(method: MethodSpec) -> list[str]:
+    found = []
+    if isinstance(method, DiffusionKTOSpec) and method.beta < 10:
+        found.append(
+            f"beta {method.beta:g} multiplies mean squared errors near 1e-3; language-model values do nothing here"
+        )
+    if isinstance(method, DiffusionKTOSpec) and method.like_probability in (0, 1):
+        only = "liked" if method.like_probability == 1 else "disliked"
+        found.append(
+            f"like_probability {method.like_probability:g} trains on {only} images alone: nothing tells good from bad"
+        )
+    if isinstance(method, MaPOSpec) and method.beta > 10:
+        found.append(
+            f"beta {method.beta:g} drowns the winner's own error, which keeps mapo near its data; published: 0.1"
+        )
+    return found
+
+
 def _warnings_of_plugins(spec: JobSpec) -> list[str]:
     found = []
-    reference, timesteps = spec.reference, spec.timesteps
+    method, reference, timesteps = spec.method, spec.reference, spec.timesteps
     if isinstance(timesteps, TimestepAware) and isinstance(reference, FrozenReference):
         found.append("timestep-aware training helped its authors only together with a moving reference, and hurt alone")
+    chooses = isinstance(timesteps, TimestepAware) and not isinstance(timesteps.sampler, UniformSampler)
+    trains_all = isinstance(method, D3POSpec | DDPOSpec) and method.num_trained_steps in (
+        None,
+        method.num_inference_steps,
+    )
+    if chooses and trains_all:
+        found.append("timesteps.sampler has nothing to choose, as every step is trained: set method.num_trained_steps")
     if isinstance(reference, HardCopyReference) and reference.guard is None:
         found.append("copying the policy without a guard diverges in the published experiments: set reference.guard")
     every = reference.every if isinstance(reference, HardCopyReference | DriftControlledReference) else None

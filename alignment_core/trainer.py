@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from alignment_core.actors import Actors
 from alignment_core.errors import DivergenceError
 from alignment_core.events import StepCompleted
+from alignment_core.metric_means import metric_means
 from alignment_core.protocols import Method, PerExample, ReferenceUpdate, StepLoss, TimestepStrategy
 from alignment_core.timestep_table import Examples, TimestepTally
 
@@ -37,7 +38,7 @@ class StepRecord:
         self.watched.append(torch.stack([loss.timesteps.float(), signal, weight], dim=1))
 
     def everywhere(self, accelerator: Accelerator) -> tuple[dict[str, float], Examples]:
-        """Mean of each metric, and each example, over the whole step: all micro-batches, all processes."""
+        """Mean of each metric (`metric_means`), and each example, over the whole step: all micro-batches, all processes."""
         names = list(self.metrics[0])
         table = torch.stack([torch.cat([micro[name] for micro in self.metrics]) for name in names], dim=1)
         values, watched = accelerator.gather((table, torch.cat(self.watched)))
@@ -45,8 +46,7 @@ class StepRecord:
         assert isinstance(watched, Tensor)
         timesteps, signal, weight = watched.cpu().unbind(dim=1)
         metrics = dict(zip(names, values.cpu().unbind(dim=1), strict=True))
-        means = dict(zip(names, values.mean(dim=0).tolist(), strict=True))
-        return means, Examples(timesteps.long(), metrics, signal, weight)
+        return metric_means(metrics), Examples(timesteps.long(), metrics, signal, weight)
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float]:

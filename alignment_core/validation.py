@@ -6,6 +6,7 @@ import torch
 
 from alignment_core.actors import Actors
 from alignment_core.events import TimestepTable
+from alignment_core.metric_means import metric_means
 from alignment_core.protocols import Method, StepLoss, TimestepStrategy
 from alignment_core.timestep_table import Examples, TimestepTally
 
@@ -37,4 +38,4 @@ def validate(
             timesteps.loss_weight(t).cpu(),
         )
     )
-    return {name: value.mean().item() for name, value in metrics.items()}, tally.table("validation", step)
+    return metric_means(metrics), tally.table("validation", step)

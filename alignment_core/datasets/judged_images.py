@@ -154,6 +154,17 @@ class JudgedImages:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    @property
+    def num_winners(self) -> int:
+        return len(self.likes)
+
+    def winners(
+        self, indices: Sequence[int], draws: Sequence[torch.Generator]
+    ) -> tuple[Latents, Latents, dict[str, Tensor]]:
+        """See `drift.Winners`: the liked images."""
+        images = self.batch([self.likes[index] for index in indices], draws)
+        return images.mean, images.std, images.conditioning
+
     def batch(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None = None) -> ImageTensors:
         """The images at `indices`. `draws`, one generator an image, is read by random transforms alone."""
         if not indices:

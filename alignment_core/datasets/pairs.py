@@ -105,6 +105,17 @@ class PreferencePairs:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    @property
+    def num_winners(self) -> int:
+        return len(self)
+
+    def winners(
+        self, indices: Sequence[int], draws: Sequence[torch.Generator]
+    ) -> tuple[Latents, Latents, dict[str, Tensor]]:
+        """See `drift.Winners`: the chosen images."""
+        pairs = self.batch(indices, draws)
+        return pairs.chosen_mean, pairs.chosen_std, pairs.conditioning
+
     def batch(self, indices: Sequence[int] | Tensor, draws: Sequence[torch.Generator] | None = None) -> PairTensors:
         """The pairs at `indices`. `draws`, one generator a pair, is needed by random transforms and read by them alone."""
         chosen = [int(index) for index in indices]

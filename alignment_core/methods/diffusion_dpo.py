@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 
 from alignment_core.actors import Actors
-from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.diffusion import regression_error
 from alignment_core.methods.pair_batches import PairBatch, PairDraws, noisy_pairs
 from alignment_core.protocols import PerExample, Predictions, StepLoss, TimestepStrategy
@@ -124,33 +123,14 @@ class PairForward:
 
 @dataclass(frozen=True)
 class DiffusionDPO:
-    """Diffusion-DPO over a set of pairs: `protocols.Method[PairBatch]`; the last fields are those of `PairDraws`."""
+    """Diffusion-DPO over a set of pairs: `protocols.Method[PairBatch]`."""
 
-    pairs: PreferencePairs
+    draws: PairDraws
     loss_of: PairLoss
     beta: float
     sum_reduction: bool
     half_factor: bool
     rescale_v: bool
-    caption_dropout: float
-    batch_size: int
-    accumulation: int
-    seed: int
-    rank: int = 0
-    num_processes: int = 1
-
-    @property
-    def draws(self) -> PairDraws:
-        """Where the batches come from."""
-        return PairDraws(
-            pairs=self.pairs,
-            caption_dropout=self.caption_dropout,
-            batch_size=self.batch_size,
-            accumulation=self.accumulation,
-            seed=self.seed,
-            rank=self.rank,
-            num_processes=self.num_processes,
-        )
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[PairBatch]:
         """Micro-batches from `first_step` on, without end; epochs are shuffled anew and run into each other."""

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from alignment_core.reports import DatasetReport
-from alignment_core.spec import DiffusionDPOSpec, JobSpec, StoredDataset
+from alignment_core.spec import DiffusionKTOSpec, JobSpec, OfflineMethodSpec, PairMethodSpec, StoredDataset
 from alignment_core.spec_warnings import warnings_of
 from service.api.context import Parts
 from service.api.schemas.jobs import Estimate, JobRequest, Validation
@@ -35,7 +35,14 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
         dataset = datasets.get(parts.store, project_id, dataset_id)
         if (problem := _unready(f"/spec{pointer}", dataset_id, dataset)) is not None:
             found.append(problem)
+        elif isinstance(spec.method, PairMethodSpec) and _is_unpaired(dataset):
+            message = f"data set {dataset_id!r} has single images, and {spec.method.type} learns from pairs: use diffusion_kto"
+            found.append(FieldProblem(pointer=f"/spec{pointer}", code="dataset_unpaired", message=message))
     return found
+
+
+def _is_unpaired(dataset: DatasetRecord | None) -> bool:
+    return dataset is not None and dataset.report is not None and dataset.report.get("kind") == "unpaired"
 
 
 def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
@@ -71,13 +78,16 @@ def estimate_of(spec: JobSpec, report: DatasetReport | None) -> Estimate:
 
 
 def _training_pairs(spec: JobSpec, report: DatasetReport) -> int:
-    assert isinstance(spec.method, DiffusionDPOSpec), "only preference data has a report"
-    ties = report.num_ties if spec.method.ties == "drop" else 0
-    return round((report.num_usable_rows - ties) * (1 - spec.training.validation_fraction))
+    method = spec.method
+    assert isinstance(method, OfflineMethodSpec), "only preference data has a report"
+    drops_ties = isinstance(method, DiffusionKTOSpec) or method.ties == "drop"
+    rows = report.num_usable_rows - (report.num_ties if drops_ties else 0)
+    images = 2 if isinstance(method, DiffusionKTOSpec) and report.kind == "pairs" else 1
+    return round(rows * images * (1 - spec.training.validation_fraction))
 
 
 def _report(parts: Parts, project_id: str, spec: JobSpec) -> DatasetReport | None:
-    if not isinstance(spec.method, DiffusionDPOSpec) or not isinstance(spec.method.dataset, StoredDataset):
+    if not isinstance(spec.method, OfflineMethodSpec) or not isinstance(spec.method.dataset, StoredDataset):
         return None
     dataset = datasets.get(parts.store, project_id, spec.method.dataset.id)
     return None if dataset is None or dataset.report is None else DatasetReport.model_validate(dataset.report)

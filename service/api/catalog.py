@@ -6,8 +6,15 @@ from typing import Any, get_args
 from fastapi import APIRouter
 from pydantic import BaseModel, TypeAdapter
 
-from alignment_core.spec import FrozenReference, MethodSpec, ModelSpec, ReferenceSpec, RewardSpec, TimestepSpec
-from alignment_core.spec_online import WITHOUT_REFERENCE
+from alignment_core.spec import (
+    WITHOUT_REFERENCE,
+    FrozenReference,
+    MethodSpec,
+    ModelSpec,
+    ReferenceSpec,
+    RewardSpec,
+    TimestepSpec,
+)
 from service.api.context import PartsDep
 from service.api.paging import Page
 from service.api.problems import problems

@@ -99,7 +99,8 @@ def run(tiny_v_model: Path, labelled_pairs: Path, cache_dir: Path) -> Run:
 def test_the_method_has_the_options_of_the_spec(run: Run) -> None:
     found = dpo(run)
     assert (found.beta, found.sum_reduction, found.half_factor, found.rescale_v) == (123.0, True, False, True)
-    assert (found.caption_dropout, found.batch_size, found.accumulation, found.seed) == (0.4, 3, 5, 11)
+    draws = found.draws
+    assert (draws.caption_dropout, draws.batch_size, draws.accumulation, draws.seed) == (0.4, 3, 5, 11)
     h = torch.tensor([1.5, -1.5])
     assert torch.equal(found.loss_of(h), cdpo_loss(h, 0.3))
 
@@ -108,7 +109,7 @@ def test_validation_has_the_options_of_the_method_and_every_caption(run: Run) ->
     found = run.validation
     assert isinstance(found, DiffusionDPO)
     assert (found.beta, found.sum_reduction, found.half_factor, found.rescale_v) == (123.0, True, False, True)
-    assert (found.caption_dropout, found.seed) == (0.0, 11)
+    assert (found.draws.caption_dropout, found.draws.seed) == (0.0, 11)
     h = torch.tensor([1.5, -1.5])
     assert torch.equal(found.loss_of(h), cdpo_loss(h, 0.3))
 
@@ -136,11 +137,11 @@ def test_labels_reach_the_pairs_and_ties_only_when_they_are_kept(
     run: Run, tiny_model: Path, labelled_pairs: Path, cache_dir: Path
 ) -> None:
     assert isinstance(run.validation, DiffusionDPO)
-    kept = torch.cat([dpo(run).pairs.labels, run.validation.pairs.labels])
+    kept = torch.cat([dpo(run).draws.pairs.labels, run.validation.draws.pairs.labels])
     assert sorted(kept.tolist()) == pytest.approx([0.5] * 4 + [0.8] * 4 + [1.0] * 4)
     training = {"validation_fraction": 0.0}
     spec = tiny_spec(tiny_model, labelled_pairs, method=method(labelled_pairs, ties="drop"), training=training)
-    dropped = dpo(loaded(spec, cache_dir)).pairs.labels
+    dropped = dpo(loaded(spec, cache_dir)).draws.pairs.labels
     assert sorted(dropped.tolist()) == pytest.approx([0.8] * 4 + [1.0] * 4)
 
 
@@ -228,7 +229,7 @@ def test_pairs_are_the_scaled_posteriors_and_embeddings_of_plain_diffusers(
 ) -> None:
     training = {"validation_fraction": 0.0}
     spec = tiny_spec(tiny_model, labelled_pairs, method=method(labelled_pairs, ties="keep"), training=training)
-    pairs = dpo(loaded(spec, cache_dir)).pairs
+    pairs = dpo(loaded(spec, cache_dir)).draws.pairs
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, use_safetensors=True)
     rows = pq.read_table(labelled_pairs).to_pylist()
     indices = [0, 7, 10]
@@ -250,7 +251,7 @@ def test_pairs_are_the_scaled_posteriors_and_embeddings_of_plain_diffusers(
 
 def test_the_resolution_asked_for_is_the_one_encoded(tiny_model: Path, tiny_pairs: Path, cache_dir: Path) -> None:
     spec = tiny_spec(tiny_model, tiny_pairs, method=method(tiny_pairs, transform={"resolution": 24}))
-    assert dpo(loaded(spec, cache_dir)).pairs.batch([0]).chosen_mean.shape == (1, 4, 12, 12)
+    assert dpo(loaded(spec, cache_dir)).draws.pairs.batch([0]).chosen_mean.shape == (1, 4, 12, 12)
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -264,7 +265,7 @@ def test_flips_are_drawn_once_a_pair_or_once_an_image(
         method=method(tiny_pairs, transform=transform),
         training={"validation_fraction": 0.0},
     )
-    pairs = dpo(loaded(spec, cache_dir)).pairs
+    pairs = dpo(loaded(spec, cache_dir)).draws.pairs
     batch = pairs.batch(range(12), [torch.Generator().manual_seed(index) for index in range(12)])
     vae = StableDiffusionPipeline.from_pretrained(tiny_model, use_safetensors=True).vae
     rows = pq.read_table(tiny_pairs).to_pylist()

@@ -19,12 +19,12 @@ from alignment_core.datasets.rows import Annotation
 from alignment_core.diffusion import PredictionType, scaled_linear_abar
 from alignment_core.methods.diffusion_dpo import (
     DiffusionDPO,
-    PairBatch,
     PairErrors,
     pair_metrics,
     preference_logit,
     sigmoid_loss,
 )
+from alignment_core.methods.pair_batches import PairBatch, PairDraws
 from alignment_core.protocols import PerStep, SignalAgainst
 from alignment_core.timesteps import UniformTimesteps
 
@@ -108,24 +108,24 @@ def pairs(tmp_path: Path) -> PreferencePairs:
     return PreferencePairs(rows, AroundOne(), texts.reader(), torch.tensor(places[1:]), torch.tensor(places[:1]))
 
 
+def draws_of(pairs: PreferencePairs) -> PairDraws:
+    return PairDraws(pairs=pairs, caption_dropout=0.0, batch_size=3, accumulation=2, seed=1)
+
+
 def method_of(pairs: PreferencePairs) -> DiffusionDPO:
     return DiffusionDPO(
-        pairs=pairs,
+        draws=draws_of(pairs),
         loss_of=sigmoid_loss,
         beta=BETA,
         sum_reduction=False,
         half_factor=True,
         rescale_v=False,
-        caption_dropout=0.0,
-        batch_size=3,
-        accumulation=2,
-        seed=1,
     )
 
 
-def drawn(method: DiffusionDPO, num_batches: int, first_step: int = 0) -> list[PairBatch]:
-    """The first micro-batches of a method from `first_step` on."""
-    batches = method.batches(actors_of(Scaling()), UniformTimesteps(1000), first_step)
+def drawn(draws: PairDraws, num_batches: int, first_step: int = 0) -> list[PairBatch]:
+    """The first micro-batches from `first_step` on."""
+    batches = draws.batches(actors_of(Scaling()), UniformTimesteps(1000), first_step)
     return list(islice(batches, num_batches))
 
 
@@ -229,7 +229,7 @@ def test_both_members_and_both_networks_see_the_same_noise_timestep_and_prompt(p
 
 
 def test_latents_are_drawn_from_their_own_posteriors_and_apart_from_the_noise(pairs: PreferencePairs) -> None:
-    (batch,) = drawn(replace(method_of(pairs), batch_size=200, accumulation=1), 1)
+    (batch,) = drawn(replace(draws_of(pairs), batch_size=200, accumulation=1), 1)
     z_w, z_l = (batch.x_0_w - 1) / CHOSEN_STD, (batch.x_0_l + 1) / REJECTED_STD
     for z in (z_w, z_l, batch.eps):
         assert abs(z.mean().item()) < 0.1
@@ -239,21 +239,21 @@ def test_latents_are_drawn_from_their_own_posteriors_and_apart_from_the_noise(pa
 
 
 def test_pairs_of_a_step_and_steps_of_a_run_share_no_draw(pairs: PreferencePairs) -> None:
-    values = joined(drawn(method_of(pairs), 4))
+    values = joined(drawn(draws_of(pairs), 4))
     assert len({tuple(eps.flatten().tolist()) for eps in values["eps"]}) == 12
     assert len({tuple(x_0.flatten().tolist()) for x_0 in values["x_0_w"]}) == 12
     assert not torch.equal(values["timesteps"][:6], values["timesteps"][6:])
 
 
 def test_every_draw_follows_from_the_seed(pairs: PreferencePairs) -> None:
-    one, other = (joined(drawn(replace(method_of(pairs), seed=seed), 4)) for seed in (1, 2))
+    one, other = (joined(drawn(replace(draws_of(pairs), seed=seed), 4)) for seed in (1, 2))
     for name in ("eps", "x_0_w", "x_0_l", "timesteps", "prompt_embeds"):
         assert not torch.equal(one[name], other[name])
-    assert same(one, joined(drawn(method_of(pairs), 4)))
+    assert same(one, joined(drawn(draws_of(pairs), 4)))
 
 
 def test_timesteps_are_those_of_the_strategy(pairs: PreferencePairs) -> None:
-    (batch,) = drawn(replace(method_of(pairs), batch_size=400, accumulation=1), 1)
+    (batch,) = drawn(replace(draws_of(pairs), batch_size=400, accumulation=1), 1)
     assert batch.timesteps.min() < 50
     assert batch.timesteps.max() >= 950
     assert batch.timesteps.float().mean().item() == pytest.approx(499.5, abs=50)
@@ -262,25 +262,25 @@ def test_timesteps_are_those_of_the_strategy(pairs: PreferencePairs) -> None:
 @pytest.mark.parametrize("cut", [(6, 1), (2, 3), (1, 6)])
 def test_a_step_has_the_same_draws_however_it_is_cut_up(pairs: PreferencePairs, cut: tuple[int, int]) -> None:
     batch_size, accumulation = cut
-    other = replace(method_of(pairs), batch_size=batch_size, accumulation=accumulation, caption_dropout=0.5)
-    one = replace(method_of(pairs), caption_dropout=0.5)
+    other = replace(draws_of(pairs), batch_size=batch_size, accumulation=accumulation, caption_dropout=0.5)
+    one = replace(draws_of(pairs), caption_dropout=0.5)
     assert same(joined(drawn(one, 2 * one.accumulation)), joined(drawn(other, 2 * accumulation)))
 
 
 def test_processes_share_out_the_step_of_one(pairs: PreferencePairs) -> None:
-    alone = replace(method_of(pairs), batch_size=4, accumulation=2)
+    alone = replace(draws_of(pairs), batch_size=4, accumulation=2)
     shares = [replace(alone, batch_size=2, num_processes=2, rank=rank) for rank in (0, 1)]
     per_process = zip(*(drawn(share, 4) for share in shares), strict=True)
     assert same(joined(drawn(alone, 4)), joined([batch for micro in per_process for batch in micro]))
 
 
 def test_a_resumed_step_has_the_draws_of_the_undisturbed_one(pairs: PreferencePairs) -> None:
-    method = replace(method_of(pairs), caption_dropout=0.5)
+    method = replace(draws_of(pairs), caption_dropout=0.5)
     assert same(joined(drawn(method, 8)[6:]), joined(drawn(method, 2, first_step=3)))
 
 
 def test_every_pair_comes_once_an_epoch_and_epochs_are_shuffled_anew(pairs: PreferencePairs) -> None:
-    values = joined(drawn(method_of(pairs), 8))  # six pairs a step: a step is an epoch
+    values = joined(drawn(draws_of(pairs), 8))  # six pairs a step: a step is an epoch
     epochs = [tuple(epoch.tolist()) for epoch in values["prompt_embeds"][:, 0, 0].split(NUM_PAIRS)]
     assert all(sorted(epoch) == [1, 2, 3, 4, 5, 6] for epoch in epochs)
     assert len(set(epochs)) == 4
@@ -288,7 +288,7 @@ def test_every_pair_comes_once_an_epoch_and_epochs_are_shuffled_anew(pairs: Pref
 
 
 def test_epochs_run_into_each_other(pairs: PreferencePairs) -> None:
-    values = joined(drawn(replace(method_of(pairs), batch_size=4, accumulation=1), 3))
+    values = joined(drawn(replace(draws_of(pairs), batch_size=4, accumulation=1), 3))
     prompts = values["prompt_embeds"][:, 0, 0].tolist()
     assert sorted(prompts[:6]) == sorted(prompts[6:]) == [1, 2, 3, 4, 5, 6]
 
@@ -300,7 +300,7 @@ def test_epochs_run_into_each_other(pairs: PreferencePairs) -> None:
 def test_the_share_of_pairs_without_their_prompt_is_the_one_asked_for(
     pairs: PreferencePairs, caption_dropout: float, low: float, high: float
 ) -> None:
-    method = replace(method_of(pairs), batch_size=600, accumulation=1, caption_dropout=caption_dropout)
+    method = replace(draws_of(pairs), batch_size=600, accumulation=1, caption_dropout=caption_dropout)
     values = joined(drawn(method, 1))
     dropped = (values["prompt_embeds"] == 0).all(dim=2).all(dim=1)
     assert low <= dropped.float().mean().item() <= high
@@ -310,5 +310,5 @@ def test_the_share_of_pairs_without_their_prompt_is_the_one_asked_for(
 
 
 def test_labels_reach_the_batch(pairs: PreferencePairs) -> None:
-    values = joined(drawn(method_of(pairs), 2))
+    values = joined(drawn(draws_of(pairs), 2))
     assert torch.equal(values["label"], torch.full((6,), LABEL))

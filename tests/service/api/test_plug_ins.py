@@ -31,13 +31,14 @@ def test_a_method_lists_what_may_stand_beside_it(api: Api):
 def test_a_method_without_a_reference_lists_none_that_moves(api: Api):
     methods = {entry["id"]: entry for entry in api.client.get("/v1/methods").json()["data"]}
     listed = {name: [choice["type"] for choice in entry["references"]] for name, entry in methods.items()}
-    assert listed["ddpo"] == ["frozen"]
-    assert all("hard_copy" in listed[name] for name in ("diffusion_dpo", "tailorpo", "d3po", "dpok"))
+    assert listed["ddpo"] == listed["mapo"] == ["frozen"]
+    assert all("hard_copy" in listed[name] for name in listed if name not in ("ddpo", "mapo"))
 
 
 def test_every_method_is_listed_with_its_paper(api: Api):
     methods = api.client.get("/v1/methods").json()["data"]
-    assert [entry["id"] for entry in methods] == ["diffusion_dpo", "tailorpo", "d3po", "ddpo", "dpok"]
+    offline, online = ["diffusion_dpo", "diffusion_kto", "mapo"], ["tailorpo", "d3po", "ddpo", "dpok"]
+    assert [entry["id"] for entry in methods] == offline + online
     assert all("arXiv" in entry["description"] for entry in methods)
     assert all(entry["json_schema"]["properties"]["type"]["const"] == entry["id"] for entry in methods)
 
