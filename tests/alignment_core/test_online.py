@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from alignment_core import AlignmentError, JobSpec, align
 from alignment_core.checkpoints import STATE, folder_of
 from alignment_core.errors import CheckpointError
-from alignment_core.events import EvaluationCompleted, RunStarted, StepCompleted
+from alignment_core.events import EvaluationCompleted, RunStarted, StepCompleted, TimestepTable
 from alignment_core.spec_warnings import warnings_of
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
 from tests.alignment_core.tiny import tiny_spec
@@ -141,6 +141,13 @@ def test_the_reference_may_move_between_iterations(name: str, tiny_model: Path, 
         assert steps[3].metrics["kl"] == 0
 
 
+ONE_STEP = {
+    "type": "timestep_aware",
+    "num_bins": 4,
+    "sampler": {"type": "table", "probabilities": [1.0, 0.0, 0.0, 0.0]},
+}
+FIVE_BINS = {"type": "timestep_aware", "num_bins": 5, "sampler": {"type": "table", "probabilities": [0.2] * 5}}
+AGAINST_INITIAL = {"type": "timestep_aware", "loss_weight": {"type": "variance", "stat_against": "initial"}}
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("tailorpo", {"method": {"eta": 0}}, "greater than 0"),
     ("tailorpo", {"method": {"num_trained_steps": 5}}, "num_trained_steps (5) is larger than num_inference_steps (4)"),
@@ -150,6 +157,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("dpok", {"method": {"prompts_per_iteration": 1, "num_inference_steps": 3}}, "fewer than the 4 of one step"),
     ("ddpo", {"method": {"advantage": "prompt"}}, "samples_per_prompt must be at least 2"),
     ("ddpo", {"reference": {"type": "ema", "alpha": 0.1}}, "ddpo has no reference model"),
+    ("d3po", {"reference": {"type": "hard_copy", "guard": {"metric": "mse_gap"}}}, "d3po has none: choose eps_dist"),
+    ("dpok", {"reference": {"type": "drift_controlled", "metric": "mse_gap"}}, "dpok has none: choose eps_dist"),
+    ("tailorpo", {"timesteps": ONE_STEP}, "leave 1 steps to draw from, and tailorpo trains 3"),
+    ("dpok", {"timesteps": ONE_STEP}, "leave 3 steps to draw from, and dpok trains 4"),
+    ("d3po", {"timesteps": FIVE_BINS}, "timesteps.num_bins (5) is larger than method.num_inference_steps (4)"),
+    ("dpok", {"timesteps": AGAINST_INITIAL}, "is measured against no model"),
     ("ddpo", {"timesteps": {"type": "timestep_aware", "reward_scale": {"type": "minmax_inv_sqrt_snr"}}}, "has none"),
 ]
 
@@ -163,6 +176,79 @@ def test_what_does_not_fit_together_is_refused_when_the_spec_is_read(
     with pytest.raises(ValidationError) as caught:
         online_spec(tiny_model, method, **others)
     assert message in caught.value.errors()[0]["msg"]
+
+
+NOISY = {"type": "table", "probabilities": [0.5, 0.5, 0.0, 0.0]}
+
+
+@pytest.mark.parametrize("name", ["tailorpo", "d3po", "ddpo", "dpok"])
+def test_a_sampler_chooses_which_steps_are_trained(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    steps = {} if name == "dpok" else {"num_trained_steps": 2}
+    aware = {"type": "timestep_aware", "num_bins": 4, "sampler": NOISY}
+    spec = online_spec(
+        tiny_model,
+        {**METHODS[name], **steps},
+        timesteps=aware,
+        training={"steps": 2, "batch_size": 2, "gradient_accumulation_steps": 2},
+    )
+    (table,) = of_type(list(align(spec, tmp_path)), TimestepTable)
+    trained = {row.first_timestep for row in table.bins if row.count}
+    assert trained == {700, 500}  # of the steps 751, 501, 251 and 1
+
+
+def test_the_importance_correction_undoes_what_a_sampler_prefers(tiny_model: Path, tmp_path: Path) -> None:
+    sampler = {"type": "discounted", "gamma": 0.5, "importance_correction": True}
+    aware = {"type": "timestep_aware", "num_bins": 4, "sampler": sampler}
+    method = {**METHODS["dpok"], "prompts_per_iteration": 8}
+    (table,) = of_type(list(align(online_spec(tiny_model, method, timesteps=aware), tmp_path)), TimestepTable)
+    weights = [row.weight for row in table.bins if row.weight is not None]
+    # p = 8/15, 4/15, 2/15, 1/15 and no step is certain: 1 / (4 p)
+    assert weights == pytest.approx([15 / 32, 15 / 16, 15 / 8, 15 / 4][: len(weights)], rel=1e-5)
+    assert len(weights) == 4
+
+
+def test_what_is_left_out_of_a_reference_counts_iterations_online(tiny_model: Path) -> None:
+    def reference(name: str) -> dict[str, Any]:
+        spec = online_spec(tiny_model, METHODS["d3po"], reference={"type": "preset", "name": name})
+        return spec.resolved().reference.model_dump()
+
+    paper, seed, adaptive = map(reference, ("paper", "seed", "adaptive"))
+    assert (paper["every"], paper["guard"]["metric"], paper["guard"]["delta"]) == (6, "eps_dist", 0.05)
+    assert (seed["every"], seed["alpha"], seed["reg_mode"]) == (1, 5e-3, "policy_to_init")
+    assert (adaptive["every"], adaptive["metric"], adaptive["delta"]) == (6, "eps_dist", 0.05)
+
+
+def test_the_first_iteration_that_may_update_is_counted_in_iterations(tiny_model: Path, tmp_path: Path) -> None:
+    reference = {"type": "hard_copy", "every": 1, "start": 2, "guard": None}
+    steps = steps_of(online_spec(tiny_model, METHODS["d3po"], reference=reference), tmp_path)
+    assert [event.metrics.get("ref_updates") for event in steps] == [None, None, None, None, None, 1.0]
+
+
+def test_a_copied_reference_leaves_the_margin_against_the_initial_model(tiny_model: Path, tmp_path: Path) -> None:
+    reference = {"type": "hard_copy", "every": 1, "guard": None}
+    for name in ("tailorpo", "d3po"):
+        after_the_copy = steps_of(online_spec(tiny_model, METHODS[name], reference=reference), tmp_path / name)[3]
+        assert after_the_copy.metrics["margin"] == 0
+        assert after_the_copy.metrics["margin_vs_init"] != 0
+
+
+@pytest.mark.parametrize("name", ["tailorpo", "d3po", "dpok"])
+def test_penalties_hold_the_policy_back(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    def moved(mode: str, lambda_1: float) -> float:
+        reference = {"type": "ema", "alpha": 1.0, "reg_mode": mode, "lambda_1": lambda_1, "reg_units": "mse"}
+        spec = online_spec(tiny_model, METHODS[name], reference=reference)
+        return steps_of(spec, tmp_path / f"{mode}{lambda_1}")[-1].metrics["ref_drift_batch_eps_dist"]
+
+    free = moved("policy_to_init", 0.0)
+    assert moved("policy_to_init", 1e5) < free
+    assert moved("through_ema", 1e5) < free
+
+
+def test_a_sampler_without_a_choice_is_warned_of(tiny_model: Path) -> None:
+    method = {key: value for key, value in METHODS["d3po"].items() if key != "num_trained_steps"}
+    paper = {"type": "preset", "name": "paper"}
+    told = warnings_of(online_spec(tiny_model, method, timesteps=paper, reference=paper))
+    assert any("timesteps.sampler has nothing to choose" in sentence for sentence in told)
 
 
 @pytest.mark.parametrize("name", ["tailorpo", "d3po", "ddpo", "dpok"])
