@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo up test test-slow test-gpu lint format assets clean
+.PHONY: demo up test test-slow test-gpu lint format assets reproduction clean
 
 demo: .venv/ready  ## align the demo model through the API and show the proof
 	$(BIN)/attune demo
@@ -33,6 +33,9 @@ format: .venv/ready
 
 assets: .venv/ready  ## train the demo model again (about twelve minutes of CPU)
 	$(BIN)/python -m demo.build --out build/assets
+
+reproduction: .venv/ready  ## the tables of docs/reproduction.md (hours of CPU; goes on where it was stopped)
+	$(BIN)/python -m benchmarks.reproduction
 
 # --no-compile halves the time; constraints.txt is the set that the tests ran on.
 .venv/ready: pyproject.toml constraints.txt

@@ -1,0 +1,1 @@
+"""Benchmarks whose figures are committed with the code that made them."""
