@@ -52,10 +52,10 @@ def align(
     run = yield from recorded(load_run(spec, sources, accelerator, cache_dir), history)
     run.history = history
     first_step = run.restore(resumed) if resumed else 0
-    yield from recorded(train_run(run, workdir, first_step, started), history)
+    result = yield from recorded(train_run(run, workdir, first_step, started), history)
     if accelerator.is_main_process:
-        yield from evaluate_run(run, workdir)
-    yield RunCompleted(step=spec.training.steps)
+        yield from evaluate_run(run, workdir, result)
+    yield RunCompleted(step=result.last_step)
 
 
 def find_resumable(workdir: Path, spec: JobSpec) -> Path | None:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,8 @@ class Manifest(BaseModel):
     step: int
     kind: Literal["lora", "full"]
     is_final: bool
+    is_best: bool = False
+    result_step: int | None = None
     spec: dict[str, Any]
     spec_sha256: str
     base_model_sha256: str
@@ -111,12 +113,16 @@ def new_manifest(
     base_model_sha256: str,
     dataset_sha256: str,
     versions: dict[str, str],
+    is_best: bool = False,
+    result_step: int | None = None,
 ) -> Manifest:
     """A manifest that `commit` completes with the files."""
     return Manifest(
         step=step,
         kind=kind,
         is_final=is_final,
+        is_best=is_best,
+        result_step=result_step,
         spec=spec,
         spec_sha256=spec_sha256,
         base_model_sha256=base_model_sha256,
@@ -133,10 +139,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
 
 
-def prune(checkpoints: Path, keep_last: int) -> None:
-    """Remove all but the newest `keep_last` complete checkpoints."""
+def prune(checkpoints: Path, keep_last: int, keep_steps: Collection[int] = ()) -> None:
+    """Remove all but the newest `keep_last` complete checkpoints and those of `keep_steps`."""
+    kept = {folder_of(checkpoints, step) for step in keep_steps}
     for folder in complete(checkpoints)[:-keep_last]:
-        shutil.rmtree(folder)
+        if folder not in kept:
+            shutil.rmtree(folder)
 
 
 def _sync(path: Path) -> None:
@@ -153,6 +161,11 @@ def _sync(path: Path) -> None:
 def complete(checkpoints: Path) -> list[Path]:
     """The folders that have a manifest, oldest step first."""
     return sorted(path.parent for path in checkpoints.glob(f"step-*/{MANIFEST}"))
+
+
+def is_complete(checkpoints: Path, step: int) -> bool:
+    """Whether the checkpoint of `step` is there, and whole."""
+    return (folder_of(checkpoints, step) / MANIFEST).is_file()
 
 
 def latest(checkpoints: Path) -> Path | None:

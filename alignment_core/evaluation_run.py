@@ -9,7 +9,7 @@ from alignment_core.evaluation.evaluate import MeasureDrift, evaluate
 from alignment_core.evaluation.policy_drift import DRAWS_PER_BIN, eps_distance
 from alignment_core.evaluation.report import Bootstrap, Provenance
 from alignment_core.evaluation.weight_change import relative_change
-from alignment_core.events import Event, WarningRaised
+from alignment_core.events import Event, ResultSelected, WarningRaised
 from alignment_core.protocols import Images
 from alignment_core.reports import Drift, RunWarning
 from alignment_core.run import Run
@@ -17,24 +17,27 @@ from alignment_core.spec import JobSpec, OnlineMethodSpec, reward_name
 from alignment_core.spec_controls import is_trained
 from alignment_core.spec_reference import MovingReferenceSpec
 from alignment_core.spec_warnings import warnings_of
-from alignment_core.training_run import CHECKPOINTS
 
 
-def evaluate_run(run: Run, workdir: Path) -> Generator[Event, None, None]:
-    """Compare the policy with the model it started from, on held-out prompts; its checkpoint must have been saved."""
+def evaluate_run(run: Run, workdir: Path, result: ResultSelected) -> Generator[Event, None, None]:
+    """Compare the policy, which has the weights of `result`, with the model it started from, on held-out prompts."""
     if not run.evaluation_prompts:
         yield WarningRaised(
             code="no_evaluation", message="there are no held-out prompts: the run ends without a report"
         )
         return
-    newest = checkpoints.latest(workdir / CHECKPOINTS)
-    assert newest is not None, "the last step is always saved"
-    manifest = checkpoints.read_manifest(newest)
+    manifest = checkpoints.read_manifest(workdir / result.path)
     base = initial_model(run.actors, run.draw)
     policy = policy_as_it_is(run.actors, run.draw, told_of(manifest, f"step {manifest.step}"))
-    folder = workdir / "evaluation" / f"step-{manifest.step:08d}"
     yield from compare_contenders(
-        run, base, policy, trained_by=(run.spec,), dataset_sha256=run.dataset_sha256, workdir=workdir, folder=folder
+        run,
+        base,
+        policy,
+        trained_by=(run.spec,),
+        dataset_sha256=run.dataset_sha256,
+        workdir=workdir,
+        folder=workdir / "evaluation" / f"step-{manifest.step:08d}",
+        result=result,
     )
 
 
@@ -47,6 +50,7 @@ def compare_contenders(
     dataset_sha256: str | None,
     workdir: Path,
     folder: Path,
+    result: ResultSelected | None = None,
 ) -> Generator[Event, None, None]:
     """Compare two models as the run's spec wants it, and write the report to `folder`, which lies in `workdir`.
 
@@ -65,7 +69,7 @@ def compare_contenders(
         batch_size=spec.batch_size,
         grid_prompts=spec.grid_prompts,
         bootstrap=Bootstrap(spec.bootstrap_resamples, spec.confidence, run.spec.seed),
-        provenance=_provenance(run, base, policy, trained_by, dataset_sha256),
+        provenance=_provenance(run, base, policy, trained_by, dataset_sha256, result),
         workdir=workdir,
         folder=folder,
         measure_drift=_drift_between(run, base, policy),
@@ -73,7 +77,12 @@ def compare_contenders(
 
 
 def _provenance(
-    run: Run, base: Contender, policy: Contender, trained_by: Sequence[JobSpec], dataset_sha256: str | None
+    run: Run,
+    base: Contender,
+    policy: Contender,
+    trained_by: Sequence[JobSpec],
+    dataset_sha256: str | None,
+    result: ResultSelected | None,
 ) -> Provenance:
     spec, drawn = trained_by[-1], run.spec.evaluation
     reference = spec.reference
@@ -96,6 +105,7 @@ def _provenance(
         trained=_trained_names(run.spec, trained_by),
         curves=run.history.curves(),
         tables=[run.history.tables[split] for split in sorted(run.history.tables)],
+        result=result,
         warnings=[*(RunWarning(code="spec", message=found) for found in warnings_of(spec)), *run.history.warnings],
     )
 

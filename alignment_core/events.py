@@ -90,6 +90,19 @@ class ValidationCompleted(EventBase):
     metrics: dict[str, float]
 
 
+class ProbeCompleted(EventBase):
+    """The rewards of the policy on a few held-out prompts, always the same ones from the same seeds."""
+
+    type: Literal["probe_completed"] = "probe_completed"
+    step: int
+    num_prompts: int
+    metrics: dict[str, float] = Field(
+        description="Mean of every evaluation reward, of `prompt_following`, and `diversity`; `NAME_gain` is less the "
+        "initial model's, `diversity_ratio` over it."
+    )
+    is_best: bool = Field(description="Whether no probe before had a higher mean of the first evaluation reward.")
+
+
 class TimestepBin(BaseModel):
     """One of ten equal bins over t. Means over the bin's pairs; null where the bin is empty or the method has no such number."""
 
@@ -130,8 +143,24 @@ class CheckpointSaved(EventBase):
     step: int
     path: str = Field(description="Folder of the checkpoint; its `manifest.json` lists every file.")
     kind: Literal["lora", "full"]
-    is_final: bool
+    is_final: bool = Field(description="Whether training ended with it.")
+    is_best: bool = Field(default=False, description="Whether no probe before had a higher held-out reward.")
+    result_step: int | None = Field(
+        default=None, description="Said by the final checkpoint: the step of the one that is the run's result."
+    )
     size_bytes: int
+
+
+class ResultSelected(EventBase):
+    """Training has ended: which checkpoint is the result, and why."""
+
+    type: Literal["result_selected"] = "result_selected"
+    step: int = Field(description="Of the checkpoint that is the result, and that the report is about.")
+    path: str
+    selected_by: Literal["last_step", "held_out_reward", "rollback"]
+    last_step: int = Field(description="Optimiser steps made.")
+    stopped_by: str | None = Field(default=None, description="Code of the guard that ended training, if one did.")
+    message: str
 
 
 class SamplesDrawn(EventBase):
@@ -190,8 +219,10 @@ Event = Annotated[
     | DatasetChecked
     | StepCompleted
     | ValidationCompleted
+    | ProbeCompleted
     | TimestepTable
     | CheckpointSaved
+    | ResultSelected
     | SamplesDrawn
     | EvaluationCompleted
     | WarningRaised

@@ -12,7 +12,14 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alignment_core.errors import CheckpointError
-from alignment_core.events import Event, StepCompleted, TimestepTable, ValidationCompleted, WarningRaised
+from alignment_core.events import (
+    Event,
+    ProbeCompleted,
+    StepCompleted,
+    TimestepTable,
+    ValidationCompleted,
+    WarningRaised,
+)
 from alignment_core.reports import BinTable, Curve, RunWarning
 
 MAX_POINTS = 500
@@ -94,6 +101,8 @@ class History(BaseModel):
                 self._add("training", event.step, event.metrics)
             case ValidationCompleted():
                 self._add("validation", event.step, event.metrics)
+            case ProbeCompleted():
+                self._add("held_out", event.step, event.metrics)
             case TimestepTable():
                 self.tables[event.split] = BinTable(
                     split=event.split, since_step=event.since_step, step=event.step, bins=event.bins

@@ -27,9 +27,11 @@ from alignment_core.protocols import RewardModel
 from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.run import Run
 from alignment_core.sources import Sources, localize
-from alignment_core.spec import DiffusionDPOSpec, FullFineTune, JobSpec, LoraAdapter, reward_name
+from alignment_core.spec import DiffusionDPOSpec, FullFineTune, JobSpec, LoraAdapter, OnlineMethodSpec, reward_name
+from alignment_core.spec_controls import is_trained
 from alignment_core.spec_reference import shares_a
 from alignment_core.trainer import learning_rate_schedule
+from alignment_core.watch import Watch
 
 
 def new_accelerator(spec: JobSpec) -> Accelerator:
@@ -106,6 +108,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         evaluation_prompts=prompts,
         rewards=rewards,
         prompt_following=prompt_following,
+        watch=_build_watch(spec),
     )
 
 
@@ -185,6 +188,20 @@ def _refuse_misread_options(spec: JobSpec, family: StableDiffusion) -> None:
             "v_rescale_unsupported",
             f"method.v_rescale is for v-prediction models, and this one predicts {family.prediction_type}",
         )
+
+
+def _build_watch(spec: JobSpec) -> Watch:
+    """The first evaluation reward chooses the best; its rise, or that of one that is trained on, may be hacking."""
+    judged = [reward_name(reward) for reward in spec.evaluation.rewards]
+    trained = frozenset[str]()
+    if isinstance(spec.method, OnlineMethodSpec):
+        trained = frozenset(
+            reward_name(reward) for reward in spec.evaluation.rewards if is_trained(reward, spec.method)
+        )
+    primary = next(iter(judged), None)
+    return Watch(
+        spec.guards, primary=primary, risen=next((name for name in judged if name in trained), primary), trained=trained
+    )
 
 
 def _prompts_seen(num_seen: int, num_prompts: int) -> WarningRaised:

@@ -204,6 +204,11 @@ class EvaluationReport(ReportBase):
         default=None, description="The regularisation that was active; null with a frozen reference, which needs none."
     )
     warnings: list[RunWarning] = []
+    selected_by: Literal["last_step", "held_out_reward", "rollback"] | None = Field(
+        default=None, description="Why the checkpoint of `step` is the run's result."
+    )
+    last_step: int | None = Field(default=None, description="Optimiser steps that the run made.")
+    stopped_by: str | None = Field(default=None, description="Code of the guard that ended training, if one did.")
     seed: int | None = None
     spec: dict[str, Any] | None = Field(default=None, description="The resolved spec of the run.")
     spec_sha256: str

@@ -22,6 +22,9 @@ from alignment_core.online import Resumable
 from alignment_core.protocols import Images, Method, ReferenceUpdate, RewardModel, TimestepStrategy
 from alignment_core.spec import JobSpec
 from alignment_core.versions import versions
+from alignment_core.watch import Watch, load_watch_state
+
+WATCH = "watch.json"
 
 HISTORY = "history.json"
 
@@ -46,6 +49,7 @@ class Run:
     evaluation_prompts: Sequence[str]
     rewards: dict[str, RewardModel]
     prompt_following: RewardModel | None
+    watch: Watch
     history: History = field(default_factory=History)
 
     def save(self, folder: Path, step: int) -> Path:
@@ -60,6 +64,8 @@ class Run:
         checkpoints.save_tensors(state / "timesteps.safetensors", self.timesteps.state_dict())
         if isinstance(self.method, Resumable):
             checkpoints.save_tensors(state / "method.safetensors", self.method.state_at(step))
+        watched = self.watch.state
+        watched.save(state / WATCH)
         self.history.save(state / HISTORY)
         scaler = self.accelerator.scaler
         checkpoints.save_state(
@@ -68,7 +74,9 @@ class Run:
         manifest = checkpoints.new_manifest(
             step=step,
             kind=self.actors.kind,
-            is_final=step == self.spec.training.steps,
+            is_final=step == self.spec.training.steps or watched.ending is not None,
+            is_best=watched.best is not None and watched.best.step == step,
+            result_step=watched.result_step,
             spec=self.spec.model_dump(mode="json"),
             spec_sha256=self.spec.sha256(),
             base_model_sha256=self.base_model_sha256,
@@ -96,6 +104,7 @@ class Run:
         self.reference.load_state_dict(checkpoints.load_tensors(state / "reference.safetensors"))
         self.actors.load_reference(checkpoints.load_tensors(state / "reference_weights.safetensors"))
         self.timesteps.load_state_dict(checkpoints.load_tensors(state / "timesteps.safetensors"))
+        self.watch.state = load_watch_state(state / WATCH)
         self.history.restore(state / HISTORY)
         saved = checkpoints.load_state(folder)
         if isinstance(self.method, Resumable):

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from alignment_core.spec_base import Spec
 from alignment_core.spec_controls import with_controls
 from alignment_core.spec_evaluation import EvaluationSpec
+from alignment_core.spec_guards import GuardsSpec
 from alignment_core.spec_online import (
     D3POSpec,
     DDPOSpec,
@@ -107,6 +108,7 @@ class JobSpec(Spec):
     adapter: AdapterSpec = LoraAdapter()
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+    guards: GuardsSpec = GuardsSpec()
     checkpoints: CheckpointSpec = CheckpointSpec()
     resources: ResourceSpec = ResourceSpec()
     seed: int = Field(default=0, ge=0, lt=2**63, description="Every random draw of the run follows from it.")
@@ -171,6 +173,16 @@ class JobSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _the_best_can_be_told(self) -> Self:
+        evaluation = self.evaluation
+        fills_in = self.is_online and evaluation.prompts is not None
+        if evaluation.every is not None and not evaluation.rewards and not fills_in:
+            raise ValueError("evaluation.every measures evaluation.rewards while the model trains, and there are none")
+        if self.checkpoints.result == "best" and self.evaluation.every is None:
+            raise ValueError("checkpoints.result best is chosen by held-out reward: set evaluation.every")
+        return self
+
     def resolved(self) -> "JobSpec":
         """The same spec with every default that depends on another field written out."""
         method, adapter, training, evaluation = self.method, self.adapter, self.training, self.evaluation
@@ -194,6 +206,7 @@ class JobSpec(Spec):
                 "timesteps": timesteps,
                 "adapter": adapter,
                 "training": training,
+                "checkpoints": _with_result(self.checkpoints, self.evaluation),
                 "evaluation": evaluation,
             }
         )
@@ -205,6 +218,12 @@ class JobSpec(Spec):
         """
         patience = {"resources": {"max_run_seconds", "num_cpu_threads"}}
         return sha256_of_json(self.resolved().model_dump(mode="json", exclude=patience))
+
+
+def _with_result(checkpoints: CheckpointSpec, evaluation: EvaluationSpec) -> CheckpointSpec:
+    if checkpoints.result is not None:
+        return checkpoints
+    return checkpoints.model_copy(update={"result": "last" if evaluation.every is None else "best"})
 
 
 def _default_learning_rate(method: OfflineMethodSpec | OnlineMethodSpec, adapter: LoraAdapter | FullFineTune) -> float:

@@ -18,7 +18,7 @@ from alignment_core.spec_rewards import (
 )
 
 CONTROLS = (BrightnessReward(), ColorfulnessReward(), JpegSizeReward())  # free, and what over-optimisation moves first
-RESERVED = "prompt_following"
+RESERVED = ("prompt_following", "diversity")  # figures of their own
 
 
 def rewards_of(method: OnlineMethodSpec) -> tuple[RewardSpec, ...]:
@@ -69,7 +69,7 @@ def _as_told(reward: RewardSpec) -> str:
 
 def _renamed(reward: RewardSpec, beside: list[RewardSpec]) -> RewardSpec:
     """The reward under its own name, or with a number where that is taken."""
-    taken, name, number = {RESERVED, *map(reward_name, beside)}, reward_name(reward), 2
+    taken, name, number = {*RESERVED, *map(reward_name, beside)}, reward_name(reward), 2
     if name not in taken:
         return reward
     while f"{name[:60]}-{number}" in taken:

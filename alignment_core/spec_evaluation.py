@@ -28,6 +28,19 @@ class EvaluationSpec(Spec):
     prompt_following: RewardSpec | None = Field(
         default=None, description="A judge of prompt-following that no method optimises."
     )
+    every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Optimiser steps between probes: the rewards on a few held-out prompts while the model trains, which "
+        "choose the best checkpoint and feed the guards. Off when left out; at the last step too when on.",
+    )
+    probe_prompts: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Prompts of a probe: the last ones, so that the report has others where there are more than its "
+        "`max_prompts`.",
+    )
     num_inference_steps: int = Field(default=20, ge=1, le=1000)
     guidance_scale: float = Field(default=5.0, ge=0, le=100)
     batch_size: int = Field(default=8, ge=1, le=1024, description="Images sampled at once.")
@@ -39,6 +52,7 @@ class EvaluationSpec(Spec):
     @classmethod
     def _names_are_unique(cls, rewards: tuple[RewardSpec, ...]) -> tuple[RewardSpec, ...]:
         check_unique_names(rewards)
-        if "prompt_following" in map(reward_name, rewards):
-            raise ValueError("a reward cannot be named prompt_following: the report keeps the name for its judge")
+        for kept in ("prompt_following", "diversity"):
+            if kept in map(reward_name, rewards):
+                raise ValueError(f"a reward cannot be named {kept}: the report keeps the name for a figure of its own")
         return rewards

@@ -91,7 +91,14 @@ class CheckpointSpec(Spec):
     """When training state is saved. The last step is always saved."""
 
     every: int = Field(default=500, ge=1, description="Optimiser steps between checkpoints.")
-    keep_last: int = Field(default=3, ge=1, le=1000, description="Older checkpoints are removed from the work folder.")
+    keep_last: int = Field(
+        default=3, ge=1, le=1000, description="Older checkpoints are removed from the work folder, except the best."
+    )
+    result: Literal["best", "last"] | None = Field(
+        default=None,
+        description="Which checkpoint the run ends with: `best`, that of the probe with the highest mean of the first "
+        "evaluation reward, or `last`. When left out: `best` if `evaluation.every` is set.",
+    )
 
 
 class ResourceSpec(Spec):

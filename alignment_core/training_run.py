@@ -1,14 +1,29 @@
-"""The training half of a run: optimiser steps with their validations and checkpoints, as events."""
+"""The training half of a run: optimiser steps with their validations, probes and checkpoints, as events."""
 
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
+
 from alignment_core import checkpoints
-from alignment_core.errors import AlignmentError
-from alignment_core.events import CheckpointSaved, Event, PhaseChanged, ValidationCompleted, WarningRaised
+from alignment_core.errors import AlignmentError, DivergenceError
+from alignment_core.events import (
+    CheckpointSaved,
+    Event,
+    PhaseChanged,
+    ProbeCompleted,
+    ResultSelected,
+    StepCompleted,
+    ValidationCompleted,
+)
+from alignment_core.load_probe import load_probe
+from alignment_core.probe import HeldOutProbe
+from alignment_core.probe_figures import ProbeFigures
 from alignment_core.protocols import Method
+from alignment_core.result import choose_result, forget_missing, load_result
 from alignment_core.run import Run
 from alignment_core.timestep_table import TimestepTally
 from alignment_core.trainer import finite, train
@@ -17,64 +32,97 @@ from alignment_core.validation import validate
 CHECKPOINTS = "checkpoints"
 
 
-def train_run(run: Run, workdir: Path, first_step: int, started: float) -> Generator[Event, None, None]:
-    """Train, validate and save. Whatever ends it early, the last completed step is saved on the way out.
+@dataclass
+class Place:
+    """How far the run has got: the last completed step, and the last one that was saved."""
 
-    After a divergence or an error on the GPU the weights are still those of that step, so the checkpoint is good.
+    step: int
+    saved_step: int
+
+
+def train_run(run: Run, workdir: Path, first_step: int, started: float) -> Generator[Event, None, ResultSelected]:
+    """Train, validate, probe and save; returns which checkpoint is the result, whose weights the policy then has.
+
+    Whatever ends it early, the last completed step is saved on the way out: after a divergence or an error on the GPU the
+    weights are still those of that step, so the checkpoint is good.
     """
-    spec, saved_step, step, warned = run.spec, first_step, first_step, False
-    limit = spec.resources.max_run_seconds
-    tally = TimestepTally(len(run.family.abar), since_step=first_step)
-    if first_step < spec.training.steps:
-        yield PhaseChanged(phase="training")
+    place = Place(first_step, first_step)
     try:
-        for event in train(
-            actors=run.actors,
-            method=run.method,
-            reference=run.reference,
-            timesteps=run.timesteps,
-            tally=tally,
-            optimizer=run.optimizer,
-            accelerator=run.accelerator,
-            learning_rate_at=run.learning_rate_at,
-            max_grad_norm=spec.training.max_grad_norm,
-            first_step=first_step,
-            total_steps=spec.training.steps,
-        ):
-            step = event.step
-            yield event
-            if not warned and _has_vanished(event.metrics):
-                warned = True
-                yield _loss_vanished(step)
-            if run.validation is not None and _is_due(step, spec.training.validate_every, spec.training.steps):
-                yield from _validate(run, run.validation, step)
-            if _is_due(step, spec.training.validate_every or spec.training.steps, spec.training.steps):
-                yield tally.table("training", step)
-            if _is_due(step, spec.checkpoints.every, spec.training.steps):
-                saved_step = step
-                yield _save(run, workdir, step)
-            if limit is not None and time.monotonic() - started > limit:
-                raise AlignmentError("time_limit", f"step {step}: resources.max_run_seconds ({limit}) is over")
+        probe = yield from load_probe(run)
+        yield from forget_missing(run, workdir / CHECKPOINTS)
+        yield from _warnings(run)
+        try:
+            if probe is not None and _is_unprobed(run, first_step):
+                yield from _probe_and_save(run, probe, workdir, place)
+            if run.watch.state.ending is None and first_step < run.spec.training.steps:
+                yield PhaseChanged(phase="training")
+                yield from _train(run, probe, workdir, place, started)
+        except DivergenceError as error:
+            ends_well = run.watch.observe_divergence(place.step + 1, error.message)
+            yield from _warnings(run)
+            if not ends_well:
+                raise
+        return (yield from _finish(run, workdir, place))
     except GeneratorExit:
-        if step > saved_step and run.accelerator.is_main_process:
-            _write(run, workdir, step)
+        if place.step > place.saved_step and run.accelerator.is_main_process:
+            _write(run, workdir, place.step)
         raise
     except (AlignmentError, RuntimeError):
-        if step > saved_step and run.accelerator.is_main_process:
-            yield checkpoint_saved(_write(run, workdir, step), workdir)
+        if place.step > place.saved_step and run.accelerator.is_main_process:
+            yield checkpoint_saved(_write(run, workdir, place.step), workdir)
         raise
 
 
-def _has_vanished(metrics: dict[str, float]) -> bool:
-    return metrics["loss"] < 0.01 and metrics.get("implicit_accuracy") == 1.0
+# --- steps ---------------------------------------------------------------------------------------------------------
 
 
-def _loss_vanished(step: int) -> WarningRaised:
-    return WarningRaised(
-        code="loss_vanished",
-        message="the loss is below 0.01 and every pair is told apart: nothing is left to learn, or the reference moved",
-        step=step,
+def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, place: Place, started: float) -> Iterator[Event]:
+    """Steps until the last one, or until a guard ends the training; the last one is left to be saved."""
+    spec, limit = run.spec, run.spec.resources.max_run_seconds
+    tally = TimestepTally(len(run.family.abar), since_step=place.step)
+    for event in _steps(run, tally, place.step):
+        place.step = event.step
+        run.watch.observe_step(event.step, event.metrics)
+        yield event
+        yield from _warnings(run)
+        last = spec.training.steps if run.watch.state.ending is None else event.step
+        if run.validation is not None and _is_due(event.step, spec.training.validate_every, last):
+            yield from _validate(run, run.validation, event.step)
+        if _is_due(event.step, spec.training.validate_every or last, last):
+            yield tally.table("training", event.step)
+        if probe is not None and _is_due(event.step, spec.evaluation.every, last) and not _is_rolled_back(run):
+            yield from _probe_and_save(run, probe, workdir, place)
+        if limit is not None and time.monotonic() - started > limit:
+            raise AlignmentError("time_limit", f"step {event.step}: resources.max_run_seconds ({limit}) is over")
+        if run.watch.state.ending is not None:
+            return
+        if event.step % spec.checkpoints.every == 0 and place.saved_step < event.step < last:
+            yield _save(run, workdir, place)
+
+
+def _steps(run: Run, tally: TimestepTally, first_step: int) -> Iterator[StepCompleted]:
+    return train(
+        actors=run.actors,
+        method=run.method,
+        reference=run.reference,
+        timesteps=run.timesteps,
+        tally=tally,
+        optimizer=run.optimizer,
+        accelerator=run.accelerator,
+        learning_rate_at=run.learning_rate_at,
+        max_grad_norm=run.spec.training.max_grad_norm,
+        first_step=first_step,
+        total_steps=run.spec.training.steps,
     )
+
+
+def _is_due(step: int, every: int | None, last: int) -> bool:
+    return every is not None and (step % every == 0 or step == last)
+
+
+def _warnings(run: Run) -> Iterator[Event]:
+    """What the guards have to say; what a run that left could not say any more, its next attempt says first."""
+    yield from run.watch.take_unsaid()
 
 
 def _validate(run: Run, method: Method[Any], step: int) -> Iterator[Event]:
@@ -83,21 +131,81 @@ def _validate(run: Run, method: Method[Any], step: int) -> Iterator[Event]:
     yield table
 
 
-def _is_due(step: int, every: int | None, last: int) -> bool:
-    return every is not None and (step % every == 0 or step == last)
+# --- probes --------------------------------------------------------------------------------------------------------
 
 
-def _save(run: Run, workdir: Path, step: int) -> CheckpointSaved:
+def _is_unprobed(run: Run, step: int) -> bool:
+    """Whether the run was left between a step and its probe."""
+    state, spec = run.watch.state, run.spec
+    last = spec.training.steps if state.ending is None else step
+    is_open = state.result_step is None and not _is_rolled_back(run)
+    return step > 0 and is_open and state.probed_step < step and _is_due(step, spec.evaluation.every, last)
+
+
+def _is_rolled_back(run: Run) -> bool:
+    ending = run.watch.state.ending
+    return ending is not None and ending.action == "rollback"
+
+
+def _probe_and_save(run: Run, probe: HeldOutProbe, workdir: Path, place: Place) -> Iterator[Event]:
+    """Probe the policy, and save it when it is the best so far; the last step is saved by whoever ends the training."""
+    yield PhaseChanged(phase="sampling")
+    found = None
+    if run.accelerator.is_main_process:
+        found = yield from _measured(probe, place.step)
+    (found,) = broadcast_object_list([found])  # in one process it is what it was
+    yield PhaseChanged(phase="training")
+    if isinstance(found, str):
+        if not run.watch.observe_divergence(place.step, found):
+            raise DivergenceError("diverged", found)
+        yield from _warnings(run)
+        return
+    assert isinstance(found, ProbeFigures)
+    is_best = run.watch.observe_probe(found)
+    yield ProbeCompleted(
+        step=place.step, num_prompts=found.num_prompts, metrics=finite(found.metrics()), is_best=is_best
+    )
+    yield from _warnings(run)
+    if is_best and place.step < run.spec.training.steps and run.watch.state.ending is None:
+        yield _save(run, workdir, place)
+
+
+def _measured(probe: HeldOutProbe, step: int) -> Generator[Event, None, ProbeFigures | str]:
+    """The figures, or what the policy drew instead of images: every process hears of either."""
+    try:
+        return (yield from probe.measure(step))
+    except DivergenceError as error:
+        return error.message
+
+
+# --- checkpoints and the result ------------------------------------------------------------------------------------
+
+
+def _finish(run: Run, workdir: Path, place: Place) -> Generator[Event, None, ResultSelected]:
+    """Choose the result, save the last step with that choice, and give the policy the result's weights."""
+    state = run.watch.state
+    if state.result_step is None:
+        state.result_step = choose_result(run, workdir / CHECKPOINTS, place.step)
+        yield _save(run, workdir, place)
+    result = load_result(run, workdir, place.step)
+    yield result
+    return result
+
+
+def _save(run: Run, workdir: Path, place: Place) -> CheckpointSaved:
     """Save from the main process; the others wait, and say the same."""
     if run.accelerator.is_main_process:
-        _write(run, workdir, step)
+        _write(run, workdir, place.step)
+    place.saved_step = place.step
     run.accelerator.wait_for_everyone()
-    return checkpoint_saved(checkpoints.folder_of(workdir / CHECKPOINTS, step), workdir)
+    return checkpoint_saved(checkpoints.folder_of(workdir / CHECKPOINTS, place.step), workdir)
 
 
 def _write(run: Run, workdir: Path, step: int) -> Path:
-    folder = run.save(workdir / CHECKPOINTS, step)
-    checkpoints.prune(workdir / CHECKPOINTS, run.spec.checkpoints.keep_last)
+    """The best one and the result stay, however old they are."""
+    folder, state = run.save(workdir / CHECKPOINTS, step), run.watch.state
+    kept = {step for step in (state.best and state.best.step, state.result_step) if step is not None}
+    checkpoints.prune(workdir / CHECKPOINTS, run.spec.checkpoints.keep_last, kept)
     return folder
 
 
@@ -109,5 +217,7 @@ def checkpoint_saved(folder: Path, workdir: Path) -> CheckpointSaved:
         path=folder.relative_to(workdir).as_posix(),
         kind=manifest.kind,
         is_final=manifest.is_final,
+        is_best=manifest.is_best,
+        result_step=manifest.result_step,
         size_bytes=sum(file.size_bytes for file in manifest.files),
     )

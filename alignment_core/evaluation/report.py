@@ -18,6 +18,7 @@ from alignment_core.evaluation.statistics import (
     wilson_interval,
     wins,
 )
+from alignment_core.events import ResultSelected
 from alignment_core.reports import (
     BinTable,
     ComparedModel,
@@ -40,7 +41,7 @@ class Provenance:
     """What was compared, how it was drawn and how it came about, as the report states it; nothing here changes a score.
 
     `step` names the report's folder. `trained` are the rewards that the method optimised; `curves`, `tables` and `warnings`
-    are what the run said of itself.
+    are what the run said of itself, and `result` why this checkpoint is its result.
     """
 
     step: int
@@ -62,6 +63,7 @@ class Provenance:
     curves: Sequence[Curve] = ()
     tables: Sequence[BinTable] = ()
     warnings: Sequence[RunWarning] = ()
+    result: ResultSelected | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,9 @@ def build_report(
         reference=provenance.reference,
         reg_mode=provenance.reg_mode,
         warnings=list(provenance.warnings),
+        selected_by=provenance.result and provenance.result.selected_by,
+        last_step=provenance.result and provenance.result.last_step,
+        stopped_by=provenance.result and provenance.result.stopped_by,
         seed=provenance.seed,
         spec=provenance.spec,
         spec_sha256=provenance.spec_sha256,

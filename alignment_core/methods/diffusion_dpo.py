@@ -203,7 +203,13 @@ def pair_metrics(errors: PairErrors, u: PerExample) -> dict[str, PerExample]:
 def metrics_vs_init(errors: PairErrors, beta: float) -> dict[str, PerExample]:
     """`margin` and `implicit_accuracy` against the initial model: right after a copy, u itself is 0 by construction."""
     u = preference_logit(errors.m_w, errors.m_l, errors.r_w, errors.r_l, beta).detach()
-    return {"margin_vs_init": u, "accuracy_vs_init": pair_metrics(errors, u)["implicit_accuracy"]}
+    against = pair_metrics(errors, u)
+    return {
+        "margin_vs_init": u,
+        "accuracy_vs_init": against["implicit_accuracy"],
+        "chosen_gain_vs_init": against["chosen_gain"],
+        "rejected_gain_vs_init": against["rejected_gain"],
+    }
 
 
 def reference_distance(predictions: Predictions, num_pairs: int) -> PerExample:
