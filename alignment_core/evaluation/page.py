@@ -107,6 +107,7 @@ def render_page(report: EvaluationReport, comparison: Comparison) -> str:
             shown=_shown(report, comparison),
             lines=lines,
             forest=forest(lines),
+            any_trained=any(line.trained for line in lines),
             distributions=[
                 _distribution(report, line.name, is_judge=line is report.prompt_following)
                 for line in lines

@@ -100,7 +100,8 @@ def _others(report: EvaluationReport) -> list[str]:
     if not others:
         return []
     told = [f"{line.name} {_change(line)}" for line in others]
-    return [f"Not trained on: {', '.join(told)}."]
+    lead = "Not trained on" if any(line.trained for line in report.rewards) else "Also measured"
+    return [f"{lead}: {', '.join(told)}."]
 
 
 def _change(line: RewardComparison) -> str:
