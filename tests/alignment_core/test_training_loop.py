@@ -29,7 +29,7 @@ from alignment_core.diffusion import PredictionType, scaled_linear_abar
 from alignment_core.errors import DivergenceError
 from alignment_core.events import StepCompleted
 from alignment_core.load import new_accelerator
-from alignment_core.protocols import SignalAgainst, StepLoss, TimestepStrategy
+from alignment_core.protocols import PerStep, SignalAgainst, StepLoss, TimestepStrategy
 from alignment_core.timestep_table import TimestepTally
 from alignment_core.trainer import train
 from tests.alignment_core.tiny import tiny_spec
@@ -94,6 +94,7 @@ class Doubling:
 
     observed: list[tuple[list[int], list[float]]] = field(default_factory=list)
     signal_against: SignalAgainst = "reference"
+    step_probabilities: PerStep | None = None
 
     def sample(self, num: int, generator: Generator) -> Tensor:
         return torch.zeros(num, dtype=torch.int64)
