@@ -34,13 +34,16 @@ DRAWING = {
 RANKED, SCORED = {"rewards": [{"type": "brightness"}]}, {"reward": {"type": "brightness"}}
 METHODS: dict[str, dict[str, Any]] = {
     "diffusion_dpo": {"type": "diffusion_dpo", "beta": 500.0},  # given the pairs
+    "diffusion_kto": {"type": "diffusion_kto", "beta": 250.0},
+    "mapo": {"type": "mapo"},
     "tailorpo": {"type": "tailorpo", **DRAWING, **RANKED, "num_trained_steps": 2},
     "tailorpo_g": {"type": "tailorpo", **DRAWING, **RANKED, "num_trained_steps": 2, "guidance": {}},
     "d3po": {"type": "d3po", **DRAWING, **RANKED, "prompts_per_iteration": 4, "num_trained_steps": 2},
     "ddpo": {"type": "ddpo", **DRAWING, **SCORED, "prompts_per_iteration": 4, "num_trained_steps": 2},
     "dpok": {"type": "dpok", **DRAWING, **SCORED, "prompts_per_iteration": 2, "updates_per_iteration": 2},
 }
-OFFLINE = {"diffusion_dpo"}
+BATCH_SIZE = {"diffusion_kto": 8}  # the least it takes
+OFFLINE = {"diffusion_dpo", "diffusion_kto", "mapo"}
 
 GUARD = {"num_samples": 4, "delta": 1e-7, "sticky": False}
 REFERENCES: dict[str, dict[str, Any]] = {
@@ -62,6 +65,7 @@ TIMESTEPS: dict[str, dict[str, Any]] = {
 }
 FORBIDDEN = {
     **{("ddpo", name, None): "ddpo has no reference model" for name in REFERENCES if name != "frozen"},
+    **{("mapo", name, None): "mapo has no reference model" for name in REFERENCES if name != "frozen"},
     ("ddpo", None, "paper"): "timesteps.reward_scale multiplies a preference logit, and ddpo has none",
 }
 
@@ -86,6 +90,8 @@ SOME = [
     if ((r, t) in BESIDE and m != "tailorpo_g") or (m == "ddpo" and r == "frozen" and t in ("table", "adaptive"))
 ]
 RESUMED = [
+    ("diffusion_kto", "controlled", "table", 2),
+    ("mapo", "frozen", "adaptive", 2),
     ("tailorpo", "copied", "table", 1),
     ("tailorpo", "controlled", "adaptive", 2),
     ("d3po", "averaged", "table", 1),
@@ -130,7 +136,12 @@ def spec_of(folders: Folders, method: str, reference: str, timesteps: str) -> Jo
         method=chosen,
         reference=REFERENCES[reference],
         timesteps=TIMESTEPS[timesteps],
-        training={"steps": STEPS, "batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3},
+        training={
+            "steps": STEPS,
+            "batch_size": BATCH_SIZE.get(method, 2),
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 1e-3,
+        },
         evaluation={"prompts": ["a red circle"]},
     ).resolved()
 
