@@ -24,6 +24,7 @@ from alignment_core.methods.diffusion_dpo import (
     preference_logit,
     sigmoid_loss,
 )
+from alignment_core.methods.diffusion_kto import ImageBatch
 from alignment_core.methods.pair_batches import PairBatch, PairDraws
 from alignment_core.protocols import PerStep, SignalAgainst
 from alignment_core.timesteps import UniformTimesteps
@@ -129,7 +130,7 @@ def drawn(draws: PairDraws, num_batches: int, first_step: int = 0) -> list[PairB
     return list(islice(batches, num_batches))
 
 
-def joined(batches: Sequence[PairBatch]) -> dict[str, Tensor]:
+def joined(batches: Sequence[PairBatch | ImageBatch]) -> dict[str, Tensor]:
     """Everything that micro-batches hold, as one batch."""
     parts = [{**vars(batch), **batch.conditioning} for batch in batches]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "conditioning"}
