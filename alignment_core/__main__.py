@@ -63,8 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare = commands.add_parser("compare", help="compare two checkpoints on the prompts of a work folder's spec")
     compare.add_argument("workdir", type=Path, help="work folder of a run; receives comparisons/")
-    for side, default in (("base", "initial"), ("policy", "latest")):
-        told = f"initial, latest, a step, or the path of a checkpoint or of another work folder (default {default})"
+    for side, default in (("base", "initial"), ("policy", "result")):
+        told = (
+            f"initial, result, latest, a step, or the path of a checkpoint or another work folder (default {default})"
+        )
         compare.add_argument(f"--{side}", default=default, help=told)
     compare.add_argument("--sources", type=Path, default=None, help="as for run")
     compare.add_argument("--cache-dir", type=Path, default=None, help="as for run")

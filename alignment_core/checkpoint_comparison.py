@@ -19,22 +19,22 @@ from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec
 from alignment_core.training_run import CHECKPOINTS
 
-INITIAL, LATEST = "initial", "latest"
+INITIAL, LATEST, RESULT = "initial", "latest", "result"
 
 
 def compare_checkpoints(
     workdir: Path,
     *,
     base: str = INITIAL,
-    policy: str = LATEST,
+    policy: str = RESULT,
     sources: Sources,
     cache_dir: Path,
 ) -> Generator[Event, None, None]:
     """Compare two models of a work folder, and write the report to `comparisons/BASE-and-POLICY` in it.
 
-    Each is `initial`, `latest`, the step of a checkpoint, or the path of a checkpoint or of another work folder, whose latest
-    it then is; that one must have been trained from the same initial model. Raises `CheckpointError` for what is none of
-    these.
+    Each is `initial`, `latest`, `result` (the checkpoint that the run's own report is about; the latest before its end), the
+    step of a checkpoint, or the path of a checkpoint or of another work folder, whose result it then is; that one must have
+    been trained from the same initial model. Raises `CheckpointError` for what is none of these.
     """
     newest = checkpoints.latest(workdir / CHECKPOINTS)
     if newest is None:
@@ -74,15 +74,15 @@ def folder_of(side: str, workdir: Path) -> Path | None:
             steps = ", ".join(str(checkpoints.read_manifest(one).step) for one in checkpoints.complete(own))
             raise CheckpointError("no_checkpoint", f"{workdir} has no checkpoint of step {side}; there are: {steps}")
         return found
-    place = workdir if side == LATEST else Path(side)
+    place = workdir if side in (LATEST, RESULT) else Path(side)
     if (place / checkpoints.MANIFEST).is_file():
         return place
     newest = checkpoints.latest(place / CHECKPOINTS)
     if newest is None:
-        raise CheckpointError(
-            "no_checkpoint", f"{side!r} is neither initial, latest, a step, a checkpoint nor a work folder with one"
-        )
-    return newest
+        told = "neither initial, latest, result, a step, a checkpoint nor a work folder with one"
+        raise CheckpointError("no_checkpoint", f"{side!r} is {told}")
+    chosen = None if side == LATEST else checkpoints.read_manifest(newest).result_step
+    return newest if chosen is None else checkpoints.folder_of(place / CHECKPOINTS, chosen)
 
 
 def _contender(run: Run, sources: Sources, folder: Path | None, side: str) -> Contender:
@@ -91,7 +91,7 @@ def _contender(run: Run, sources: Sources, folder: Path | None, side: str) -> Co
     manifest = checkpoints.read_manifest(folder)
     if manifest.base_model_sha256 != run.base_model_sha256:
         raise CheckpointError("other_initial_model", f"{folder} was trained from another initial model")
-    own = side == LATEST or side.isdecimal()
+    own = side in (LATEST, RESULT) or side.isdecimal()
     label = f"step {manifest.step}" if own else f"step {manifest.step} of run {manifest.spec_sha256[:8]}"
     return checkpointed_policy(_actors(run, sources, JobSpec.model_validate(manifest.spec)), run.draw, folder, label)
 

@@ -208,8 +208,11 @@ def _is_headline(chart: LineChart) -> bool:
 
 
 def _rank(chart: LineChart) -> int:
-    """Held-out curves first, then what `HEADLINE_CURVES` names, in its order; the rest is folded away."""
-    if any(line.split == "held_out" for line in chart.lines):
+    """Held-out curves first, then what `HEADLINE_CURVES` names, in its order; the rest is folded away.
+
+    A held-out gain is its curve less a constant: the curve says it.
+    """
+    if any(line.split == "held_out" for line in chart.lines) and not chart.metric.endswith("_gain"):
         return -1
     return HEADLINE_CURVES.index(chart.metric) if chart.metric in HEADLINE_CURVES else len(HEADLINE_CURVES)
 

@@ -71,6 +71,7 @@ def verdict(report: EvaluationReport) -> list[str]:
         *_others(report),
         *_prompt_following(report),
         *_diversity(report),
+        *_choice(report),
     ]
 
 
@@ -132,3 +133,16 @@ def _diversity(report: EvaluationReport) -> list[str]:
         f"Images of one prompt differ {percent(abs(change))} {moved} than before "
         f"({plain(found.base)} to {plain(found.policy)})."
     ]
+
+
+def _choice(report: EvaluationReport) -> list[str]:
+    """Why this checkpoint is the run's result, where it is not simply the last step."""
+    stopped = [] if report.stopped_by is None else [f"The guard {report.stopped_by} ended training."]
+    if report.last_step is None or report.selected_by in (None, "last_step"):
+        return stopped
+    why = (
+        "its held-out reward was the highest"
+        if report.selected_by == "held_out_reward"
+        else "a guard rolled back to it"
+    )
+    return [*stopped, f"Of {_count(report.last_step, 'step')}, step {report.step} is the result: {why}."]

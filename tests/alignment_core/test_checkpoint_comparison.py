@@ -37,11 +37,11 @@ def compared(workdir: Path, cache_dir: Path, base: str, policy: str) -> Evaluati
     )
 
 
-def test_initial_against_latest_is_the_report_of_the_run(
+def test_initial_against_result_is_the_report_of_the_run(
     trained: tuple[Path, EvaluationReport], cache_dir: Path
 ) -> None:
     workdir, own = trained
-    again = compared(workdir, cache_dir, "initial", "latest")
+    again = compared(workdir, cache_dir, "initial", "result")
     for name in ("rewards", "images", "curves", "drift", "base", "policy", "spec_sha256", "verdict", "warnings"):
         assert getattr(again, name) == getattr(own, name), name
     assert own.drift is not None
@@ -101,8 +101,11 @@ def test_what_is_no_checkpoint_is_named_with_those_there_are(
     workdir, _ = trained
     with pytest.raises(CheckpointError, match="no checkpoint of step 5; there are: 2, 4, 6"):
         folder_of("5", workdir)
-    with pytest.raises(CheckpointError, match="neither initial, latest, a step, a checkpoint nor a work folder"):
+    with pytest.raises(
+        CheckpointError, match="neither initial, latest, result, a step, a checkpoint nor a work folder"
+    ):
         folder_of(str(tmp_path), workdir)
+    assert folder_of("latest", workdir) == workdir / "checkpoints" / "step-00000006"
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         compared(tmp_path, cache_dir, "initial", "latest")
 

@@ -69,6 +69,25 @@ def test_the_headline_is_the_verdict(report: EvaluationReport, verdict: str, hea
     assert words.headline(report.model_copy(update={"verdict": verdict})) == headline
 
 
+@pytest.mark.parametrize(
+    ("selected_by", "stopped_by", "told"),
+    [
+        ("last_step", None, []),
+        ("held_out_reward", None, ["Of 300 steps, step 200 is the result: its held-out reward was the highest."]),
+        (
+            "rollback",
+            "drift",
+            ["The guard drift ended training.", "Of 300 steps, step 200 is the result: a guard rolled back to it."],
+        ),
+    ],
+)
+def test_a_result_that_is_not_the_last_step_says_why(
+    report: EvaluationReport, selected_by: str, stopped_by: str | None, told: list[str]
+) -> None:
+    chosen = report.model_copy(update={"selected_by": selected_by, "stopped_by": stopped_by, "last_step": 300})
+    assert words.verdict(chosen)[len(words.verdict(report)) :] == told
+
+
 def test_what_was_not_measured_is_not_claimed(report: EvaluationReport) -> None:
     bare = report.model_copy(update={"rewards": [], "prompt_following": None, "diversity": None})
     assert words.headline(bare) == "Not scored"
