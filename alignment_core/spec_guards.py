@@ -47,10 +47,10 @@ class RewardHackingGuard(Spec):
     """The trained reward rises while prompt-following, or every reward not trained on, falls. Needs `evaluation.every`."""
 
     max_drop: float = Field(
-        default=0.8,
+        default=1.2,
         ge=0,
         le=1e6,
-        description="Fall of a score in standard deviations of the images' scores (0.8: what Cohen calls large); its "
+        description="Fall of a score in standard deviations of one model's scores; its "
         "interval must lie below zero too.",
     )
     window: int = Field(default=1, ge=1, le=100, description="Probes in a row that must say so.")

@@ -243,14 +243,19 @@ def dataset_report(dataset_id: str, url: Url = DEFAULT_URL) -> None:
 
 @checkpoints.command("download")
 def download_checkpoint(
-    identifier: Annotated[str, typer.Argument(help="Id of a checkpoint, or of a job for its latest one.")],
+    identifier: Annotated[
+        str,
+        typer.Argument(
+            help="Id of a checkpoint, or of a job for its result: the best one where that is known, else the latest."
+        ),
+    ],
     folder: Path,
     training_state: Annotated[bool, typer.Option(help="Also what training goes on from.")] = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Download a checkpoint; diffusers loads the folder."""
     with Client(url) as client:
-        checkpoint_id = _latest(client, identifier) if identifier.startswith("job_") else identifier
+        checkpoint_id = client.result_checkpoint(identifier) if identifier.startswith("job_") else identifier
         client.download_checkpoint(checkpoint_id, folder, with_training_state=training_state)
         console.print(str(folder), highlight=False, soft_wrap=True)
 
@@ -286,13 +291,6 @@ def _show_validation(client: Client, job: JobFile) -> None:
     if not found.valid:
         raise ValueError(job.told(found.errors))
     console.print("the spec would be taken")
-
-
-def _latest(client: Client, job_id: str) -> str:
-    latest = client.get_job(job_id).latest_checkpoint_id
-    if latest is None:
-        raise ValueError(f"{job_id} has no checkpoint yet")
-    return latest
 
 
 def _steps(job: Job) -> str:

@@ -4,7 +4,7 @@ with Client("http://127.0.0.1:8000") as client:
     dataset = client.wait_for_dataset(client.upload_dataset(Path("pairs.parquet")).id)
     job = client.create_job(spec)
     for event in client.events(job.id): ...
-    client.download_checkpoint(client.get_job(job.id).latest_checkpoint_id, Path("aligned"))
+    client.download_checkpoint(client.result_checkpoint(job.id), Path("aligned"))
 """
 
 import os
@@ -228,6 +228,19 @@ class Client:
     def checkpoints(self, job_id: str) -> list[Checkpoint]:
         """The job's checkpoints, the earliest step first."""
         return [Checkpoint.model_validate(entry) for entry in self._connection.pages(f"{_job(job_id)}/checkpoints", [])]
+
+    def result_checkpoint(self, job_id: str) -> str:
+        """Id of the job's result; before training has ended the best checkpoint so far, or without probes the latest.
+
+        `ValueError` while there is none.
+        """
+        job = self.get_job(job_id)
+        if job.result_checkpoint_id is not None:
+            return job.result_checkpoint_id
+        found = next((one.id for one in self.checkpoints(job_id) if one.is_best), job.latest_checkpoint_id)
+        if found is None:
+            raise ValueError(f"{job_id} has no checkpoint yet")
+        return found
 
     def checkpoint_files(self, checkpoint_id: str) -> list[CheckpointFile]:
         answer = self._connection.request("GET", f"/v1/checkpoints/{segment(checkpoint_id)}/files")

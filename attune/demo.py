@@ -77,8 +77,7 @@ def _align(client: Client, assets: Path, console: Console) -> Job:
 
 def _collect(client: Client, job: Job, assets: Path, folder: Path, console: Console) -> tuple[Path, Path]:
     """Download what the job left, load it with diffusers, print the proof; paths of the picture and the report."""
-    assert job.latest_checkpoint_id is not None, "a job that succeeded has stored its last step"
-    aligned = client.download_checkpoint(job.latest_checkpoint_id, folder / "aligned")
+    aligned = client.download_checkpoint(client.result_checkpoint(job.id), folder / "aligned")
     console.print(f"downloaded the aligned checkpoint to {aligned}", highlight=False, soft_wrap=True)
     report = client.report(job.id)
     report_path = folder / "report.json"

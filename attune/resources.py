@@ -56,6 +56,7 @@ class Job(Resource):
     error: ResourceError | None
     spec: dict[str, Any]
     latest_checkpoint_id: str | None
+    result_checkpoint_id: str | None = None
     created_at: datetime
     finished_at: datetime | None
 
@@ -83,6 +84,7 @@ class Checkpoint(Resource):
     step: int
     kind: Literal["lora", "full"]
     is_final: bool
+    is_best: bool = False
     size_bytes: int
 
 

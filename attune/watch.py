@@ -12,6 +12,8 @@ from alignment_core.events import (
     Event,
     ModelLoaded,
     PhaseProgressed,
+    ProbeCompleted,
+    ResultSelected,
     RunFailed,
     RunStarted,
     StepCompleted,
@@ -126,6 +128,17 @@ def sentence_of(event: Event) -> str | None:
             return f"training {event.num_trainable_parameters:,} of {event.num_parameters:,} parameters"
         case CheckpointSaved():
             return f"checkpoint of step {event.step} stored ({event.size_bytes / 1e6:.1f} MB)"
+        case ProbeCompleted():
+            gains = [
+                f"{name.removesuffix('_gain')} {value:+.3f}"
+                for name, value in event.metrics.items()
+                if name.endswith("_gain")
+            ]
+            return "  ".join(
+                [f"held-out gains after step {event.step}:", *gains, *(["the best so far"] if event.is_best else [])]
+            )
+        case ResultSelected():
+            return f"result: {event.message}" if event.stopped_by or event.selected_by != "last_step" else None
         case WarningRaised():
             return f"warning: {event.message}"
         case RunFailed():

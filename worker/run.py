@@ -112,7 +112,7 @@ def _prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
     workdir.mkdir(parents=True)
     spec = JobSpec.model_validate(claim.job.spec)
     paths = {found: _fetch_dataset(parts, claim, pointer, found) for pointer, found in stored_datasets(spec)}
-    if (checkpoint := outputs.latest_checkpoint(parts.store, claim.job.id)) is not None:
+    for checkpoint in outputs.checkpoints_to_resume(parts.store, claim.job.id):
         inputs.fetch_checkpoint(parts, checkpoint, workdir)
         log.info("checkpoint_fetched", step=checkpoint.step)
     try:

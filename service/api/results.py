@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from alignment_core.events import FileRecord
 from alignment_core.reports import EvaluationReport
-from alignment_core.spec import JobSpec, sha256_of_json
+from alignment_core.spec import JobSpec, reward_name, sha256_of_json
 from service.api.context import Parts, PartsDep
 from service.api.downloads import file_responses, send_file, send_page
 from service.api.lookup import JobDep
@@ -28,7 +28,7 @@ from service.api.schemas.runs import (
 from service.errors import ApiError, FieldProblem, invalid_request, not_found
 from service.store import datasets, event_lookup, outputs
 from service.store.catalog import stored_datasets
-from service.store.metrics import VALIDATION, metrics
+from service.store.metrics import HELD_OUT, VALIDATION, metrics
 from service.store.records import JobRecord, MetricRow, StoredFile
 
 router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
@@ -65,7 +65,10 @@ def get_metrics(
     ] = 1000,
     format: Annotated[Literal["json", "csv"], Query(description="`csv` for a spreadsheet.")] = "json",
 ) -> Metrics | Response:
-    """Figures by optimiser step: means over every pair of the step, and the validation split's as `validation/NAME`."""
+    """Figures by optimiser step: means over every pair of the step, and the validation split's as `validation/NAME`.
+
+    Rewards of the probes on held-out prompts are `held_out/NAME`.
+    """
     chosen = None if keys is None else {key.strip() for key in keys.split(",") if key.strip()}
     rows = metrics(
         parts.store,
@@ -94,11 +97,22 @@ def _refuse_unknown_keys(parts: Parts, job: JobRecord, missing: set[str]) -> Non
 
     The validation split's names are known from the first step on, though its figures come later.
     """
-    trained = [name for name in _names(metrics(parts.store, job.project_id, job.id)) if not name.startswith(VALIDATION)]
-    known = {*trained, *(VALIDATION + name for name in trained)}
+    names = _names(metrics(parts.store, job.project_id, job.id))
+    trained = [name for name in names if not name.startswith((VALIDATION, HELD_OUT))]
+    known = {*names, *(VALIDATION + name for name in trained), *_probed_names(job)}
     if trained and (unknown := sorted(missing - known)):
         message = f"there is no metric {', '.join(unknown)}; this job has {', '.join(sorted(trained))}"
         raise invalid_request([FieldProblem(pointer="query:keys", code="unknown_metric", message=message)])
+
+
+def _probed_names(job: JobRecord) -> set[str]:
+    """What the first probe will measure."""
+    evaluation = JobSpec.model_validate(job.spec).evaluation
+    if evaluation.every is None:
+        return set()
+    lines = [*map(reward_name, evaluation.rewards), *(["prompt_following"] if evaluation.prompt_following else [])]
+    figures = [*lines, *(f"{name}_gain" for name in lines), "diversity", "diversity_ratio"]
+    return {HELD_OUT + name for name in figures}
 
 
 def _csv(names: Sequence[str], rows: Sequence[MetricRow]) -> str:
@@ -217,6 +231,7 @@ def _manifest_checkpoints(parts: Parts, job: JobRecord) -> list[ManifestCheckpoi
             step=one.step,
             kind=one.kind,
             is_final=one.is_final,
+            is_best=one.is_best,
             files=[FileRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256) for file in one.files],
         )
         for one in outputs.list_checkpoints(parts.store, job.project_id, job.id)

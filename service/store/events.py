@@ -15,6 +15,7 @@ from alignment_core.events import (
     EvaluationCompleted,
     Event,
     PhaseChanged,
+    ProbeCompleted,
     RunCompleted,
     RunFailed,
     RunStarted,
@@ -103,6 +104,8 @@ def _apply(session: Session, row: Job, event: Event, files: Sequence[StoredFile]
             outputs.put_metrics(session, row, "train", event.step, event.metrics, event.time)
         case ValidationCompleted():
             outputs.put_metrics(session, row, "validation", event.step, event.metrics, event.time)
+        case ProbeCompleted():
+            outputs.put_metrics(session, row, "held_out", event.step, event.metrics, event.time)
         case CheckpointSaved():
             row.latest_checkpoint_id = outputs.put_checkpoint(session, row, event, files)
         case SamplesDrawn():

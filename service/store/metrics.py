@@ -10,6 +10,7 @@ from service.store.models import Metric
 from service.store.records import MetricRow
 
 VALIDATION = "validation/"
+HELD_OUT = "held_out/"
 
 
 def metrics(
@@ -22,13 +23,14 @@ def metrics(
     to_step: int | None = None,
     max_points: int | None = None,
 ) -> tuple[MetricRow, ...]:
-    """The job's metrics by step, both ends included; names of the validation split begin with `validation/`.
+    """The job's metrics by step, both ends included; names of the validation split begin with
+    `validation/`, those of probes on held-out prompts with `held_out/`.
 
     With `max_points`, each split keeps at most that many steps, evenly spaced, the first and the last among them.
     """
     found: dict[int, dict[str, float | None]] = {}
     with store.read() as session:
-        for split, prefix in (("train", ""), ("validation", VALIDATION)):
+        for split, prefix in (("train", ""), ("validation", VALIDATION), ("held_out", HELD_OUT)):
             wanted = None if keys is None else _names_in_split(keys, prefix)
             if wanted is not None and not wanted:
                 continue
@@ -52,7 +54,7 @@ def thin(steps: Sequence[int], max_points: int) -> list[int]:
 def _names_in_split(keys: Collection[str], prefix: str) -> set[str]:
     if prefix:
         return {key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
-    return {key for key in keys if not key.startswith(VALIDATION)}
+    return {key for key in keys if not key.startswith((VALIDATION, HELD_OUT))}
 
 
 def _rows(

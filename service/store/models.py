@@ -104,6 +104,7 @@ class Job(Base):
     eta_seconds: Mapped[float | None]
     error: Mapped[dict[str, Any] | None]
     latest_checkpoint_id: Mapped[str | None] = mapped_column(Id)
+    result_checkpoint_id: Mapped[str | None] = mapped_column(Id)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     last_seq: Mapped[int] = mapped_column(default=0)
 
@@ -158,6 +159,7 @@ class Checkpoint(Base):
     attempt: Mapped[int]
     kind: Mapped[str] = mapped_column(sa.String(16))
     is_final: Mapped[bool]
+    is_best: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     size_bytes: Mapped[int]
     created_at: Mapped[datetime]
 

@@ -45,6 +45,8 @@ def put_checkpoint(session: Session, job: Job, event: CheckpointSaved, files: Se
     ).one_or_none()
     if old_id is not None:
         session.execute(sa.delete(CheckpointFile).where(CheckpointFile.checkpoint_id == old_id))
+    if event.is_best:  # there is one at a time
+        session.execute(sa.update(Checkpoint).where(Checkpoint.job_id == job.id).values(is_best=False))
     checkpoint = session.merge(
         Checkpoint(
             id=old_id or new_id("ckpt"),
@@ -54,12 +56,17 @@ def put_checkpoint(session: Session, job: Job, event: CheckpointSaved, files: Se
             attempt=job.attempt,
             kind=event.kind,
             is_final=event.is_final,
+            is_best=event.is_best,
             size_bytes=sum(file.size_bytes for file in files),
             created_at=event.time,
         )
     )
     session.flush()
     session.add_all(CheckpointFile(checkpoint_id=checkpoint.id, **file.model_dump()) for file in files)
+    if event.result_step is not None:
+        job.result_checkpoint_id = session.scalars(
+            sa.select(Checkpoint.id).where(Checkpoint.job_id == job.id, Checkpoint.step == event.result_step)
+        ).one_or_none()
     return checkpoint.id
 
 
@@ -132,6 +139,15 @@ def latest_checkpoint(store: Store, job_id: str) -> CheckpointRecord | None:
     with store.read() as session:
         row = session.scalars(query).one_or_none()
         return None if row is None else _with_files(session, row)
+
+
+def checkpoints_to_resume(store: Store, job_id: str) -> tuple[CheckpointRecord, ...]:
+    """What a worker's next attempt needs: the latest, where it goes on, and those that may be the job's result."""
+    with store.read() as session:
+        rows = session.scalars(sa.select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)).all()
+        result = session.scalars(sa.select(Job.result_checkpoint_id).where(Job.id == job_id)).one_or_none()
+        needed = [row for row in rows if row is rows[-1] or row.is_best or row.id == result]
+        return tuple(_with_files(session, row) for row in needed)
 
 
 def list_samples(store: Store, project_id: str, job_id: str) -> tuple[SampleRecord, ...]:

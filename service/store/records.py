@@ -58,6 +58,7 @@ class JobRecord(Record):
     progress: Progress
     error: JobError | None
     latest_checkpoint_id: str | None
+    result_checkpoint_id: str | None
     cancel_requested: bool
     worker_id: str | None
     lease_expires_at: datetime | None
@@ -117,6 +118,7 @@ class CheckpointRecord(Record):
     attempt: int
     kind: Literal["lora", "full"]
     is_final: bool
+    is_best: bool
     size_bytes: int
     created_at: datetime
     files: tuple[StoredFile, ...]

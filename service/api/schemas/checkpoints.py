@@ -20,6 +20,7 @@ CHECKPOINT_EXAMPLE: dict[str, Any] = {
     "attempt": 1,
     "kind": "lora",
     "is_final": True,
+    "is_best": False,
     "size_bytes": 1482310,
     "num_files": 9,
     "created_at": "2026-11-20T09:16:40Z",
@@ -38,7 +39,8 @@ class Checkpoint(Entry):
     kind: Literal["lora", "full"] = Field(
         description="`lora`: weights for `load_lora_weights`; `full`: a folder in the diffusers format."
     )
-    is_final: bool
+    is_final: bool = Field(description="Whether training ended with it.")
+    is_best: bool = Field(description="Whether its probe has the highest held-out reward so far; false without probes.")
     size_bytes: int = Field(description="Size of all files together.")
     num_files: int
     created_at: datetime

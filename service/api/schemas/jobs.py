@@ -48,6 +48,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "spec": RESOLVED_SPEC_EXAMPLE,
     "spec_sha256": JobSpec.model_validate(SPEC_EXAMPLE).sha256(),
     "latest_checkpoint_id": None,
+    "result_checkpoint_id": None,
     "created_at": "2026-11-20T09:15:00Z",
     "queued_at": "2026-11-20T09:15:00Z",
     "updated_at": "2026-11-20T09:15:31Z",
@@ -106,6 +107,10 @@ class Job(Entry):
     spec: JobSpec = Field(description="The spec with every default written out.")
     spec_sha256: str = Field(description="Hash of the resolved spec; checkpoints and reports carry it too.")
     latest_checkpoint_id: str | None = Field(description="The newest checkpoint that is stored completely.")
+    result_checkpoint_id: str | None = Field(
+        description="The checkpoint that the report is about, once training has ended: the best by held-out reward, the last, "
+        "or the one that a guard went back to."
+    )
     created_at: datetime
     queued_at: datetime | None = Field(description="When the job last joined the queue.")
     updated_at: datetime

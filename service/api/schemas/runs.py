@@ -84,7 +84,7 @@ class MetricPoint(Resource):
 
 
 class Metrics(Resource):
-    """Figures by step. Those of the validation split are called `validation/NAME`."""
+    """Figures by step. Those of the validation split are called `validation/NAME`, those of probes `held_out/NAME`."""
 
     model_config = with_example(METRICS_EXAMPLE)
 
@@ -165,6 +165,7 @@ class ManifestCheckpoint(Resource):
     step: int
     kind: Literal["lora", "full"]
     is_final: bool
+    is_best: bool
     files: list[FileRecord]
 
 
@@ -178,7 +179,14 @@ MANIFEST_EXAMPLE: dict[str, Any] = {
     "datasets": [{"id": DATASET_ID, "sha256": "ab" * 32, "num_usable_rows": 2000}],
     "versions": {"attune": "0.1.0", "python": "3.11.9", "torch": "2.13.0"},
     "checkpoints": [
-        {"id": CHECKPOINT_ID, "step": 400, "kind": "lora", "is_final": True, "files": FILES_EXAMPLE["data"]}
+        {
+            "id": CHECKPOINT_ID,
+            "step": 400,
+            "kind": "lora",
+            "is_final": True,
+            "is_best": False,
+            "files": FILES_EXAMPLE["data"],
+        }
     ],
     "report_sha256": None,
 }

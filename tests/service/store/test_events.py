@@ -8,6 +8,7 @@ from alignment_core.events import (
     CheckpointSaved,
     EvaluationCompleted,
     PhaseChanged,
+    ProbeCompleted,
     RunStarted,
     SamplesDrawn,
     StepCompleted,
@@ -34,9 +35,17 @@ def step(number: int, **values: float) -> StepCompleted:
     )
 
 
-def saved(number: int, *, is_final: bool = False) -> CheckpointSaved:
+def saved(
+    number: int, *, is_final: bool = False, is_best: bool = False, result_step: int | None = None
+) -> CheckpointSaved:
     return CheckpointSaved(
-        step=number, path=f"checkpoints/{number}", kind="lora", is_final=is_final, size_bytes=1_000_010
+        step=number,
+        path=f"checkpoints/{number}",
+        kind="lora",
+        is_final=is_final,
+        is_best=is_best,
+        result_step=result_step,
+        size_bytes=1_000_010,
     )
 
 
@@ -137,6 +146,32 @@ def test_a_checkpoint_is_visible_with_all_its_files(store: Store, held: JobRecor
     job = jobs.get(store, PROJECT, held.id)
     assert job is not None
     assert job.latest_checkpoint_id == last.id
+
+
+def test_one_checkpoint_is_the_best_and_the_last_one_names_the_result(store: Store, held: JobRecord) -> None:
+    for number, is_best in ((10, True), (20, True), (30, False)):
+        events.record_event(store, held.id, 1, saved(number, is_best=is_best), FILES)
+    found = outputs.list_checkpoints(store, PROJECT, held.id)
+    assert [(one.step, one.is_best) for one in found] == [(10, False), (20, True), (30, False)]
+    job = jobs.get(store, PROJECT, held.id)
+    assert job is not None
+    assert job.result_checkpoint_id is None
+    events.record_event(store, held.id, 1, saved(40, is_final=True, result_step=10), FILES)
+    job = jobs.get(store, PROJECT, held.id)
+    assert job is not None
+    assert job.result_checkpoint_id == found[0].id
+    needed = outputs.checkpoints_to_resume(store, held.id)
+    assert [one.step for one in needed] == [10, 20, 40], "the result, the best and the latest"
+
+
+def test_held_out_rewards_are_metrics_of_their_own(store: Store, held: JobRecord) -> None:
+    events.record_event(store, held.id, 1, step(5))
+    probe = ProbeCompleted(step=5, num_prompts=4, metrics={"brightness": 0.4}, is_best=True)
+    events.record_event(store, held.id, 1, probe)
+    (row,) = metrics.metrics(store, PROJECT, held.id)
+    assert row.metrics == {"loss": 0.5, "held_out/brightness": 0.4}
+    (row,) = metrics.metrics(store, PROJECT, held.id, keys=["held_out/brightness"])
+    assert row.metrics == {"held_out/brightness": 0.4}
 
 
 def test_a_cancelled_job_keeps_its_last_checkpoint(store: Store, held: JobRecord) -> None:
