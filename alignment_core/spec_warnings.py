@@ -1,6 +1,6 @@
 """What a spec allows and its author probably did not mean."""
 
-from alignment_core.spec import JobSpec, MethodSpec
+from alignment_core.spec import JobSpec
 from alignment_core.spec_online import D3POSpec, DDPOSpec
 from alignment_core.spec_pairs import DiffusionDPOSpec, MaPOSpec
 from alignment_core.spec_reference import DriftControlledReference, EmaReference, FrozenReference, HardCopyReference
@@ -10,31 +10,20 @@ from alignment_core.spec_unpaired import DiffusionKTOSpec
 
 def warnings_of(spec: JobSpec) -> list[str]:
     """What is allowed but probably not meant, as sentences for `POST /v1/jobs/validate` and the first event."""
-    spec, found = spec.resolved(), []
-    method = spec.method
+    spec = spec.resolved()
+    return [*_warnings_of_method(spec), *_warnings_of_training(spec), *_warnings_of_plugins(spec)]
+
+
+def _warnings_of_method(spec: JobSpec) -> list[str]:
+    found, method = [], spec.method
     pairs = spec.training.batch_size * spec.training.gradient_accumulation_steps
-    found += _warnings_of_offline_losses(method)
     if isinstance(method, DiffusionDPOSpec) and pairs < 64:
         found.append(
             f"{pairs} pairs per optimiser step on one device: published recipes use 2048, and batches below 64 barely move u"
         )
-    if spec.training.precision == "fp16" and spec.adapter.type == "full":
-        found.append("full fine-tunes in fp16 can overflow; bf16 has the range of fp32")
-    if not spec.evaluation.rewards:
-        found.append("evaluation.rewards is empty: the report will show no proof that the model improved")
     if isinstance(method, DiffusionDPOSpec) and method.loss == "robust":
         found.append("the robust loss is unbounded below: watch the validation margin and stop early")
-    found += _warnings_of_plugins(spec)
-    if isinstance(method, DiffusionDPOSpec) and method.beta < 10:
-        found.append(
-            f"beta {method.beta:g} multiplies mean squared errors near 1e-3; language-model values do nothing here"
-        )
-    return found
-
-
-def _warnings_of_offline_losses(method: MethodSpec) -> list[str]:
-    found = []
-    if isinstance(method, DiffusionKTOSpec) and method.beta < 10:
+    if isinstance(method, DiffusionDPOSpec | DiffusionKTOSpec) and method.beta < 10:
         found.append(
             f"beta {method.beta:g} multiplies mean squared errors near 1e-3; language-model values do nothing here"
         )
@@ -47,6 +36,17 @@ def _warnings_of_offline_losses(method: MethodSpec) -> list[str]:
         found.append(
             f"beta {method.beta:g} drowns the winner's own error, which keeps mapo near its data; published: 0.1"
         )
+    return found
+
+
+def _warnings_of_training(spec: JobSpec) -> list[str]:
+    found = []
+    if spec.training.precision == "fp16" and spec.adapter.type == "full":
+        found.append("full fine-tunes in fp16 can overflow; bf16 has the range of fp32")
+    if spec.is_online and spec.evaluation.prompts is None:
+        found.append("evaluation.prompts is left out: there will be no report, and no proof that the model improved")
+    elif not spec.evaluation.rewards:
+        found.append("evaluation.rewards is empty: the report will show no proof that the model improved")
     return found
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from alignment_core.spec import JobSpec
+from alignment_core.spec import EvaluationSpec, JobSpec
 from alignment_core.spec_warnings import warnings_of
 
 MINIMAL = {
@@ -241,3 +241,11 @@ def test_a_mistake_in_a_plug_in_is_told_with_its_place(changes: dict[str, object
 def test_plug_ins_that_are_probably_not_meant_are_warned_about(changes: dict[str, object], warning: str) -> None:
     assert warning in " ".join(warnings_of(JobSpec.model_validate({**MINIMAL, **changes})))
     assert warning not in " ".join(warnings_of(JobSpec.model_validate(MINIMAL)))
+
+
+def test_online_spec_without_evaluation_prompts_is_told_that_no_report_will_come() -> None:
+    online = {"type": "ddpo", "prompts": ["a red circle"], "reward": {"type": "brightness"}}
+    spec = JobSpec.model_validate({"model": {"type": "catalog", "name": "shapes"}, "method": online})
+    assert any("evaluation.prompts" in warning for warning in warnings_of(spec))
+    told = spec.model_copy(update={"evaluation": EvaluationSpec(prompts=("a blue square",))})
+    assert not any("evaluation.prompts" in warning for warning in warnings_of(told))
