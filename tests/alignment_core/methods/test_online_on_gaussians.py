@@ -36,6 +36,10 @@ class GaussianActors(Actors):
         self.family: Any = GaussianFamily()
         self.shift = nn.Parameter(torch.zeros(SHAPE))
 
+    @property
+    def reference_moves(self) -> bool:
+        return False
+
     def predict_reference(self, x_t: Tensor, timesteps: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         return (1 - ABAR[timesteps]).sqrt().float().reshape(-1, 1, 1, 1) * x_t
 
