@@ -16,6 +16,7 @@ from alignment_core.spec import (
     TimestepSpec,
 )
 from service.api.context import PartsDep
+from service.api.examples import STABLE_DIFFUSION, example_of
 from service.api.paging import Page
 from service.api.problems import problems
 from service.api.schemas.catalog import CatalogEntry, CatalogModel, Method, ModelList, PlugIn, Reward
@@ -44,9 +45,12 @@ def _plug_ins(union: Any) -> list[PlugIn]:
 
 
 @router.get("/methods", summary="List alignment methods")
-def list_methods(_project_id: ProjectDep) -> Page[Method]:
+def list_methods(_project_id: ProjectDep, parts: PartsDep) -> Page[Method]:
     """The values of `spec.method.type`, each with its paper, its parameters, their ranges and their defaults, and with what
-    may stand beside it: how the reference moves, where there is one, and which timesteps count how much."""
+    may stand beside it: how the reference moves, where there is one, and which timesteps count how much. Each has an example
+    that runs as it stands, once the id of a dataset is put in where it has one."""
+    trained = [name for name, model in sorted(parts.catalog.models.items()) if model.family != "clip"]
+    model = {"type": "catalog", "name": trained[0]} if trained else STABLE_DIFFUSION
     data = [
         Method(
             id=_type_of(member),
@@ -54,6 +58,7 @@ def list_methods(_project_id: ProjectDep) -> Page[Method]:
             json_schema=member.model_json_schema(),
             references=_plug_ins(FrozenReference if issubclass(member, WITHOUT_REFERENCE) else ReferenceSpec),
             timesteps=_plug_ins(TimestepSpec),
+            example=example_of(member, model),
         )
         for member in members(MethodSpec)
     ]

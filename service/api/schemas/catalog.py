@@ -27,6 +27,12 @@ METHOD_EXAMPLE: dict[str, Any] = {
             "json_schema": {"type": "object", "properties": {"type": {"const": "uniform"}}},
         }
     ],
+    "example": {
+        "model": {"type": "catalog", "name": "shapes"},
+        "method": {"type": "diffusion_dpo", "dataset": {"type": "stored", "id": "ds_00000000000000000000000000"}},
+        "training": {"batch_size": 16, "gradient_accumulation_steps": 1},
+        "evaluation": {"prompts": ["a small red circle"], "rewards": [{"type": "colorfulness"}]},
+    },
 }
 
 
@@ -48,6 +54,9 @@ class Method(Entry):
     json_schema: JsonSchema = Field(description="JSON Schema of `spec.method`, defaults and ranges included.")
     references: list[PlugIn] = Field(description="What `spec.reference` may be; the first is the default.")
     timesteps: list[PlugIn] = Field(description="What `spec.timesteps` may be; the first is the default.")
+    example: dict[str, Any] = Field(
+        description="A spec to copy and change. `dataset.id`, where there is one, has to be that of a dataset of yours."
+    )
 
 
 MODEL_EXAMPLE: dict[str, Any] = {

@@ -68,3 +68,13 @@ def test_a_wrong_setting_of_a_plug_in_is_pointed_at(api: Api):
     spec = spec_for(api.ready_dataset()) | {"reference": reference}
     problem = assert_problem(api.client.post("/v1/jobs", json={"spec": spec}), 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/spec/reference/guard/delta"]
+
+
+def test_every_methods_example_is_a_spec_that_the_server_takes(api: Api):
+    dataset = api.ready_dataset()
+    for method in api.client.get("/v1/methods").json()["data"]:
+        spec = method["example"]
+        if "dataset" in spec["method"]:
+            spec["method"]["dataset"]["id"] = dataset
+        answer = api.client.post("/v1/jobs/validate", json={"spec": spec}).json()
+        assert answer["valid"], (method["id"], answer)
