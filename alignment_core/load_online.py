@@ -1,7 +1,7 @@
 """From an online method's spec to the method."""
 
 from collections.abc import Mapping, Sequence
-from typing import assert_never
+from typing import Literal, assert_never
 
 from alignment_core.errors import AlignmentError
 from alignment_core.families.sd import StableDiffusion
@@ -9,6 +9,7 @@ from alignment_core.methods.d3po import D3PO
 from alignment_core.methods.ddpo import DDPO
 from alignment_core.methods.dpok import DPOK
 from alignment_core.methods.tailorpo import RewardGuidance, TailorPO
+from alignment_core.methods.value_network import ValueNetwork
 from alignment_core.online import Studio
 from alignment_core.protocols import RewardModel
 from alignment_core.rollout import SIGMA_FLOOR, ddim_grid
@@ -85,7 +86,7 @@ def build_online(
                 ratio_clamp=method.ratio_clamp,
                 reward_weight=method.reward_weight,
                 kl_weight=method.kl_weight,
-                baseline=method.baseline,
+                baseline=_baseline(method, family, seed),
                 num_prompts=method.prompts_per_iteration,
                 num_copies=method.samples_per_prompt,
                 updates=method.updates_per_iteration,
@@ -95,6 +96,23 @@ def build_online(
             )
         case _:
             assert_never(method)
+
+
+def _baseline(
+    method: DPOKSpec, family: StableDiffusion, seed: int
+) -> Literal["none", "batch", "prompt"] | ValueNetwork:
+    if method.baseline != "value":
+        return method.baseline
+    value = method.value_network
+    assert value is not None, "the spec is resolved"
+    return ValueNetwork(
+        width=value.width,
+        learning_rate=value.learning_rate,
+        batch_size=value.batch_size,
+        num_batches=value.num_batches,
+        num_timesteps=len(family.abar),
+        seed=seed,
+    )
 
 
 def _num_trained(num: int | None, studio: Studio) -> int:

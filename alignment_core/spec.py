@@ -23,6 +23,7 @@ from alignment_core.spec_online import (
     TailorPOSpec,
     refuse_unfit_reference,
     refuse_unfit_timesteps,
+    resolve_value_network,
     steps_per_iteration,
 )
 from alignment_core.spec_pairs import (
@@ -190,6 +191,8 @@ class JobSpec(Spec):
             method = resolve_losses(method)
         elif isinstance(method, OnlineMethodSpec):
             evaluation = with_controls(evaluation, method)
+        if isinstance(method, DPOKSpec):
+            method = resolve_value_network(method)
         if isinstance(adapter, LoraAdapter) and adapter.alpha is None:
             adapter = adapter.model_copy(update={"alpha": float(adapter.rank)})
         if training.learning_rate is None:

@@ -140,6 +140,15 @@ class DDPOSpec(PolicyGradientRollouts):
         return self
 
 
+class ValueNetworkSpec(Spec):
+    """V(x_t, prompt, t), regressed on the final reward once an iteration, in one Adam step."""
+
+    learning_rate: float = Field(default=1e-4, gt=0, le=1, description="Published: 1e-4.")
+    batch_size: int = Field(default=256, ge=1, le=65536, description="Transitions in one forward (published: 256).")
+    num_batches: int = Field(default=5, ge=1, le=1000, description="Forwards in the one step (published: 5).")
+    width: int = Field(default=64, ge=4, le=4096, description="Width of its layers (ours).")
+
+
 class DPOKSpec(PolicyGradientRollouts):
     """DPOK (arXiv 2305.16381): policy gradient with a hard clamp and a squared distance to the reference's prediction."""
 
@@ -151,17 +160,29 @@ class DPOKSpec(PolicyGradientRollouts):
     buffer_iterations: int = Field(
         default=2, ge=1, le=100, description="Iterations whose transitions are replayed (published: the last 1000)."
     )
-    baseline: Literal["none", "batch", "prompt"] = Field(
+    baseline: Literal["none", "batch", "prompt", "value"] = Field(
         default="none",
-        description="`none`: A = R (published, without value network). `batch`: R less the iteration's mean; `prompt`: R "
-        "less the mean of the prompt's own samples.",
+        description="`none`: A = R (published, without value network). `value`: R - V, the published value network. `batch`: R "
+        "less the iteration's mean; `prompt`: R less the mean of the prompt's own samples.",
+    )
+    value_network: ValueNetworkSpec | None = Field(
+        default=None, description="For `baseline: value`; its defaults when left out."
     )
 
     @model_validator(mode="after")
-    def _the_baseline_has_samples(self) -> Self:
+    def _the_baseline_has_what_it_needs(self) -> Self:
+        if self.value_network is not None and self.baseline != "value":
+            raise ValueError(f"value_network is read by baseline `value`, not by `{self.baseline}`")
         if self.baseline == "prompt" and self.samples_per_prompt < 2:
             raise ValueError("baseline `prompt` compares a prompt's own samples: samples_per_prompt must be at least 2")
         return self
+
+
+def resolve_value_network(method: DPOKSpec) -> DPOKSpec:
+    """The same method with the value network written out, where it has one."""
+    if method.baseline != "value" or method.value_network is not None:
+        return method
+    return method.model_copy(update={"value_network": ValueNetworkSpec()})
 
 
 def _refuse_more_steps_than(trained: int, total: int) -> None:

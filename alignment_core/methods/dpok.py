@@ -5,7 +5,7 @@ Fan et al., "DPOK: Reinforcement Learning for Fine-tuning Text-to-Image Diffusio
     L = -w_r A clip(rho, 1 - c, 1 + c) + w_kl mean (eps_theta - eps_ref)^2,        rho = exp(log pi_theta - log pi_old)
 
 with guided predictions. There is no maximum as in PPO: outside the clamp the policy gradient is zero for either sign of A. A is
-the reward, here without the paper's optional value network.
+the reward, or the reward less a baseline, of which the paper's is a value network.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,21 @@ from torch import Tensor
 from alignment_core.actors import Actors
 from alignment_core.diffusion import regression_error
 from alignment_core.methods.ddpo import ratio_metrics
+from alignment_core.methods.value_network import PREFIX, States, ValueNetwork
 from alignment_core.online import Kept, Scene, Studio, chunks, reference_metrics, spread
 from alignment_core.protocols import PerExample, PerStep, StepLoss, TimestepStrategy
 from alignment_core.rollout import log_prob
-from alignment_core.trajectories import Trajectories, Transitions, draw, drawn_places, judge, trained_share, transitions
+from alignment_core.seeds import permutation_of
+from alignment_core.trajectories import (
+    Place,
+    Trajectories,
+    Transitions,
+    draw,
+    drawn_places,
+    judge,
+    trained_share,
+    transitions,
+)
 
 # --- the loss ------------------------------------------------------------------------------------------------------
 
@@ -69,7 +80,7 @@ class DPOK:
     ratio_clamp: float
     reward_weight: float
     kl_weight: float
-    baseline: Literal["none", "batch", "prompt"]
+    baseline: Literal["none", "batch", "prompt"] | ValueNetwork
     num_prompts: int
     num_copies: int
     updates: int
@@ -88,10 +99,10 @@ class DPOK:
         step, scene = first_step, None
         while True:
             iteration, update = divmod(step, self.updates)
-            buffer = self._refill(actors, iteration, self.kept.at(step)) if update == 0 else self.kept.at(step)
-            self.kept.keep(step + 1, buffer)
             if scene is None or update == 0:
                 scene = self._scene(actors, iteration)
+            buffer = self._refill(scene, iteration, self.kept.at(step)) if update == 0 else self.kept.at(step)
+            self.kept.keep(step + 1, buffer)
             num = self.batch_size * self.accumulation
             places = drawn_places(
                 len(buffer["reward"]),
@@ -106,8 +117,13 @@ class DPOK:
             for numbers in chunks(range(num), self.accumulation):
                 steps = transitions(scene, trajectories, [places[number] for number in numbers])
                 of = {name: buffer[name][steps.rows].to(steps.x_t.device) for name in _SCORES}
+                advantage = of.pop("advantage")
+                if isinstance(self.baseline, ValueNetwork):
+                    value = self.baseline.values(buffer, _states(steps))
+                    of |= {"value": value, "value_error": (of["reward"] - value).square()}
+                    advantage = advantage - value
                 scale = timesteps.reward_scale(steps.timesteps.cpu()).to(steps.x_t.device)
-                yield ReplayedSteps(steps, of.pop("advantage"), scale, of)
+                yield ReplayedSteps(steps, advantage, scale, of)
             step += 1
 
     def loss(self, actors: Actors, batch: ReplayedSteps) -> StepLoss:
@@ -141,15 +157,30 @@ class DPOK:
 
     def load_state_at(self, step: int, state: dict[str, Tensor]) -> None:
         """Put back what `state_at` told; raises `CheckpointError` where the buffer is missing."""
-        self.kept.restore(step, state, needed=("states", "log_probs", *_SCORES) if step else ())
+        value = (f"{PREFIX}text.weight",) if isinstance(self.baseline, ValueNetwork) else ()
+        self.kept.restore(step, state, needed=("states", "log_probs", *_SCORES, *value) if step else ())
 
-    def _refill(self, actors: Actors, iteration: int, buffer: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The buffer with this iteration's trajectories, and without those that are too old."""
-        drawn = self._draw(self.studio.scene(actors, iteration, self.num_prompts, self.num_copies))
+    def _refill(self, scene: Scene, iteration: int, buffer: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The buffer with this iteration's trajectories and without those that are too old; `scene` is of all of them."""
+        drawn = self._draw(self.studio.scene(scene.actors, iteration, self.num_prompts, self.num_copies))
         room = (self.buffer_iterations - 1) * self.num_prompts * self.num_copies
-        if not buffer or room == 0:
-            return drawn
-        return {name: torch.cat([buffer[name][-room:], drawn[name]]) for name in drawn}
+        filled = {name: torch.cat([buffer[name][-room:], drawn[name]]) for name in drawn} if buffer and room else drawn
+        if not isinstance(self.baseline, ValueNetwork):
+            return filled
+        return {**filled, **self._fit(self.baseline, scene, iteration, filled, buffer)}
+
+    def _fit(
+        self, network: ValueNetwork, scene: Scene, iteration: int, filled: dict[str, Tensor], before: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The value network's state after its step of this iteration, on transitions drawn without replacement."""
+        trajectories, num_steps = Trajectories(filled["states"], filled["log_probs"]), len(self.studio.grid)
+        order = permutation_of(len(filled["reward"]) * num_steps, self.studio.seed, "value", iteration)
+        places = [Place(*divmod(number, num_steps)) for number in order[: network.batch_size * network.num_batches]]
+        parts = [places[start : start + network.batch_size] for start in range(0, len(places), network.batch_size)]
+        steps = [transitions(scene, trajectories, part) for part in parts]
+        batches = [(_states(part), filled["reward"][part.rows].to(part.x_t.device)) for part in steps]
+        state = {name: value for name, value in before.items() if name.startswith(PREFIX)}
+        return network.fit(state or network.begin(batches[0][0]), batches)
 
     def _scene(self, actors: Actors, iteration: int) -> Scene:
         """The prompts of every trajectory in the buffer."""
@@ -174,8 +205,9 @@ class DPOK:
         }
 
     def _baseline_of(self, reward: PerExample) -> PerExample:
+        """What is known of a trajectory once it is drawn; a value network is asked later, state by state."""
         match self.baseline:
-            case "none":
+            case "none" | ValueNetwork():
                 return torch.zeros_like(reward)
             case "batch":
                 return reward.mean().expand_as(reward)
@@ -187,3 +219,7 @@ class DPOK:
 
 
 _SCORES = ("advantage", "reward", "reward_std")
+
+
+def _states(steps: Transitions) -> States:
+    return States(steps.x_t, steps.timesteps, steps.scene.conditioning_of(steps.rows))

@@ -26,6 +26,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "d3po": {"type": "d3po", "rewards": [BRIGHTNESS], "prompts_per_iteration": 4, "num_trained_steps": 3},
     "ddpo": {"type": "ddpo", "reward": BRIGHTNESS, "prompts_per_iteration": 4, "num_trained_steps": 3},
     "dpok": {"type": "dpok", "reward": BRIGHTNESS, "prompts_per_iteration": 3, "updates_per_iteration": 3},
+    "dpok_value": {
+        "type": "dpok",
+        "reward": BRIGHTNESS,
+        "prompts_per_iteration": 3,
+        "updates_per_iteration": 3,
+        "baseline": "value",
+        "value_network": {"batch_size": 4, "num_batches": 2, "width": 8},
+    },
 }
 
 
@@ -39,7 +47,9 @@ def steps_of(spec: JobSpec, workdir: Path) -> list[StepCompleted]:
     return of_type(list(align(spec, workdir)), StepCompleted)
 
 
-@pytest.mark.parametrize(("name", "stopped_at"), [*[(name, 2) for name in METHODS], ("tailorpo", 3), ("dpok", 3)])
+@pytest.mark.parametrize(
+    ("name", "stopped_at"), [*[(name, 2) for name in METHODS], ("tailorpo", 3), ("dpok", 3), ("dpok_value", 3)]
+)
 def test_a_run_stopped_inside_or_between_iterations_resumes_bit_for_bit(
     name: str, stopped_at: int, tiny_model: Path, tmp_path: Path
 ) -> None:
