@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from service.api.context import PartsDep
@@ -16,11 +16,19 @@ bearer = HTTPBearer(
 )
 
 
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
 def current_project(
-    parts: PartsDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+    request: Request, parts: PartsDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> str:
-    """Id of the caller's project; raises 401 where a key is required and none that is valid was sent."""
+    """Id of the caller's project; raises 401 where a key is required and none that is valid was sent.
+
+    A server without keys takes everybody for its owner, the pages that its owner's browser shows among them: those are
+    refused with 403 where they would change something.
+    """
     if not parts.settings.api_keys_required:
+        _refuse_other_pages(request)
         return projects.DEFAULT_PROJECT_ID
     project = None if credentials is None else projects.authenticate(parts.store, credentials.credentials)
     if project is None:
@@ -31,6 +39,15 @@ def current_project(
             headers={"WWW-Authenticate": 'Bearer realm="attune"'},
         )
     return project.id
+
+
+def _refuse_other_pages(request: Request) -> None:
+    """Browsers say in `Sec-Fetch-Site` whose page sends a request, and pages cannot change that; programs say nothing."""
+    site = request.headers.get("sec-fetch-site", "none")
+    if request.method not in SAFE_METHODS and site not in ("none", "same-origin"):
+        raise ApiError(
+            403, "cross_site_request", "a page of another site sent this request, and this server asks for no key"
+        )
 
 
 ProjectDep = Annotated[str, Depends(current_project)]

@@ -23,7 +23,7 @@ from service.settings import Settings
 from service.store import datasets, keys
 from service.store.records import JobError
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 422, 500, 503))
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 403, 422, 500, 503))
 
 UPLOAD_PATH = "/v1/datasets"
 

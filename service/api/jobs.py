@@ -20,7 +20,7 @@ from service.store.database import Store
 from service.store.records import JobRecord
 from service.store.states import InvalidTransition, JobState
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 422, 500, 503))
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
 
 LOCATION = {"headers": {"Location": {"description": "Where the new job is.", "schema": {"type": "string"}}}}
 

@@ -15,6 +15,7 @@ REQUEST_ID_EXAMPLE = "req_9f2c6d1e0b7a4c3d8e5f0a1b"
 _EXAMPLES: dict[int, tuple[str, str, list[dict[str, str]]]] = {
     400: ("bad_request", "There was an error parsing the body", []),
     401: ("unauthorized", "send a valid API key as `Authorization: Bearer KEY`", []),
+    403: ("cross_site_request", "a page of another site sent this request, and this server asks for no key", []),
     404: ("job_not_found", "there is no job 'job_01kaf0h2v7x3m5q8r1s4t6w9yz' in this project", []),
     409: ("conflict", "a job that is succeeded cannot be cancelled", []),
     413: ("content_too_large", "the body is larger than the 4194304 bytes that are accepted here", []),

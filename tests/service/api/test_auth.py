@@ -126,3 +126,13 @@ def test_idempotency_keys_of_two_projects_are_apart(locked: Api):
         assert answer.status_code == 201
         ids.add(answer.json()["id"])
     assert len(ids) == 2
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_server_without_keys_takes_no_orders_from_other_pages(api: Api, site: str):
+    body = {"spec": spec_for(api.ready_dataset())}
+    answer = api.client.post("/v1/jobs", json=body, headers={"Sec-Fetch-Site": site})
+    assert_problem(answer, 403, "cross_site_request")
+    assert api.client.get("/v1/jobs", headers={"Sec-Fetch-Site": site}).json()["data"] == []
+    for own in ({"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {}):
+        assert api.client.post("/v1/jobs", json=body, headers=own).status_code == 201
