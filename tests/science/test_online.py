@@ -57,10 +57,12 @@ def online_report(
     return EvaluationReport.model_validate(event.report)
 
 
-def assert_gains(report: EvaluationReport, at_least: float) -> None:
+def assert_gains(report: EvaluationReport, at_least: float, p_below: float = 0.05) -> None:
     reward = report.rewards[0]  # the others are controls
     assert reward.gain >= at_least
     assert reward.gain_interval.low > 0
+    assert reward.p_value is not None
+    assert reward.p_value < p_below
 
 
 def assert_follows(report: EvaluationReport, at_most_below: float) -> None:
@@ -70,8 +72,9 @@ def assert_follows(report: EvaluationReport, at_most_below: float) -> None:
 
 
 def test_ten_iterations_of_tailorpo_give_colour_and_keep_the_prompt(tmp_path: Path) -> None:
-    report = online_report({"type": "tailorpo", "rewards": [COLORFULNESS]}, tmp_path, steps=50)
-    assert_gains(report, at_least=0.15)
+    method = {"type": "tailorpo", "rewards": [COLORFULNESS]}
+    report = online_report(method, tmp_path, steps=50, batch_size=24, learning_rate=1.5e-4)
+    assert_gains(report, at_least=0.15, p_below=1e-10)
     assert_follows(report, at_most_below=0.12)
 
 
@@ -82,7 +85,7 @@ def test_tailorpo_with_guidance_gains_too(tmp_path: Path) -> None:
 
 def test_fifteen_iterations_of_d3po_give_colour(tmp_path: Path) -> None:
     method = {"type": "d3po", "rewards": [COLORFULNESS], "num_trained_steps": 5}
-    assert_gains(online_report(method, tmp_path, steps=75), at_least=0.08)
+    assert_gains(online_report(method, tmp_path, steps=75), at_least=0.08, p_below=1e-6)
 
 
 def test_ddpo_gives_colour(tmp_path: Path) -> None:
