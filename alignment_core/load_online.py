@@ -1,6 +1,7 @@
 """From an online method's spec to the method."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from alignment_core.errors import AlignmentError
@@ -22,6 +23,7 @@ from alignment_core.spec import (
 )
 
 OnlineMethod = TailorPO | D3PO | DDPO | DPOK
+Baseline = Literal["none", "batch", "prompt"] | ValueNetwork
 
 
 def build_online(
@@ -34,73 +36,96 @@ def build_online(
     seed: int,
 ) -> OnlineMethod:
     """Raises `AlignmentError` for what only the model or the rewards can tell: a step without noise, no gradient."""
-    studio = _studio(method, family, rewards, seed)
+    studio, cut = _studio(method, family, rewards, seed), Cut(batch_size, accumulation)
     match method:
         case TailorPOSpec():
-            guidance = method.guidance
-            if guidance is not None and not studio.rewards[0].differentiable:
-                name = next(iter(rewards))
-                raise AlignmentError(
-                    "reward_not_differentiable", f"method.guidance needs a gradient, and {name!r} has none"
-                )
-            built = TailorPO(
-                studio,
-                beta=method.beta,
-                sum_reduction=method.logprob_reduction == "sum",
-                num_trained_steps=method.num_trained_steps,
-                guidance=None
-                if guidance is None
-                else RewardGuidance(guidance.eta_min, guidance.eta_max, guidance.delta),
-                batch_size=batch_size,
-                accumulation=accumulation,
-            )
-            _refuse_silent_steps(studio, built.trained)
-            return built
+            return _tailorpo(method, studio, rewards, cut)
         case D3POSpec():
-            return D3PO(
-                studio,
-                beta=method.beta,
-                sum_reduction=method.logprob_reduction == "sum",
-                ratio_clamp=method.ratio_clamp,
-                num_prompts=method.prompts_per_iteration,
-                num_trained_steps=_num_trained(method.num_trained_steps, studio),
-                batch_size=batch_size,
-                accumulation=accumulation,
-            )
+            return _d3po(method, studio, cut)
         case DDPOSpec():
-            return DDPO(
-                studio,
-                ratio_clamp=method.ratio_clamp,
-                advantage_clip=method.advantage_clip,
-                within_prompts=method.advantage == "prompt",
-                num_prompts=method.prompts_per_iteration,
-                num_copies=method.samples_per_prompt,
-                num_trained_steps=_num_trained(method.num_trained_steps, studio),
-                batch_size=batch_size,
-                accumulation=accumulation,
-            )
+            return _ddpo(method, studio, cut)
         case DPOKSpec():
-            _refuse_silent_steps(studio, range(len(studio.grid)))
-            return DPOK(
-                studio,
-                ratio_clamp=method.ratio_clamp,
-                reward_weight=method.reward_weight,
-                kl_weight=method.kl_weight,
-                baseline=_baseline(method, family, seed),
-                num_prompts=method.prompts_per_iteration,
-                num_copies=method.samples_per_prompt,
-                updates=method.updates_per_iteration,
-                buffer_iterations=method.buffer_iterations,
-                batch_size=batch_size,
-                accumulation=accumulation,
-            )
+            return _dpok(method, studio, cut, _baseline(method, family, seed))
         case _:
             assert_never(method)
 
 
-def _baseline(
-    method: DPOKSpec, family: StableDiffusion, seed: int
-) -> Literal["none", "batch", "prompt"] | ValueNetwork:
+@dataclass(frozen=True)
+class Cut:
+    """How an optimiser step is cut into forwards."""
+
+    batch_size: int
+    accumulation: int
+
+
+def _tailorpo(method: TailorPOSpec, studio: Studio, rewards: Mapping[str, RewardModel], cut: Cut) -> TailorPO:
+    guidance = method.guidance
+    if guidance is not None and not studio.rewards[0].differentiable:
+        name = next(iter(rewards))
+        raise AlignmentError("reward_not_differentiable", f"method.guidance needs a gradient, and {name!r} has none")
+    built = TailorPO(
+        studio,
+        beta=method.beta,
+        sum_reduction=method.logprob_reduction == "sum",
+        num_trained_steps=method.num_trained_steps,
+        guidance=None
+        if guidance is None
+        else RewardGuidance(
+            guidance.eta_min, guidance.eta_max, guidance.delta, through_network=not guidance.stop_network_grad
+        ),
+        ratio_clamp=method.ratio_clamp,
+        batch_size=cut.batch_size,
+        accumulation=cut.accumulation,
+    )
+    _refuse_silent_steps(studio, built.trained)
+    return built
+
+
+def _d3po(method: D3POSpec, studio: Studio, cut: Cut) -> D3PO:
+    return D3PO(
+        studio,
+        beta=method.beta,
+        sum_reduction=method.logprob_reduction == "sum",
+        ratio_clamp=method.ratio_clamp,
+        num_prompts=method.prompts_per_iteration,
+        num_trained_steps=_num_trained(method.num_trained_steps, studio),
+        batch_size=cut.batch_size,
+        accumulation=cut.accumulation,
+    )
+
+
+def _ddpo(method: DDPOSpec, studio: Studio, cut: Cut) -> DDPO:
+    return DDPO(
+        studio,
+        ratio_clamp=method.ratio_clamp,
+        advantage_clip=method.advantage_clip,
+        within_prompts=method.advantage == "prompt",
+        num_prompts=method.prompts_per_iteration,
+        num_copies=method.samples_per_prompt,
+        num_trained_steps=_num_trained(method.num_trained_steps, studio),
+        batch_size=cut.batch_size,
+        accumulation=cut.accumulation,
+    )
+
+
+def _dpok(method: DPOKSpec, studio: Studio, cut: Cut, baseline: Baseline) -> DPOK:
+    _refuse_silent_steps(studio, range(len(studio.grid)))
+    return DPOK(
+        studio,
+        ratio_clamp=method.ratio_clamp,
+        reward_weight=method.reward_weight,
+        kl_weight=method.kl_weight,
+        baseline=baseline,
+        num_prompts=method.prompts_per_iteration,
+        num_copies=method.samples_per_prompt,
+        updates=method.updates_per_iteration,
+        buffer_iterations=method.buffer_iterations,
+        batch_size=cut.batch_size,
+        accumulation=cut.accumulation,
+    )
+
+
+def _baseline(method: DPOKSpec, family: StableDiffusion, seed: int) -> Baseline:
     if method.baseline != "value":
         return method.baseline
     value = method.value_network

@@ -64,6 +64,9 @@ class GuidanceSpec(Spec):
     delta: float = Field(
         default=0.5, gt=0, le=1e6, description="How far above its reward the winner aims; in its unit."
     )
+    stop_network_grad: bool = Field(
+        default=False, description="Hold the network's noise fixed in the gradient: cheaper, d x0hat/dx = 1/sqrt(abar)."
+    )
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Self:
@@ -81,6 +84,12 @@ class TailorPOSpec(PairedRollouts):
     )
     guidance: GuidanceSpec | None = Field(
         default=None, description="Set for TailorPO-G; needs a differentiable reward."
+    )
+    ratio_clamp: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Clamp ratios to 1 +- this, as D3PO's code does; the paper's formula has none.",
     )
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignment_core.actors import Actors
+from alignment_core.methods.d3po import clamped_log_ratio
 from alignment_core.online import Kept, Scene, Studio, accuracy, chunks, metrics_vs_init, reference_metrics, spread
 from alignment_core.protocols import Latents, PerExample, PerStep, StepLoss, Timesteps, TimestepStrategy
 from alignment_core.rollout import Guided, Indices, branch, index_of, preference, walk
@@ -42,6 +43,23 @@ def branching_margin(
     return total / sigma_t.to(wide).square()
 
 
+def clamped_margin(
+    x_w: Latents,
+    x_l: Latents,
+    mu: Latents,
+    mu_ref: Latents,
+    sigma_t: PerExample,
+    ratio_clamp: float,
+    reduction: Reduction = "mean",
+) -> PerExample:
+    """M of two ratios that are each clamped to 1 +- `ratio_clamp`, as D3PO's are: no gradient of a ratio outside.
+
+    log pi_theta(x)/pi_ref(x) = (mu - mu_ref)^T (2 x - mu - mu_ref) / (2 sigma_t^2), an inner product as well.
+    """
+    log_ratios = [branching_margin(x, 0.5 * (mu + mu_ref), mu, mu_ref, sigma_t, reduction) for x in (x_w, x_l)]
+    return clamped_log_ratio(log_ratios[0], ratio_clamp) - clamped_log_ratio(log_ratios[1], ratio_clamp)
+
+
 def margin_loss(margin: PerExample, beta: float | PerExample) -> PerExample:
     """-log sigma(beta M)."""
     return -F.logsigmoid(beta * margin)
@@ -52,11 +70,12 @@ def margin_loss(margin: PerExample, beta: float | PerExample) -> PerExample:
 
 @dataclass(frozen=True)
 class RewardGuidance:
-    """TailorPO-G's step sizes and aim."""
+    """TailorPO-G's step sizes and aim; not `through_network` holds the noise that the network foresees fixed."""
 
     eta_min: float
     eta_max: float
     delta: float
+    through_network: bool = True
 
     def eta(self, index: int, num_steps: int) -> float:
         """Cosine in the step number T - index: `eta_min` at the noisiest step, towards `eta_max` at the image."""
@@ -115,6 +134,7 @@ class TailorPO:
     sum_reduction: bool
     num_trained_steps: int
     guidance: RewardGuidance | None
+    ratio_clamp: float | None
     batch_size: int
     accumulation: int
     kept: Kept = field(default_factory=Kept)
@@ -173,7 +193,8 @@ class TailorPO:
         mu, mu_ref = (grid.mean(batch.x_t, yhat, batch.index) for yhat in (said.policy, said.reference))
         sigma = grid.sigma(batch.index, batch.x_t)
         margin = self._margin(batch, mu, mu_ref)
-        per_example = batch.weight * margin_loss(margin, self.beta * batch.reward_scale)
+        trained = margin if self.ratio_clamp is None else self._clamped(batch, mu, mu_ref, self.ratio_clamp)
+        per_example = batch.weight * margin_loss(trained, self.beta * batch.reward_scale)
         told = margin.detach()
         moved = (mu - mu_ref).detach().flatten(1).square().mean(dim=1).sqrt() / sigma
         metrics = {
@@ -195,6 +216,11 @@ class TailorPO:
         sigma = self.studio.grid.sigma(batch.index, batch.x_t)
         reduction: Reduction = "sum" if self.sum_reduction else "mean"
         return branching_margin(batch.x_w, batch.x_l, mu, mu_of_other, sigma, reduction)
+
+    def _clamped(self, batch: BranchBatch, mu: Latents, mu_ref: Latents, ratio_clamp: float) -> PerExample:
+        sigma = self.studio.grid.sigma(batch.index, batch.x_t)
+        reduction: Reduction = "sum" if self.sum_reduction else "mean"
+        return clamped_margin(batch.x_w, batch.x_l, mu, mu_ref, sigma, ratio_clamp, reduction)
 
     def _beta_of_means(self, x_t: Latents) -> float:
         """beta as it would be with means over the latent: a penalty is one."""
@@ -241,13 +267,20 @@ class TailorPO:
         scale = timesteps.reward_scale(t.cpu()).to(x_t.device)
         return BranchBatch(scene, rows, x_t, x_w, x_l, at, t, scale, (h != 0).float(), told)
 
-    def _foresee(self, predict: Guided, x: Latents, index: int) -> Latents:
-        """The image foreseen from a state, at that state's own timestep; the state itself at the end."""
+    def _foresee(self, predict: Guided, x: Latents, index: int, *, through_network: bool = True) -> Latents:
+        """The image foreseen from a state, at that state's own timestep; the state itself at the end.
+
+        With the network's noise held fixed, d x0hat / dx is 1/sqrt(abar_t).
+        """
         grid = self.studio.grid
         if index == len(grid):
             return x
         at = index_of(index, x)
-        return grid.x_0(x, predict(x, grid.t(at, x)), at)
+        if through_network:
+            return grid.x_0(x, predict(x, grid.t(at, x)), at)
+        eps = grid.eps(x.detach(), predict(x.detach(), grid.t(at, x)), at).detach()
+        abar_t = grid.abar_t[index].to(x)
+        return (x - (1 - abar_t).sqrt() * eps) / abar_t.sqrt()
 
     def _guide(
         self, guidance: RewardGuidance, scene: Scene, predict: Guided, x_w: Latents, rows: Sequence[int], index: int
@@ -255,7 +288,8 @@ class TailorPO:
         """The winner after one step up its reward, where that is better; and how far and how often."""
 
         def reward(x: Latents) -> PerExample:
-            return scene.judge(self._foresee(predict, x, index + 1), rows)[0]
+            foreseen = self._foresee(predict, x, index + 1, through_network=guidance.through_network)
+            return scene.judge(foreseen, rows)[0]
 
         grid = self.studio.grid
         higher = climb(x_w, reward, guidance.eta(index, len(grid)), guidance.delta)

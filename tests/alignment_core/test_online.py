@@ -23,6 +23,13 @@ BRIGHTNESS = {"type": "brightness"}
 METHODS: dict[str, dict[str, Any]] = {
     "tailorpo": {"type": "tailorpo", "rewards": [BRIGHTNESS], "num_trained_steps": 3},
     "tailorpo_g": {"type": "tailorpo", "rewards": [BRIGHTNESS], "num_trained_steps": 3, "guidance": {}},
+    "tailorpo_clamped": {
+        "type": "tailorpo",
+        "rewards": [BRIGHTNESS],
+        "num_trained_steps": 3,
+        "guidance": {"stop_network_grad": True},
+        "ratio_clamp": 0.1,
+    },
     "d3po": {"type": "d3po", "rewards": [BRIGHTNESS], "prompts_per_iteration": 4, "num_trained_steps": 3},
     "ddpo": {"type": "ddpo", "reward": BRIGHTNESS, "prompts_per_iteration": 4, "num_trained_steps": 3},
     "dpok": {"type": "dpok", "reward": BRIGHTNESS, "prompts_per_iteration": 3, "updates_per_iteration": 3},
@@ -68,7 +75,7 @@ def test_the_first_step_begins_at_the_reference_and_has_a_gradient(name: str, ti
     first = steps_of(online_spec(tiny_model, METHODS[name]), tmp_path)[0].metrics
     assert first["grad_norm"] > 0
     assert first["reward_std"] > 0
-    if name in ("tailorpo", "tailorpo_g", "d3po"):
+    if name in ("tailorpo", "tailorpo_g", "tailorpo_clamped", "d3po"):
         assert first["loss"] == pytest.approx(0.6931472, abs=1e-6)
         assert first["implicit_accuracy"] == 0.5
         assert first["tie_rate"] == 0

@@ -12,7 +12,7 @@ from alignment_core.diffusion import scaled_linear_abar, step_log_prob
 from alignment_core.methods.d3po import d3po_logit
 from alignment_core.methods.ddpo import advantages, clipped_surrogate
 from alignment_core.methods.dpok import dpok_loss
-from alignment_core.methods.tailorpo import RewardGuidance, branching_margin, climb, margin_loss
+from alignment_core.methods.tailorpo import RewardGuidance, branching_margin, clamped_margin, climb, margin_loss
 from alignment_core.rollout import ddim_grid
 
 finite = st.floats(-2, 2, allow_nan=False)
@@ -150,6 +150,20 @@ def test_the_mean_convention_is_the_sum_with_beta_over_d(seed: int, beta: float)
     sigma = one(0.5, 0.2)
     mean, total = (branching_margin(*draws, sigma, reduction) for reduction in ("mean", "sum"))
     assert torch.allclose(margin_loss(mean, beta), margin_loss(total, beta / 12))
+
+
+@given(st.integers(0, 2**31), st.sampled_from(["mean", "sum"]))
+def test_a_wide_clamp_changes_nothing_and_a_ratio_outside_a_narrow_one_pulls_no_more(seed: int, reduction: str) -> None:
+    draws = torch.randn(4, 2, 1, 2, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x_w, x_l, shift, mu_ref = draws
+    sigma = one(0.5, 0.2)
+    mu = (mu_ref + 1e-3 * shift).requires_grad_(True)
+    plain = branching_margin(x_w, x_l, mu, mu_ref, sigma, reduction)
+    assert torch.allclose(clamped_margin(x_w, x_l, mu, mu_ref, sigma, 0.999, reduction), plain, atol=1e-12)
+    narrow = clamped_margin(x_w, x_l, mu, mu_ref, sigma, 1e-12, reduction)
+    (gradient,) = torch.autograd.grad(narrow.sum(), mu)
+    assert narrow.abs().max() <= 2.1e-12
+    assert torch.count_nonzero(gradient) == 0
 
 
 def test_guidance_by_hand() -> None:

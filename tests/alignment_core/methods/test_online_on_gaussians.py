@@ -75,7 +75,7 @@ def studio(shape: Callable[[Tensor], Tensor], grid: DDIMGrid = GRID) -> Studio:
 def methods(of: Studio) -> dict[str, Any]:
     drawn: dict[str, Any] = {"num_prompts": 64, "accumulation": 1}
     return {
-        "tailorpo": TailorPO(of, 0.1, True, 5, None, batch_size=64, accumulation=1),
+        "tailorpo": TailorPO(of, 0.1, True, 5, None, None, batch_size=64, accumulation=1),
         "d3po": D3PO(of, 0.1, True, 0.1, num_trained_steps=20, batch_size=256, **drawn),
         "ddpo": DDPO(of, 0.1, 5.0, False, num_copies=1, num_trained_steps=20, batch_size=256, **drawn),
         "dpok": DPOK(
