@@ -18,6 +18,7 @@ from alignment_core.spec import JobSpec
 from service.store.objects import ObjectNotFound
 from service.store.records import CheckpointRecord, DatasetRecord, StoredFile
 from worker.parts import Parts
+from worker.patience import patiently
 
 INPUTS = "inputs"
 
@@ -59,6 +60,10 @@ def fetch_checkpoint(parts: Parts, checkpoint: CheckpointRecord, workdir: Path) 
         whole.rename(folder)
 
 
+def _fetch(parts: Parts, key: str, target: Path) -> None:
+    patiently(lambda: parts.objects.get_file(key, target), parts.settings.lease_seconds)
+
+
 def fetch_files(parts: Parts, files: Sequence[StoredFile], folder: Path) -> None:
     """Download files into `folder`; each appears under its name only once its sha256 is right."""
     for file in files:
@@ -67,7 +72,7 @@ def fetch_files(parts: Parts, files: Sequence[StoredFile], folder: Path) -> None
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as temporary:
             partial = Path(temporary) / target.name
             try:
-                parts.objects.get_file(file.object_key, partial)
+                _fetch(parts, file.object_key, partial)
             except ObjectNotFound as error:
                 message = f"{file.path} is missing in the object store"
                 raise AlignmentError("object_missing", message, category="system") from error

@@ -85,8 +85,8 @@ def finish(store: Store, job_id: str, attempt: int, end: End, error: JobError | 
     with store.write() as session:
         row, time = hold(session, job_id, attempt), now(session)
         if error is None:
-            row.error = None
-        else:
+            row.error, row.phase = None, None
+        else:  # the phase says where it failed
             _fail(session, row, error, time)
         enter(row, after(row.state, _END_VERBS[end]), time)
         return record_of(row)
