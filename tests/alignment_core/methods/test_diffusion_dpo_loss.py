@@ -11,6 +11,7 @@ from torch import Tensor
 from alignment_core.methods.diffusion_dpo import (
     PairErrors,
     cdpo_loss,
+    metrics_vs_init,
     pair_loss,
     pair_metrics,
     preference_logit,
@@ -37,6 +38,13 @@ def logit(beta: float = 5000.0) -> Tensor:
 
 def test_the_logit_of_three_pairs_is_that_of_the_reference() -> None:
     assert close(logit(), [1.5, -1.75, 0.0], rel=1e-9)
+
+
+def test_against_the_initial_model_a_margin_is_counted_from_its_errors() -> None:
+    initial = PairErrors(f64(*M_W), f64(*M_L), f64(0.1005, 0.21, 0.0502), f64(0.1004, 0.2092, 0.05))
+    told = metrics_vs_init(initial, 5000.0)
+    assert close(told["margin_vs_init"], [2.75, 0.75, 0.5])
+    assert close(told["margin_vs_init"].mean(), 1.333333333)
 
 
 def test_the_loss_is_the_mean_of_losses_and_not_the_loss_of_the_mean() -> None:
