@@ -8,6 +8,7 @@ start from one noise; the better final image labels every step. With each trajec
 where h is (1, -1) if trajectory 0 is better, (-1, 1) if trajectory 1 is, and (0, 0) for a tie, which has no gradient.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -38,8 +39,8 @@ Reduction = Literal["mean", "sum"]
 
 
 def clamped_log_ratio(log_ratio: PerExample, ratio_clamp: float) -> PerExample:
-    """log clip(e^l, 1 - eps, 1 + eps); no gradient outside."""
-    return log_ratio.exp().clamp(1 - ratio_clamp, 1 + ratio_clamp).log()
+    """log clip(e^l, 1 - eps, 1 + eps), clamped as l so that no e^l overflows; no gradient outside."""
+    return log_ratio.clamp(math.log1p(-ratio_clamp), math.log1p(ratio_clamp))
 
 
 def d3po_logit(

@@ -57,6 +57,13 @@ def test_d3po_s_loss_lives_between_the_logarithms_of_the_clamp(ratio_0: float, r
     assert 0.683163 <= -torch.nn.functional.logsigmoid(logit).item() <= 0.703232
 
 
+def test_a_sum_over_a_whole_latent_does_not_overflow_the_clamped_ratio() -> None:
+    log_ratio = torch.tensor([800.0, -800.0, 0.02], requires_grad=True)
+    d3po_logit(log_ratio, torch.zeros(3), torch.ones(3), beta=0.1, ratio_clamp=0.1).sum().backward()
+    assert log_ratio.grad is not None
+    assert log_ratio.grad.tolist() == pytest.approx([0, 0, 0.1])
+
+
 # --- DPOK and DDPO -------------------------------------------------------------------------------------------------
 
 
