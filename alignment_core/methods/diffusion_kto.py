@@ -146,8 +146,7 @@ class DiffusionKTO:
             against = self._baseline(actors, batch, i - m, predictions, target, actors.predict_initial)
             z_init = kto_logit(i - m.detach(), against, batch.liked, self.beta)
             metrics |= {
-                "margin_vs_init": z_init,
-                "accuracy_vs_init": half_tied(z_init),
+                **kto_metrics_vs_init(m.detach(), i, z_init, batch.liked),
                 "ref_drift_batch_eps_dist": regression_error(predictions.reference, predictions.initial),
             }
             signal_vs_initial = z_init / self.beta
@@ -246,6 +245,17 @@ def kto_metrics(m: PerExample, r: PerExample, z: PerExample, liked: Liked) -> di
         "chosen_gain": torch.where(liked, r - m, nothing),
         "rejected_gain": torch.where(liked, nothing, r - m),
         "winner_degraded": torch.where(liked, (m > r).to(m.dtype), nothing),
+    }
+
+
+def kto_metrics_vs_init(m: PerExample, i: PerExample, z_init: PerExample, liked: Liked) -> dict[str, PerExample]:
+    """The same against the initial model, where the reference moves: a guard asks them whether both errors rise."""
+    against = kto_metrics(m, i, z_init, liked)
+    return {
+        "margin_vs_init": against["margin"],
+        "accuracy_vs_init": against["implicit_accuracy"],
+        "chosen_gain_vs_init": against["chosen_gain"],
+        "rejected_gain_vs_init": against["rejected_gain"],
     }
 
 

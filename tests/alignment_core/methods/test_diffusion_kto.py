@@ -13,6 +13,7 @@ from alignment_core.datasets.cache import TensorCache
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.unpaired import ImageAnnotation
 from alignment_core.diffusion import add_noise, regression_error
+from alignment_core.guards import errors_rising
 from alignment_core.methods.diffusion_kto import (
     Baseline,
     DiffusionKTO,
@@ -20,8 +21,11 @@ from alignment_core.methods.diffusion_kto import (
     batch_mean,
     class_mean,
     kto_logit,
+    kto_metrics,
+    kto_metrics_vs_init,
     utility_loss,
 )
+from alignment_core.metric_means import metric_means
 from alignment_core.timesteps import UniformTimesteps
 from tests.alignment_core.methods.test_batches import LATENT, POLICY, REFERENCE, Scaling, actors_of, joined, same
 
@@ -218,3 +222,14 @@ def test_a_mismatched_baseline_asks_both_networks_with_the_prompt_of_the_image_b
     assert len(family.seen) == 4
     assert [torch.equal(seen, prompts) for _, _, seen in family.seen] == [True, True, False, False]
     assert all(torch.equal(seen, prompts.roll(1, dims=0)) for _, _, seen in family.seen[2:])
+
+
+def test_errors_that_rise_are_seen_against_the_initial_model_right_after_a_copy() -> None:
+    m, liked = torch.tensor([0.4, 0.8]), torch.tensor([True, False])
+    told = kto_metrics(m, m, torch.zeros(2), liked) | kto_metrics_vs_init(m, m / 2, torch.tensor([-1.0, 1.0]), liked)
+    step = metric_means(told)
+    assert step["chosen_gain"] == step["rejected_gain"] == 0
+    assert (step["margin_vs_init"], step["accuracy_vs_init"]) == (0, 0.5)
+    message = errors_rising([step], max_ratio=1.5, window=1)
+    assert message is not None
+    assert "chosen images is 2 times" in message
