@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from alignment_core.spec import JobSpec
-from benchmarks.protocol import BETAS, COMMON_BETA, ROWS, TEST_SEEDS, TUNED, TUNING_SEEDS, Row, spec_of
+from benchmarks.protocol import (
+    BETAS,
+    COMMON_BETA,
+    CONTROL_BETAS,
+    PLAIN_DPO,
+    ROWS,
+    TEST_SEEDS,
+    TUNED,
+    TUNING_SEEDS,
+    Row,
+    spec_of,
+)
 
 Figures = dict[str, Any]
 
@@ -47,7 +58,8 @@ def all_cells() -> list[Cell]:
     others = [beta for beta in BETAS if beta != COMMON_BETA]
     curves = [Cell(row, seed, beta) for seed in TEST_SEEDS for row in TUNED for beta in others]
     tuning = [Cell(row, seed, beta) for seed in TUNING_SEEDS for row in TUNED for beta in BETAS]
-    return tables + curves + tuning
+    control = [Cell(PLAIN_DPO, seed, beta) for seed in (*TEST_SEEDS, *TUNING_SEEDS) for beta in CONTROL_BETAS]
+    return tables + curves + tuning + control
 
 
 def _common(row: Row) -> float | None:

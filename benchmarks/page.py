@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.protocol import BETAS, COMPARISONS, ROWS, TEST_SEEDS, TUNED, TUNING_SEEDS, Row
-from benchmarks.results import Results, beta_of, tests
+from benchmarks.protocol import BETAS, COMPARISONS, CONTROL_BETAS, ROWS, TEST_SEEDS, TUNED, TUNING_SEEDS, Row
+from benchmarks.results import Results, beta_of, comparisons
 from benchmarks.statistics import Mean, mean_of
 
 FINDINGS = Path(__file__).with_name("findings.md")
@@ -17,7 +17,7 @@ def page_of(results: Results) -> str:
         FINDINGS.read_text().rstrip(),
         "![Gain against prompt-following, one panel a family](reproduction.svg)",
         "## All rows\n\n" + "\n".join(main_table(results)),
-        "## Planned comparisons\n\n" + "\n".join(tests_table(results)),
+        "## Planned comparisons\n\n" + "\n".join(comparison_table(results)),
         "## Beta, re-tuned\n\n" + "\n".join(beta_table(results)),
         f"Code of the runs: commit `{results.commit}`. The figures of every run are in "
         "[reproduction.json](reproduction.json); `python -m benchmarks.reproduction --render-only` makes this page of them.",
@@ -60,11 +60,11 @@ def _line(results: Results, row: Row) -> str:
     )
 
 
-def tests_table(results: Results) -> Iterator[str]:
+def comparison_table(results: Results) -> Iterator[str]:
     """The planned comparisons, Holm-corrected over those that could be made."""
     yield "| claim | difference in gain | p | p, Holm | holds |"
     yield "|---|---|---|---|---|"
-    for comparison, test, corrected in tests(results):
+    for comparison, test, corrected in comparisons(results):
         where = ", each at its own beta" if comparison.tuned else ""
         yield (
             f"| {LABELS[comparison.better]} > {LABELS[comparison.than]}{where} | {_signed(test.difference)} "
@@ -79,22 +79,28 @@ def _verdict(difference: float, p: float) -> str:
 
 
 def beta_table(results: Results) -> Iterator[str]:
-    """Gain and prompt-following of each tuned variant at every beta; the chosen beta in bold."""
-    yield f"Gain / prompt-following over the {len(TEST_SEEDS)} test seeds; **bold**: the beta chosen on seeds " + (
-        f"{', '.join(map(str, TUNING_SEEDS))} and on the tuning prompts.\n"
+    """Gain, prompt-following and drift of each tuned variant at every beta; the chosen beta in bold."""
+    columns = sorted({*BETAS, *CONTROL_BETAS})
+    yield (
+        f"Gain / prompt-following / drift x 1000 over the {len(TEST_SEEDS)} test seeds; **bold**: the beta chosen on seeds "
+        + (
+            f"{', '.join(map(str, TUNING_SEEDS))} and on the tuning prompts, of {', '.join(f'{beta:g}' for beta in BETAS)}.\n"
+        )
     )
-    yield "| method | " + " | ".join(f"beta {beta:g}" for beta in BETAS) + " |"
-    yield "|---" * (len(BETAS) + 1) + "|"
+    yield "| method | " + " | ".join(f"beta {beta:g}" for beta in columns) + " |"
+    yield "|---" * (len(columns) + 1) + "|"
     for row in TUNED:
-        if all(results.has(row.key, beta) for beta in BETAS):
-            chosen = results.tuned_beta(row.key) if results.has(row.key, BETAS[-1], TUNING_SEEDS) else None
-            entries = [_entry(results, row, beta, bold=beta == chosen) for beta in BETAS]
+        if all(results.has(row.key, beta, TEST_SEEDS + TUNING_SEEDS) for beta in BETAS):
+            chosen = results.tuned_beta(row.key)
+            entries = [_entry(results, row, beta, bold=beta == chosen) for beta in columns]
             yield f"| {row.label} | " + " | ".join(entries) + " |"
 
 
 def _entry(results: Results, row: Row, beta: float, *, bold: bool) -> str:
-    gain, following = (mean_of(results.of(row.key, name, beta)).value for name in ("gain", "following"))
-    text = f"{gain:+.3f} / {following:.3f}"
+    if not results.has(row.key, beta):
+        return ""
+    gain, following, drift = (mean_of(results.of(row.key, name, beta)) for name in ("gain", "following", "drift"))
+    text = f"{_signed(gain)} / {following.value:.3f} / {1000 * drift.value:.1f}"
     return f"**{text}**" if bold else text
 
 
@@ -108,4 +114,4 @@ def _plain(mean: Mean) -> str:
 
 def missing_comparisons(results: Results) -> int:
     """How many planned comparisons lack runs."""
-    return len(COMPARISONS) - len(tests(results))
+    return len(COMPARISONS) - len(comparisons(results))

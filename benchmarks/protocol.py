@@ -16,6 +16,7 @@ Family = Literal["offline", "online"]
 TEST_SEEDS = (0, 1, 2, 3, 4)
 TUNING_SEEDS = (100, 101)
 BETAS = (250.0, 1000.0, 4000.0)
+CONTROL_BETAS = (500.0, 2000.0)  # plain Diffusion-DPO's alone; added in its favour once its curve had been seen
 COMMON_BETA = 1000.0
 MAX_LOSS_OF_FOLLOWING = (
     0.05  # a beta is eligible when prompt-following falls by no more than this on the tuning prompts

@@ -56,7 +56,7 @@ def beta_of(row: str) -> float | None:
     return COMMON_BETA if families[row] == "offline" else None
 
 
-def tests(results: Results) -> list[tuple[Comparison, PairedTest, float]]:
+def comparisons(results: Results) -> list[tuple[Comparison, PairedTest, float]]:
     """Every planned comparison whose runs are all there, with its Holm-corrected p."""
     found: list[tuple[Comparison, PairedTest]] = []
     for comparison in COMPARISONS:

@@ -33,8 +33,8 @@ def mean_of(values: Sequence[float]) -> Mean:
 def paired_test(better: Sequence[float], than: Sequence[float]) -> PairedTest:
     """Compare rows whose values belong to the same seeds in the same order."""
     difference: list[float] = np.subtract(better, than).tolist()
-    if np.ptp(difference) == 0:  # no spread to test against
-        return PairedTest(mean_of(difference), 1.0 if difference[0] == 0 else 0.0)
+    if np.ptp(difference) <= 1e-12:  # no spread to test against, but that of rounding
+        return PairedTest(mean_of(difference), 1.0 if abs(difference[0]) <= 1e-12 else 0.0)
     return PairedTest(mean_of(difference), float(stats.ttest_rel(better, than).pvalue))
 
 
