@@ -23,11 +23,11 @@ def mean_of(steps: Steps, name: str, window: int) -> float | None:
 def margin_saturation(
     steps: Steps, *, max_loss: float, min_accuracy: float, max_clamped: float, window: int
 ) -> str | None:
-    """Loss below and accuracy above their thresholds, or D3PO's ratios clamped: no pair has a gradient left."""
+    """Loss near 0 and accuracy above their thresholds, or D3PO's ratios clamped: no pair has a gradient left."""
     loss, accuracy = mean_of(steps, "loss", window), mean_of(steps, "implicit_accuracy", window)
     if loss is None or accuracy is None:
         return None
-    if loss < max_loss and accuracy >= min_accuracy:
+    if 0 <= loss < max_loss and accuracy >= min_accuracy:  # below 0 is the robust loss, which still has a slope
         return (
             f"over {window} steps the loss is {loss:.3g} (below {max_loss:g}) and the implicit accuracy {accuracy:.4f}: "
             "nothing is left to learn, or the reference moved"

@@ -20,7 +20,7 @@ def inclusion_probabilities(wanted: Probabilities, num: int) -> Probabilities:
     while True:
         rest = torch.where(certain, 0.0, wanted)
         left = num - int(certain.sum())
-        pi = torch.where(certain, 1.0, rest * (left / rest.sum()) if left else rest * 0)
+        pi = torch.where(certain, 1.0, left * (rest / rest.sum()) if left else rest * 0)
         if not bool(((pi >= 1) & ~certain).any()):
             return pi
         certain |= pi >= 1

@@ -92,10 +92,10 @@ def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, place: Place, st
             yield tally.table("training", event.step)
         if probe is not None and _is_due(event.step, spec.evaluation.every, last) and not _is_rolled_back(run):
             yield from _probe_and_save(run, probe, workdir, place)
-        if limit is not None and time.monotonic() - started > limit:
-            raise AlignmentError("time_limit", f"step {event.step}: resources.max_run_seconds ({limit}) is over")
         if run.watch.state.ending is not None:
             return
+        if limit is not None and event.step < last and time.monotonic() - started > limit:
+            raise AlignmentError("time_limit", f"step {event.step}: resources.max_run_seconds ({limit}) is over")
         if event.step % spec.checkpoints.every == 0 and place.saved_step < event.step < last:
             yield _save(run, workdir, place)
 

@@ -7,7 +7,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
+from hypothesis import settings
 
+settings.register_profile("attune", deadline=None)  # a busy machine is no failure
+settings.load_profile("attune")
 torch.set_num_threads(1)  # tiny models run many times faster on two cores
 
 pytest_plugins = ("tests.servers.fixtures",)

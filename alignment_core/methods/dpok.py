@@ -8,6 +8,7 @@ with guided predictions. There is no maximum as in PPO: outside the clamp the po
 the reward, or the reward less a baseline, of which the paper's is a value network.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
@@ -38,8 +39,8 @@ from alignment_core.trajectories import (
 
 
 def clamped_policy_gradient(log_ratio: PerExample, advantage: PerExample, ratio_clamp: float) -> PerExample:
-    """-A clip(rho, 1 - c, 1 + c); no gradient outside the clamp."""
-    return -advantage * log_ratio.exp().clamp(1 - ratio_clamp, 1 + ratio_clamp)
+    """-A clip(rho, 1 - c, 1 + c); no gradient outside the clamp. The logarithm is clamped: exp would overflow, and 0 inf is no gradient."""
+    return -advantage * log_ratio.clamp(math.log1p(-ratio_clamp), math.log1p(ratio_clamp)).exp()
 
 
 def dpok_loss(

@@ -38,6 +38,10 @@ def test_saturation_needs_both_a_vanished_loss_and_every_pair_told_apart() -> No
     assert "over 3 steps the loss is 0.004" in told
 
 
+def test_a_loss_below_zero_is_the_robust_one_and_still_learns() -> None:
+    assert saturation([{"loss": -0.6, "implicit_accuracy": 1.0}] * 3) is None
+
+
 def test_clamped_ratios_saturate_though_the_loss_cannot_vanish() -> None:
     told = saturation([{"loss": 0.69, "implicit_accuracy": 1.0, "clamped": 0.99}] * 3)
     assert told is not None

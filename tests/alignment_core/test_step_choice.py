@@ -17,6 +17,11 @@ def test_inclusion_probabilities_have_the_values_worked_by_hand() -> None:
     assert inclusion_probabilities(wanted, 4).tolist() == [1.0] * 4
 
 
+def test_weights_next_to_nothing_do_not_overflow() -> None:
+    wanted = torch.tensor([1.0, 1.0, 2.225e-313, 2.225e-311], dtype=torch.float64)
+    assert inclusion_probabilities(wanted, 3).sum().item() == pytest.approx(3)
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.data())
 def test_the_draws_differ_and_are_wanted(weights: list[float], data: st.DataObject) -> None:
     wanted = torch.tensor(weights, dtype=torch.float64)

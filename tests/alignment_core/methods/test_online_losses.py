@@ -77,6 +77,15 @@ def test_dpok_by_hand(log_ratio: float, loss: float, gradient: float) -> None:
     assert ratio.grad.item() == pytest.approx(gradient, rel=1e-8)
 
 
+def test_dpok_has_no_gradient_and_no_overflow_far_outside_its_clamp() -> None:
+    ratio = torch.tensor([90.0, -90.0], requires_grad=True)
+    value = dpok_loss(ratio, torch.ones(2), torch.zeros(2), ratio_clamp=1e-4, reward_weight=10.0, kl_weight=0.01)
+    value.sum().backward()
+    assert value.tolist() == pytest.approx([-10.001, -9.999])
+    assert ratio.grad is not None
+    assert ratio.grad.tolist() == [0.0, 0.0]
+
+
 @pytest.mark.parametrize(
     ("advantage", "rho", "loss", "has_gradient"),
     [
