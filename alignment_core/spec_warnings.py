@@ -11,7 +11,12 @@ from alignment_core.spec_unpaired import DiffusionKTOSpec
 def warnings_of(spec: JobSpec) -> list[str]:
     """What is allowed but probably not meant, as sentences for `POST /v1/jobs/validate` and the first event."""
     spec = spec.resolved()
-    return [*_warnings_of_method(spec), *_warnings_of_training(spec), *_warnings_of_plugins(spec)]
+    return [
+        *_warnings_of_method(spec),
+        *_warnings_of_training(spec),
+        *_warnings_of_probes(spec),
+        *_warnings_of_plugins(spec),
+    ]
 
 
 def _warnings_of_method(spec: JobSpec) -> list[str]:
@@ -47,6 +52,20 @@ def _warnings_of_training(spec: JobSpec) -> list[str]:
         found.append("evaluation.prompts is left out: there will be no report, and no proof that the model improved")
     elif not spec.evaluation.rewards:
         found.append("evaluation.rewards is empty: the report will show no proof that the model improved")
+    return found
+
+
+def _warnings_of_probes(spec: JobSpec) -> list[str]:
+    """Guards that are on and have nothing to look at."""
+    found, evaluation = [], spec.evaluation
+    if evaluation.every is None:
+        return found
+    if spec.guards.diversity is not None and evaluation.seeds_per_prompt == 1:
+        found.append("guards.diversity compares two images of a prompt: set evaluation.seeds_per_prompt to at least 2")
+    if spec.guards.reward_hacking is not None and evaluation.prompt_following is None and len(evaluation.rewards) < 2:
+        found.append(
+            "guards.reward_hacking needs evaluation.prompt_following, or a second reward in evaluation.rewards"
+        )
     return found
 
 

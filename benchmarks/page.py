@@ -15,7 +15,7 @@ def page_of(results: Results) -> str:
     """The whole of `docs/reproduction.md`."""
     parts = [
         FINDINGS.read_text().rstrip(),
-        "![Gain against prompt-following, one panel a family](reproduction.svg)",
+        "![Gain against prompt-following, and against diversity: Diffusion-DPO over beta, and the online methods](reproduction.svg)",
         "## All rows\n\n" + "\n".join(main_table(results)),
         "## Planned comparisons\n\n" + "\n".join(comparison_table(results)),
         "## Beta, re-tuned\n\n" + "\n".join(beta_table(results)),

@@ -249,3 +249,16 @@ def test_online_spec_without_evaluation_prompts_is_told_that_no_report_will_come
     assert any("evaluation.prompts" in warning for warning in warnings_of(spec))
     told = spec.model_copy(update={"evaluation": EvaluationSpec(prompts=("a blue square",))})
     assert not any("evaluation.prompts" in warning for warning in warnings_of(told))
+
+
+def test_guards_that_have_nothing_to_look_at_are_told() -> None:
+    online = {"type": "ddpo", "prompts": ["a red circle"], "reward": {"type": "brightness"}}
+    probed = {"every": 10, "prompts": ["a blue square"], "seeds_per_prompt": 1}
+    base = {"model": {"type": "catalog", "name": "shapes"}, "method": online}
+    told = warnings_of(JobSpec.model_validate({**base, "evaluation": probed}))
+    assert any("guards.diversity" in warning for warning in told)
+    assert not any("guards.reward_hacking" in warning for warning in told)  # an untrained control was added
+    pairs = {"type": "mapo", "dataset": {"type": "local", "path": "pairs.parquet"}}
+    alone = {"every": 10, "prompts": ["a blue square"], "rewards": [{"type": "brightness"}]}
+    told = warnings_of(JobSpec.model_validate({**base, "method": pairs, "evaluation": alone}))
+    assert any("guards.reward_hacking" in warning for warning in told)
