@@ -119,6 +119,7 @@ def test_a_run_from_another_initial_model_is_refused(
         compared(trained[0], cache_dir, "initial", str(tmp_path / "work"))
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_report_and_names_what_it_cannot(
     trained: tuple[Path, EvaluationReport], cache_dir: Path
 ) -> None:
