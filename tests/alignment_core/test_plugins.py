@@ -235,6 +235,7 @@ def test_bfloat16_still_copies_the_policy_exactly(tiny_model: Path, tiny_pairs: 
         assert steps[3]["margin"] != 0.0
 
 
+@pytest.mark.slow
 def test_two_processes_measure_and_weigh_like_one(
     tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def test_two_processes_take_the_steps_of_one(
     assert [read_manifest(folder).step for folder in complete(tmp_path / "two" / "checkpoints")] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_two_processes_leave_after_the_same_step(
     tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
