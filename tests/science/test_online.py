@@ -72,7 +72,7 @@ def assert_follows(report: EvaluationReport, at_most_below: float) -> None:
 
 
 def test_ten_iterations_of_tailorpo_give_colour_and_keep_the_prompt(tmp_path: Path) -> None:
-    method = {"type": "tailorpo", "rewards": [COLORFULNESS]}  # settings chosen on training prompts, with other seeds
+    method = {"type": "tailorpo", "rewards": [COLORFULNESS]}  # settings confirmed on training prompts and other seeds
     report = online_report(method, tmp_path, steps=50, batch_size=24, learning_rate=1.5e-4)
     assert_gains(report, at_least=0.15, p_below=1e-10)
     assert_follows(report, at_most_below=0.12)
