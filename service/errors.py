@@ -14,12 +14,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from service.store.objects import ObjectsUnavailable
+from service.store.objects import ObjectNotFound
+from service.store.unavailable import WORDS, ObjectsUnavailable, Reason, heals, reason_of_database
 from service.suggestions import fields_at, unknown_field
 
 log = structlog.get_logger()
@@ -41,6 +42,7 @@ CODES = {
     422: "invalid_request",
     500: "internal_error",
     503: "unavailable",
+    507: "insufficient_storage",
 }
 
 
@@ -234,18 +236,30 @@ def _is_answered(request: Request, method: str) -> bool:
 
 
 def _answer_database_error(request: Request, error: Exception) -> JSONResponse:
-    log.error("database_unreachable", error=repr(error))
-    return problem_response(request, _unavailable("database"))
+    reason = reason_of_database(error.orig) if isinstance(error, DBAPIError) else "unreachable"
+    log.error("database_unavailable", reason=reason, error=repr(error))
+    return problem_response(request, unavailable("database", reason))
 
 
 def _answer_object_store_error(request: Request, error: Exception) -> JSONResponse:
-    log.error("object_store_unreachable", error=repr(error))
-    return problem_response(request, _unavailable("object store"))
+    assert isinstance(error, ObjectsUnavailable)
+    log.error("object_store_unavailable", reason=error.reason, error=repr(error))
+    return problem_response(request, unavailable("object store", error.reason))
 
 
-def _unavailable(part: str) -> ApiError:
-    detail = f"the {part} does not answer; try again in a moment"
-    return ApiError(503, "unavailable", detail, headers={"Retry-After": "2"})
+def _answer_lost_file(request: Request, error: Exception) -> JSONResponse:
+    log.error("file_lost", error=repr(error))
+    return problem_response(request, ApiError(404, "file_lost", "the object store does not have this file any more"))
+
+
+def unavailable(part: str, reason: Reason) -> ApiError:
+    """503, or 507 for want of room; only what heals by itself is worth a client's second try."""
+    if heals(reason):
+        detail = f"the {part} {WORDS[reason]}; try again in a moment"
+        return ApiError(503, "unavailable", detail, headers={"Retry-After": "2"})
+    status = 507 if reason == "full" else 503
+    code = f"{part.replace(' ', '_')}_{reason}"
+    return ApiError(status, code, f"the {part} {WORDS[reason]}; it stays so until the operator of this server mends it")
 
 
 def install(app: FastAPI) -> None:
@@ -256,3 +270,4 @@ def install(app: FastAPI) -> None:
     for broken in (OperationalError, InterfaceError, PoolTimeoutError):
         app.add_exception_handler(broken, _answer_database_error)
     app.add_exception_handler(ObjectsUnavailable, _answer_object_store_error)
+    app.add_exception_handler(ObjectNotFound, _answer_lost_file)

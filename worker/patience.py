@@ -7,7 +7,7 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.exc import OperationalError
 
-from service.store.objects import ObjectsUnavailable
+from service.store.unavailable import ObjectsUnavailable
 
 T = TypeVar("T")
 

@@ -27,6 +27,7 @@ _EXAMPLES: dict[int, tuple[str, str, list[dict[str, str]]]] = {
     ),
     500: ("internal_error", "something went wrong here; the request id finds it in the server's log", []),
     503: ("unavailable", "the database does not answer; try again in a moment", []),
+    507: ("object_store_full", "the object store is full; it stays so until the operator of this server mends it", []),
 }
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from service.settings import Settings
+from service.store.unavailable import ObjectsUnavailable, disk_errors
 
 CHUNK_BYTES = 1024 * 1024
 LONGEST_KEY_BYTES = 1024  # S3's limit
@@ -32,10 +33,6 @@ class ObjectNotFound(Exception):  # noqa: N818 - a state of affairs, read as one
         self.key = key
 
 
-class ObjectsUnavailable(Exception):  # noqa: N818 - a state of affairs, read as one
-    """The object store does not answer, or not as it should; the same may work later."""
-
-
 @dataclass(frozen=True)
 class ObjectInfo:
     key: str
@@ -46,7 +43,7 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """Keys are relative paths with forward slashes; `ValueError` for any other, `ObjectNotFound` for one without object.
 
-    `ObjectsUnavailable` when a server does not answer; what a folder's file system raises comes as it is.
+    `ObjectsUnavailable` when the store cannot do it, with the reason; an `OSError` is of a file on the caller's side.
     """
 
     def put_file(self, key: str, path: Path) -> None: ...
@@ -128,25 +125,31 @@ class DirectoryStore:
     def get_file(self, key: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._open(key) as source:
-            _write_whole(source, path.parent, path)
+            _write_whole(source, path.parent, path)  # the caller's disk: its errors come as they are
 
     def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        return _chunks(self._open(key), start, end)
+        return _chunks(key, self._open(key), start, end)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         folder = self._objects / _folder_of(prefix)
+        if not self._objects.is_dir():
+            raise self._missing(prefix)
         if folder.resolve() != folder:
             return iter(())
         files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
         found = (_info(path.relative_to(self._objects).as_posix(), path) for path in files)
-        return iter(sorted((info for info in found if info.key.startswith(prefix)), key=lambda info: info.key.encode()))
+        with disk_errors(prefix):
+            wanted = [info for info in found if info.key.startswith(prefix)]
+        return iter(sorted(wanted, key=lambda info: info.key.encode()))
 
     def head(self, key: str) -> ObjectInfo:
-        return _info(key, self._existing(key))
+        with disk_errors(key):
+            return _info(key, self._existing(key))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        path.unlink(missing_ok=True)
+        with disk_errors(key):
+            path.unlink(missing_ok=True)
         for folder in path.parents[: len(key.split("/")) - 1]:  # S3 has no empty folders, so neither have we
             try:
                 folder.rmdir()
@@ -158,7 +161,10 @@ class DirectoryStore:
         return None
 
     def _put(self, key: str, source: BinaryIO) -> None:
-        _write_whole(source, self._temporary, self._path(key))
+        if not self._temporary.is_dir():
+            raise self._missing(key)
+        with disk_errors(key):
+            _write_whole(source, self._temporary, self._path(key))
 
     def _path(self, key: str) -> Path:
         """The file of a key; refuses one that a symbolic link would lead elsewhere."""
@@ -170,14 +176,19 @@ class DirectoryStore:
     def _existing(self, key: str) -> Path:
         path = self._path(key)
         if path.is_symlink() or not path.is_file():
-            raise ObjectNotFound(key)
+            raise ObjectNotFound(key) if self._objects.is_dir() else self._missing(key)
         return path
 
     def _open(self, key: str) -> BinaryIO:
         try:
-            return self._existing(key).open("rb")
+            with disk_errors(key):
+                return self._existing(key).open("rb")
         except FileNotFoundError as error:  # deleted just now
             raise ObjectNotFound(key) from error
+
+    def _missing(self, key: str) -> ObjectsUnavailable:
+        """The store's own folder is gone: a volume that is not mounted, as a rule."""
+        return ObjectsUnavailable(f"{key}: the folder {self._objects.parent} is gone", "missing")
 
 
 def _write_whole(source: BinaryIO, temporary_folder: Path, target: Path) -> None:
@@ -213,8 +224,8 @@ def _move(temporary: Path, target: Path, tries: int = 100) -> None:
         _move(temporary, target, tries - 1)
 
 
-def _chunks(file: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
-    with file:
+def _chunks(key: str, file: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
+    with file, disk_errors(key):
         file.seek(start)
         left = None if end is None else max(0, end - start)
         while chunk := file.read(CHUNK_BYTES if left is None else min(left, CHUNK_BYTES)):

@@ -8,15 +8,25 @@ from typing import Any
 from urllib.parse import quote
 
 import boto3
-from boto3.exceptions import Boto3Error
+from boto3.exceptions import Boto3Error, RetriesExceededError
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+)
+from botocore.exceptions import (
+    ConnectionError as S3ConnectionError,
+)
 
 from service.settings import Settings
-from service.store.objects import CHUNK_BYTES, ObjectInfo, ObjectNotFound, ObjectsUnavailable, check_key
+from service.store.objects import CHUNK_BYTES, ObjectInfo, ObjectNotFound, check_key
+from service.store.unavailable import ObjectsUnavailable, reason_of_s3
 
-_MISSING = {"404", "NoSuchKey", "NotFound"}
+_NO_OBJECT = {"404", "NoSuchKey", "NotFound"}
+_NO_ANSWER = (S3ConnectionError, HTTPClientError, IncompleteReadError, RetriesExceededError)
 
 
 class S3Store:
@@ -45,7 +55,7 @@ class S3Store:
 
     def get_file(self, key: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _translated_errors(key):  # boto3 downloads to a temporary name and renames
+        with self._key_or_bucket(key), _translated_errors(key):  # boto3 downloads to a temporary name and renames
             self._client.download_file(self._bucket, check_key(key), str(path), Config=self._transfer)
 
     def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
@@ -71,7 +81,7 @@ class S3Store:
                 yield ObjectInfo(item["Key"], item["Size"], item["LastModified"].astimezone(UTC))
 
     def head(self, key: str) -> ObjectInfo:
-        with _translated_errors(key):
+        with self._key_or_bucket(key), _translated_errors(key):
             answer = self._client.head_object(Bucket=self._bucket, Key=check_key(key))
         return ObjectInfo(key, answer["ContentLength"], answer["LastModified"].astimezone(UTC))
 
@@ -89,6 +99,16 @@ class S3Store:
             Params={"Bucket": self._bucket, "Key": check_key(key), "ResponseContentDisposition": disposition},
             ExpiresIn=expires_seconds,
         )
+
+    @contextmanager
+    def _key_or_bucket(self, key: str) -> Generator[None]:
+        """Ask again after a HEAD's 404, which has no body to say what is missing: the key or the whole bucket."""
+        try:
+            yield
+        except ObjectNotFound:
+            with _translated_errors(key):
+                self._client.get_object(Bucket=self._bucket, Key=key)["Body"].close()
+            raise
 
 
 def _client(settings: Settings, endpoint_url: str | None) -> Any:
@@ -125,5 +145,13 @@ def _translated_errors(key: str) -> Generator[None]:
     try:
         yield
     except (ClientError, BotoCoreError, Boto3Error) as error:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-        raise ObjectNotFound(key) if code in _MISSING else ObjectsUnavailable(f"{key}: {error}") from error
+        answered = error.__context__ if isinstance(error, Boto3Error) else error  # a failed transfer wraps what it met
+        if not isinstance(answered, ClientError):
+            name = type(error).__name__
+            reason = "unreachable" if isinstance(error, _NO_ANSWER) else reason_of_s3(name, 400)
+            raise ObjectsUnavailable(f"{key}: {error}", reason) from error
+        code = answered.response["Error"]["Code"]
+        if code in _NO_OBJECT:
+            raise ObjectNotFound(key) from error
+        status = answered.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+        raise ObjectsUnavailable(f"{key}: {error}", reason_of_s3(code, status)) from error

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from service.store.objects import ObjectsUnavailable
+from service.store.unavailable import ObjectsUnavailable
 from worker.patience import patiently
 
 AWAY = [ObjectsUnavailable("no answer"), OperationalError("SELECT 1", {}, Exception("gone"))]

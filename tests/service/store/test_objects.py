@@ -26,6 +26,7 @@ from service.store.objects import (
     open_objects,
 )
 from service.store.s3 import S3Store
+from service.store.unavailable import ObjectsUnavailable
 from tests.servers.swift import S3Server
 
 PART = 5 * 2**20
@@ -256,7 +257,7 @@ def test_a_put_that_fails_leaves_the_old_object_and_no_rubbish(directory: Direct
         def read(self, _: int) -> bytes:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ObjectsUnavailable, match="No space"):
         directory._put("a", Full())  # type: ignore[arg-type]
     assert content_of(directory, "a") == b"old"
     assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file()] == [tmp_path / "objects/data/a"]
