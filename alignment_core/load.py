@@ -6,7 +6,7 @@ Each choice is a `match` on a type or a class. Below this module nothing sees a 
 from collections.abc import Generator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import assert_never, cast
+from typing import TypeVar, assert_never, cast
 
 import torch
 from accelerate import Accelerator
@@ -53,7 +53,7 @@ def new_accelerator(spec: JobSpec) -> Accelerator:
     return Accelerator(
         kwargs_handlers=[patience],
         mixed_precision="no" if precision == "fp32" else precision,
-        gradient_accumulation_steps=spec.training.gradient_accumulation_steps,
+        gradient_accumulation_steps=spec.accumulation,
         cpu=device == "cpu",
     )
 
@@ -102,7 +102,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         learning_rate_at=learning_rate_schedule(
             training.schedule,
             _set(training.learning_rate),
-            warmup_steps=training.warmup_steps,
+            warmup_steps=_set(training.warmup_steps),
             total_steps=training.steps,
         ),
         evaluation_prompts=prompts,
@@ -219,6 +219,9 @@ def _rehearse(
     rehearse(judges, choose_prompts(prompts, spec.evaluation.max_prompts), spec.evaluation.batch_size)
 
 
-def _set(value: float | None) -> float:
+T = TypeVar("T")
+
+
+def _set(value: T | None) -> T:
     assert value is not None, "the spec is resolved"
     return value

@@ -94,8 +94,8 @@ def _training_draws(
     return PairDraws(
         pairs=pairs,
         caption_dropout=caption_dropout,
-        batch_size=spec.training.batch_size,
-        accumulation=spec.training.gradient_accumulation_steps,
+        batch_size=spec.batch_size,
+        accumulation=spec.accumulation,
         seed=spec.seed,
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
@@ -104,9 +104,7 @@ def _training_draws(
 
 def _validation_draws(spec: JobSpec, pairs: PreferencePairs) -> PairDraws:
     """Every process validates on everything."""
-    return PairDraws(
-        pairs=pairs, caption_dropout=0.0, batch_size=spec.training.batch_size, accumulation=1, seed=spec.seed
-    )
+    return PairDraws(pairs=pairs, caption_dropout=0.0, batch_size=spec.batch_size, accumulation=1, seed=spec.seed)
 
 
 def _pair_method(method: PairMethodSpec, draws: PairDraws) -> Method[Any]:
@@ -139,8 +137,8 @@ def _on_images(spec: JobSpec, method: DiffusionKTOSpec, data: ImageSplits, accel
         dislike_weight=method.dislike_weight,
         like_probability=method.like_probability,
         caption_dropout=method.caption_dropout,
-        batch_size=spec.training.batch_size,
-        accumulation=spec.training.gradient_accumulation_steps,
+        batch_size=spec.batch_size,
+        accumulation=spec.accumulation,
         seed=spec.seed,
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
@@ -181,7 +179,7 @@ def _online(spec: JobSpec, method: OnlineMethodSpec, family: StableDiffusion, ac
         method,
         family,
         rewards,
-        batch_size=spec.training.batch_size,
-        accumulation=spec.training.gradient_accumulation_steps,
+        batch_size=spec.batch_size,
+        accumulation=spec.accumulation,
         seed=spec.seed,
     )

@@ -118,7 +118,7 @@ def _drift(
     accelerator: Accelerator,
 ) -> DriftMeasure:
     if studio is not None:
-        return DriftOnStates(studio, actors, measured.num_samples, spec.training.batch_size)
+        return DriftOnStates(studio, actors, measured.num_samples, spec.batch_size)
     assert winners is not None, "what is not drawn is learnt from pairs"
     return _drift_on_winners(spec, _set(measured.metric), measured.num_samples, actors, winners, accelerator)
 
@@ -134,7 +134,7 @@ def _drift_on_winners(
         winners,
         actors,
         num=num,
-        batch_size=num_images * spec.training.batch_size,  # as many as a step's forward holds
+        batch_size=num_images * spec.batch_size,  # as many as a step's forward holds
         seed=spec.seed,
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,

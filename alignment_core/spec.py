@@ -34,6 +34,7 @@ from alignment_core.spec_pairs import (
     refuse_signal_against_initial,
     resolve_losses,
 )
+from alignment_core.spec_recipes import batch_of, resolve_training
 from alignment_core.spec_reference import (
     FrozenReference,
     HardCopyReference,
@@ -80,8 +81,6 @@ from alignment_core.spec_timesteps import (
     resolve_timesteps,
 )
 from alignment_core.spec_training import (
-    OFFLINE_LEARNING_RATE,
-    ONLINE_LEARNING_RATE,
     AdapterSpec,
     CheckpointSpec,
     FullFineTune,
@@ -120,15 +119,26 @@ class JobSpec(Spec):
         return isinstance(self.method, OnlineMethodSpec)
 
     @property
-    def _examples_per_step(self) -> int:
-        return self.training.batch_size * self.training.gradient_accumulation_steps
+    def batch_size(self) -> int:
+        """Examples in one forward pass on one device, also where `training` leaves it out."""
+        return batch_of(self.training, self.method)[0]
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes in one optimiser step, also where `training` leaves it out."""
+        return batch_of(self.training, self.method)[1]
+
+    @property
+    def examples_per_step(self) -> int:
+        """The effective batch on one device."""
+        return self.batch_size * self.accumulation
 
     @property
     def steps_per_turn(self) -> int:
         """Optimiser steps in what `reference.every` counts: an iteration of an online method, else 1."""
         if not isinstance(self.method, OnlineMethodSpec):
             return 1
-        return steps_per_iteration(self.method, self._examples_per_step)
+        return steps_per_iteration(self.method, self.examples_per_step)
 
     @model_validator(mode="after")
     def _there_is_a_reference_to_move(self) -> Self:
@@ -140,17 +150,17 @@ class JobSpec(Spec):
     def _the_online_method_fits_the_run(self) -> Self:
         if not isinstance(self.method, OnlineMethodSpec):
             return self
-        steps_per_iteration(self.method, self._examples_per_step)
+        steps_per_iteration(self.method, self.examples_per_step)
         if self.training.validate_every is not None:
             raise ValueError(f"training.validate_every needs preference data to hold out; {self.method.type} has none")
-        refuse_unfit_timesteps(self.method, self.timesteps, self._examples_per_step)
+        refuse_unfit_timesteps(self.method, self.timesteps, self.examples_per_step)
         refuse_unfit_reference(self.method, self.reference)
         return self
 
     @model_validator(mode="after")
     def _the_offline_method_fits_the_run(self) -> Self:
         if isinstance(self.method, DiffusionKTOSpec):
-            refuse_small_batches(self.method, self.training.batch_size)
+            refuse_small_batches(self.method, self.batch_size)
         if isinstance(self.method, MaPOSpec):
             refuse_signal_against_initial(self.method, self.timesteps)
         return self
@@ -186,7 +196,7 @@ class JobSpec(Spec):
 
     def resolved(self) -> "JobSpec":
         """The same spec with every default that depends on another field written out."""
-        method, adapter, training, evaluation = self.method, self.adapter, self.training, self.evaluation
+        method, adapter, evaluation = self.method, self.adapter, self.evaluation
         if isinstance(method, DiffusionDPOSpec):
             method = resolve_losses(method)
         elif isinstance(method, OnlineMethodSpec):
@@ -195,8 +205,6 @@ class JobSpec(Spec):
             method = resolve_value_network(method)
         if isinstance(adapter, LoraAdapter) and adapter.alpha is None:
             adapter = adapter.model_copy(update={"alpha": float(adapter.rank)})
-        if training.learning_rate is None:
-            training = training.model_copy(update={"learning_rate": _default_learning_rate(method, adapter)})
         is_lora = isinstance(adapter, LoraAdapter)
         reference = resolve_reference(self.reference, is_lora=is_lora, is_online=self.is_online)
         # the signal of DDPO and DPOK is the advantage, which a copy does not reset
@@ -208,7 +216,7 @@ class JobSpec(Spec):
                 "reference": reference,
                 "timesteps": timesteps,
                 "adapter": adapter,
-                "training": training,
+                "training": resolve_training(self.training, method, adapter),
                 "checkpoints": _with_result(self.checkpoints, self.evaluation),
                 "evaluation": evaluation,
             }
@@ -217,22 +225,17 @@ class JobSpec(Spec):
     def sha256(self) -> str:
         """Hash of the resolved spec: a work folder is resumed only under the same one.
 
-        How long a run may take and on how many threads is not part of it: a run that hit its limit may be given more.
+        How long a run may take and on how many threads is not part of it: a run that hit its limit may be given more. Nor are
+        words about a number that is.
         """
-        patience = {"resources": {"max_run_seconds", "num_cpu_threads"}}
-        return sha256_of_json(self.resolved().model_dump(mode="json", exclude=patience))
+        apart = {"resources": {"max_run_seconds", "num_cpu_threads"}, "training": {"learning_rate_source"}}
+        return sha256_of_json(self.resolved().model_dump(mode="json", exclude=apart))
 
 
 def _with_result(checkpoints: CheckpointSpec, evaluation: EvaluationSpec) -> CheckpointSpec:
     if checkpoints.result is not None:
         return checkpoints
     return checkpoints.model_copy(update={"result": "last" if evaluation.every is None else "best"})
-
-
-def _default_learning_rate(method: OfflineMethodSpec | OnlineMethodSpec, adapter: LoraAdapter | FullFineTune) -> float:
-    if isinstance(method, OnlineMethodSpec):
-        return ONLINE_LEARNING_RATE[method.type]
-    return OFFLINE_LEARNING_RATE[method.type][adapter.type]
 
 
 def sha256_of_json(value: Any) -> str:

@@ -202,6 +202,13 @@ def _refuse_more_steps_than(trained: int, total: int) -> None:
 OnlineMethodSpec = TailorPOSpec | D3POSpec | DDPOSpec | DPOKSpec
 
 
+def transitions_per_iteration(method: D3POSpec | DDPOSpec | DPOKSpec) -> int:
+    """Steps of trajectories that an iteration has to train on; of pairs of trajectories for D3PO."""
+    samples = 1 if isinstance(method, D3POSpec) else method.samples_per_prompt
+    trained = None if isinstance(method, DPOKSpec) else method.num_trained_steps
+    return method.prompts_per_iteration * samples * (trained or method.num_inference_steps)
+
+
 def steps_per_iteration(method: OnlineMethodSpec, examples_per_step: int) -> int:
     """Optimiser steps between two draws of new trajectories.
 
@@ -212,14 +219,12 @@ def steps_per_iteration(method: OnlineMethodSpec, examples_per_step: int) -> int
         case TailorPOSpec():
             return method.num_trained_steps
         case DPOKSpec():
-            held = method.prompts_per_iteration * method.samples_per_prompt * method.num_inference_steps
+            held = transitions_per_iteration(method)
             if examples_per_step > held:
                 raise ValueError(f"an iteration has {held} transitions, fewer than the {examples_per_step} of one step")
             return method.updates_per_iteration
         case D3POSpec() | DDPOSpec():
-            samples = method.samples_per_prompt if isinstance(method, DDPOSpec) else 1
-            trained = method.num_trained_steps or method.num_inference_steps
-            total = method.prompts_per_iteration * samples * trained
+            total = transitions_per_iteration(method)
             if total % examples_per_step:
                 raise ValueError(
                     f"an iteration trains {total} transitions, and training.batch_size x gradient_accumulation_steps "

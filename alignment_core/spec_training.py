@@ -30,38 +30,42 @@ class FullFineTune(Spec):
 
 AdapterSpec = Annotated[LoraAdapter | FullFineTune, Field(discriminator="type")]
 
-OFFLINE_LEARNING_RATE = {
-    "diffusion_dpo": {"lora": 1e-5, "full": 2.048e-5},  # diffusers; the released launcher
-    "diffusion_kto": {"lora": 1e-5, "full": 1e-7},  # as Diffusion-DPO (ours); its paper
-    "mapo": {"lora": 1e-5, "full": 1e-5},  # its code
-}
-# D3PO's code, which TailorPO follows; DDPO's; DPOK's
-ONLINE_LEARNING_RATE = {"tailorpo": 3e-5, "d3po": 3e-5, "ddpo": 3e-4, "dpok": 1e-5}
-
 
 class TrainingSpec(Spec):
     """The optimiser and its schedule. The learning rate is the effective one: nothing scales it behind the scenes."""
 
     steps: int = Field(default=2000, ge=1, le=1_000_000, description="Optimiser steps.")
-    batch_size: int = Field(
-        default=4,
+    batch_size: int | None = Field(
+        default=None,
         ge=1,
         le=4096,
-        description="Examples (pairs, prompts or transitions: `docs/methods.md`) in one forward pass on one device.",
+        description="Examples (pairs, prompts or transitions: `docs/methods.md`) in one forward pass on one device. 4 when left "
+        "out; 8 for Diffusion-KTO, whose baseline needs as many.",
     )
-    gradient_accumulation_steps: int = Field(
-        default=16, ge=1, le=65536, description="Forward passes in one optimiser step."
+    gradient_accumulation_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=65536,
+        description="Forward passes in one optimiser step. 16 when left out, 8 for Diffusion-KTO; fewer where an iteration of "
+        "an online method does not divide by that.",
     )
     learning_rate: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="When left out: Diffusion-DPO 1e-5 for LoRA (diffusers), 2.048e-5 for full fine-tunes (released "
-        "launcher); Diffusion-KTO 1e-5 for LoRA (as Diffusion-DPO), 1e-7 for full fine-tunes (its paper); MaPO 1e-5 (its "
-        "code); TailorPO and D3PO 3e-5, DDPO 3e-4, DPOK 1e-5 (their papers or code).",
+        description="When left out, that of the method's published recipe (`docs/methods.md`, the table of defaults): 1e-5 for "
+        "the LoRA of Diffusion-DPO, and for its full fine-tune 1e-8 times the effective batch.",
     )
-    warmup_steps: int = Field(
-        default=0, ge=0, description="Linear warm-up, in optimiser steps (released launcher: 500)."
+    learning_rate_source: str | None = Field(
+        default=None,
+        max_length=300,
+        description="Where the learning rate comes from. Written by the service; what is sent is ignored.",
+    )
+    warmup_steps: int | None = Field(
+        default=None,
+        ge=0,
+        description="Linear warm-up, in optimiser steps. When it is left out with the learning rate, the recipe's: 500 for full "
+        "fine-tunes by Diffusion-DPO, 200 by Diffusion-KTO, at most a quarter of the run; else 0.",
     )
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     max_grad_norm: float = Field(default=1.0, gt=0, description="Clip threshold of the global gradient norm.")
@@ -82,7 +86,7 @@ class TrainingSpec(Spec):
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
-        if self.warmup_steps > self.steps:
+        if self.warmup_steps is not None and self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) is larger than steps ({self.steps})")
         return self
 

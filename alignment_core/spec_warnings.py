@@ -3,6 +3,7 @@
 from alignment_core.spec import JobSpec
 from alignment_core.spec_online import D3POSpec, DDPOSpec
 from alignment_core.spec_pairs import DiffusionDPOSpec, MaPOSpec
+from alignment_core.spec_recipes import recipe_of
 from alignment_core.spec_reference import DriftControlledReference, EmaReference, FrozenReference, HardCopyReference
 from alignment_core.spec_timesteps import TimestepAware, UniformSampler
 from alignment_core.spec_unpaired import DiffusionKTOSpec
@@ -21,7 +22,7 @@ def warnings_of(spec: JobSpec) -> list[str]:
 
 def _warnings_of_method(spec: JobSpec) -> list[str]:
     found, method = [], spec.method
-    pairs = spec.training.batch_size * spec.training.gradient_accumulation_steps
+    pairs = spec.examples_per_step
     if isinstance(method, DiffusionDPOSpec) and pairs < 64:
         found.append(
             f"{pairs} pairs per optimiser step on one device: published recipes use 2048, and batches below 64 barely move u"
@@ -45,7 +46,7 @@ def _warnings_of_method(spec: JobSpec) -> list[str]:
 
 
 def _warnings_of_training(spec: JobSpec) -> list[str]:
-    found = []
+    found = _warnings_of_learning_rate(spec)
     if spec.training.precision == "fp16" and spec.adapter.type == "full":
         found.append("full fine-tunes in fp16 can overflow; bf16 has the range of fp32")
     if spec.is_online and spec.evaluation.prompts is None:
@@ -53,6 +54,18 @@ def _warnings_of_training(spec: JobSpec) -> list[str]:
     elif not spec.evaluation.rewards:
         found.append("evaluation.rewards is empty: the report will show no proof that the model improved")
     return found
+
+
+def _warnings_of_learning_rate(spec: JobSpec) -> list[str]:
+    recipe, examples, rate = recipe_of(spec.method, spec.adapter), spec.examples_per_step, spec.training.learning_rate
+    assert rate is not None, "the spec is resolved"
+    if rate < recipe.high_learning_rate(examples):
+        return []
+    usual = recipe.learning_rate(examples)
+    return [
+        f"training.learning_rate {rate:g} is {rate / usual:.0f} times {usual:g}, which left out it would be "
+        f"({recipe.told(examples)}): the model may collapse"
+    ]
 
 
 def _warnings_of_probes(spec: JobSpec) -> list[str]:

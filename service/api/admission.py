@@ -64,7 +64,7 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
 def estimate_of(spec: JobSpec, report: DatasetReport | None) -> Estimate:
     """What follows from the numbers of the spec and of the preflight report."""
     training, evaluation = spec.training, spec.evaluation
-    pairs_per_step = training.batch_size * training.gradient_accumulation_steps
+    pairs_per_step = spec.examples_per_step
     pairs = None if report is None else _training_pairs(spec, report)
     prompts = None if evaluation.prompts is None else min(len(evaluation.prompts), evaluation.max_prompts)
     return Estimate(

@@ -35,9 +35,14 @@ def test_a_minimal_spec_has_the_published_defaults() -> None:
     assert (spec.adapter.rank, spec.adapter.alpha) == (8, 8.0)
 
 
-def test_a_full_fine_tune_has_the_launchers_learning_rate() -> None:
-    spec = JobSpec.model_validate({**MINIMAL, "adapter": {"type": "full"}}).resolved()
-    assert spec.training.learning_rate == 2.048e-5
+@pytest.mark.parametrize(("accumulation", "rate"), [(1, 4e-8), (16, 6.4e-7), (512, 2.048e-5)])
+def test_a_full_fine_tune_has_the_launchers_learning_rate_for_its_batch(accumulation: int, rate: float) -> None:
+    training = {"batch_size": 4, "gradient_accumulation_steps": accumulation}
+    spec = JobSpec.model_validate({**MINIMAL, "adapter": {"type": "full"}, "training": training}).resolved()
+    assert spec.training.learning_rate == pytest.approx(rate, rel=1e-12)
+    assert spec.training.warmup_steps == 500
+    told = spec.training.learning_rate_source
+    assert told == f"the released Diffusion-DPO launcher: 1e-08 x {4 * accumulation} examples an update on one device"
 
 
 @pytest.mark.parametrize(
