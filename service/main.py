@@ -22,6 +22,7 @@ from service.store.counts import jobs_by_state
 from service.store.database import open_store
 from service.store.migrations import migrate
 from service.store.objects import open_objects, remove_abandoned
+from service.store.probe import StoreProbe
 
 MAX_JSON_BYTES = 32 * 2**20  # ten thousand prompts of two thousand characters fit
 
@@ -70,11 +71,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def build_parts(settings: Settings) -> Parts:
     """Everything the endpoints speak to. Nothing is connected to yet."""
-    store = open_store(settings.resolved_database_url)
+    store, objects = open_store(settings.resolved_database_url), open_objects(settings)
     return Parts(
         settings=settings,
         store=store,
-        objects=open_objects(settings),
+        objects=objects,
+        objects_probe=StoreProbe(objects),
         catalog=Catalog.load(settings.catalog_path),
         bell=Bell(settings.resolved_broker_url),
         telemetry=Telemetry(lambda: jobs_by_state(store)),

@@ -15,6 +15,7 @@ from service.settings import Settings
 from service.store.catalog import Catalog
 from service.store.database import Store
 from service.store.objects import ObjectStore
+from service.store.probe import StoreProbe
 
 _INDEX = re.compile(r"\[.*\]$", re.DOTALL)  # `metadata[team]` is one of `metadata[*]`
 
@@ -26,6 +27,7 @@ class Parts:
     settings: Settings
     store: Store
     objects: ObjectStore
+    objects_probe: StoreProbe
     catalog: Catalog
     bell: Bell
     telemetry: Telemetry

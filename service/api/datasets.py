@@ -22,6 +22,7 @@ from service.errors import ApiError, FieldProblem, field_problems, invalid_reque
 from service.settings import Settings
 from service.store import datasets, keys
 from service.store.records import JobError
+from service.store.unavailable import ObjectsUnavailable
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 403, 422, 500, 503))
 
@@ -65,7 +66,7 @@ _name: TypeAdapter[str] = TypeAdapter(Text)
     responses={
         201: {"headers": {"Location": {"description": "Where the new data set is.", "schema": {"type": "string"}}}},
         **IN_FLIGHT,
-        **problems(413),
+        **problems(413, 507),
     },
     openapi_extra=FORM,
 )
@@ -101,8 +102,8 @@ def _store(
     key = keys.dataset_key(project_id, dataset.id, suffix)
     try:
         parts.objects.put_file(key, upload.path)
-    except BaseException:
-        datasets.upload_failed(parts.store, dataset.id, NOT_STORED)
+    except BaseException as error:
+        datasets.upload_failed(parts.store, dataset.id, _not_stored(error))
         raise
     stored = datasets.uploaded(
         parts.store, dataset.id, size_bytes=upload.size_bytes, sha256=upload.sha256, object_key=key
@@ -111,13 +112,16 @@ def _store(
     return Dataset.of(stored)
 
 
-NOT_STORED = JobError(
-    code="upload_not_stored",
-    message="the object store did not take the file",
-    category="system",
-    retryable=True,
-    hint="Upload it again.",
-)
+def _not_stored(error: BaseException) -> JobError:
+    """Why the data set never came to the object store, and whether a second try is worth its bytes now."""
+    known = error if isinstance(error, ObjectsUnavailable) else None
+    return JobError(
+        code="upload_not_stored",
+        message=f"the file was not stored: {known.told}" if known else "the object store did not take the file",
+        category="system",
+        retryable=True,
+        hint="Upload it again." if known is None or known.heals else "Upload it again when the operator has mended it.",
+    )
 
 
 def _checked_name(fields: dict[str, str]) -> str | None:

@@ -11,13 +11,12 @@ from service.api.context import Parts, PartsDep
 from service.api.problems import problem, problems
 from service.api.schemas.health import Check, Liveness, Readiness
 from service.errors import ApiError, FieldProblem
-from service.store.objects import ObjectNotFound
+from service.store.unavailable import ObjectsUnavailable
 
 router = APIRouter(tags=["health"], responses=problems(500))
 
 log = structlog.get_logger()
 
-PROBE_KEY = "health/never-written"
 METRICS_EXAMPLE = (
     '# HELP attune_jobs Jobs by state, in all projects.\n# TYPE attune_jobs gauge\nattune_jobs{state="running"} 1.0\n'
 )
@@ -32,21 +31,23 @@ def healthz() -> Liveness:
 @router.get(
     "/readyz",
     summary="Do the parts behind it answer?",
-    responses=problem(503, detail="not ready: database", when="The database or the object store does not answer"),
+    responses=problem(503, detail="not ready: database", when="The database or the object store cannot be used"),
 )
 def readyz(parts: PartsDep) -> Readiness:
-    """503 when the database or the object store does not answer, since then no request can be served.
+    """503 when the database or the object store cannot be used, since then no request can be served.
 
-    A broker that does not answer delays jobs and stops nothing else: then this is 200 with `status: degraded`.
+    A broker that does not answer delays jobs, and an object store that is full or read-only refuses uploads and new
+    checkpoints; all else goes on: then this is 200 with `status: degraded`. The object store is asked for what is really
+    needed, a small object that is written (once a minute at most) and read.
     """
     checks = {
         "database": _check("database", lambda: _ping_database(parts)),
-        "object_store": _check("object_store", lambda: _ping_objects(parts)),
+        "object_store": _check("object_store", parts.objects_probe),
         "broker": _check("broker", parts.bell.check),
     }
     broken = [name for name, check in checks.items() if not check.ok]
-    if set(broken) - {"broker"}:
-        errors = [FieldProblem(pointer=name, code="unreachable", message=checks[name].error or "") for name in broken]
+    if any(name == "database" or (name == "object_store" and not _can_read(checks[name])) for name in broken):
+        errors = [FieldProblem(pointer=name, code="unavailable", message=checks[name].error or "") for name in broken]
         raise ApiError(503, "unavailable", f"not ready: {', '.join(broken)}", errors=errors)
     return Readiness(status="degraded" if broken else "ok", checks=checks)
 
@@ -54,22 +55,22 @@ def readyz(parts: PartsDep) -> Readiness:
 def _check(name: str, ping: Callable[[], None]) -> Check:
     try:
         ping()
+    except ObjectsUnavailable as error:
+        log.warning("part_unavailable", part=name, reason=error.reason, error=repr(error))
+        return Check(ok=False, error=error.reason)
     except Exception as error:  # noqa: BLE001  whatever keeps a part from answering is the finding
-        log.warning("part_unreachable", part=name, error=repr(error))
+        log.warning("part_unavailable", part=name, error=repr(error))
         return Check(ok=False, error=type(error).__name__)
     return Check(ok=True, error=None)
+
+
+def _can_read(object_store: Check) -> bool:
+    return object_store.error in ("full", "read_only")
 
 
 def _ping_database(parts: Parts) -> None:
     with parts.store.read() as session:
         session.execute(sa.text("SELECT 1"))
-
-
-def _ping_objects(parts: Parts) -> None:
-    try:
-        parts.objects.head(PROBE_KEY)
-    except ObjectNotFound:
-        return
 
 
 @router.get(

@@ -7,18 +7,22 @@ to be hashed and stored. Here the one copy lies beside the other data until the 
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.errors import ApiError, FieldProblem, invalid_request
+from service.errors import ApiError, FieldProblem, invalid_request, unavailable
+from service.store.unavailable import ObjectsUnavailable, disk_errors
+
+log = structlog.get_logger()
 
 BUFFER_BYTES = 1 << 20
 LONGEST_FIELD_BYTES = 4096
@@ -136,11 +140,12 @@ class _Form:
 async def receive(request: Request, folder: Path, max_bytes: int, text_fields: frozenset[str]) -> AsyncIterator[Upload]:
     """The one file of a form, in the field `file`, with its text fields; 413 and 422 name what was wrong."""
     parser_boundary = _boundary(request.headers.get("content-type", ""))
-    await run_in_threadpool(folder.mkdir, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=UPLOAD_PREFIX)
+    with _told_disk_errors():
+        await run_in_threadpool(folder.mkdir, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=UPLOAD_PREFIX)
     path = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as target:
+        with _told_disk_errors(), os.fdopen(descriptor, "wb") as target:
             form = _Form(target, text_fields)
             parser = MultipartParser(parser_boundary, form.callbacks())  # pyright: ignore[reportArgumentType]
             await _read(request, parser, form, max_bytes)
@@ -165,6 +170,17 @@ async def _read(request: Request, parser: MultipartParser, form: _Form, max_byte
     if not form.is_complete:
         raise _refuse("", "the multipart/form-data body ends before its last boundary")
     await run_in_threadpool(form.flush)
+
+
+@contextmanager
+def _told_disk_errors() -> Generator[None]:
+    """503 or 507 with the reason when this machine's own disk does not take what arrives."""
+    try:
+        with disk_errors("upload"):
+            yield
+    except ObjectsUnavailable as error:
+        log.error("upload_folder_unavailable", reason=error.reason, error=repr(error))
+        raise unavailable("upload folder", error.reason) from error
 
 
 def plain_name(filename: str) -> str:

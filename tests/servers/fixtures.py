@@ -3,7 +3,9 @@
 A server's client libraries are imported when it is asked for, so that a test that needs none starts at once.
 """
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,3 +50,14 @@ def redis_server() -> "Iterator[RedisServer]":
 @pytest.fixture(scope="session")
 def redis_url(redis_server: "RedisServer") -> str:
     return redis_server.url
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte, where this user may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting takes rights that this user does not have")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)

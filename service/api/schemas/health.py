@@ -29,7 +29,9 @@ class Check(Resource):
     """One part that this service leans on."""
 
     ok: bool
-    error: str | None = Field(description="The kind of failure; the server's log has the rest.")
+    error: str | None = Field(
+        description="The kind of failure, such as `missing`, `denied` or `full` of the object store; the server's log has the rest."
+    )
 
 
 class Readiness(Resource):
@@ -38,6 +40,7 @@ class Readiness(Resource):
     model_config = with_example(READINESS_EXAMPLE)
 
     status: Literal["ok", "degraded"] = Field(
-        description="`degraded`: the broker does not answer. Jobs are taken all the same and start when it is back."
+        description="`degraded`: the broker does not answer (jobs are taken all the same and start when it is back), or the "
+        "object store is full or read-only (what is stored can be read)."
     )
     checks: dict[str, Check]

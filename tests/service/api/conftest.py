@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from service.main import create_app
 from service.settings import Settings
 from service.store.migrations import migrate
+from tests.servers.swift import S3Server
 from tests.service.api.world import CATALOG, Api
 
 NewApi = Callable[..., Api]
@@ -49,19 +50,27 @@ def api(new_api: NewApi) -> Api:
 
 
 @pytest.fixture
-def deployed_api(new_api: NewApi, request: pytest.FixtureRequest) -> Api:
+def s3_settings(s3_server: S3Server) -> dict[str, object]:
+    """Settings of a store in a new bucket of the S3 server."""
+    return {
+        "object_store": "s3",
+        "s3_endpoint_url": s3_server.endpoint_url,
+        "s3_bucket": s3_server.make_bucket(),
+        "s3_region": s3_server.region,
+        "s3_access_key_id": s3_server.access_key_id,
+        "s3_secret_access_key": SecretStr(s3_server.secret_access_key),
+        "s3_addressing_style": "path",
+    }
+
+
+@pytest.fixture
+def deployed_api(new_api: NewApi, request: pytest.FixtureRequest, s3_settings: dict[str, object]) -> Api:
     """The service on PostgreSQL, an S3 server and Redis."""
-    postgres, s3 = request.getfixturevalue("postgres_server"), request.getfixturevalue("s3_server")
+    postgres = request.getfixturevalue("postgres_server")
     return new_api(
         database_url=postgres.url(postgres.make_database()),
         broker_url=request.getfixturevalue("redis_url"),
-        object_store="s3",
-        s3_endpoint_url=s3.endpoint_url,
-        s3_bucket=s3.make_bucket(),
-        s3_region=s3.region,
-        s3_access_key_id=s3.access_key_id,
-        s3_secret_access_key=SecretStr(s3.secret_access_key),
-        s3_addressing_style="path",
+        **s3_settings,
     )
 
 

@@ -1,11 +1,17 @@
 """Health: each part is named, and what is down says so without taking more down with it."""
 
+import dataclasses
+import shutil
 from pathlib import Path
 
+import pytest
+from httpx2 import Response
+from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 
 from service.store.database import Store
 from service.store.objects import DirectoryStore
+from service.store.probe import StoreProbe
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, assert_problem
 
@@ -25,13 +31,78 @@ def test_broker_that_is_down_degrades_and_stops_nothing(new_api: NewApi, tmp_pat
     assert api.post_job().status_code == 201
 
 
-def test_database_or_store_that_is_down_answers_503_by_name(api: Api, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(DirectoryStore, "head", lambda *_: (_ for _ in ()).throw(PermissionError("/secret")))
-        problem = assert_problem(api.client.get("/readyz"), 503, "unavailable")
-    assert [error["pointer"] for error in problem["errors"]] == ["object_store", "broker"]
-    assert "secret" not in str(problem)
+def test_store_that_is_missing_answers_503_by_name_and_reason(new_api: NewApi, tmp_path: Path):
+    api = new_api()
+    assert api.client.get("/readyz").json()["checks"]["object_store"] == {"ok": True, "error": None}
+    shutil.rmtree(api.parts.settings.objects_dir)
+    problem = assert_problem(api.client.get("/readyz"), 503, "unavailable")
+    assert (problem["errors"][0]["pointer"], problem["errors"][0]["message"]) == ("object_store", "missing")
+    assert str(tmp_path) not in str(problem)
 
+
+def test_bucket_that_does_not_exist_is_not_ready_and_no_upload_is_asked_for_again(
+    s3_settings: dict[str, object], new_api: NewApi
+):
+    api = new_api(**{**s3_settings, "s3_bucket": "nobody-made-this"})
+    problem = assert_problem(api.client.get("/readyz"), 503, "unavailable")
+    assert problem["errors"][0]["message"] == "missing"
+    answer = upload(api, 1000)
+    problem = assert_problem(answer, 503, "object_store_missing")
+    assert "does not exist" in problem["detail"]
+    assert "try again" not in problem["detail"]
+    assert "retry-after" not in answer.headers
+    error = api.client.get("/v1/datasets").json()["data"][0]["error"]
+    assert error["message"] == "the file was not stored: the object store does not exist under its configured name"
+
+
+def test_keys_that_the_store_refuses_are_denied(s3_settings: dict[str, object], new_api: NewApi):
+    api = new_api(**{**s3_settings, "s3_secret_access_key": SecretStr("wrong")})
+    problem = assert_problem(api.client.get("/readyz"), 503, "unavailable")
+    assert problem["errors"][0]["message"] == "denied"
+    assert_problem(upload(api, 1000), 503, "object_store_denied")
+
+
+def test_ready_asks_for_reading_and_writing_alone(deployed_api: Api, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    client = deployed_api.parts.objects._client  # pyright: ignore[reportAttributeAccessIssue]
+    client.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
+    for _ in range(3):
+        assert deployed_api.client.get("/readyz").status_code == 200
+    assert asked == ["PutObject", "GetObject", "GetObject", "GetObject"]
+
+
+def upload(api: Api, size_bytes: int) -> Response:
+    return api.client.post("/v1/datasets", files={"file": ("p.parquet", b"PAR1" + bytes(size_bytes))})
+
+
+def test_full_store_degrades_and_upload_is_507(api: Api, small_disk: Path):
+    objects = DirectoryStore(small_disk)
+    parts = dataclasses.replace(api.parts, objects=objects, objects_probe=StoreProbe(objects))
+    api.client.app.state.parts = parts  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
+    answer = upload(api, 2 * 2**20)
+    problem = assert_problem(answer, 507, "object_store_full")
+    assert "retry-after" not in answer.headers
+    assert problem["detail"].startswith("the object store is full")
+    error = api.client.get("/v1/datasets").json()["data"][0]["error"]
+    assert error["hint"] == "Upload it again when the operator has mended it."
+    rest = small_disk / "rest"
+    with pytest.raises(OSError, match="No space"):
+        rest.write_bytes(bytes(2 * 2**20))
+    ready = api.client.get("/readyz").json()
+    assert (ready["status"], ready["checks"]["object_store"]) == ("degraded", {"ok": False, "error": "full"})
+    rest.unlink()
+    assert api.client.get("/readyz").json()["checks"]["object_store"]["ok"]
+    assert upload(api, 1000).status_code == 201
+
+
+def test_full_disk_under_the_uploads_folder_is_507(new_api: NewApi, small_disk: Path):
+    api = new_api()
+    (api.parts.settings.data_dir / "uploads").symlink_to(small_disk)
+    problem = assert_problem(upload(api, 2 * 2**20), 507, "upload_folder_full")
+    assert str(small_disk) not in str(problem)
+
+
+def test_database_that_is_down_answers_503_by_name(api: Api, monkeypatch):
     def refuse(self: Store):
         raise OperationalError("SELECT 1", {}, Exception("no such host"))
 

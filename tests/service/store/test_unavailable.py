@@ -3,7 +3,6 @@
 import errno
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,17 +77,6 @@ def test_an_object_that_is_missing_is_still_that(s3_server: S3Server, tmp_path: 
     for look in (store.head, lambda key: content_of(store, key, 1, 2), lambda key: store.get_file(key, tmp_path / "t")):
         with pytest.raises(ObjectNotFound):
             look("nothing")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte, where this user may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("mounting takes rights that this user does not have")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_a_full_disk_is_full_until_there_is_room(small_disk: Path) -> None:
