@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
@@ -17,6 +18,7 @@ from service.api.uploads import UPLOAD_PREFIX
 from service.logs import configure_logging
 from service.queue import Bell
 from service.settings import Settings
+from service.store import waiting
 from service.store.catalog import Catalog
 from service.store.counts import jobs_by_state
 from service.store.database import open_store
@@ -78,7 +80,11 @@ def build_parts(settings: Settings) -> Parts:
         objects=objects,
         objects_probe=StoreProbe(objects),
         catalog=Catalog.load(settings.catalog_path),
-        bell=Bell(settings.resolved_broker_url),
+        bell=Bell(
+            settings.resolved_broker_url,
+            num_jobs=partial(waiting.num_jobs, store),
+            num_datasets=partial(waiting.num_datasets, store),
+        ),
         telemetry=Telemetry(lambda: jobs_by_state(store)),
     )
 

@@ -1,21 +1,26 @@
 """The doorbell: tells the workers that a row waits for them. The one place of the service that speaks to Celery.
 
-A message holds an id and nothing else; the database says what it means. Publishing to a broker that is down blocks for
-many seconds, so `ring` only notes the id and a thread of this process publishes it, again and again with growing pauses
-until the broker answers. A message that is lost all the same (this process dies) is rung again by the workers' sweep,
-and one that arrives twice is harmless, since claiming a job is one conditional UPDATE.
+A message says that something waits, and the worker that gets it asks the database what; the id in it is for people. So the
+broker needs no more messages than there are rows that wait, and one that is there already does for a new row too.
+Publishing to a broker that is down blocks for many seconds, so `ring` only notes the id and a thread of this process
+publishes it, again and again with growing pauses until the broker answers. A message that is lost all the same (this
+process dies) is made up for by the workers' sweep, and one that arrives twice is harmless, since claiming a job is one
+conditional UPDATE.
 """
 
 import queue
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 RUN_JOB = "attune.run_job"
 PREPARE_DATASET = "attune.prepare_dataset"
+JOBS_QUEUE = "celery"
 DATASETS_QUEUE = "attune.datasets"  # its own, so that a check does not wait behind an hour of training
 
 CONNECT_TIMEOUT_SECONDS = 2.0
@@ -23,6 +28,10 @@ LONGEST_PAUSE_SECONDS = 30.0
 MOST_WAITING = 10_000
 
 log = structlog.get_logger()
+
+
+Count = Callable[[int], int]
+"""How many rows wait for a worker; counting ends at the number it is given."""
 
 
 class Message(NamedTuple):
@@ -37,6 +46,7 @@ def producer_app(broker_url: str) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
+        task_default_queue=JOBS_QUEUE,
         task_routes={PREPARE_DATASET: {"queue": DATASETS_QUEUE}},
         broker_connection_timeout=CONNECT_TIMEOUT_SECONDS,
         broker_transport_options={
@@ -51,10 +61,15 @@ def producer_app(broker_url: str) -> Celery:
 class Bell:
     """Rings for jobs and data sets without ever making the caller wait; `start` and `close` frame its life."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, *, num_jobs: Count, num_datasets: Count) -> None:
         self._app = producer_app(broker_url)
+        self._lines: dict[str, tuple[str, Count]] = {
+            RUN_JOB: (JOBS_QUEUE, num_jobs),
+            PREPARE_DATASET: (DATASETS_QUEUE, num_datasets),
+        }
         with self._app.connection_for_write() as connection:
-            self._broken = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
+            broken = (*connection.connection_errors, *connection.channel_errors)
+        self._broken = (OperationalError, OSError, SQLAlchemyError, *broken)
         self._waiting: queue.Queue[Message | None] = queue.Queue(maxsize=MOST_WAITING)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -99,11 +114,19 @@ class Bell:
         pause = 0.5
         while True:
             try:
-                self._app.send_task(message.task, args=[message.identifier], retry=False, ignore_result=True)
+                if self._is_needed(message):
+                    self._app.send_task(message.task, args=[message.identifier], retry=False, ignore_result=True)
             except self._broken as error:
-                log.warning("broker_unreachable", task=message.task, id=message.identifier, error=type(error).__name__)
+                log.warning("bell_not_rung", task=message.task, id=message.identifier, error=type(error).__name__)
             else:
                 return
             if self._closing.wait(pause):
                 return
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _is_needed(self, message: Message) -> bool:
+        """Whether more rows wait than there are messages to start them."""
+        queue_name, count = self._lines[message.task]
+        with self._app.connection_for_write() as connection:
+            num_messages = connection.default_channel.queue_declare(queue=queue_name).message_count
+        return count(num_messages + 1) > num_messages

@@ -117,9 +117,6 @@ class Settings(BaseSettings):
     sweep_every_seconds: float = Field(
         default=15.0, gt=0, description="How often lost jobs and lost messages are looked for."
     )
-    ring_again_seconds: float = Field(
-        default=30.0, gt=0, description="A job that is still queued after this long has its message sent again."
-    )
     max_attempts: int = Field(default=3, ge=1, description="A job fails after this many lost workers.")
     poll_seconds: float = Field(
         default=1.0, gt=0, description="How often a worker looks for a cancel or pause request."

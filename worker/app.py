@@ -3,7 +3,7 @@
     celery -A worker.app worker --queues celery              runs jobs, one at a time
     celery -A worker.app worker --queues attune.datasets     checks datasets, while the other is busy
 
-The pool is one thread of the worker's own process. Training is a process of its own, so the thread only waits; SIGKILL of
+The pool is one thread of the worker's own process (`pool.py`). Training is a process of its own, so the thread only waits; SIGKILL of
 the worker then leaves no pool process that goes on renewing the lease, and SIGTERM reaches the job at once.
 """
 
@@ -13,23 +13,20 @@ import shlex
 import socket
 import sys
 
-import structlog
 from celery import Celery, signals
-from kombu.exceptions import OperationalError
 
 from service.logs import configure_logging
 from service.settings import Settings
 from service.store.catalog import Catalog
 from service.store.database import open_store
 from service.store.objects import open_objects
+from worker import bell
 from worker.parts import Parts
 from worker.sweep import start_sweeping
 
 JOBS_QUEUE = "celery"
 DATASETS_QUEUE = "attune.datasets"
 CONNECT_TIMEOUT_SECONDS = 5.0
-
-log = structlog.get_logger()
 
 
 def new_app(broker_url: str) -> Celery:
@@ -46,7 +43,7 @@ def new_app(broker_url: str) -> Celery:
         # a message taken in advance would wait behind a long job while another worker is idle
         worker_disable_prefetch=True,
         worker_prefetch_multiplier=1,
-        worker_pool="threads",
+        worker_pool="worker.pool:NudgingPool",
         worker_concurrency=1,
         # the job runs on when the broker is gone: its lease is in the database
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -66,15 +63,16 @@ app = new_app(Settings().resolved_broker_url)
 def parts() -> Parts:
     """The parts of this worker, opened at the first use: importing this module connects to nothing."""
     settings = Settings()
+    store = open_store(settings.resolved_database_url)
     return Parts(
         settings=settings,
-        store=open_store(settings.resolved_database_url),
+        store=store,
         objects=open_objects(settings),
         catalog=Catalog.load(settings.catalog_path),
         worker_id=f"{socket.gethostname()}:{os.getpid()}",
         trainer=trainer_command(settings),
-        ring=lambda job_id: _send("attune.run_job", job_id),
-        ring_dataset=lambda dataset_id: _send("attune.prepare_dataset", dataset_id),
+        ring=functools.partial(bell.ring, app, store),
+        ring_dataset=functools.partial(bell.ring_dataset, app, store),
     )
 
 
@@ -84,14 +82,6 @@ def trainer_command(settings: Settings) -> tuple[str, ...]:
         return tuple(shlex.split(settings.trainer_command))
     # -P: a training process runs in the job's work folder, which must not be a place to import from
     return (sys.executable, "-P", "-m", "alignment_core")
-
-
-def _send(task: str, identifier: str) -> None:
-    """Send a message once; one that cannot be sent now is sent by a later sweep."""
-    try:
-        app.send_task(task, args=[identifier], retry=False, ignore_result=True)
-    except (OperationalError, OSError) as error:
-        log.warning("broker_unreachable", task=task, id=identifier, error=type(error).__name__)
 
 
 @signals.worker_init.connect

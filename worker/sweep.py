@@ -9,30 +9,33 @@ from pathlib import Path
 
 import structlog
 
-from service.store import datasets, idempotency, leases
+from service.store import datasets, idempotency, leases, waiting
 from worker import inputs
 from worker.parts import Parts
 
+RING_AT_ONCE = 10  # so many idle workers are woken; each goes on until nothing waits
 KEEP_IDEMPOTENCY_KEYS_SECONDS = 24 * 3600.0  # a client that repeats a request a day later means a new one
 
 log = structlog.get_logger()
 
 
 def sweep(parts: Parts) -> None:
-    """Put lost jobs back into the queue, and ring for every job and dataset that may have lost its message."""
+    """Put lost jobs and data sets back into the queue, and ring for what waits: a message may be lost with its worker.
+
+    `parts.ring` sends nothing while the broker has a message for everything that waits, so sweeps never pile them up.
+    """
     settings = parts.settings
     swept = leases.requeue_lost(parts.store, settings.max_attempts)
-    for job_id in {*swept.requeued, *leases.ring_again(parts.store, settings.ring_again_seconds)}:
-        log.info("rung_again", job_id=job_id)
-        parts.ring(job_id)
+    for job_id in swept.requeued:
+        log.warning("lost_job_queued_again", job_id=job_id)
     for job_id in swept.ended:
         log.warning("lost_job_ended", job_id=job_id)
-    for dataset_id in datasets.sweep(
-        parts.store,
-        max_attempts=settings.max_attempts,
-        ring_again_seconds=settings.ring_again_seconds,
-        upload_timeout_seconds=settings.upload_timeout_seconds,
-    ):
+    datasets.sweep(
+        parts.store, max_attempts=settings.max_attempts, upload_timeout_seconds=settings.upload_timeout_seconds
+    )
+    for job_id in waiting.next_jobs(parts.store, RING_AT_ONCE):
+        parts.ring(job_id)
+    for dataset_id in waiting.next_datasets(parts.store, RING_AT_ONCE):
         parts.ring_dataset(dataset_id)
     idempotency.forget_old(parts.store, KEEP_IDEMPOTENCY_KEYS_SECONDS)
 

@@ -1,19 +1,18 @@
-"""The tasks: what a message may ask of a worker. A message holds an id; the database says what it means."""
+"""The tasks: what a message may ask of a worker. The id in it is for people who look into the broker."""
 
 from worker.app import app, parts
-from worker.dataset import prepare_dataset as check_dataset
-from worker.run import run_job as run_claimed_job
 from worker.sweep import sweep as sweep_once
+from worker.turns import check_uploaded_datasets, run_queued_jobs
 
 
 @app.task(name="attune.run_job")
-def run_job(job_id: str) -> None:
-    run_claimed_job(parts(), job_id)
+def run_job(_job_id: str) -> None:
+    run_queued_jobs(parts())
 
 
 @app.task(name="attune.prepare_dataset")
-def prepare_dataset(dataset_id: str) -> None:
-    check_dataset(parts(), dataset_id)
+def prepare_dataset(_dataset_id: str) -> None:
+    check_uploaded_datasets(parts())
 
 
 @app.task(name="attune.sweep")

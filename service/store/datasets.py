@@ -52,7 +52,7 @@ def uploaded(store: Store, dataset_id: str, *, size_bytes: int, sha256: str, obj
         row = session.scalars(sa.select(Dataset).where(Dataset.id == dataset_id).with_for_update()).one()
         if row.state == "uploading":
             time = now(session)
-            row.state, row.updated_at, row.rung_at = "checking", time, time
+            row.state, row.updated_at = "checking", time
             row.size_bytes, row.sha256, row.object_key = size_bytes, sha256, object_key
         return record_of(row)
 
@@ -143,29 +143,28 @@ def give_back(store: Store, dataset_id: str, attempt: int) -> DatasetRecord:
     with store.write() as session:
         row, time = _hold(session, dataset_id, attempt), now(session)
         row.lease_expires_at = row.worker_id = None
-        row.rung_at = row.updated_at = time
+        row.updated_at = time
         return record_of(row)
 
 
-def sweep(
-    store: Store, *, max_attempts: int, ring_again_seconds: float, upload_timeout_seconds: float
-) -> tuple[str, ...]:
-    """Fail datasets that nobody could check or whose upload never ended; ids of those a bell must be rung for again."""
+def sweep(store: Store, *, max_attempts: int, upload_timeout_seconds: float) -> tuple[str, ...]:
+    """Take datasets from checkers that were lost, and fail those that nobody could check or whose upload never ended.
+
+    Returns the ids of those that wait for a checker again.
+    """
     with store.write() as session:
         time = now(session)
         stale = time - timedelta(seconds=upload_timeout_seconds)
         unfinished = sa.select(Dataset).where(Dataset.state == "uploading", Dataset.updated_at < stale)
         for row in session.scalars(unfinished.with_for_update(skip_locked=True)):
             _end(session, row, "failed", _INTERRUPTED)
-        free = sa.or_(Dataset.lease_expires_at.is_(None), Dataset.lease_expires_at < time)
-        waiting = sa.select(Dataset).where(Dataset.state == "checking", free).order_by(Dataset.id)
+        lost = sa.select(Dataset).where(Dataset.state == "checking", Dataset.lease_expires_at < time)
         again = []
-        for row in session.scalars(waiting.with_for_update(skip_locked=True)):
-            lost = row.lease_expires_at is not None
-            if lost and row.attempt >= max_attempts:
+        for row in session.scalars(lost.order_by(Dataset.id).with_for_update(skip_locked=True)):
+            if row.attempt >= max_attempts:
                 _end(session, row, "failed", _exhausted(row.attempt))
-            elif lost or row.rung_at is None or row.rung_at <= time - timedelta(seconds=ring_again_seconds):
-                row.rung_at, row.lease_expires_at, row.worker_id = time, None, None
+            else:
+                row.lease_expires_at = row.worker_id = None
                 again.append(row.id)
         return tuple(again)
 

@@ -4,7 +4,7 @@ Plain functions; the first argument is a `database.Store`, each is one transacti
 What a worker does with a job is in `leases.py`, what a run says of itself in `events.py`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,9 @@ from service.store.ids import new_id
 from service.store.models import LONGEST_NAME, Job
 from service.store.records import JobError, JobRecord, Page, Progress
 from service.store.states import TERMINAL, JobState, Verb, after
+from service.store.waiting import places
+
+COMPOSED = ("metadata", "progress", "error", "queue")  # fields of a record that are no column of that name
 
 
 def create(
@@ -37,7 +40,7 @@ def create(
     resolved = spec.resolved()
     with store.write() as session:
         if job_id is not None and (existing := _row(session, project_id, job_id)) is not None:
-            return record_of(existing)
+            return _shown(session, [existing])[0]
         time = now(session)
         row = Job(
             id=job_id or new_id("job"),
@@ -57,19 +60,18 @@ def create(
             cancel_requested=False,
             created_at=time,
             queued_at=time,
-            rung_at=time,
             updated_at=time,
         )
         session.add(row)
         session.flush()
-        return record_of(row)
+        return _shown(session, [row])[0]
 
 
 def get(store: Store, project_id: str, job_id: str) -> JobRecord | None:
     """The job, or None when the project has no such job."""
     with store.read() as session:
         row = _row(session, project_id, job_id)
-        return None if row is None else record_of(row)
+        return None if row is None else _shown(session, [row])[0]
 
 
 def list_jobs(
@@ -101,7 +103,7 @@ def list_jobs(
         query = query.where(Job.labels[key].as_string() == value)
     with store.read() as session:
         rows = session.scalars(query).all()
-        return Page(tuple(record_of(row) for row in rows[:limit]), has_more=len(rows) > limit)
+        return Page(_shown(session, rows[:limit]), has_more=len(rows) > limit)
 
 
 def request_cancel(store: Store, project_id: str, job_id: str) -> JobRecord | None:
@@ -126,17 +128,20 @@ def _request(store: Store, project_id: str, job_id: str, verb: Verb) -> JobRecor
             return None
         target = after(row.state, verb)
         if target != row.state:
+            time = now(session)
             row.cancel_requested = row.cancel_requested or verb == "cancel"
-            enter(row, target, now(session))
-        return record_of(row)
+            enter(row, target, time)
+            if target == "queued":  # its owner let others go first: it joins the queue at its end
+                row.queued_at = time
+        return _shown(session, [row])[0]
 
 
 def enter(row: Job, state: JobState, time: datetime) -> None:
-    """Put a locked row into `state`, with the times and the lease that belong to it."""
+    """Put a locked row into `state`, with the times and the lease that belong to it. What was queued keeps its place."""
     row.state = state
     row.updated_at = time
     if state == "queued":
-        row.queued_at, row.rung_at, row.phase = time, time, None
+        row.phase = None
     if state in TERMINAL:
         row.finished_at = time
     if state in (*TERMINAL, "queued", "paused"):
@@ -154,11 +159,16 @@ def model_label(spec: JobSpec) -> str:
             return path
 
 
+def _shown(session: Session, rows: Sequence[Job]) -> tuple[JobRecord, ...]:
+    """The records of rows, those that are queued with their place in the queue."""
+    session.flush()
+    place = places(session, [row for row in rows if row.state == "queued"])
+    return tuple(record_of(row).model_copy(update={"queue": place.get(row.id)}) for row in rows)
+
+
 def record_of(row: Job) -> JobRecord:
-    """The frozen record of a row."""
-    values: dict[str, Any] = {
-        field: getattr(row, field) for field in JobRecord.model_fields if field not in ("metadata", "progress", "error")
-    }
+    """The frozen record of a row, without its place in the queue."""
+    values: dict[str, Any] = {field: getattr(row, field) for field in JobRecord.model_fields if field not in COMPOSED}
     return JobRecord(
         **values,
         metadata=row.labels,

@@ -29,14 +29,14 @@ _END_VERBS: dict[End, Verb] = {"succeeded": "succeed", "failed": "fail", "stoppe
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep changed: ids that are queued again (ring for them), and ids that ended or paused."""
+    """What a sweep changed: ids that are queued again, and ids that ended or paused."""
 
     requeued: tuple[str, ...]
     ended: tuple[str, ...]
 
 
 def claim(store: Store, job_id: str, worker_id: str, lease_seconds: float) -> Claim | None:
-    """Take a queued job, as its next attempt; None when it is not queued, so a duplicate message is harmless."""
+    """Take a queued job, as its next attempt; None when it is not queued, so of many workers one gets it."""
     with store.write() as session:
         time = now(session)
         expires_at = time + timedelta(seconds=lease_seconds)
@@ -93,7 +93,7 @@ def finish(store: Store, job_id: str, attempt: int, end: End, error: JobError | 
 
 
 def give_back(store: Store, job_id: str, attempt: int) -> JobRecord:
-    """Leave the job to the next worker at once, as one that shuts down does; it does not count as lost.
+    """Leave the job to the next worker at once, as one that shuts down does; it keeps its place and does not count as lost.
 
     A job whose pause or cancel was asked for is paused or cancelled instead. Raises `Fenced`.
     """
@@ -125,17 +125,6 @@ def requeue_lost(store: Store, max_attempts: int) -> Sweep:
             enter(row, state, time)
             (requeued if state == "queued" else ended).append(row.id)
     return Sweep(tuple(requeued), tuple(ended))
-
-
-def ring_again(store: Store, after_seconds: float) -> tuple[str, ...]:
-    """Ids of jobs still queued `after_seconds` after their bell last rang: their message may be lost. Marks them as rung."""
-    with store.write() as session:
-        time = now(session)
-        silent = sa.select(Job).where(Job.state == "queued", Job.rung_at <= time - timedelta(seconds=after_seconds))
-        rows = session.scalars(silent.order_by(Job.queued_at, Job.id).with_for_update(skip_locked=True)).all()
-        for row in rows:
-            row.rung_at = time
-        return tuple(row.id for row in rows)
 
 
 def _take_away(session: Session, row: Job, max_attempts: int, time: datetime) -> JobState:
@@ -190,5 +179,4 @@ __all__ = [
     "poll",
     "renew",
     "requeue_lost",
-    "ring_again",
 ]

@@ -85,7 +85,7 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         sa.Index("ix_jobs_project_id_id", "project_id", "id"),
-        sa.Index("ix_jobs_state_queued_at", "state", "queued_at"),
+        sa.Index("ix_jobs_queue", "state", "queued_at", "id"),  # the line of queued jobs, in its order
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -112,7 +112,6 @@ class Job(Base):
     num_lost: Mapped[int] = mapped_column(default=0)
     worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
     lease_expires_at: Mapped[datetime | None]
-    rung_at: Mapped[datetime | None]
 
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime | None]
@@ -237,7 +236,6 @@ class Dataset(Base):
     attempt: Mapped[int] = mapped_column(default=0)
     worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
     lease_expires_at: Mapped[datetime | None]
-    rung_at: Mapped[datetime | None]
 
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

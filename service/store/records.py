@@ -33,6 +33,16 @@ class Progress(Record):
     eta_seconds: float | None
 
 
+class QueuePlace(Record):
+    """Where a queued job stands among the queued jobs of all projects: 1 is next.
+
+    `ahead` counts what it waits for: the queued jobs before it, and the jobs that workers hold just now.
+    """
+
+    position: int
+    ahead: int
+
+
 class JobError(Record):
     """Why a job or a dataset failed: `user` can mend it, `system` is ours, `capacity` passes."""
 
@@ -56,6 +66,7 @@ class JobRecord(Record):
     phase: str | None
     attempt: int
     progress: Progress
+    queue: QueuePlace | None = None
     error: JobError | None
     latest_checkpoint_id: str | None
     result_checkpoint_id: str | None

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from attune import valkey
 from service.queue import Bell
 from service.settings import Settings
-from service.store import jobs
+from service.store import jobs, waiting
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.servers.process import wait_until
 from tests.worker.conftest import TRAINER, World
@@ -54,7 +55,6 @@ def start_worker(world: World) -> Iterator[StartWorker]:
         "HEARTBEAT_SECONDS": "0.5",
         "POLL_SECONDS": "0.2",
         "SWEEP_EVERY_SECONDS": "0.5",
-        "RING_AGAIN_SECONDS": "1",
         "CANCEL_GRACE_SECONDS": "5",
     }
 
@@ -80,7 +80,12 @@ def start_worker(world: World) -> Iterator[StartWorker]:
 
 
 def ring(world: World, job_id: str) -> None:
-    bell = Bell(valkey.broker_url(valkey.socket_path(world.settings.data_dir)))
+    url = valkey.broker_url(valkey.socket_path(world.settings.data_dir))
+    bell = Bell(
+        url,
+        num_jobs=partial(waiting.num_jobs, world.store),
+        num_datasets=partial(waiting.num_datasets, world.store),
+    )
     bell.start()
     bell.ring(job_id)
     bell.close()

@@ -11,7 +11,7 @@ from service.store import idempotency, leases
 from service.store.models import IdempotencyKey
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.worker.conftest import World
-from worker.sweep import KEEP_IDEMPOTENCY_KEYS_SECONDS, remove_leftovers, start_sweeping, sweep
+from worker.sweep import KEEP_IDEMPOTENCY_KEYS_SECONDS, RING_AT_ONCE, remove_leftovers, start_sweeping, sweep
 
 
 def test_a_job_whose_lease_ended_is_queued_again_and_rung_for(world: World) -> None:
@@ -35,14 +35,10 @@ def test_a_job_whose_worker_was_lost_too_often_fails(world: World) -> None:
     assert failed.error.code == "attempts_exhausted"
 
 
-def test_a_job_whose_message_was_lost_is_rung_for_again(world: World) -> None:
-    job, parts = world.queue(), world.worker()
-    sweep(parts)
-    assert world.rung == []
-    hasty = replace(parts, settings=parts.settings.model_copy(update={"ring_again_seconds": 0.01}))
-    time.sleep(0.02)
-    sweep(hasty)
-    assert world.rung == [job.id]
+def test_a_sweep_rings_for_the_first_of_those_that_wait(world: World) -> None:
+    queued = [world.queue() for _ in range(RING_AT_ONCE + 2)]
+    sweep(world.worker())
+    assert world.rung == [job.id for job in queued[:RING_AT_ONCE]]
 
 
 def test_a_live_lease_is_left_alone(world: World) -> None:
@@ -75,7 +71,7 @@ def test_a_sweep_that_breaks_is_not_the_last_one(world: World) -> None:
         rung.set()
 
     parts = world.worker()
-    hasty = parts.settings.model_copy(update={"sweep_every_seconds": 0.05, "ring_again_seconds": 0.05})
+    hasty = parts.settings.model_copy(update={"sweep_every_seconds": 0.05})
     thread = start_sweeping(replace(parts, settings=hasty, ring=ring))
     assert rung.wait(10), f"{job.id} was never rung for"
     parts.shutting_down.set()
@@ -89,7 +85,7 @@ def test_sweeping_goes_on_until_the_worker_shuts_down(world: World) -> None:
     thread = start_sweeping(busy)
     assert leases.claim(world.store, job.id, "lost", lease_seconds=0.05)
     deadline = time.monotonic() + 10
-    while world.rung != [job.id]:
+    while job.id not in world.rung:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     busy.shutting_down.set()

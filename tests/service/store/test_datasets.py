@@ -11,7 +11,7 @@ from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from service.store.records import DatasetRecord, JobError
 
 UNREADABLE = JobError(code="unreadable", message="not a parquet file", category="user")
-PATIENT = {"max_attempts": 3, "ring_again_seconds": 3600, "upload_timeout_seconds": 3600}
+PATIENT = {"max_attempts": 3, "upload_timeout_seconds": 3600}
 
 
 def report(*problems: DatasetProblem, num_usable_rows: int = 8) -> DatasetReport:
@@ -106,17 +106,10 @@ def test_a_check_that_was_given_back_goes_on_at_once_and_counts_as_no_loss(
         assert claim is not None
         assert claim.attempt == attempt
         datasets.give_back(store, uploaded.id, attempt)
-        assert datasets.sweep(store, **PATIENT) == (), "it was rung for just now"
+        assert datasets.sweep(store, **PATIENT) == (), "nobody was lost"
     with pytest.raises(Fenced):
         datasets.give_back(store, uploaded.id, 1)
     assert get(store, uploaded).state == "checking"
-
-
-def test_a_lost_message_is_rung_again(store: Store, uploaded: DatasetRecord) -> None:
-    assert datasets.sweep(store, **PATIENT) == ()
-    assert datasets.sweep(store, **{**PATIENT, "ring_again_seconds": 0}) == (uploaded.id,)
-    datasets.claim(store, uploaded.id, "w", 60)
-    assert datasets.sweep(store, **{**PATIENT, "ring_again_seconds": 0}) == (), "it is being checked"
 
 
 def test_an_upload_that_never_ends_fails(store: Store) -> None:

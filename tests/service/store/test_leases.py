@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -237,11 +236,3 @@ def test_a_run_that_failed_is_not_run_again_when_its_worker_is_lost_too(store: S
     assert failed.state == "failed"
     assert failed.error is not None
     assert failed.error.code == "dataset_unusable"
-
-
-def test_a_lost_message_is_rung_again_and_not_at_every_sweep(store: Store, new_job: Callable[[], JobRecord]) -> None:
-    waiting, running = new_job(), new_job()
-    leases.claim(store, running.id, "w", LONG)
-    assert leases.ring_again(store, after_seconds=3600) == ()
-    assert leases.ring_again(store, after_seconds=0) == (waiting.id,)
-    assert leases.ring_again(store, after_seconds=3600) == ()

@@ -1,0 +1,68 @@
+"""What waits for a worker, and whose turn it is. A message of the broker only says that something does.
+
+Jobs go in the order of `queued_at`, all projects in one line; a job that comes back from a lost worker keeps its place.
+Data sets go by owner: first that of the project that has the fewest in work, so that nobody can keep all checkers busy.
+"""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store.database import Store
+from service.store.models import Dataset, Job
+from service.store.records import QueuePlace
+from service.store.states import HELD
+
+_QUEUED = Job.state == "queued"
+_UNCHECKED = sa.and_(Dataset.state == "checking", Dataset.lease_expires_at.is_(None))
+_IN_WORK = sa.and_(Dataset.state == "checking", Dataset.lease_expires_at.is_not(None))
+
+
+def next_jobs(store: Store, limit: int = 1) -> tuple[str, ...]:
+    """Ids of the queued jobs whose turn it is, the first one first."""
+    query = sa.select(Job.id).where(_QUEUED).order_by(Job.queued_at, Job.id).limit(limit)
+    with store.read() as session:
+        return tuple(session.scalars(query))
+
+
+def num_jobs(store: Store, at_most: int) -> int:
+    """How many jobs are queued; counting ends at `at_most`."""
+    return _count(store, sa.select(Job.id).where(_QUEUED), at_most)
+
+
+def next_datasets(store: Store, limit: int = 1) -> tuple[str, ...]:
+    """Ids of the data sets to check next. A lost checker's is none of them before the sweep has counted the loss."""
+    in_work = sa.select(Dataset.project_id, sa.func.count().label("num")).where(_IN_WORK).group_by(Dataset.project_id)
+    busy = in_work.subquery()
+    query = (
+        sa.select(Dataset.id)
+        .outerjoin(busy, busy.c.project_id == Dataset.project_id)
+        .where(_UNCHECKED)
+        .order_by(sa.func.coalesce(busy.c.num, 0), Dataset.id)
+        .limit(limit)
+    )
+    with store.read() as session:
+        return tuple(session.scalars(query))
+
+
+def num_datasets(store: Store, at_most: int) -> int:
+    """How many data sets no worker has taken yet; counting ends at `at_most`."""
+    return _count(store, sa.select(Dataset.id).where(_UNCHECKED), at_most)
+
+
+def places(session: Session, queued: Sequence[Job]) -> dict[str, QueuePlace]:
+    """The places of queued jobs, from one walk along the index of the queue that ends with the last of them."""
+    if not queued:
+        return {}
+    held = session.scalars(sa.select(sa.func.count()).where(Job.state.in_(HELD))).one()
+    last = max(job.queued_at for job in queued if job.queued_at is not None)
+    number = sa.func.row_number().over(order_by=(Job.queued_at, Job.id)).label("number")
+    line = sa.select(Job.id, number).where(_QUEUED, Job.queued_at <= last).subquery()
+    rows = session.execute(sa.select(line.c.id, line.c.number).where(line.c.id.in_([job.id for job in queued])))
+    return {job_id: QueuePlace(position=number, ahead=held + number - 1) for job_id, number in rows}
+
+
+def _count(store: Store, query: sa.Select[tuple[str]], at_most: int) -> int:
+    with store.read() as session:
+        return session.scalars(sa.select(sa.func.count()).select_from(query.limit(at_most).subquery())).one()

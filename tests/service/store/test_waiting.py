@@ -1,0 +1,122 @@
+"""Whose turn it is: jobs in one line, data sets by owner."""
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from alignment_core.spec import JobSpec
+from service.store import datasets, jobs, leases, projects, waiting
+from service.store.database import Store
+from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
+from service.store.records import JobRecord, QueuePlace
+
+NewJob = Callable[[], JobRecord]
+
+
+def place(store: Store, job: JobRecord) -> QueuePlace | None:
+    found = jobs.get(store, job.project_id, job.id)
+    assert found is not None
+    return found.queue
+
+
+def test_jobs_go_in_the_order_in_which_they_were_queued(store: Store, new_job: NewJob) -> None:
+    queued = [new_job().id for _ in range(4)]
+    assert waiting.next_jobs(store, 3) == tuple(queued[:3])
+    jobs.request_cancel(store, PROJECT, queued[0])
+    leases.claim(store, queued[1], "w", 60)
+    assert waiting.next_jobs(store) == (queued[2],)
+    assert (waiting.num_jobs(store, 10), waiting.num_jobs(store, 1)) == (2, 1)
+
+
+def test_an_interrupted_job_goes_on_before_those_that_came_after_it(store: Store, new_job: NewJob) -> None:
+    given_back, lost, *later = [new_job() for _ in range(4)]
+    leases.claim(store, lost.id, "w", -1)
+    leases.claim(store, given_back.id, "w", 60)
+    leases.give_back(store, given_back.id, 1)
+    leases.requeue_lost(store, 3)
+    assert waiting.next_jobs(store, 9) == tuple(job.id for job in (given_back, lost, *later))
+
+
+def test_a_job_that_its_owner_paused_joins_the_queue_at_its_end(store: Store, new_job: NewJob) -> None:
+    first, second = new_job(), new_job()
+    jobs.request_pause(store, PROJECT, first.id)
+    resumed = jobs.resume(store, PROJECT, first.id)
+    assert waiting.next_jobs(store, 9) == (second.id, first.id)
+    assert resumed is not None
+    assert resumed.queue == QueuePlace(position=2, ahead=1)
+
+
+def test_a_queued_job_knows_its_place_among_the_jobs_of_all_projects(
+    store: Store, spec: JobSpec, new_job: NewJob
+) -> None:
+    running, paused = new_job(), new_job()
+    jobs.request_pause(store, PROJECT, paused.id)
+    other = jobs.create(store, project_id=projects.create_project(store, "other").id, spec=spec)
+    last = new_job()
+    assert last.queue == QueuePlace(position=3, ahead=2)
+    leases.claim(store, running.id, "w", 60)
+    assert (place(store, running), place(store, paused)) == (None, None)
+    assert place(store, other) == QueuePlace(position=1, ahead=1)
+    assert place(store, last) == QueuePlace(position=2, ahead=2), "one is queued before it, one is being trained"
+    assert {job.id: job.queue for job in jobs.list_jobs(store, PROJECT).data} == {
+        running.id: None,
+        paused.id: None,
+        last.id: QueuePlace(position=2, ahead=2),
+    }
+
+
+def test_the_queue_is_read_along_its_index(store: Store, new_job: NewJob) -> None:
+    new_job()
+    is_sqlite = store.engine.dialect.name == "sqlite"
+    asked = record_queries(store, lambda: jobs.get(store, PROJECT, waiting.next_jobs(store)[0]))
+    of_the_queue = [query for query in asked if "jobs.state" in query[0] and "WHERE jobs.id = " not in query[0]]
+    assert len(of_the_queue) == 3, "whose turn it is, how many are held, and the place"
+    with store.read() as session:
+        if not is_sqlite:  # which reads a small table from end to end
+            session.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        for statement, parameters in of_the_queue:
+            explained = f"EXPLAIN {'QUERY PLAN ' if is_sqlite else ''}{statement}"
+            plan = "\n".join(str(row) for row in session.connection().exec_driver_sql(explained, parameters))
+            assert "ix_jobs_queue" in plan
+            assert "TEMP B-TREE" not in plan
+
+
+def record_queries(store: Store, action: Callable[[], object]) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        found.append((statement, parameters))
+
+    sa.event.listen(store.engine, "before_cursor_execute", note)
+    action()
+    sa.event.remove(store.engine, "before_cursor_execute", note)
+    return found
+
+
+def upload(store: Store, project_id: str) -> str:
+    dataset = datasets.create(store, project_id=project_id, filename="pairs.parquet")
+    return datasets.uploaded(store, dataset.id, size_bytes=1, sha256="1" * 64, object_key="k").id
+
+
+def test_the_owner_with_the_fewest_data_sets_in_work_comes_next(store: Store) -> None:
+    other = projects.create_project(store, "other").id
+    datasets.create(store, project_id=other, filename="still uploading.parquet")
+    many = [upload(store, PROJECT) for _ in range(3)]
+    few = upload(store, other)
+    taken = []
+    for _ in range(4):
+        (dataset_id,) = waiting.next_datasets(store)
+        assert datasets.claim(store, dataset_id, "w", 60)
+        taken.append(dataset_id)
+    assert taken == [many[0], few, many[1], many[2]]
+    assert waiting.next_datasets(store) == ()
+    assert waiting.num_datasets(store, 10) == 0
+
+
+def test_a_lost_checkers_data_set_waits_for_the_sweep_that_counts_the_loss(store: Store) -> None:
+    dataset_id = upload(store, PROJECT)
+    datasets.claim(store, dataset_id, "w", -1)
+    assert waiting.next_datasets(store) == ()
+    assert datasets.sweep(store, max_attempts=3, upload_timeout_seconds=60) == (dataset_id,)
+    assert waiting.next_datasets(store) == (dataset_id,)

@@ -1,0 +1,22 @@
+"""Whose turn it is. A message says that something waits and no more; which job or data set comes next, the database says.
+
+So any message will do for any job: one that was sent for a job long gone starts the one that waits, and a worker goes on
+until nothing waits, whether or not the broker is there.
+"""
+
+from service.store import waiting
+from worker.dataset import prepare_dataset
+from worker.parts import Parts
+from worker.run import run_job
+
+
+def run_queued_jobs(parts: Parts) -> None:
+    """Run jobs in the order of the queue, until none is queued or this worker leaves."""
+    while not parts.shutting_down.is_set() and (found := waiting.next_jobs(parts.store)):
+        run_job(parts, found[0])
+
+
+def check_uploaded_datasets(parts: Parts) -> None:
+    """Check data sets, one of the owner with the fewest in work first, until none waits or this worker leaves."""
+    while not parts.shutting_down.is_set() and (found := waiting.next_datasets(parts.store)):
+        prepare_dataset(parts, found[0])
