@@ -44,6 +44,13 @@ class Progress(Resource):
     eta_seconds: float | None
 
 
+class QueuePlace(Resource):
+    """Where a queued job stands: 1 is next; `ahead` counts the jobs that it waits for, queued or running."""
+
+    position: int
+    ahead: int
+
+
 class Job(Resource):
     id: str
     name: str | None
@@ -52,6 +59,7 @@ class Job(Resource):
     is_terminal: bool
     phase: str | None
     attempt: int
+    queue: QueuePlace | None = None
     progress: Progress
     error: ResourceError | None
     spec: dict[str, Any]

@@ -43,6 +43,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "is_terminal": False,
     "phase": "training",
     "attempt": 1,
+    "queue": None,
     "progress": {"step": 120, "total": 400, "percent": 30.0, "eta_seconds": 56.0},
     "error": None,
     "spec": RESOLVED_SPEC_EXAMPLE,
@@ -78,6 +79,17 @@ class JobProgress(Resource):
     eta_seconds: float | None = Field(description="Seconds to the last step at the present pace, when it is known.")
 
 
+class QueuePlace(Resource):
+    """Where a queued job stands, and what it waits for. Jobs of all projects stand in one line."""
+
+    position: int = Field(description="Place among the queued jobs; 1 is next.", examples=[3])
+    ahead: int = Field(
+        description="What it waits for: the queued jobs before it and the jobs that workers hold just now. 0 means that "
+        "it is taken as soon as a worker is there.",
+        examples=[4],
+    )
+
+
 class JobError(Resource):
     """Why a job failed, and what may be done about it."""
 
@@ -102,6 +114,7 @@ class Job(Entry):
     attempt: int = Field(
         description="How often a worker has taken this job: 0 while none has, above 1 after a pause or a lost worker."
     )
+    queue: QueuePlace | None = Field(description="Set while `status` is `queued`.")
     progress: JobProgress
     error: JobError | None = Field(description="Set when `status` is `failed`.")
     spec: JobSpec = Field(description="The spec with every default written out.")
@@ -112,7 +125,10 @@ class Job(Entry):
         "or the one that a guard went back to."
     )
     created_at: datetime
-    queued_at: datetime | None = Field(description="When the job last joined the queue.")
+    queued_at: datetime | None = Field(
+        description="When the job joined the queue. It keeps its place when its worker is lost, and joins anew when it is "
+        "resumed."
+    )
     updated_at: datetime
     started_at: datetime | None = Field(description="When a worker first took the job.")
     finished_at: datetime | None
