@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from rich.console import Console
@@ -21,18 +22,18 @@ from alignment_core.events import (
 )
 from attune.client import Client
 from attune.resources import Job
+from attune.standing import Lookout
 
 PLAIN_EVERY_SECONDS = 2.0
 SHORTEST_BAR = 8
 FIGURES = {"loss": "loss", "implicit_accuracy": "accuracy", "margin": "margin"}
 LABELS = {"caching": "encoding"}  # the event's word says where the result goes, this one what takes the time
 UNITS = {"caching": "images and prompts", "sampling": "images"}
-WAITING = "waiting for the training process to start"
 
 
 class View(Protocol):
-    def wait(self) -> None:
-        """Say that there is nothing to show yet."""
+    def wait(self, text: str | None) -> None:
+        """Say what the job waits for, until the next event; None when it waits no more."""
         ...
 
     def show(self, event: Event) -> None: ...
@@ -44,11 +45,12 @@ class View(Protocol):
 
 def follow(client: Client, job_id: str, console: Console) -> Job:
     """Show the job's events until it has ended; returns it as it is then."""
-    job = client.get_job(job_id)
-    with BarView(console) if console.is_terminal else PlainView(console) as view:
-        if job.status in ("validating", "queued", "starting"):
-            view.wait()
-        show_all(view, (found.event for found in client.events(job_id)))
+    with (
+        BarView(console) if console.is_terminal else PlainView(console) as view,
+        Lookout(client, job_id, view.wait) as lookout,
+    ):
+        for found in client.events(job_id):
+            lookout.heard(partial(show_all, view, [found.event]))
     return client.wait_for_job(job_id)
 
 
@@ -171,8 +173,10 @@ class BarView:
         self._stop_waiting()
         self._progress.stop()
 
-    def wait(self) -> None:
-        self._waiting = self._progress.add_task(WAITING, total=None, count="", eta="", figures="")
+    def wait(self, text: str | None) -> None:
+        self._stop_waiting()
+        if text is not None:
+            self._waiting = self._progress.add_task(text, total=None, count="", eta="", figures="")
 
     def show(self, event: Event) -> None:
         self._stop_waiting()
@@ -222,8 +226,9 @@ class PlainView:
     def __exit__(self, *_: object) -> None:
         return
 
-    def wait(self) -> None:
-        self._print(WAITING)
+    def wait(self, text: str | None) -> None:
+        if text is not None:
+            self._print(text)
 
     def show(self, event: Event) -> None:
         if (sentence := sentence_of(event)) is not None:

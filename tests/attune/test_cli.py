@@ -153,10 +153,10 @@ EVENTS = [
 def test_plain_lines_are_few_and_have_the_last_of_each_phase() -> None:
     output = io.StringIO()
     with PlainView(Console(file=output, width=200)) as view:
-        view.wait()
+        view.wait("queued: number 2 in the queue, waiting for 2 jobs to end")
         show_all(view, EVENTS)
     assert output.getvalue().splitlines() == [
-        "waiting for the training process to start",
+        "queued: number 2 in the queue, waiting for 2 jobs to end",
         "encoding 5/10  images and prompts",
         "encoding 10/10  images and prompts",
         "encoding 14/14  images and prompts  1 cached",
@@ -180,7 +180,7 @@ def bars_of(events: Sequence[Event | None], width: int) -> list[str]:
     output = io.StringIO()
     console = Console(file=output, width=width, force_terminal=True, color_system=None)
     with BarView(console) as view:
-        view.wait()
+        view.wait("queued: number 2 in the queue, waiting for 2 jobs to end")
         show_all(view, events)
     last = output.getvalue().rpartition("\x1b[2K")[2].replace("\x1b[?25h", "")
     return last.splitlines()

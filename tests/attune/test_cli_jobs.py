@@ -1,25 +1,32 @@
 """The command line against a real API: jobs from files, data sets that are refused, pictures."""
 
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from starlette.testclient import TestClient
 
+from alignment_core.events import RunCompleted
 from alignment_core.reports import DatasetReport
+from attune import standing
 from attune.client import Client
+from attune.watch import follow
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.main import create_app
 from service.settings import Settings
-from service.store import datasets
+from service.store import datasets, jobs, leases
+from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import JobError
 from tests.servers.process import wait_until
 from tests.service.api.live import serving
-from tests.service.api.world import CATALOG, PARQUET, PNG, Api, spec_for
+from tests.service.api.world import CATALOG, PARQUET, PNG, Api, run_started, spec_for
 
 Attune = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -118,12 +125,43 @@ def test_a_local_dataset_that_the_server_does_not_read_is_told_how_to_get_there(
     assert attune("job", "submit", str(path), "--dataset", api.ready_dataset()).returncode == 0
 
 
+# --- watching ------------------------------------------------------------------------------------------------------
+
+
+def test_watching_tells_the_place_in_the_queue_then_the_pause_then_the_run(
+    api: Api, url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(standing, "LOOK_EVERY_SECONDS", 0.05)
+    first, job_id = api.new_job(), api.new_job()
+    output = io.StringIO()
+    with ThreadPoolExecutor(1) as executor, Client(url) as client:
+        watching = executor.submit(follow, client, job_id, Console(file=output, width=200))
+
+        def told(text: str) -> None:
+            wait_until(lambda: output.getvalue().endswith(f"{text}\n"), text)
+
+        told("queued: number 2 in the queue, waiting for 1 job to end")
+        leases.claim(api.parts.store, first, "worker", 60)
+        told("queued: number 1 in the queue, waiting for 1 job to end")
+        jobs.request_pause(api.parts.store, DEFAULT_PROJECT_ID, job_id)
+        told(f"paused at step 0; it goes on with: attune job resume {job_id}")
+        jobs.resume(api.parts.store, DEFAULT_PROJECT_ID, job_id)
+        leases.finish(api.parts.store, first, 1, "succeeded")
+        told("queued: it is next, and waits for a worker")
+        attempt = api.claim(job_id)
+        told("waiting for the training process to start")
+        api.say(job_id, attempt, run_started(api.spec_of(job_id), 4))
+        told("started on cpu in fp32: 64 pairs a step")
+        api.say(job_id, attempt, RunCompleted(step=4))
+        leases.finish(api.parts.store, job_id, attempt, "succeeded")
+        assert watching.result(30).status == "succeeded"
+
+
 # --- data sets and pictures ----------------------------------------------------------------------------------------
 
 
 def when_uploaded(api: Api, url: str, end: Callable[[str, int], object], upload: Callable[[], Any]) -> tuple[Any, str]:
     """Do the upload in this process's stead of a worker: `end` gets the data set's id and the attempt."""
-    from concurrent.futures import ThreadPoolExecutor
 
     def waiting() -> list[Any]:
         return api.client.get("/v1/datasets").json()["data"]
