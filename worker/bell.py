@@ -28,15 +28,13 @@ def _send(app: Celery, task: str, identifier: str, num_waiting: Callable[[int], 
     Any message starts whatever waits, so more messages than rows are of no use, and a sweep that added to them every few
     seconds would bury the broker while all workers are busy.
     """
-    try:
-        num_messages = _num_messages(app, task)
-        if num_waiting(num_messages + 1) > num_messages:
-            app.send_task(task, args=[identifier], retry=False, ignore_result=True)
-    except (OperationalError, OSError) as error:
-        log.warning("broker_unreachable", task=task, id=identifier, error=type(error).__name__)
-
-
-def _num_messages(app: Celery, task: str) -> int:
     queue = app.amqp.router.route({}, task)["queue"].name
     with app.connection_for_write() as connection:
-        return connection.default_channel.queue_declare(queue=queue).message_count
+        broken = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
+        try:
+            connection.ensure_connection(max_retries=0)  # else it is tried for as long as it takes, and the sweep waits
+            num_messages = connection.default_channel.queue_declare(queue=queue).message_count
+            if num_waiting(num_messages + 1) > num_messages:
+                app.send_task(task, args=[identifier], connection=connection, retry=False, ignore_result=True)
+        except broken as error:
+            log.warning("broker_unreachable", task=task, id=identifier, error=type(error).__name__)

@@ -13,7 +13,7 @@ from service.store import datasets, idempotency, leases, waiting
 from worker import inputs
 from worker.parts import Parts
 
-RING_AT_ONCE = 10  # so many idle workers are woken; each goes on until nothing waits
+RING_AT_ONCE = 5  # so many idle workers are woken; each goes on until nothing waits
 KEEP_IDEMPOTENCY_KEYS_SECONDS = 24 * 3600.0  # a client that repeats a request a day later means a new one
 
 log = structlog.get_logger()

@@ -5,6 +5,7 @@ Data sets go by owner: first that of the project that has the fewest in work, so
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -63,6 +64,6 @@ def places(session: Session, queued: Sequence[Job]) -> dict[str, QueuePlace]:
     return {job_id: QueuePlace(position=number, ahead=held + number - 1) for job_id, number in rows}
 
 
-def _count(store: Store, query: sa.Select[tuple[str]], at_most: int) -> int:
+def _count(store: Store, query: sa.Select[Any], at_most: int) -> int:
     with store.read() as session:
         return session.scalars(sa.select(sa.func.count()).select_from(query.limit(at_most).subquery())).one()

@@ -13,7 +13,7 @@ import pytest
 import redis
 from celery import Celery
 
-from service.store import datasets
+from service.store import datasets, leases
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.servers.process import wait_until
 from tests.worker.conftest import TRAINER, World
@@ -24,7 +24,7 @@ from worker.sweep import sweep
 
 
 @pytest.fixture
-def broker(redis_url: str) -> Iterator["redis.Redis[bytes]"]:
+def broker(redis_url: str) -> Iterator[redis.Redis]:
     """The session's server with nothing in it."""
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
@@ -51,7 +51,7 @@ def upload(world: World) -> None:
 
 
 def test_messages_are_never_more_than_what_waits_however_often_workers_sweep(
-    world: World, app: Celery, broker: "redis.Redis[bytes]"
+    world: World, app: Celery, broker: redis.Redis
 ) -> None:
     parts = ringing(world, app)
     for _ in range(20):
@@ -63,6 +63,13 @@ def test_messages_are_never_more_than_what_waits_however_often_workers_sweep(
         sweep(parts)
         lengths.append((broker.llen(JOBS_QUEUE), broker.llen(DATASETS_QUEUE)))
     assert max(lengths) == lengths[-1] == (20, 5)
+
+
+def test_a_broker_that_is_away_costs_a_sweep_nothing_but_the_message(world: World) -> None:
+    lost = world.queue()
+    assert leases.claim(world.store, lost.id, "w", -1)
+    sweep(ringing(world, new_app("redis://127.0.0.1:1/0")))
+    assert world.get(lost).state == "queued"
 
 
 @pytest.fixture
@@ -102,7 +109,7 @@ def send_stale(app: Celery, number: int) -> None:
 
 
 def test_a_job_behind_a_thousand_stale_messages_is_claimed_by_the_next_of_them(
-    world: World, app: Celery, broker: "redis.Redis[bytes]", start_worker: Callable[[], object]
+    world: World, app: Celery, broker: redis.Redis, start_worker: Callable[[], object]
 ) -> None:
     send_stale(app, 1000)
     job = world.queue(steps=400)  # while it runs, no message is taken
@@ -113,7 +120,7 @@ def test_a_job_behind_a_thousand_stale_messages_is_claimed_by_the_next_of_them(
 
 
 def test_a_stale_message_costs_milliseconds(
-    world: World, app: Celery, broker: "redis.Redis[bytes]", start_worker: Callable[[], object]
+    world: World, app: Celery, broker: redis.Redis, start_worker: Callable[[], object]
 ) -> None:
     """Each took 0.36 s: Celery's loop slept on after the end of a task. 400 of them would take 144 s."""
     send_stale(app, 400)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event as sa_event
 
 from alignment_core.spec import JobSpec
 from service.store import datasets, jobs, leases, projects, waiting
@@ -88,9 +89,9 @@ def record_queries(store: Store, action: Callable[[], object]) -> list[tuple[str
     def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
         found.append((statement, parameters))
 
-    sa.event.listen(store.engine, "before_cursor_execute", note)
+    sa_event.listen(store.engine, "before_cursor_execute", note)
     action()
-    sa.event.remove(store.engine, "before_cursor_execute", note)
+    sa_event.remove(store.engine, "before_cursor_execute", note)
     return found
 
 
