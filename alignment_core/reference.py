@@ -17,12 +17,10 @@ from torch import Tensor
 from alignment_core.actors import Actors
 from alignment_core.diffusion import regression_error
 from alignment_core.drift import DriftMeasure
+from alignment_core.drift_control import largest_alpha
 from alignment_core.errors import CheckpointError
 from alignment_core.protocols import Latents, PerExample, Predictions, StepLoss
 from alignment_core.rollout import Predict, guided
-
-OVERSHOOT = 1.05  # how far past its budget a drift-controlled update may land: networks are not linear in their weights
-HALVINGS = 3
 
 
 class FrozenReference:
@@ -80,18 +78,6 @@ class DriftControl:
     delta: float
     alpha_max: float
     relative: bool
-
-
-def controlled_alpha(d_ref: float, d_policy: float, delta: float, alpha_max: float) -> float:
-    """0 at the edge of the budget, alpha_max while the policy is inside, else (delta - d_ref) / (d_policy - d_ref).
-
-    For a squared distance and outputs linear in the weights, convexity bounds the new reference's drift by delta.
-    """
-    if d_ref >= delta:
-        return 0.0
-    if d_policy <= delta:
-        return alpha_max
-    return min(alpha_max, (delta - d_ref) / (d_policy - d_ref))
 
 
 @dataclass(frozen=True)
@@ -209,21 +195,18 @@ class MovingReference:
         return {"ref_alpha": 0.0}
 
     def _controlled(self, actors: Actors, rule: DriftControl) -> dict[str, float]:
-        assert self._drift is not None
-        delta = rule.delta * self._drift.unit() if rule.relative else rule.delta
-        self.last_drift = self._drift.of(actors.reference)
-        d_policy = self._drift.of(None)
-        alpha = controlled_alpha(self.last_drift, d_policy, delta, rule.alpha_max)
-        told = {f"policy_drift_{self._drift.kind}": d_policy}
-        for _ in range(1 + HALVINGS):
-            if alpha == 0 or not math.isfinite(alpha):
-                break
-            drift = self._drift.of(actors.blend(alpha))
-            if drift <= OVERSHOOT * delta:
-                self.last_drift = drift
-                return {**told, **self._blend(actors, alpha)}
-            alpha /= 2
-        return {**told, "ref_alpha": 0.0}
+        measure = self._drift
+        assert measure is not None
+        delta = rule.delta * measure.unit() if rule.relative else rule.delta
+        d_policy = measure.of(None)
+
+        def drift_of(alpha: float) -> float:
+            return d_policy if alpha == 1 else measure.of(actors.blend(alpha))
+
+        chosen = largest_alpha(drift_of, measure.of(actors.reference), delta, rule.alpha_max)
+        self.last_drift = chosen.drift
+        moved = {"ref_alpha": 0.0} if chosen.alpha == 0 else self._blend(actors, chosen.alpha)
+        return {f"policy_drift_{measure.kind}": d_policy, **moved}
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {"is_frozen": torch.tensor(self.is_frozen), "num_updates": torch.tensor(self.num_updates)}

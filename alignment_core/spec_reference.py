@@ -127,7 +127,7 @@ class EmaReference(Moving):
 
 
 class DriftControlledReference(Moving):
-    """Like `ema`, with the largest alpha that keeps the reference within a budget of drift from the initial model."""
+    """Like `ema`, with the largest alpha whose measured drift from the initial model is within a budget."""
 
     type: Literal["drift_controlled"] = "drift_controlled"
     every: int | None = TAU

@@ -96,6 +96,12 @@ def _warnings_of_plugins(spec: JobSpec) -> list[str]:
         found.append("timesteps.sampler has nothing to choose, as every step is trained: set method.num_trained_steps")
     if isinstance(reference, HardCopyReference) and reference.guard is None:
         found.append("copying the policy without a guard diverges in the published experiments: set reference.guard")
+    guard = reference.guard if isinstance(reference, HardCopyReference | EmaReference) else None
+    if guard is not None and guard.action == "freeze" and not guard.sticky and guard.test == "reference":
+        found.append(
+            "reference.guard.sticky is false and test is `reference`: a reference that is skipped does not change, and is skipped "
+            "again; set test to `candidate`"
+        )
     every = reference.every if isinstance(reference, HardCopyReference | DriftControlledReference) else None
     if every is not None and every * spec.steps_per_turn > spec.training.steps:
         told = f"reference.every ({every}{' iterations' if spec.is_online else ''})"

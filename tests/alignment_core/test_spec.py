@@ -241,6 +241,7 @@ def test_a_mistake_in_a_plug_in_is_told_with_its_place(changes: dict[str, object
         ({"reference": {"type": "hard_copy", "guard": None}}, "copying the policy without a guard"),
         ({"reference": PRESET["paper"], "training": {"steps": 31}}, "the reference never moves"),
         ({"reference": {"type": "ema", "ref_store": "factor_average"}}, "not the average of the weights"),
+        ({"reference": {"type": "hard_copy", "guard": {"sticky": False}}}, "and is skipped again"),
     ],
 )
 def test_plug_ins_that_are_probably_not_meant_are_warned_about(changes: dict[str, object], warning: str) -> None:
