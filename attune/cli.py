@@ -188,7 +188,7 @@ def pause_job(job_id: str, url: Url = DEFAULT_URL) -> None:
 
 @jobs.command("resume")
 def resume_job(job_id: str, url: Url = DEFAULT_URL) -> None:
-    """Queue a paused job again."""
+    """Queue a paused job again, or a failed one whose failure may pass; it goes on from its last checkpoint."""
     with Client(url) as client:
         console.print(client.resume(job_id).status)
 
@@ -300,7 +300,9 @@ def _steps(job: Job) -> str:
 def _end_with(job: Job) -> None:
     console.print(job.status)
     if job.error is not None:
-        _fail(f"{job.error.message} [{job.error.code}]" + (f"\n{job.error.hint}" if job.error.hint else ""))
+        again = f"it goes on from its last checkpoint with: attune job resume {job.id}" if job.error.retryable else None
+        lines = (f"{job.error.message} [{job.error.code}]", job.error.hint, again)
+        _fail("\n".join(line for line in lines if line))
     if job.status != "succeeded":
         raise typer.Exit(1)
 

@@ -164,7 +164,8 @@ def _change(
     try:
         changed = change(parts.store, job.project_id, job.id)
     except InvalidTransition as error:
-        raise ApiError(409, "invalid_transition", f"{verb} is not possible: the job is {error.state}") from error
+        why = f"the job is {error.state}" + (f", and {error.reason}" if error.reason else "")
+        raise ApiError(409, "invalid_transition", f"{verb} is not possible: {why}") from error
     assert changed is not None, "jobs are never deleted"
     return changed
 
@@ -181,9 +182,14 @@ def pause_job(job: JobDep, parts: PartsDep) -> Job:
     return Job.of(_change(jobs.request_pause, "pause", parts, job))
 
 
-@router.post("/{job_id}/resume", status_code=202, summary="Resume a paused job", responses=_transition("resume"))
+@router.post(
+    "/{job_id}/resume", status_code=202, summary="Resume a paused or failed job", responses=_transition("resume")
+)
 def resume_job(job: JobDep, parts: PartsDep) -> Job:
-    """Put a paused job back into the queue."""
+    """Put a paused job back into the queue, or a failed one whose `error.retryable` is true.
+
+    It goes on from its last checkpoint, and once it ends, its weights are those of an undisturbed run.
+    """
     resumed = _change(jobs.resume, "resume", parts, job)
     parts.bell.ring(resumed.id)
     return Job.of(resumed)

@@ -16,7 +16,7 @@ from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import LONGEST_NAME, Job
 from service.store.records import JobError, JobRecord, Page, Progress
-from service.store.states import TERMINAL, JobState, Verb, after
+from service.store.states import TERMINAL, InvalidTransition, JobState, Verb, after
 from service.store.waiting import places
 
 COMPOSED = ("metadata", "progress", "error", "queue")  # fields of a record that are no column of that name
@@ -117,7 +117,10 @@ def request_pause(store: Store, project_id: str, job_id: str) -> JobRecord | Non
 
 
 def resume(store: Store, project_id: str, job_id: str) -> JobRecord | None:
-    """Queue a paused job again; the caller rings the bell afterwards. None when there is no such job."""
+    """Queue a paused job again, or one whose failure may pass: it goes on from its last checkpoint, with all its attempts.
+
+    The caller rings the bell afterwards. None when there is no such job.
+    """
     return _request(store, project_id, job_id, "resume")
 
 
@@ -127,13 +130,21 @@ def _request(store: Store, project_id: str, job_id: str, verb: Verb) -> JobRecor
         if row is None:
             return None
         target = after(row.state, verb)
+        if row.state == "failed":
+            _refuse_final(row, verb)
         if target != row.state:
             time = now(session)
-            row.cancel_requested = row.cancel_requested or verb == "cancel"
             enter(row, target, time)
-            if target == "queued":  # its owner let others go first: it joins the queue at its end
-                row.queued_at = time
+            row.error, row.cancel_requested = None, verb == "cancel"
+            if verb == "resume":  # its owner let others go first: it joins the queue at its end
+                row.queued_at, row.finished_at, row.num_lost = time, None, 0
         return _shown(session, [row])[0]
+
+
+def _refuse_final(row: Job, verb: Verb) -> None:
+    error = JobError.model_validate(row.error)
+    if not error.retryable:
+        raise InvalidTransition(row.state, verb, f"the same would happen again ({error.code})")
 
 
 def enter(row: Job, state: JobState, time: datetime) -> None:

@@ -92,6 +92,22 @@ def finish(store: Store, job_id: str, attempt: int, end: End, error: JobError | 
         return record_of(row)
 
 
+def suspend(store: Store, job_id: str, attempt: int, error: JobError) -> JobRecord:
+    """Pause a job that nothing is wrong with, since what it needs stays away; `error` says what. Raises `Fenced`.
+
+    One whose cancel was asked for is cancelled instead.
+    """
+    with store.write() as session:
+        row, time = hold(session, job_id, attempt), now(session)
+        state = after(row.state, "suspend")
+        row.error = None if state == "cancelled" else error.model_dump(mode="json")
+        if state == "paused":
+            message = f"{error.message}; the job is paused"
+            append(session, row, WarningRaised(code=error.code, message=message, step=row.step, time=time))
+        enter(row, state, time)
+        return record_of(row)
+
+
 def give_back(store: Store, job_id: str, attempt: int) -> JobRecord:
     """Leave the job to the next worker at once, as one that shuts down does; it keeps its place and does not count as lost.
 
@@ -179,4 +195,5 @@ __all__ = [
     "poll",
     "renew",
     "requeue_lost",
+    "suspend",
 ]

@@ -19,10 +19,13 @@ JobState = Literal[
     "cancelled",
     "failed",
 ]
-Verb = Literal["cancel", "pause", "resume", "claim", "begin", "finalize", "succeed", "stop", "fail", "give_back"]
+Verb = Literal[
+    "cancel", "pause", "resume", "claim", "begin", "finalize", "succeed", "stop", "fail", "give_back", "suspend"
+]
 
 STATES: tuple[JobState, ...] = get_args(JobState)
 TERMINAL: tuple[JobState, ...] = ("succeeded", "cancelled", "failed")
+"""Nothing more happens by itself. `succeeded` and `cancelled` are for good; a failure that may pass can be resumed."""
 HELD: tuple[JobState, ...] = ("starting", "running", "finalizing", "pausing", "cancelling")
 """A worker holds the job under a lease; only in these states does its attempt number open any door."""
 
@@ -46,7 +49,7 @@ TRANSITIONS: dict[Verb, dict[JobState, JobState]] = {
         "running": "pausing",
         "pausing": "pausing",
     },
-    "resume": {"paused": "queued"},
+    "resume": {"paused": "queued", "failed": "queued"},  # a failed one if its error is retryable
     # what a worker does
     "claim": {"queued": "starting"},
     "begin": {"starting": "running"},
@@ -63,16 +66,25 @@ TRANSITIONS: dict[Verb, dict[JobState, JobState]] = {
         "pausing": "paused",
         "cancelling": "cancelled",
     },
+    # what the run needs of its surroundings stays away: nothing is wrong with the job, so it can go on later
+    "suspend": {
+        "starting": "paused",
+        "running": "paused",
+        "finalizing": "paused",
+        "pausing": "paused",
+        "cancelling": "cancelled",
+    },
 }
 
 
 class InvalidTransition(Exception):  # noqa: N818 - a state of affairs, read as one
-    """The job's state forbids what was asked of it."""
+    """The job's state forbids what was asked of it; `reason` says what else does."""
 
-    def __init__(self, state: JobState, verb: str) -> None:
-        super().__init__(f"a job that is {state} cannot {verb}")
+    def __init__(self, state: JobState, verb: str, reason: str | None = None) -> None:
+        super().__init__(f"a job that is {state} cannot {verb}" + (f": {reason}" if reason else ""))
         self.state = state
         self.verb = verb
+        self.reason = reason
 
 
 def after(state: JobState, verb: Verb) -> JobState:

@@ -157,6 +157,17 @@ def test_watching_tells_the_place_in_the_queue_then_the_pause_then_the_run(
         assert watching.result(30).status == "succeeded"
 
 
+def test_a_failure_that_may_pass_is_told_with_the_command_that_goes_on(api: Api, attune: Attune):
+    job_id = api.new_job()
+    error = JobError(code="trainer_killed", message="it was killed", category="system", retryable=True)
+    leases.finish(api.parts.store, job_id, api.claim(job_id), "failed", error)
+    watched = attune("job", "watch", job_id)
+    assert watched.returncode == 1
+    told = ["it was killed [trainer_killed]", f"it goes on from its last checkpoint with: attune job resume {job_id}"]
+    assert watched.stderr.splitlines() == told
+    assert attune("job", "resume", job_id).stdout == "queued\n"
+
+
 # --- data sets and pictures ----------------------------------------------------------------------------------------
 
 

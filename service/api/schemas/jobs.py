@@ -91,7 +91,7 @@ class QueuePlace(Resource):
 
 
 class JobError(Resource):
-    """Why a job failed, and what may be done about it."""
+    """Why a job failed or had to pause, and what may be done about it."""
 
     code: str = Field(description="Stable name of the error.", examples=["non_finite_loss"])
     message: str
@@ -109,14 +109,17 @@ class Job(Entry):
     name: str | None
     metadata: dict[str, str]
     status: JobState
-    is_terminal: bool = Field(description="Whether nothing more will happen: succeeded, failed or cancelled.")
+    is_terminal: bool = Field(description="Whether nothing more will happen by itself: succeeded, failed or cancelled.")
     phase: Phase | None = Field(description="What the training process does just now.")
     attempt: int = Field(
         description="How often a worker has taken this job: 0 while none has, above 1 after a pause or a lost worker."
     )
     queue: QueuePlace | None = Field(description="Set while `status` is `queued`.")
     progress: JobProgress
-    error: JobError | None = Field(description="Set when `status` is `failed`.")
+    error: JobError | None = Field(
+        description="Set when `status` is `failed`, or `paused` because something that the job needs stayed away. If "
+        "it is retryable, `POST .../resume` goes on from the last checkpoint."
+    )
     spec: JobSpec = Field(description="The spec with every default written out.")
     spec_sha256: str = Field(description="Hash of the resolved spec; checkpoints and reports carry it too.")
     latest_checkpoint_id: str | None = Field(description="The newest checkpoint that is stored completely.")

@@ -8,6 +8,7 @@ import pytest
 
 from service.store import datasets, idempotency, jobs, leases, projects
 from service.store.projects import DEFAULT_PROJECT_ID
+from service.store.records import JobError
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, assert_problem, spec_for, step_completed
 
@@ -40,8 +41,6 @@ def test_job_shows_progress_attempt_and_phase_of_the_worker(api: Api):
 
 
 def test_failed_job_says_why_whose_fault_it_is_and_what_to_do(api: Api):
-    from service.store.records import JobError
-
     job_id = api.new_job()
     error = JobError(code="non_finite_loss", message="the loss is NaN", category="user", hint="lower the learning rate")
     leases.finish(api.parts.store, job_id, api.claim(job_id), "failed", error)
@@ -283,6 +282,21 @@ def test_cancel_pause_and_resume_follow_the_states(any_api: Api):
     leases.finish(any_api.parts.store, job_id, 1, "stopped")
     assert ask("cancel") == (202, "cancelled")
     assert ask("resume") == (409, "invalid_transition")
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_a_failed_job_is_resumed_if_its_failure_may_pass(api: Api, retryable: bool):
+    job_id = api.new_job()
+    error = JobError(code="trainer_killed", message="killed", category="system", retryable=retryable)
+    leases.finish(api.parts.store, job_id, api.claim(job_id), "failed", error)
+    answer = api.client.post(f"/v1/jobs/{job_id}/resume")
+    if retryable:
+        assert (answer.status_code, answer.json()["status"], answer.json()["error"]) == (202, "queued", None)
+        assert answer.json()["finished_at"] is None
+        assert api.claim(job_id) == 2
+    else:
+        assert_problem(answer, 409, "invalid_transition")
+        assert answer.json()["detail"].endswith("the job is failed, and the same would happen again (trainer_killed)")
 
 
 @pytest.mark.parametrize("job_id", ["job_" + "0" * 26, "nope", "ds_" + "0" * 26, "%00", "..%2F..", "job_" + "0" * 4000])

@@ -8,7 +8,7 @@ from service.store import jobs, leases, projects
 from service.store.database import Store
 from service.store.ids import new_id
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobRecord
+from service.store.records import JobError, JobRecord
 from service.store.states import InvalidTransition
 
 
@@ -134,6 +134,31 @@ def test_pause_and_resume_keep_the_job_alive(store: Store, job: JobRecord) -> No
     assert resumed is not None
     assert resumed.state == "queued"
     assert leases.claim(store, job.id, "w", 60) is not None
+
+
+def failed(store: Store, job: JobRecord, *, retryable: bool) -> JobRecord:
+    leases.claim(store, job.id, "w", -1)
+    leases.requeue_lost(store, 3)
+    leases.claim(store, job.id, "w", 60)
+    error = JobError(code="trainer_killed", message="killed", category="system", retryable=retryable)
+    return leases.finish(store, job.id, 2, "failed", error)
+
+
+def test_a_failure_that_may_pass_is_resumed_with_all_its_attempts(store: Store, job: JobRecord) -> None:
+    assert failed(store, job, retryable=True).is_terminal
+    resumed = jobs.resume(store, PROJECT, job.id)
+    assert resumed is not None
+    assert (resumed.state, resumed.error, resumed.finished_at, resumed.is_terminal) == ("queued", None, None, False)
+    for _ in range(2):
+        leases.claim(store, job.id, "w", -1)
+        assert leases.requeue_lost(store, 3).requeued == (job.id,), "the loss before the failure counts no more"
+
+
+def test_a_failure_that_would_come_again_is_not_resumed(store: Store, job: JobRecord) -> None:
+    ended = failed(store, job, retryable=False)
+    with pytest.raises(InvalidTransition, match="the same would happen again"):
+        jobs.resume(store, PROJECT, job.id)
+    assert jobs.get(store, PROJECT, job.id) == ended
 
 
 def test_a_job_that_ended_refuses_every_verb_but_the_one_that_ended_it(store: Store, job: JobRecord) -> None:

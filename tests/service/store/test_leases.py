@@ -225,6 +225,31 @@ def test_giving_back_a_job_that_was_cancelled_cancels_it(store: Store, job: JobR
     assert leases.give_back(store, job.id, 1).state == "cancelled"
 
 
+FULL = JobError(code="object_store_full", message="the object store is full", category="capacity", retryable=True)
+
+
+def test_a_job_whose_surroundings_fail_is_paused_with_the_reason_and_can_go_on(store: Store, job: JobRecord) -> None:
+    leases.claim(store, job.id, "w", LONG)
+    events.record_event(store, job.id, 1, started())
+    paused = leases.suspend(store, job.id, 1, FULL)
+    assert (paused.state, paused.error, paused.is_terminal, paused.worker_id) == ("paused", FULL, False, None)
+    last = events.list_events(store, PROJECT, job.id)[-1]
+    assert (last.type, last.data["code"]) == ("warning_raised", "object_store_full")
+    assert "the object store is full" in last.data["message"]
+    resumed = jobs.resume(store, PROJECT, job.id)
+    assert resumed is not None
+    assert (resumed.state, resumed.error) == ("queued", None)
+
+
+def test_a_job_that_was_to_be_cancelled_is_not_suspended(store: Store, job: JobRecord) -> None:
+    leases.claim(store, job.id, "w", LONG)
+    jobs.request_cancel(store, PROJECT, job.id)
+    ended = leases.suspend(store, job.id, 1, FULL)
+    assert (ended.state, ended.error) == ("cancelled", None)
+    with pytest.raises(Fenced):
+        leases.suspend(store, job.id, 1, FULL)
+
+
 def test_a_run_that_failed_is_not_run_again_when_its_worker_is_lost_too(store: Store, job: JobRecord) -> None:
     leases.claim(store, job.id, "w", ENDED)
     events.record_event(

@@ -31,6 +31,10 @@ def lifecycle(store: Store, spec: JobSpec) -> type[RuleBasedStateMachine]:
             self.before = jobs.create(store, project_id=PROJECT, spec=spec)
             self.job_id = self.before.id
 
+        def was_resumed(self, after: JobRecord) -> bool:
+            error = self.before.error
+            return after.state == "queued" and error is not None and error.retryable
+
         @property
         def now(self) -> JobRecord:
             found = jobs.get(store, PROJECT, self.job_id)
@@ -82,11 +86,17 @@ def lifecycle(store: Store, spec: JobSpec) -> type[RuleBasedStateMachine]:
             with self.fenced_unless_held_by(attempt):
                 leases.finish(store, self.job_id, attempt, end)
 
-        @rule(attempt=attempts)
-        def fail(self, attempt: int) -> None:
+        @rule(attempt=attempts, retryable=st.booleans())
+        def fail(self, attempt: int, retryable: bool) -> None:
             with self.fenced_unless_held_by(attempt):
-                error = JobError(code="crashed", message="it crashed", category="system")
+                error = JobError(code="crashed", message="it crashed", category="system", retryable=retryable)
                 leases.finish(store, self.job_id, attempt, "failed", error)
+
+        @rule(attempt=attempts)
+        def suspend(self, attempt: int) -> None:
+            with self.fenced_unless_held_by(attempt):
+                error = JobError(code="object_store_full", message="no room", category="capacity", retryable=True)
+                leases.suspend(store, self.job_id, attempt, error)
 
         @rule(attempt=attempts)
         def give_back(self, attempt: int) -> None:
@@ -108,9 +118,10 @@ def lifecycle(store: Store, spec: JobSpec) -> type[RuleBasedStateMachine]:
             before, after = self.before, self.now
             assert after.attempt >= before.attempt
             assert after.last_seq >= before.last_seq
-            assert not before.is_terminal or after == before, "an end is never left"
+            assert not before.is_terminal or after == before or self.was_resumed(after), "other ends are never left"
             assert (after.worker_id is not None) == (after.lease_expires_at is not None) == (after.state in HELD)
-            assert (after.error is not None) == (after.state == "failed")
+            assert (after.error is not None) >= (after.state == "failed")
+            assert after.error is None or after.state in ("failed", "paused")
             assert (after.finished_at is not None) == after.is_terminal
             assert after.state not in ("cancelling", "cancelled") or after.cancel_requested
             assert [event.seq for event in events.list_events(store, PROJECT, self.job_id)] == list(
