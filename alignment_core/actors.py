@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from alignment_core.diffusion import PredictionType
 from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.protocols import Latents, Timesteps
+from alignment_core.reference_copies import CopiesApart
 from alignment_core.reference_deltas import DenseDelta, LowrankSum
 from alignment_core.reference_weights import (
     ADAPTER,
@@ -174,7 +175,8 @@ class Actors:
         """Put back what `reference` was; raises `CheckpointError` when a weight is missing or of another shape."""
         if self._store is None:
             return
-        shapes = self._store.shapes()
+        forms = self._store.forms()
+        shapes = next((form for form in forms if form.keys() & weights.keys()), forms[0])
         for name, shape in shapes.items():
             if name not in weights or not _fits(weights[name], shape):
                 raise CheckpointError("checkpoint_altered", f"the reference's {name!r} is missing or has another shape")
@@ -188,10 +190,10 @@ class Actors:
 def _adapter_store(denoiser: UNet2DConditionModel, store: AdapterStore, rank_cap: int | None) -> ReferenceWeights:
     match store:
         case "dense_delta":
-            return DenseDelta(denoiser)
+            return CopiesApart(AdapterFactors(denoiser), DenseDelta(denoiser))
         case "lowrank_sum":
             assert rank_cap is not None, "lowrank_sum has a cap"
-            return LowrankSum(denoiser, rank_cap)
+            return CopiesApart(AdapterFactors(denoiser), LowrankSum(denoiser, rank_cap))
         case "shared_A":
             trained = [name for name, p in denoiser.named_parameters() if p.requires_grad]
             assert not any(".lora_A." in name for name in trained), "A is trained: call freeze_a first"

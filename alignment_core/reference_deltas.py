@@ -52,8 +52,11 @@ class DenseDelta:
     def blending_metrics(self, reference: Weights, alpha: float) -> dict[str, float]:
         return {}
 
-    def shapes(self) -> dict[str, Shape]:
-        return {name: tuple(_weight(layer.get_base_layer()).shape) for name, layer in self._layers.items()}
+    def of_copy(self, copied: Weights) -> dict[str, Tensor]:
+        return {name: _multiplied(layer, *_copied_factors(layer, copied, name)) for name, layer in self._layers.items()}
+
+    def forms(self) -> tuple[dict[str, Shape], ...]:
+        return ({name: tuple(_weight(layer.get_base_layer()).shape) for name, layer in self._layers.items()},)
 
 
 class LowrankSum:
@@ -112,12 +115,19 @@ class LowrankSum:
             highest = max(highest, min(len(a), rank))
         return {"ref_discarded_energy": lost / whole if whole > 0 else 0.0, "ref_rank": float(highest)}
 
-    def shapes(self) -> dict[str, Shape]:
+    def of_copy(self, copied: Weights) -> dict[str, Tensor]:
+        weights = {}
+        for name, layer in self._layers.items():
+            a, b = truncated(*_copied_factors(layer, copied, name), self._ranks[name])
+            weights |= {f"{name}.A": a, f"{name}.B": b}
+        return weights
+
+    def forms(self) -> tuple[dict[str, Shape], ...]:
         shapes: dict[str, Shape] = {}
         for name, layer in self._layers.items():
             num_outputs, num_inputs = _matrix_shape(layer)
             shapes |= {f"{name}.A": (None, num_inputs), f"{name}.B": (num_outputs, None)}
-        return shapes
+        return (shapes,)
 
 
 def truncated(a: FactorA, b: FactorB, rank: int) -> tuple[FactorA, FactorB]:
@@ -199,14 +209,27 @@ def _spectrum(a: FactorA, b: FactorB) -> tuple[Float[Tensor, "outputs k"], Float
 
 
 def _delta(layer: LoraLayer) -> Tensor:
-    a, b = _factors(layer)
+    return _multiplied(layer, *_factors(layer))
+
+
+def _multiplied(layer: LoraLayer, a: FactorA, b: FactorB) -> Tensor:
     return (b @ a).reshape(_weight(layer.get_base_layer()).shape)
 
 
 def _factors(layer: LoraLayer) -> tuple[FactorA, FactorB]:
-    """A and s B of the policy as matrices, float32; a convolution's kernel is flattened."""
-    a, b = _weight(layer.lora_A[ADAPTER]).float(), _weight(layer.lora_B[ADAPTER]).float()
-    return a.flatten(1), b.flatten(1) * layer.scaling[ADAPTER]
+    """A and s B of the policy."""
+    return _as_matrices(layer, _weight(layer.lora_A[ADAPTER]), _weight(layer.lora_B[ADAPTER]))
+
+
+def _copied_factors(layer: LoraLayer, copied: Weights, name: str) -> tuple[FactorA, FactorB]:
+    """A and s B of a second set of the adapter's factors."""
+    a, b = (copied[f"{name}.lora_{factor}.{ADAPTER}.weight"] for factor in "AB")
+    return _as_matrices(layer, a, b)
+
+
+def _as_matrices(layer: LoraLayer, a: Tensor, b: Tensor) -> tuple[FactorA, FactorB]:
+    """A and s B, float32; a convolution's kernel is flattened."""
+    return a.float().flatten(1), b.float().flatten(1) * layer.scaling[ADAPTER]
 
 
 def _matrix_shape(layer: LoraLayer) -> tuple[int, int]:

@@ -5,7 +5,7 @@ is run with its tensors in place of the policy's for the time of the forward, so
 
 Averaging the factors of two LoRAs is not averaging their weights: with deltas B_0 A_0 and B_1 A_1 it misses the average by
 exactly -alpha (1-alpha) (B_1 - B_0)(A_1 - A_0). Nothing is missed where A is one and the same; `reference_deltas` has the
-stores that keep products instead.
+stores that keep products instead, and `reference_copies` what they do about copies.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,8 +42,8 @@ class ReferenceWeights(Protocol):
         """What `blend` misses of the average, as metrics by name; none where it is exact."""
         ...
 
-    def shapes(self) -> dict[str, Shape]:
-        """The shape that each tensor of a reference must have."""
+    def forms(self) -> tuple[dict[str, Shape], ...]:
+        """The sets of tensors that a reference may be, by name, with the shape that each must have."""
         ...
 
 
@@ -77,8 +77,8 @@ class FullWeights:
     def blending_metrics(self, reference: Weights, alpha: float) -> dict[str, float]:
         return {}
 
-    def shapes(self) -> dict[str, Shape]:
-        return {name: tuple(p.shape) for name, p in self._denoiser.named_parameters()}
+    def forms(self) -> tuple[dict[str, Shape], ...]:
+        return ({name: tuple(p.shape) for name, p in self._denoiser.named_parameters()},)
 
 
 class AdapterFactors:
@@ -118,8 +118,8 @@ class AdapterFactors:
             wanted += float(true.square().sum())
         return {"ref_factor_average_error": (missed / wanted) ** 0.5 if wanted > 0 else 0.0}
 
-    def shapes(self) -> dict[str, Shape]:
-        return {name: tuple(self._denoiser.get_parameter(name).shape) for name in self._names}
+    def forms(self) -> tuple[dict[str, Shape], ...]:
+        return ({name: tuple(self._denoiser.get_parameter(name).shape) for name in self._names},)
 
 
 def lora_layers(denoiser: nn.Module) -> dict[str, LoraLayer]:

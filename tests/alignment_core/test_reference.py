@@ -101,7 +101,7 @@ def test_nothing_moves_after_the_first_drift_beyond_the_threshold(tiny_model: Pa
 
 
 def test_after_a_reinit_the_drift_is_0(tiny_model: Path) -> None:
-    _, actors = moving("lora", "dense_delta", tiny_model)
+    _, actors = moving("full", "hard_copy", tiny_model)
     drift = WeightDistance(actors)
     guard = Guard(delta=1e-9, action="reinit", sticky=True, tests_candidate=False)
     reference = MovingReference(every=1, start=1, rule=FixedAlpha(1.0, guard), drift=drift, penalty=None)
