@@ -33,7 +33,11 @@ class DatasetReport(ReportBase):
     kind: Literal["pairs", "unpaired"] = Field(
         default="pairs", description="Rows of two images, or of one with a like or a dislike."
     )
-    format: Literal["parquet", "jsonl", "pick_a_pic"]
+    format: str = Field(
+        max_length=40,
+        description="The form of the files (`parquet`, `arrow`, `jsonl`, `json`, `csv`, `tsv`, `image_folder`), or the published "
+        "schema that was recognised (`pick_a_pic`, `rapidata`, `hpdv2`, `hpdv3`, `image_reward_db`).",
+    )
     num_rows: int
     num_usable_rows: int = Field(description="Rows that can be trained on, ties included.")
     num_groups: int

@@ -1,20 +1,35 @@
-"""Zip archives, read in place: nothing is ever unpacked to disk.
+"""Zip archives, read in place. Only a file that is read by offset and was compressed is unpacked, to a file without a name.
 
 An archive with links, absolute or `..` names, encrypted or doubled entries, or more inside than its limits allow is
 refused as a whole, before anything in it is read. What an entry announces as its size is what can be read of it.
 """
 
 import io
+import os
+import shutil
 import stat
 import struct
+import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from alignment_core.datasets.files import READ_ERRORS, read_limited, read_lines, safe_name
+from alignment_core.datasets.files import (
+    READ_ERRORS,
+    Buffer,
+    is_clutter,
+    map_file,
+    read_chunks,
+    read_limited,
+    read_lines,
+    safe_name,
+)
 from alignment_core.errors import DataError
+
+LOCAL_HEADER_BYTES = 30  # of a zip's entry, before its name
+MAX_SHARD_RATIO = 20  # of a compressed file that must be unpacked; images hardly compress
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class ZipFiles:
     def __init__(self, path: Path, limits: ZipLimits | None = None) -> None:
         limits = limits or ZipLimits()
         self._path = path
+        self._whole: memoryview | None = None
         try:
             _check_directory_size(path, limits)
             self._archive = zipfile.ZipFile(path)
@@ -49,18 +65,43 @@ class ZipFiles:
     def path(self) -> Path:
         return self._path
 
-    def jsonl_names(self) -> list[str]:
-        names = [name for name in self._entries if name.endswith(".jsonl") and not _is_clutter(name)]
-        depth = min((name.count("/") for name in names), default=0)
-        return sorted(name for name in names if name.count("/") == depth)
+    def names(self, suffixes: Collection[str]) -> list[str]:
+        return sorted(name for name in self._entries if name.lower().endswith(tuple(suffixes)) and not is_clutter(name))
+
+    def has(self, name: str) -> bool:
+        try:
+            return safe_name(name) in self._entries
+        except DataError:
+            return False
 
     def lines(self, name: str) -> Iterator[bytes]:
         with self._open(name) as handle:
             yield from read_lines(handle, name)
 
+    def chunks(self, name: str) -> Iterator[bytes]:
+        with self._open(name) as handle:
+            yield from read_chunks(handle, name)
+
     def read(self, name: str, max_bytes: int) -> bytes:
         with self._open(name) as handle:
             return read_limited(handle, name, max_bytes)
+
+    def mapped(self, name: str) -> Buffer:
+        with self._open(name) as handle:  # finds damaged headers, and entries that are not there
+            entry = self._entries[safe_name(name)]
+            if entry.compress_type == zipfile.ZIP_STORED:
+                return self._stored(entry)
+            if entry.file_size > MAX_SHARD_RATIO * max(entry.compress_size, 2**20):
+                raise _unsafe(self._path, f"{name[:200]!r} grows more than {MAX_SHARD_RATIO} times when it is unpacked")
+            return _unpacked(handle, name, self._path)
+
+    def _stored(self, entry: zipfile.ZipInfo) -> Buffer:
+        if self._whole is None:
+            with self._path.open("rb") as archive:
+                self._whole = memoryview(map_file(archive))
+        name_bytes, extra_bytes = struct.unpack_from("<HH", self._whole, entry.header_offset + 26)
+        start = entry.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+        return self._whole[start : start + entry.file_size]
 
     def size_bytes(self) -> int:
         return self._path.stat().st_size
@@ -125,9 +166,16 @@ def _check_directory_size(path: Path, limits: ZipLimits) -> None:
         )
 
 
-def _is_clutter(name: str) -> bool:
-    """What macOS adds to archives."""
-    return name.startswith("__MACOSX/") or name.rsplit("/", 1)[-1].startswith("._")
+def _unpacked(handle: BinaryIO, name: str, archive: Path) -> Buffer:
+    """The content of a compressed entry in a file without a name, which is gone with whoever reads it."""
+    folder = archive.parent if os.access(archive.parent, os.W_OK) else None  # the temporary folder is often memory
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            shutil.copyfileobj(handle, file, 2**20)
+        except READ_ERRORS as error:
+            raise DataError("unreadable_file", f"{name} cannot be unpacked: {error}") from error
+        file.flush()
+        return map_file(file)  # pyright: ignore[reportArgumentType]
 
 
 def _unsafe(path: Path, message: str) -> DataError:

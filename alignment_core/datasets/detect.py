@@ -1,89 +1,150 @@
-"""Opening a dataset: what it is, is told by its content."""
+"""Opening a dataset: what it is, is told by its content, and what its columns mean by their names or as its owner says."""
 
+import json
 import zipfile
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 from alignment_core.datasets.archives import ZipFiles
+from alignment_core.datasets.arrow import open_arrow
+from alignment_core.datasets.columnar import ColumnarTable
+from alignment_core.datasets.columns import choose_reading
 from alignment_core.datasets.files import FileTree, FolderFiles
-from alignment_core.datasets.jsonl import PAIR_LINES, JsonlSource, jsonl_columns
-from alignment_core.datasets.parquet import CANONICAL, ParquetSource, parquet_columns
-from alignment_core.datasets.pick_a_pic import PICK_A_PIC
-from alignment_core.datasets.rows import PreferenceSource, Source
-from alignment_core.datasets.unpaired import UNPAIRED, UNPAIRED_LINES, ImageAnnotation
+from alignment_core.datasets.parquet import open_parquet
+from alignment_core.datasets.rows import DatasetFormat, PreferenceSource, Source
+from alignment_core.datasets.splits_by_name import other_splits_note, training_files
+from alignment_core.datasets.tables import Table, TableSource
+from alignment_core.datasets.text_tables import TextTable
+from alignment_core.datasets.unpaired import ImageAnnotation
 from alignment_core.errors import DataError
 
 DatasetKind = Literal["pairs", "unpaired"]
+Columns = Mapping[str, str]
 
-EXPECTED = "expected a parquet file, a folder of parquet files, or a folder or zip with a *.jsonl file and its images"
+EXPECTED = (
+    "expected parquet files, or a folder or zip with a CSV, TSV, jsonl or JSON file and its images, or with Arrow files"
+)
+FORMS: dict[str, DatasetFormat] = {
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "json",
+}
+# JSON that describes a dataset or what made it, and is none.
+DESCRIPTIONS = frozenset({"state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "config.json"})
 
 
-def dataset_kind(path: Path) -> DatasetKind:
-    """Whether the rows at `path` are pairs or single images: `unpaired` has a column `image`, and nothing of a pair.
-
-    Raises as `open_preferences` does.
-    """
-    return _kind_of(_columns(_find(path)))
+def dataset_kind(path: Path, columns: Columns | None = None) -> DatasetKind:
+    """Whether the rows at `path` are pairs or single images; raises as `open_preferences` does."""
+    return choose_reading(open_table(path), columns).layout.kind
 
 
-def open_preferences(path: Path) -> PreferenceSource:
-    """The preference pairs at `path`, ready to be read.
+def open_preferences(path: Path, columns: Columns | None = None) -> PreferenceSource:
+    """The preference pairs at `path`, ready to be read; `columns` names the columns of roles that have other names there.
 
     Raises `DataError`: `missing_file`, `unknown_format`, `missing_column`, `unreadable_file` or `unsafe_archive`.
     """
-    found = _find(path)
-    if isinstance(found, _Shards):
-        columns = _columns(found)
-        looks_like_pick_a_pic = len(columns & PICK_A_PIC.all_required) > len(columns & CANONICAL.all_required)
-        return ParquetSource(path, found.files, PICK_A_PIC if looks_like_pick_a_pic else CANONICAL)
-    return JsonlSource(found, PAIR_LINES)
+    return _open(path, columns, "pairs")
 
 
-def open_unpaired(path: Path) -> Source[ImageAnnotation]:
+def open_unpaired(path: Path, columns: Columns | None = None) -> Source[ImageAnnotation]:
     """The judged images at `path`, ready to be read; raises as `open_preferences` does."""
-    found = _find(path)
-    if isinstance(found, _Shards):
-        return ParquetSource(path, found.files, UNPAIRED)
-    return JsonlSource(found, UNPAIRED_LINES)
+    return _open(path, columns, "unpaired")
 
 
-@dataclass(frozen=True)
-class _Shards:
-    files: list[Path]
+def _open(path: Path, columns: Columns | None, kind: DatasetKind) -> TableSource[Any]:
+    table = open_table(path)
+    reading = choose_reading(table, columns, kind)
+    return TableSource(
+        table, reading.layout, reading.names, format=reading.format, are_others_known=reading.are_others_known
+    )
 
 
-def _find(path: Path) -> _Shards | FileTree:
+def open_table(path: Path) -> Table:
+    """The rows at `path` as they are, whatever they mean."""
     if not path.exists():
         raise DataError("missing_file", f"{path.name}: no such file or folder; {EXPECTED}")
     if path.is_dir():
-        return _find_in_folder(path)
+        return _table_of(FolderFiles(path))
     with path.open("rb") as handle:
         magic = handle.read(4)
     if magic == b"PAR1":
-        return _Shards([path])
+        return ColumnarTable(path, [open_parquet(path.name, path)], "parquet", size_bytes=path.stat().st_size)
     if magic[:2] == b"PK" or zipfile.is_zipfile(path):
-        return ZipFiles(path)
-    hint = "; a jsonl file comes in a folder or zip, with its images" if path.suffix == ".jsonl" else ""
-    raise DataError("unknown_format", f"{path.name}: {EXPECTED}{hint}")
+        return _table_of(ZipFiles(path))
+    raise DataError("unknown_format", f"{path.name}: {EXPECTED}{_hint(path)}")
 
 
-def _find_in_folder(path: Path) -> _Shards | FileTree:
-    shards = sorted(entry for entry in path.rglob("*.parquet") if entry.is_file())
-    has_jsonl = any(path.glob("*.jsonl"))
-    if shards and has_jsonl:
-        raise DataError("unknown_format", f"{path.name}: both parquet and jsonl files; expected one kind")
-    if shards:
-        return _Shards(shards)
-    if has_jsonl:
-        return FolderFiles(path)
-    raise DataError("unknown_format", f"{path.name}: neither *.parquet nor *.jsonl in this folder; {EXPECTED}")
+def _hint(path: Path) -> str:
+    is_text = path.suffix.lower() in FORMS and path.suffix != ".parquet"
+    return f"; a {path.suffix} file comes in a folder or zip, with its images" if is_text else ""
 
 
-def _columns(found: _Shards | FileTree) -> set[str]:
-    return set(parquet_columns(found.files[0]) if isinstance(found, _Shards) else jsonl_columns(found))
+def _table_of(files: FileTree) -> Table:
+    form, names = _table_files(files)
+    chosen, others = training_files(names)
+    notes = [other_splits_note(others)] if others else []
+    match form:
+        case "parquet":
+            shards = [open_parquet(name, _parquet_source(files, name)) for name in chosen]
+            return ColumnarTable(files.path, shards, form, size_bytes=files.size_bytes(), files=files, notes=notes)
+        case "arrow":
+            shards = [open_arrow(name, files.mapped(name)) for name in chosen]
+            return ColumnarTable(files.path, shards, form, size_bytes=files.size_bytes(), files=files, notes=notes)
+        case _:
+            return TextTable(files, chosen, form, notes)
 
 
-def _kind_of(columns: set[str]) -> DatasetKind:
-    of_pairs = {*CANONICAL.image_columns, *PICK_A_PIC.image_columns}
-    return "unpaired" if "image" in columns and not columns & of_pairs else "pairs"
+def _parquet_source(files: FileTree, name: str) -> Any:
+    return files.real_path(name) if isinstance(files, FolderFiles) else files.mapped(name)
+
+
+def _table_files(files: FileTree) -> tuple[DatasetFormat, list[str]]:
+    """The files that hold the rows: of one form; JSON counts only where there is nothing else."""
+    found: dict[DatasetFormat, list[str]] = {}
+    for name in files.names(tuple(FORMS)):
+        if PurePosixPath(name).name not in DESCRIPTIONS:
+            found.setdefault(FORMS[PurePosixPath(name).suffix.lower()], []).append(name)
+    found = _metadata_of_images(found) or found
+    if len(found) > 1:
+        found.pop("json", None)
+    if len(found) > 1:
+        raise DataError("unknown_format", f"{files.path.name}: both {_and(found)} files; expected one kind")
+    if not found:
+        raise DataError("unknown_format", f"{files.path.name}: no *{', *'.join(FORMS)} file in it; {EXPECTED}")
+    ((form, names),) = found.items()
+    if form == "arrow":
+        return form, _in_order_of_state(files, names)
+    return form, names if form == "parquet" else _shallowest(names)
+
+
+def _and(found: Mapping[DatasetFormat, Sequence[str]]) -> str:
+    return " and ".join(form for form in FORMS.values() if form in found)
+
+
+def _metadata_of_images(found: Mapping[DatasetFormat, list[str]]) -> dict[DatasetFormat, list[str]]:
+    """The `metadata.*` files of an ImageFolder, if there are any."""
+    kept = {form: [name for name in names if PurePosixPath(name).stem == "metadata"] for form, names in found.items()}
+    return {form: names for form, names in kept.items() if names}
+
+
+def _shallowest(names: Sequence[str]) -> list[str]:
+    depth = min(name.count("/") for name in names)
+    return [name for name in names if name.count("/") == depth]
+
+
+def _in_order_of_state(files: FileTree, names: Sequence[str]) -> list[str]:
+    """The shards that each `state.json` lists, in its order; all of them where there is none."""
+    listed = []
+    for state in (name for name in files.names((".json",)) if PurePosixPath(name).name == "state.json"):
+        try:
+            content = json.loads(files.read(state, 2**20))
+            listed += [str(PurePosixPath(state).parent / entry["filename"]) for entry in content["_data_files"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError("unreadable_file", f"{state} is not what save_to_disk writes: {error}") from error
+    if missing := [name for name in listed if name not in names]:
+        raise DataError("unreadable_file", f"{files.path.name}: no file {missing[0]!r}, which its state.json lists")
+    return listed or list(names)

@@ -14,7 +14,21 @@ from typing import Literal, Protocol, Self, TypeVar
 
 from alignment_core.errors import DataError
 
-DatasetFormat = Literal["parquet", "jsonl", "pick_a_pic"]
+# The form of the files, or the name of a published schema that was recognised.
+DatasetFormat = Literal[
+    "parquet",
+    "arrow",
+    "jsonl",
+    "json",
+    "csv",
+    "tsv",
+    "image_folder",
+    "pick_a_pic",
+    "rapidata",
+    "hpdv2",
+    "hpdv3",
+    "image_reward_db",
+]
 Severity = Literal["error", "warning"]
 
 TIE = 0.5
@@ -146,6 +160,16 @@ class Source(ImageReader, Protocol[Annotation_co]):
     @property
     def is_seekable(self) -> bool:
         """Whether rows may be read in any order, each at about the cost of its own images."""
+        ...
+
+    @property
+    def has_first_image(self) -> bool:
+        """Whether rows show a first and a second image and say which one won; the other way is to name the winner."""
+        ...
+
+    @property
+    def notes(self) -> list[str]:
+        """What of the dataset is not read, in words, such as other splits."""
         ...
 
     def size_bytes(self) -> int:

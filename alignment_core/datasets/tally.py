@@ -84,8 +84,7 @@ class Tally:
 
     @property
     def _has_first_image(self) -> bool:
-        """Canonical rows name the winner; Pick-a-Pic shows a first and a second image and says which one won."""
-        return self._source.format == "pick_a_pic"
+        return self._source.has_first_image
 
     def _record(self, values: list[object]) -> None:
         self._content.update(json.dumps(values, ensure_ascii=True).encode() + b"\n")
@@ -145,6 +144,8 @@ class Tally:
         if columns := self._source.unread_columns():
             message = f"not read: {', '.join(columns)}; optional columns are label, score and group_id"
             self._problems.add_overall("unread_columns", "warning", self._counts["rows"], message)
+        for note in self._source.notes:
+            self._problems.add_overall("not_read", "warning", self._counts["rows"], note)
         self._check_position_bias(usable - ties)
 
     def _check_position_bias(self, decided: int) -> None:

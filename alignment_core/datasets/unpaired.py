@@ -7,8 +7,6 @@ was chosen and a dislike for what was rejected.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from alignment_core.datasets.jsonl import JsonlLayout
-from alignment_core.datasets.parquet import ParquetLayout
 from alignment_core.datasets.rows import (
     Annotation,
     Source,
@@ -17,6 +15,7 @@ from alignment_core.datasets.rows import (
     row_error,
     shown,
 )
+from alignment_core.datasets.tables import Layout, TableRow, row_by_row
 from alignment_core.errors import DataError
 
 
@@ -77,22 +76,23 @@ def annotate_image(
     return ImageAnnotation(number, text, image, bool(label), checked_group_id(group_id, text))
 
 
-def _annotate(number: int, values: Mapping[str, object], places: Sequence[str] = ("image",)) -> ImageAnnotation:
-    (image,) = places
+def _judged_image(row: TableRow, names: Mapping[str, str]) -> ImageAnnotation:
+    values = row.values
     return annotate_image(
-        number, prompt=values["prompt"], image=image, label=values["label"], group_id=values.get("group_id")
+        row.number,
+        prompt=values["prompt"],
+        image=row.place("image", None),
+        label=values["label"],
+        group_id=values.get("group_id"),
     )
 
 
-UNPAIRED = ParquetLayout[ImageAnnotation](
-    format="parquet",
-    image_columns=("image",),
+JUDGED_IMAGES = Layout[ImageAnnotation](
+    kind="unpaired",
+    images=("image",),
     required=("prompt", "label"),
     optional=("group_id",),
-    annotate=_annotate,
-)
-UNPAIRED_LINES = JsonlLayout[ImageAnnotation](
-    image_columns=("image",), required=("prompt", "image", "label"), optional=("group_id",), annotate=_annotate
+    annotations=row_by_row(_judged_image),
 )
 
 

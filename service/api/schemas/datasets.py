@@ -39,7 +39,9 @@ class Dataset(Entry):
     status: DatasetState = Field(description="A job may name it when it is `ready`.")
     size_bytes: int | None
     sha256: str | None
-    format: str | None = Field(description="`parquet`, `jsonl` or `pick_a_pic`, once it was looked into.")
+    format: str | None = Field(
+        description="The form of the files or the published schema, as in the report, once it was looked into."
+    )
     num_usable_rows: int | None = Field(description="From the preflight report, once there is one.")
     error: JobError | None = Field(description="Set when `status` is `failed`.")
     created_at: datetime

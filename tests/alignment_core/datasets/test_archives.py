@@ -153,6 +153,6 @@ def test_what_macos_adds_is_ignored(tmp_path: Path) -> None:
     assert len([row for row in source.read(source.annotations()) if not isinstance(row, BadRow)]) == 2
 
 
-def test_a_zip_without_jsonl_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no \*\.jsonl"):
+def test_a_zip_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no \*\.parquet, .*\*\.jsonl"):
         open_preferences(_archive(tmp_path / "a.zip", {"a.png": b"x"}))
