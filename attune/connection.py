@@ -5,9 +5,9 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from attune.errors import AttuneError
-from attune.sse import Message, messages
 
 STREAM_TIMEOUT_SECONDS = 60.0  # the server's heartbeat comes every 15
 
@@ -101,7 +101,7 @@ class Connection:
                 return
             after = [("after", page["last_id"])]
 
-    def stream(self, path: str, after: str | None) -> Iterator[Message]:
+    def stream(self, path: str, after: str | None) -> Iterator[ServerSentEvent]:
         """Server-sent events after the id `after`, until the connection ends; raises httpx's `TransportError` too."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         timeout = httpx.Timeout(30.0, read=STREAM_TIMEOUT_SECONDS)
@@ -109,7 +109,11 @@ class Connection:
             if not response.is_success:
                 response.read()
                 raise AttuneError.of_response(response)
-            yield from messages(response.iter_lines())
+            try:
+                # httpx's own lines also end at U+2028, U+2029 and U+0085, which prompts may contain
+                yield from EventSource(response).iter_sse()
+            except SSEError as error:
+                raise AttuneError.not_attune(self.base_url) from error
 
     def answers(self, path: str) -> bool:
         """Whether a GET of the path succeeds."""

@@ -11,6 +11,7 @@ from typing import Any
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 NUM_EVENTS = 6
+LINE_ENDS_OF_PROSE = "a\u2028b\u2029c\u0085d"  # of no meaning in a stream of events
 JOB: dict[str, Any] = {
     "id": "job_01kaf0h2v7x3m5q8r1s4t6w9yz",
     "name": None,
@@ -80,8 +81,9 @@ class Handler(BaseHTTPRequestHandler):
         first = int(self.headers.get("Last-Event-ID", "evt_0").removeprefix("evt_")) + 1
         for number in range(first, min(first + 2, NUM_EVENTS + 1)):
             data = {"id": f"evt_{number}", "sequence": number, "attempt": 1, "type": "run_stopped"}
-            data["data"] = {"type": "run_stopped", "step": number}
-            self.wfile.write(f"id: evt_{number}\nevent: run_stopped\ndata: {json.dumps(data)}\n\n".encode())
+            data["data"] = {"type": "run_stopped", "step": number, "note": LINE_ENDS_OF_PROSE}
+            text = json.dumps(data, ensure_ascii=False)
+            self.wfile.write(f"id: evt_{number}\nevent: run_stopped\ndata: {text}\n\n".encode())
         if first + 2 > NUM_EVENTS:
             self.wfile.write(b"event: done\ndata: {}\n\n")
         else:

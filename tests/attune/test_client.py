@@ -12,7 +12,7 @@ import attune
 from attune.client import Client
 from attune.downloads import inside
 from attune.errors import AttuneError
-from tests.attune.rude_server import CONTENT, NUM_EVENTS, RudeServer, rude_server
+from tests.attune.rude_server import CONTENT, LINE_ENDS_OF_PROSE, NUM_EVENTS, RudeServer, rude_server
 from tests.servers.process import free_port
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -42,6 +42,10 @@ def test_events_go_on_after_each_lost_connection_without_gap_or_repeat(server: R
     seen = list(client.events("job_1"))
     assert [event.sequence for event in seen] == list(range(1, NUM_EVENTS + 1))
     assert [headers.get("Last-Event-ID") for _, headers in server.requests] == [None, "evt_2", "evt_4"]
+
+
+def test_a_line_separator_in_a_text_does_not_end_an_event(client: Client) -> None:
+    assert {event.data["note"] for event in client.events("job_1")} == {LINE_ENDS_OF_PROSE}
 
 
 def test_a_proxys_error_is_waited_out_and_a_missing_job_is_told(server: RudeServer, client: Client) -> None:
