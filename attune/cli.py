@@ -11,13 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from attune.client import DEFAULT_URL, Client
+from attune.client import Client
 from attune.demo import STOPPING, DemoError, run_demo
 from attune.errors import AttuneError
 from attune.local_server import LocalServer, ServerError, demo_assets
 from attune.proof import table_of
 from attune.refusals import create_job, unusable
 from attune.resources import Job
+from attune.speaking import with_client
 from attune.specs import JobFile, read_job
 from attune.watch import follow
 
@@ -31,7 +32,6 @@ commands.add_typer(jobs, name="job")
 commands.add_typer(datasets, name="dataset")
 commands.add_typer(checkpoints, name="checkpoint")
 
-Url = Annotated[str, typer.Option("--url", envvar="ATTUNE_URL", help="Address of the server.")]
 ID_LENGTH = len("job_") + 26
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -121,13 +121,14 @@ def _serve(server: LocalServer) -> None:
 
 
 @jobs.command("submit")
+@with_client
 def submit_job(
+    client: Client,
     file: Annotated[Path, typer.Argument(help="A job spec, or the body of `POST /v1/jobs`; YAML or JSON.")],
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Id of an uploaded dataset, in place of the spec's.")] = None,
     watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be wrong or doubtful.")] = False,
-    url: Url = DEFAULT_URL,
 ) -> None:
     """Queue a job."""
     written = read_job(file)
@@ -135,114 +136,115 @@ def submit_job(
         written = replace(written, name=name)
     if dataset is not None:
         written = written.with_dataset(dataset)
-    with Client(url) as client:
-        if dry_run:
-            _show_validation(client, written)
-            return
-        job = create_job(client, written)
-        console.print(job.id, highlight=False)
-        if watch:
-            _end_with(follow(client, job.id, console))
+    if dry_run:
+        _show_validation(client, written)
+        return
+    job = create_job(client, written)
+    console.print(job.id, highlight=False)
+    if watch:
+        _end_with(follow(client, job.id, console))
 
 
 @jobs.command("list")
+@with_client
 def list_jobs(
-    limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest first.")] = 20, url: Url = DEFAULT_URL
+    client: Client, limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest first.")] = 20
 ) -> None:
     """Show the newest jobs."""
     whole_id = Column("id", no_wrap=True, min_width=ID_LENGTH)  # cut, it is of no use to the next command
     table = Table(whole_id, "name", "status", "step", "attempt", "created")
-    with Client(url) as client:
-        for _, job in zip(range(limit), client.jobs(), strict=False):
-            table.add_row(job.id, job.name or "", job.status, _steps(job), str(job.attempt), f"{job.created_at:%F %T}")
+    for _, job in zip(range(limit), client.jobs(), strict=False):
+        table.add_row(job.id, job.name or "", job.status, _steps(job), str(job.attempt), f"{job.created_at:%F %T}")
     console.print(table)
 
 
 @jobs.command("get")
-def get_job(job_id: str, url: Url = DEFAULT_URL) -> None:
+@with_client
+def get_job(client: Client, job_id: str) -> None:
     """Show one job as JSON."""
-    with Client(url) as client:
-        console.print_json(client.get_job(job_id).model_dump_json())
+    console.print_json(client.get_job(job_id).model_dump_json())
 
 
 @jobs.command("watch")
-def watch_job(job_id: str, url: Url = DEFAULT_URL) -> None:
+@with_client
+def watch_job(client: Client, job_id: str) -> None:
     """Follow a job to its end; exit code 1 when it does not succeed."""
-    with Client(url) as client:
-        _end_with(follow(client, job_id, console))
+    _end_with(follow(client, job_id, console))
 
 
 @jobs.command("cancel")
-def cancel_job(job_id: str, url: Url = DEFAULT_URL) -> None:
+@with_client
+def cancel_job(client: Client, job_id: str) -> None:
     """Stop a job for good; what it saved stays."""
-    with Client(url) as client:
-        console.print(client.cancel(job_id).status)
+    console.print(client.cancel(job_id).status)
 
 
 @jobs.command("pause")
-def pause_job(job_id: str, url: Url = DEFAULT_URL) -> None:
+@with_client
+def pause_job(client: Client, job_id: str) -> None:
     """Have a job save and leave the machine to others."""
-    with Client(url) as client:
-        console.print(client.pause(job_id).status)
+    console.print(client.pause(job_id).status)
 
 
 @jobs.command("resume")
-def resume_job(job_id: str, url: Url = DEFAULT_URL) -> None:
+@with_client
+def resume_job(client: Client, job_id: str) -> None:
     """Queue a paused job again, or a failed one whose failure may pass; it goes on from its last checkpoint."""
-    with Client(url) as client:
-        console.print(client.resume(job_id).status)
+    console.print(client.resume(job_id).status)
 
 
 @jobs.command("logs")
-def job_logs(job_id: str, url: Url = DEFAULT_URL) -> None:
+@with_client
+def job_logs(client: Client, job_id: str) -> None:
     """Show the end of what a job's processes printed."""
-    with Client(url) as client:
-        console.print(client.logs(job_id), highlight=False, markup=False, soft_wrap=True)
+    console.print(client.logs(job_id), highlight=False, markup=False, soft_wrap=True)
 
 
 @jobs.command("samples")
+@with_client
 def job_samples(
+    client: Client,
     job_id: str,
     out: Annotated[Path | None, typer.Option(help="Where to save it; JOB-step-N.png when left out.")] = None,
-    url: Url = DEFAULT_URL,
 ) -> None:
     """Download a job's newest picture: base against aligned model, same prompts, same seeds."""
-    with Client(url) as client:
-        samples = client.samples(job_id)
-        if not samples:
-            raise ValueError(f"{job_id} has no pictures yet")
-        path = client.download_sample(samples[-1], out or Path(f"{job_id}-step-{samples[-1].step}.png"))
-        console.print(str(path), highlight=False, soft_wrap=True)
+    samples = client.samples(job_id)
+    if not samples:
+        raise ValueError(f"{job_id} has no pictures yet")
+    path = client.download_sample(samples[-1], out or Path(f"{job_id}-step-{samples[-1].step}.png"))
+    console.print(str(path), highlight=False, soft_wrap=True)
 
 
 # --- data in, results out ------------------------------------------------------------------------------------------
 
 
 @datasets.command("upload")
+@with_client
 def upload_dataset(
-    path: Path, name: Annotated[str | None, typer.Option(help="A name for people.")] = None, url: Url = DEFAULT_URL
+    client: Client, path: Path, name: Annotated[str | None, typer.Option(help="A name for people.")] = None
 ) -> None:
     """Upload preference pairs, wait for their check and print their id."""
-    with Client(url) as client:
-        dataset = client.upload_dataset(path, name=name)
-        try:
-            client.wait_for_dataset(dataset.id)
-        except AttuneError as error:
-            if client.get_dataset(dataset.id).status != "failed":
-                raise
-            raise ValueError(unusable(client, dataset, error)) from error
-        console.print(dataset.id, highlight=False)
+    dataset = client.upload_dataset(path, name=name)
+    try:
+        client.wait_for_dataset(dataset.id)
+    except AttuneError as error:
+        if client.get_dataset(dataset.id).status != "failed":
+            raise
+        raise ValueError(unusable(client, dataset, error)) from error
+    console.print(dataset.id, highlight=False)
 
 
 @datasets.command("report")
-def dataset_report(dataset_id: str, url: Url = DEFAULT_URL) -> None:
+@with_client
+def dataset_report(client: Client, dataset_id: str) -> None:
     """Show what the check of a dataset found, as JSON."""
-    with Client(url) as client:
-        console.print_json(client.dataset_report(dataset_id).model_dump_json())
+    console.print_json(client.dataset_report(dataset_id).model_dump_json())
 
 
 @checkpoints.command("download")
+@with_client
 def download_checkpoint(
+    client: Client,
     identifier: Annotated[
         str,
         typer.Argument(
@@ -251,30 +253,28 @@ def download_checkpoint(
     ],
     folder: Path,
     training_state: Annotated[bool, typer.Option(help="Also what training goes on from.")] = False,
-    url: Url = DEFAULT_URL,
 ) -> None:
     """Download a checkpoint; diffusers loads the folder."""
-    with Client(url) as client:
-        checkpoint_id = client.result_checkpoint(identifier) if identifier.startswith("job_") else identifier
-        client.download_checkpoint(checkpoint_id, folder, with_training_state=training_state)
-        console.print(str(folder), highlight=False, soft_wrap=True)
+    checkpoint_id = client.result_checkpoint(identifier) if identifier.startswith("job_") else identifier
+    client.download_checkpoint(checkpoint_id, folder, with_training_state=training_state)
+    console.print(str(folder), highlight=False, soft_wrap=True)
 
 
 @commands.command()
+@with_client
 def report(
+    client: Client,
     job_id: str,
     as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
     html: Annotated[
         Path | None, typer.Option(help="Save the page with pictures and plots here, and print its path.")
     ] = None,
-    url: Url = DEFAULT_URL,
 ) -> None:
     """Show the proof: base against aligned model on held-out prompts."""
-    with Client(url) as client:
-        if html is not None:
-            console.print(str(client.download_report_page(job_id, html)), highlight=False, soft_wrap=True)
-            return
-        found = client.report(job_id)
+    if html is not None:
+        console.print(str(client.download_report_page(job_id, html)), highlight=False, soft_wrap=True)
+        return
+    found = client.report(job_id)
     if as_json:
         console.print_json(found.model_dump_json())
     else:
