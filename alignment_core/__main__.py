@@ -13,11 +13,8 @@ its run with it.
 import argparse
 import logging
 import os
-import signal
-import stat
 import sys
 import threading
-import time
 import traceback
 from contextlib import closing
 from pathlib import Path
@@ -27,12 +24,12 @@ from pydantic import ValidationError
 
 from alignment_core.errors import AlignmentError, CheckpointError
 from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
+from alignment_core.lifeline import end_with_launcher, stop_when_asked
 from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec
 
 EXIT_COMPLETED, EXIT_FAILED, EXIT_UNUSABLE, EXIT_STOPPED = 0, 1, 3, 75  # 75 is EX_TEMPFAIL of sysexits.h
 DEFAULT_CACHE = Path.home() / ".cache" / "attune"
-HANGS_AFTER_SECONDS = 600.0  # after the end of stdin: longer than any step and its checkpoint take
 
 
 def main() -> int:
@@ -76,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(spec_path: Path, sources_path: Path | None, workdir: Path, cache_dir: Path | None) -> int:
-    stop = _stop_when_asked()
+    end_with_launcher()
+    stop = stop_when_asked(EXIT_STOPPED)
     try:
         spec = JobSpec.model_validate(yaml.safe_load(spec_path.read_bytes()))
         sources = Sources.model_validate_json(sources_path.read_bytes()) if sources_path else Sources()
@@ -206,23 +204,6 @@ def _latest_step(workdir: Path) -> int | None:
         return checkpoints.read_manifest(found).step if found else None
     except CheckpointError:
         return None
-
-
-def _stop_when_asked() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    if stat.S_ISFIFO(os.fstat(0).st_mode):
-        threading.Thread(target=_stop_at_end_of_stdin, args=(stop,), daemon=True).start()
-    return stop
-
-
-def _stop_at_end_of_stdin(stop: threading.Event) -> None:
-    while os.read(0, 4096):
-        pass
-    stop.set()
-    time.sleep(HANGS_AFTER_SECONDS)
-    os._exit(EXIT_STOPPED)  # a hung GPU with nobody left to kill this process would keep it for ever
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ It runs beside whatever the worker does with the job: downloads, the training pr
 
 import contextvars
 import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Self
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+
+from service.store.clock import host_seconds
 
 Signal = Literal["go_on", "pause", "cancel", "lost", "shutdown"]
 """`store.leases.JobSignal`, and `shutdown`: this worker is about to leave."""
@@ -24,8 +25,10 @@ log = structlog.get_logger()
 class Heartbeat:
     """Renews a lease every `heartbeat_seconds` and looks for requests every `poll_seconds` until its `with` block ends.
 
-    `signal` is the latest request; `on_signal` is called from the thread when it changes. A lease that could not be
-    renewed for its whole length counts as lost, since by then another worker may hold it.
+    `signal` is the latest request; `on_signal` is called from the thread when it changes, and `on_renewal` with the new
+    `lease_ends_at` at every renewal: a reading of the host's clock, counted from before the database was asked, so the lease
+    ends there no earlier. A lease that could not be renewed for its whole length counts as lost, since by then another
+    worker may hold it.
     """
 
     def __init__(
@@ -37,8 +40,10 @@ class Heartbeat:
         heartbeat_seconds: float,
         poll_seconds: float,
         shutting_down: threading.Event,
+        claimed_at: float | None = None,
     ) -> None:
         self.signal: Signal = "go_on"
+        self.lease_ends_at = (host_seconds() if claimed_at is None else claimed_at) + lease_seconds
         self._renew, self._poll = renew, poll
         self._lease_seconds, self._heartbeat_seconds, self._poll_seconds = (
             lease_seconds,
@@ -47,15 +52,17 @@ class Heartbeat:
         )
         self._shutting_down = shutting_down
         self._listener: Callable[[Signal], None] | None = None
+        self._on_renewal: Callable[[float], None] = lambda _: None
         self._lock = threading.Lock()
         self._ended = threading.Event()
         context = contextvars.copy_context()  # with the job_id that is bound to the log
         self._thread = threading.Thread(target=context.run, args=(self._beat,), name="heartbeat", daemon=True)
 
-    def listen(self, on_signal: Callable[[Signal], None]) -> None:
+    def listen(self, on_signal: Callable[[Signal], None], on_renewal: Callable[[float], None] = lambda _: None) -> None:
         """Call `on_signal` at every change from now on, and at once when something was asked before."""
         with self._lock:
-            self._listener = on_signal
+            self._listener, self._on_renewal = on_signal, on_renewal
+            on_renewal(self.lease_ends_at)
             if self.signal != "go_on":
                 on_signal(self.signal)
 
@@ -70,14 +77,14 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
-        renewed_at = polled_at = time.monotonic()  # the claim has just set the lease
+        renewed_at = polled_at = self.lease_ends_at - self._lease_seconds  # the claim has just set the lease
         while not self._ended.wait(min(TICK_SECONDS, self._poll_seconds, self._heartbeat_seconds / 2)):
-            now = time.monotonic()
+            now = host_seconds()
             if self._shutting_down.is_set() and self.signal == "go_on":
                 self._hear("shutdown")
             try:
                 if now - renewed_at >= self._heartbeat_seconds:
-                    self._hear(self._renew())
+                    self._renewed(self._renew(), now)
                     renewed_at = polled_at = now
                 elif now - polled_at >= self._poll_seconds:
                     self._hear(self._poll())
@@ -86,6 +93,13 @@ class Heartbeat:
                 log.warning("heartbeat_failed", error=type(error).__name__)
                 if now - renewed_at >= self._lease_seconds:
                     self._hear("lost")
+
+    def _renewed(self, answer: Signal, asked_at: float) -> None:
+        if answer != "lost":
+            with self._lock:
+                self.lease_ends_at = asked_at + self._lease_seconds
+                self._on_renewal(self.lease_ends_at)
+        self._hear(answer)
 
     def _hear(self, signal: Signal) -> None:
         """A request is never withdrawn: `lost` comes after everything, and a cancel after a pause or a shutdown."""

@@ -1,14 +1,16 @@
 """One training process: started, watched and stopped, with nothing left behind.
 
-The process has its own group, so that a signal reaches everything it started; a pipe as stdin that is never written to,
-whose end of file tells it that its worker is gone; and a parent-death signal, in case it does not read. Its stdout is a
-stream of events, one JSON object a line (`alignment_core.events`); its stderr is its log.
+Between it and the worker stands a guard (`worker.guard`), whose stdin brings it beats: until when the training may run. The
+guard ends everything that descends from the training when that time comes, when it is told to, and when the training has
+ended. The training's stdout is a stream of events, one JSON object a line (`alignment_core.events`); its stderr is its log.
 """
 
+import contextlib
 import os
 import selectors
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -17,17 +19,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+import psutil
 from pydantic import ValidationError
 
 from alignment_core.events import Event, event_from_json
-from attune.tether import tethered
 
 MAX_LINE_BYTES = 64 * 2**20  # an evaluation report of 100,000 images fits; a runaway line does not eat the memory
 MAX_LOG_BYTES = 16 * 2**20  # of the log file, before it is moved to `.1`
 TAIL_LINES = 40
 CHUNK_BYTES = 2**16
 DRAIN_SECONDS = 1.0  # after the process ended, for what a child of it still holds open
-EXIT_SECONDS = 10.0  # after the process closed its stdout, for the exit itself
+EXIT_SECONDS = 10.0  # after the process closed its stdout, or was killed, for the exit itself
 
 
 class LineBuffer:
@@ -101,12 +103,20 @@ class ProcessLog:
 class TrainingProcess:
     """A running training process; leave its `with` block and neither it nor any child of it is left.
 
-    `batches` reads its events and has to be consumed, or the process waits on a full pipe. `stop` and `kill` may be
-    called from any thread. `stop_requested` and `kill_requested` tell our doing from what befell the process.
+    It may run until the host's clock (`service.store.clock`) reads `until`, or what the last `beat` said. `batches` reads
+    its events and has to be consumed, or the process waits on a full pipe. `beat`, `stop` and `kill` may be called from any
+    thread. `stop_requested` and `kill_requested` tell our doing from what befell the process.
     """
 
     def __init__(
-        self, command: Sequence[str], *, cwd: Path, log_path: Path, grace_seconds: float, env: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        *,
+        until: float,
+        cwd: Path,
+        log_path: Path,
+        grace_seconds: float,
+        env: Mapping[str, str],
     ) -> None:
         self.log = ProcessLog(log_path)
         self.stop_requested = False
@@ -116,7 +126,7 @@ class TrainingProcess:
         self._timer: threading.Timer | None = None
         self._ended = False
         self._popen = subprocess.Popen(
-            tethered(command),
+            [sys.executable, "-P", "-m", "worker.guard", repr(until), *command],
             cwd=cwd,
             env=dict(env),
             stdin=subprocess.PIPE,
@@ -124,11 +134,13 @@ class TrainingProcess:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        os.set_blocking(_pipe(self._popen.stdin).fileno(), False)
         self._stderr_reader = threading.Thread(target=self._copy_stderr, name="trainer-stderr", daemon=True)
         self._stderr_reader.start()
 
     @property
     def pid(self) -> int:
+        """The guard's: everything that trains descends from it."""
         return self._popen.pid
 
     @property
@@ -162,33 +174,38 @@ class TrainingProcess:
         self._wait_for_exit()
         self.close()
 
+    def beat(self, until: float) -> None:
+        """Say until when it may run: a reading of the host's clock, so that no delay on the way can lengthen it."""
+        with self._lock, contextlib.suppress(BrokenPipeError, BlockingIOError):  # it has ended, or does not listen
+            if not self._ended:
+                os.write(_pipe(self._popen.stdin).fileno(), f"{until!r}\n".encode())
+
     def stop(self) -> None:
-        """Ask it to save and leave (SIGTERM to its group); kill it when it has not left after the grace time."""
+        """Ask it to save and leave; kill it when it has not left after the grace time."""
         with self._lock:
             if self.stop_requested or self._ended:
                 return
             self.stop_requested = True
-            self._signal_group(signal.SIGTERM)
+            os.kill(self.pid, signal.SIGTERM)  # not reaped yet: its id cannot be anyone else's
             self._timer = threading.Timer(self._grace_seconds, self.kill)
             self._timer.daemon = True
             self._timer.start()
 
     def kill(self) -> None:
-        """End it and all its children now."""
+        """End it and all its descendants now."""
         with self._lock:
             if not self._ended:
                 self.kill_requested = True
-                self._signal_group(signal.SIGKILL)
+                os.kill(self.pid, signal.SIGUSR1)
 
     def close(self) -> None:
-        """Wait for the exit, or force it when it was not asked to leave, and end what is left of its group."""
+        """Wait for the exit, or force it when it was not asked to leave; nothing of it is left then."""
         if self._ended:
             return
         if not self._has_exited() and not self.stop_requested:
             self.kill()
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet: its group id cannot be anyone else's
+        self._wait_for_last_exit()
         with self._lock:
-            self._signal_group(signal.SIGKILL)
             self._ended = True
         self._popen.wait()
         if self._timer is not None:
@@ -196,9 +213,18 @@ class TrainingProcess:
         self._stderr_reader.join(timeout=DRAIN_SECONDS)
         for stream in (self._popen.stdin, self._popen.stdout):
             _pipe(stream).close()
-        if not self._stderr_reader.is_alive():  # else a process that left the group holds it, and the thread reads it
+        if not self._stderr_reader.is_alive():  # else a process that left the tree holds it, and the thread reads it
             _pipe(self._popen.stderr).close()
         self.log.close()
+
+    def _wait_for_last_exit(self) -> None:
+        """Until the guard has ended; one that was told to kill and does not is stopped itself, and is not waited for."""
+        told_at: float | None = None
+        while not self._has_exited():
+            told_at = told_at or (time.monotonic() if self.kill_requested else None)
+            if told_at is not None and time.monotonic() - told_at > EXIT_SECONDS:
+                return _kill_tree(self.pid)
+            time.sleep(0.01)
 
     def _wait_for_exit(self) -> None:
         deadline = time.monotonic() + EXIT_SECONDS
@@ -207,12 +233,6 @@ class TrainingProcess:
 
     def _has_exited(self) -> bool:
         return self._ended or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
-
-    def _signal_group(self, number: signal.Signals) -> None:
-        try:
-            os.killpg(self.pid, number)
-        except ProcessLookupError:
-            return  # every process of the group has ended
 
     def _read_for(
         self, seconds: float, selector: selectors.BaseSelector, stream: IO[bytes], lines: LineBuffer
@@ -244,6 +264,14 @@ class TrainingProcess:
                 self.log.write(line)
         for line in lines.flush():
             self.log.write(line)
+
+
+def _kill_tree(pid: int) -> None:
+    """Kill a process and all its descendants, the leaves last, so that none is adopted elsewhere before its turn."""
+    guard = psutil.Process(pid)
+    for process in [*guard.children(recursive=True), guard]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -29,9 +29,11 @@ from alignment_core.spec import JobSpec, RemoteReward
 from service.settings import Settings
 from service.store import datasets, events, leases, outputs
 from service.store.catalog import sources_of, stored_datasets
+from service.store.clock import host_seconds
 from service.store.fence import Fenced
 from service.store.records import Claim, JobError, StoredFile
 from worker import inputs, uploads
+from worker.guard import EXIT_LEASE_ENDED
 from worker.heartbeat import Heartbeat, Signal
 from worker.parts import Parts
 from worker.patience import patiently
@@ -40,6 +42,7 @@ from worker.process import TrainingProcess
 WithFiles = CheckpointSaved | SamplesDrawn | EvaluationCompleted
 BATCH_SECONDS = 0.1  # at most ten commits a second, however fast the steps are
 LOG_SECONDS = 5.0
+SHARE_BEFORE_LEASE_ENDS = 0.1  # of the lease: so long before its end the training processes are ended
 SECRETS = ("ATTUNE_", "AWS_")
 ELASTIC_GRACE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"  # torchrun kills its ranks 30 s after SIGTERM unless told otherwise
 
@@ -48,6 +51,7 @@ log = structlog.get_logger()
 
 def run_job(parts: Parts, job_id: str) -> None:
     """Run a queued job to its end, or as far as this worker gets; anything but a queued job is left alone."""
+    claimed_at = host_seconds()
     claim = leases.claim(parts.store, job_id, parts.worker_id, parts.settings.lease_seconds)
     if claim is None:
         return
@@ -55,7 +59,7 @@ def run_job(parts: Parts, job_id: str) -> None:
         log.info("job_claimed")
         workdir = parts.settings.resolved_work_dir / job_id / f"attempt-{claim.attempt}"
         try:
-            with _heartbeat(parts, claim) as heartbeat:
+            with _heartbeat(parts, claim, claimed_at) as heartbeat:
                 error = _attempt(parts, claim, workdir, heartbeat)
                 _end(parts, claim, heartbeat.signal, error)
         except Fenced:
@@ -64,7 +68,7 @@ def run_job(parts: Parts, job_id: str) -> None:
             inputs.remove(workdir)
 
 
-def _heartbeat(parts: Parts, claim: Claim) -> Heartbeat:
+def _heartbeat(parts: Parts, claim: Claim, claimed_at: float) -> Heartbeat:
     settings, job_id = parts.settings, claim.job.id
     return Heartbeat(
         lambda: leases.renew(parts.store, job_id, claim.attempt, settings.lease_seconds),
@@ -73,6 +77,7 @@ def _heartbeat(parts: Parts, claim: Claim) -> Heartbeat:
         heartbeat_seconds=settings.heartbeat_seconds,
         poll_seconds=settings.poll_seconds,
         shutting_down=parts.shutting_down,
+        claimed_at=claimed_at,
     )
 
 
@@ -135,8 +140,10 @@ def _train(
     cache_dir = parts.settings.resolved_cache_dir
     command = [*parts.trainer, *run_inputs, "--workdir", str(workdir), "--cache-dir", str(cache_dir)]
     last: Event | None = None
+    margin_seconds = parts.settings.lease_seconds * SHARE_BEFORE_LEASE_ENDS
     with TrainingProcess(
         command,
+        until=heartbeat.lease_ends_at - margin_seconds,
         cwd=workdir,
         log_path=workdir / "trainer.log",
         grace_seconds=parts.settings.cancel_grace_seconds,
@@ -146,7 +153,7 @@ def _train(
             **remote_reward_environment(parts.settings, JobSpec.model_validate(claim.job.spec)),
         },
     ) as process:
-        heartbeat.listen(lambda signal: _obey(process, signal))
+        heartbeat.listen(lambda signal: _obey(process, signal), lambda ends_at: process.beat(ends_at - margin_seconds))
         logged_at = time.monotonic()
         for batch in process.batches(BATCH_SECONDS):
             _record(parts, claim, workdir, batch)
@@ -196,7 +203,9 @@ def _outcome(process: TrainingProcess, last: Event | None) -> JobError | Stopped
         case RunStopped():  # a launcher of several processes has an exit code of its own
             return Stopped()
     code = process.exit_code
-    if process.stop_requested or process.kill_requested or code == EXIT_STOPPED:
+    if code == EXIT_LEASE_ENDED:
+        log.warning("lease_ended", message="the training was ended before another worker could start it again")
+    if process.stop_requested or process.kill_requested or code in (EXIT_STOPPED, EXIT_LEASE_ENDED):
         return Stopped()
     last_line = process.log.tail(1)
     if code == -signals.SIGKILL:

@@ -84,16 +84,21 @@ class World:
         return found
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    settings = Settings(
-        data_dir=tmp_path / "data",
+def settings_in(root: Path) -> Settings:
+    """Leases and grace times as short as a busy machine allows."""
+    return Settings(
+        data_dir=root / "data",
         lease_seconds=3,
         heartbeat_seconds=0.3,
         poll_seconds=0.1,
         cancel_grace_seconds=5,
         allow_local_paths=True,
     )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    settings = settings_in(tmp_path)
     migrate(settings.resolved_database_url)
     store = open_store(settings.resolved_database_url)
     yield World(tmp_path, store, settings)

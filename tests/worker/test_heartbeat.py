@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import OperationalError
 
+from service.store.clock import host_seconds
 from worker.heartbeat import Heartbeat, Signal
 
 
@@ -76,3 +77,27 @@ def test_a_shutdown_of_the_worker_is_a_request_too() -> None:
     with heartbeat(lambda: "go_on", lambda: "go_on", shutting_down) as beating:
         shutting_down.set()
         wait_until(lambda: beating.signal == "shutdown")
+
+
+def test_a_renewal_says_until_when_counted_from_before_it_was_asked() -> None:
+    asked: list[float] = []
+    told: list[float] = []
+
+    def renew() -> Signal:
+        asked.append(host_seconds())
+        time.sleep(0.05)
+        return "go_on"
+
+    with heartbeat(renew, lambda: "go_on") as beating:
+        beating.listen(lambda _: None, told.append)
+        wait_until(lambda: len(told) >= 3)
+    assert all(until <= at + 0.5 for until, at in zip(told[1:], asked, strict=False))
+    assert told == sorted(told)
+
+
+def test_a_lost_lease_is_no_renewal() -> None:
+    told: list[float] = []
+    with heartbeat(lambda: "lost", lambda: "go_on") as beating:
+        beating.listen(lambda _: None, told.append)
+        wait_until(lambda: beating.signal == "lost")
+    assert len(told) == 1

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -13,6 +13,8 @@ import pytest
 
 from alignment_core.events import Event, RunStopped, StepCompleted
 from alignment_core.spec import DiffusionDPOSpec, JobSpec, LocalDataset, LocalSource, TrainingSpec
+from service.store.clock import host_seconds
+from worker.guard import EXIT_LEASE_ENDED
 from worker.process import LineBuffer, TrainingProcess
 
 TRAINER = Path(__file__).parent / "trainer_process.py"
@@ -29,13 +31,20 @@ def command_in(workdir: Path, steps: int) -> list[str]:
     return [sys.executable, str(TRAINER), *run]
 
 
-def start(workdir: Path, behaviour: str = "{}", steps: int = 2000, grace_seconds: float = 10) -> TrainingProcess:
+def start(
+    workdir: Path,
+    behaviour: str = "{}",
+    steps: int = 2000,
+    grace_seconds: float = 10,
+    lease_seconds: float = 60,
+) -> TrainingProcess:
     return TrainingProcess(
         command_in(workdir, steps),
+        until=host_seconds() + lease_seconds,
         cwd=workdir,
         log_path=workdir / "trainer.log",
         grace_seconds=grace_seconds,
-        env=os.environ | {"TRAINER_BEHAVIOUR": behaviour},
+        env=os.environ | {"TRAINER_BEHAVIOUR": behaviour, "MARK": str(workdir)},
     )
 
 
@@ -50,14 +59,16 @@ def read(process: TrainingProcess, on_step: Callable[[], None] | None = None) ->
     return events
 
 
-def group_of(pid: int) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if is_alive_in(process, pid)]
+def processes_of(workdir: Path) -> list[psutil.Process]:
+    """What runs on behalf of the training in this folder: the guard, the training, and children that carry its mark."""
+    return [process for process in psutil.process_iter() if is_alive_for(process, workdir)]
 
 
-def is_alive_in(process: psutil.Process, group: int) -> bool:
+def is_alive_for(process: psutil.Process, workdir: Path) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and os.getpgid(process.pid) == group
-    except (psutil.NoSuchProcess, ProcessLookupError):
+        is_marked = process.environ().get("MARK") == str(workdir)
+        return is_marked and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 
 
@@ -116,14 +127,66 @@ def test_the_children_of_a_killed_process_are_ended_too(tmp_path: Path) -> None:
         read(process)
     assert process.exit_code == -signal.SIGKILL
     assert not process.kill_requested
-    wait_until(lambda: not group_of(process.pid))  # a kill is sent at once and felt a moment later
+    assert processes_of(tmp_path) == []
 
 
 def test_leaving_the_block_early_leaves_nothing_behind(tmp_path: Path) -> None:
     with start(tmp_path, '{"child": ["sleep", "600"]}') as process:
         next(batch for batch in process.batches(0.02) if batch)
     assert process.exit_code == -signal.SIGKILL
-    wait_until(lambda: not group_of(process.pid))  # a kill is sent at once and felt a moment later
+    assert processes_of(tmp_path) == []
+
+
+IN_A_SESSION_OF_ITS_OWN = '{"child": ["setsid", "--fork", "sleep", "600"], "step_seconds": 0.05}'
+
+
+def test_children_in_sessions_of_their_own_are_ended_too(tmp_path: Path) -> None:
+    with start(tmp_path, IN_A_SESSION_OF_ITS_OWN) as process:
+        read(process, on_step=process.kill)
+    assert process.exit_code == -signal.SIGKILL
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("behaviour", [IN_A_SESSION_OF_ITS_OWN, '{"at_step": 2, "event": "hang"}', '{"deaf": true}'])
+def test_without_a_beat_everything_is_ended_by_the_time_that_was_said(tmp_path: Path, behaviour: str) -> None:
+    with start(tmp_path, behaviour, steps=100_000, lease_seconds=1.5) as process:
+        read(process)
+        assert processes_of(tmp_path) == []
+    assert process.exit_code == EXIT_LEASE_ENDED
+    assert not process.kill_requested
+
+
+def test_beats_keep_it_running_and_one_that_comes_late_lengthens_nothing(tmp_path: Path) -> None:
+    with start(tmp_path, steps=100_000, lease_seconds=60) as process:
+        process.beat(host_seconds() + 3600)
+        assert any(isinstance(event, StepCompleted) for batch in until_a_step(process) for event in batch)
+        process.beat(host_seconds() - 1)  # of a worker that stood still between the renewal and the beat
+        read(process)
+    assert process.exit_code == EXIT_LEASE_ENDED
+
+
+def until_a_step(process: TrainingProcess) -> Iterator[list[Event]]:
+    for batch in process.batches(0.02):
+        yield batch
+        if any(isinstance(event, StepCompleted) for event in batch):
+            return
+
+
+def test_a_lease_that_has_ended_starts_nothing(tmp_path: Path) -> None:
+    with start(tmp_path, lease_seconds=-1) as process:
+        assert read(process) == []
+    assert process.exit_code == EXIT_LEASE_ENDED
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_guard_that_is_killed_or_stopped_lets_nothing_live(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.process.EXIT_SECONDS", 0.5)
+    with start(tmp_path, '{"step_seconds": 0.05, "deaf": true}') as process:
+        next(batch for batch in process.batches(0.02) if batch)
+        os.kill(process.pid, number)
+    wait_until(lambda: not processes_of(tmp_path))
 
 
 WORKER = """
@@ -144,12 +207,12 @@ def test_a_lost_worker_leaves_no_training_process(tmp_path: Path, number: signal
         [sys.executable, "-c", WORKER, str(tmp_path), behaviour], stdout=subprocess.PIPE, text=True
     )
     assert worker.stdout is not None
-    pid = int(worker.stdout.readline())
+    worker.stdout.readline()
     wait_until(lambda: (tmp_path / "trainer.log").exists() and (tmp_path / "trainer.log").stat().st_size)
     worker.send_signal(number)
     worker.wait()
     worker.stdout.close()
-    wait_until(lambda: not group_of(pid))
+    wait_until(lambda: not processes_of(tmp_path))
     assert list((tmp_path / "checkpoints").glob("step-*/manifest.json")), "it saved before it left"
 
 

@@ -7,6 +7,7 @@ its state is the sum of them, so a resumed run can be compared with an undisturb
 """
 
 import argparse
+import ctypes
 import hashlib
 import json
 import os
@@ -97,6 +98,8 @@ def befall(step: int) -> None:
             sys.exit(1)
         case "garbage":
             sys.stdout.write("no event\n" + "x" * BEHAVIOUR.get("num_garbage_bytes", 100) + '\n{"type": "unknown"}\n\n')
+        case "hang":  # PyDLL keeps the interpreter's lock, so no thread of this process runs any more
+            ctypes.PyDLL(None).sleep(600)
         case "silence":
             sys.exit(0)
         case unknown:

@@ -1,0 +1,15 @@
+"""The one clock of a host that only runs forward, for how long something lasted or may last.
+
+Its readings mean the same in every process of the host until it restarts. It counts the time that the machine slept,
+since the rest of the world, and whoever waits for a lease there, did not sleep.
+"""
+
+import sys
+import time
+
+
+def host_seconds() -> float:
+    """Seconds since the host started."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
