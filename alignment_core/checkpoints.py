@@ -1,7 +1,8 @@
 """Checkpoints: what a user downloads and what a run needs to go on, in one folder.
 
     step-00000040/
-        pytorch_lora_weights.safetensors    LoRA, as `pipeline.load_lora_weights` reads it; or, of a full fine-tune,
+        pytorch_lora_weights.safetensors    LoRA, as `pipeline.load_lora_weights` reads it, and once more as
+        pytorch_lora_weights_kohya.safetensors    ComfyUI, A1111, InvokeAI and kohya's scripts do; or, of a full fine-tune,
         pipeline/                           a complete diffusers folder
         training_state/                     optimiser, reference and timestep state, loss scale
         manifest.json                       step, spec and every file with its size and sha256; written last

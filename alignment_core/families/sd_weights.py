@@ -12,31 +12,38 @@ from torch import Tensor, nn
 from alignment_core.actors import ADAPTER, Actors
 from alignment_core.errors import CheckpointError
 from alignment_core.families.sd import StableDiffusion
+from alignment_core.families.sd_kohya import kohya_layers, kohya_metadata
 from alignment_core.families.source import ModelFolder
+from alignment_core.safetensors_files import order_metadata, write_safetensors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+KOHYA_FILE = "pytorch_lora_weights_kohya.safetensors"  # diffusers looks for names that end in the first one's
 PIPELINE_FOLDER = "pipeline"
 FROZEN = ("vae", "text_encoder", "tokenizer", "scheduler")
 
 
 def save_policy(family: StableDiffusion, actors: Actors, folder: Path) -> None:
-    """Write the LoRA as `pipeline.load_lora_weights(folder)` reads it, or a whole diffusers folder under `pipeline/`."""
+    """Write the LoRA as `pipeline.load_lora_weights(folder)` reads it and as kohya's, or a whole folder under `pipeline/`."""
     if actors.kind == "full":
         _copy_frozen_parts(family.folder, folder / PIPELINE_FOLDER)
         actors.denoiser.save_pretrained(folder / PIPELINE_FOLDER / "unet", safe_serialization=True)
         return
-    config = actors.denoiser.peft_config[ADAPTER].to_dict()
+    config = actors.denoiser.peft_config[ADAPTER]
+    layers: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
+    described = {**config.to_dict(), "target_modules": sorted(config.target_modules)}
     StableDiffusionPipeline.save_lora_weights(
         folder,
         # PEFT's own key names: diffusers' older ones cover attention alone, and a file with both loses half of itself.
-        unet_lora_layers=dict[str, nn.Module | Tensor](
-            get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
-        ),
+        unet_lora_layers=dict[str, nn.Module | Tensor](layers),
         weight_name=LORA_FILE,
         safe_serialization=True,
         # Rank and alpha travel in the file's header: without them every loader assumes alpha = rank.
-        unet_lora_adapter_metadata={**config, "target_modules": sorted(config["target_modules"])},
+        unet_lora_adapter_metadata=described,
     )
+    order_metadata(folder / LORA_FILE)
+    width = int(family.denoiser.config["cross_attention_dim"])
+    metadata = kohya_metadata(rank=config.r, alpha=config.lora_alpha, text_width=width)
+    write_safetensors(folder / KOHYA_FILE, kohya_layers(layers, config.lora_alpha), metadata)
 
 
 def _copy_frozen_parts(source: ModelFolder, target: Path) -> None:

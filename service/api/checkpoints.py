@@ -19,7 +19,10 @@ from service.store.records import CheckpointRecord, StoredFile
 router = APIRouter(prefix="/v1", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
 
 OCTETS = "application/octet-stream"
-LORA_WEIGHTS = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
+ONE_FILE = {  # of a LoRA, by the download's format
+    "safetensors": "pytorch_lora_weights.safetensors",  # the name that diffusers looks for
+    "kohya": "pytorch_lora_weights_kohya.safetensors",
+}
 TRAINING_STATE = "training_state/"
 
 DOWNLOAD_RESPONSES = file_responses(OCTETS, "checkpoint", "ckpt") | {
@@ -99,9 +102,10 @@ def download_checkpoint(
     checkpoint: CheckpointDep,
     parts: PartsDep,
     format: Annotated[
-        Literal["zip", "safetensors"],
+        Literal["zip", "safetensors", "kohya"],
         Query(
-            description="`zip`: the folder that diffusers loads; `safetensors`: its LoRA weights alone, as one file."
+            description="`zip`: the folder that diffusers loads; `safetensors`: its LoRA weights alone, as one file; "
+            "`kohya`: the same under the names that ComfyUI, A1111, InvokeAI and kohya's scripts read."
         ),
     ] = "zip",
     include: Annotated[
@@ -115,8 +119,8 @@ def download_checkpoint(
     `python3 -m zipfile -e aligned.zip aligned`, then `pipeline.load_lora_weights("aligned")`. It is made while it is sent and is stored without compression. The weights come like any single file, with
     ranges or by redirect.
     """
-    if format == "safetensors":
-        return send_file(request, parts, _lora_weights(checkpoint), f"{checkpoint.id}.safetensors", OCTETS)
+    if format != "zip":
+        return send_file(request, parts, _lora_weights(checkpoint, format), f"{checkpoint.id}.safetensors", OCTETS)
     headers = {"Content-Disposition": attachment(f"{checkpoint.id}.zip"), "Cache-Control": "private, no-cache"}
     if request.method == "HEAD":
         return Response(headers=headers, media_type="application/zip")
@@ -129,10 +133,10 @@ def _entry(parts: Parts, file: StoredFile) -> Entry:
     return Entry(file.path, file.size_bytes, parts.objects.open_range(file.object_key))
 
 
-def _lora_weights(checkpoint: CheckpointRecord) -> StoredFile:
-    weights = next((file for file in checkpoint.files if file.path == LORA_WEIGHTS), None)
+def _lora_weights(checkpoint: CheckpointRecord, format: Literal["safetensors", "kohya"]) -> StoredFile:
+    weights = next((file for file in checkpoint.files if file.path == ONE_FILE[format]), None)
     if weights is None:
-        message = f"checkpoint {checkpoint.id} has no LoRA weights as one file; use format=zip"
+        message = f"checkpoint {checkpoint.id} has no {ONE_FILE[format]}; use format=zip"
         field = FieldProblem(pointer="query:format", code="format_not_available", message=message)
         raise ApiError(404, "format_not_available", message, errors=[field])
     return weights
