@@ -4,7 +4,7 @@ from typing import Protocol, TypeVar, assert_never, cast, runtime_checkable
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from alignment_core.actors import Actors
@@ -49,6 +49,7 @@ from alignment_core.timestep_weights import (
     RunningVariance,
     bin_of,
     discounted_probabilities,
+    importance_correction,
     logit_normal_density,
     minmax_inv_sqrt_snr,
 )
@@ -195,16 +196,19 @@ def _timestep_aware(spec: TimestepAwareSpec, abar: Float[Tensor, " N"], online: 
     fixed = _fixed_weights(spec)[bins]
     if online is None:
         probabilities, wanted = _probabilities(spec.sampler, spec.num_bins, len(abar)), None
-        fixed = fixed * _correction(spec.sampler, probabilities, len(abar))
+        density = _density(probabilities, len(abar))
+        fixed = fixed * _correction(spec.sampler, density, bins)
     else:
-        grid, wanted = online.studio.grid, _step_probabilities(spec.sampler, len(online.studio.grid))
+        probabilities, grid = None, online.studio.grid
+        wanted = _step_probabilities(spec.sampler, len(grid))
         share = online.trained_share(wanted)
-        probabilities = torch.bincount(bins[grid.timesteps], weights=share, minlength=spec.num_bins)
+        density = torch.zeros(len(abar), dtype=torch.float64).index_add(0, grid.timesteps, share.double())
         fixed[grid.timesteps] *= _correction_of_steps(spec.sampler, share, grid)
     return TimestepAware(
         num_timesteps=len(abar),
         num_bins=spec.num_bins,
         probabilities=probabilities,
+        density=density,
         step_probabilities=wanted,
         scale=_scale(spec.reward_scale, spec.num_bins, abar),
         fixed_weights=fixed,
@@ -268,21 +272,28 @@ def _fixed_weights(spec: TimestepAwareSpec) -> PerBin:
             assert_never(spec.loss_weight)
 
 
-def _correction(sampler: SamplerSpec, probabilities: PerBin | None, num_timesteps: int) -> PerTimestep:
-    """1/(K p_k) of the sampler's own K bins, if asked for."""
-    if probabilities is None or isinstance(sampler, UniformSampler) or not sampler.importance_correction:
-        return torch.ones(num_timesteps, dtype=torch.float64)
-    num = len(probabilities)
-    of_bins = torch.where(probabilities > 0, 1 / (num * probabilities), torch.ones_like(probabilities))
-    return of_bins[bin_of(torch.arange(num_timesteps), num, num_timesteps)]
+def _density(probabilities: PerBin | None, num_timesteps: int) -> PerTimestep:
+    """The probability of each timestep, uniform inside the sampler's bins; by t."""
+    if probabilities is None:
+        return torch.full((num_timesteps,), 1 / num_timesteps, dtype=torch.float64)
+    bins = bin_of(torch.arange(num_timesteps), len(probabilities), num_timesteps)
+    return (probabilities / torch.bincount(bins))[bins]
+
+
+def _correction(sampler: SamplerSpec, density: PerTimestep, bins: Int[Tensor, " N"]) -> PerTimestep:
+    """1/(K p_k) of the K bins, if asked for; of a sampler that knows each timestep too, whose tails have no other bound."""
+    if isinstance(sampler, UniformSampler) or not sampler.importance_correction:
+        return torch.ones_like(density)
+    widths = torch.bincount(bins).double()
+    of_bins = importance_correction(torch.bincount(bins, weights=density), widths / widths.sum())
+    return of_bins[bins]
 
 
 def _correction_of_steps(sampler: SamplerSpec, share: PerStep, grid: DDIMGrid) -> PerStep:
     """1/(n share) over the n steps that can be trained, if asked for."""
-    ones = torch.ones(len(grid), dtype=torch.float64)
     if isinstance(sampler, UniformSampler) or not sampler.importance_correction:
-        return ones
-    return torch.where(share > 0, 1 / (len(grid.trainable) * share), ones)
+        return torch.ones(len(grid), dtype=torch.float64)
+    return importance_correction(share.double(), torch.full((len(grid),), 1 / len(grid.trainable), dtype=torch.float64))
 
 
 def _variance_weights(weight: VarianceWeight, num_bins: int) -> VarianceWeights:

@@ -71,7 +71,7 @@ class LogitNormalSampler(Spec):
     std: float = Field(default=1.0, ge=0.3, le=10, description="1 as for flow models.")
     importance_correction: bool = Field(
         default=False,
-        description="Weight each loss by 1/(N p_t): right on average, with rare and large weights at both ends.",
+        description="Weight each loss by 1/(K p_k) over `num_bins` bins: over single timesteps the tails would weigh 10^8.",
     )
 
 
@@ -125,7 +125,7 @@ class TableWeight(Spec):
 class VarianceWeight(Spec):
     """w(t) from the running variance v_k of the reward signal Delta in each bin: (v_k)^-p, normalised and clipped.
 
-    Weights are 1 until every bin that can be drawn has seen `min_samples` pairs.
+    Weights are equal until 99 % of the draws are in bins that have seen `min_samples` pairs; rarer bins stay at the mean.
     """
 
     type: Literal["variance"] = "variance"
@@ -135,7 +135,8 @@ class VarianceWeight(Spec):
     power: Literal["std", "variance"] = Field(default="std", description="p = 1/2 or p = 1.")
     normalization: Literal["mean1", "sum1"] = Field(
         default="mean1",
-        description="`mean1`: weights average 1 under the sampler; `sum1`: they sum to 1, and losses shrink K times.",
+        description="`mean1`: weights average 1 under the sampler, with its correction if it has one; `sum1`: they sum to 1, and "
+        "losses are K times smaller from the first step on.",
     )
     clip: tuple[Positive, Positive] | None = Field(
         default=(0.2, 5.0), description="Bounds of the `mean1` weights, which are normalised again after clipping."

@@ -17,6 +17,7 @@ PerBin = Float[Tensor, " bins"]
 PerTimestep = Float[Tensor, " N"]
 
 VARIANCE_FLOOR = 1e-12
+MAX_CORRECTION = 50.0  # a rare draw of a larger weight would be all of its step (truncated as by Ionides 2008)
 
 
 def bin_of(timesteps: Int[Tensor, " batch"], num_bins: int, num_timesteps: int) -> Int[Tensor, " batch"]:
@@ -61,6 +62,18 @@ def probabilities_of_bins(density: PerTimestep, num_bins: int) -> PerBin:
     """What a density over the timesteps gives each bin, noisiest first."""
     bins = bin_of(torch.arange(len(density)), num_bins, len(density))
     return torch.bincount(bins, weights=density, minlength=num_bins)
+
+
+def importance_correction(
+    probabilities: Float[Tensor, " items"], shares: Float[Tensor, " items"]
+) -> Float[Tensor, " items"]:
+    """share_k / p_k over what is drawn, at most `MAX_CORRECTION` and then averaging 1 under the sampler; 1 elsewhere.
+
+    With equal shares of K bins that are all drawn it is 1/(K p_k).
+    """
+    drawn = probabilities > 0
+    ratio = torch.where(drawn, shares / probabilities, torch.zeros_like(shares)).clamp(max=MAX_CORRECTION)
+    return torch.where(drawn, mean1(ratio, probabilities), torch.ones_like(ratio))
 
 
 # --- lambda(t) -----------------------------------------------------------------------------------------------------

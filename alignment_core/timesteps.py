@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from alignment_core.errors import CheckpointError
@@ -53,9 +53,14 @@ class UniformTimesteps:
         assert not state, "uniform timesteps have no state"
 
 
+KNOWN_SHARE = 0.99  # of the draws, in bins whose variance is known: a bin of the far tail may never see enough
+
+
 @dataclass
 class VarianceWeights:
-    """w(t) from the running variance of the signal in each bin; 1 until every bin that is drawn has `min_samples`.
+    """w(t) from the running variance of the signal in each bin, once 99 % of the draws are in bins of `min_samples`.
+
+    Until then, and for the rest after it, a bin weighs what it would if all variances were equal: 1, or 1/K with `sum1`.
 
     `power` is p: 1/2 for the standard deviation, 1 for the variance. `keeps_loss` adds the weighted loss to the plain one
     (l + lambda_2 w l), otherwise it takes its place (lambda_2 w l).
@@ -70,29 +75,40 @@ class VarianceWeights:
     keeps_loss: bool
     lambda_2: float
 
-    def weights(self, probabilities: PerBin) -> PerBin:
-        """What multiplies the loss in each bin, float64."""
-        w = self._normalised(probabilities)
+    def weights(self, drawn: PerBin, counted: PerBin) -> PerBin:
+        """What multiplies the loss in each bin, float64.
+
+        `drawn` is the sampler's probability of each bin, `counted` the same times what else weighs there, an importance
+        correction: their product with the weights is what must average 1.
+        """
+        w = self._normalised(drawn, counted)
         return 1 + self.lambda_2 * w if self.keeps_loss else self.lambda_2 * w
 
-    def _normalised(self, probabilities: PerBin) -> PerBin:
-        drawn = probabilities > 0
-        if bool((self.running.num_samples < self.min_samples)[drawn].any()):
-            return torch.ones_like(probabilities)
-        raw = variance_weights(self.running.variances(), self.power, self.direction)
-        w = torch.where(drawn, raw, torch.zeros_like(raw))  # a bin that is never drawn must not take a share
+    def _normalised(self, drawn: PerBin, counted: PerBin) -> PerBin:
+        num_drawn = int((drawn > 0).sum())
+        equal = 1.0 if self.normalization == "mean1" else 1 / num_drawn
+        known = (drawn > 0) & (self.running.num_samples >= self.min_samples)
+        if drawn[known].sum() < KNOWN_SHARE * drawn.sum():
+            return torch.full_like(drawn, equal)
+        w = torch.where(drawn > 0, equal, 0.0).double()  # a bin that is never drawn must not take a share
+        w[known] = self._of_known(known, counted[known] / counted[known].sum()) * equal
+        return w
+
+    def _of_known(self, known: Bool[Tensor, " bins"], shares: Float[Tensor, " known"]) -> Float[Tensor, " known"]:
+        """The weights of the bins whose variance is known, which average 1: under their shares, or with `sum1` one by one."""
+        w = variance_weights(self.running.variances()[known], self.power, self.direction)
         if self.clip is not None:
-            w = torch.where(drawn, clip_mean1(w, probabilities, *self.clip), torch.zeros_like(w))
-        return mean1(w, probabilities) if self.normalization == "mean1" else sum1(w)
+            w = clip_mean1(w, shares, *self.clip)
+        return mean1(w, shares) if self.normalization == "mean1" else sum1(w) * len(w)
 
 
 class TimestepAware:
     """A sampler over noise bins, lambda(t) inside the sigmoid, and w(t) on the loss.
 
     `probabilities` of the K bins, or of every timestep, noisiest first, float64; None draws t uniformly, with the very draws of
-    `UniformTimesteps`. For an online method they are the shares of what it trains, and `step_probabilities` say which of its
-    sampler's steps are wanted. `scale` is lambda(t) by t. `fixed_weights` by t multiply the loss; `learnt_weights` follow the
-    signal.
+    `UniformTimesteps`. `density` is the share that each t has in what is trained; for an online method it follows from
+    `step_probabilities`, which say which of its sampler's steps are wanted. `scale` is lambda(t) by t. `fixed_weights` by t
+    multiply the loss; `learnt_weights` follow the signal.
     """
 
     def __init__(
@@ -101,6 +117,7 @@ class TimestepAware:
         num_timesteps: int,
         num_bins: int,
         probabilities: PerBin | None,
+        density: PerTimestep,
         step_probabilities: PerStep | None,
         scale: PerTimestep,
         fixed_weights: PerTimestep,
@@ -114,9 +131,10 @@ class TimestepAware:
         self.signal_against: SignalAgainst = signal_against
         self.step_probabilities = step_probabilities
         self._sampled = probabilities
-        self._probabilities = self._uniform_probabilities() if probabilities is None else self._in_bins(probabilities)
         self._scale = scale.float()
         self._fixed = fixed_weights.double()
+        self._drawn = probabilities_of_bins(density, num_bins)
+        self._counted = probabilities_of_bins(density * self._fixed, num_bins)
         self._learnt = learnt_weights
         self._weights = self._current_weights()
 
@@ -165,13 +183,4 @@ class TimestepAware:
         if self._learnt is None:
             return self._fixed.float()
         bins = bin_of(torch.arange(self.num_timesteps), self.num_bins, self.num_timesteps)
-        return (self._fixed * self._learnt.weights(self._probabilities)[bins]).float()
-
-    def _in_bins(self, sampled: Float[Tensor, " own"]) -> PerBin:
-        """What the sampler gives each of the K bins; it may have one of its own for every timestep."""
-        return sampled if len(sampled) == self.num_bins else probabilities_of_bins(sampled.flip(0), self.num_bins)
-
-    def _uniform_probabilities(self) -> PerBin:
-        """The share of the timesteps that falls into each bin."""
-        bins = bin_of(torch.arange(self.num_timesteps), self.num_bins, self.num_timesteps)
-        return torch.bincount(bins, minlength=self.num_bins).double() / self.num_timesteps
+        return (self._fixed * self._learnt.weights(self._drawn, self._counted)[bins]).float()

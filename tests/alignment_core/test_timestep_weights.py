@@ -10,11 +10,13 @@ from torch import Tensor
 from alignment_core.diffusion import scaled_linear_abar
 from alignment_core.methods.diffusion_dpo import preference_logit, sigmoid_loss
 from alignment_core.timestep_weights import (
+    MAX_CORRECTION,
     RunningVariance,
     bin_of,
     bounds_of,
     clip_mean1,
     discounted_probabilities,
+    importance_correction,
     logit_normal_density,
     mean1,
     minmax_inv_sqrt_snr,
@@ -168,6 +170,17 @@ def test_mean1_weights_average_1_under_the_sampler(
     w = variance_weights(f64(*values), power, direction)  # pyright: ignore[reportArgumentType]
     assert (p * mean1(w, p)).sum().item() == pytest.approx(1)
     assert (p * clip_mean1(w, p, 0.2, 5.0)).sum().item() == pytest.approx(1)
+
+
+@given(st.lists(st.floats(1e-12, 1), min_size=1, max_size=30), st.integers(0, 5))
+def test_a_correction_averages_1_under_the_sampler_and_is_bounded(weights: list[float], num_never_drawn: int) -> None:
+    p = torch.cat([f64(*weights) / sum(weights), torch.zeros(num_never_drawn, dtype=torch.float64)])
+    shares = torch.full_like(p, 1 / len(p))
+    w = importance_correction(p, shares)
+    assert (p * w).sum().item() == pytest.approx(1)
+    assert bool((w > 0).all())
+    if bool((shares[p > 0] / p[p > 0] < MAX_CORRECTION).all()):
+        assert torch.allclose((p * w)[p > 0], torch.full((len(weights),), 1 / len(weights), dtype=torch.float64))
 
 
 @given(st.floats(1e-8, 1e3), st.integers(2, 20), st.floats(0.3, 1.0))

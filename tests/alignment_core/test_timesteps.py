@@ -9,7 +9,7 @@ from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.load_plugins import build_timesteps
 from alignment_core.protocols import TimestepStrategy
 from alignment_core.spec_timesteps import TIMESTEP_PRESETS, TimestepAware
-from alignment_core.timestep_weights import discounted_probabilities, logit_normal_density
+from alignment_core.timestep_weights import MAX_CORRECTION, discounted_probabilities, logit_normal_density
 from alignment_core.timesteps import UniformTimesteps
 
 ABAR = scaled_linear_abar()
@@ -80,16 +80,82 @@ def test_a_logit_normal_draws_what_its_density_says_and_can_be_corrected() -> No
     shares = [torch.histc(x.double(), bins=10, min=0, max=1) / 100_000 for x in ((t + 0.5) / 1000, by_hand)]
     assert torch.allclose(*shares, atol=6e-3)
     corrected = strategy(sampler={**sampler, "importance_correction": True}).loss_weight(EVERY_T).double()
-    density = logit_normal_density(0.5, 1.0, 1000)
-    assert torch.allclose(density * corrected, torch.full((1000,), 1e-3, dtype=torch.float64))
+    of_bins = (logit_normal_density(0.5, 1.0, 1000) * corrected).reshape(10, 100).sum(dim=1)
+    assert torch.allclose(of_bins, torch.full((10,), 0.1, dtype=torch.float64))
 
 
-def test_the_weights_of_a_logit_normal_average_1_under_it() -> None:
-    weight = {"type": "variance", "min_samples": 2, "clip": None, "tnorm": "replace"}
-    timesteps = strategy(num_bins=2, sampler={"type": "logit_normal", "mean": 1.0}, loss_weight=weight)
-    feed(timesteps, [-2.0, 2.0], [-1.0, 1.0])
-    density = logit_normal_density(1.0, 1.0, 1000)
-    assert (density * timesteps.loss_weight(EVERY_T).double()).sum().item() == pytest.approx(1)
+SAMPLERS: dict[str, tuple[dict[str, object], Tensor]] = {
+    "uniform": ({"type": "uniform"}, torch.full((10,), 0.1, dtype=torch.float64)),
+    "discounted": ({"type": "discounted", "gamma": 0.8}, discounted_probabilities(0.8, 10)),
+    "table": (
+        {"type": "table", "probabilities": [0.7, 0.3, *[0.0] * 8]},
+        torch.tensor([0.7, 0.3, *[0.0] * 8]).double(),
+    ),
+    "logit_normal": ({"type": "logit_normal"}, logit_normal_density(0.0, 1.0, 1000).reshape(10, 100).sum(1).flip(0)),
+    "skewed": (
+        {"type": "logit_normal", "mean": 3.0, "std": 0.3},
+        logit_normal_density(3.0, 0.3, 1000).reshape(10, 100).sum(1).flip(0),
+    ),
+}
+LAST_OF_BINS = torch.arange(999, 0, -100)  # of bin 0 first
+WEIGHTS = {
+    "constant": {"type": "constant"},
+    "mean1": {"type": "variance", "min_samples": 2, "tnorm": "replace"},
+    "unclipped": {"type": "variance", "min_samples": 2, "tnorm": "replace", "clip": None},
+    "direct": {"type": "variance", "min_samples": 2, "tnorm": "replace", "direction": "direct"},
+    "add": {"type": "variance", "min_samples": 2, "tnorm": "add", "lambda_2": 0.5},
+    "sum1": {"type": "variance", "min_samples": 2, "tnorm": "replace", "normalization": "sum1", "clip": None},
+}
+
+
+def seen_in(num_bins: int) -> tuple[Tensor, Tensor]:
+    """Two samples of each of the first bins, whose variances differ."""
+    sizes = torch.linspace(0.5, 4.0, num_bins).repeat_interleave(2)
+    return LAST_OF_BINS[:num_bins].repeat_interleave(2), sizes * torch.tensor([1.0, -1.0]).repeat(num_bins)
+
+
+@pytest.mark.parametrize("weight", ["constant", "mean1", "unclipped", "direct", "add"])
+@pytest.mark.parametrize("corrects", [False, True])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_what_multiplies_the_loss_averages_1_under_the_sampler(name: str, corrects: bool, weight: str) -> None:
+    sampler, p = SAMPLERS[name]
+    corrected = {} if name == "uniform" else {"importance_correction": corrects}
+    timesteps = strategy(sampler={**sampler, **corrected}, loss_weight=WEIGHTS[weight])
+    expected = 1.5 if weight == "add" else 1.0
+    for num_bins in (0, 2, 10):  # no bin is known, some are, all are
+        timesteps.observe(*seen_in(num_bins))
+        w = timesteps.loss_weight(LAST_OF_BINS).double()
+        assert bool(w.isfinite().all())
+        assert (p * w).sum().item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["uniform", "discounted"])
+def test_sum1_makes_losses_k_times_smaller_from_the_first_step_on(name: str) -> None:
+    timesteps = strategy(sampler=SAMPLERS[name][0], loss_weight=WEIGHTS["sum1"])
+    before = timesteps.loss_weight(LAST_OF_BINS)
+    timesteps.observe(*seen_in(10))
+    after = timesteps.loss_weight(LAST_OF_BINS)
+    assert before.tolist() == pytest.approx([0.1] * 10)
+    assert after.sum().item() == pytest.approx(1)
+    assert after.tolist() != before.tolist()
+
+
+def test_the_correction_of_a_logit_normal_has_no_tails() -> None:
+    for mean, bound in ((0.0, 7.2), (3.0, 2 * MAX_CORRECTION)):
+        sampler = {"type": "logit_normal", "mean": mean, "importance_correction": True}
+        assert strategy(sampler=sampler).loss_weight(EVERY_T).max().item() < bound
+
+
+def test_a_bin_of_the_far_tail_is_not_waited_for() -> None:
+    sampler = {"type": "logit_normal"}  # the cleanest of 50 bins is drawn once in 20,000 times
+    timesteps = strategy(num_bins=50, sampler=sampler, loss_weight=WEIGHTS["mean1"])
+    for bound in (200, 60):  # 88 % and 99 % of the draws
+        seen = torch.arange(bound, 1000 - bound).repeat_interleave(2)
+        timesteps.observe(seen, torch.tensor([1.0, -1.0]).repeat(len(seen) // 2) * seen)
+        w = timesteps.loss_weight(EVERY_T).double()
+        assert (w.unique().numel() > 1) == (bound == 60)
+        assert (logit_normal_density(0.0, 1.0, 1000) * w).sum().item() == pytest.approx(1, rel=1e-5)
+    assert w[0] == w[999] == 1.0
 
 
 def test_weights_are_1_until_every_bin_that_is_drawn_has_its_samples() -> None:
