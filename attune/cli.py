@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from attune.client import Client
+from attune.client import Client, WeightsFormat
 from attune.demo import STOPPING, DemoError, run_demo
 from attune.errors import AttuneError
 from attune.local_server import LocalServer, ServerError, demo_assets
@@ -251,13 +251,20 @@ def download_checkpoint(
             help="Id of a checkpoint, or of a job for its result: the best one where that is known, else the latest."
         ),
     ],
-    folder: Path,
+    target: Annotated[Path, typer.Argument(help="Folder to download into; with --format the file to write.")],
     training_state: Annotated[bool, typer.Option(help="Also what training goes on from.")] = False,
+    format: Annotated[
+        WeightsFormat | None,
+        typer.Option(help="One file instead: kohya for ComfyUI, A1111, InvokeAI and kohya's scripts."),
+    ] = None,
 ) -> None:
     """Download a checkpoint; diffusers loads the folder."""
     checkpoint_id = client.result_checkpoint(identifier) if identifier.startswith("job_") else identifier
-    client.download_checkpoint(checkpoint_id, folder, with_training_state=training_state)
-    console.print(str(folder), highlight=False, soft_wrap=True)
+    if format is None:
+        client.download_checkpoint(checkpoint_id, target, with_training_state=training_state)
+    else:
+        client.download_weights(checkpoint_id, target, format=format)
+    console.print(str(target), highlight=False, soft_wrap=True)
 
 
 @commands.command()

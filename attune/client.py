@@ -41,6 +41,12 @@ FIRST_SERVER_ERROR = 500  # a proxy answers so while the server behind it restar
 END_OF_CHECK = ("ready", "failed")
 TRAINING_STATE = "training_state/"
 
+WeightsFormat = Literal["safetensors", "kohya"]
+WEIGHTS_FILES: dict[WeightsFormat, str] = {
+    "safetensors": "pytorch_lora_weights.safetensors",
+    "kohya": "pytorch_lora_weights_kohya.safetensors",
+}
+
 
 class Client:
     """A connection to an Attune server. Every method raises `AttuneError` when the server says no or does not answer."""
@@ -256,6 +262,18 @@ class Client:
                 url = f"/v1/checkpoints/{segment(checkpoint_id)}/files/{quote(file.path)}"
                 download_file(self._connection.http, url, file, folder / inside(file.path))
         return folder
+
+    def download_weights(self, checkpoint_id: str, path: Path, *, format: WeightsFormat) -> Path:
+        """Download a LoRA as the one file `path`: for diffusers, or for ComfyUI, A1111, InvokeAI and kohya's scripts.
+
+        Raises `AttuneError` with the code `format_not_available` where the checkpoint has no such file.
+        """
+        name = WEIGHTS_FILES[format]
+        file = next((file for file in self.checkpoint_files(checkpoint_id) if file.path == name), None)
+        if file is None:
+            raise AttuneError({"code": "format_not_available", "detail": f"checkpoint {checkpoint_id} has no {name}"})
+        url = f"/v1/checkpoints/{segment(checkpoint_id)}/files/{quote(name)}"
+        return download_file(self._connection.http, url, file, path)
 
     # --- the server ---
 

@@ -16,6 +16,7 @@ from tests.attune.rude_server import CONTENT, LINE_ENDS_OF_PROSE, NUM_EVENTS, Ru
 from tests.servers.process import free_port
 
 LORA = "pytorch_lora_weights.safetensors"
+KOHYA = "pytorch_lora_weights_kohya.safetensors"
 
 
 @pytest.fixture
@@ -175,3 +176,13 @@ def test_what_the_detail_says_already_is_not_said_twice() -> None:
         "4 things are wrong [invalid_request]",
         *(f"  /{name}: is wrong" for name in "abcd"),
     ]
+
+
+def test_a_lora_for_other_tools_is_downloaded_as_one_file(server: RudeServer, client: Client, tmp_path: Path) -> None:
+    server.paths = (LORA, KOHYA)
+    path = client.download_weights("ckpt_1", tmp_path / "loras" / "mine.safetensors", format="kohya")
+    assert path.read_bytes() == CONTENT
+    assert server.requests[-1][0] == f"/v1/checkpoints/ckpt_1/files/{KOHYA}"
+    server.paths = (LORA,)
+    with pytest.raises(AttuneError, match=f"has no {KOHYA}"):
+        client.download_weights("ckpt_1", tmp_path / "other.safetensors", format="kohya")

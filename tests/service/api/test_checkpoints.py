@@ -173,6 +173,18 @@ def test_lora_weights_come_as_one_file(api: Api, checkpoint: str):
     assert_problem(without, 404, "format_not_available")
 
 
+def test_a_lora_comes_under_kohyas_names_too(api: Api, checkpoint: str):
+    kohya = "pytorch_lora_weights_kohya.safetensors"
+    job_id = api.new_job()
+    api.save_checkpoint(job_id, api.claim(job_id), 1, {WEIGHTS: b"for diffusers", kohya: b"for the others"})
+    checkpoint_id = api.checkpoint_id(job_id)
+    answer = api.client.get(f"/v1/checkpoints/{checkpoint_id}/download?format=kohya")
+    assert (answer.status_code, answer.content) == (200, b"for the others")
+    assert f'filename="{checkpoint_id}.safetensors"' in answer.headers["content-disposition"]
+    without = api.client.get(f"{checkpoint}/download?format=kohya")  # saved before there was such a file
+    assert kohya in assert_problem(without, 404, "format_not_available")["detail"]
+
+
 def test_s3_downloads_are_links_that_name_the_file(deployed_api: Api):
     job_id = deployed_api.new_job()
     deployed_api.run(job_id)
