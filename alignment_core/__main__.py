@@ -22,6 +22,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from alignment_core.disk_errors import disk_error_of
 from alignment_core.errors import AlignmentError, CheckpointError
 from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
@@ -88,6 +89,8 @@ def _run(spec_path: Path, sources_path: Path | None, workdir: Path, cache_dir: P
         return _failed(_run_failed(error, _latest_step(workdir)))
     except Exception as error:  # noqa: BLE001  the one place that turns our own mistakes into a failed run
         traceback.print_exc()
+        if (without_disk := disk_error_of(error)) is not None:
+            return _failed(_run_failed(without_disk, _latest_step(workdir)))
         return _failed(_unexpected(error, _latest_step(workdir)))
 
 

@@ -8,6 +8,9 @@ from typing import Literal
 
 Category = Literal["user", "system", "capacity"]
 
+DISK_UNAVAILABLE = "disk_unavailable"
+"""Code of a run that failed for want of a disk: nothing is wrong with it, so whoever runs it may wait and try again."""
+
 
 class AlignmentError(Exception):
     """A run cannot go on. `code` is stable and snake_case; `message` names the field, row or file and what was expected."""

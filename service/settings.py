@@ -117,6 +117,11 @@ class Settings(BaseSettings):
     sweep_every_seconds: float = Field(
         default=15.0, gt=0, description="How often lost jobs and lost messages are looked for."
     )
+    storage_patience_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="How long a job waits for an object store or a disk that is full, read-only or silent; then it is paused.",
+    )
     max_attempts: int = Field(default=3, ge=1, description="A job fails after this many lost workers.")
     poll_seconds: float = Field(
         default=1.0, gt=0, description="How often a worker looks for a cancel or pause request."

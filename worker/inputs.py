@@ -18,7 +18,7 @@ from alignment_core.spec import JobSpec
 from service.store.objects import ObjectNotFound
 from service.store.records import CheckpointRecord, DatasetRecord, StoredFile
 from worker.parts import Parts
-from worker.patience import patiently
+from worker.patience import wait_out
 
 INPUTS = "inputs"
 
@@ -61,7 +61,7 @@ def fetch_checkpoint(parts: Parts, checkpoint: CheckpointRecord, workdir: Path) 
 
 
 def _fetch(parts: Parts, key: str, target: Path) -> None:
-    patiently(lambda: parts.objects.get_file(key, target), parts.settings.lease_seconds)
+    wait_out(lambda: parts.objects.get_file(key, target), parts.settings, parts.asked)
 
 
 def fetch_files(parts: Parts, files: Sequence[StoredFile], folder: Path) -> None:

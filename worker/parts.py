@@ -8,11 +8,15 @@ from service.settings import Settings
 from service.store.catalog import Catalog
 from service.store.database import Store
 from service.store.objects import ObjectStore
+from worker.heartbeat import Signal
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Built once by `app.py`, or by a test. `ring` sends the message of a queued job, `ring_dataset` that of a dataset."""
+    """Built once by `app.py`, or by a test. `ring` sends the message of a queued job, `ring_dataset` that of a dataset.
+
+    `asked` is what is asked of whoever waits for a store just now; a job's attempt puts its heartbeat there.
+    """
 
     settings: Settings
     store: Store
@@ -23,3 +27,4 @@ class Parts:
     ring_dataset: Callable[[str], None]
     trainer: tuple[str, ...]
     shutting_down: threading.Event = field(default_factory=threading.Event)
+    asked: Callable[[], Signal] = lambda: "go_on"

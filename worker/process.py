@@ -69,7 +69,7 @@ class ProcessLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)  # what a buffer holds back would be written again at every turn
         self._lock = threading.Lock()
 
     def write(self, line: bytes) -> None:
@@ -77,12 +77,15 @@ class ProcessLog:
             if self._file.closed:
                 return
             self._tail.append(line.decode(errors="replace")[:2000])
-            if self._file.tell() + len(line) > MAX_LOG_BYTES:
-                self._file.close()
-                self.path.replace(self.path.with_suffix(self.path.suffix + ".1"))
-                self._file = self.path.open("ab")
-            self._file.write(line + b"\n")
-            self._file.flush()
+            with contextlib.suppress(OSError):  # a full disk costs lines of the log, and not the run
+                self._write(line)
+
+    def _write(self, line: bytes) -> None:
+        if self._file.tell() + len(line) > MAX_LOG_BYTES:
+            self._file.close()
+            self.path.replace(self.path.with_suffix(self.path.suffix + ".1"))
+            self._file = self.path.open("ab", buffering=0)
+        self._file.write(line + b"\n")
 
     def tail(self, num_lines: int = TAIL_LINES) -> str:
         """The last lines, at most `TAIL_LINES`, as one text."""

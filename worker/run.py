@@ -3,12 +3,13 @@
     claim -> inputs -> training process -> events become rows, files become objects -> final state
 
 A heartbeat renews the lease all the while and hears cancel and pause. A job ends as `failed` when its run failed; only a
-lost worker makes it run again.
+lost worker makes it run again. A store or a disk that stays away fails nothing: it is waited for, then the job is paused.
 """
 
 import os
 import signal as signals
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
@@ -23,6 +24,7 @@ from alignment_core.events import (
     RunFailed,
     RunStopped,
     SamplesDrawn,
+    WarningRaised,
 )
 from alignment_core.sources import walk
 from alignment_core.spec import JobSpec, RemoteReward
@@ -31,12 +33,12 @@ from service.store import datasets, events, leases, outputs
 from service.store.catalog import sources_of, stored_datasets
 from service.store.clock import host_seconds
 from service.store.fence import Fenced
-from service.store.records import Claim, JobError, StoredFile
+from service.store.records import CheckpointRecord, Claim, JobError, StoredFile
 from worker import inputs, uploads
 from worker.guard import EXIT_LEASE_ENDED
 from worker.heartbeat import Heartbeat, Signal
 from worker.parts import Parts
-from worker.patience import patiently
+from worker.patience import Away, TrainerWithoutDisk, away_of, is_without_disk, patiently, wait_out
 from worker.process import TrainingProcess
 
 WithFiles = CheckpointSaved | SamplesDrawn | EvaluationCompleted
@@ -60,7 +62,7 @@ def run_job(parts: Parts, job_id: str) -> None:
         workdir = parts.settings.resolved_work_dir / job_id / f"attempt-{claim.attempt}"
         try:
             with _heartbeat(parts, claim, claimed_at) as heartbeat:
-                error = _attempt(parts, claim, workdir, heartbeat)
+                error = _attempt(replace(parts, asked=lambda: heartbeat.signal), claim, workdir, heartbeat)
                 _end(parts, claim, heartbeat.signal, error)
         except Fenced:
             log.warning("job_lost")
@@ -88,13 +90,20 @@ class Stopped(Exception):  # noqa: N818 - a state of affairs, read as one
     """The run left before its end without failing: it was asked to, or it was ended from outside."""
 
 
-def _attempt(parts: Parts, claim: Claim, workdir: Path, heartbeat: Heartbeat) -> JobError | Stopped | None:
+Result = JobError | Away | Stopped | None
+"""How an attempt ended; None when the run completed."""
+
+
+def _attempt(parts: Parts, claim: Claim, workdir: Path, heartbeat: Heartbeat) -> Result:
     """Run the training process; None when it completed. Raises `Fenced` when the job is another worker's by now."""
+
+    def train() -> JobError | Stopped | None:
+        asked = heartbeat.signal != "go_on"
+        return Stopped() if asked else _train(parts, claim, workdir, run_inputs, heartbeat)
+
     try:
-        run_inputs = _prepare(parts, claim, workdir)
-        if heartbeat.signal != "go_on":
-            return Stopped()
-        return _train(parts, claim, workdir, run_inputs, heartbeat)
+        run_inputs = wait_out(lambda: _prepare(parts, claim, workdir), parts.settings, parts.asked)
+        return wait_out(train, parts.settings, parts.asked)
     except Fenced:
         raise
     except AlignmentError as error:
@@ -106,6 +115,9 @@ def _attempt(parts: Parts, claim: Claim, workdir: Path, heartbeat: Heartbeat) ->
             hint=error.hint,
         )
     except Exception as error:
+        if (away := away_of(error)) is not None:
+            log.warning("attempt_suspended", part=away.part, reason=away.reason)
+            return away
         log.exception("attempt_failed")
         message = f"the worker could not go on: {type(error).__name__}"
         return JobError(code="worker_error", message=message, category="system", retryable=True)
@@ -117,14 +129,36 @@ def _prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
     workdir.mkdir(parents=True)
     spec = JobSpec.model_validate(claim.job.spec)
     paths = {found: _fetch_dataset(parts, claim, pointer, found) for pointer, found in stored_datasets(spec)}
-    for checkpoint in outputs.checkpoints_to_resume(parts.store, claim.job.id):
-        inputs.fetch_checkpoint(parts, checkpoint, workdir)
-        log.info("checkpoint_fetched", step=checkpoint.step)
+    _fetch_checkpoints(parts, claim, workdir)
     try:
         return inputs.write_inputs(spec, sources_of(spec, parts.catalog, paths), workdir)
     except KeyError as error:
         message = f"this worker's catalog has no {error.args[0]!r}"
         raise AlignmentError("catalog_entry_missing", message, category="system") from error
+
+
+def _fetch_checkpoints(parts: Parts, claim: Claim, workdir: Path) -> None:
+    """Fetch the newest whole checkpoint, and those before it that may be the result; without any the run starts over."""
+    before_step = None
+    while needed := outputs.checkpoints_to_resume(parts.store, claim.job.id, before_step):
+        *may_be_result, latest = needed
+        if _fetch_checkpoint(parts, claim, workdir, latest):
+            for checkpoint in may_be_result:
+                _fetch_checkpoint(parts, claim, workdir, checkpoint)
+            return
+        before_step = latest.step
+
+
+def _fetch_checkpoint(parts: Parts, claim: Claim, workdir: Path, checkpoint: CheckpointRecord) -> bool:
+    """False, and a warning among the job's events, when a file of it is missing or altered."""
+    try:
+        inputs.fetch_checkpoint(parts, checkpoint, workdir)
+    except AlignmentError as error:
+        message = f"the checkpoint of step {checkpoint.step} is passed over: {error.message}"
+        _record_plain(parts, claim, [WarningRaised(code="checkpoint_passed_over", message=message)])
+        return False
+    log.info("checkpoint_fetched", step=checkpoint.step)
+    return True
 
 
 def _fetch_dataset(parts: Parts, claim: Claim, pointer: str, dataset_id: str) -> Path:
@@ -156,12 +190,14 @@ def _train(
         heartbeat.listen(lambda signal: _obey(process, signal), lambda ends_at: process.beat(ends_at - margin_seconds))
         logged_at = time.monotonic()
         for batch in process.batches(BATCH_SECONDS):
-            _record(parts, claim, workdir, batch)
+            _record(parts, claim, workdir, [event for event in batch if not is_without_disk(event)])
             last = batch[-1] if batch else last
             if time.monotonic() - logged_at > LOG_SECONDS:
                 logged_at = time.monotonic()
                 _keep_log(parts, claim, process)
         _keep_log(parts, claim, process)
+    if isinstance(last, RunFailed) and is_without_disk(last):
+        raise TrainerWithoutDisk(last)
     return _outcome(process, last)
 
 
@@ -282,7 +318,7 @@ def _keep_log(parts: Parts, claim: Claim, process: TrainingProcess) -> None:
 # --- the end -------------------------------------------------------------------------------------------------------
 
 
-def _end(parts: Parts, claim: Claim, signal: Signal, result: JobError | Stopped | None) -> None:
+def _end(parts: Parts, claim: Claim, signal: Signal, result: Result) -> None:
     """Put the job into the state that follows from how its process ended and what was asked of it."""
     lease_seconds = parts.settings.lease_seconds
 
@@ -299,8 +335,18 @@ def _end(parts: Parts, claim: Claim, signal: Signal, result: JobError | Stopped 
             finish("stopped")
         case JobError():
             finish("failed", result)
-        case Stopped():
+        case Away() if not _is_back(result) and signal != "shutdown":
+            job = patiently(
+                lambda: leases.suspend(parts.store, claim.job.id, claim.attempt, result.error), lease_seconds
+            )
+            log.warning("job_suspended", state=job.state, code=result.error.code)
+        case Stopped() | Away():
             job = patiently(lambda: leases.give_back(parts.store, claim.job.id, claim.attempt), lease_seconds)
             log.info("job_given_back", state=job.state)
             if job.state == "queued":
                 parts.ring(claim.job.id)
+
+
+def _is_back(away: Away) -> bool:
+    """A database that answers this question is there again; one that was full may have no room for events still."""
+    return away.part == "database" and away.reason == "unreachable"

@@ -9,7 +9,7 @@ from service.store import keys
 from service.store.records import Claim, StoredFile
 from worker.inputs import sha256_of
 from worker.parts import Parts
-from worker.patience import patiently
+from worker.patience import wait_out
 
 MANIFEST = "manifest.json"
 
@@ -50,7 +50,7 @@ def upload_page(parts: Parts, claim: Claim, workdir: Path, event: EvaluationComp
 
 
 def _put(parts: Parts, key: str, path: Path) -> None:
-    patiently(lambda: parts.objects.put_file(key, path), parts.settings.lease_seconds)
+    wait_out(lambda: parts.objects.put_file(key, path), parts.settings, parts.asked)
 
 
 def _record_of(folder: Path, relative: str) -> FileRecord:

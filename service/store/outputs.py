@@ -141,10 +141,16 @@ def latest_checkpoint(store: Store, job_id: str) -> CheckpointRecord | None:
         return None if row is None else _with_files(session, row)
 
 
-def checkpoints_to_resume(store: Store, job_id: str) -> tuple[CheckpointRecord, ...]:
-    """What a worker's next attempt needs: the latest, where it goes on, and those that may be the job's result."""
+def checkpoints_to_resume(store: Store, job_id: str, before_step: int | None = None) -> tuple[CheckpointRecord, ...]:
+    """What a worker's next attempt needs: those that may be the job's result, and as the last the latest, where it goes on.
+
+    With `before_step` they are from before that step, whose checkpoint turned out not to be whole.
+    """
+    query = sa.select(Checkpoint).where(Checkpoint.job_id == job_id)
+    if before_step is not None:
+        query = query.where(Checkpoint.step < before_step)
     with store.read() as session:
-        rows = session.scalars(sa.select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)).all()
+        rows = session.scalars(query.order_by(Checkpoint.step)).all()
         result = session.scalars(sa.select(Job.result_checkpoint_id).where(Job.id == job_id)).one_or_none()
         needed = [row for row in rows if row is rows[-1] or row.is_best or row.id == result]
         return tuple(_with_files(session, row) for row in needed)

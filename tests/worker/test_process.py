@@ -1,5 +1,6 @@
 """The training process is started, watched and stopped, and nothing of it is left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -77,6 +78,22 @@ def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def test_a_log_without_room_costs_lines_and_not_the_run(tmp_path: Path, small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    program = "import sys; [print('x' * 200, file=sys.stderr) for _ in range(5000)]; print('done', file=sys.stderr)"
+    log_path = small_disk / "trainer.log"
+    command = [sys.executable, "-c", program]
+    with TrainingProcess(
+        command, until=float("inf"), cwd=tmp_path, log_path=log_path, grace_seconds=10, env=os.environ
+    ) as process:
+        assert read(process) == []
+    assert process.exit_code == 0
+    assert process.log.tail(1) == "done", "the end of it is in memory"
 
 
 def test_events_arrive_in_order_and_the_log_beside_them(tmp_path: Path) -> None:

@@ -276,24 +276,6 @@ def test_a_catalog_folder_that_this_worker_does_not_have_is_named(world: World) 
     assert str(world.root) not in error.message
 
 
-def test_an_altered_checkpoint_is_not_resumed(world: World, start: Start, behave: Behave) -> None:
-    behave(SLOW)
-    job, first = world.queue(steps=30, every=1000), world.worker()
-    background = start(first, job)
-    wait_until(lambda: step_of(world, job) >= 3)
-    first.shutting_down.set()
-    background.join()
-    checkpoint = outputs.latest_checkpoint(world.store, job.id)
-    assert checkpoint is not None
-    second = world.worker("second")
-    second.objects.put_bytes(checkpoint.files[-1].object_key, b"other bytes")
-    run_job(second, job.id)
-    error = world.get(job).error
-    assert error is not None
-    assert error.code == "object_altered"
-    assert error.category == "system"
-
-
 def uploaded(world: World, parts: Parts, content: bytes) -> str:
     dataset = datasets.create(world.store, project_id=DEFAULT_PROJECT_ID, filename="my pairs.parquet")
     key = f"projects/test/datasets/{dataset.id}/data.parquet"

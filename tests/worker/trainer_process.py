@@ -18,6 +18,7 @@ import threading
 import time
 from pathlib import Path
 
+from alignment_core.errors import DISK_UNAVAILABLE
 from alignment_core.events import (
     CheckpointSaved,
     EvaluationCompleted,
@@ -100,6 +101,11 @@ def befall(step: int) -> None:
             sys.stdout.write("no event\n" + "x" * BEHAVIOUR.get("num_garbage_bytes", 100) + '\n{"type": "unknown"}\n\n')
         case "hang":  # PyDLL keeps the interpreter's lock, so no thread of this process runs any more
             ctypes.PyDLL(None).sleep(600)
+        case "no_disk":
+            if Path(BEHAVIOUR["while"]).exists():
+                message = "a disk that the run writes to is full"
+                emit(RunFailed(code=DISK_UNAVAILABLE, message=message, category="capacity", retryable=True))
+                sys.exit(1)
         case "silence":
             sys.exit(0)
         case unknown:
