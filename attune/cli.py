@@ -193,6 +193,14 @@ def resume_job(client: Client, job_id: str) -> None:
     console.print(client.resume(job_id).status)
 
 
+@jobs.command("delete")
+@with_client
+def delete_job(client: Client, job_id: str) -> None:
+    """Remove a job that has ended, with its events, checkpoints, pictures and report."""
+    client.delete_job(job_id)
+    console.print("deleted")
+
+
 @jobs.command("logs")
 @with_client
 def job_logs(client: Client, job_id: str) -> None:
@@ -239,6 +247,26 @@ def upload_dataset(
 def dataset_report(client: Client, dataset_id: str) -> None:
     """Show what the check of a dataset found, as JSON."""
     console.print_json(client.dataset_report(dataset_id).model_dump_json())
+
+
+@datasets.command("delete")
+@with_client
+def delete_dataset(client: Client, dataset_id: str) -> None:
+    """Remove a dataset for good; refused while a job that has not ended needs it."""
+    client.delete_dataset(dataset_id)
+    console.print("deleted")
+
+
+@checkpoints.command("delete")
+@with_client
+def delete_checkpoint(
+    client: Client,
+    checkpoint_id: str,
+    even_result: Annotated[bool, typer.Option("--even-result", help="Although it is the result of its job.")] = False,
+) -> None:
+    """Remove a checkpoint of a job that has ended."""
+    client.delete_checkpoint(checkpoint_id, even_result=even_result)
+    console.print("deleted")
 
 
 @checkpoints.command("download")

@@ -111,6 +111,10 @@ class Client:
             raise AttuneError({"code": dataset.error.code, "detail": dataset.error.message})
         return dataset
 
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Remove a data set for good; refused while a job that has not ended needs it."""
+        self._connection.request("DELETE", f"/v1/datasets/{segment(dataset_id)}")
+
     # --- jobs ---
 
     def create_job(
@@ -174,6 +178,10 @@ class Client:
 
     def resume(self, job_id: str) -> Job:
         return self._change(job_id, "resume")
+
+    def delete_job(self, job_id: str) -> None:
+        """Remove a job that has ended, with all that it left."""
+        self._connection.request("DELETE", _job(job_id))
 
     def _change(self, job_id: str, verb: Literal["cancel", "pause", "resume"]) -> Job:
         return Job.model_validate(self._connection.request("POST", f"{_job(job_id)}/{verb}"))
@@ -274,6 +282,11 @@ class Client:
             raise AttuneError({"code": "format_not_available", "detail": f"checkpoint {checkpoint_id} has no {name}"})
         url = f"/v1/checkpoints/{segment(checkpoint_id)}/files/{quote(name)}"
         return download_file(self._connection.http, url, file, path)
+
+    def delete_checkpoint(self, checkpoint_id: str, *, even_result: bool = False) -> None:
+        """Remove a checkpoint of a job that has ended; the job's result only with `even_result`."""
+        params = {"even_result": "true"} if even_result else None
+        self._connection.request("DELETE", f"/v1/checkpoints/{segment(checkpoint_id)}", params=params)
 
     # --- the server ---
 

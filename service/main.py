@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from service import errors
-from service.api import catalog, checkpoints, datasets, events, health, jobs, pages, results
+from service.api import catalog, checkpoints, datasets, deletion, events, health, jobs, pages, results
 from service.api.context import Parts, refuse_unknown_parameters
 from service.api.middleware import BodyLimit, RequestContext
 from service.api.openapi import DESCRIPTION, SUMMARY, TAGS, TITLE, openapi_of
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.parts = parts
     errors.install(app)
-    for module in (jobs, events, results, checkpoints, datasets, catalog, health):
+    for module in (jobs, events, results, checkpoints, datasets, deletion, catalog, health):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
     app.include_router(pages.router)
     app.add_middleware(

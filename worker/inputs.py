@@ -6,6 +6,7 @@ be resumed by another. Folders and files it sees through links in `inputs/` of i
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from typing import Any
 from alignment_core.errors import AlignmentError
 from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec
+from service.store import datasets
 from service.store.objects import ObjectNotFound
 from service.store.records import CheckpointRecord, DatasetRecord, StoredFile
 from worker.parts import Parts
 from worker.patience import wait_out
 
 INPUTS = "inputs"
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def write_inputs(spec: JobSpec, sources: Sources, workdir: Path) -> list[str]:
@@ -41,13 +44,24 @@ def fetch_dataset(parts: Parts, dataset: DatasetRecord) -> Path:
     if dataset.object_key is None or dataset.sha256 is None or dataset.size_bytes is None:
         raise AlignmentError("dataset_missing", f"dataset {dataset.id} has no file: its upload has not ended")
     suffix = PurePosixPath(dataset.object_key).suffix
-    target = parts.settings.resolved_cache_dir / "datasets" / f"{dataset.sha256}{suffix}"
+    target = _datasets_folder(parts) / f"{dataset.sha256}{suffix}"
     if not target.exists():
         file = StoredFile(
             path=target.name, size_bytes=dataset.size_bytes, sha256=dataset.sha256, object_key=dataset.object_key
         )
         fetch_files(parts, [file], target.parent)
     return target
+
+
+def remove_deleted_datasets(parts: Parts) -> None:
+    """Remove the files of datasets that no project has any more from this machine's cache."""
+    files = {path.stem: path for path in _datasets_folder(parts).glob("*") if SHA256.fullmatch(path.stem)}
+    for sha256 in sorted(files.keys() - datasets.known_files(parts.store, list(files))):
+        files[sha256].unlink(missing_ok=True)
+
+
+def _datasets_folder(parts: Parts) -> Path:
+    return parts.settings.resolved_cache_dir / "datasets"
 
 
 def fetch_checkpoint(parts: Parts, checkpoint: CheckpointRecord, workdir: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from service.store import datasets, idempotency, leases, waiting
+from service.store.removals import remove_due
 from worker import inputs
 from worker.parts import Parts
 
@@ -44,7 +45,15 @@ def start_sweeping(parts: Parts) -> threading.Thread:
     """Sweep now and every `sweep_every_seconds`, from a thread, until the worker shuts down; clean up once before."""
     thread = threading.Thread(target=_sweep_until_shutdown, args=(parts,), name="sweep", daemon=True)
     thread.start()
+    # beside it: a store that is away is waited for, and lost jobs must not wait with it
+    threading.Thread(target=_remove_until_shutdown, args=(parts,), name="remove", daemon=True).start()
     return thread
+
+
+def remove_deleted(parts: Parts) -> None:
+    """Remove what was deleted: objects that have not left the store yet, and this machine's copies of data sets."""
+    remove_due(parts.store, parts.objects)
+    inputs.remove_deleted_datasets(parts)
 
 
 def remove_leftovers(parts: Parts) -> None:
@@ -65,6 +74,16 @@ def _remove_empty(work_dir: Path) -> None:
             folder.rmdir()
         except OSError:
             continue  # an attempt is at work in it
+
+
+def _remove_until_shutdown(parts: Parts) -> None:
+    while True:
+        try:
+            remove_deleted(parts)
+        except Exception:
+            log.exception("removal_failed")
+        if parts.shutting_down.wait(parts.settings.sweep_every_seconds):
+            return
 
 
 def _sweep_until_shutdown(parts: Parts) -> None:

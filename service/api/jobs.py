@@ -14,8 +14,9 @@ from service.api.problems import missing, problem, problems
 from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, Validation
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep
-from service.errors import ApiError, FieldProblem, invalid_request, not_json
+from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
 from service.store import jobs
+from service.store.catalog import stored_datasets
 from service.store.database import Store
 from service.store.records import JobRecord
 from service.store.states import InvalidTransition, JobState
@@ -42,9 +43,19 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
 
     def create(job_id: str | None) -> Job:
         refuse_unfit(parts, project_id, body.spec)
-        job = jobs.create(
-            parts.store, project_id=project_id, spec=body.spec, name=body.name, metadata=body.metadata, job_id=job_id
-        )
+        try:
+            job = jobs.create(
+                parts.store,
+                project_id=project_id,
+                spec=body.spec,
+                name=body.name,
+                metadata=body.metadata,
+                job_id=job_id,
+                needs=[dataset_id for _, dataset_id in stored_datasets(body.spec)],
+            )
+        except jobs.DatasetGone:  # deleted just now
+            refuse_unfit(parts, project_id, body.spec)
+            raise
         parts.bell.ring(job.id)
         return Job.of(job)
 
@@ -166,7 +177,8 @@ def _change(
     except InvalidTransition as error:
         why = f"the job is {error.state}" + (f", and {error.reason}" if error.reason else "")
         raise ApiError(409, "invalid_transition", f"{verb} is not possible: {why}") from error
-    assert changed is not None, "jobs are never deleted"
+    if changed is None:  # deleted since it was looked up
+        raise not_found("job", job.id)
     return changed
 
 

@@ -3,6 +3,7 @@
 `uploading -> checking -> ready | failed`. The functions take a `database.Store` first and return frozen records.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -83,6 +84,19 @@ def list_datasets(
     with store.read() as session:
         rows = session.scalars(query).all()
         return Page(tuple(record_of(row) for row in rows[:limit]), has_more=len(rows) > limit)
+
+
+def known_files(store: Store, sha256s: Sequence[str]) -> set[str]:
+    """Those of the hashes that are the hash of some dataset's file, in any project."""
+    with store.read() as session:
+        return {
+            found
+            for start in range(0, len(sha256s), 1000)
+            for found in session.scalars(
+                sa.select(Dataset.sha256).where(Dataset.sha256.in_(sha256s[start : start + 1000]))
+            )
+            if found is not None
+        }
 
 
 def claim(store: Store, dataset_id: str, worker_id: str, lease_seconds: float) -> DatasetClaim | None:

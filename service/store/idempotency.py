@@ -70,8 +70,9 @@ def begin(
 def complete(store: Store, project_id: str, key: str, status: int, body: dict[str, Any]) -> None:
     """Keep the answer of the request that `begin` let through."""
     with store.write() as session:
-        row = session.get_one(IdempotencyKey, (project_id, key))
-        row.status, row.body = status, body
+        row = session.get(IdempotencyKey, (project_id, key))
+        if row is not None:  # else what was created has been deleted already
+            row.status, row.body = status, body
 
 
 def abandon(store: Store, project_id: str, key: str) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from alignment_core.spec import CatalogSource, HubSource, JobSpec, LocalSource
 from service.store.database import Store, now
 from service.store.ids import new_id
-from service.store.models import LONGEST_NAME, Job
+from service.store.models import LONGEST_NAME, Dataset, Job
 from service.store.records import JobError, JobRecord, Page, Progress
 from service.store.states import TERMINAL, InvalidTransition, JobState, Verb, after
 from service.store.waiting import places
@@ -30,8 +30,9 @@ def create(
     name: str | None = None,
     metadata: Mapping[str, str] | None = None,
     job_id: str | None = None,
+    needs: Sequence[str] = (),
 ) -> JobRecord:
-    """Queue a job; the row holds the resolved spec.
+    """Queue a job; the row holds the resolved spec. `DatasetGone` when one of the datasets in `needs` is not there.
 
     `job_id` is the id that `idempotency.begin` set aside: creating it a second time returns the job that is there. The
     caller rings the bell after this returns, never before.
@@ -41,6 +42,7 @@ def create(
     with store.write() as session:
         if job_id is not None and (existing := _row(session, project_id, job_id)) is not None:
             return _shown(session, [existing])[0]
+        _hold_datasets(session, project_id, needs)
         time = now(session)
         row = Job(
             id=job_id or new_id("job"),
@@ -65,6 +67,18 @@ def create(
         session.add(row)
         session.flush()
         return _shown(session, [row])[0]
+
+
+class DatasetGone(Exception):  # noqa: N818 - a state of affairs, read as one
+    """A dataset that the job needs is not there any more."""
+
+
+def _hold_datasets(session: Session, project_id: str, dataset_ids: Sequence[str]) -> None:
+    """Keep the datasets from being deleted before the job that needs them is there for all to see."""
+    wanted = sa.select(Dataset.id).where(Dataset.project_id == project_id, Dataset.id.in_(dataset_ids))
+    found = session.scalars(wanted.order_by(Dataset.id).with_for_update(read=True)).all() if dataset_ids else []
+    if missing := set(dataset_ids) - set(found):
+        raise DatasetGone(min(missing))
 
 
 def get(store: Store, project_id: str, job_id: str) -> JobRecord | None:

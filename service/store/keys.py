@@ -4,6 +4,16 @@ The attempt is part of the key, so that a worker that was given up for lost cann
 """
 
 
+def job_prefix(project_id: str, job_id: str) -> str:
+    """Prefix of everything that a job left."""
+    return f"projects/{project_id}/jobs/{job_id}/"
+
+
+def dataset_prefix(project_id: str, dataset_id: str) -> str:
+    """Prefix of a data set's file."""
+    return f"projects/{project_id}/datasets/{dataset_id}/"
+
+
 def checkpoint_prefix(project_id: str, job_id: str, step: int, attempt: int) -> str:
     """Prefix of a checkpoint's files, with its slash; `manifest.json` is put last, as the commit mark."""
     return f"projects/{project_id}/jobs/{job_id}/checkpoints/{step}/attempt-{attempt}/"

@@ -251,3 +251,13 @@ class IdempotencyKey(Base):
     status: Mapped[int | None]
     body: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
+
+
+class Removal(Base):
+    """Objects of something that was deleted: everything under `prefix` is to go, see `removals.py`."""
+
+    __tablename__ = "removals"
+
+    prefix: Mapped[str] = mapped_column(sa.Text, primary_key=True)
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime] = mapped_column(index=True)

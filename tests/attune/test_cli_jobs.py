@@ -247,3 +247,18 @@ def test_waiting_for_a_dataset_ends_in_time(api: Api, url: str):
         (dataset_id,) = [api.client.post("/v1/datasets", files={"file": ("a.parquet", PARQUET)}).json()["id"]]
         with pytest.raises(TimeoutError, match="still checking"):
             client.wait_for_dataset(dataset_id, timeout_seconds=0.3)
+
+
+def test_what_is_deleted_is_gone_and_what_is_in_use_is_told_with_what_to_do(api: Api, attune: Attune):
+    dataset_id = api.ready_dataset()
+    job_id = api.new_job(spec=spec_for(dataset_id))
+    refused = attune("dataset", "delete", dataset_id)
+    assert refused.returncode == 1
+    assert f"{job_id} need it; cancel them or let them end" in refused.stderr
+    api.run(job_id)
+    checkpoint_id = api.checkpoint_id(job_id)
+    assert "even_result" in attune("checkpoint", "delete", checkpoint_id).stderr
+    for command in (("checkpoint", checkpoint_id, "--even-result"), ("job", job_id), ("dataset", dataset_id)):
+        kind, *arguments = command
+        assert attune(kind, "delete", *arguments).stdout == "deleted\n"
+    assert [info.key for info in api.parts.objects.list("projects/") if dataset_id in info.key] == []

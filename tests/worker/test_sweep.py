@@ -8,10 +8,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.store import idempotency, leases
+from service.store.deletion import delete_dataset
 from service.store.models import IdempotencyKey
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.worker.conftest import World
-from worker.sweep import KEEP_IDEMPOTENCY_KEYS_SECONDS, RING_AT_ONCE, remove_leftovers, start_sweeping, sweep
+from tests.worker.test_dataset import get, upload
+from worker.inputs import fetch_dataset
+from worker.sweep import (
+    KEEP_IDEMPOTENCY_KEYS_SECONDS,
+    RING_AT_ONCE,
+    remove_deleted,
+    remove_leftovers,
+    start_sweeping,
+    sweep,
+)
 
 
 def test_a_job_whose_lease_ended_is_queued_again_and_rung_for(world: World) -> None:
@@ -106,3 +116,15 @@ def test_work_folders_of_lost_attempts_are_removed_and_held_ones_stay(world: Wor
     remove_leftovers(parts)
     assert kept.exists()
     assert not gone.parent.exists()
+
+
+def test_a_workers_copy_of_a_deleted_dataset_goes_and_one_that_another_project_has_stays(world: World) -> None:
+    parts = world.worker()
+    private, shared = upload(world, b"PAR1 private"), upload(world, b"PAR1 shared")
+    upload(world, b"PAR1 shared")
+    copies = [fetch_dataset(parts, get(world, one)) for one in (private, shared)]
+    for one in (private, shared):
+        assert delete_dataset(world.store, DEFAULT_PROJECT_ID, one) == one
+    remove_deleted(parts)
+    assert [path.exists() for path in copies] == [False, True]
+    assert [info.key for info in parts.objects.list("projects/") if private in info.key] == []

@@ -47,6 +47,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         f"GET {job}/report.html",
         *(f"GET {checkpoint}{path}" for path in ("", "/files", "/files/{path}", "/download")),
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
+        *(f"DELETE {path}" for path in (job, checkpoint, dataset)),
         *("GET /v1/methods", "GET /v1/models", "GET /v1/rewards"),
         *("GET /healthz", "GET /readyz", "GET /metrics"),
     }

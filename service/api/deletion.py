@@ -1,0 +1,106 @@
+"""DELETE for datasets, jobs and checkpoints: rows first, then, behind the answer, their objects."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, BackgroundTasks, Depends, Query
+
+from service.api.context import Parts, PartsDep
+from service.api.lookup import CheckpointDep, DatasetDep, JobDep
+from service.api.problems import missing, problem, problems
+from service.api.schemas.deleted import Deleted
+from service.errors import ApiError, not_found
+from service.store import deletion
+from service.store.removals import remove_due
+
+router = APIRouter(prefix="/v1", responses=problems(401, 403, 422, 500, 503))
+
+Kind = Literal["dataset", "job", "checkpoint"]
+
+
+class Deleter:
+    """Answers for one deletion, and has the objects removed once the answer is out."""
+
+    def __init__(self, parts: Parts, background: BackgroundTasks) -> None:
+        self._parts, self._background = parts, background
+
+    def __call__(self, kind: Kind, identifier: str, delete: Callable[[], str | None]) -> Deleted:
+        try:
+            deleted = delete()
+        except deletion.InUse as error:
+            raise ApiError(409, error.code, f"{kind} {identifier!r} cannot be deleted: {error}") from error
+        if deleted is None:  # somebody else was faster
+            raise not_found(kind, identifier)
+        self._background.add_task(remove_due, self._parts.store, self._parts.objects)
+        return Deleted(id=deleted, object=kind)
+
+
+def _deleter(parts: PartsDep, background: BackgroundTasks) -> Deleter:
+    return Deleter(parts, background)
+
+
+DeleterDep = Annotated[Deleter, Depends(_deleter)]
+
+
+def _responses(kind: Kind, prefix: str, code: str, why: str, when: str) -> dict[int | str, dict[str, Any]]:
+    detail = f"{kind} '{prefix}_01kaf0h2v7x3m5q8r1s4t6w9yz' cannot be deleted: {why}"
+    return {**missing(kind, prefix), **problem(409, code, detail, when=when)}
+
+
+@router.delete(
+    "/datasets/{dataset_id}",
+    tags=["datasets"],
+    summary="Delete a data set",
+    responses=_responses(
+        "dataset",
+        "ds",
+        "dataset_in_use",
+        "its upload has not ended",
+        "It arrives, or a job that has not ended needs it",
+    ),
+)
+def delete_dataset(dataset: DatasetDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
+    """Remove a data set for good: its file, its report, and the answers remembered under its `Idempotency-Key`.
+
+    A check that is at work is given up. Jobs that were trained on it stay, with what they left.
+    """
+    return deleter("dataset", dataset.id, lambda: deletion.delete_dataset(parts.store, dataset.project_id, dataset.id))
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    tags=["jobs"],
+    summary="Delete a job",
+    responses=_responses(
+        "job", "job", "job_in_use", "the job is running; cancel it first", "The job has not ended: cancel it first"
+    ),
+)
+def delete_job(job: JobDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
+    """Remove a job that has ended, with all that it left: events, metrics, checkpoints, samples, reports, logs."""
+    return deleter("job", job.id, lambda: deletion.delete_job(parts.store, job.project_id, job.id))
+
+
+@router.delete(
+    "/checkpoints/{checkpoint_id}",
+    tags=["checkpoints"],
+    summary="Delete a checkpoint",
+    responses=_responses(
+        "checkpoint",
+        "ckpt",
+        "checkpoint_is_result",
+        "it is the result of its job; delete the job, or say `even_result=true`",
+        "Its job has not ended and may go on from it, or it is the job's result",
+    ),
+)
+def delete_checkpoint(
+    checkpoint: CheckpointDep,
+    parts: PartsDep,
+    deleter: DeleterDep,
+    even_result: Annotated[bool, Query(description="Delete it although it is the result of its job.")] = False,
+) -> Deleted:
+    """Remove a checkpoint of a job that has ended. The job and its other checkpoints stay."""
+    return deleter(
+        "checkpoint",
+        checkpoint.id,
+        lambda: deletion.delete_checkpoint(parts.store, checkpoint.project_id, checkpoint.id, even_result=even_result),
+    )

@@ -1,0 +1,20 @@
+"""What a DELETE answers."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from service.api.schemas.base import Resource, with_example
+from service.api.schemas.jobs import JOB_ID
+
+DELETED_EXAMPLE: dict[str, Any] = {"id": JOB_ID, "object": "job", "deleted": True}
+
+
+class Deleted(Resource):
+    """Something that is no longer there. Its files leave the object store within moments, or once the store answers."""
+
+    model_config = with_example(DELETED_EXAMPLE)
+
+    id: str
+    object: Literal["dataset", "job", "checkpoint"] = Field(description="What it was.")
+    deleted: Literal[True] = True

@@ -1,0 +1,121 @@
+"""Deleting datasets, jobs and checkpoints, with everything that hangs on them.
+
+Each function is one transaction: rows go, and `removals.py` is told which objects must follow. What is in use stays, and
+`InUse` says why; what the project does not have is None. A job's events, metrics, checkpoints, samples, reports and logs
+go with it, and so do remembered answers under an `Idempotency-Key`, since they repeat what was sent.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store import keys
+from service.store.database import Store, now
+from service.store.models import Checkpoint, Dataset, IdempotencyKey, Job
+from service.store.removals import to_remove
+from service.store.states import TERMINAL
+
+JOBS_NAMED = 3
+
+
+class InUse(Exception):  # noqa: N818 - a state of affairs, read as one
+    """It cannot be deleted now. `code` is stable, the message says what to do first."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def delete_dataset(store: Store, project_id: str, dataset_id: str) -> str | None:
+    """Delete a dataset; `InUse` while it arrives, or while a job that has not ended needs it. A check of it is given up."""
+    with store.write() as session:
+        query = sa.select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id)
+        row = session.scalars(query.with_for_update()).one_or_none()
+        if row is None:
+            return None
+        if row.state == "uploading":
+            raise InUse("dataset_in_use", "its upload has not ended")
+        if users := _jobs_with(session, project_id, dataset_id):
+            raise InUse("dataset_in_use", f"{_named(users)} need it; cancel them or let them end")
+        session.delete(row)
+        _forget_answers(session, project_id, [dataset_id])
+        to_remove(session, [keys.dataset_prefix(project_id, dataset_id)], now(session))
+        return dataset_id
+
+
+def delete_job(store: Store, project_id: str, job_id: str) -> str | None:
+    """Delete a job that has ended, and all that it left; `InUse` before its end."""
+    with store.write() as session:
+        row = _job(session, project_id, job_id)
+        if row is None:
+            return None
+        if row.state not in TERMINAL:
+            raise InUse("job_in_use", f"the job is {row.state}; cancel it first")
+        session.execute(sa.delete(Job).where(Job.id == job_id))  # the rest goes by the tables' own cascades
+        _forget_answers(session, project_id, [job_id])
+        to_remove(session, [keys.job_prefix(project_id, job_id)], now(session))
+        return job_id
+
+
+def delete_checkpoint(store: Store, project_id: str, checkpoint_id: str, *, even_result: bool = False) -> str | None:
+    """Delete a checkpoint of a job that has ended; `InUse` before, and for the job's result unless `even_result`."""
+    with store.write() as session:
+        job_id = session.scalars(
+            sa.select(Checkpoint.job_id).where(Checkpoint.id == checkpoint_id, Checkpoint.project_id == project_id)
+        ).one_or_none()
+        job = None if job_id is None else _job(session, project_id, job_id)
+        row = session.get(Checkpoint, checkpoint_id)
+        if job is None or row is None:
+            return None
+        if job.state not in TERMINAL:
+            raise InUse("checkpoint_in_use", f"its job is {job.state} and may go on from it; cancel the job first")
+        if not even_result and checkpoint_id in (job.result_checkpoint_id, _only_result(job)):
+            raise InUse(
+                "checkpoint_is_result", "it is the result of its job; delete the job, or say `even_result=true`"
+            )
+        # by attempt: a later one may save this step anew, and must keep what it saves
+        attempts = range(1, job.attempt + 1)
+        prefixes = [keys.checkpoint_prefix(project_id, job.id, row.step, attempt) for attempt in attempts]
+        session.delete(row)
+        session.flush()
+        _move_on(session, job, checkpoint_id)
+        to_remove(session, prefixes, now(session))
+        return checkpoint_id
+
+
+def _only_result(job: Job) -> str | None:
+    """Jobs that never chose a result have their latest checkpoint as one."""
+    return job.latest_checkpoint_id if job.result_checkpoint_id is None else None
+
+
+def _move_on(session: Session, job: Job, deleted_id: str) -> None:
+    """The job's latest checkpoint is the latest that is left; a result that is gone is nobody's."""
+    newest = sa.select(Checkpoint.id).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step.desc()).limit(1)
+    job.latest_checkpoint_id = session.scalars(newest).one_or_none()
+    if job.result_checkpoint_id == deleted_id:
+        job.result_checkpoint_id = None
+    job.updated_at = now(session)
+
+
+def _job(session: Session, project_id: str, job_id: str) -> Job | None:
+    query = sa.select(Job).where(Job.id == job_id, Job.project_id == project_id)
+    return session.scalars(query.with_for_update()).one_or_none()
+
+
+def _jobs_with(session: Session, project_id: str, dataset_id: str) -> list[str]:
+    """Ids of jobs that have not ended whose spec names the dataset. Its id is too long to occur by chance."""
+    not_ended = sa.select(Job.id).where(Job.project_id == project_id, Job.state.not_in(TERMINAL))
+    named = sa.cast(Job.spec, sa.Text).contains(dataset_id, autoescape=True)
+    return list(session.scalars(not_ended.where(named).order_by(Job.id).limit(JOBS_NAMED + 1)))
+
+
+def _named(job_ids: list[str]) -> str:
+    shown = ", ".join(job_ids[:JOBS_NAMED])
+    return f"{shown} and more" if len(job_ids) > JOBS_NAMED else shown
+
+
+def _forget_answers(session: Session, project_id: str, resource_ids: list[str]) -> None:
+    session.execute(
+        sa.delete(IdempotencyKey).where(
+            IdempotencyKey.project_id == project_id, IdempotencyKey.resource_id.in_(resource_ids)
+        )
+    )
