@@ -3,31 +3,34 @@
     python -m alignment_core run SPEC.yaml --workdir DIR      one JSON event a line on stdout, logs on stderr
     python -m alignment_core compare DIR --base STEP --policy STEP    the same report of any two checkpoints
     python -m alignment_core check DATA                       the preflight report of a dataset as JSON
+    python -m alignment_core prepare DATA --out pairs.parquet    the same data as canonical parquet
 
 Exit codes of `run`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event). Of `check`: 0
-usable, 3 read but not usable, 1 not readable (a `run_failed` line).
+usable, 3 read but not usable, 1 not readable (a `run_failed` line). Of `prepare`: 0 written, 1 not (a `run_failed` line).
 SIGTERM and SIGINT ask it to save and leave, and so does the end of stdin when stdin is a pipe: a parent that dies takes
 its run with it.
 """
 
 import argparse
+import json
 import logging
 import os
 import sys
 import threading
 import traceback
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from alignment_core.disk_errors import disk_error_of
 from alignment_core.errors import AlignmentError, CheckpointError
 from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
 from alignment_core.sources import Sources
-from alignment_core.spec import JobSpec
+from alignment_core.spec import ColumnMapping, JobSpec
 
 EXIT_COMPLETED, EXIT_FAILED, EXIT_UNUSABLE, EXIT_STOPPED = 0, 1, 3, 75  # 75 is EX_TEMPFAIL of sysexits.h
 DEFAULT_CACHE = Path.home() / ".cache" / "attune"
@@ -37,7 +40,9 @@ def main() -> int:
     arguments = _parser().parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if arguments.command == "check":
-        return _check(arguments.data)
+        return _check(arguments.data, arguments.columns)
+    if arguments.command == "prepare":
+        return _prepare(arguments.data, arguments.out, arguments.columns)
     if arguments.command == "compare":
         return _compare(arguments.workdir, arguments.base, arguments.policy, arguments.sources, arguments.cache_dir)
     return _run(arguments.spec, arguments.sources, arguments.workdir, arguments.cache_dir)
@@ -69,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--sources", type=Path, default=None, help="as for run")
     compare.add_argument("--cache-dir", type=Path, default=None, help="as for run")
     check = commands.add_parser("check", help="preflight a preference dataset")
-    check.add_argument("data", type=Path)
+    prepare = commands.add_parser("prepare", help="write a preference dataset of any form as canonical parquet")
+    prepare.add_argument("--out", type=Path, required=True, help="the parquet file to write")
+    for command in (check, prepare):
+        command.add_argument("data", type=Path, help="a file or folder; docs/data.md lists the forms")
+        command.add_argument("--columns", type=_columns, help='JSON: role to column, such as {"prompt": "caption"}')
     return parser
 
 
@@ -183,11 +192,32 @@ def _failed(event: RunFailed) -> int:
     return EXIT_FAILED
 
 
-def _check(data: Path) -> int:
+def _columns(text: str) -> dict[str, str]:
+    """A mapping of columns as JSON."""
+    try:
+        found = TypeAdapter(ColumnMapping).validate_json(text)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise argparse.ArgumentTypeError(f"expected JSON of role to column: {problems}") from error
+    return {str(role): name for role, name in found.items()}
+
+
+def _prepare(data: Path, out: Path, columns: dict[str, str] | None) -> int:
+    from alignment_core.datasets.prepare import prepare_parquet
+
+    try:
+        prepared = prepare_parquet(data, out, columns)
+    except AlignmentError as error:
+        return _failed(_run_failed(error, None))
+    print(json.dumps(asdict(prepared)), flush=True)  # noqa: T201
+    return EXIT_COMPLETED
+
+
+def _check(data: Path, columns: dict[str, str] | None) -> int:
     from alignment_core.datasets.preflight import check_preferences
 
     try:
-        report = check_preferences(data)
+        report = check_preferences(data, columns)
     except AlignmentError as error:
         return _failed(_run_failed(error, None))
     print(report.model_dump_json(), flush=True)  # noqa: T201

@@ -1,11 +1,12 @@
 """From a spec's dataset to pairs that are checked, split and cached."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 from alignment_core.datasets.detect import open_preferences
+from alignment_core.datasets.hub import download_dataset
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.remembered import check_preferences_once
 from alignment_core.datasets.rows import Annotation, PreferenceSource, read_annotations
@@ -14,7 +15,8 @@ from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.reports import DatasetReport
-from alignment_core.spec import JobSpec, LocalDataset, PairMethodSpec, StoredDataset, TransformSpec
+from alignment_core.spec import HubDataset, JobSpec, LocalDataset, PairMethodSpec, StoredDataset, TransformSpec
+from alignment_core.spec_sources import Role
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,15 @@ def load_pairs(
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on.
     """
-    path = dataset_path(method.dataset)
-    report = usable_report(path, cache_dir)
+    dataset = located(method.dataset, cache_dir)
+    report = usable_report(dataset, cache_dir)
     if report.kind != "pairs":
         raise DataError(
             "dataset_unpaired",
-            f"{path.name}: its rows are single images, and {method.type} learns from pairs: prompt, chosen, rejected",
+            f"{dataset.path.name}: its rows are single images, and {method.type} learns from pairs: prompt, chosen, rejected",
             hint="Use the method diffusion_kto, which learns from liked and disliked images.",
         )
-    source = open_preferences(path)
+    source = open_preferences(dataset.path, dataset.columns)
     rows = read_annotations(source, ties=method.ties)
     split = split_by_group(rows, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
     yield DatasetChecked(
@@ -62,11 +64,11 @@ def load_pairs(
     return PairSplits(train, validation, prompts, report.content_sha256)
 
 
-def usable_report(path: Path, cache_dir: Path) -> DatasetReport:
+def usable_report(dataset: "Located", cache_dir: Path) -> DatasetReport:
     """The preflight report; raises `DataError`, naming the rows, when the dataset cannot be trained on."""
-    report = check_preferences_once(path, cache_dir)
+    report = check_preferences_once(dataset.path, cache_dir, dataset.columns)
     if not report.is_usable:
-        raise DataError("dataset_unusable", f"{path.name}: {_errors_of(report)}")
+        raise DataError("dataset_unusable", f"{dataset.path.name}: {_errors_of(report)}")
     return report
 
 
@@ -110,11 +112,21 @@ def _prepare_pairs(
     )
 
 
-def dataset_path(dataset: LocalDataset | StoredDataset) -> Path:
-    """Where a dataset is; raises `DataError` for an id that nobody has resolved."""
+@dataclass(frozen=True)
+class Located:
+    """Where a dataset is on this machine, and how its columns are read."""
+
+    path: Path
+    columns: Mapping[str, str] | None
+
+
+def located(dataset: LocalDataset | StoredDataset | HubDataset, cache_dir: Path) -> Located:
+    """Where a dataset is, downloaded if it is on the Hub; raises `DataError` for an id that nobody has resolved."""
     match dataset:
-        case LocalDataset(path=path):
-            return Path(path)
+        case LocalDataset(path=path, columns=columns):
+            return Located(Path(path), _by_role(columns))
+        case HubDataset(repo_id=repo_id, revision=revision, columns=columns):
+            return Located(download_dataset(repo_id, revision, cache_dir), _by_role(columns))
         case StoredDataset(id=dataset_id):
             raise DataError(
                 "dataset_not_resolved",
@@ -122,3 +134,7 @@ def dataset_path(dataset: LocalDataset | StoredDataset) -> Path:
             )
         case _:
             assert_never(dataset)
+
+
+def _by_role(columns: Mapping[Role, str] | None) -> Mapping[str, str] | None:
+    return None if columns is None else {str(role): name for role, name in columns.items()}

@@ -12,7 +12,7 @@ from alignment_core.datasets.unpaired import ImageAnnotation, images_of_pairs, r
 from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.sd import StableDiffusion
-from alignment_core.load_pairs import dataset_path, encoders_of, usable_report
+from alignment_core.load_pairs import Located, encoders_of, located, usable_report
 from alignment_core.spec import DiffusionKTOSpec, JobSpec
 
 
@@ -41,11 +41,11 @@ def load_images(
     Raises `DataError`, naming the rows, when the dataset cannot be trained on, and `one_class` when a share of likes was
     asked for that the training images cannot give.
     """
-    path = dataset_path(method.dataset)
-    report = usable_report(path, cache_dir)
-    rows = _judged(path) if report.kind == "unpaired" else _of_pairs(path)
+    dataset = located(method.dataset, cache_dir)
+    report = usable_report(dataset, cache_dir)
+    rows = _judged(dataset) if report.kind == "unpaired" else _of_pairs(dataset)
     split = split_by_group(rows.images, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
-    _refuse_one_class(path, method, split.train)
+    _refuse_one_class(dataset.path, method, split.train)
     yield DatasetChecked(
         report=report.model_dump(mode="json"),
         num_training_examples=len(split.train),
@@ -60,13 +60,13 @@ def load_images(
     return ImageSplits(train, validation, prompts, report.content_sha256)
 
 
-def _judged(path: Path) -> _Rows:
-    source = open_unpaired(path)
+def _judged(dataset: Located) -> _Rows:
+    source = open_unpaired(dataset.path, dataset.columns)
     return _Rows(source, source.is_seekable, read_judged_images(source))
 
 
-def _of_pairs(path: Path) -> _Rows:
-    source = open_preferences(path)
+def _of_pairs(dataset: Located) -> _Rows:
+    source = open_preferences(dataset.path, dataset.columns)
     return _Rows(source, source.is_seekable, images_of_pairs(read_annotations(source, ties="drop")))
 
 

@@ -64,8 +64,10 @@ from alignment_core.spec_rewards import (
 )
 from alignment_core.spec_sources import (
     CatalogSource,
+    ColumnMapping,
     DatasetId,
     DatasetSpec,
+    HubDataset,
     HubSource,
     LocalDataset,
     LocalPath,

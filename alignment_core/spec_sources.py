@@ -9,6 +9,8 @@ from alignment_core.spec_base import Spec
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 DatasetId = Annotated[str, StringConstraints(pattern=r"^ds_[0-9a-z]{26}$")]
 Prompt = Annotated[str, StringConstraints(max_length=2000)]
+REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*/[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*$"
+COMMIT = r"^[0-9a-f]{40}$"
 LocalPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 
 
@@ -24,12 +26,12 @@ class HubSource(Spec):
 
     type: Literal["hub"] = "hub"
     repo_id: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*/[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*$",
+        pattern=REPO_ID,
         description="`owner/name` of the repository.",
         examples=["stable-diffusion-v1-5/stable-diffusion-v1-5"],
     )
     revision: str = Field(
-        pattern=r"^[0-9a-f]{40}$",
+        pattern=COMMIT,
         description="Full commit hash. A branch or tag is refused, since it may move between two runs.",
         examples=["451f4fe16113bff5a5d2269ed5ad43b0592e9a14"],
     )
@@ -53,11 +55,64 @@ class StoredDataset(Spec):
     id: DatasetId = Field(description="Id of a dataset whose state is `ready`.")
 
 
+Role = Literal[
+    "prompt",
+    "chosen",
+    "rejected",
+    "image_0",
+    "image_1",
+    "image",
+    "images",
+    "label",
+    "label_0",
+    "label_1",
+    "winner",
+    "preferred",
+    "votes_0",
+    "votes_1",
+    "rank",
+    "rank_0",
+    "rank_1",
+    "ranks",
+    "preferences",
+    "score",
+    "group_id",
+]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
+ColumnMapping = Annotated[
+    dict[Role, ColumnName],
+    Field(
+        min_length=1,
+        description="Which column is what, where its name does not say so: role to column. docs/data.md lists the roles.",
+        examples=[{"prompt": "caption", "image_0": "image_a", "image_1": "image_b", "winner": "preferred"}],
+    ),
+]
+
+
 class LocalDataset(Spec):
-    """A file or folder on the machine that trains: canonical parquet, jsonl (folder or zip), or Pick-a-Pic parquet."""
+    """A file or folder on the machine that trains, in any form of docs/data.md."""
 
     type: Literal["local"] = "local"
     path: LocalPath = Field(examples=["demo/assets/pairs.parquet"])
+    columns: ColumnMapping | None = None
 
 
-DatasetSpec = Annotated[StoredDataset | LocalDataset, Field(discriminator="type")]
+class HubDataset(Spec):
+    """The data files of a dataset of the Hugging Face Hub at a pinned commit; no code of it is ever run.
+
+    The HTTP service refuses it unless its operator allows it.
+    """
+
+    type: Literal["hub"] = "hub"
+    repo_id: str = Field(
+        pattern=REPO_ID,
+        description="`owner/name` of the dataset.",
+        examples=["data-is-better-together/open-image-preferences-v1-binarized"],
+    )
+    revision: str = Field(
+        pattern=COMMIT, description="Full commit hash. A branch or tag is refused, since it may move between two runs."
+    )
+    columns: ColumnMapping | None = None
+
+
+DatasetSpec = Annotated[StoredDataset | LocalDataset | HubDataset, Field(discriminator="type")]

@@ -18,7 +18,7 @@ from alignment_core.datasets.tables import TableRow
 from alignment_core.datasets.text_tables import image_path
 from alignment_core.errors import DataError
 
-OF_A_FILE = "./"  # how the place of an image that is a file of its own starts; the place of any other is its column
+OF_A_FILE = "\0"  # how the place of an image that is a file of its own starts; the place of any other is its column
 OF_A_ROW = "\0"  # between the column and the number of a row that may be another than the one that asks
 KEPT_BYTES = 256 * 2**20  # of images of rows that are asked for again and again, as those of a ranking are
 
@@ -149,13 +149,14 @@ class ColumnarTable:
 
     def _image(self, number: int, place: str, images: "_Images") -> bytes:
         if place.startswith(OF_A_FILE) and self._files is not None:
-            return self._files.read(place, MAX_ENCODED_BYTES)
+            return self._files.read(place.removeprefix(OF_A_FILE), MAX_ENCODED_BYTES)
         column, _, other = place.partition(OF_A_ROW)
         images.keep_rows |= bool(other)
         value, shard = images.value(int(other or number), column)
         data = value.get("bytes") if isinstance(value, dict) else value
         if data is None and isinstance(value, dict) and value.get("path") and self._files is not None:
-            return self._files.read(self._file_of(value["path"], column, shard), MAX_ENCODED_BYTES)
+            place = self._file_of(value["path"], column, shard)
+            return self._files.read(place.removeprefix(OF_A_FILE), MAX_ENCODED_BYTES)
         return _checked_bytes(data, column)
 
 
@@ -184,10 +185,11 @@ class _Images:
         if index != self._group or number <= self._number:
             columns = [name for name in self._columns if name in shard.embedded]
             self._group, self._number, self._values = index, start - 1, group.images(columns)
-        while self._number < number:
-            values = next(self._values)
+        while self._number < number - 1:
+            next(self._values)
             self._number += 1
-        self._keep(number, values, shard)
+        self._number = number
+        self._keep(number, next(self._values), shard)
 
     def _keep(self, number: int, values: dict[str, object], shard: Shard) -> None:
         self._kept[number] = values, shard

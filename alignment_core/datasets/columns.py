@@ -119,6 +119,7 @@ def choose_reading(
 def _mapped(
     table: Table, found: Sequence[str], mapping: Mapping[str, str], kind: Literal["pairs", "unpaired"] | None
 ) -> Reading:
+    mapping = {"winner" if role == "preferred" else role: name for role, name in mapping.items()}
     known = _own_names(table, found)
     for role, name in mapping.items():
         if role not in ROLES:

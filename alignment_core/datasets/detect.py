@@ -127,7 +127,9 @@ def _and(found: Mapping[DatasetFormat, Sequence[str]]) -> str:
 
 def _metadata_of_images(found: Mapping[DatasetFormat, list[str]]) -> dict[DatasetFormat, list[str]]:
     """The `metadata.*` files of an ImageFolder, if there are any."""
-    kept = {form: [name for name in names if PurePosixPath(name).stem == "metadata"] for form, names in found.items()}
+    kept: dict[DatasetFormat, list[str]] = {
+        form: [name for name in names if PurePosixPath(name).stem == "metadata"] for form, names in found.items()
+    }
     return {form: names for form, names in kept.items() if names}
 
 

@@ -135,7 +135,7 @@ def map_file(handle: BinaryIO) -> Buffer:
 
 def is_clutter(name: str) -> bool:
     """What macOS adds to archives and folders, and what hides."""
-    return name.startswith("__MACOSX/") or name.rsplit("/", 1)[-1].startswith(".")
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def safe_name(name: str) -> str:

@@ -5,7 +5,7 @@ silently: an error makes the dataset unusable until it is mended, a warning is f
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -28,25 +28,26 @@ RowT = TypeVar("RowT", bound=Row)
 Inspected = TypeVar("Inspected")
 
 
-def check_preferences(path: Path) -> DatasetReport:
+def check_preferences(path: Path, columns: Mapping[str, str] | None = None) -> DatasetReport:
     """Read the whole dataset at `path`, pairs or single judged images, and report what is in it.
 
+    `columns` is the column of each role whose column has another name; see `detect.open_preferences`.
     What is wrong with a row is a problem in the report. What keeps the dataset from being read at all is raised, as
     `DataError`: an unknown format, a missing column, a damaged file, an unsafe archive.
     """
-    return _check_images(path) if dataset_kind(path) == "unpaired" else _check_pairs(path)
+    return _check_images(path, columns) if dataset_kind(path, columns) == "unpaired" else _check_pairs(path, columns)
 
 
-def _check_pairs(path: Path) -> DatasetReport:
-    source = open_preferences(path)
+def _check_pairs(path: Path, columns: Mapping[str, str] | None) -> DatasetReport:
+    source = open_preferences(path, columns)
     tally = Tally(source)
     for item in _inspect_all(source.read(source.annotations()), _inspect_pair):
         tally.add(item)
     return tally.report()
 
 
-def _check_images(path: Path) -> DatasetReport:
-    source = open_unpaired(path)
+def _check_images(path: Path, columns: Mapping[str, str] | None) -> DatasetReport:
+    source = open_unpaired(path, columns)
     tally = UnpairedTally(source)
     for item in _inspect_all(source.read(source.annotations()), _inspect_image):
         tally.add(item)

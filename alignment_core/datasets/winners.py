@@ -44,6 +44,8 @@ def _endings(names: Mapping[str, str]) -> dict[str, str]:
     """Where the two names differ: `1` and `2` of `image1` and `image2`."""
     first, second = names["image_0"], names["image_1"]
     start = _num_common(first, second)
+    if not start:
+        return {"image_0": first, "image_1": second}
     end = _num_common(first[start:][::-1], second[start:][::-1])
     return {"image_0": first[start : len(first) - end], "image_1": second[start : len(second) - end]}
 
