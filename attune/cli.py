@@ -9,10 +9,11 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
 
+from attune.cli_lists import add_to
 from attune.client import Client, WeightsFormat
 from attune.demo import STOPPING, DemoError, run_demo
+from attune.ending import ending_of
 from attune.errors import AttuneError
 from attune.local_server import LocalServer, ServerError, demo_assets
 from attune.proof import table_of
@@ -20,19 +21,20 @@ from attune.refusals import create_job, unusable
 from attune.resources import Job
 from attune.speaking import with_client
 from attune.specs import JobFile, read_job
+from attune.version import VERSION
 from attune.watch import follow
 
 commands = typer.Typer(
     no_args_is_help=True, help="Align text-to-image models with preferences.", pretty_exceptions_enable=False
 )
 jobs = typer.Typer(no_args_is_help=True, help="Submit jobs, look at them, watch them, stop them.")
-datasets = typer.Typer(no_args_is_help=True, help="Upload preference data.")
-checkpoints = typer.Typer(no_args_is_help=True, help="Download what a job trained.")
+datasets = typer.Typer(no_args_is_help=True, help="Upload preference data, and look at it.")
+checkpoints = typer.Typer(no_args_is_help=True, help="List and download what a job trained.")
 commands.add_typer(jobs, name="job")
 commands.add_typer(datasets, name="dataset")
 commands.add_typer(checkpoints, name="checkpoint")
+add_to(commands, jobs, datasets, checkpoints)
 
-ID_LENGTH = len("job_") + 26
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 console = Console()
@@ -45,6 +47,21 @@ def app() -> None:
         commands()
     except EXPECTED as error:
         _fail(_sentence_of(error))
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"attune {VERSION}")
+        raise typer.Exit
+
+
+@commands.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Align text-to-image models with preferences."""
 
 
 # --- a server on this machine --------------------------------------------------------------------------------------
@@ -142,20 +159,7 @@ def submit_job(
     job = create_job(client, written)
     console.print(job.id, highlight=False)
     if watch:
-        _end_with(follow(client, job.id, console))
-
-
-@jobs.command("list")
-@with_client
-def list_jobs(
-    client: Client, limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest first.")] = 20
-) -> None:
-    """Show the newest jobs."""
-    whole_id = Column("id", no_wrap=True, min_width=ID_LENGTH)  # cut, it is of no use to the next command
-    table = Table(whole_id, "name", "status", "step", "attempt", "created")
-    for _, job in zip(range(limit), client.jobs(), strict=False):
-        table.add_row(job.id, job.name or "", job.status, _steps(job), str(job.attempt), f"{job.created_at:%F %T}")
-    console.print(table)
+        _end_with(client, follow(client, job.id, console))
 
 
 @jobs.command("get")
@@ -169,7 +173,7 @@ def get_job(client: Client, job_id: str) -> None:
 @with_client
 def watch_job(client: Client, job_id: str) -> None:
     """Follow a job to its end; exit code 1 when it does not succeed."""
-    _end_with(follow(client, job_id, console))
+    _end_with(client, follow(client, job_id, console))
 
 
 @jobs.command("cancel")
@@ -328,12 +332,9 @@ def _show_validation(client: Client, job: JobFile) -> None:
     console.print("the spec would be taken")
 
 
-def _steps(job: Job) -> str:
-    return f"{job.progress.step}/{job.progress.total or '?'}"
-
-
-def _end_with(job: Job) -> None:
-    console.print(job.status)
+def _end_with(client: Client, job: Job) -> None:
+    for line in ending_of(client, job):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if job.error is not None:
         again = f"it goes on from its last checkpoint with: attune job resume {job.id}" if job.error.retryable else None
         lines = (f"{job.error.message} [{job.error.code}]", job.error.hint, again)

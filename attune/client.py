@@ -23,6 +23,7 @@ from attune.connection import Connection, checked_url, segment
 from attune.downloads import download_file, inside
 from attune.errors import AttuneError
 from attune.resources import (
+    CatalogEntry,
     Checkpoint,
     CheckpointFile,
     Dataset,
@@ -46,6 +47,9 @@ WEIGHTS_FILES: dict[WeightsFormat, str] = {
     "safetensors": "pytorch_lora_weights.safetensors",
     "kohya": "pytorch_lora_weights_kohya.safetensors",
 }
+
+
+FilePath = str | os.PathLike[str]
 
 
 class Client:
@@ -78,8 +82,9 @@ class Client:
 
     # --- data sets ---
 
-    def upload_dataset(self, path: Path, *, name: str | None = None, idempotency_key: str | None = None) -> Dataset:
+    def upload_dataset(self, path: FilePath, *, name: str | None = None, idempotency_key: str | None = None) -> Dataset:
         """Upload a parquet file or a zip; it is checked in the background, see `wait_for_dataset`."""
+        path = Path(path)
         with path.open("rb") as file:
             answer = self._connection.request(
                 "POST",
@@ -90,6 +95,10 @@ class Client:
                 timeout=httpx.Timeout(30.0, read=600.0, write=600.0),
             )
         return Dataset.model_validate(answer)
+
+    def datasets(self) -> Iterator[Dataset]:
+        """Data sets, newest first, page by page as they are needed."""
+        return (Dataset.model_validate(entry) for entry in self._connection.pages("/v1/datasets", []))
 
     def get_dataset(self, dataset_id: str, *, wait_seconds: float = 0) -> Dataset:
         """The data set as it is, or as it is when its check has ended or `wait_seconds` are over."""
@@ -207,6 +216,10 @@ class Client:
             time.sleep(min(0.2 * 2**failures, 10.0))
             failures += 1
 
+    def past_events(self, job_id: str) -> Iterator[JobEvent]:
+        """Every event so far, page by page as they are needed."""
+        return (JobEvent.model_validate(entry) for entry in self._connection.pages(f"{_job(job_id)}/events", []))
+
     def metrics(
         self, job_id: str, *, keys: Sequence[str] = (), from_step: int | None = None, max_points: int | None = None
     ) -> list[MetricPoint]:
@@ -219,9 +232,10 @@ class Client:
         """The proof: base against policy on held-out prompts."""
         return EvaluationReport.model_validate(self._connection.request("GET", f"{_job(job_id)}/report"))
 
-    def download_report_page(self, job_id: str, path: Path) -> Path:
+    def download_report_page(self, job_id: str, path: FilePath) -> Path:
         """Save the proof as `path`: one HTML page for people."""
         page = self._connection.request_bytes(f"{_job(job_id)}/report.html")
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(page)
         return path
@@ -234,8 +248,9 @@ class Client:
         """Pictures of base and policy, the earliest step first."""
         return [Sample.model_validate(entry) for entry in self._connection.pages(f"{_job(job_id)}/samples", [])]
 
-    def download_sample(self, sample: Sample, path: Path) -> Path:
+    def download_sample(self, sample: Sample, path: FilePath) -> Path:
         """Save the picture as `path`."""
+        path = Path(path)
         file = CheckpointFile(path=path.name, size_bytes=sample.size_bytes, sha256=sample.sha256)
         return download_file(self._connection.http, sample.image_url, file, path)
 
@@ -260,11 +275,12 @@ class Client:
         answer = self._connection.request("GET", f"/v1/checkpoints/{segment(checkpoint_id)}/files")
         return [CheckpointFile.model_validate(file) for file in answer["data"]]
 
-    def download_checkpoint(self, checkpoint_id: str, folder: Path, *, with_training_state: bool = False) -> Path:
+    def download_checkpoint(self, checkpoint_id: str, folder: FilePath, *, with_training_state: bool = False) -> Path:
         """Download a checkpoint into `folder`, each file checked against its sha256.
 
         What an interrupted call has left there is not fetched again. Training state is only of use to Attune itself.
         """
+        folder = Path(folder)
         for file in self.checkpoint_files(checkpoint_id):
             if with_training_state or not file.path.startswith(TRAINING_STATE):
                 url = f"/v1/checkpoints/{segment(checkpoint_id)}/files/{quote(file.path)}"
@@ -289,6 +305,22 @@ class Client:
         self._connection.request("DELETE", f"/v1/checkpoints/{segment(checkpoint_id)}", params=params)
 
     # --- the server ---
+
+    def models(self) -> list[CatalogEntry]:
+        """The models that jobs may name."""
+        return self._catalog("models")
+
+    def methods(self) -> list[CatalogEntry]:
+        """The methods that jobs may ask for."""
+        return self._catalog("methods")
+
+    def rewards(self) -> list[CatalogEntry]:
+        """The rewards that methods and evaluations may use."""
+        return self._catalog("rewards")
+
+    def _catalog(self, kind: Literal["models", "methods", "rewards"]) -> list[CatalogEntry]:
+        answer = self._connection.request("GET", f"/v1/{kind}")
+        return [CatalogEntry.model_validate(entry) for entry in answer["data"]]
 
     def is_ready(self) -> bool:
         """Whether the server and the parts it leans on answer."""

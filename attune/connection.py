@@ -9,6 +9,7 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from attune.errors import AttuneError
 
+NOTHING_MORE = 204  # so the standard lets a server end a stream for good
 STREAM_TIMEOUT_SECONDS = 60.0  # the server's heartbeat comes every 15
 
 
@@ -109,6 +110,9 @@ class Connection:
             if not response.is_success:
                 response.read()
                 raise AttuneError.of_response(response)
+            if response.status_code == NOTHING_MORE:
+                yield ServerSentEvent(event="done")
+                return
             try:
                 # httpx's own lines also end at U+2028, U+2029 and U+0085, which prompts may contain
                 yield from EventSource(response).iter_sse()

@@ -133,3 +133,12 @@ class Validation(Resource):
 class MetricPoint(Resource):
     step: int
     metrics: dict[str, float | None]
+
+
+class CatalogEntry(Resource):
+    """A model, a method or a reward that a spec may name; of a model also its family and the pixels of its side."""
+
+    id: str
+    description: str
+    family: str | None = None
+    resolution: int | None = None

@@ -1,0 +1,101 @@
+"""The lists of the command line, read on a narrow terminal, against a real API."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+import alignment_core
+import attune as package
+from attune.tables import age_of, bytes_of
+from tests.attune.rude_server import rude_server
+from tests.attune.test_cli_jobs import api, attune, url  # noqa: F401  fixtures
+from tests.service.api.world import Api
+
+Attune = Callable[..., subprocess.CompletedProcess[str]]
+NARROW = 80
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(NARROW))
+
+
+def test_jobs_fit_a_narrow_terminal_with_whole_ids_and_are_chosen_by_status(api: Api, attune: Attune) -> None:  # noqa: F811
+    ids = [api.new_job(name="n" * 150) for _ in "ab"]
+    api.client.post(f"/v1/jobs/{ids[0]}/cancel")
+    lines = attune("job", "list").stdout.splitlines()
+    assert max(len(line) for line in lines) <= NARROW
+    assert [line.split()[0] for line in lines[2:]] == [ids[1], ids[0]], "newest first, one line each"
+    chosen = attune("job", "list", "--status", "cancelled").stdout
+    assert ids[0] in chosen
+    assert ids[1] not in chosen
+
+
+def test_data_sets_and_the_catalog_are_listed(api: Api, attune: Attune) -> None:  # noqa: F811
+    dataset = api.ready_dataset()
+    assert dataset in attune("dataset", "list").stdout
+    assert json.loads(attune("dataset", "get", dataset).stdout)["status"] == "ready"
+    assert "shapes" in attune("models").stdout
+    assert "diffusion_dpo" in attune("methods").stdout
+    assert "colorfulness" in attune("rewards").stdout
+
+
+def test_events_metrics_and_checkpoints_of_a_job_are_shown(api: Api, attune: Attune) -> None:  # noqa: F811
+    job = api.new_job()
+    assert attune("checkpoint", "list", job).stdout == "no checkpoint yet\n"
+    assert attune("job", "metrics", job).stdout == "no metrics yet\n"
+    api.run(job)
+    events = _objects(attune("job", "events", job))
+    assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
+    steps = [event for event in events if event["type"] == "step_completed"]
+    assert _objects(attune("job", "events", job, "--type", "step_completed")) == steps
+    assert _objects(attune("job", "events", job, "--follow")) == events, "the job has ended"
+    assert [point["step"] for point in _objects(attune("job", "metrics", job, "--json"))] == [1, 2, 3, 4]
+    assert "0.69" in attune("job", "metrics", job, "--keys", "loss").stdout
+    assert api.checkpoint_id(job) in attune("checkpoint", "list", job).stdout
+
+
+def test_a_watched_job_ends_with_the_verdict_the_gain_and_the_next_command(api: Api, attune: Attune) -> None:  # noqa: F811
+    job = api.new_job()
+    api.run(job)
+    lines = attune("job", "watch", job).stdout.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("succeeded: ")]
+    assert lines[at:] == [
+        "succeeded: better than the model it started from",
+        "  colorfulness  0.410 -> 0.580  gain +0.170 (+0.150 .. +0.190)",
+        f"the proof as a page:   attune report {job} --html report.html",
+        f"the aligned weights:   attune checkpoint download {job} aligned",
+    ]
+
+
+def _objects(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_key_is_an_option_of_every_command_that_speaks_to_a_server() -> None:
+    with rude_server() as server:
+        command = [sys.executable, "-m", "attune", "job", "list", "--api-key", "attune_mine", "--url", server.url]
+        subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        ((_, headers),) = server.requests
+    assert headers["Authorization"] == "Bearer attune_mine"
+
+
+def test_the_version_is_told() -> None:
+    done = subprocess.run([sys.executable, "-m", "attune", "--version"], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"attune {version('attune')}\n"
+
+
+def test_the_packages_show_their_names() -> None:
+    assert {"AttuneError", "Client"} <= set(dir(package))
+    assert {"AlignmentError", "JobSpec", "align"} <= set(dir(alignment_core))
+
+
+def test_sizes_and_ages_are_read_at_a_glance() -> None:
+    assert [bytes_of(size) for size in (None, 999, 3_811_204, 4 * 10**15)] == ["", "999 B", "3.8 MB", "4000.0 TB"]
+    assert age_of(datetime.now(UTC) - timedelta(hours=3, minutes=50)) == "3 h ago"
