@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
+# without byte code every training process compiles torch and diffusers anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo up test test-slow test-gpu lint format assets reproduction clean
 
 demo: .venv/ready  ## align the demo model through the API and show the proof
@@ -37,7 +40,8 @@ assets: .venv/ready  ## train the demo model again (about twelve minutes of CPU)
 reproduction: .venv/ready  ## the tables of docs/reproduction.md (hours of CPU; goes on where it was stopped)
 	$(BIN)/python -m benchmarks.reproduction
 
-# --no-compile halves the time; constraints.txt is the set that the tests ran on.
+# --no-compile halves the time: Python keeps the byte code of what is imported, and of nothing else. constraints.txt is
+# the set that the tests ran on.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Attune needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv

@@ -1,5 +1,5 @@
 # The API: no torch, no diffusers, no CUDA.
-FROM python:3.11-slim-bookworm AS build
+FROM python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /src
 COPY constraints.txt ./
 COPY pyproject.toml README.md LICENSE ./
@@ -8,11 +8,12 @@ COPY attune attune
 COPY demo/__init__.py demo/__init__.py
 COPY service service
 COPY worker worker
+# with byte code: the user below cannot write it, and every process would compile the packages anew
 RUN python -m venv /opt/attune \
-    && /opt/attune/bin/pip install --no-cache-dir --no-compile -c constraints.txt '.[service]' \
+    && /opt/attune/bin/pip install --no-cache-dir -c constraints.txt '.[service]' \
     && /opt/attune/bin/python -c "import importlib.util as u, sys; sys.exit(any(u.find_spec(n) for n in ('torch', 'diffusers', 'transformers')))"
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 RUN useradd --uid 10001 --user-group --create-home attune \
     && install -d -o attune -g attune /var/lib/attune
 COPY --from=build /opt/attune /opt/attune
