@@ -14,6 +14,7 @@ from alignment_core.reports import DatasetReport
 from service.store.database import Store, now
 from service.store.fence import Fenced
 from service.store.ids import new_id
+from service.store.lease_clock import lease_now
 from service.store.models import LONGEST_FILENAME, LONGEST_NAME, Dataset
 from service.store.records import DatasetClaim, DatasetRecord, DatasetState, JobError, Page
 
@@ -102,7 +103,7 @@ def known_files(store: Store, sha256s: Sequence[str]) -> set[str]:
 def claim(store: Store, dataset_id: str, worker_id: str, lease_seconds: float) -> DatasetClaim | None:
     """Take a dataset to check it; None when nothing is to be checked, or another worker's lease has not ended."""
     with store.write() as session:
-        time = now(session)
+        time = lease_now(session)
         row = session.scalars(
             sa.update(Dataset)
             .where(
@@ -126,7 +127,7 @@ def renew(store: Store, dataset_id: str, attempt: int, lease_seconds: float) -> 
         extended = session.scalars(
             sa.update(Dataset)
             .where(Dataset.id == dataset_id, Dataset.attempt == attempt, Dataset.state == "checking")
-            .values(lease_expires_at=now(session) + timedelta(seconds=lease_seconds))
+            .values(lease_expires_at=lease_now(session) + timedelta(seconds=lease_seconds))
             .returning(Dataset.id)
         ).one_or_none()
         return extended is not None
@@ -172,7 +173,7 @@ def sweep(store: Store, *, max_attempts: int, upload_timeout_seconds: float) -> 
         unfinished = sa.select(Dataset).where(Dataset.state == "uploading", Dataset.updated_at < stale)
         for row in session.scalars(unfinished.with_for_update(skip_locked=True)):
             _end(session, row, "failed", _INTERRUPTED)
-        lost = sa.select(Dataset).where(Dataset.state == "checking", Dataset.lease_expires_at < time)
+        lost = sa.select(Dataset).where(Dataset.state == "checking", Dataset.lease_expires_at < lease_now(session))
         again = []
         for row in session.scalars(lost.order_by(Dataset.id).with_for_update(skip_locked=True)):
             if row.attempt >= max_attempts:

@@ -16,6 +16,7 @@ from service.store.database import Store, now
 from service.store.events import append
 from service.store.fence import Fenced, held_by, hold
 from service.store.jobs import enter, record_of
+from service.store.lease_clock import lease_now
 from service.store.models import Job
 from service.store.records import Claim, JobError, JobRecord
 from service.store.states import HELD, JobState, Verb, after
@@ -38,8 +39,7 @@ class Sweep:
 def claim(store: Store, job_id: str, worker_id: str, lease_seconds: float) -> Claim | None:
     """Take a queued job, as its next attempt; None when it is not queued, so of many workers one gets it."""
     with store.write() as session:
-        time = now(session)
-        expires_at = time + timedelta(seconds=lease_seconds)
+        expires_at, time = lease_now(session) + timedelta(seconds=lease_seconds), now(session)
         row = session.scalars(
             sa.update(Job)
             .where(Job.id == job_id, Job.state == "queued")
@@ -63,7 +63,7 @@ def renew(store: Store, job_id: str, attempt: int, lease_seconds: float) -> JobS
         state = session.scalars(
             sa.update(Job)
             .where(*held_by(job_id, attempt))
-            .values(lease_expires_at=now(session) + timedelta(seconds=lease_seconds))
+            .values(lease_expires_at=lease_now(session) + timedelta(seconds=lease_seconds))
             .returning(Job.state)
         ).one_or_none()
         return _signal(state)
@@ -130,7 +130,7 @@ def requeue_lost(store: Store, max_attempts: int) -> Sweep:
         time = now(session)
         lost = session.scalars(
             sa.select(Job)
-            .where(Job.state.in_(HELD), Job.lease_expires_at < time)
+            .where(Job.state.in_(HELD), Job.lease_expires_at < lease_now(session))
             .order_by(Job.id)
             .with_for_update(skip_locked=True)
         ).all()

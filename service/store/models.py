@@ -205,6 +205,15 @@ class Report(Base):
     created_at: Mapped[datetime]
 
 
+class HostClock(Base):
+    """At which time a host's monotonic clock read zero, for each start of the host; SQLite's leases are counted by it."""
+
+    __tablename__ = "host_clocks"
+
+    boot_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    zero_at: Mapped[datetime]
+
+
 class JobLog(Base):
     """The end of what one attempt's process printed."""
 
