@@ -94,10 +94,16 @@ def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, place: Place, st
             yield from _probe_and_save(run, probe, workdir, place)
         if run.watch.state.ending is not None:
             return
-        if limit is not None and event.step < last and time.monotonic() - started > limit:
+        if limit is not None and event.step < last and _is_over(limit, started):
             raise AlignmentError("time_limit", f"step {event.step}: resources.max_run_seconds ({limit}) is over")
         if event.step % spec.checkpoints.every == 0 and place.saved_step < event.step < last:
             yield _save(run, workdir, place)
+
+
+def _is_over(limit: int, started: float) -> bool:
+    """Whether the run had its time, by the main process's clock: a rank that left alone would have the others wait for it."""
+    (is_over,) = broadcast_object_list([time.monotonic() - started > limit])  # in one process it is what it was
+    return is_over
 
 
 def _steps(run: Run, tally: TimestepTally, first_step: int) -> Iterator[StepCompleted]:
