@@ -31,6 +31,7 @@ from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
 from alignment_core.sources import Sources
 from alignment_core.spec import ColumnMapping, JobSpec
+from alignment_core.spec_mistakes import in_sentences
 
 EXIT_COMPLETED, EXIT_FAILED, EXIT_UNUSABLE, EXIT_STOPPED = 0, 1, 3, 75  # 75 is EX_TEMPFAIL of sysexits.h
 DEFAULT_CACHE = Path.home() / ".cache" / "attune"
@@ -86,12 +87,11 @@ def _run(spec_path: Path, sources_path: Path | None, workdir: Path, cache_dir: P
     end_with_launcher()
     stop = stop_when_asked(EXIT_STOPPED)
     try:
-        spec = JobSpec.model_validate(yaml.safe_load(spec_path.read_bytes()))
+        spec = _read_spec(spec_path)
         sources = Sources.model_validate_json(sources_path.read_bytes()) if sources_path else Sources()
-    except (ValidationError, yaml.YAMLError, OSError) as error:
-        return _failed(
-            RunFailed(code="spec_invalid", message=f"{spec_path}: {error}", category="user", retryable=False)
-        )
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        message = str(error) if isinstance(error, ValueError) else f"{spec_path}: {error}"
+        return _failed(RunFailed(code="spec_invalid", message=message, category="user", retryable=False))
     try:
         return _follow(spec, sources, workdir, cache_dir, stop)
     except AlignmentError as error:
@@ -101,6 +101,14 @@ def _run(spec_path: Path, sources_path: Path | None, workdir: Path, cache_dir: P
         if (without_disk := disk_error_of(error)) is not None:
             return _failed(_run_failed(without_disk, _latest_step(workdir)))
         return _failed(_unexpected(error, _latest_step(workdir)))
+
+
+def _read_spec(path: Path) -> JobSpec:
+    written = yaml.safe_load(path.read_bytes())
+    try:
+        return JobSpec.model_validate(written)
+    except ValidationError as error:
+        raise ValueError(f"{path} cannot be used:\n{in_sentences(error, written, JobSpec)}") from error
 
 
 def _compare(workdir: Path, base: str, policy: str, sources_path: Path | None, cache_dir: Path | None) -> int:

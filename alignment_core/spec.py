@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from alignment_core.spec_base import Spec
+from alignment_core.spec_base import Spec, misfit
 from alignment_core.spec_controls import with_controls
 from alignment_core.spec_evaluation import EvaluationSpec
 from alignment_core.spec_guards import GuardsSpec
@@ -90,12 +90,13 @@ from alignment_core.spec_training import (
     ResourceSpec,
     TrainingSpec,
 )
+from alignment_core.spec_unions import OneOf
 from alignment_core.spec_unpaired import DiffusionKTOSpec, refuse_small_batches
 
 OfflineMethodSpec = PairMethodSpec | DiffusionKTOSpec
 MethodSpec = Annotated[
     DiffusionDPOSpec | DiffusionKTOSpec | MaPOSpec | TailorPOSpec | D3POSpec | DDPOSpec | DPOKSpec,
-    Field(discriminator="type"),
+    OneOf(),
 ]
 WITHOUT_REFERENCE = (DDPOSpec, MaPOSpec)  # there is nothing that could move
 
@@ -145,7 +146,7 @@ class JobSpec(Spec):
     @model_validator(mode="after")
     def _there_is_a_reference_to_move(self) -> Self:
         if isinstance(self.method, WITHOUT_REFERENCE) and not isinstance(self.reference, FrozenReference):
-            raise ValueError(f"{self.method.type} has no reference model: reference must be frozen")
+            raise misfit(f"{self.method.type} has no reference model: reference must be frozen", "reference")
         return self
 
     @model_validator(mode="after")
@@ -154,7 +155,10 @@ class JobSpec(Spec):
             return self
         steps_per_iteration(self.method, self.examples_per_step)
         if self.training.validate_every is not None:
-            raise ValueError(f"training.validate_every needs preference data to hold out; {self.method.type} has none")
+            raise misfit(
+                f"training.validate_every needs preference data to hold out; {self.method.type} has none",
+                "training.validate_every",
+            )
         refuse_unfit_timesteps(self.method, self.timesteps, self.examples_per_step)
         refuse_unfit_reference(self.method, self.reference)
         return self
@@ -176,13 +180,15 @@ class JobSpec(Spec):
         if not isinstance(reference, HardCopyReference):
             refuse_unfit_store(reference, self.adapter.rank if isinstance(self.adapter, LoraAdapter) else None)
         if is_lora and reference.offload_initial:
-            raise ValueError(
-                "reference.offload_initial is for full fine-tunes; with LoRA the initial model costs nothing"
+            raise misfit(
+                "reference.offload_initial is for full fine-tunes; with LoRA the initial model costs nothing",
+                "reference.offload_initial",
             )
         if reference.reg_mode == "through_ema" and self.training.gradient_checkpointing:
-            raise ValueError(
+            raise misfit(
                 "reference.reg_mode through_ema excludes training.gradient_checkpointing, which would recompute the "
-                "reference with the policy's weights"
+                "reference with the policy's weights",
+                "reference.reg_mode",
             )
         return self
 
@@ -191,9 +197,14 @@ class JobSpec(Spec):
         evaluation = self.evaluation
         fills_in = self.is_online and evaluation.prompts is not None
         if evaluation.every is not None and not evaluation.rewards and not fills_in:
-            raise ValueError("evaluation.every measures evaluation.rewards while the model trains, and there are none")
+            raise misfit(
+                "evaluation.every measures evaluation.rewards while the model trains, and there are none",
+                "evaluation.every",
+            )
         if self.checkpoints.result == "best" and self.evaluation.every is None:
-            raise ValueError("checkpoints.result best is chosen by held-out reward: set evaluation.every")
+            raise misfit(
+                "checkpoints.result best is chosen by held-out reward: set evaluation.every", "checkpoints.result"
+            )
         return self
 
     def resolved(self) -> "JobSpec":

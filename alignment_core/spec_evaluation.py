@@ -2,15 +2,15 @@
 
 from pydantic import Field, field_validator
 
-from alignment_core.spec_base import Spec
+from alignment_core.spec_base import Spec, misfit
 from alignment_core.spec_rewards import RewardSpec, check_unique_names, reward_name
-from alignment_core.spec_sources import Prompt
+from alignment_core.spec_sources import Prompts
 
 
 class EvaluationSpec(Spec):
     """Held-out comparison of the policy with the model it started from: same prompts, same seeds."""
 
-    prompts: tuple[Prompt, ...] | None = Field(
+    prompts: Prompts | None = Field(
         default=None,
         min_length=1,
         max_length=10_000,
@@ -23,7 +23,7 @@ class EvaluationSpec(Spec):
         default=2, ge=1, le=64, description="Images per prompt and model. Diversity needs two."
     )
     rewards: tuple[RewardSpec, ...] = Field(
-        default=(), description="Scores in the report. The first one decides the verdict."
+        default=(), max_length=16, description="Scores in the report. The first one decides the verdict."
     )
     prompt_following: RewardSpec | None = Field(
         default=None, description="A judge of prompt-following that no method optimises."
@@ -52,7 +52,10 @@ class EvaluationSpec(Spec):
     @classmethod
     def _names_are_unique(cls, rewards: tuple[RewardSpec, ...]) -> tuple[RewardSpec, ...]:
         check_unique_names(rewards)
-        for kept in ("prompt_following", "diversity"):
-            if kept in map(reward_name, rewards):
-                raise ValueError(f"a reward cannot be named {kept}: the report keeps the name for a figure of its own")
+        for index, name in enumerate(map(reward_name, rewards)):
+            if name in ("prompt_following", "diversity"):
+                raise misfit(
+                    f"a reward cannot be named {name}: the report keeps the name for a figure of its own",
+                    f"{index}.name",
+                )
         return rewards

@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from alignment_core.spec_base import Spec
+from alignment_core.spec_base import Spec, misfit
 from alignment_core.spec_reference import FrozenReference, ReferenceSpec, drift_metric, resolve_reference
-from alignment_core.spec_rewards import RewardSpec, reward_name
-from alignment_core.spec_sources import Prompt
+from alignment_core.spec_rewards import RewardSpec, reward_name, without_gradient
+from alignment_core.spec_sources import Prompts
 from alignment_core.spec_timesteps import (
     ConstantScale,
     TableSampler,
@@ -25,11 +25,16 @@ class Rollouts(Spec):
     sampling, training and reference alike.
     """
 
-    prompts: tuple[Prompt, ...] = Field(
+    prompts: Prompts = Field(
         min_length=1, max_length=100_000, description="Training prompts; each iteration takes the next ones, shuffled."
     )
     num_inference_steps: int = Field(default=20, ge=2, le=1000, description="T, the DDIM steps of a trajectory.")
-    eta: float = Field(default=1.0, gt=0, le=1, description="DDIM's noise; 1 is the published setting.")
+    eta: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="DDIM's noise: 1 is the published setting, and 0 would draw without noise, which nothing is learnt from.",
+    )
     guidance_scale: float = Field(
         default=5.0, ge=1, le=100, description="Classifier-free guidance everywhere; 1 is without."
     )
@@ -50,7 +55,7 @@ class PairedRollouts(Rollouts):
     def _rewards_have_names(self) -> Self:
         names = [reward_name(reward) for reward in self.rewards]
         if len(set(names)) < len(names):
-            raise ValueError("rewards must have different names; set `name` to tell them apart")
+            raise misfit("rewards must have different names; set `name` to tell them apart", "rewards")
         return self
 
 
@@ -71,7 +76,7 @@ class GuidanceSpec(Spec):
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Self:
         if self.eta_min > self.eta_max:
-            raise ValueError(f"eta_min ({self.eta_min:g}) is larger than eta_max ({self.eta_max:g})")
+            raise misfit(f"eta_min ({self.eta_min:g}) is larger than eta_max ({self.eta_max:g})", "eta_min", "eta_max")
         return self
 
 
@@ -95,8 +100,16 @@ class TailorPOSpec(PairedRollouts):
     @model_validator(mode="after")
     def _the_steps_fit(self) -> Self:
         _refuse_more_steps_than(self.num_trained_steps, self.num_inference_steps)
-        if self.guidance is not None and len(self.rewards) > 1:
-            raise ValueError("guidance follows the gradient of one reward; rewards names several")
+        if self.guidance is None:
+            return self
+        if len(self.rewards) > 1:
+            raise misfit("guidance follows the gradient of one reward; rewards names several", "rewards")
+        dead = next(filter(None, map(without_gradient, self.rewards)), None)
+        if dead is not None:
+            raise misfit(
+                f"guidance follows the gradient of the reward, and {dead} has none: choose another reward, or leave guidance out",
+                "rewards.0",
+            )
         return self
 
 
@@ -141,11 +154,16 @@ class DDPOSpec(PolicyGradientRollouts):
     def _the_settings_fit(self) -> Self:
         _refuse_more_steps_than(self.num_trained_steps or 1, self.num_inference_steps)
         if self.advantage == "prompt" and self.samples_per_prompt < 2:
-            raise ValueError(
-                "advantage `prompt` compares a prompt's own samples: samples_per_prompt must be at least 2"
+            raise misfit(
+                "advantage `prompt` compares a prompt's own samples: samples_per_prompt must be at least 2",
+                "samples_per_prompt",
+                "advantage",
             )
         if self.advantage == "batch" and self.samples_per_prompt * self.prompts_per_iteration < 2:
-            raise ValueError("advantage `batch` of a single trajectory is always 0: draw at least 2 an iteration")
+            raise misfit(
+                "advantage `batch` of a single trajectory is always 0: draw at least 2 an iteration",
+                "prompts_per_iteration",
+            )
         return self
 
 
@@ -181,9 +199,13 @@ class DPOKSpec(PolicyGradientRollouts):
     @model_validator(mode="after")
     def _the_baseline_has_what_it_needs(self) -> Self:
         if self.value_network is not None and self.baseline != "value":
-            raise ValueError(f"value_network is read by baseline `value`, not by `{self.baseline}`")
+            raise misfit(f"value_network is read by baseline `value`, not by `{self.baseline}`", "value_network")
         if self.baseline == "prompt" and self.samples_per_prompt < 2:
-            raise ValueError("baseline `prompt` compares a prompt's own samples: samples_per_prompt must be at least 2")
+            raise misfit(
+                "baseline `prompt` compares a prompt's own samples: samples_per_prompt must be at least 2",
+                "samples_per_prompt",
+                "baseline",
+            )
         return self
 
 
@@ -196,10 +218,15 @@ def resolve_value_network(method: DPOKSpec) -> DPOKSpec:
 
 def _refuse_more_steps_than(trained: int, total: int) -> None:
     if trained > total:
-        raise ValueError(f"num_trained_steps ({trained}) is larger than num_inference_steps ({total})")
+        raise misfit(
+            f"num_trained_steps ({trained}) is larger than num_inference_steps ({total})",
+            "num_trained_steps",
+            "num_inference_steps",
+        )
 
 
 OnlineMethodSpec = TailorPOSpec | D3POSpec | DDPOSpec | DPOKSpec
+OF_A_STEP = ("training.batch_size", "training.gradient_accumulation_steps")
 
 
 def transitions_per_iteration(method: D3POSpec | DDPOSpec | DPOKSpec) -> int:
@@ -213,7 +240,7 @@ def steps_per_iteration(method: OnlineMethodSpec, examples_per_step: int) -> int
     """Optimiser steps between two draws of new trajectories.
 
     `examples_per_step` is batch size x accumulation; TailorPO's are prompts, the others' are steps of trajectories.
-    `ValueError` where an iteration does not divide into optimiser steps.
+    A misfit of `JobSpec` where an iteration does not divide into optimiser steps.
     """
     match method:
         case TailorPOSpec():
@@ -221,14 +248,21 @@ def steps_per_iteration(method: OnlineMethodSpec, examples_per_step: int) -> int
         case DPOKSpec():
             held = transitions_per_iteration(method)
             if examples_per_step > held:
-                raise ValueError(f"an iteration has {held} transitions, fewer than the {examples_per_step} of one step")
+                raise misfit(
+                    f"an iteration has {held} transitions, fewer than the {examples_per_step} of one step "
+                    "(training.batch_size x gradient_accumulation_steps)",
+                    *OF_A_STEP,
+                    "method.prompts_per_iteration",
+                )
             return method.updates_per_iteration
         case D3POSpec() | DDPOSpec():
             total = transitions_per_iteration(method)
             if total % examples_per_step:
-                raise ValueError(
+                raise misfit(
                     f"an iteration trains {total} transitions, and training.batch_size x gradient_accumulation_steps "
-                    f"({examples_per_step}) does not divide them"
+                    f"({examples_per_step}) does not divide them",
+                    *OF_A_STEP,
+                    "method.prompts_per_iteration",
                 )
             return total // examples_per_step
 
@@ -242,15 +276,18 @@ def refuse_unfit_timesteps(method: OnlineMethodSpec, timesteps: TimestepSpec, ex
     if isinstance(chosen, UniformTimesteps):
         return
     if isinstance(method, DDPOSpec) and chosen.reward_scale != ConstantScale():
-        raise ValueError(
-            "timesteps.reward_scale multiplies a preference logit, and ddpo has none: give it a sampler or a loss_weight"
+        raise misfit(
+            "timesteps.reward_scale multiplies a preference logit, and ddpo has none: give it a sampler or a loss_weight",
+            "timesteps.reward_scale",
+            "timesteps",
         )
     weight = chosen.loss_weight
     watches_advantages = isinstance(method, DDPOSpec | DPOKSpec)
     if watches_advantages and isinstance(weight, VarianceWeight) and weight.stat_against == "initial":
-        raise ValueError(
+        raise misfit(
             f"timesteps.loss_weight.stat_against must be reference for {method.type}: its signal is the advantage, which "
-            "is measured against no model"
+            "is measured against no model",
+            "timesteps.loss_weight.stat_against",
         )
     if isinstance(chosen.sampler, TableSampler):
         _refuse_short_table(method, chosen.sampler, examples_per_step)
@@ -259,9 +296,11 @@ def refuse_unfit_timesteps(method: OnlineMethodSpec, timesteps: TimestepSpec, ex
 def _refuse_short_table(method: OnlineMethodSpec, sampler: TableSampler, examples_per_step: int) -> None:
     total, bins = method.num_inference_steps, len(sampler.probabilities)
     if bins > total:
-        raise ValueError(
+        raise misfit(
             f"timesteps.num_bins ({bins}) is larger than method.num_inference_steps ({total}), and the sampler of "
-            f"{method.type} draws from those"
+            f"{method.type} draws from those",
+            "timesteps.num_bins",
+            "timesteps.sampler",
         )
     possible = sum(probability > 0 for probability in sampler.over_steps(total))
     match method:
@@ -271,9 +310,10 @@ def _refuse_short_table(method: OnlineMethodSpec, sampler: TableSampler, example
         case TailorPOSpec() | D3POSpec() | DDPOSpec():
             wanted = method.num_trained_steps or total
     if wanted > possible:
-        raise ValueError(
+        raise misfit(
             f"timesteps.sampler.probabilities leave {possible} steps to draw from, and {method.type} trains {wanted} "
-            "different ones"
+            "different ones",
+            "timesteps.sampler.probabilities",
         )
 
 
@@ -283,7 +323,9 @@ def refuse_unfit_reference(method: OnlineMethodSpec, reference: ReferenceSpec) -
     if isinstance(chosen, FrozenReference):
         return
     if drift_metric(chosen) == "mse_gap":
-        raise ValueError(
+        raise misfit(
             f"reference: the metric mse_gap compares errors on the winners of preference data, and {method.type} has none: "
-            "choose eps_dist"
+            "choose eps_dist",
+            "reference.guard.metric",
+            "reference.metric",
         )

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from alignment_core.spec_base import Spec
+from alignment_core.spec_base import Spec, misfit
 from alignment_core.spec_sources import DatasetSpec
 from alignment_core.spec_timesteps import TimestepAware, TimestepSpec, VarianceWeight, resolve_timesteps
 
@@ -73,9 +73,11 @@ class DiffusionDPOSpec(Spec):
     @model_validator(mode="after")
     def _loss_options_fit_the_loss(self) -> Self:
         if self.label_smoothing is not None and self.loss not in ("cdpo", "robust"):
-            raise ValueError(f"label_smoothing is read by the losses cdpo and robust, not by {self.loss!r}")
+            raise misfit(
+                f"label_smoothing is read by the losses cdpo and robust, not by {self.loss!r}", "label_smoothing"
+            )
         if self.dmpo_alpha is not None and self.loss != "dmpo":
-            raise ValueError(f"dmpo_alpha is read by the loss dmpo, not by {self.loss!r}")
+            raise misfit(f"dmpo_alpha is read by the loss dmpo, not by {self.loss!r}", "dmpo_alpha")
         return self
 
 
@@ -108,12 +110,13 @@ PairMethodSpec = DiffusionDPOSpec | MaPOSpec
 
 
 def refuse_signal_against_initial(method: MaPOSpec, timesteps: TimestepSpec) -> None:
-    """`ValueError` where weights would watch a margin against a model that the method never asks."""
+    """A misfit of `JobSpec` where weights would watch a margin against a model that the method never asks."""
     chosen = resolve_timesteps(timesteps, reference_is_copied=False)
     weight = chosen.loss_weight if isinstance(chosen, TimestepAware) else None
     if isinstance(weight, VarianceWeight) and weight.stat_against == "initial":
-        raise ValueError(
-            f"timesteps.loss_weight.stat_against must be reference for {method.type}: its margin is measured against no model"
+        raise misfit(
+            f"timesteps.loss_weight.stat_against must be reference for {method.type}: its margin is measured against no model",
+            "timesteps.loss_weight.stat_against",
         )
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field
 
-from alignment_core.spec_base import Spec
+from alignment_core.spec_base import Spec, misfit
+from alignment_core.spec_unions import OneOf, preset_among
 
 Drift = Literal["mse_gap", "eps_dist"]
 
@@ -167,7 +168,7 @@ REFERENCE_PRESETS: dict[str, HardCopyReference | EmaReference | DriftControlledR
 MovingReferenceSpec = HardCopyReference | EmaReference | DriftControlledReference
 ReferenceSpec = Annotated[
     FrozenReference | HardCopyReference | EmaReference | DriftControlledReference | ReferencePreset,
-    Field(discriminator="type"),
+    OneOf(preset_among(REFERENCE_PRESETS)),
 ]
 
 
@@ -235,14 +236,21 @@ def shares_a(reference: ReferenceSpec) -> bool:
 
 
 def refuse_unfit_store(reference: EmaReference | DriftControlledReference, rank: int | None) -> None:
-    """A store of a resolved reference must fit the adapter: of this rank, or None for a full fine-tune."""
+    """A store of a resolved reference must fit the adapter: of this rank, or None for a full fine-tune. Places are `JobSpec`'s."""
     cap = reference.ref_rank_cap
     if rank is None and reference.ref_store is not None:
-        raise ValueError("reference.ref_store is about LoRA; a full fine-tune averages its weights as they are")
+        raise misfit(
+            "reference.ref_store is about LoRA; a full fine-tune averages its weights as they are",
+            "reference.ref_store",
+        )
     if cap is not None and reference.ref_store != "lowrank_sum":
-        raise ValueError("reference.ref_rank_cap belongs to reference.ref_store lowrank_sum")
+        raise misfit("reference.ref_rank_cap belongs to reference.ref_store lowrank_sum", "reference.ref_rank_cap")
     if cap is not None and rank is not None and cap < rank:
-        raise ValueError(f"reference.ref_rank_cap ({cap}) must be at least adapter.rank ({rank})")
+        raise misfit(
+            f"reference.ref_rank_cap ({cap}) must be at least adapter.rank ({rank})",
+            "reference.ref_rank_cap",
+            "adapter.rank",
+        )
 
 
 def is_copied_whole(reference: FrozenReference | MovingReferenceSpec) -> bool:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from alignment_core.spec_base import Spec
-from alignment_core.spec_sources import CatalogSource, LocalSource, ModelSpec, Name
+from alignment_core.spec_base import Spec, misfit
+from alignment_core.spec_sources import CatalogSource, LocalSource, ModelSpec, Name, catalog_named
+from alignment_core.spec_unions import OneOf
 
+PRINTED_ASCII = r"^[!-~]+$"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -57,7 +59,7 @@ class AttributeClassifierReward(RewardBase):
     """Mean probability, by a small classifier, of the attributes that the prompt names (the demo model's domain)."""
 
     type: Literal["attribute_classifier"] = "attribute_classifier"
-    weights: Annotated[CatalogSource | LocalSource, Field(discriminator="type")]
+    weights: Annotated[CatalogSource | LocalSource, OneOf(catalog_named)]
 
 
 class ClipScoreReward(RewardBase):
@@ -126,8 +128,7 @@ class RemoteReward(RewardBase):
     """
 
     type: Literal["remote"] = "remote"
-    url: str = Field(
-        max_length=2000,
+    url: Annotated[str, StringConstraints(max_length=2000, pattern=PRINTED_ASCII)] = Field(
         description="Where the images are sent: https, on a host that the operator allows. Plain http is for a server "
         "on the machine that trains, by `localhost`, `127.0.0.1` or `[::1]`.",
         examples=["https://rewards.example.org/score"],
@@ -146,8 +147,8 @@ class RemoteReward(RewardBase):
             host, _ = parts.hostname, parts.port
         except ValueError as error:
             raise ValueError(f"expected https://HOST[:PORT]/PATH: {error}") from error
-        if not host or parts.scheme not in ("https", "http") or not (url.isascii() and url.isprintable()) or " " in url:
-            raise ValueError("expected https://HOST[:PORT]/PATH in ASCII")
+        if not host or parts.scheme not in ("https", "http"):
+            raise ValueError("expected https://HOST[:PORT]/PATH")
         if parts.username is not None or parts.query or parts.fragment:
             raise ValueError("expected no user, query or fragment: a spec is shown in reports, so it holds no secrets")
         if parts.scheme == "http" and host not in LOOPBACK:
@@ -174,7 +175,7 @@ _SingleReward = (
     | AestheticReward
     | RemoteReward
 )
-SingleRewardSpec = Annotated[_SingleReward, Field(discriminator="type")]
+SingleRewardSpec = Annotated[_SingleReward, OneOf()]
 
 
 class WeightedPart(Spec):
@@ -199,11 +200,17 @@ class WeightedSumReward(RewardBase):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        check_unique_names([part.reward for part in self.parts])
+        check_unique_names([part.reward for part in self.parts], "parts")
         return self
 
 
-RewardSpec = Annotated[_SingleReward | WeightedSumReward, Field(discriminator="type")]
+RewardSpec = Annotated[_SingleReward | WeightedSumReward, OneOf()]
+
+
+def without_gradient(reward: _SingleReward | WeightedSumReward) -> str | None:
+    """The type in a reward whose score has no gradient, if there is one: it cannot be climbed."""
+    parts = [part.reward for part in reward.parts] if isinstance(reward, WeightedSumReward) else [reward]
+    return next((part.type for part in parts if isinstance(part, JpegSizeReward | RemoteReward)), None)
 
 
 def reward_name(reward: _SingleReward | WeightedSumReward) -> str:
@@ -211,8 +218,8 @@ def reward_name(reward: _SingleReward | WeightedSumReward) -> str:
     return reward.name or reward.type
 
 
-def check_unique_names(rewards: Sequence[_SingleReward | WeightedSumReward]) -> None:
-    """Raises ValueError naming the names that two rewards share."""
+def check_unique_names(rewards: Sequence[_SingleReward | WeightedSumReward], *places: str) -> None:
+    """A misfit at `places` that names the names that two rewards share."""
     names = [reward_name(reward) for reward in rewards]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"reward names must be unique; set `name` to tell these apart: {', '.join(repeated)}")
+        raise misfit(f"reward names must be unique; set `name` to tell these apart: {', '.join(repeated)}", *places)

@@ -1,17 +1,25 @@
 """Names, and where weights and data come from. Pure data; import it from `alignment_core.spec`."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from alignment_core.spec_base import Spec
+from alignment_core.spec_base import AtFirstMistake, Spec
+from alignment_core.spec_unions import OneOf
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-DatasetId = Annotated[str, StringConstraints(pattern=r"^ds_[0-9a-z]{26}$")]
-Prompt = Annotated[str, StringConstraints(max_length=2000)]
-REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*/[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*$"
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+DATASET_ID = r"^ds_[0-9a-z]{26}$"
 COMMIT = r"^[0-9a-f]{40}$"
-LocalPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
+REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*/[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*$"
+WITHOUT_NUL = r"^[^\x00]*$"  # no database keeps one, and nobody means one
+
+# Every text of a spec has bounds, and a pattern, under which pydantic refuses half a surrogate pair too.
+Name = Annotated[str, StringConstraints(pattern=NAME)]
+DatasetId = Annotated[str, StringConstraints(pattern=DATASET_ID)]
+Prompt = Annotated[str, StringConstraints(max_length=2000, pattern=WITHOUT_NUL)]
+Prompts = Annotated[tuple[Prompt, ...], AtFirstMistake()]
+LocalPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=WITHOUT_NUL)]
 
 
 class CatalogSource(Spec):
@@ -26,6 +34,7 @@ class HubSource(Spec):
 
     type: Literal["hub"] = "hub"
     repo_id: str = Field(
+        max_length=200,
         pattern=REPO_ID,
         description="`owner/name` of the repository.",
         examples=["stable-diffusion-v1-5/stable-diffusion-v1-5"],
@@ -45,7 +54,16 @@ class LocalSource(Spec):
     path: LocalPath = Field(description="Path of the folder.", examples=["demo/assets/model"])
 
 
-ModelSpec = Annotated[CatalogSource | HubSource | LocalSource, Field(discriminator="type")]
+def catalog_named(text: str) -> dict[str, str] | None:
+    """`sd15` as the catalog's entry of this name."""
+    return {"type": "catalog", "name": text} if re.fullmatch(NAME, text) else None
+
+
+HUB = '{"type": "hub", "repo_id": "OWNER/NAME", "revision": COMMIT}'
+ModelSpec = Annotated[
+    CatalogSource | HubSource | LocalSource,
+    OneOf(catalog_named, f'write the name of a catalog entry, {HUB}, or {{"type": "local", "path": FOLDER}}'),
+]
 
 
 class StoredDataset(Spec):
@@ -78,7 +96,7 @@ Role = Literal[
     "score",
     "group_id",
 ]
-ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
 ColumnMapping = Annotated[
     dict[Role, ColumnName],
     Field(
@@ -105,6 +123,7 @@ class HubDataset(Spec):
 
     type: Literal["hub"] = "hub"
     repo_id: str = Field(
+        max_length=200,
         pattern=REPO_ID,
         description="`owner/name` of the dataset.",
         examples=["data-is-better-together/open-image-preferences-v1-binarized"],
@@ -115,4 +134,12 @@ class HubDataset(Spec):
     columns: ColumnMapping | None = None
 
 
-DatasetSpec = Annotated[StoredDataset | LocalDataset | HubDataset, Field(discriminator="type")]
+def _stored(text: str) -> dict[str, str] | None:
+    """`ds_...` as the uploaded dataset of this id."""
+    return {"type": "stored", "id": text} if re.fullmatch(DATASET_ID, text) else None
+
+
+DatasetSpec = Annotated[
+    StoredDataset | LocalDataset | HubDataset,
+    OneOf(_stored, 'write the id of an uploaded dataset ("ds_..."), or {"type": "local", "path": FILE}'),
+]

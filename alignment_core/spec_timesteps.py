@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from alignment_core.spec_base import Spec
+from alignment_core.spec_base import Spec, misfit
+from alignment_core.spec_unions import OneOf, preset_among
 
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -52,7 +53,7 @@ class TableSampler(Spec):
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:
         if abs(sum(self.probabilities) - 1) > 1e-6:
-            raise ValueError(f"probabilities sum to {sum(self.probabilities):g}, and must sum to 1")
+            raise misfit(f"probabilities sum to {sum(self.probabilities):g}, and must sum to 1", "probabilities")
         return self
 
     def over_steps(self, num_steps: int) -> list[float]:
@@ -75,9 +76,7 @@ class LogitNormalSampler(Spec):
     )
 
 
-SamplerSpec = Annotated[
-    UniformSampler | DiscountedSampler | TableSampler | LogitNormalSampler, Field(discriminator="type")
-]
+SamplerSpec = Annotated[UniformSampler | DiscountedSampler | TableSampler | LogitNormalSampler, OneOf()]
 
 
 # --- lambda(t), inside the sigmoid ---------------------------------------------------------------------------------
@@ -103,7 +102,7 @@ class TableScale(Spec):
     values: tuple[Positive, ...] = Field(min_length=1, max_length=1000)
 
 
-RewardScaleSpec = Annotated[ConstantScale | MinMaxScale | TableScale, Field(discriminator="type")]
+RewardScaleSpec = Annotated[ConstantScale | MinMaxScale | TableScale, OneOf()]
 
 
 # --- w(t), on the loss ---------------------------------------------------------------------------------------------
@@ -156,11 +155,11 @@ class VarianceWeight(Spec):
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Self:
         if self.clip is not None and not self.clip[0] <= 1 <= self.clip[1]:
-            raise ValueError(f"clip {list(self.clip)}: the bounds must lie on either side of 1")
+            raise misfit(f"clip {list(self.clip)}: the bounds must lie on either side of 1", "clip")
         return self
 
 
-LossWeightSpec = Annotated[ConstantWeight | TableWeight | VarianceWeight, Field(discriminator="type")]
+LossWeightSpec = Annotated[ConstantWeight | TableWeight | VarianceWeight, OneOf()]
 
 
 # --- together ------------------------------------------------------------------------------------------------------
@@ -184,7 +183,7 @@ class TimestepAware(Spec):
         }
         for name, table in tables.items():
             if table is not None and len(table) != self.num_bins:
-                raise ValueError(f"{name} has {len(table)} values, and num_bins is {self.num_bins}")
+                raise misfit(f"{name} has {len(table)} values, and num_bins is {self.num_bins}", name)
         return self
 
 
@@ -205,7 +204,7 @@ TIMESTEP_PRESETS = {
     "adaptive": TimestepAware(loss_weight=VarianceWeight(tnorm="replace")),
 }
 
-TimestepSpec = Annotated[UniformTimesteps | TimestepAware | TimestepPreset, Field(discriminator="type")]
+TimestepSpec = Annotated[UniformTimesteps | TimestepAware | TimestepPreset, OneOf(preset_among(TIMESTEP_PRESETS))]
 
 
 def resolve_timesteps(timesteps: TimestepSpec, *, reference_is_copied: bool) -> UniformTimesteps | TimestepAware:

@@ -2,9 +2,14 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from alignment_core.spec_base import Spec
+from alignment_core.spec_base import Spec, misfit
+from alignment_core.spec_sources import WITHOUT_NUL
+from alignment_core.spec_unions import OneOf
+
+MODULE = r"^[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*$"
+ModuleName = Annotated[str, StringConstraints(max_length=200, pattern=MODULE)]
 
 
 class LoraAdapter(Spec):
@@ -15,10 +20,11 @@ class LoraAdapter(Spec):
     alpha: float | None = Field(
         default=None, gt=0, description="LoRA scale numerator; the rank when left out, so the scale is 1."
     )
-    target_modules: tuple[str, ...] = Field(
+    target_modules: tuple[ModuleName, ...] = Field(
         default=("to_k", "to_q", "to_v", "to_out.0"),
         min_length=1,
-        description="Suffixes of module names in the denoiser.",
+        max_length=256,
+        description="Suffixes of module names in the denoiser: the last parts of a name with dots.",
     )
 
 
@@ -28,7 +34,7 @@ class FullFineTune(Spec):
     type: Literal["full"] = "full"
 
 
-AdapterSpec = Annotated[LoraAdapter | FullFineTune, Field(discriminator="type")]
+AdapterSpec = Annotated[LoraAdapter | FullFineTune, OneOf()]
 
 
 class TrainingSpec(Spec):
@@ -59,6 +65,7 @@ class TrainingSpec(Spec):
     learning_rate_source: str | None = Field(
         default=None,
         max_length=300,
+        pattern=WITHOUT_NUL,
         description="Where the learning rate comes from. Written by the service; what is sent is ignored.",
     )
     warmup_steps: int | None = Field(
@@ -87,7 +94,7 @@ class TrainingSpec(Spec):
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
         if self.warmup_steps is not None and self.warmup_steps > self.steps:
-            raise ValueError(f"warmup_steps ({self.warmup_steps}) is larger than steps ({self.steps})")
+            raise misfit(f"warmup_steps ({self.warmup_steps}) is larger than steps ({self.steps})", "warmup_steps")
         return self
 
 

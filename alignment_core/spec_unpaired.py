@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from alignment_core.spec_base import Spec
+from alignment_core.spec_base import Spec, misfit
 from alignment_core.spec_pairs import TransformSpec
 from alignment_core.spec_sources import DatasetSpec
 
@@ -50,9 +50,10 @@ class DiffusionKTOSpec(Spec):
 
 
 def refuse_small_batches(method: DiffusionKTOSpec, batch_size: int) -> None:
-    """`ValueError` where Q would be the mean of too few images."""
+    """A misfit of `JobSpec` where Q would be the mean of too few images."""
     if batch_size < MIN_BATCH_SIZE:
-        raise ValueError(
+        raise misfit(
             f"training.batch_size ({batch_size}) is too small for {method.type}: its baseline Q is a mean over the images of "
-            f"one forward pass, and needs at least {MIN_BATCH_SIZE}"
+            f"one forward pass, and needs at least {MIN_BATCH_SIZE}",
+            "training.batch_size",
         )

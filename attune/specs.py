@@ -22,6 +22,7 @@ class JobFile:
     def with_dataset(self, dataset_id: str) -> "JobFile":
         """The same with an uploaded data set in place of its own."""
         method = self.spec.get("method", {})
+        method = {"type": method} if isinstance(method, str) else method
         if not isinstance(method, dict):
             raise ValueError(f"{self.path}: {self._shown('/spec/method')}: expected a mapping, not {method!r}")
         dataset = {"type": "stored", "id": dataset_id}

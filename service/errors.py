@@ -19,9 +19,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from alignment_core.spec_mistakes import MOST, mistakes, sentence
 from service.store.objects import ObjectNotFound
 from service.store.unavailable import WORDS, ObjectsUnavailable, Reason, heals, reason_of_database
-from service.suggestions import fields_at, unknown_field
 
 log = structlog.get_logger()
 
@@ -56,7 +56,7 @@ class FieldProblem(BaseModel):
         examples=["/spec/method/beta"],
     )
     code: str = Field(description="Stable name of the rule that was broken.", examples=["greater_than"])
-    message: str = Field(description="What was expected.", examples=["Input should be greater than 0"])
+    message: str = Field(description="What was expected.", examples=["must be greater than 0"])
 
 
 class Problem(BaseModel):
@@ -138,54 +138,35 @@ def internal_error() -> ApiError:
 
 
 def field_problems(error: RequestValidationError | ValidationError, body: Any, model: Any = None) -> list[FieldProblem]:
-    """Pydantic's errors with pointers that hold in the JSON that was sent. Values are never echoed.
+    """Pydantic's errors with pointers that hold in the JSON that was sent, at most a hundred. Values are never echoed.
 
-    FastAPI's locations begin with where the value was (`body`, `query`, ...); pydantic's own are within the body. With
-    the body's `model`, an unknown field is told which one may have been meant.
+    FastAPI's locations begin with where the value was (`body`, `query`, ...); pydantic's own are within the body, which was
+    to be a `model`.
     """
-    prefix = () if isinstance(error, RequestValidationError) else ("body",)
-    return [_field_problem(found, (*prefix, *found["loc"]), body, model) for found in error.errors()]
+    if isinstance(error, ValidationError):
+        return _in_body(error.errors(include_url=False), body, model)
+    found = error.errors()
+    elsewhere = [one for one in found if one["loc"][0] != "body" or one["type"] == "json_invalid"]
+    inside = [
+        {**one, "loc": one["loc"][1:]} for one in found if one["loc"][0] == "body" and one["type"] != "json_invalid"
+    ]
+    return [*map(_outside_of_body, elsewhere[:MOST]), *_in_body(inside, body, model)]
 
 
-def _field_problem(found: Mapping[str, Any], location: Sequence[int | str], body: Any, model: Any) -> FieldProblem:
-    kind = found["type"]
-    if kind == "extra_forbidden" and model is not None:
-        message = unknown_field(str(location[-1]), fields_at(model, location[1:-1]))
-    else:
-        message = _message(found)
-    return FieldProblem(pointer=_pointer(location, kind, body), code=kind, message=message)
+def _in_body(errors: Sequence[Mapping[str, Any]], body: Any, model: Any) -> list[FieldProblem]:
+    return [
+        FieldProblem(pointer=one.pointer, code=one.code, message=one.message) for one in mistakes(errors, body, model)
+    ]
 
 
-def body_pointer(location: Sequence[int | str], body: Any, *, last_is_missing: bool) -> str:
-    """JSON pointer of pydantic's location in `body`, without the union tags that pydantic puts between the keys."""
-    value, parts = body, []
-    for part in location:
-        match value, part:
-            case dict(), _ if part in value:
-                value = value[part]
-            case list(), int() if part < len(value):
-                value = value[part]
-            case _:
-                continue  # a tag of a union, not a key
-        parts.append(part)
-    if last_is_missing:
-        parts.append(location[-1])
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
-
-
-def _pointer(location: Sequence[int | str], kind: str, body: Any) -> str:
-    where, rest = location[0], location[1:]
-    if where != "body":
-        return f"{where}:{'.'.join(str(part) for part in rest)}"
-    if kind == "json_invalid" or not rest:
-        return ""
-    return body_pointer(rest, body, last_is_missing=kind == "missing")
-
-
-def _message(found: Mapping[str, Any]) -> str:
+def _outside_of_body(found: Mapping[str, Any]) -> FieldProblem:
+    """What is wrong with a parameter or a header, or with JSON that could not be read at all."""
+    where, *rest = found["loc"]
     if found["type"] == "json_invalid":
-        return f"the body is not JSON: {found['ctx']['error']} at character {found['loc'][-1]}"
-    return str(found["msg"]).removeprefix("Value error, ")
+        message = f"the body is not JSON: {found['ctx']['error']} at character {rest[-1]}"
+        return FieldProblem(pointer="", code="json_invalid", message=message)
+    name = ".".join(str(part) for part in rest)
+    return FieldProblem(pointer=f"{where}:{name}", code=found["type"], message=sentence(found))
 
 
 # --- handlers ------------------------------------------------------------------------------------------------------
@@ -213,6 +194,8 @@ def _body_model(request: Request) -> Any:
 def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = error.status_code
+    if isinstance(error.__cause__, UnicodeDecodeError | RecursionError | ValueError):  # of reading the body
+        return problem_response(request, ApiError(400, "bad_request", _unreadable(error.__cause__)))
     details = {
         404: f"there is nothing at {request.url.path}",
         405: f"{request.url.path} does not answer {request.method}",
@@ -223,6 +206,16 @@ def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
         **({"Allow": _allowed(request)} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}),
     }
     return problem_response(request, ApiError(status, CODES.get(status, "error"), str(detail), headers=headers))
+
+
+def _unreadable(error: Exception) -> str:
+    match error:
+        case UnicodeDecodeError():
+            return f"the body is not UTF-8: byte {error.start} is no part of a character"
+        case RecursionError():
+            return "the body is nested too deeply"
+        case _:
+            return "the body has a number with too many digits"
 
 
 def _allowed(request: Request) -> str:

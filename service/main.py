@@ -26,7 +26,7 @@ from service.store.migrations import migrate
 from service.store.objects import open_objects, remove_abandoned
 from service.store.probe import StoreProbe
 
-MAX_JSON_BYTES = 32 * 2**20  # ten thousand prompts of two thousand characters fit
+MAX_JSON_BYTES = 8 * 2**20  # a hundred thousand prompts of eighty characters fit
 
 
 def app() -> FastAPI:

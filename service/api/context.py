@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 
+from alignment_core.spec_mistakes import MOST, shown
 from service.api.telemetry import Telemetry
 from service.errors import FieldProblem, invalid_request
 from service.queue import Bell
@@ -53,8 +54,10 @@ def refuse_unknown_parameters(request: Request) -> None:
         expected = f"expected {', '.join(sorted(known))}" if known else "there are none here"
         raise invalid_request(
             [
-                FieldProblem(pointer=f"query:{name}", code="extra_forbidden", message=f"unknown parameter; {expected}")
-                for name in wrong
+                FieldProblem(
+                    pointer=f"query:{shown(name)}", code="extra_forbidden", message=f"unknown parameter; {expected}"
+                )
+                for name in wrong[:MOST]
             ]
         )
 

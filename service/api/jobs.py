@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 
+from alignment_core.spec_mistakes import shown
 from service.api.admission import refuse_unfit, validate_spec
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
@@ -93,7 +94,9 @@ def _metadata_filter(
             key = name.removeprefix("metadata[").removesuffix("]")
             if key in found or not METADATA_KEY.fullmatch(key):
                 message = f"write metadata[KEY]=VALUE, each key once; a key is {METADATA_KEY.pattern}"
-                raise invalid_request([FieldProblem(pointer=f"query:{name}", code="invalid_filter", message=message)])
+                raise invalid_request(
+                    [FieldProblem(pointer=f"query:{shown(name)}", code="invalid_filter", message=message)]
+                )
             found[key] = value
     return found
 

@@ -135,7 +135,7 @@ def test_a_malformed_spec_names_its_field(tmp_path: Path) -> None:
     last = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 1
     assert last["code"] == "spec_invalid"
-    assert "method.diffusion_dpo.beta" in last["message"]
+    assert "/method/beta: must be greater than 0" in last["message"]
     assert not complete(tmp_path / "w" / "checkpoints")
 
 

@@ -196,7 +196,7 @@ def test_resolving_a_preset_twice_changes_nothing(name: str, adapter: str) -> No
     ("changes", "place", "message"),
     [
         ({"reference": {"type": "ema", "alpha": 1.5}}, "reference.ema.alpha", "less than or equal to 1"),
-        ({"reference": {"type": "moving"}}, "reference", "does not match any of the expected tags"),
+        ({"reference": {"type": "moving"}}, "reference", "is none of frozen, hard_copy, ema"),
         (
             {"reference": {"type": "ema", "ref_store": "dense_delta"}, "adapter": {"type": "full"}},
             "",

@@ -4,11 +4,13 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from alignment_core.errors import Category
 from alignment_core.events import Phase
 from alignment_core.spec import JobSpec
+from alignment_core.spec_sources import WITHOUT_NUL
 from service.api.schemas.base import Entry, Resource, with_example
 from service.errors import FieldProblem
 from service.store.records import JobRecord
@@ -17,11 +19,10 @@ from service.store.states import JobState
 JOB_ID = "job_01kaf0h2v7x3m5q8r1s4t6w9yz"
 DATASET_ID = "ds_01kaf0f6a2c4e6g8j0m2p4r6t8"
 
-# PostgreSQL's text has no NUL, and nobody means one.
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
 METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 MetadataKey = Annotated[str, StringConstraints(pattern=f"^{METADATA_KEY.pattern}$")]
-MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
+MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=WITHOUT_NUL)]
 
 SPEC_EXAMPLE: dict[str, Any] = {
     "model": {"type": "catalog", "name": "shapes"},
@@ -58,10 +59,32 @@ JOB_EXAMPLE: dict[str, Any] = {
 }
 
 
+MOST_FIELDS = 10_000  # of all objects together; what is not a field is told one by one, which takes time for each
+
+
+def _num_fields(body: Any) -> int:
+    """Keys of the objects in JSON, however deep; counting stops a little after there are too many."""
+    count, waiting = 0, [body]
+    while waiting and count <= MOST_FIELDS:
+        value = waiting.pop()
+        inner = value.values() if isinstance(value, dict) else value
+        count += len(value) if isinstance(value, dict) else 0
+        waiting += [one for one in inner if isinstance(one, dict | list)] if isinstance(value, dict | list) else []
+    return count
+
+
 class JobRequest(BaseModel):
     """What to run, and how to find it again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [CREATE_EXAMPLE]})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_an_end(cls, body: Any) -> Any:
+        if _num_fields(body) > MOST_FIELDS:
+            message = f"the body has more than {MOST_FIELDS} fields, and no job has as many"
+            raise PydanticCustomError("too_many_fields", "{message}", {"message": message})
+        return body
 
     spec: JobSpec
     name: Text | None = Field(None, description="A name for people.")

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
+from alignment_core.spec_mistakes import pointer
 from service.api.schemas.jobs import SPEC_EXAMPLE, JobRequest
-from service.errors import body_pointer, field_problems
+from service.errors import field_problems
 from service.store import jobs
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import PARQUET, Api, assert_problem
@@ -219,5 +220,5 @@ def test_every_pointer_leads_to_a_value_of_the_body_or_to_a_missing_field_of_one
 
 def test_pointer_escapes_and_skips_union_tags():
     body = {"spec": {"a/b": [{"~": 1}]}}
-    assert body_pointer(["spec", "tag", "a/b", 0, "~"], body, last_is_missing=False) == "/spec/a~1b/0/~0"
-    assert body_pointer(["spec", "tag", "name"], body, last_is_missing=True) == "/spec/name"
+    assert pointer(["spec", "tag", "a/b", 0, "~"], body, last_is_missing=False) == "/spec/a~1b/0/~0"
+    assert pointer(["spec", "tag", "name"], body, last_is_missing=True) == "/spec/name"

@@ -66,9 +66,9 @@ def test_failed_job_says_why_whose_fault_it_is_and_what_to_do(api: Api):
         ({"trainig": {}}, "/spec/trainig", "extra_forbidden"),
         ({"model": {"type": "catalog", "name": "Bad Name"}}, "/spec/model/name", "string_pattern_mismatch"),
         ({"model": {"type": "catalog", "name": "shapes", "path": "/"}}, "/spec/model/path", "extra_forbidden"),
-        ({"model": {"type": "url"}}, "/spec/model", "union_tag_invalid"),
+        ({"model": {"type": "url"}}, "/spec/model/type", "union_tag_invalid"),
         ({"evaluation": {"rewards": [{"type": "jpeg_size", "quality": 0}]}}, "/spec/evaluation/rewards/0/quality", "greater_than_equal"),
-        ({"training": {"steps": 2, "warmup_steps": 3}}, "/spec/training", "value_error"),
+        ({"training": {"steps": 2, "warmup_steps": 3}}, "/spec/training/warmup_steps", "value_error"),
     ],
 )  # fmt: skip
 def test_mistake_in_a_spec_is_named_by_its_json_pointer(api: Api, change: dict[str, Any], pointer: str, code: str):
