@@ -27,7 +27,8 @@ API_STOP_SECONDS = 10.0
 # -P: do not import from the folder that the command happens to be typed in
 PYTHON = (sys.executable, "-P", "-m")
 WORKER = (*PYTHON, "celery", "-A", "worker.app", "worker", "--without-mingle", "--without-gossip", "--loglevel", "INFO")
-QUEUES = {"jobs": "celery", "datasets": "attune.datasets"}
+# a check is a process of its own, and one that takes long must not hold up the others
+QUEUES = {"jobs": ("celery",), "datasets": ("attune.datasets", "--concurrency", "4")}
 
 
 class ServerError(Exception):
@@ -109,7 +110,7 @@ class LocalServer:
         self._run("api", [*PYTHON, *api, "--no-access-log", "--timeout-graceful-shutdown", "3"], environment)
         self._wait_until_ready()  # the API has migrated the database by then
         for name, queue in QUEUES.items():
-            self._run(f"worker-{name}", [*WORKER, "--queues", queue, "--hostname", f"{name}@%h"], environment)
+            self._run(f"worker-{name}", [*WORKER, "--queues", *queue, "--hostname", f"{name}@%h"], environment)
 
     def _run(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
         log_path = self.data_dir / "logs" / f"{name}.log"

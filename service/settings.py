@@ -129,6 +129,15 @@ class Settings(BaseSettings):
     cancel_grace_seconds: float = Field(
         default=30.0, ge=0, description="Time a training process has to save and leave before it is killed."
     )
+    max_check_seconds: float = Field(
+        default=3600.0, gt=0, description="A dataset whose check takes longer is refused; it is killed."
+    )
+    max_checks_per_project: int = Field(
+        default=3,
+        ge=1,
+        description="Datasets of one project that are checked at once; keep it under the checkers' `--concurrency`, so that "
+        "no project can keep all of them busy.",
+    )
     upload_timeout_seconds: float = Field(
         default=86_400.0, gt=0, description="A dataset whose upload has not ended after this long is marked as failed."
     )

@@ -1,9 +1,9 @@
 """The Celery app and its few settings; `docs/design.md` says what follows from which.
 
     celery -A worker.app worker --queues celery              runs jobs, one at a time
-    celery -A worker.app worker --queues attune.datasets     checks datasets, while the other is busy
+    celery -A worker.app worker --queues attune.datasets --concurrency 4     checks datasets, four at once
 
-The pool is one thread of the worker's own process (`pool.py`). Training is a process of its own, so the thread only waits; SIGKILL of
+The pool is threads of the worker's own process (`pool.py`), one unless told otherwise. Training is a process of its own, so the thread only waits; SIGKILL of
 the worker then leaves no pool process that goes on renewing the lease, and SIGTERM reaches the job at once.
 """
 

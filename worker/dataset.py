@@ -76,16 +76,33 @@ def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetRe
     )
     with process:
         heartbeat.listen(lambda _: _kill(process))
-        stdout, stderr = process.communicate()
+        try:
+            stdout, stderr = process.communicate(timeout=parts.settings.max_check_seconds)
+            is_late = False
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            stdout, stderr = process.communicate()
+            is_late = True
         heartbeat.listen(lambda _: None)  # the process is gone; its number may soon be another's
     if heartbeat.signal != "go_on":
         return None
+    if is_late:
+        return _too_slow(claim.dataset.filename, parts.settings.max_check_seconds)
     return _result(process.returncode, stdout, stderr, path, claim.dataset.filename)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
         os.killpg(process.pid, signals.SIGKILL)
+
+
+def _too_slow(filename: str, max_seconds: float) -> JobError:
+    return JobError(
+        code="check_timed_out",
+        message=f"{filename}: its check took longer than the {max_seconds:g} seconds that a check may take here",
+        category="user",
+        hint="Split it into several data sets, or ask the operator to raise ATTUNE_MAX_CHECK_SECONDS.",
+    )
 
 
 EXIT_UNUSABLE = 3  # of `python -m alignment_core check`: there is a report, and it says that the rows cannot be used

@@ -17,6 +17,10 @@ def run_queued_jobs(parts: Parts) -> None:
 
 
 def check_uploaded_datasets(parts: Parts) -> None:
-    """Check data sets, one of the owner with the fewest in work first, until none waits or this worker leaves."""
-    while not parts.shutting_down.is_set() and (found := waiting.next_datasets(parts.store)):
+    """Check data sets, one of the owner with the fewest in work first, until none waits or this worker leaves.
+
+    No owner has all checkers at once: another's data set finds one free, however long the checks of the first take.
+    """
+    most = parts.settings.max_checks_per_project
+    while not parts.shutting_down.is_set() and (found := waiting.next_datasets(parts.store, most_per_project=most)):
         prepare_dataset(parts, found[0])

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from alignment_core.datasets.files import FileTree
 from alignment_core.datasets.images import MAX_ENCODED_BYTES
+from alignment_core.datasets.limits import refuse_many
 from alignment_core.datasets.rows import Annotated, BadRow, DatasetFormat, RowT, bad_row
 from alignment_core.datasets.tables import TableRow
 from alignment_core.datasets.text_tables import image_path
@@ -82,6 +83,7 @@ class ColumnarTable:
         self._shards = shards
         self._files = files
         self._size_bytes = size_bytes
+        refuse_many(path.name, sum(group.num_rows for shard in shards for group in shard.groups))
         groups = [(shard, group) for shard in shards for group in shard.groups if group.num_rows]
         starts = accumulate((group.num_rows for _, group in groups), initial=1)
         self._groups = [(start, *one) for start, one in zip(starts, groups, strict=False)]

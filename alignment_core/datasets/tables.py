@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, Protocol
 
+from alignment_core.datasets.limits import Growth, counted_images, counted_values
 from alignment_core.datasets.rows import (
     Annotated,
     AnnotationT,
@@ -177,12 +178,13 @@ class TableSource(Generic[AnnotationT]):
 
     def annotations(self) -> Iterator[AnnotationT | BadRow]:
         """See `Source`."""
-        rows = self._table.rows(list(self._names.values()))
+        growth = Growth(self.path.name, "values", self.size_bytes())
+        rows = counted_values(self._table.rows(list(self._names.values())), self.path.name, growth)
         return self._layout.annotations(map(self._by_role, rows), self._names)
 
     def read(self, rows: Iterable[Annotated[RowT] | BadRow]) -> Iterator[RowT | BadRow]:
         """See `Source`."""
-        return self._table.read(rows)
+        return counted_images(self._table.read(rows), Growth(self.path.name, "images", self.size_bytes()))
 
     def _by_role(self, row: TableRow | BadRow) -> TableRow | BadRow:
         if isinstance(row, BadRow):

@@ -32,8 +32,11 @@ def num_jobs(store: Store, at_most: int) -> int:
     return _count(store, sa.select(Job.id).where(_QUEUED), at_most)
 
 
-def next_datasets(store: Store, limit: int = 1) -> tuple[str, ...]:
-    """Ids of the data sets to check next. A lost checker's is none of them before the sweep has counted the loss."""
+def next_datasets(store: Store, limit: int = 1, most_per_project: int | None = None) -> tuple[str, ...]:
+    """Ids of the data sets to check next, none of a project that has `most_per_project` in work already.
+
+    A lost checker's is none of them before the sweep has counted the loss.
+    """
     in_work = sa.select(Dataset.project_id, sa.func.count().label("num")).where(_IN_WORK).group_by(Dataset.project_id)
     busy = in_work.subquery()
     query = (
@@ -43,6 +46,8 @@ def next_datasets(store: Store, limit: int = 1) -> tuple[str, ...]:
         .order_by(sa.func.coalesce(busy.c.num, 0), Dataset.id)
         .limit(limit)
     )
+    if most_per_project is not None:
+        query = query.where(sa.func.coalesce(busy.c.num, 0) < most_per_project)
     with store.read() as session:
         return tuple(session.scalars(query))
 

@@ -1,26 +1,29 @@
 """An uploaded dataset is checked by a process and becomes ready or failed."""
 
 import hashlib
+import threading
 from dataclasses import replace
 
-from service.store import datasets
+from service.store import datasets, projects
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import DatasetRecord
+from tests.servers.process import wait_until
 from tests.worker.conftest import World
 from worker.dataset import prepare_dataset
+from worker.turns import check_uploaded_datasets
 
 
-def upload(world: World, content: bytes, sha256: str | None = None) -> str:
-    dataset = datasets.create(world.store, project_id=DEFAULT_PROJECT_ID, filename="my pairs.parquet")
-    key = f"projects/{DEFAULT_PROJECT_ID}/datasets/{dataset.id}/data.parquet"
+def upload(world: World, content: bytes, sha256: str | None = None, project_id: str = DEFAULT_PROJECT_ID) -> str:
+    dataset = datasets.create(world.store, project_id=project_id, filename="my pairs.parquet")
+    key = f"projects/{project_id}/datasets/{dataset.id}/data.parquet"
     world.worker().objects.put_bytes(key, content)
     digest = sha256 or hashlib.sha256(content).hexdigest()
     datasets.uploaded(world.store, dataset.id, size_bytes=len(content), sha256=digest, object_key=key)
     return dataset.id
 
 
-def get(world: World, dataset_id: str) -> DatasetRecord:
-    found = datasets.get(world.store, DEFAULT_PROJECT_ID, dataset_id)
+def get(world: World, dataset_id: str, project_id: str = DEFAULT_PROJECT_ID) -> DatasetRecord:
+    found = datasets.get(world.store, project_id, dataset_id)
     assert found is not None
     return found
 
@@ -87,3 +90,37 @@ def test_a_dataset_that_waits_for_nothing_is_left_alone(world: World) -> None:
     prepare_dataset(world.worker(), dataset_id)
     prepare_dataset(world.worker("second"), dataset_id)
     assert get(world, dataset_id).attempt == 1
+
+
+def test_a_check_that_takes_too_long_is_ended_and_names_the_limit(world: World) -> None:
+    dataset_id = upload(world, b"PAR1")
+    worker = world.worker()
+    hasty = replace(
+        worker,
+        trainer=("sh", "-c", "sleep 60 & wait"),
+        settings=worker.settings.model_copy(update={"max_check_seconds": 0.5}),
+    )
+    prepare_dataset(hasty, dataset_id)
+    error = get(world, dataset_id).error
+    assert error is not None
+    assert (error.code, error.category) == ("check_timed_out", "user")
+    assert error.message == "my pairs.parquet: its check took longer than the 0.5 seconds that a check may take here"
+
+
+def test_a_slow_check_does_not_hold_up_another_owners(world: World) -> None:
+    """One owner's four slow checks, on a worker of four: three are at work, and the fourth checker takes a stranger's."""
+    slow = [upload(world, b"PAR1 slow %d" % number) for number in range(4)]
+    stuck = replace(world.worker("stuck"), trainer=("sh", "-c", "sleep 60 & wait"))
+    threads = [threading.Thread(target=check_uploaded_datasets, args=(stuck,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: sum(get(world, one).attempt for one in slow) == 3, "three checks")
+    wait_until(lambda: sum(thread.is_alive() for thread in threads) == 3, "one free checker")
+    other = projects.create_project(world.store, "other").id
+    quick = upload(world, b"PAR1 quick", project_id=other)
+    check_uploaded_datasets(world.worker("free"))
+    assert get(world, quick, other).state == "ready"
+    assert [get(world, one).attempt for one in slow] == [1, 1, 1, 0]
+    stuck.shutting_down.set()
+    for thread in threads:
+        thread.join(30)

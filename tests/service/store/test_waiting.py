@@ -10,7 +10,7 @@ from alignment_core.spec import JobSpec
 from service.store import datasets, jobs, leases, projects, waiting
 from service.store.database import Store
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobRecord, QueuePlace
+from service.store.records import JobError, JobRecord, QueuePlace
 
 NewJob = Callable[[], JobRecord]
 
@@ -113,6 +113,20 @@ def test_the_owner_with_the_fewest_data_sets_in_work_comes_next(store: Store) ->
     assert taken == [many[0], few, many[1], many[2]]
     assert waiting.next_datasets(store) == ()
     assert waiting.num_datasets(store, 10) == 0
+
+
+def test_no_owner_has_more_data_sets_in_work_than_its_share(store: Store) -> None:
+    other = projects.create_project(store, "other").id
+    many = [upload(store, PROJECT) for _ in range(4)]
+    for dataset_id in many[:3]:
+        assert waiting.next_datasets(store, most_per_project=3) == (dataset_id,)
+        assert datasets.claim(store, dataset_id, "w", 60)
+    assert waiting.next_datasets(store, most_per_project=3) == (), "a checker stays free for others"
+    few = upload(store, other)
+    assert waiting.next_datasets(store, most_per_project=3) == (few,)
+    datasets.fail(store, many[0], 1, JobError(code="unreadable", message="no", category="user"))
+    datasets.claim(store, few, "w", 60)
+    assert waiting.next_datasets(store, most_per_project=3) == (many[3],)
 
 
 def test_a_lost_checkers_data_set_waits_for_the_sweep_that_counts_the_loss(store: Store) -> None:
