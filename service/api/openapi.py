@@ -1,5 +1,7 @@
 """The OpenAPI document: FastAPI's own, with the error schema, the events, and an example for every answer."""
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
@@ -59,6 +61,7 @@ def openapi_of(app: FastAPI, settings: Settings) -> dict[str, Any]:
         schemas["JobEvent"]["properties"]["data"] = {"$ref": REF + "Event"}
         for schema in schemas.values():
             _require_tag(schema)
+            _tell_object_defaults(schema)
         for name, example in _examples().items():  # FastAPI drops what is null, in examples too
             if name in schemas:
                 schemas[name]["examples"] = [example]
@@ -66,14 +69,18 @@ def openapi_of(app: FastAPI, settings: Settings) -> dict[str, Any]:
             for operation in item.values():
                 _add_examples(operation, schemas)
                 _state_settings(operation, settings)
+        document["info"]["license"] = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
+        # without a public address: wherever the document came from
+        document["servers"] = [{"url": settings.public_url or "/"}]
         app.openapi_schema = document
     return app.openapi_schema
 
 
 def _state_settings(operation: dict[str, Any], settings: Settings) -> None:
     """What the operator decides: whether a key is asked for, and how long a page may be."""
-    if not settings.api_keys_required:
-        operation.get("security", []).append({})  # a key, or nothing
+    security = operation.setdefault("security", [])  # an empty list says: never a key
+    if security and not settings.api_keys_required:
+        security.append({})  # a key, or nothing
     for parameter in operation.get("parameters", []):
         if parameter["name"] == "limit":
             parameter["schema"]["maximum"] = settings.max_list_limit
@@ -92,6 +99,26 @@ def _require_tag(schema: dict[str, Any]) -> None:
     if "const" in tag:
         tag.pop("default", None)
         schema["required"] = sorted({"type", *schema.get("required", [])})
+
+
+def _tell_object_defaults(schema: dict[str, Any]) -> None:
+    """Generators of clients drop every model that has an object as a default, so such a default is told in words."""
+    for one in _schemas_in(schema):
+        if isinstance(one.get("default"), dict):
+            told = f"Left out, it is `{json.dumps(one.pop('default'))}`."
+            one["description"] = f"{one['description']} {told}" if "description" in one else told
+
+
+def _schemas_in(node: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping of a schema, itself included; examples are data and no schemas."""
+    if isinstance(node, dict):
+        yield node
+        for key, value in node.items():
+            if key not in ("default", "example", "examples", "const", "enum"):
+                yield from _schemas_in(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _schemas_in(value)
 
 
 def _schemas(model: Any) -> dict[str, Any]:
