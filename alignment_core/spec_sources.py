@@ -1,9 +1,10 @@
 """Names, and where weights and data come from. Pure data; import it from `alignment_core.spec`."""
 
+import difflib
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from alignment_core.spec_base import AtFirstMistake, Spec
 from alignment_core.spec_unions import OneOf
@@ -96,9 +97,22 @@ Role = Literal[
     "score",
     "group_id",
 ]
+
+
+def _known_roles(columns: Any) -> Any:
+    """Refuse a role that there is none of in words; pydantic would list all of them and not name the one."""
+    for role in columns if isinstance(columns, dict) else ():
+        if role not in get_args(Role):
+            close = difflib.get_close_matches(str(role), get_args(Role), n=1)
+            meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(get_args(Role))}"
+            raise ValueError(f"no role {str(role)[:60]!r}; {meant}")
+    return columns
+
+
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
 ColumnMapping = Annotated[
     dict[Role, ColumnName],
+    BeforeValidator(_known_roles),
     Field(
         min_length=1,
         description="Which column is what, where its name does not say so: role to column. docs/data.md lists the roles.",

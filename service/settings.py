@@ -44,6 +44,11 @@ class Settings(BaseSettings):
         description="Whether specs may name folders and files of the machine that trains. For single users.",
     )
 
+    allow_hub_datasets: bool = Field(
+        default=False,
+        description="Whether specs may name datasets of the Hugging Face Hub, which workers then download.",
+    )
+
     # --- database and queue ---
     database_url: str = Field(
         default="", description="SQLAlchemy URL; SQLite in data_dir when empty. PostgreSQL by psycopg."

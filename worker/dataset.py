@@ -16,7 +16,7 @@ from alignment_core.reports import DatasetReport
 from attune.tether import tethered
 from service.store import datasets
 from service.store.fence import Fenced
-from service.store.records import DatasetClaim, JobError
+from service.store.records import DatasetClaim, DatasetRecord, JobError
 from worker import inputs
 from worker.heartbeat import Heartbeat, Signal
 from worker.parts import Parts
@@ -67,7 +67,7 @@ def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetRe
             code=error.code, message=error.message, category=error.category, retryable=error.retryable, hint=error.hint
         )
     process = subprocess.Popen(
-        tethered([*parts.trainer, "check", str(path)]),
+        tethered([*parts.trainer, "check", str(path), *_columns(claim.dataset)]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -89,6 +89,10 @@ def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetRe
     if is_late:
         return _too_slow(claim.dataset.filename, parts.settings.max_check_seconds)
     return _result(process.returncode, stdout, stderr, path, claim.dataset.filename)
+
+
+def _columns(dataset: DatasetRecord) -> list[str]:
+    return [] if dataset.columns is None else ["--columns", json.dumps(dataset.columns)]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

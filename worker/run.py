@@ -33,7 +33,7 @@ from service.store import datasets, events, leases, outputs
 from service.store.catalog import sources_of, stored_datasets
 from service.store.clock import host_seconds
 from service.store.fence import Fenced
-from service.store.records import CheckpointRecord, Claim, JobError, StoredFile
+from service.store.records import CheckpointRecord, Claim, DatasetRecord, JobError, StoredFile
 from worker import inputs, uploads
 from worker.guard import EXIT_LEASE_ENDED
 from worker.heartbeat import Heartbeat, Signal
@@ -128,10 +128,12 @@ def _prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
     inputs.remove(workdir)
     workdir.mkdir(parents=True)
     spec = JobSpec.model_validate(claim.job.spec)
-    paths = {found: _fetch_dataset(parts, claim, pointer, found) for pointer, found in stored_datasets(spec)}
+    records = {found: _dataset(parts, claim, pointer, found) for pointer, found in stored_datasets(spec)}
+    paths = {found: inputs.fetch_dataset(parts, record) for found, record in records.items()}
+    columns = {found: record.columns for found, record in records.items()}
     _fetch_checkpoints(parts, claim, workdir)
     try:
-        return inputs.write_inputs(spec, sources_of(spec, parts.catalog, paths), workdir)
+        return inputs.write_inputs(spec, sources_of(spec, parts.catalog, paths, columns), workdir)
     except KeyError as error:
         message = f"this worker's catalog has no {error.args[0]!r}"
         raise AlignmentError("catalog_entry_missing", message, category="system") from error
@@ -161,11 +163,11 @@ def _fetch_checkpoint(parts: Parts, claim: Claim, workdir: Path, checkpoint: Che
     return True
 
 
-def _fetch_dataset(parts: Parts, claim: Claim, pointer: str, dataset_id: str) -> Path:
+def _dataset(parts: Parts, claim: Claim, pointer: str, dataset_id: str) -> DatasetRecord:
     dataset = datasets.get(parts.store, claim.job.project_id, dataset_id)
     if dataset is None:
         raise AlignmentError("dataset_missing", f"{pointer}: {dataset_id} does not exist any more")
-    return inputs.fetch_dataset(parts, dataset)
+    return dataset
 
 
 def _train(

@@ -28,6 +28,7 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
         spec,
         parts.catalog,
         allow_local_paths=parts.settings.allow_local_paths,
+        allow_hub_datasets=parts.settings.allow_hub_datasets,
         remote_reward_hosts=parts.settings.remote_reward_hosts,
     )
     found = [FieldProblem(pointer=f"/spec{one.pointer}", code=one.code, message=one.message) for one in problems]

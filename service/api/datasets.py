@@ -1,13 +1,15 @@
 """Data sets: upload one, watch it being checked, read what the check found."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import TypeAdapter, ValidationError
 
 from alignment_core.reports import DatasetReport
+from alignment_core.spec import ColumnMapping
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import DatasetDep, DatasetPath, dataset_or_404
@@ -44,9 +46,15 @@ FORM = {
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": "A parquet file, or a zip of a jsonl file and its images.",
+                            "description": "A parquet file, or a zip: of CSV, TSV, jsonl or JSON with images beside, of parquet shards, or of Arrow files.",
                         },
                         "name": {"type": "string", "maxLength": 200, "description": "A name for people."},
+                        "columns": {
+                            "type": "string",
+                            "maxLength": 4096,
+                            "description": "JSON: which column is what, where its name does not say so, as role to column, such "
+                            'as `{"prompt": "caption", "chosen": "good", "rejected": "bad"}`.',
+                        },
                     },
                 },
             }
@@ -54,7 +62,10 @@ FORM = {
     }
 }
 
+T = TypeVar("T")
+
 _name: TypeAdapter[str] = TypeAdapter(Text)
+_columns: TypeAdapter[ColumnMapping] = TypeAdapter(ColumnMapping)
 
 
 @router.post(
@@ -77,14 +88,17 @@ async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsD
     `curl -F file=@pairs.parquet http://localhost:8000/v1/datasets`
     """
     limit = parts.settings.max_upload_bytes
-    async with receive(request, uploads_folder(parts.settings), limit, frozenset({"name"})) as upload:
-        name = _checked_name(upload.fields)
+    async with receive(request, uploads_folder(parts.settings), limit, frozenset({"name", "columns"})) as upload:
+        name = _checked(_name, "name", upload.fields["name"]) if "name" in upload.fields else None
+        columns = _checked_columns(upload.fields)
         suffix = _suffix(upload)
 
         def create(dataset_id: str | None) -> Dataset:
-            return _store(parts, project_id, dataset_id, upload, name, suffix)
+            return _store(parts, project_id, dataset_id, upload, suffix, name=name, columns=columns)
 
         same_request = {"sha256": upload.sha256, "filename": upload.filename, "name": name}
+        if columns is not None:
+            same_request["columns"] = json.dumps(columns, sort_keys=True)
         return await run_in_threadpool(once, "ds", UPLOAD_PATH, same_request, create)
 
 
@@ -94,10 +108,17 @@ def uploads_folder(settings: Settings) -> Path:
 
 
 def _store(
-    parts: Parts, project_id: str, dataset_id: str | None, upload: Upload, name: str | None, suffix: str
+    parts: Parts,
+    project_id: str,
+    dataset_id: str | None,
+    upload: Upload,
+    suffix: str,
+    *,
+    name: str | None,
+    columns: ColumnMapping | None,
 ) -> Dataset:
     dataset = datasets.create(
-        parts.store, project_id=project_id, filename=upload.filename, name=name, dataset_id=dataset_id
+        parts.store, project_id=project_id, filename=upload.filename, name=name, columns=columns, dataset_id=dataset_id
     )
     key = keys.dataset_key(project_id, dataset.id, suffix)
     try:
@@ -124,19 +145,33 @@ def _not_stored(error: BaseException) -> JobError:
     )
 
 
-def _checked_name(fields: dict[str, str]) -> str | None:
+def _checked_columns(fields: dict[str, str]) -> ColumnMapping | None:
+    if "columns" not in fields:
+        return None
     try:
-        return _name.validate_python(fields["name"]) if "name" in fields else None
+        columns = json.loads(fields["columns"])
+    except ValueError as error:
+        message = f'expected JSON of role to column, such as {{"prompt": "caption"}}: {error}'
+        raise invalid_request([FieldProblem(pointer="/columns", code="json_invalid", message=message)]) from error
+    return _checked(_columns, "columns", columns)
+
+
+def _checked(adapter: TypeAdapter[T], field: str, value: Any) -> T:
+    """The value of a field of the form; 422 that points into it."""
+    try:
+        return adapter.validate_python(value)
     except ValidationError as error:
-        problems_found = field_problems(error, None)
-        raise invalid_request([one.model_copy(update={"pointer": "/name"}) for one in problems_found]) from error
+        found = field_problems(error, None)
+        raise invalid_request(
+            [one.model_copy(update={"pointer": f"/{field}{one.pointer}"}) for one in found]
+        ) from error
 
 
 def _suffix(upload: Upload) -> str:
     with upload.path.open("rb") as file:
         magic = file.read(4)
     if magic not in SUFFIXES:
-        message = f"{upload.filename!r} is neither a parquet file nor a zip (of a jsonl file and its images)"
+        message = f"{upload.filename!r} is neither a parquet file nor a zip: zip the folder with its table (CSV, TSV, jsonl, JSON, parquet or Arrow) and its images"
         raise invalid_request([FieldProblem(pointer="/file", code="unknown_format", message=message)])
     return SUFFIXES[magic]
 

@@ -17,6 +17,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from alignment_core.sources import Sources, WeightsReward, catalog_names, walk
 from alignment_core.spec import (
+    ColumnMapping,
+    HubDataset,
     HubSource,
     JobSpec,
     LocalDataset,
@@ -106,7 +108,12 @@ class SpecProblem:
 
 
 def check_spec(
-    spec: Spec, catalog: Catalog, *, allow_local_paths: bool, remote_reward_hosts: Sequence[str] = ()
+    spec: Spec,
+    catalog: Catalog,
+    *,
+    allow_local_paths: bool,
+    allow_hub_datasets: bool = False,
+    remote_reward_hosts: Sequence[str] = (),
 ) -> list[SpecProblem]:
     """What of the spec this server refuses: names it does not know, local paths, a judge that would be trained on,
     rewards on hosts that its operator did not name."""
@@ -118,6 +125,9 @@ def check_spec(
         match value:
             case RemoteReward() if value.host not in remote_reward_hosts:
                 found.append(_host_refused(f"{pointer}/url", value.host, remote_reward_hosts))
+            case HubDataset() if not allow_hub_datasets:
+                message = "this server downloads no datasets of the Hugging Face Hub; upload it as a dataset instead"
+                found.append(SpecProblem(pointer, "hub_dataset_refused", message))
             case LocalSource() | LocalDataset() if not allow_local_paths:
                 found.append(_local_refused(f"{pointer}/path", value))
             case LocalSource(path=path) | LocalDataset(path=path) if not Path(path).is_absolute():
@@ -132,8 +142,13 @@ def stored_datasets(spec: Spec) -> list[tuple[str, str]]:
     return [(f"{pointer}/id", value.id) for pointer, value in walk(spec) if isinstance(value, StoredDataset)]
 
 
-def sources_of(spec: Spec, catalog: Catalog, dataset_paths: Mapping[str, Path]) -> Sources:
-    """Where this machine has everything that the spec names.
+def sources_of(
+    spec: Spec,
+    catalog: Catalog,
+    dataset_paths: Mapping[str, Path],
+    dataset_columns: Mapping[str, ColumnMapping | None] | None = None,
+) -> Sources:
+    """Where this machine has everything that the spec names, and what the columns of its datasets are.
 
     `KeyError` for a name that the catalog lost since the spec was checked, or a dataset that has no path.
     """
@@ -145,7 +160,11 @@ def sources_of(spec: Spec, catalog: Catalog, dataset_paths: Mapping[str, Path]) 
                 rewards[name] = catalog.rewards[name].source
             else:
                 models[name] = catalog.models[name].source
-    datasets = {found: LocalDataset(path=str(dataset_paths[found])) for _, found in stored_datasets(spec)}
+    columns = dataset_columns or {}
+    datasets = {
+        found: LocalDataset(path=str(dataset_paths[found]), columns=columns.get(found))
+        for _, found in stored_datasets(spec)
+    }
     return Sources(models=models, rewards=rewards, datasets=datasets)
 
 

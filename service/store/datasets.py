@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from alignment_core.reports import DatasetReport
+from alignment_core.spec import ColumnMapping
 from service.store.database import Store, now
 from service.store.fence import Fenced
 from service.store.ids import new_id
@@ -20,9 +21,15 @@ from service.store.records import DatasetClaim, DatasetRecord, DatasetState, Job
 
 
 def create(
-    store: Store, *, project_id: str, filename: str, name: str | None = None, dataset_id: str | None = None
+    store: Store,
+    *,
+    project_id: str,
+    filename: str,
+    name: str | None = None,
+    columns: ColumnMapping | None = None,
+    dataset_id: str | None = None,
 ) -> DatasetRecord:
-    """A dataset whose file is on its way. `dataset_id` is the id that `idempotency.begin` set aside."""
+    """A dataset whose file is on its way; `columns` says which column is what, where their names do not. `dataset_id` is the id that `idempotency.begin` set aside."""
     for field, text, longest in (("name", name or "", LONGEST_NAME), ("filename", filename, LONGEST_FILENAME)):
         if "\0" in text or len(text) > longest:
             raise ValueError(f"{field} must have at most {longest} characters, none of them NUL")
@@ -35,6 +42,7 @@ def create(
             project_id=project_id,
             name=name,
             filename=filename,
+            columns=None if columns is None else {str(role): column for role, column in columns.items()},
             state="uploading",
             attempt=0,
             created_at=time,

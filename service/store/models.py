@@ -238,6 +238,7 @@ class Dataset(Base):
     size_bytes: Mapped[int | None]
     sha256: Mapped[str | None] = mapped_column(sa.String(64))
     object_key: Mapped[str | None] = mapped_column(sa.Text)
+    columns: Mapped[dict[str, Any] | None]
     format: Mapped[str | None] = mapped_column(sa.String(40))
     report: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]

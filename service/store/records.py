@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from alignment_core.errors import Category
+from alignment_core.spec import ColumnMapping
 from service.store.states import TERMINAL, JobState
 
 T = TypeVar("T")
@@ -176,6 +177,7 @@ class DatasetRecord(Record):
     size_bytes: int | None
     sha256: str | None
     object_key: str | None
+    columns: ColumnMapping | None = None
     format: str | None
     report: dict[str, Any] | None
     error: JobError | None

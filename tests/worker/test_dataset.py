@@ -4,6 +4,7 @@ import hashlib
 import threading
 from dataclasses import replace
 
+from alignment_core.spec import ColumnMapping
 from service.store import datasets, projects
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import DatasetRecord
@@ -13,8 +14,14 @@ from worker.dataset import prepare_dataset
 from worker.turns import check_uploaded_datasets
 
 
-def upload(world: World, content: bytes, sha256: str | None = None, project_id: str = DEFAULT_PROJECT_ID) -> str:
-    dataset = datasets.create(world.store, project_id=project_id, filename="my pairs.parquet")
+def upload(
+    world: World,
+    content: bytes,
+    sha256: str | None = None,
+    project_id: str = DEFAULT_PROJECT_ID,
+    columns: ColumnMapping | None = None,
+) -> str:
+    dataset = datasets.create(world.store, project_id=project_id, filename="my pairs.parquet", columns=columns)
     key = f"projects/{project_id}/datasets/{dataset.id}/data.parquet"
     world.worker().objects.put_bytes(key, content)
     digest = sha256 or hashlib.sha256(content).hexdigest()
@@ -36,6 +43,14 @@ def test_a_good_file_becomes_ready_with_its_report(world: World) -> None:
     assert ready.report is not None
     assert ready.report["num_usable_rows"] == 3
     assert ready.format == "parquet"
+
+
+def test_the_check_reads_the_columns_as_the_upload_says(world: World) -> None:
+    dataset_id = upload(world, b"PAR1 and rows", columns={"prompt": "caption"})
+    prepare_dataset(world.worker(), dataset_id)
+    report = get(world, dataset_id).report
+    assert report is not None
+    assert report["problems"][0]["message"] == '{"prompt": "caption"}'
 
 
 def test_an_unreadable_file_fails_with_the_checks_own_words_and_the_users_file_name(world: World) -> None:

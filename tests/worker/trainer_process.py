@@ -48,10 +48,12 @@ def main() -> int:
     run_parser.add_argument("--sources", type=Path)
     run_parser.add_argument("--workdir", type=Path, required=True)
     run_parser.add_argument("--cache-dir", type=Path, required=True)
-    commands.add_parser("check").add_argument("path", type=Path)
+    check_parser = commands.add_parser("check")
+    check_parser.add_argument("path", type=Path)
+    check_parser.add_argument("--columns", type=json.loads)
     arguments = parser.parse_args()
     if arguments.command == "check":
-        return check(arguments.path)
+        return check(arguments.path, arguments.columns)
     return run(JobSpec.model_validate_json(arguments.spec.read_text()), arguments.workdir)
 
 
@@ -208,7 +210,7 @@ def _broken(path: Path) -> DatasetProblem:
     return DatasetProblem(code="missing_image", severity="error", message=message, count=1, rows=[2])
 
 
-def check(path: Path) -> int:
+def check(path: Path, columns: dict[str, str] | None) -> int:
     content = path.read_bytes()
     if not content.startswith(b"PAR1"):
         message = f"{path.name} is no parquet file: it does not start with PAR1"
@@ -228,10 +230,14 @@ def check(path: Path) -> int:
         image_sizes={"32x32": 6},
         size_bytes=len(content),
         content_sha256=hashlib.sha256(content).hexdigest(),
-        problems=[_broken(path)] if b"broken" in content else [],
+        problems=[_broken(path)] if b"broken" in content else [_told(columns)] if columns else [],
     )
     print(report.model_dump_json(), flush=True)
     return 0
+
+
+def _told(columns: dict[str, str]) -> DatasetProblem:
+    return DatasetProblem(code="columns", severity="warning", message=json.dumps(columns), count=3, rows=[1])
 
 
 def emit(event: Event) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from alignment_core.reports import DatasetReport
+from alignment_core.spec import ColumnMapping
 from service.api.schemas.base import Entry, with_example
 from service.api.schemas.jobs import DATASET_ID, JobError
 from service.store.records import DatasetRecord, DatasetState
@@ -20,6 +21,7 @@ DATASET_EXAMPLE: dict[str, Any] = {
     "status": "checking",
     "size_bytes": 3811204,
     "sha256": DATASET_SHA256,
+    "columns": None,
     "format": None,
     "num_usable_rows": None,
     "error": None,
@@ -39,6 +41,7 @@ class Dataset(Entry):
     status: DatasetState = Field(description="A job may name it when it is `ready`.")
     size_bytes: int | None
     sha256: str | None
+    columns: ColumnMapping | None = Field(description="Which column is what, as it was said at the upload.")
     format: str | None = Field(
         description="The form of the files or the published schema, as in the report, once it was looked into."
     )

@@ -1,6 +1,7 @@
 """Uploads: streamed to the store, hashed, limited, and never trusted in what they call themselves."""
 
 import hashlib
+import json
 import os
 import threading
 import time
@@ -251,3 +252,38 @@ def test_failed_data_set_is_refused_by_jobs_with_its_reason(api: Api):
     (found,) = assert_problem(answer, 422, "invalid_request")["errors"]
     assert found["code"] == "dataset_failed"
     assert "not a parquet file" in found["message"]
+
+
+# --- columns -------------------------------------------------------------------------------------------------------
+
+
+def test_columns_are_kept_with_the_data_set(any_api: Api):
+    columns = {"prompt": "caption", "image_0": "a", "image_1": "b", "winner": "better"}
+    dataset = upload(any_api, columns=json.dumps(columns)).json()
+    assert dataset["columns"] == columns
+    assert any_api.client.get(f"/v1/datasets/{dataset['id']}").json()["columns"] == columns
+    assert upload(any_api).json()["columns"] is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ("caption", "JSON"),
+        ('{"promt": "caption"}', "promt"),
+        ("{}", "at least 1"),
+        ('{"prompt": 7}', "string"),
+        ('{"prompt": ""}', "at least 1 character"),
+        ('["prompt"]', ""),
+    ],
+)
+def test_columns_that_say_nothing_are_refused(api: Api, columns: str, words: str):
+    problem = assert_problem(upload(api, columns=columns), 422, "invalid_request")
+    assert problem["errors"][0]["pointer"].startswith("/columns")
+    assert words in json.dumps(problem["errors"])
+    assert stored(api) == []
+
+
+def test_another_mapping_is_another_request(api: Api):
+    first = upload(api, key="k", columns='{"prompt": "caption"}')
+    assert upload(api, key="k", columns='{ "prompt": "caption" }').json() == first.json()
+    assert_problem(upload(api, key="k", columns='{"prompt": "text"}'), 422, "idempotency_key_reused")

@@ -112,6 +112,17 @@ def test_local_paths_need_the_operators_leave(catalog: Catalog) -> None:
     assert problems(local, catalog, allow_local_paths=True) == []
 
 
+def test_datasets_of_the_hub_need_the_operators_leave(catalog: Catalog) -> None:
+    hub = spec(dataset={"type": "hub", "repo_id": "owner/pairs", "revision": "0" * 40})
+    assert problems(hub, catalog) == [("/method/dataset", "hub_dataset_refused")]
+    assert check_spec(hub, catalog, allow_local_paths=False, allow_hub_datasets=True) == []
+
+
+def test_an_uploaded_dataset_is_read_with_its_own_columns(catalog: Catalog, tmp_path: Path) -> None:
+    sources = sources_of(spec(), catalog, {DATASET: tmp_path / "a.zip"}, {DATASET: {"prompt": "caption"}})
+    assert sources.datasets[DATASET].columns == {"prompt": "caption"}
+
+
 PUBLISHED = [
     {
         "type": "pick_score",
