@@ -150,7 +150,7 @@ def _checked_columns(fields: dict[str, str]) -> ColumnMapping | None:
         return None
     try:
         columns = json.loads(fields["columns"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f'expected JSON of role to column, such as {{"prompt": "caption"}}: {error}'
         raise invalid_request([FieldProblem(pointer="/columns", code="json_invalid", message=message)]) from error
     return _checked(_columns, "columns", columns)

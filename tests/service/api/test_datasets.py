@@ -274,6 +274,7 @@ def test_columns_are_kept_with_the_data_set(any_api: Api):
         ('{"prompt": 7}', "string"),
         ('{"prompt": ""}', "at least 1 character"),
         ('["prompt"]', ""),
+        ("[" * 4000, "JSON"),
     ],
 )
 def test_columns_that_say_nothing_are_refused(api: Api, columns: str, words: str):
