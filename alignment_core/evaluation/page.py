@@ -22,6 +22,7 @@ from PIL import Image
 from alignment_core.evaluation import words
 from alignment_core.evaluation.compare import Comparison
 from alignment_core.evaluation.plots import GainBars, LineChart, forest, gain_bars, line_charts
+from alignment_core.evaluation.signs import warning_signs
 from alignment_core.reports import BinTable, EvaluationReport, ImageScores, TimestepBin
 
 PAGE = "page.html.jinja"
@@ -108,6 +109,7 @@ def render_page(report: EvaluationReport, comparison: Comparison) -> str:
             lines=lines,
             forest=forest(lines),
             any_trained=any(line.trained for line in lines),
+            signs=warning_signs(report),
             distributions=[
                 _distribution(report, line.name, is_judge=line is report.prompt_following)
                 for line in lines
