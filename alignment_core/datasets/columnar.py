@@ -14,7 +14,7 @@ from typing import Protocol
 from alignment_core.datasets.files import FileTree
 from alignment_core.datasets.images import MAX_ENCODED_BYTES
 from alignment_core.datasets.limits import refuse_many
-from alignment_core.datasets.rows import Annotated, BadRow, DatasetFormat, RowT, bad_row
+from alignment_core.datasets.rows import OF_THE_FILE, Annotated, BadRow, DatasetFormat, RowT, bad_row, on_every_side
 from alignment_core.datasets.tables import TableRow
 from alignment_core.datasets.text_tables import image_path
 from alignment_core.errors import DataError
@@ -143,9 +143,10 @@ class ColumnarTable:
 
     def _with_images(self, row: Annotated[RowT], images: "_Images") -> RowT | BadRow:
         try:
-            return row.with_images([self._image(row.number, place, images) for place in row.places])
+            read = lambda place: self._image(row.number, place, images)  # noqa: E731
+            return row.with_images(on_every_side(row.columns, row.places, read))
         except DataError as error:
-            if error.code == "unreadable_file":
+            if error.code in OF_THE_FILE:
                 raise
             return bad_row(row.number, error)
 

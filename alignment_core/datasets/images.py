@@ -1,6 +1,6 @@
 """The one place where images of users are decoded.
 
-PNG, JPEG and WEBP only. The size is read from the header and refused before any pixel is decoded, so a decompression bomb
+PNG, JPEG, WEBP and AVIF only. The size is read from the header and refused before any pixel is decoded, so a decompression bomb
 costs nothing. The first frame counts, the EXIF orientation is applied, transparency is composited on white, 16-bit grey
 is reduced to 8 bits, and colour profiles are ignored, as the published training scripts do.
 """
@@ -14,7 +14,23 @@ from PIL import Image, ImageOps
 
 from alignment_core.errors import DataError
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
+# HEIC needs a library under other terms than ours; the rest has no place among photographs
+UNREAD_FORMS = {
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"<svg": "SVG",
+    b"%PDF": "PDF",
+    b"<!DOCTYPE": "HTML",
+    b"<!doctype": "HTML",
+    b"<html": "HTML",
+}
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 MAX_ENCODED_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_ASPECT_RATIO = 8.0  # resizing the shorter side to the training resolution must not blow up the longer one
@@ -51,9 +67,19 @@ def decode_image(data: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError("image_too_large", f"more than {MAX_PIXELS} pixels were announced") from error
     except _DECODER_ERRORS as error:
+        if (form := _unread_form(data)) is not None:
+            message = f"a {form} file, which is not read here; convert it to PNG, JPEG, WEBP or AVIF"
+            raise DataError("unread_image_format", message) from error
         raise DataError(
-            "undecodable_image", f"not a readable image ({_reason(error)}); expected PNG, JPEG or WEBP"
+            "undecodable_image", f"not a readable image ({_reason(error)}); expected PNG, JPEG, WEBP or AVIF"
         ) from error
+
+
+def _unread_form(data: bytes) -> str | None:
+    """The name of a form that others read, by its first bytes; None for one of ours, and for what is no image at all."""
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        return "HEIC"
+    return next((form for magic, form in UNREAD_FORMS.items() if data.startswith(magic)), None)
 
 
 def _check_size(width: int, height: int) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from alignment_core.datasets.detect import dataset_kind, open_preferences, open_unpaired
 from alignment_core.datasets.images import decode_image
-from alignment_core.datasets.rows import BadRow, PreferenceRow, Row, bad_row
+from alignment_core.datasets.rows import BadRow, PreferenceRow, Row, bad_row, on_every_side
 from alignment_core.datasets.tally import InspectedRow, Tally
 from alignment_core.datasets.unpaired import ImageRow
 from alignment_core.datasets.unpaired_tally import InspectedImage, UnpairedTally
@@ -69,18 +69,16 @@ def _inspect_all(rows: Iterator[RowT | BadRow], inspect: Callable[[RowT], Inspec
 
 
 def _inspect_pair(row: PreferenceRow) -> InspectedRow:
-    sizes = _size(row.chosen, "chosen"), _size(row.rejected, "rejected")
+    sizes = _sizes(row)
     hashes = hashlib.sha256(row.chosen).digest(), hashlib.sha256(row.rejected).digest()
     return InspectedRow(row.number, row.prompt, row.label, row.score, row.group_id, row.swapped, *hashes, *sizes)
 
 
 def _inspect_image(row: ImageRow) -> InspectedImage:
-    size, sha256 = _size(row.image, "image"), hashlib.sha256(row.image).digest()
+    (size,), sha256 = _sizes(row), hashlib.sha256(row.image).digest()
     return InspectedImage(row.number, row.prompt, row.liked, row.group_id, sha256, size)
 
 
-def _size(data: bytes, column: str) -> tuple[int, int]:
-    try:
-        return decode_image(data).size
-    except DataError as error:
-        raise DataError(error.code, f"{column}: {error.message}") from error
+def _sizes(row: Row) -> list[tuple[int, int]]:
+    """The size of each of the row's images; a `DataError` speaks of every one that cannot be used."""
+    return on_every_side(row.columns, row.images, lambda data: decode_image(data).size)

@@ -1,8 +1,13 @@
 """What preflight checks of every row's prompt and group, whatever its images are."""
 
 import hashlib
+import re
 
 from alignment_core.datasets.problems import Problems
+
+TOKENS_READ = 75  # of CLIP's 77, without its marks of start and end
+# As CLIP's tokenizer splits text before it splits words: each piece is a token or more, so this counts too few, never too many.
+WORDS_AND_SIGNS = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 
 
 class PromptChecks:
@@ -13,6 +18,7 @@ class PromptChecks:
         self._groups: set[bytes] = set()
         self._group_of_prompt: dict[bytes, bytes] = {}
         self.num_empty = 0
+        self.num_long = 0
 
     @property
     def num_groups(self) -> int:
@@ -28,6 +34,13 @@ class PromptChecks:
             self.num_empty += 1
             message = "the prompt is empty; such rows train the model without a prompt"
             self._problems.add("empty_prompt", "warning", number, message)
+        if len(WORDS_AND_SIGNS.findall(prompt)) > TOKENS_READ:
+            self.num_long += 1
+            message = (
+                f"the prompt has more than {TOKENS_READ} words and signs, each of which is a token or more; the text encoders "
+                f"of Stable Diffusion read the first {TOKENS_READ} tokens, and what differs behind them is one prompt to them"
+            )
+            self._problems.add("long_prompt", "warning", number, message)
         group = digest(group_id.encode())
         self._groups.add(group)
         if self._group_of_prompt.setdefault(digest(prompt.encode()), group) != group:

@@ -12,7 +12,7 @@ from alignment_core.datasets.preflight import check_preferences
 from alignment_core.reports import DatasetReport
 
 # Part of the key: a change of what preflight looks for must change it.
-PREFLIGHT_VERSION = "v3"
+PREFLIGHT_VERSION = "v4"
 
 
 def check_preferences_once(path: Path, cache_dir: Path, columns: Mapping[str, str] | None = None) -> DatasetReport:

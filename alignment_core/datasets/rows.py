@@ -7,7 +7,7 @@ pair is already the right way round. A row is the annotation with the bytes of i
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, Self, TypeVar
@@ -32,6 +32,9 @@ DatasetFormat = Literal[
 Severity = Literal["error", "warning"]
 
 TIE = 0.5
+OF_THE_FILE = ("unreadable_file", "unsafe_archive", "dataset_too_large")  # errors that no row can be blamed for
+T = TypeVar("T")
+U = TypeVar("U")
 MAX_PROMPT_CHARACTERS = 20_000  # far beyond any text encoder: longer text is a broken or hostile file
 MAX_GROUP_ID_CHARACTERS = 1000
 
@@ -65,6 +68,9 @@ class Annotated(Protocol[Row_co]):
     @property
     def places(self) -> tuple[str, ...]: ...
 
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
     def at(self, places: Sequence[str]) -> Self:
         """The same row with its images elsewhere."""
         ...
@@ -92,6 +98,10 @@ class Annotation:
     @property
     def places(self) -> tuple[str, str]:
         return self.chosen, self.rejected
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        return "chosen", "rejected"
 
     def at(self, places: Sequence[str]) -> "Annotation":
         chosen, rejected = places
@@ -216,6 +226,23 @@ def annotate(
         group_id=checked_group_id(group_id, text),
         swapped=swapped,
     )
+
+
+def on_every_side(sides: Sequence[str], values: Sequence[T], read: Callable[[T], U]) -> list[U]:
+    """`read` of each value; raises one `DataError` that tells of every side that has one, with the first one's code."""
+    found: list[U] = []
+    errors: list[tuple[str, DataError]] = []
+    for side, value in zip(sides, values, strict=True):
+        try:
+            found.append(read(value))
+        except DataError as error:
+            if error.code in OF_THE_FILE:
+                raise
+            errors.append((side, error))
+    if errors:
+        told = (one.message if one.message.startswith(side) else f"{side}: {one.message}" for side, one in errors)
+        raise DataError(errors[0][1].code, "; ".join(told))
+    return found
 
 
 def bad_row(number: int, error: DataError) -> BadRow:

@@ -4,12 +4,13 @@ import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alignment_core.datasets.problems import Problems
 from alignment_core.datasets.prompt_checks import PromptChecks, digest
 from alignment_core.datasets.rows import TIE, BadRow, PreferenceSource
-from alignment_core.reports import DatasetReport
+from alignment_core.reports import SIDES, DatasetReport
 
 MANY_TIES = 1 / 3
 BIAS_Z = 4.0  # standard errors from 1/2 before the order of the images is called biased ...
@@ -17,6 +18,14 @@ BIAS_SHARE = 0.05  # ... and at least this far, since a large dataset is always 
 SIZES_REPORTED = 10
 
 Size = tuple[int, int]  # width, height
+
+
+def by_shorter_side(sizes: Mapping[Size, int]) -> dict[str, int]:
+    """`DatasetReport.shorter_sides` of these sizes."""
+    found = Counter[int]()
+    for size, count in sizes.items():
+        found[max(edge for edge in SIDES if edge <= min(size))] += count
+    return {str(edge): found[edge] for edge in sorted(found)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class Tally:
         self._counts["rows"] += 1
         if isinstance(row, BadRow):
             self._record([row.number, row.code, row.message])
-            self._problems.add(row.code, row.severity, row.number, f"first in row {row.number}: {row.message}")
+            self._problems.add_bad(row)
             return
         hashes = row.chosen_sha256.hex(), row.rejected_sha256.hex()
         self._record([row.number, row.prompt, row.label, row.score, row.group_id, row.swapped, *hashes])
@@ -76,7 +85,9 @@ class Tally:
             num_soft_labels=counts["soft_labels"],
             num_swapped=counts["swapped"],
             chosen_first_share=counts["first_won"] / decided if self._has_first_image and decided else None,
+            num_long_prompts=self._prompts.num_long,
             image_sizes={f"{w}x{h}": count for (w, h), count in self._sizes.most_common(SIZES_REPORTED)},
+            shorter_sides=by_shorter_side(self._sizes),
             size_bytes=self._source.size_bytes(),
             content_sha256=self._content.hexdigest(),
             problems=self._problems.report(),
@@ -100,6 +111,7 @@ class Tally:
 
     def _check_images(self, row: InspectedRow) -> None:
         if row.chosen_sha256 == row.rejected_sha256:
+            self._counts["identical"] += 1
             self._warn("identical_images", row.number, "chosen and rejected are the same file; nothing can be learnt")
         if row.chosen_size != row.rejected_size:
             self._warn(
@@ -136,6 +148,9 @@ class Tally:
             self._problems.add_overall(
                 "all_ties", "error", ties, "every row is a tie (label 0.5); none says what is better"
             )
+        elif self._counts["identical"] == usable:
+            message = "chosen and rejected are the same file in every row; nothing says what is better"
+            self._problems.add_overall("all_identical", "error", usable, message)
         elif ties > MANY_TIES * usable:
             self._problems.add_overall(
                 "many_ties", "warning", ties, f"{ties / usable:.0%} of the rows are ties (label 0.5)"

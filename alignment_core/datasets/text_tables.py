@@ -14,7 +14,7 @@ from alignment_core.datasets.delimited import delimited_rows
 from alignment_core.datasets.files import FileTree
 from alignment_core.datasets.images import MAX_ENCODED_BYTES
 from alignment_core.datasets.json_rows import json_rows
-from alignment_core.datasets.rows import Annotated, BadRow, DatasetFormat, RowT, bad_row
+from alignment_core.datasets.rows import Annotated, BadRow, DatasetFormat, RowT, bad_row, on_every_side
 from alignment_core.datasets.tables import TableRow
 from alignment_core.errors import DataError
 
@@ -75,7 +75,8 @@ class TextTable:
 
     def _with_images(self, row: Annotated[RowT]) -> RowT | BadRow:
         try:
-            return row.with_images([self._files.read(name, MAX_ENCODED_BYTES) for name in row.places])
+            read = lambda name: self._files.read(name, MAX_ENCODED_BYTES)  # noqa: E731
+            return row.with_images(on_every_side(row.columns, row.places, read))
         except DataError as error:
             return bad_row(row.number, error)
 

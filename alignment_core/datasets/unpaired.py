@@ -37,6 +37,10 @@ class ImageAnnotation:
     def places(self) -> tuple[str]:
         return (self.image,)
 
+    @property
+    def columns(self) -> tuple[str]:
+        return (self.column,)
+
     def at(self, places: Sequence[str]) -> "ImageAnnotation":
         (image,) = places
         return replace(self, image=image)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from alignment_core.datasets.problems import Problems
 from alignment_core.datasets.prompt_checks import PromptChecks, digest
 from alignment_core.datasets.rows import BadRow, Source
-from alignment_core.datasets.tally import SIZES_REPORTED, Size
+from alignment_core.datasets.tally import SIZES_REPORTED, Size, by_shorter_side
 from alignment_core.datasets.unpaired import ImageAnnotation
 from alignment_core.reports import DatasetReport
 
@@ -36,6 +36,7 @@ class UnpairedTally:
         self._num_rows = 0
         self._judged: Counter[bool] = Counter()
         self._sizes: Counter[Size] = Counter()
+        self._images: set[bytes] = set()
         self._first_row: dict[tuple[bytes, bool], int] = {}
 
     def add(self, row: InspectedImage | BadRow) -> None:
@@ -43,11 +44,12 @@ class UnpairedTally:
         self._num_rows += 1
         if isinstance(row, BadRow):
             self._record([row.number, row.code, row.message])
-            self._problems.add(row.code, row.severity, row.number, f"first in row {row.number}: {row.message}")
+            self._problems.add_bad(row)
             return
         self._record([row.number, row.prompt, row.liked, row.group_id, row.sha256.hex()])
         self._judged[row.liked] += 1
         self._sizes[row.size] += 1
+        self._images.add(digest(row.sha256))
         self._prompts.add(row.number, row.prompt, row.group_id)
         self._check_repeats(row)
 
@@ -67,7 +69,9 @@ class UnpairedTally:
             num_likes=self._judged[True],
             num_dislikes=self._judged[False],
             num_swapped=0,
+            num_long_prompts=self._prompts.num_long,
             image_sizes={f"{w}x{h}": count for (w, h), count in self._sizes.most_common(SIZES_REPORTED)},
+            shorter_sides=by_shorter_side(self._sizes),
             size_bytes=self._source.size_bytes(),
             content_sha256=self._content.hexdigest(),
             problems=self._problems.report(),
@@ -93,6 +97,9 @@ class UnpairedTally:
             message = f"none of {self._num_rows} rows can be trained on; expected at least one"
             self._problems.add_overall("no_usable_rows", "error", self._num_rows, message)
             return
+        if usable > 1 and len(self._images) == 1:
+            message = "every row shows the same picture; nothing tells good from bad"
+            self._problems.add_overall("all_identical", "error", usable, message)
         if len(self._judged) == 1:
             verdict = "liked" if self._judged[True] else "disliked"
             message = f"every image is {verdict} (label {int(self._judged[True] > 0)}); nothing tells good from bad"

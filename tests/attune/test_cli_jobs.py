@@ -210,7 +210,7 @@ def test_a_broken_dataset_is_told_with_its_rows_and_where_there_is_more(
         "  rows 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 4 more of 2001: chosen: no image",
         f"all of it: attune dataset report {dataset_id}",
     ]
-    assert json.loads(attune("dataset", "report", dataset_id).stdout)["problems"] == [problem]
+    assert json.loads(attune("dataset", "report", dataset_id).stdout)["problems"] == [{**problem, "details": []}]
 
 
 def test_a_file_that_could_not_be_read_is_told_by_its_name_again_and_again(

@@ -387,7 +387,7 @@ def test_shards_in_a_zip_that_was_not_compressed_are_read_in_place(tmp_path: Pat
 def test_preparing_stops_at_a_bad_row_and_leaves_no_file(tmp_path: Path) -> None:
     path = csv_folder(tmp_path / "data")
     (path / "images" / "3-w.png").unlink()
-    with pytest.raises(DataError, match=r"row 4: no file 'images/3-w\.png'"):
+    with pytest.raises(DataError, match=r"row 4: chosen: no file 'images/3-w\.png'"):
         prepare_parquet(path, tmp_path / "out.parquet")
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
 

@@ -31,8 +31,8 @@ def _png_announcing(width: int, height: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_the_three_formats_decode_to_rgb(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF"])
+def test_the_four_formats_decode_to_rgb(kind: str) -> None:
     image = decode_image(image_bytes(0, 30, 20, kind))
     assert (image.mode, image.size) == ("RGB", (30, 20))
 
@@ -43,9 +43,9 @@ def test_png_pixels_are_kept_exactly() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM"])
 def test_other_formats_are_refused(kind: str) -> None:
-    with pytest.raises(DataError, match="expected PNG, JPEG or WEBP") as caught:
+    with pytest.raises(DataError, match="PNG, JPEG, WEBP or AVIF") as caught:
         decode_image(_encoded(Image.new("RGB", (16, 16)), kind))
-    assert caught.value.code == "undecodable_image"
+    assert caught.value.code == ("undecodable_image" if kind == "PPM" else "unread_image_format")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

@@ -57,6 +57,9 @@ def test_a_clean_dataset_has_no_problems_and_every_count(tmp_path: Path) -> None
         "num_soft_labels": 1,
         "num_likes": 0,
         "num_dislikes": 0,
+        "num_dropped_rows": 0,
+        "num_long_prompts": 0,
+        "shorter_sides": {"24": 12},
         "num_swapped": 0,
         "chosen_first_share": None,
         "image_sizes": {"24x24": 12},
@@ -262,3 +265,69 @@ def test_preflight_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_each_bad_row_has_its_own_reason_and_says_which_side(tmp_path: Path) -> None:
+    values = rows(8)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0"
+    broken = {
+        1: image_bytes(3)[:-40],
+        2: b"",
+        3: b"<html>not found</html>",
+        4: b"\x89PNG\r\n\x1a\n",
+        5: b"text",
+        6: heic,
+    }
+    for index, data in broken.items():
+        values[index]["rejected" if index % 2 else "chosen"] = data
+    values[5]["chosen"] = b"also text"
+    report = _report(tmp_path, values)
+    reasons = {detail.row: detail.message for problem in report.problems for detail in problem.details}
+    reasons |= {problem.rows[0]: problem.message for problem in report.problems if problem.count == 1}
+    assert set(reasons) == {index + 1 for index in broken}
+    assert len(set(reasons.values())) == 6
+    for index in broken:
+        assert ("rejected" if index % 2 else "chosen") in reasons[index + 1]
+    assert reasons[6].startswith("chosen: ")
+    assert "; rejected: " in reasons[6], "both sides of a row are told"
+    assert "HTML file" in reasons[4]
+    assert "HEIC file, which is not read here; convert it to PNG, JPEG, WEBP or AVIF" in reasons[7]
+    assert _problem(report, "undecodable_image").message.endswith("(2 more reasons in other rows)")
+
+
+def test_files_that_are_missing_are_named_with_their_side(tmp_path: Path) -> None:
+    folder = write_jsonl_folder(tmp_path / "data", rows(3))
+    for image in sorted(folder.rglob("*.png"))[:2]:
+        image.unlink()
+    (problem,) = check_preferences(folder).problems
+    assert problem.code == "missing_image"
+    assert "chosen: no file" in problem.message
+    assert "; rejected: no file" in problem.message
+
+
+def test_rows_whose_pictures_are_all_identical_teach_nothing(tmp_path: Path) -> None:
+    values = [{**row, "rejected": row["chosen"]} for row in rows(3)]
+    report = _report(tmp_path, values)
+    assert not report.is_usable
+    assert _problem(report, "all_identical").message.startswith("chosen and rejected are the same file in every row")
+    one_differs = _report(tmp_path, [*values, *rows(1)])
+    assert one_differs.is_usable
+    assert _problem(one_differs, "identical_images").count == 3
+
+
+def test_long_prompts_are_counted_never_too_many(tmp_path: Path) -> None:
+    values = rows(4)
+    for row, prompt in zip(values, ["a " * 75, "a " * 76, "!? " * 80, "x" * 500], strict=True):
+        row["prompt"] = prompt
+    report = _report(tmp_path, values)
+    assert report.num_long_prompts == 2
+    assert _problem(report, "long_prompt").rows == [2, 3]
+
+
+def test_images_are_counted_by_their_shorter_side(tmp_path: Path) -> None:
+    values = rows(3)
+    values[0]["chosen"] = image_bytes(100, 300, 256)
+    values[1]["chosen"] = image_bytes(101, 255, 300)
+    report = _report(tmp_path, values)
+    assert report.shorter_sides == {"24": 4, "192": 1, "256": 1}
+    assert [report.num_below(side) for side in (24, 32, 255, 256, 320)] == [0, 4, 4, 5, 6]
