@@ -26,7 +26,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from alignment_core.disk_errors import disk_error_of
-from alignment_core.errors import AlignmentError, CheckpointError
+from alignment_core.errors import AlignmentError, CheckpointError, DataError
 from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
 from alignment_core.sources import Sources
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--out", type=Path, required=True, help="the parquet file to write")
     for command in (check, prepare):
         command.add_argument("data", type=Path, help="a file or folder; docs/data.md lists the forms")
-        command.add_argument("--columns", type=_columns, help='JSON: role to column, such as {"prompt": "caption"}')
+        command.add_argument("--columns", help='JSON: role to column, such as {"prompt": "caption"}')
     return parser
 
 
@@ -200,32 +200,34 @@ def _failed(event: RunFailed) -> int:
     return EXIT_FAILED
 
 
-def _columns(text: str) -> dict[str, str]:
+def _columns(text: str | None) -> dict[str, str] | None:
     """A mapping of columns as JSON."""
+    if text is None:
+        return None
     try:
         found = TypeAdapter(ColumnMapping).validate_json(text)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise argparse.ArgumentTypeError(f"expected JSON of role to column: {problems}") from error
+        problems = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
+        raise DataError("columns_invalid", f"--columns: expected JSON of role to column: {problems}") from error
     return {str(role): name for role, name in found.items()}
 
 
-def _prepare(data: Path, out: Path, columns: dict[str, str] | None) -> int:
+def _prepare(data: Path, out: Path, columns: str | None) -> int:
     from alignment_core.datasets.prepare import prepare_parquet
 
     try:
-        prepared = prepare_parquet(data, out, columns)
+        prepared = prepare_parquet(data, out, _columns(columns))
     except AlignmentError as error:
         return _failed(_run_failed(error, None))
     print(json.dumps(asdict(prepared)), flush=True)  # noqa: T201
     return EXIT_COMPLETED
 
 
-def _check(data: Path, columns: dict[str, str] | None) -> int:
+def _check(data: Path, columns: str | None) -> int:
     from alignment_core.datasets.preflight import check_preferences
 
     try:
-        report = check_preferences(data, columns)
+        report = check_preferences(data, _columns(columns))
     except AlignmentError as error:
         return _failed(_run_failed(error, None))
     print(report.model_dump_json(), flush=True)  # noqa: T201

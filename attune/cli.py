@@ -16,6 +16,7 @@ from attune.demo import STOPPING, DemoError, run_demo
 from attune.ending import ending_of
 from attune.errors import AttuneError
 from attune.local_server import LocalServer, ServerError, demo_assets
+from attune.preparation import prepare_dataset, read_columns
 from attune.proof import table_of
 from attune.refusals import create_job, unusable
 from attune.resources import Job
@@ -35,6 +36,10 @@ commands.add_typer(datasets, name="dataset")
 commands.add_typer(checkpoints, name="checkpoint")
 add_to(commands, jobs, datasets, checkpoints)
 
+Columns = Annotated[
+    str | None,
+    typer.Option(help="Which column is what, where names do not say so: ROLE=COLUMN,... or JSON; see docs/data.md."),
+]
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 console = Console()
@@ -233,10 +238,13 @@ def job_samples(
 @datasets.command("upload")
 @with_client
 def upload_dataset(
-    client: Client, path: Path, name: Annotated[str | None, typer.Option(help="A name for people.")] = None
+    client: Client,
+    path: Annotated[Path, typer.Argument(help="A parquet file, a zip, or a folder, which is zipped on its way.")],
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    columns: Columns = None,
 ) -> None:
-    """Upload preference pairs, wait for their check and print their id."""
-    dataset = client.upload_dataset(path, name=name)
+    """Upload preference data, wait for its check and print its id."""
+    dataset = client.upload_dataset(path, name=name, columns=read_columns(columns) if columns else None)
     try:
         client.wait_for_dataset(dataset.id)
     except AttuneError as error:
@@ -244,6 +252,21 @@ def upload_dataset(
             raise
         raise ValueError(unusable(client, dataset, error)) from error
     console.print(dataset.id, highlight=False)
+
+
+@datasets.command("prepare")
+def prepare(
+    path: Annotated[Path, typer.Argument(help="A file or folder in any form that docs/data.md lists.")],
+    out: Annotated[Path, typer.Option(help="The parquet file to write.")],
+    columns: Columns = None,
+) -> None:
+    """Write preference data of any form as one parquet file with its images, on this machine."""
+    found = prepare_dataset(path, out, read_columns(columns) if columns else None)
+    left_out = f", {found['num_left_out']} left out, as nothing is said in them" if found["num_left_out"] else ""
+    what = "pairs" if found["kind"] == "pairs" else "single images"
+    console.print(
+        f"{out}: {found['num_rows']} {what} of {path} ({found['format']}){left_out}", highlight=False, soft_wrap=True
+    )
 
 
 @datasets.command("report")

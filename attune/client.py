@@ -7,10 +7,12 @@ with Client("http://127.0.0.1:8000") as client:
     client.download_checkpoint(client.result_checkpoint(job.id), Path("aligned"))
 """
 
+import json
 import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote
@@ -22,6 +24,7 @@ from alignment_core.spec import JobSpec
 from attune.connection import Connection, checked_url, segment
 from attune.downloads import download_file, inside
 from attune.errors import AttuneError
+from attune.folder_zip import FolderZip
 from attune.resources import (
     CatalogEntry,
     Checkpoint,
@@ -82,15 +85,25 @@ class Client:
 
     # --- data sets ---
 
-    def upload_dataset(self, path: FilePath, *, name: str | None = None, idempotency_key: str | None = None) -> Dataset:
-        """Upload a parquet file or a zip; it is checked in the background, see `wait_for_dataset`."""
+    def upload_dataset(
+        self,
+        path: FilePath,
+        *,
+        name: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Dataset:
+        """Upload a parquet file, a zip, or a folder, which is zipped on its way; `wait_for_dataset` waits for its check.
+
+        `columns` says which column is what where its name does not, such as `{"prompt": "caption", "chosen": "good"}`.
+        """
         path = Path(path)
-        with path.open("rb") as file:
+        with _to_send(path) as (filename, file):
             answer = self._connection.request(
                 "POST",
                 "/v1/datasets",
-                files={"file": (path.name, file, "application/octet-stream")},
-                data={"name": name} if name else None,
+                files={"file": (filename, file, "application/octet-stream")},
+                data=_given({"name": name or None, "columns": json.dumps(dict(columns)) if columns else None}),
                 headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
                 timeout=httpx.Timeout(30.0, read=600.0, write=600.0),
             )
@@ -329,6 +342,16 @@ class Client:
     def _poll(self, path: str, wait_seconds: float) -> Any:
         timeout = httpx.Timeout(30.0, read=30.0 + wait_seconds)
         return self._connection.request("GET", path, params={"wait": wait_seconds}, timeout=timeout)
+
+
+@contextmanager
+def _to_send(path: Path) -> Iterator[tuple[str, Any]]:
+    """The name and the content of what is uploaded; a folder as a zip of it."""
+    if path.is_dir():
+        yield f"{path.resolve().name}.zip", FolderZip(path)
+    else:
+        with path.open("rb") as file:
+            yield path.name, file
 
 
 def _job(job_id: str) -> str:

@@ -76,6 +76,7 @@ class Dataset(Resource):
     status: Literal["uploading", "checking", "ready", "failed"]
     size_bytes: int | None
     sha256: str | None
+    columns: dict[str, str] | None = None
     num_usable_rows: int | None
     error: ResourceError | None
 

@@ -56,7 +56,11 @@ def open_unpaired(path: Path, columns: Columns | None = None) -> Source[ImageAnn
 
 
 def _open(path: Path, columns: Columns | None, kind: DatasetKind) -> TableSource[Any]:
-    table = open_table(path)
+    return source_of(open_table(path), columns, kind)
+
+
+def source_of(table: Table, columns: Columns | None, kind: DatasetKind | None = None) -> TableSource[Any]:
+    """The table read as its columns or `columns` say; of `kind`, or of whatever kind they make."""
     reading = choose_reading(table, columns, kind)
     return TableSource(
         table, reading.layout, reading.names, format=reading.format, are_others_known=reading.are_others_known
@@ -76,6 +80,17 @@ def open_table(path: Path) -> Table:
     if magic[:2] == b"PK" or zipfile.is_zipfile(path):
         return _table_of(ZipFiles(path))
     raise DataError("unknown_format", f"{path.name}: {EXPECTED}{_hint(path)}")
+
+
+def open_lone_table(path: Path) -> Table:
+    """As `open_table`, and a text file by itself, whose images are looked for in the folder that it is in.
+
+    Not for uploads, and not for what is checked once and remembered: who sees the file does not see its neighbours.
+    """
+    form = FORMS.get(path.suffix.lower())
+    if form in ("parquet", "arrow", None) or not path.is_file():
+        return open_table(path)
+    return TextTable(FolderFiles(path.absolute().parent), [path.name], form, path=path)
 
 
 def _hint(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignment_core.datasets.detect import dataset_kind, open_preferences, open_unpaired
+from alignment_core.datasets.detect import open_lone_table, source_of
 from alignment_core.datasets.rows import BadRow, PreferenceRow, row_error
 from alignment_core.datasets.unpaired import ImageRow
 from alignment_core.errors import DataError
@@ -35,13 +35,12 @@ class Prepared:
 
 
 def prepare_parquet(path: Path, out: Path, columns: Mapping[str, str] | None = None) -> Prepared:
-    """Write the dataset at `path` to `out`; see `detect.open_preferences` for `columns`.
+    """Write the dataset at `path` to `out`; a table of text finds its images in the folder that it is in.
 
     Raises `DataError` at the first row with an error, and leaves no file then. Rows that preflight warns about because
     they say nothing (no vote, not different) are left out and counted.
     """
-    kind = dataset_kind(path, columns)
-    source = open_preferences(path, columns) if kind == "pairs" else open_unpaired(path, columns)
+    source = source_of(open_lone_table(path), columns)
     counts = {"rows": 0, "left_out": 0}
 
     def usable() -> Iterator[PreferenceRow | ImageRow]:
@@ -56,13 +55,13 @@ def prepare_parquet(path: Path, out: Path, columns: Mapping[str, str] | None = N
 
     partial = out.with_name(f".{out.name}.partial")
     try:
-        _write(partial, _PAIRS if kind == "pairs" else _IMAGES, usable())
+        _write(partial, _PAIRS if source.kind == "pairs" else _IMAGES, usable())
         if not counts["rows"]:
             raise DataError("no_usable_rows", f"{path.name}: no usable row; expected at least one")
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
-    return Prepared(kind, source.format, counts["rows"], counts["left_out"])
+    return Prepared(source.kind, source.format, counts["rows"], counts["left_out"])
 
 
 def _write(path: Path, schema: pa.Schema, rows: Iterable[PreferenceRow | ImageRow]) -> None:

@@ -158,6 +158,10 @@ class TableSource(Generic[AnnotationT]):
         return self._format
 
     @property
+    def kind(self) -> Literal["pairs", "unpaired"]:
+        return self._layout.kind
+
+    @property
     def is_seekable(self) -> bool:
         return self._table.is_seekable
 

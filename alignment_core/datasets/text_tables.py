@@ -27,8 +27,16 @@ class TextTable:
     has_one_schema = False
     is_seekable = True
 
-    def __init__(self, files: FileTree, names: Sequence[str], form: DatasetFormat, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        files: FileTree,
+        names: Sequence[str],
+        form: DatasetFormat,
+        notes: Sequence[str] = (),
+        path: Path | None = None,
+    ) -> None:
         self._files = files
+        self._path = path or files.path
         self._names = names
         self.form: DatasetFormat = form
         self.notes = list(notes)
@@ -37,7 +45,7 @@ class TextTable:
 
     @property
     def path(self) -> Path:
-        return self._files.path
+        return self._path
 
     @property
     def columns(self) -> list[str]:

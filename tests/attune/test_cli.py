@@ -41,7 +41,6 @@ def test_the_servers_problem_is_shown_without_a_traceback() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["dataset", "upload", "{folder}"], "{folder}: Is a directory"),
         (["dataset", "upload", "{folder}/none"], "{folder}/none: No such file or directory"),
         (["up", "--data-dir", "{file}", "--port", "0"], "{file}: File exists"),
         (["up", "--data-dir", "{file}/x", "--port", "0"], "{file}/x: Not a directory"),

@@ -392,6 +392,14 @@ def test_preparing_stops_at_a_bad_row_and_leaves_no_file(tmp_path: Path) -> None
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
 
 
+def test_one_table_of_a_folder_is_prepared_by_its_name(tmp_path: Path) -> None:
+    folder = csv_folder(tmp_path / "data")
+    write_csv(folder / "others.csv", [{"prompt": "p", "chosen": "images/0-w.png", "rejected": "images/0-l.png"}])
+    assert prepare_parquet(folder / "pairs.csv", tmp_path / "a.parquet").num_rows == NUM_PAIRS
+    assert prepare_parquet(folder / "others.csv", tmp_path / "b.parquet").num_rows == 1
+    assert refused(folder / "pairs.csv").code == "unknown_format", "a run and an upload need the folder"
+
+
 def test_single_images_are_prepared_as_such(tmp_path: Path) -> None:
     values = [{"file_name": f"images/{i}-w.png", "prompt": "p", "label": i % 2} for i in range(4)]
     write_csv(with_images(tmp_path / "data") / "metadata.csv", values)
