@@ -29,6 +29,7 @@ from alignment_core.disk_errors import disk_error_of
 from alignment_core.errors import AlignmentError, CheckpointError, DataError
 from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
+from alignment_core.quiet import silence_imports, silence_progress_bars
 from alignment_core.sources import Sources
 from alignment_core.spec import ColumnMapping, JobSpec
 from alignment_core.spec_mistakes import in_sentences
@@ -39,6 +40,7 @@ DEFAULT_CACHE = Path.home() / ".cache" / "attune"
 
 def main() -> int:
     arguments = _parser().parse_args()
+    silence_imports()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if arguments.command == "check":
         return _check(arguments.data, arguments.columns)
@@ -113,7 +115,6 @@ def _read_spec(path: Path) -> JobSpec:
 
 def _compare(workdir: Path, base: str, policy: str, sources_path: Path | None, cache_dir: Path | None) -> int:
     from alignment_core.checkpoint_comparison import compare_checkpoints
-    from alignment_core.quiet import silence_progress_bars
 
     silence_progress_bars()
     try:
@@ -135,7 +136,6 @@ def _compare(workdir: Path, base: str, policy: str, sources_path: Path | None, c
 def _follow(spec: JobSpec, sources: Sources, workdir: Path, cache_dir: Path | None, stop: threading.Event) -> int:
     from alignment_core.alignment import align
     from alignment_core.checkpoints import latest
-    from alignment_core.quiet import silence_progress_bars
     from alignment_core.training_run import checkpoint_saved
 
     silence_progress_bars()

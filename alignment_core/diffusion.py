@@ -7,8 +7,9 @@ Ho (arXiv 2202.00512) for v-prediction.
 """
 
 import math
-from typing import Literal
+from typing import Literal, assert_never
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -72,6 +73,31 @@ def predict_eps(kind: PredictionType, x_t: Batched, prediction: Batched, abar_t:
     if kind == "epsilon":
         return prediction
     return _over(abar_t.sqrt(), x_t) * prediction + _over((1 - abar_t).sqrt(), x_t) * x_t
+
+
+TimestepSpacing = Literal["leading", "trailing", "linspace"]
+
+
+def ddim_timesteps(num_timesteps: int, num_steps: int, *, spacing: TimestepSpacing, offset: int) -> list[int]:
+    """The T timesteps of a trajectory out of N, noisiest first (arXiv 2305.08891, table 2), as diffusers rounds them.
+
+    leading: i floor(N/T) + offset; trailing: round(N - i N/T) - 1; linspace: from N-1 to 0. Raises `ValueError` where they
+    are not T timesteps of the N: diffusers' trailing grid has one too many for some T, and an offset may lead past the last.
+    """
+    if not 1 <= num_steps <= num_timesteps:
+        raise ValueError(f"{num_steps} sampling steps, and the model has {num_timesteps} timesteps")
+    match spacing:
+        case "leading":
+            found = np.arange(num_steps)[::-1] * (num_timesteps // num_steps) + offset
+        case "trailing":
+            found = np.round(np.arange(num_timesteps, 0, -num_timesteps / num_steps)) - 1
+        case "linspace":
+            found = np.linspace(0, num_timesteps - 1, num_steps).round()[::-1]
+        case _:
+            assert_never(spacing)
+    if len(found) != num_steps or found.min() < 0 or found.max() >= num_timesteps:
+        raise ValueError(f"{num_steps} sampling steps of spacing {spacing!r} do not fit into {num_timesteps} timesteps")
+    return found.astype(int).tolist()
 
 
 def ddim_sigma(abar_t: PerExample, abar_prev: PerExample, eta: float) -> PerExample:

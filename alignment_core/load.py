@@ -21,7 +21,7 @@ from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event, ModelLoaded, WarningRaised
 from alignment_core.families.sd import StableDiffusion, load_sd
 from alignment_core.load_objective import load_objective
-from alignment_core.load_online import OnlineMethod
+from alignment_core.load_online import OnlineMethod, sampling_timesteps
 from alignment_core.load_plugins import build_reference, build_timesteps
 from alignment_core.protocols import RewardModel
 from alignment_core.rewards.build import build_prompt_following, build_reward
@@ -65,6 +65,8 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     actors = _build_actors(spec, family, accelerator)
     fingerprint = family.fingerprint()
     _refuse_misread_options(spec, family)
+    if spec.evaluation.rewards:
+        sampling_timesteps(family, spec.evaluation.num_inference_steps, "evaluation.num_inference_steps")
     yield _model_loaded(family, actors, fingerprint)
     rewards, prompt_following = _build_rewards(here, accelerator.device)
     with accelerator.main_process_first():  # the others find everything in the cache

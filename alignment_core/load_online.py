@@ -159,20 +159,21 @@ def _refuse_silent_steps(studio: Studio, trained: Sequence[int]) -> None:
         )
 
 
+def sampling_timesteps(family: StableDiffusion, num_steps: int, field: str) -> list[int]:
+    """The model's timesteps of so many steps; raises `AlignmentError` that names the spec's field where there are none."""
+    try:
+        return family.sampling_timesteps(num_steps)
+    except ValueError as error:
+        raise AlignmentError("sampling_steps_unsupported", f"{field}: {error}") from error
+
+
 def _studio(method: OnlineMethodSpec, family: StableDiffusion, rewards: Mapping[str, RewardModel], seed: int) -> Studio:
-    if method.num_inference_steps > len(family.abar):
-        raise AlignmentError(
-            "too_many_sampling_steps",
-            f"method.num_inference_steps is {method.num_inference_steps}, and the model has {len(family.abar)} timesteps",
-        )
-    scheduler = family.scheduler
     grid = ddim_grid(
         family.prediction_type,
         family.abar,
-        num_steps=method.num_inference_steps,
+        sampling_timesteps(family, method.num_inference_steps, "method.num_inference_steps"),
         eta=method.eta,
-        final_abar=float(scheduler.final_alpha_cumprod),
-        offset=int(scheduler.config["steps_offset"]),
+        final_abar=float(family.scheduler.final_alpha_cumprod),
     )
     return Studio(
         prompts=method.prompts,

@@ -1,7 +1,7 @@
 """Trajectories of online methods: DDIM with noise, one seeded draw a (iteration, trajectory, step).
 
-Steps are indexed from the noise: index 0 is the noisiest of T and index T-1 draws the image. Timesteps have "leading" spacing,
-for T = 20: 951, 901, ..., 51, 1. Classifier-free guidance is here and nowhere else, so that sampling, policy and reference
+Steps are indexed from the noise: index 0 is the noisiest of T and index T-1 draws the image. Their timesteps are those that the
+model's scheduler samples at: SD 1.x, T = 20: 951, 901, ..., 51, 1. Classifier-free guidance is here and nowhere else, so that sampling, policy and reference
 cannot differ in it.
 """
 
@@ -67,17 +67,17 @@ class DDIMGrid:
 
 
 def ddim_grid(
-    kind: PredictionType, abar: Float[Tensor, " N"], *, num_steps: int, eta: float, final_abar: float, offset: int = 1
+    kind: PredictionType, abar: Float[Tensor, " N"], timesteps: Sequence[int], *, eta: float, final_abar: float
 ) -> DDIMGrid:
-    """The grid of `num_steps` steps; `final_abar` is that of the image (SD: abar[0])."""
-    if not 1 <= num_steps <= len(abar):
-        raise ValueError(f"{num_steps} sampling steps, and the model has {len(abar)} timesteps")
-    stride, wide = len(abar) // num_steps, abar.detach().cpu().double()
-    timesteps = (torch.arange(num_steps).flip(0) * stride + offset).clamp(max=len(abar) - 1)
-    prev = timesteps - stride
-    abar_t = wide[timesteps]
+    """The grid of these timesteps; `final_abar` is that of the image (SD: abar[0]).
+
+    A step leads floor(N/T) timesteps down, as in diffusers, whatever the spacing: with linspace not quite to the next one.
+    """
+    at, wide = torch.tensor(list(timesteps)), abar.detach().cpu().double()
+    prev = at - len(abar) // len(at)
+    abar_t = wide[at]
     abar_prev = torch.where(prev >= 0, wide[prev.clamp(min=0)], torch.tensor(final_abar, dtype=torch.float64))
-    return DDIMGrid(kind, timesteps, abar_t, abar_prev, ddim_sigma(abar_t, abar_prev, eta))
+    return DDIMGrid(kind, at, abar_t, abar_prev, ddim_sigma(abar_t, abar_prev, eta))
 
 
 # --- guidance ------------------------------------------------------------------------------------------------------

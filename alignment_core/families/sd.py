@@ -6,7 +6,6 @@ SD 1.5 go through the same code.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -15,8 +14,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from alignment_core.diffusion import PredictionType
-from alignment_core.errors import ModelError
+from alignment_core.diffusion import PredictionType, ddim_timesteps
+from alignment_core.families.sd_configs import Config, latent_side
+from alignment_core.families.sd_load import load_pipeline, pipeline_of
 from alignment_core.families.source import ModelFolder, fetch_model
 from alignment_core.protocols import Images, Latents, Timesteps
 from alignment_core.spec import CatalogSource, HubSource, LocalSource
@@ -35,8 +35,8 @@ class StableDiffusion:
         self.text_encoder = cast(CLIPTextModel, pipeline.text_encoder).requires_grad_(False).eval()
         self.tokenizer = cast(CLIPTokenizer, pipeline.tokenizer)
         self.denoiser = cast(UNet2DConditionModel, pipeline.unet).requires_grad_(False).eval()
-        self.scheduler = cast(DDIMScheduler, DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False))
-        self.prediction_type: PredictionType = _prediction_type(self.scheduler, folder.path)
+        self.scheduler = cast(DDIMScheduler, pipeline.scheduler)
+        self.prediction_type: PredictionType = self.scheduler.config["prediction_type"]
         self.abar: Float[Tensor, " N"] = self.scheduler.alphas_cumprod.to(device)
         self.vae_stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
@@ -48,7 +48,14 @@ class StableDiffusion:
     @property
     def resolution(self) -> int:
         """The model's own image size in pixels."""
-        return int(self.denoiser.config["sample_size"]) * self.vae_stride
+        return latent_side(Config(self.folder.path / "unet", dict(self.denoiser.config))) * self.vae_stride
+
+    def sampling_timesteps(self, num_steps: int) -> list[int]:
+        """The timesteps of `num_steps` sampling steps, noisiest first; raises `ValueError` where there are no such steps."""
+        config = self.scheduler.config
+        return ddim_timesteps(
+            len(self.abar), num_steps, spacing=config["timestep_spacing"], offset=config["steps_offset"]
+        )
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of the latent of an image of `resolution` pixels."""
@@ -96,15 +103,12 @@ class StableDiffusion:
 
     def pipeline(self, denoiser: nn.Module) -> StableDiffusionPipeline:
         """The diffusers pipeline around `denoiser`, with DDIM."""
-        pipeline = StableDiffusionPipeline(
+        pipeline = pipeline_of(
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
-            unet=cast(UNet2DConditionModel, denoiser),
-            scheduler=cast(DDIMScheduler, DDIMScheduler.from_config(self.scheduler.config)),  # pyright: ignore[reportArgumentType]
-            safety_checker=None,  # pyright: ignore[reportArgumentType]
-            feature_extractor=None,  # pyright: ignore[reportArgumentType]
-            requires_safety_checker=False,
+            denoiser=cast(UNet2DConditionModel, denoiser),
+            scheduler=cast(DDIMScheduler, DDIMScheduler.from_config(self.scheduler.config)),
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -148,46 +152,10 @@ def load_sd(
     """Load an SD 1.x pipeline in diffusers format, safetensors only.
 
     `frozen_dtype` is that of the text encoder, `denoiser_dtype` that of the U-Net; the VAE stays float32, since it encodes
-    once and its posterior is cached. Raises `ModelError` when the folder is missing or of another kind.
+    once and its posterior is cached. Raises `ModelError` when the folder is missing or of another kind, when its parts do not
+    fit each other, or when a weight is missing.
     """
     folder = fetch_model(source, PIPELINE_CLASS)
-    try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder.path,
-            text_encoder=_load_text_encoder(folder, frozen_dtype),
-            variant=folder.variant,
-            use_safetensors=True,
-            local_files_only=True,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-            dtype={"default": torch.float32, "unet": denoiser_dtype},
-        )
-        pipeline.to(device)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # the last: weights that stayed on `meta`
-        raise ModelError("model_invalid", f"{folder.path}: could not be loaded as {PIPELINE_CLASS}: {error}") from error
-    if pipeline.unet.config["sample_size"] is None:
-        raise ModelError("model_invalid", f"{folder.path / 'unet' / 'config.json'}: sample_size is missing")
+    pipeline = load_pipeline(folder, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
+    pipeline.to(device)
     return StableDiffusion(pipeline, folder, device)
-
-
-def _load_text_encoder(folder: ModelFolder, dtype: torch.dtype) -> CLIPTextModel:
-    """transformers fills missing weights with random ones and only warns, so it is asked what was missing."""
-    model, loading = CLIPTextModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  (a pair, when asked)
-        folder.path / "text_encoder",
-        variant=folder.variant if any("." in file.stem for file in folder.weight_files("text_encoder")) else None,
-        use_safetensors=True,
-        local_files_only=True,
-        dtype=dtype,
-        output_loading_info=True,
-    )
-    if missing := sorted(loading["missing_keys"]):
-        raise ModelError("model_invalid", f"{folder.path / 'text_encoder'}: the weight {missing[0]!r} is missing")
-    return model
-
-
-def _prediction_type(scheduler: DDIMScheduler, folder: Path) -> PredictionType:
-    kind = scheduler.config["prediction_type"]
-    if kind not in ("epsilon", "v_prediction"):
-        raise ModelError("model_unsupported", f"{folder}: prediction_type {kind!r}; expected epsilon or v_prediction")
-    return kind

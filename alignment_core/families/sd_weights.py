@@ -26,7 +26,9 @@ def save_policy(family: StableDiffusion, actors: Actors, folder: Path) -> None:
     """Write the LoRA as `pipeline.load_lora_weights(folder)` reads it and as kohya's, or a whole folder under `pipeline/`."""
     if actors.kind == "full":
         _copy_frozen_parts(family.folder, folder / PIPELINE_FOLDER)
-        actors.denoiser.save_pretrained(folder / PIPELINE_FOLDER / "unet", safe_serialization=True)
+        unet = folder / PIPELINE_FOLDER / "unet"
+        actors.denoiser.save_pretrained(unet, safe_serialization=True)
+        _forget_origin(unet / "config.json")
         return
     config = actors.denoiser.peft_config[ADAPTER]
     layers: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
@@ -44,6 +46,13 @@ def save_policy(family: StableDiffusion, actors: Actors, folder: Path) -> None:
     width = int(family.denoiser.config["cross_attention_dim"])
     metadata = kohya_metadata(rank=config.r, alpha=config.lora_alpha, text_width=width)
     write_safetensors(folder / KOHYA_FILE, kohya_layers(layers, config.lora_alpha), metadata)
+
+
+def _forget_origin(config: Path) -> None:
+    """Take out where diffusers loaded the model from: a path of the operator's, and another one on another worker."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _copy_frozen_parts(source: ModelFolder, target: Path) -> None:

@@ -87,7 +87,7 @@ def check_pipeline_folder(folder: ModelFolder, pipeline_class: str) -> None:
     index_path = folder.path / "model_index.json"
     if not index_path.is_file():
         raise ModelError("model_not_found", f"{folder.path}: expected a diffusers folder with a model_index.json")
-    index = _read_index(index_path)
+    index = read_json(index_path)
     if index.get("_class_name") != pipeline_class:
         raise ModelError(
             "model_unsupported", f"{index_path}: expected {pipeline_class}, found {index.get('_class_name')!r}"
@@ -107,14 +107,17 @@ def check_pipeline_folder(folder: ModelFolder, pipeline_class: str) -> None:
             )
 
 
-def _read_index(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file of a model folder holds; raises `ModelError` when it is missing or none."""
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError("model_invalid", f"{path}: the file is missing") from error
     except ValueError as error:
         raise ModelError("model_invalid", f"{path}: not valid JSON: {error}") from error
-    if not isinstance(index, dict):
+    if not isinstance(found, dict):
         raise ModelError("model_invalid", f"{path}: expected a JSON object")
-    return index
+    return found
 
 
 def _is_trusted(entry: list[Any]) -> bool:

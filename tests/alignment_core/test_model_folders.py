@@ -109,8 +109,14 @@ def only_a_variant(model: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (drop_a_weight("text_encoder", "model.safetensors"), r"text_encoder: the weight '.*' is missing"),
-        (drop_a_weight("unet", "diffusion_pytorch_model.safetensors"), "could not be loaded"),
+        (
+            drop_a_weight("text_encoder", "model.safetensors"),
+            r"text_encoder: the weight '.*' of the model .* is missing",
+        ),
+        (
+            drop_a_weight("unet", "diffusion_pytorch_model.safetensors"),
+            r"unet: the weight 'conv_in\.bias' of .* missing",
+        ),
         (rewrite_index(lambda index: [index]), "expected a JSON object"),
         (rewrite_index(lambda index: {**index, "unet": []}), "unet is \\[\\]"),
         (rewrite_index(lambda index: {**index, "unet": ["my_code", "Net"]}), "expected a class of diffusers"),

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment_core.diffusion import scaled_linear_abar, step_log_prob
+from alignment_core.diffusion import TimestepSpacing, ddim_timesteps, scaled_linear_abar, step_log_prob
 from alignment_core.rollout import (
+    DDIMGrid,
     Draws,
     branch,
     ddim_grid,
@@ -20,7 +21,7 @@ from alignment_core.rollout import (
 )
 
 ABAR = scaled_linear_abar()
-GRID = ddim_grid("epsilon", ABAR, num_steps=20, eta=1.0, final_abar=0.99915)
+GRID = ddim_grid("epsilon", ABAR, range(951, 0, -50), eta=1.0, final_abar=0.99915)
 STEPS = {  # step counted down: t, abar_t, abar_prev, sigma_t, log-probability at z = 0, kappa/sigma
     20: (951, 0.008155004567, 0.01400489789, 0.6443910140, -0.4794889607, -0.8529518004),
     16: (751, 0.0557190293, 0.08191671353, 0.5576164962, -0.3348546974, -0.7156301675),
@@ -67,28 +68,81 @@ def test_the_log_density_is_a_mean_or_a_sum() -> None:
     assert step_log_prob(x, mu, sigma, "sum").item() == pytest.approx(-1.903165411, rel=1e-9)
 
 
+SPACINGS: tuple[TimestepSpacing, ...] = ("leading", "trailing", "linspace")
+
+
+def scheduler_of(kind: str, spacing: str, **changes: object) -> DDIMScheduler:
+    """SD 1.x's schedule."""
+    settings = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": spacing}
+    betas = {"prediction_type": kind, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    return DDIMScheduler(**{**betas, **settings, **changes})
+
+
+def grid_of(scheduler: DDIMScheduler, num_steps: int, eta: float) -> DDIMGrid:
+    """Ours of the same config."""
+    config = scheduler.config
+    timesteps = ddim_timesteps(
+        len(scheduler.alphas_cumprod), num_steps, spacing=config["timestep_spacing"], offset=config["steps_offset"]
+    )
+    final = float(scheduler.final_alpha_cumprod)
+    return ddim_grid(config["prediction_type"], scheduler.alphas_cumprod, timesteps, eta=eta, final_abar=final)
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("eta", [0.3, 1.0])
-def test_every_step_is_the_scheduler_s(kind: str, eta: float) -> None:
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=kind,
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("set_alpha_to_one", [False, True])
+@pytest.mark.parametrize("steps_offset", [0, 1])
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_every_sample_is_the_scheduler_s(
+    kind: str, spacing: str, set_alpha_to_one: bool, steps_offset: int, eta: float
+) -> None:
+    last, zero_snr = (
+        {"set_alpha_to_one": set_alpha_to_one, "steps_offset": steps_offset},
+        kind == "v_prediction" and eta < 1,
     )
+    scheduler = scheduler_of(kind, spacing, **last, rescale_betas_zero_snr=zero_snr)
+    grid = grid_of(scheduler, 20, eta)
     scheduler.set_timesteps(20)
-    grid = ddim_grid(
-        kind, scheduler.alphas_cumprod, num_steps=20, eta=eta, final_abar=float(scheduler.final_alpha_cumprod)
-    )
     assert grid.timesteps.tolist() == scheduler.timesteps.tolist()
-    x, prediction, z = torch.randn(3, 1, 4, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(21, 1, 4, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mine = theirs = noise[20]
     for index, t in enumerate(scheduler.timesteps.tolist()):
-        expected = scheduler.step(prediction, t, x, eta=eta, variance_noise=z).prev_sample
-        mine = grid.mean(x, prediction, torch.tensor([index])) + grid.sigma_t[index] * z
-        assert torch.allclose(mine, expected, rtol=0, atol=2e-5)
+        z = noise[index]
+        theirs = scheduler.step((0.5 * theirs).sin(), t, theirs, eta=eta, variance_noise=z).prev_sample
+        mine = grid.mean(mine, (0.5 * mine).sin(), torch.tensor([index])) + grid.sigma_t[index] * z
+        assert mine.isfinite().all()
+        assert torch.allclose(mine, theirs, rtol=0, atol=1e-4)
+
+
+def test_a_step_from_pure_noise_with_all_its_noise_keeps_only_the_image() -> None:
+    """diffusers rounds 1 - abar_prev - sigma^2 to a negative number there, and its samples are NaN."""
+    scheduler = scheduler_of("v_prediction", "trailing", rescale_betas_zero_snr=True)
+    grid, x, v = grid_of(scheduler, 20, 1.0), latent(0.5, -1.0), latent(0.3, 0.2)
+    assert grid.timesteps[0] == 999
+    assert grid.abar_t[0] == 0
+    mean = grid.mean(x, v, torch.tensor([0]))
+    assert torch.allclose(mean, grid.abar_prev[0].sqrt() * -v, rtol=0, atol=1e-4)
+    assert grid.trainable == list(range(20))
+
+
+@given(st.integers(1, 1000), st.sampled_from(SPACINGS), st.integers(0, 1))
+@settings(deadline=None, max_examples=300)
+def test_timesteps_are_the_scheduler_s_or_refused_where_those_leave_the_model(
+    num_steps: int, spacing: TimestepSpacing, offset: int
+) -> None:
+    scheduler = scheduler_of("epsilon", spacing, steps_offset=offset)
+    scheduler.set_timesteps(num_steps)
+    theirs = scheduler.timesteps.tolist()
+    if len(theirs) == num_steps and min(theirs) >= 0 and max(theirs) < 1000:
+        assert ddim_timesteps(1000, num_steps, spacing=spacing, offset=offset) == theirs
+    else:
+        with pytest.raises(ValueError, match="do not fit into 1000 timesteps"):
+            ddim_timesteps(1000, num_steps, spacing=spacing, offset=offset)
+
+
+def test_more_steps_than_timesteps_are_refused() -> None:
+    with pytest.raises(ValueError, match="1001 sampling steps, and the model has 1000"):
+        ddim_timesteps(1000, 1001, spacing="leading", offset=1)
 
 
 def test_a_walk_follows_a_branch_s_first_candidate() -> None:
@@ -111,7 +165,7 @@ def test_a_trajectory_s_noise_does_not_depend_on_its_company(num: int, row: int)
 
 
 def test_a_step_at_the_end_of_a_schedule_that_reaches_one_has_no_noise() -> None:
-    grid = ddim_grid("epsilon", ABAR, num_steps=20, eta=1.0, final_abar=1.0)
+    grid = ddim_grid("epsilon", ABAR, range(951, 0, -50), eta=1.0, final_abar=1.0)
     assert grid.sigma_t[-1] == 0
     assert grid.trainable == list(range(19))
 

@@ -22,7 +22,7 @@ from alignment_core.timesteps import UniformTimesteps
 
 SHAPE = (1, 4, 4)
 ABAR = scaled_linear_abar()
-GRID = ddim_grid("epsilon", ABAR, num_steps=20, eta=1.0, final_abar=0.99915)
+GRID = ddim_grid("epsilon", ABAR, range(951, 0, -50), eta=1.0, final_abar=0.99915)
 
 
 class GaussianFamily:

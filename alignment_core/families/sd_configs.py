@@ -1,0 +1,122 @@
+"""Whether the parts of an SD 1.x folder fit each other, read from their configs before any weight is.
+
+Each key that is looked at must be there: what a file does not say is not guessed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment_core.errors import ModelError
+from alignment_core.families.source import ModelFolder, read_json
+
+PARTS = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
+# Inputs that other models' U-Nets take beside the text: sizes (SDXL), noise levels (upscalers), guidance (LCM), images.
+OTHER_INPUTS = (
+    *("addition_embed_type", "class_embed_type", "num_class_embeds", "time_cond_proj_dim"),
+    *("encoder_hid_dim", "encoder_hid_dim_type"),
+)
+OTHER_LATENTS = ("shift_factor", "latents_mean", "latents_std")  # of VAEs whose latents are more than scaled
+NUM_COLOURS = 3
+
+
+@dataclass(frozen=True)
+class Config:
+    """A JSON file of a model folder."""
+
+    path: Path
+    values: dict[str, Any]
+
+    def get(self, key: str) -> Any:
+        """Raises `ModelError` where the key is missing."""
+        if key not in self.values:
+            raise ModelError("model_invalid", f"{self.path}: {key} is missing")
+        return self.values[key]
+
+    def count(self, key: str) -> int:
+        """The value of a key that is a whole number above 0."""
+        value = self.get(key)
+        if not _is_count(value):
+            raise ModelError("model_invalid", f"{self.path}: {key} is {value!r}; expected a whole number above 0")
+        return value
+
+
+def read_config(path: Path) -> Config:
+    """Raises `ModelError` when the file is missing or no JSON object."""
+    return Config(path, read_json(path))
+
+
+def check_parts(folder: ModelFolder) -> None:
+    """Raise `ModelError` with the key of the config where one part does not fit the others."""
+    _check_classes(folder)
+    unet = read_config(folder.path / "unet" / "config.json")
+    vae = read_config(folder.path / "vae" / "config.json")
+    text = read_config(folder.path / "text_encoder" / "config.json")
+    _refuse_set(unet, OTHER_INPUTS, "the U-Net wants an input that Stable Diffusion 1.x does not give")
+    _refuse_set(vae, OTHER_LATENTS, "Stable Diffusion 1.x scales its latents and does not shift them")
+    for key in ("in_channels", "out_channels"):
+        _expect(vae, key, NUM_COLOURS, "the colours of an image")
+        _expect(unet, key, vae.count("latent_channels"), f"the latent_channels of {vae.path}")
+    _check_text_width(unet, text)
+    latent_side(unet)
+
+
+def latent_side(unet: Config) -> int:
+    """The side of the U-Net's latents: a number, or two equal ones."""
+    size = unet.get("sample_size")
+    height, width = size if isinstance(size, list | tuple) and len(size) == 2 else (size, size)
+    if not _is_count(height) or not _is_count(width):
+        raise ModelError("model_invalid", f"{unet.path}: sample_size is {size!r}; expected a whole number above 0")
+    if height != width:
+        raise ModelError("model_unsupported", f"{unet.path}: sample_size is {size!r}; expected a square: both equal")
+    return height
+
+
+def check_vocabulary(folder: ModelFolder, vocabulary: dict[str, int], num_embeddings: int) -> None:
+    """Raise `ModelError` when the tokenizer knows tokens that the text encoder has no embedding for."""
+    token, number = max(vocabulary.items(), key=lambda item: item[1])
+    if number >= num_embeddings:
+        raise ModelError(
+            "model_parts_mismatch",
+            f"{folder.path / 'text_encoder' / 'config.json'}: vocab_size is {num_embeddings}, and the tokenizer's token "
+            f"{token!r} has number {number}",
+        )
+
+
+def _check_classes(folder: ModelFolder) -> None:
+    index = read_config(folder.path / "model_index.json")
+    for part, classes in PARTS.items():
+        entry = index.get(part)
+        found = entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
+        if found not in classes:
+            raise ModelError("model_unsupported", f"{index.path}: {part} is {found!r}; expected {classes[0]}")
+
+
+def _check_text_width(unet: Config, text: Config) -> None:
+    widths, expected = unet.get("cross_attention_dim"), text.count("hidden_size")
+    for width in widths if isinstance(widths, list) else [widths]:
+        if width != expected:
+            raise ModelError(
+                "model_parts_mismatch",
+                f"{unet.path}: cross_attention_dim is {widths!r}; expected {expected}, the hidden_size of {text.path}",
+            )
+
+
+def _expect(config: Config, key: str, expected: int, meaning: str) -> None:
+    if (found := config.count(key)) != expected:
+        raise ModelError("model_parts_mismatch", f"{config.path}: {key} is {found}; expected {expected}, {meaning}")
+
+
+def _refuse_set(config: Config, keys: tuple[str, ...], reason: str) -> None:
+    for key in keys:
+        if config.values.get(key) is not None:
+            raise ModelError("model_unsupported", f"{config.path}: {key} is {config.values[key]!r}; {reason}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,91 @@
+"""Two processes that run the same spec write the same files, and have nothing to complain of."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.alignment_core.tiny import tiny_spec
+
+TIMES = {"created_at", "elapsed_seconds"}  # when, and how fast: what equal runs may differ in
+EVALUATION = {
+    "prompts": ["a red circle"],
+    "rewards": [{"type": "brightness"}],
+    "num_inference_steps": 2,
+    "guidance_scale": 1.0,
+    "bootstrap_resamples": 100,
+}
+
+
+@pytest.fixture(scope="module", params=["lora", pytest.param("full", marks=pytest.mark.slow)])
+def runs(
+    request: pytest.FixtureRequest, tiny_model: Path, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The work folders of two runs, each with its own order of hashes; `log` has what the process said beside its events."""
+    training = {"steps": 2, "batch_size": 2, "gradient_accumulation_steps": 1, "validation_fraction": 0.2}
+    adapter = {"type": request.param}
+    spec = tiny_spec(tiny_model, tiny_pairs, adapter=adapter, training=training, evaluation=EVALUATION)
+    folder = tmp_path_factory.mktemp("equal")
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    started = [_start(folder, name, seed) for name, seed in (("one", 1), ("two", 2))]
+    for process in started:
+        assert process.wait(timeout=300) == 0
+    return folder / "one", folder / "two"
+
+
+def _start(folder: Path, name: str, hash_seed: int) -> subprocess.Popen[bytes]:
+    workdir = folder / name
+    workdir.mkdir()
+    command = [sys.executable, "-m", "alignment_core", "run", str(folder / "spec.json")]
+    command += ["--workdir", str(workdir), "--cache-dir", str(folder / f"cache-{name}")]
+    environment = os.environ | {"PYTHONHASHSEED": str(hash_seed)}
+    with (folder / f"{name}.log").open("wb") as log, (folder / f"{name}.events").open("wb") as events:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=events, stderr=log, env=environment)
+
+
+def contents(workdir: Path) -> dict[str, Any]:
+    """Every file's bytes by its name; of JSON and the report's page without the times."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in workdir.rglob("*") if path.is_file()):
+        content: Any = path.read_bytes()
+        if path.suffix == ".json":
+            content = list(_without_times(json.loads(content)))
+        if path.suffix == ".html":
+            content = re.sub(rb"<dd>[0-9.]+ s</dd>", b"", content)
+        found[path.relative_to(workdir).as_posix()] = content
+    return found
+
+
+def _without_times(value: object) -> Any:
+    """The value in its own order, keys included, since that is what a file's sum depends on."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key not in TIMES:
+                yield key, list(_without_times(inner))
+    elif isinstance(value, list):
+        for inner in value:
+            yield list(_without_times(inner))
+    else:
+        yield value
+
+
+def test_equal_runs_write_equal_files(runs: tuple[Path, Path]) -> None:
+    one, two = (contents(workdir) for workdir in runs)
+    assert one.keys() == two.keys()
+    assert any(name.endswith(".safetensors") for name in one)
+    assert [name for name in one if one[name] != two[name]] == []
+
+
+def test_the_weights_do_not_tell_where_the_operators_model_is(runs: tuple[Path, Path], tiny_model: Path) -> None:
+    written = [path for path in (runs[0] / "checkpoints").rglob("*") if path.is_file() and path.name != "manifest.json"]
+    assert [path.name for path in written if str(tiny_model).encode() in path.read_bytes()] == []
+
+
+def test_a_healthy_run_logs_nothing_alarming(runs: tuple[Path, Path]) -> None:
+    for workdir in runs:
+        assert workdir.with_suffix(".log").read_text() == ""
