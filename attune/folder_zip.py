@@ -8,6 +8,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 CHUNK_BYTES = 2**20
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip can tell
@@ -33,7 +34,8 @@ class FolderZip:
             yield chunk
 
     def _write(self, files: list[Path], folder: Path) -> Iterator[bool]:
-        with zipfile.ZipFile(self._sink, "w", zipfile.ZIP_STORED) as archive:  # pyright: ignore[reportArgumentType]
+        sink = cast(IO[bytes], self._sink)
+        with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
             for file in files:
                 entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), EARLIEST)
                 large = file.stat().st_size >= zipfile.ZIP64_LIMIT

@@ -48,7 +48,7 @@ def read_columns(text: str) -> dict[str, str]:
         except ValueError as error:
             raise ValueError(f"--columns is no JSON: {error}") from error
     else:
-        found = dict(one.partition("=")[::2] for one in text.split(","))
+        found = {role: name for role, _, name in (one.partition("=") for one in text.split(","))}
     if not all(isinstance(name, str) and role and name for role, name in found.items()):
         raise ValueError(
             f"--columns {text!r}: expected ROLE=COLUMN,..., such as prompt=caption,chosen=good,rejected=bad"

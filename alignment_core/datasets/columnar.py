@@ -21,6 +21,7 @@ from alignment_core.errors import DataError
 
 OF_A_FILE = "\0"  # how the place of an image that is a file of its own starts; the place of any other is its column
 OF_A_ROW = "\0"  # between the column and the number of a row that may be another than the one that asks
+OF_PANDAS = frozenset({"__index_level_0__", "Unnamed: 0"})  # columns that it adds when it saves
 KEPT_BYTES = 256 * 2**20  # of images of rows that are asked for again and again, as those of a ranking are
 
 
@@ -87,11 +88,11 @@ class ColumnarTable:
         groups = [(shard, group) for shard in shards for group in shard.groups if group.num_rows]
         starts = accumulate((group.num_rows for _, group in groups), initial=1)
         self._groups = [(start, *one) for start, one in zip(starts, groups, strict=False)]
-        self._embedded = frozenset(column for shard in shards for column in shard.embedded)
 
     @property
     def columns(self) -> list[str]:
-        return list(dict.fromkeys(column for shard in self._shards for column in shard.columns))
+        found = (column for shard in self._shards for column in shard.columns)
+        return [column for column in dict.fromkeys(found) if column not in OF_PANDAS]
 
     def require(self, columns: Sequence[str]) -> None:
         for shard in self._shards:
@@ -135,9 +136,9 @@ class ColumnarTable:
             )
         return OF_A_FILE + image_path(self._files, path, column, PurePosixPath(shard.name))
 
-    def read(self, rows: Iterable[Annotated[RowT] | BadRow]) -> Iterator[RowT | BadRow]:
+    def read(self, rows: Iterable[Annotated[RowT] | BadRow], columns: Sequence[str]) -> Iterator[RowT | BadRow]:
         """See `Table`; a row costs reading its row group up to it."""
-        images = _Images(self._groups, sorted(self._embedded))
+        images = _Images(self._groups, columns)
         for row in rows:
             yield row if isinstance(row, BadRow) else self._with_images(row, images)
 

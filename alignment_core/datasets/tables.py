@@ -78,8 +78,8 @@ class Table(Protocol):
         """Every row in order, with at least those of `columns` that hold no images."""
         ...
 
-    def read(self, rows: Iterable[Annotated[RowT] | BadRow]) -> Iterator[RowT | BadRow]:
-        """See `rows.ImageReader`."""
+    def read(self, rows: Iterable[Annotated[RowT] | BadRow], columns: Sequence[str]) -> Iterator[RowT | BadRow]:
+        """See `rows.ImageReader`; the images are those of `columns`."""
         ...
 
 
@@ -188,7 +188,8 @@ class TableSource(Generic[AnnotationT]):
 
     def read(self, rows: Iterable[Annotated[RowT] | BadRow]) -> Iterator[RowT | BadRow]:
         """See `Source`."""
-        return counted_images(self._table.read(rows), Growth(self.path.name, "images", self.size_bytes()))
+        images = self._table.read(rows, [self._names[role] for role in self._layout.images])
+        return counted_images(images, Growth(self.path.name, "images", self.size_bytes()))
 
     def _by_role(self, row: TableRow | BadRow) -> TableRow | BadRow:
         if isinstance(row, BadRow):

@@ -76,7 +76,7 @@ class TextTable:
 
         return TableRow(number, values, place, lambda column: place(column, None))
 
-    def read(self, rows: Iterable[Annotated[RowT] | BadRow]) -> Iterator[RowT | BadRow]:
+    def read(self, rows: Iterable[Annotated[RowT] | BadRow], columns: Sequence[str]) -> Iterator[RowT | BadRow]:
         """See `Table`; every row costs its own files alone."""
         for row in rows:
             yield row if isinstance(row, BadRow) else self._with_images(row)
