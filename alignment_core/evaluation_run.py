@@ -1,6 +1,7 @@
 """The proving half of a run: the policy against the model it started from, as events."""
 
 from collections.abc import Generator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from alignment_core import checkpoints
@@ -11,11 +12,12 @@ from alignment_core.evaluation.report import Bootstrap, Provenance
 from alignment_core.evaluation.weight_change import relative_change
 from alignment_core.events import Event, ResultSelected, WarningRaised
 from alignment_core.protocols import Images
-from alignment_core.reports import Drift, RunWarning
+from alignment_core.reports import Drift, RunWarning, Subject
 from alignment_core.run import Run
 from alignment_core.spec import JobSpec, OnlineMethodSpec, reward_name
 from alignment_core.spec_controls import is_trained
 from alignment_core.spec_reference import MovingReferenceSpec
+from alignment_core.spec_sources import label_of
 from alignment_core.spec_warnings import warnings_of
 
 
@@ -106,7 +108,21 @@ def _provenance(
         curves=run.history.curves(),
         tables=[run.history.tables[split] for split in sorted(run.history.tables)],
         result=result,
+        subject=_subject(run, policy, spec),
         warnings=[*(RunWarning(code="spec", message=found) for found in warnings_of(spec)), *run.history.warnings],
+    )
+
+
+def _subject(run: Run, policy: Contender, trained_by: JobSpec) -> Subject:
+    method, label = trained_by.method, run.label
+    dataset = None if isinstance(method, OnlineMethodSpec) else label.dataset_name or label_of(method.dataset)
+    return Subject(
+        job_id=label.job_id,
+        job_name=label.job_name,
+        model=label_of(trained_by.model),
+        dataset=dataset,
+        steps=policy.told.step or 0,
+        written_at=datetime.now(UTC),
     )
 
 

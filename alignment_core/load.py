@@ -111,6 +111,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         rewards=rewards,
         prompt_following=prompt_following,
         watch=_build_watch(spec),
+        label=sources.label,
     )
 
 

@@ -3,6 +3,7 @@
 They are stored as JSON and served by the API, so they live apart from the code that fills them in.
 """
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -170,6 +171,17 @@ class Drift(ReportBase):
     )
 
 
+class Subject(ReportBase):
+    """What the report is of, in its owner's words."""
+
+    job_id: str | None = None
+    job_name: str | None = None
+    model: str = Field(description="The initial model: its name in the catalog, repository and commit, or folder.")
+    dataset: str | None = Field(default=None, description="The training data's name or id; null for online methods.")
+    steps: int = Field(description="Optimiser steps behind the aligned model.")
+    written_at: datetime
+
+
 class ComparedModel(ReportBase):
     """One side of the comparison."""
 
@@ -221,6 +233,7 @@ class EvaluationReport(ReportBase):
     """
 
     format_version: Literal[2] = 2
+    subject: Subject | None = Field(default=None, description="Null in reports of before it was told.")
     step: int
     base: ComparedModel
     policy: ComparedModel

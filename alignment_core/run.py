@@ -20,6 +20,7 @@ from alignment_core.families.sd_weights import load_policy, save_policy
 from alignment_core.history import History
 from alignment_core.online import Resumable
 from alignment_core.protocols import Images, Method, ReferenceUpdate, RewardModel, TimestepStrategy
+from alignment_core.sources import RunLabel
 from alignment_core.spec import JobSpec
 from alignment_core.versions import versions
 from alignment_core.watch import Watch, load_watch_state
@@ -50,6 +51,7 @@ class Run:
     rewards: dict[str, RewardModel]
     prompt_following: RewardModel | None
     watch: Watch
+    label: RunLabel = field(default_factory=RunLabel)
     history: History = field(default_factory=History)
 
     def save(self, folder: Path, step: int) -> Path:

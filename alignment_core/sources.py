@@ -27,8 +27,18 @@ from alignment_core.spec import (
 WeightsReward = AttributeClassifierReward | ImageRewardReward | AestheticReward  # their `weights` are catalog rewards
 
 
+class RunLabel(Spec):
+    """What people call a run and its data; only its report says it."""
+
+    job_id: str | None = None
+    job_name: str | None = None
+    dataset_name: str | None = None
+
+
 class Sources(Spec):
-    """Local folders, files and Hub commits for the catalog names and dataset ids of a spec."""
+    """Local folders, files and Hub commits for the catalog names and dataset ids of a spec, and what the run is called."""
+
+    label: RunLabel = RunLabel()
 
     models: dict[Name, Annotated[HubSource | LocalSource, Field(discriminator="type")]] = Field(default_factory=dict)
     rewards: dict[Name, LocalSource] = Field(default_factory=dict)

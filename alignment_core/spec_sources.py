@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, assert_never, get_args
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
@@ -157,3 +157,18 @@ DatasetSpec = Annotated[
     StoredDataset | LocalDataset | HubDataset,
     OneOf(_stored, 'write the id of an uploaded dataset ("ds_..."), or {"type": "local", "path": FILE}'),
 ]
+
+
+def label_of(source: CatalogSource | HubSource | LocalSource | StoredDataset | LocalDataset | HubDataset) -> str:
+    """What people call it: the catalog's name, the repository, the path or the id."""
+    match source:
+        case CatalogSource(name=name):
+            return name
+        case HubSource(repo_id=repo_id) | HubDataset(repo_id=repo_id):
+            return repo_id
+        case LocalSource(path=path) | LocalDataset(path=path):
+            return path
+        case StoredDataset(id=dataset_id):
+            return dataset_id
+        case _:
+            assert_never(source)

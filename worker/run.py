@@ -26,7 +26,7 @@ from alignment_core.events import (
     SamplesDrawn,
     WarningRaised,
 )
-from alignment_core.sources import walk
+from alignment_core.sources import RunLabel, walk
 from alignment_core.spec import JobSpec, RemoteReward
 from service.settings import Settings
 from service.store import datasets, events, leases, outputs
@@ -132,8 +132,10 @@ def _prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
     paths = {found: inputs.fetch_dataset(parts, record) for found, record in records.items()}
     columns = {found: record.columns for found, record in records.items()}
     _fetch_checkpoints(parts, claim, workdir)
+    names = [record.name or record.filename for record in records.values()]
+    label = RunLabel(job_id=claim.job.id, job_name=claim.job.name, dataset_name=next(iter(names), None))
     try:
-        return inputs.write_inputs(spec, sources_of(spec, parts.catalog, paths, columns), workdir)
+        return inputs.write_inputs(spec, sources_of(spec, parts.catalog, paths, columns, label), workdir)
     except KeyError as error:
         message = f"this worker's catalog has no {error.args[0]!r}"
         raise AlignmentError("catalog_entry_missing", message, category="system") from error

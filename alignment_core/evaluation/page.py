@@ -105,6 +105,8 @@ def render_page(report: EvaluationReport, comparison: Comparison) -> str:
             style_sha256=digest,
             headline=words.headline(report),
             verdict=words.verdict(report),
+            subject=words.subject(report),
+            loading=words.loading(report),
             shown=_shown(report, comparison),
             lines=lines,
             forest=forest(lines),

@@ -29,6 +29,7 @@ from alignment_core.reports import (
     ImageScores,
     RewardComparison,
     RunWarning,
+    Subject,
 )
 from alignment_core.seeds import seed_of
 from alignment_core.versions import versions
@@ -64,6 +65,7 @@ class Provenance:
     tables: Sequence[BinTable] = ()
     warnings: Sequence[RunWarning] = ()
     result: ResultSelected | None = None
+    subject: Subject | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def build_report(
     primary = rewards[0] if rewards else None
     return EvaluationReport(
         step=provenance.step,
+        subject=provenance.subject,
         base=provenance.base,
         policy=provenance.policy,
         num_prompts=len(comparison.prompts),

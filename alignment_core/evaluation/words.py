@@ -146,3 +146,42 @@ def _choice(report: EvaluationReport) -> list[str]:
         else "a guard rolled back to it"
     )
     return [*stopped, f"Of {_count(report.last_step, 'step')}, step {report.step} is the result: {why}."]
+
+
+def subject(report: EvaluationReport) -> list[str]:
+    """What the report is of, part by part: job, model, data, steps, date. Empty in reports of before it was told."""
+    told = report.subject
+    if told is None:
+        return []
+    return [
+        *([f"job {told.job_name or told.job_id}"] if told.job_id else []),
+        f"model {told.model}",
+        *([f"data {told.dataset}"] if told.dataset else []),
+        _count(told.steps, "step"),
+        f"{told.written_at:%-d %B %Y, %H:%M} UTC",
+    ]
+
+
+def loading(report: EvaluationReport) -> str | None:
+    """Python that loads the aligned model with diffusers; None where its kind is not known."""
+    match (report.spec or {}).get("adapter", {}).get("type"):
+        case "lora":
+            then = 'pipeline.load_lora_weights("aligned")  # the folder with pytorch_lora_weights.safetensors'
+            return f"{_LOADING}pipeline = StableDiffusionPipeline.from_pretrained({_base(report)})\n{then}"
+        case "full":
+            return f'{_LOADING}pipeline = StableDiffusionPipeline.from_pretrained("aligned")'
+        case _:
+            return None
+
+
+_LOADING = "from diffusers import StableDiffusionPipeline\n\n"
+
+
+def _base(report: EvaluationReport) -> str:
+    match (report.spec or {}).get("model"):
+        case {"type": "hub", "repo_id": str(repo_id), "revision": str(revision)}:
+            return f'"{repo_id}", revision="{revision}"'
+        case {"type": "local", "path": str(path)}:
+            return repr(path)
+        case _:
+            return '"FOLDER_OF_THE_INITIAL_MODEL"'

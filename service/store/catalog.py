@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from alignment_core.sources import Sources, WeightsReward, catalog_names, walk
+from alignment_core.sources import RunLabel, Sources, WeightsReward, catalog_names, walk
 from alignment_core.spec import (
     ColumnMapping,
     HubDataset,
@@ -147,8 +147,9 @@ def sources_of(
     catalog: Catalog,
     dataset_paths: Mapping[str, Path],
     dataset_columns: Mapping[str, ColumnMapping | None] | None = None,
+    label: RunLabel | None = None,
 ) -> Sources:
-    """Where this machine has everything that the spec names, and what the columns of its datasets are.
+    """Where this machine has everything that the spec names, what the columns of its datasets are, what the run is called.
 
     `KeyError` for a name that the catalog lost since the spec was checked, or a dataset that has no path.
     """
@@ -165,7 +166,7 @@ def sources_of(
         found: LocalDataset(path=str(dataset_paths[found]), columns=columns.get(found))
         for _, found in stored_datasets(spec)
     }
-    return Sources(models=models, rewards=rewards, datasets=datasets)
+    return Sources(models=models, rewards=rewards, datasets=datasets, label=label or RunLabel())
 
 
 def _check_model(pointer: str, user: Spec, name: str, catalog: Catalog) -> list[SpecProblem]:

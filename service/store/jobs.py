@@ -11,7 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from alignment_core.spec import CatalogSource, HubSource, JobSpec, LocalSource
+from alignment_core.spec import JobSpec
+from alignment_core.spec_sources import label_of
 from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import LONGEST_NAME, Dataset, Job
@@ -52,7 +53,7 @@ def create(
             spec=resolved.model_dump(mode="json"),
             spec_sha256=resolved.sha256(),
             method=resolved.method.type,
-            model=model_label(resolved),
+            model=label_of(resolved.model),
             state="queued",
             step=0,
             total_steps=resolved.training.steps,
@@ -171,17 +172,6 @@ def enter(row: Job, state: JobState, time: datetime) -> None:
         row.finished_at = time
     if state in (*TERMINAL, "queued", "paused"):
         row.lease_expires_at = row.worker_id = row.eta_seconds = None
-
-
-def model_label(spec: JobSpec) -> str:
-    """What the filter `model` compares: the catalog name, the Hub repository or the path."""
-    match spec.model:
-        case CatalogSource(name=name):
-            return name
-        case HubSource(repo_id=repo_id):
-            return repo_id
-        case LocalSource(path=path):
-            return path
 
 
 def _shown(session: Session, rows: Sequence[Job]) -> tuple[JobRecord, ...]:

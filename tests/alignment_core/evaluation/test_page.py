@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from alignment_core.evaluation.page import render_page
-from alignment_core.reports import EvaluationReport
+from alignment_core.reports import EvaluationReport, Subject
 from tests.alignment_core.evaluation.pages import HOSTILE, comparison, full_page, full_report, image_bytes
 
 VOID = {"meta", "link", "img", "br"}
@@ -211,3 +212,28 @@ def test_a_report_of_format_1_can_be_shown(page: Page) -> None:
         report.model_copy(update={"rewards": lines, "drift": None, "curves": []}).model_dump()
     )
     assert Page(render_page(old, compared)).open == []
+
+
+def test_the_page_says_what_it_is_of_and_how_to_load_the_weights() -> None:
+    compared = comparison()
+    told = Subject(
+        job_id="job_1",
+        job_name="first <try>",
+        model="sd15",
+        dataset="pairs.parquet",
+        steps=200,
+        written_at=datetime(2026, 11, 28, 9, 5, tzinfo=UTC),
+    )
+    spec = {"adapter": {"type": "lora"}, "model": {"type": "hub", "repo_id": "owner/name", "revision": "0" * 40}}
+    page = render_page(full_report(compared).model_copy(update={"subject": told, "spec": spec}), compared)
+    for part in (
+        "job first &lt;try&gt;",
+        "model sd15",
+        "data pairs.parquet",
+        "200 steps",
+        "28 November 2026, 09:05 UTC",
+    ):
+        assert part in page
+    assert "attune checkpoint download job_1 aligned" in page
+    assert "load_lora_weights" in page
+    assert f"&#34;owner/name&#34;, revision=&#34;{'0' * 40}&#34;" in page

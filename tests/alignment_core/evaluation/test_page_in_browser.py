@@ -110,3 +110,19 @@ def test_no_part_of_the_page_is_wider_than_the_screen(network: Network, tmp_path
     visit(network, tmp_path, f"--screenshot={picture}", f"--window-size={width},2600")
     edge = Image.open(picture).convert("RGB").crop((width - 6, 0, width, 2600))
     assert edge.getcolors() == [(6 * 2600, (255, 255, 255))]
+
+
+MEASURE = """<script>
+const hidden = [...document.querySelectorAll('.rewards td')].filter(cell => cell.getBoundingClientRect().right > innerWidth);
+document.body.dataset.hidden = hidden.map(cell => cell.dataset.is).join();
+document.body.dataset.width = innerWidth;
+</script></body>"""
+
+
+def test_no_figure_of_a_reward_is_beyond_the_edge_of_a_phone(network: Network, tmp_path: Path) -> None:
+    page = full_page()
+    start = page.index('<meta http-equiv="Content-Security-Policy"')  # it would forbid the test's script
+    network.page = (page[:start] + page[page.index(">", start) + 1 :]).replace("</body>", MEASURE)
+    dom, _ = visit(network, tmp_path, "--dump-dom", "--window-size=500,900")
+    assert 'data-width="500"' in dom
+    assert 'data-hidden=""' in dom

@@ -6,13 +6,15 @@ import pytest
 
 from alignment_core.evaluation.page import render_page
 from alignment_core.evaluation.signs import warning_signs
-from alignment_core.reports import Curve, EvaluationReport, Interval
+from alignment_core.reports import Curve, Diversity, EvaluationReport, Interval
 from tests.alignment_core.evaluation.pages import comparison, full_report
 
 
 @pytest.fixture(scope="module")
 def report() -> EvaluationReport:
-    return full_report(comparison())
+    """One reward that rose, and nothing that it cost."""
+    found = full_report(comparison())
+    return found.model_copy(update={"rewards": found.rewards[:1], "diversity": Diversity(base=0.1, policy=0.095)})
 
 
 def with_gains(report: EvaluationReport, chosen: float, rejected: float, **changes: Any) -> EvaluationReport:
@@ -68,3 +70,22 @@ def test_the_page_explains_what_its_curves_show(report: EvaluationReport) -> Non
     page = render_page(with_gains(report, -1e-3, -2e-3), comparison())
     assert "both below zero" in page
     assert "both below zero" not in render_page(report, comparison())
+
+
+def test_pairs_learned_by_heart_are_told_from_pairs_that_are_used_up(report: EvaluationReport) -> None:
+    training = Curve(split="training", metric="implicit_accuracy", steps=[1, 2], values=[0.5, 0.99])
+    (told,) = warning_signs(report.model_copy(update={"curves": [training]}))
+    assert "little is left to learn" in told
+    validation = Curve(split="validation", metric="implicit_accuracy", steps=[2], values=[0.6])
+    (told,) = warning_signs(report.model_copy(update={"curves": [training, validation]}))
+    assert "by heart" in told
+
+
+def test_another_reward_that_fell_and_images_that_are_more_alike_are_told(report: EvaluationReport) -> None:
+    fell = report.rewards[0].model_copy(
+        update={"name": "glow", "trained": False, "gain_interval": Interval(low=-0.2, high=-0.05, confidence=0.95)}
+    )
+    (told,) = warning_signs(report.model_copy(update={"rewards": [report.rewards[0], fell]}))
+    assert told.startswith("glow fell while colour rose")
+    (told,) = warning_signs(report.model_copy(update={"diversity": Diversity(base=0.1, policy=0.05)}))
+    assert "50\N{NO-BREAK SPACE}% more alike" in told
