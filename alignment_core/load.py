@@ -23,11 +23,20 @@ from alignment_core.families.sd import StableDiffusion, load_sd
 from alignment_core.load_objective import load_objective
 from alignment_core.load_online import OnlineMethod, sampling_timesteps
 from alignment_core.load_plugins import build_reference, build_timesteps
+from alignment_core.prompt_lengths import measure
 from alignment_core.protocols import RewardModel
 from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.run import Run
 from alignment_core.sources import Sources, localize
-from alignment_core.spec import DiffusionDPOSpec, FullFineTune, JobSpec, LoraAdapter, OnlineMethodSpec, reward_name
+from alignment_core.spec import (
+    DiffusionDPOSpec,
+    FullFineTune,
+    JobSpec,
+    LocalSource,
+    LoraAdapter,
+    OnlineMethodSpec,
+    reward_name,
+)
 from alignment_core.spec_controls import is_trained
 from alignment_core.spec_reference import shares_a
 from alignment_core.trainer import learning_rate_schedule
@@ -68,6 +77,8 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     if spec.evaluation.rewards:
         sampling_timesteps(family, spec.evaluation.num_inference_steps, "evaluation.num_inference_steps")
     yield _model_loaded(family, actors, fingerprint)
+    if isinstance(here.model, LocalSource) and family.folder.variant is not None:
+        yield _variant_taken(family.folder.variant)
     rewards, prompt_following = _build_rewards(here, accelerator.device)
     with accelerator.main_process_first():  # the others find everything in the cache
         objective = yield from load_objective(here, family, accelerator, cache_dir)
@@ -80,6 +91,9 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         )
     if seen := set(prompts) & objective.training_prompts:
         yield _prompts_seen(len(seen), len(set(prompts)))
+    lengths = measure(prompts, family.tokenize, family.max_tokens)
+    if lengths.cut:
+        yield lengths.warning("evaluation prompts", sum(one in lengths.cut for one in prompts), len(prompts))
     _rehearse(spec, rewards, prompt_following, prompts)
     online = objective.method if isinstance(objective.method, OnlineMethod) else None
     studio = online.studio if online is not None else None
@@ -205,6 +219,11 @@ def _build_watch(spec: JobSpec) -> Watch:
     return Watch(
         spec.guards, primary=primary, risen=next((name for name in judged if name in trained), primary), trained=trained
     )
+
+
+def _variant_taken(variant: str) -> WarningRaised:
+    message = f"the model's folder has weights in the variant {variant} alone; they are what is trained on"
+    return WarningRaised(code="weights_variant", message=message)
 
 
 def _prompts_seen(num_seen: int, num_prompts: int) -> WarningRaised:

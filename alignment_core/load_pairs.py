@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+from alignment_core.data_warnings import data_warnings
 from alignment_core.datasets.detect import open_preferences
 from alignment_core.datasets.hub import download_dataset
 from alignment_core.datasets.pairs import PreferencePairs
@@ -14,6 +15,7 @@ from alignment_core.datasets.splits import split_by_group
 from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.sd import StableDiffusion
+from alignment_core.prompt_lengths import grouped_by_what_is_read, measure
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import HubDataset, JobSpec, LocalDataset, PairMethodSpec, StoredDataset, TransformSpec
 from alignment_core.spec_sources import Role
@@ -46,12 +48,15 @@ def load_pairs(
         )
     source = open_preferences(dataset.path, dataset.columns)
     rows = read_annotations(source, ties=method.ties)
+    lengths = measure((row.prompt for row in rows), family.tokenize, family.max_tokens)
+    rows = grouped_by_what_is_read(rows, lengths)
     split = split_by_group(rows, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
     yield DatasetChecked(
         report=report.model_dump(mode="json"),
         num_training_examples=len(split.train),
         num_validation_examples=len(split.validation),
     )
+    yield from data_warnings(report, rows, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
     encoders = encoders_of(family)
     train = yield from _prepare_pairs(spec, method.transform, family, encoders, source, split.train, cache_dir)

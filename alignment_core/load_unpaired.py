@@ -4,6 +4,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignment_core.data_warnings import data_warnings
 from alignment_core.datasets.detect import open_preferences, open_unpaired
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.rows import ImageReader, read_annotations
@@ -13,6 +14,7 @@ from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.load_pairs import Located, encoders_of, located, usable_report
+from alignment_core.prompt_lengths import grouped_by_what_is_read, measure
 from alignment_core.spec import DiffusionKTOSpec, JobSpec
 
 
@@ -44,13 +46,16 @@ def load_images(
     dataset = located(method.dataset, cache_dir)
     report = usable_report(dataset, cache_dir)
     rows = _judged(dataset) if report.kind == "unpaired" else _of_pairs(dataset)
-    split = split_by_group(rows.images, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
+    lengths = measure((row.prompt for row in rows.images), family.tokenize, family.max_tokens)
+    images = grouped_by_what_is_read(rows.images, lengths)
+    split = split_by_group(images, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
     _refuse_one_class(dataset.path, method, split.train)
     yield DatasetChecked(
         report=report.model_dump(mode="json"),
         num_training_examples=len(split.train),
         num_validation_examples=len(split.validation),
     )
+    yield from data_warnings(report, images, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
     train = yield from _prepare(spec, method, family, rows, split.train, cache_dir)
     validation = None

@@ -1,5 +1,6 @@
 """What a spec allows and its author probably did not mean."""
 
+from alignment_core.reports import DatasetReport
 from alignment_core.spec import JobSpec
 from alignment_core.spec_online import D3POSpec, DDPOSpec
 from alignment_core.spec_pairs import DiffusionDPOSpec, MaPOSpec
@@ -7,6 +8,8 @@ from alignment_core.spec_recipes import recipe_of
 from alignment_core.spec_reference import DriftControlledReference, EmaReference, FrozenReference, HardCopyReference
 from alignment_core.spec_timesteps import TimestepAware, UniformSampler
 from alignment_core.spec_unpaired import DiffusionKTOSpec
+
+SMALL_SHARE = 0.01
 
 
 def warnings_of(spec: JobSpec) -> list[str]:
@@ -18,6 +21,17 @@ def warnings_of(spec: JobSpec) -> list[str]:
         *_warnings_of_probes(spec),
         *_warnings_of_plugins(spec),
     ]
+
+
+def small_images(report: DatasetReport, resolution: int) -> str | None:
+    """What to say of a dataset of which a part is far below the resolution that it is trained at."""
+    num_images, num_small = sum(report.shorter_sides.values()), report.num_below(resolution // 2)
+    if num_small < SMALL_SHARE * num_images or not num_small:
+        return None
+    return (
+        f"{num_small / num_images:.0%} of the images ({num_small}) have a shorter side below {resolution // 2} pixels, half of "
+        f"the {resolution} that they are trained at: they are enlarged, and the model learns their blur"
+    )
 
 
 def _warnings_of_method(spec: JobSpec) -> list[str]:

@@ -10,9 +10,11 @@ import shutil
 import stat
 import struct
 import tempfile
+import unicodedata
 import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +30,9 @@ from alignment_core.datasets.files import (
 )
 from alignment_core.errors import DataError
 
+UTF8_NAME = 0x800  # flag of an entry
+METHODS_READ = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
+OTHER_METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES encryption"}
 LOCAL_HEADER_BYTES = 30  # of a zip's entry, before its name
 MAX_SHARD_RATIO = 20  # of a compressed file that must be unpacked; images hardly compress
 
@@ -70,7 +75,7 @@ class ZipFiles:
 
     def has(self, name: str) -> bool:
         try:
-            return safe_name(name) in self._entries
+            return self._find(name) is not None
         except DataError:
             return False
 
@@ -88,7 +93,8 @@ class ZipFiles:
 
     def mapped(self, name: str) -> Buffer:
         with self._open(name) as handle:  # finds damaged headers, and entries that are not there
-            entry = self._entries[safe_name(name)]
+            entry = self._find(name)
+            assert entry is not None, "it was opened just now"
             if entry.compress_type == zipfile.ZIP_STORED:
                 return self._stored(entry)
             if entry.file_size > MAX_SHARD_RATIO * max(entry.compress_size, 2**20):
@@ -106,8 +112,20 @@ class ZipFiles:
     def size_bytes(self) -> int:
         return self._path.stat().st_size
 
+    def _find(self, name: str) -> zipfile.ZipInfo | None:
+        safe = safe_name(name)
+        if safe in self._entries or safe.isascii():
+            return self._entries.get(safe)
+        return self._composed.get(unicodedata.normalize("NFC", safe))
+
+    @cached_property
+    def _composed(self) -> dict[str, zipfile.ZipInfo]:
+        """The entries whose names have more than ASCII, by one of the forms of Unicode that names come in."""
+        others = (name for name in self._entries if not name.isascii())
+        return {unicodedata.normalize("NFC", name): self._entries[name] for name in others}
+
     def _open(self, name: str) -> BinaryIO:
-        entry = self._entries.get(safe_name(name))
+        entry = self._find(name)
         if entry is None:
             raise DataError("missing_image", f"no file {name[:200]!r} in {self._path.name}")
         try:
@@ -130,14 +148,36 @@ def _checked_entries(infos: list[zipfile.ZipInfo], path: Path, limits: ZipLimits
         if name in entries:
             raise _unsafe(path, f"entry {name[:200]!r} is there twice")
         if not info.is_dir():
+            _refuse_method(info, name, path)
             entries[name] = info
     return entries
+
+
+def _said_name(info: zipfile.ZipInfo) -> str:
+    """The entry's name. macOS writes UTF-8 without saying so, which `zipfile` reads as the code page of the first PCs."""
+    if info.flag_bits & UTF8_NAME or info.orig_filename.isascii():
+        return info.orig_filename
+    try:
+        return info.orig_filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.orig_filename
+
+
+def _refuse_method(info: zipfile.ZipInfo, name: str, path: Path) -> None:
+    if info.compress_type in METHODS_READ:
+        return
+    method = OTHER_METHODS.get(info.compress_type, f"method {info.compress_type}")
+    raise DataError(
+        "unreadable_file",
+        f"{path.name}: {name[:200]!r} is compressed with {method}, which is not read here; make the zip anew with the method "
+        "Deflate or Store (Windows Explorer takes Deflate64 for files over 2 GB: use 7-Zip, or Python's shutil.make_archive)",
+    )
 
 
 def _checked_name(info: zipfile.ZipInfo, path: Path) -> str:
     # zipfile cuts a name at its first NUL byte and may turn separators; what the archive says is `orig_filename`
     try:
-        name = safe_name(info.orig_filename)
+        name = safe_name(_said_name(info))
     except DataError as error:
         raise _unsafe(path, f"entry {error.message}") from error
     if stat.S_ISLNK(info.external_attr >> 16):

@@ -7,6 +7,7 @@ link.
 import lzma
 import mmap
 import os
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -78,7 +79,7 @@ class FolderFiles:
 
     def has(self, name: str) -> bool:
         try:
-            return self.real_path(name).is_file()
+            return any(self.real_path(one).is_file() for one in spellings(name))
         except (DataError, OSError):
             return False
 
@@ -103,10 +104,11 @@ class FolderFiles:
         return sum(entry.stat().st_size for entry in files)
 
     def _open(self, name: str) -> BinaryIO:
-        path = self.real_path(name)
+        paths = [self.real_path(one) for one in spellings(name)]
         try:
-            if path.is_file():  # opening a named pipe would wait forever
-                return path.open("rb")
+            for path in paths:
+                if path.is_file():  # opening a named pipe would wait forever
+                    return path.open("rb")
         except (OSError, ValueError) as error:
             raise _unopenable(name, error) from error
         raise DataError("missing_image", f"no file {name[:200]!r} in the folder {self._path.name}")
@@ -136,6 +138,11 @@ def map_file(handle: BinaryIO) -> Buffer:
 def is_clutter(name: str) -> bool:
     """What macOS adds to archives and folders, and what hides."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """The name as it is, and in the other forms of Unicode: macOS writes an umlaut as two characters, most others as one."""
+    return tuple(dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))))
 
 
 def safe_name(name: str) -> str:

@@ -23,7 +23,7 @@ def json_rows(files: FileTree, name: str) -> Iterator[Mapping[str, object] | Dat
 
 def _line(line: bytes) -> Mapping[str, object] | DataError:
     try:
-        values = json.loads(line.decode())
+        values = json.loads(line.decode("utf-8-sig"))  # editors begin files so, and files are put one behind the other
     except (ValueError, RecursionError) as error:
         return DataError("invalid_json", f"not JSON in UTF-8: {error}")
     return _object(values)

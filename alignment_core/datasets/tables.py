@@ -5,6 +5,7 @@ A `Table` streams rows and finds images; `TableSource` reads one through a layou
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Generic, Literal, Protocol
 
@@ -197,7 +198,7 @@ class TableSource(Generic[AnnotationT]):
         if not self._table.has_one_schema and (missing := [one for one in self._needed if one not in row.values]):
             expected = ", ".join(dict.fromkeys(self._needed))
             return BadRow(row.number, "missing_column", "error", f"no {', '.join(missing)}; expected {expected}")
-        read = (lambda role, value: value) if self._table.is_typed else of_text
+        read = of_typed if self._table.is_typed else of_text
         values = {role: read(role, row.values.get(name)) for role, name in self._names.items()}
         return TableRow(
             row.number,
@@ -211,6 +212,13 @@ TEXT_ROLES = frozenset({"prompt", "winner", "group_id", "image", "image_0", "ima
 _WORDS = {"true": True, "false": False}
 
 
+def of_typed(role: str, value: object) -> object:
+    """Databases export labels as decimals: a whole one is an integer, any other a float."""
+    if isinstance(value, Decimal) and value.is_finite():
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value
+
+
 def of_text(role: str, value: object) -> object:
     """What a cell of text stands for in the column of a number; text that is none is left, for the row's message."""
     if role in TEXT_ROLES and role != "group_id":
@@ -221,6 +229,7 @@ def of_text(role: str, value: object) -> object:
     if not text or text.lower() in _WORDS:
         return _WORDS.get(text.lower())
     try:
-        return float(text)
+        # spreadsheets of half the world write 0,5
+        return float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
     except ValueError:
         return value

@@ -77,6 +77,10 @@ class StableDiffusion:
         scale = float(self.vae.config["scaling_factor"])
         return posterior.mean.float() * scale, posterior.std.float() * scale
 
+    def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each prompt, all of them, without the marks of start and end."""
+        return self.tokenizer(list(prompts), add_special_tokens=False, verbose=False).input_ids
+
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """`{"prompt_embeds": [B, L, D]}`; prompts beyond the text encoder's length are cut, as in diffusers."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -10,6 +11,8 @@ from alignment_core.errors import ModelError
 from alignment_core.spec import CatalogSource, HubSource, LocalSource
 
 _TRUSTED_LIBRARIES = {"diffusers", "transformers", None}
+WEIGHED = ("unet", "vae", "text_encoder")
+SHARD = r"-\d{5}-of-\d{5}"
 _IGNORED = {"safety_checker", "feature_extractor"}  # replaced by None when the pipeline is loaded
 
 
@@ -49,7 +52,8 @@ def fetch_model(source: CatalogSource | HubSource | LocalSource, pipeline_class:
     """
     match source:
         case LocalSource():
-            folder = ModelFolder(Path(source.path), None)
+            path = Path(source.path)
+            folder = ModelFolder(path, only_variant(path))
         case HubSource():
             folder = ModelFolder(_download(source), source.variant)
         case CatalogSource():
@@ -61,6 +65,22 @@ def fetch_model(source: CatalogSource | HubSource | LocalSource, pipeline_class:
             assert_never(source)
     check_pipeline_folder(folder, pipeline_class)
     return folder
+
+
+def only_variant(path: Path) -> str | None:
+    """The variant that a folder has its weights in, such as `fp16`, where some of its parts have them in no other form.
+
+    None where every part has weights without a variant, and where several variants leave it open which is meant.
+    """
+    found: set[str] = set()
+    for component in WEIGHED:
+        stems = [file.stem for file in (path / component).glob("*.safetensors")]
+        if stems and all("." in stem for stem in stems):
+            variants = {re.sub(SHARD, "", stem).rpartition(".")[2] for stem in stems}
+            found = found & variants if found else variants
+            if not found:
+                return None
+    return found.pop() if len(found) == 1 else None
 
 
 def _download(source: HubSource) -> Path:
@@ -98,7 +118,7 @@ def check_pipeline_folder(folder: ModelFolder, pipeline_class: str) -> None:
                 "model_unsupported",
                 f"{index_path}: {component} is {entry}; expected a class of diffusers or transformers",
             )
-    for component in ("unet", "vae", "text_encoder"):
+    for component in WEIGHED:
         if not folder.weight_files(component):
             named = f"variant {folder.variant}" if folder.variant else "no variant in their names"
             raise ModelError(

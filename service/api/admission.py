@@ -6,8 +6,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from alignment_core.reports import DatasetReport
-from alignment_core.spec import DiffusionKTOSpec, JobSpec, OfflineMethodSpec, PairMethodSpec, StoredDataset
-from alignment_core.spec_warnings import warnings_of
+from alignment_core.spec import (
+    CatalogSource,
+    DiffusionKTOSpec,
+    JobSpec,
+    OfflineMethodSpec,
+    PairMethodSpec,
+    StoredDataset,
+)
+from alignment_core.spec_warnings import small_images, warnings_of
 from service.api.context import Parts
 from service.api.schemas.jobs import Estimate, JobRequest, Validation
 from service.errors import FieldProblem, field_problems, invalid_request
@@ -56,7 +63,7 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     errors = unfit(parts, project_id, spec)
     report = _report(parts, project_id, spec)
     estimate = estimate_of(spec, report)
-    warnings = [*warnings_of(spec), *_data_warnings(estimate, report)]
+    warnings = [*warnings_of(spec), *_data_warnings(estimate, report), *_size_warnings(parts, spec, report)]
     return Validation(
         valid=not errors, errors=errors, warnings=warnings, resolved_spec=spec.resolved(), estimate=estimate
     )
@@ -105,6 +112,16 @@ def _data_warnings(estimate: Estimate, report: DatasetReport | None) -> Sequence
             "optimiser step: every step sees some pairs more than once"
         )
     return found
+
+
+def _size_warnings(parts: Parts, spec: JobSpec, report: DatasetReport | None) -> list[str]:
+    """What is said of small images, where the resolution is in the spec or in the catalog."""
+    if report is None or not isinstance(spec.method, OfflineMethodSpec):
+        return []
+    entry = parts.catalog.models.get(spec.model.name) if isinstance(spec.model, CatalogSource) else None
+    resolution = spec.method.transform.resolution or (None if entry is None else entry.resolution)
+    message = None if resolution is None else small_images(report, resolution)
+    return [] if message is None else [message]
 
 
 def _unready(pointer: str, dataset_id: str, dataset: DatasetRecord | None) -> FieldProblem | None:

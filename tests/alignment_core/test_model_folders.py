@@ -31,6 +31,17 @@ def run_two_steps(spec: JobSpec, workdir: Path, cache_dir: Path) -> None:
             break
 
 
+def warnings_of(spec: JobSpec, workdir: Path, cache_dir: Path) -> dict[str, str]:
+    """What a run warns of before its first step."""
+    found = {}
+    for event in align(spec, workdir, cache_dir=cache_dir):
+        if isinstance(event, WarningRaised):
+            found[event.code] = event.message
+        if isinstance(event, StepCompleted):
+            break
+    return found
+
+
 @pytest.fixture
 def model(tiny_model: Path, tmp_path: Path) -> Path:
     """A copy that a test may break."""
@@ -101,9 +112,35 @@ def rewrite_index(change: Callable[[dict], object]) -> Callable[[Path], None]:
     return damage
 
 
-def only_a_variant(model: Path) -> None:
-    path = model / "unet" / "diffusion_pytorch_model.safetensors"
-    path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors"))
+def rename_weights(model: Path, **variants: str) -> None:
+    for component, variant in variants.items():
+        for path in (model / component).glob("*.safetensors"):
+            path.rename(path.with_name(f"{path.stem}.{variant}.safetensors"))
+
+
+def two_variants(model: Path) -> None:
+    rename_weights(model, unet="fp16", vae="bf16")
+
+
+def only_pickles(model: Path) -> None:
+    (model / "unet" / "diffusion_pytorch_model.safetensors").rename(model / "unet" / "diffusion_pytorch_model.bin")
+
+
+@pytest.mark.parametrize("components", [("unet", "vae", "text_encoder"), ("unet",)])
+def test_a_local_folder_with_one_variant_alone_is_read_in_it_and_the_run_says_so(
+    components: tuple[str, ...], model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    as_it_was = load(model)
+    rename_weights(model, **dict.fromkeys(components, "fp16"))
+    family = load(model)
+    assert family.folder.variant == "fp16"
+    for mine, theirs in zip(family.denoiser.parameters(), as_it_was.denoiser.parameters(), strict=True):
+        assert mine.equal(theirs)
+    spec = tiny_spec(model, tiny_pairs)
+    assert (
+        warnings_of(spec, tmp_path / "run", cache_dir)["weights_variant"]
+        == "the model's folder has weights in the variant fp16 alone; they are what is trained on"
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +158,8 @@ def only_a_variant(model: Path) -> None:
         (rewrite_index(lambda index: {**index, "unet": []}), "unet is \\[\\]"),
         (rewrite_index(lambda index: {**index, "unet": ["my_code", "Net"]}), "expected a class of diffusers"),
         (rewrite_index(lambda index: {**index, "_class_name": "FluxPipeline"}), "found 'FluxPipeline'"),
-        (only_a_variant, "no variant in their names"),
+        (two_variants, "no variant in their names"),
+        (only_pickles, "pickled weights are not read"),
     ],
 )
 def test_a_broken_model_folder_is_the_users_to_mend(damage: Callable[[Path], None], message: str, model: Path) -> None:
@@ -181,3 +219,15 @@ def test_evaluation_prompts_that_are_trained_on_are_warned_about(
     events = list(align(tiny_spec(tiny_model, tiny_pairs), tmp_path, cache_dir=cache_dir))
     warnings = {event.code: event.message for event in events if isinstance(event, WarningRaised)}
     assert "of 2 evaluation prompts are trained on too" in warnings["evaluation_prompts_seen"]
+
+
+def test_prompts_that_are_cut_and_images_that_are_far_too_small_are_warned_about(
+    tiny_model: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    num_read = load(tiny_model).max_tokens - 2
+    pairs = save_pairs(tmp_path / "pairs.parquet", 8, prompt=lambda index: "a " * (num_read + index % 2))
+    dataset = {"type": "local", "path": str(pairs)}
+    method = {"type": "diffusion_dpo", "dataset": dataset, "transform": {"resolution": 128}}
+    found = warnings_of(tiny_spec(tiny_model, pairs, method=method), tmp_path / "run", cache_dir)
+    assert found["prompts_cut"].startswith(f"4 of 8 prompts of the rows are longer than the {num_read} tokens")
+    assert found["images_below_resolution"].startswith("100% of the images (16) have a shorter side below 64 pixels")

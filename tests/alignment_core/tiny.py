@@ -1,6 +1,6 @@
 """A Stable Diffusion pipeline small enough to train in a test, in the format of the real one, with random weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -101,9 +101,13 @@ def png(color: Sequence[int], *, noise_seed: int, size: int = 16) -> bytes:
     return buffer.getvalue()
 
 
-def save_pairs(path: Path, num_pairs: int = 12) -> Path:
-    """Pairs whose chosen image is bright and whose rejected image is dark; two pairs a prompt."""
-    prompts = [f"a {WORDS[1 + i % 3]} {WORDS[4 + i % 2]}" for i in range(num_pairs)]
+def two_words(index: int) -> str:
+    return f"a {WORDS[1 + index % 3]} {WORDS[4 + index % 2]}"
+
+
+def save_pairs(path: Path, num_pairs: int = 12, prompt: Callable[[int], str] = two_words) -> Path:
+    """Pairs whose chosen image is bright and whose rejected image is dark; two pairs a prompt, unless told otherwise."""
+    prompts = [prompt(i) for i in range(num_pairs)]
     table = {
         "prompt": prompts,
         "chosen": [png((200, 120, 60), noise_seed=i) for i in range(num_pairs)],

@@ -1,6 +1,11 @@
+import codecs
 import json
 import shutil
+import unicodedata
+import zipfile
+from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -428,3 +433,82 @@ def test_a_parquet_file_that_grows_a_thousandfold_is_refused_by_its_footer(tmp_p
     with pytest.raises(DataError, match=r"bomb\.parquet: row group 0 grows from") as caught:
         open_preferences(path)
     assert caught.value.code == "unsafe_archive"
+
+
+# --- as people's machines write them -------------------------------------------------------------------------------
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    folder = write_jsonl_folder(tmp_path / "data", rows(2))
+    (table,) = folder.glob("*.jsonl")
+    table.write_bytes(codecs.BOM_UTF8 + table.read_bytes())
+    expected = [row.prompt for row in open_preferences(folder).annotations() if isinstance(row, Annotation)]
+    assert expected == ["prompt 0", "prompt 1"]
+    array = [json.loads(line) for line in table.read_text("utf-8-sig").splitlines()]
+    table.unlink()
+    (folder / "pairs.json").write_bytes(codecs.BOM_UTF8 + json.dumps(array).encode())
+    assert [row.prompt for row in open_preferences(folder).annotations() if isinstance(row, Annotation)] == expected
+    (folder / "pairs.json").unlink()
+    lines = [",".join(array[0]), *(",".join(row.values()) for row in array)]
+    (folder / "pairs.csv").write_bytes(codecs.BOM_UTF8 + "\n".join(lines).encode())
+    assert [row.prompt for row in open_preferences(folder).annotations() if isinstance(row, Annotation)] == expected
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(("in_table", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_in_another_form_of_unicode_is_the_same_name(
+    tmp_path: Path, in_table: Literal["NFC", "NFD"], on_disk: Literal["NFC", "NFD"], zipped: bool
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    names = ["Ärger/Möwe.png", "Ärger/Übung.png"]
+    for name in names:
+        path = folder / unicodedata.normalize(on_disk, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(image_bytes(len(name)))
+    chosen, rejected = (unicodedata.normalize(in_table, name) for name in names)
+    (folder / "pairs.jsonl").write_text(json.dumps({"prompt": "p", "chosen": chosen, "rejected": rejected}))
+    source = open_preferences(zip_folder(folder, tmp_path / "a.zip") if zipped else folder)
+    (row,) = source.read(source.annotations())
+    assert isinstance(row, PreferenceRow)
+    assert (row.chosen, row.rejected) == (image_bytes(len(names[0])), image_bytes(len(names[1])))
+
+
+def test_utf8_names_of_a_zip_that_does_not_say_so_are_read(tmp_path: Path) -> None:
+    """As the archiver of macOS writes them; `zipfile` would read them as code page 437."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("M\N{LATIN SMALL LETTER O WITH DIAERESIS}we.png", "b.png"):
+            archive.writestr(name, image_bytes(len(name)))
+        row = {"prompt": "p", "chosen": "M\N{LATIN SMALL LETTER O WITH DIAERESIS}we.png", "rejected": "b.png"}
+        archive.writestr("pairs.jsonl", json.dumps(row))
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    for magic, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = data.find(magic)
+        assert data[at + offset + 1] & 0x08
+        data[at + offset + 1] &= ~0x08
+    (tmp_path / "a.zip").write_bytes(data)
+    source = open_preferences(tmp_path / "a.zip")
+    assert [type(one) for one in source.read(source.annotations())] == [PreferenceRow]
+
+
+def test_decimals_are_labels(tmp_path: Path) -> None:
+    values = rows(3)
+    table = pa.table({name: [row[name] for row in values] for name in values[0]})
+    labels = pa.array([Decimal("0.80"), Decimal("1.00"), Decimal("0.25")], pa.decimal128(5, 2))
+    pq.write_table(table.append_column("label", labels), tmp_path / "a.parquet")
+    found = [row for row in open_preferences(tmp_path / "a.parquet").annotations() if isinstance(row, Annotation)]
+    assert [row.label for row in found] == [0.8, 1.0, 0.75]
+
+
+def test_a_method_of_compression_that_is_not_read_is_told_with_what_to_do(tmp_path: Path) -> None:
+    path = zip_folder(write_jsonl_folder(tmp_path / "data", rows(1)), tmp_path / "a.zip")
+    data = bytearray(path.read_bytes())
+    for magic, offset in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        at = data.find(magic)
+        data[at + offset] = 9
+    path.write_bytes(data)
+    with pytest.raises(
+        DataError, match=r"compressed with Deflate64, which is not read here; make the zip anew"
+    ) as caught:
+        open_preferences(path)
+    assert caught.value.code == "unreadable_file"
