@@ -15,34 +15,36 @@ def download_dataset(repo_id: str, revision: str, cache_dir: Path) -> Path:
     Raises `DataError`: `dataset_not_found` for a dataset or commit that is not there or not open, `hub_unreachable`
     (retryable) when the Hub does not answer.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.utils import filter_repo_objects
 
     folder = cache_dir / "hub-datasets" / repo_id.replace("/", "--") / revision
-    shown = f"method.dataset {repo_id}@{revision[:12]}"
     done = folder.with_suffix(".complete")
     if done.exists():
         return folder
+    wanted = [*TABLES, *IMAGES]
     try:
-        snapshot_download(
-            repo_id, repo_type="dataset", revision=revision, local_dir=folder, allow_patterns=[*TABLES, *IMAGES]
-        )
+        files = HfApi().list_repo_files(repo_id, repo_type="dataset", revision=revision)
+        snapshot_download(repo_id, repo_type="dataset", revision=revision, local_dir=folder, allow_patterns=wanted)
     except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError) as error:
-        raise DataError(
-            "dataset_not_found", f"{shown}: no such dataset or commit, or it is not open to this machine"
-        ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise DataError(
-            "hub_unreachable",
-            f"{shown}: the Hugging Face Hub could not be reached, or did not answer as expected",
-            category="system",
-            retryable=True,
-        ) from error
+        message = (
+            f"method.dataset {repo_id}@{revision[:12]}: no such dataset or commit, or it is not open to this machine"
+        )
+        raise DataError("dataset_not_found", message) from error
+    except (HTTPError, OSError) as error:
+        raise _unreachable(repo_id, revision) from error
+    # without a network, half of what an earlier call left counts as a snapshot to the Hub's library
+    if not all((folder / name).is_file() for name in filter_repo_objects(files, allow_patterns=wanted)):
+        raise _unreachable(repo_id, revision)
     done.touch()
     return folder
+
+
+def _unreachable(repo_id: str, revision: str) -> DataError:
+    return DataError(
+        "hub_unreachable",
+        f"method.dataset {repo_id}@{revision[:12]}: the Hugging Face Hub could not be reached, or broke off",
+        category="system",
+        retryable=True,
+    )

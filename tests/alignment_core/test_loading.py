@@ -24,7 +24,7 @@ from alignment_core.run import Run
 from alignment_core.sources import Sources
 from alignment_core.spec import LocalSource
 from demo.assets import ASSETS
-from tests.alignment_core.tiny import png, tiny_spec
+from tests.alignment_core.tiny import png, save_pairs, tiny_spec
 
 LABELS = [1.0, 0.5, 0.8]
 
@@ -320,3 +320,33 @@ def test_half_precision_is_for_frozen_weights_but_the_vae(
     assert run.family.text_encoder.dtype is torch.bfloat16
     assert run.family.vae.dtype is torch.float32
     assert {parameter.dtype for parameter in run.actors.trainable().values()} == {torch.float32}
+
+
+# --- data of one's own ---------------------------------------------------------------------------------------------
+
+
+def test_a_csv_with_images_is_trained_on_as_the_same_parquet_is(
+    tiny_model: Path, tmp_path: Path, cache_dir: Path
+) -> None:
+    parquet = save_pairs(tmp_path / "pairs.parquet")
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    lines = ["caption,left,right,better"]
+    for index, row in enumerate(pq.read_table(parquet).to_pylist()):
+        for side in ("chosen", "rejected"):
+            (folder / f"{index}-{side}.png").write_bytes(row[side])
+        lines.append(f"{row['prompt']},{index}-chosen.png,{index}-rejected.png,left")
+    (folder / "pairs.csv").write_text("\n".join(lines))
+    columns = {"prompt": "caption", "image_0": "left", "image_1": "right", "winner": "better"}
+    dataset = {"type": "local", "path": str(folder), "columns": columns}
+
+    as_parquet = loaded(tiny_spec(tiny_model, parquet), cache_dir)
+    as_csv = loaded(
+        tiny_spec(tiny_model, parquet, method={"type": "diffusion_dpo", "dataset": dataset, "beta": 500.0}), cache_dir
+    )
+    assert as_csv.dataset_sha256 == as_parquet.dataset_sha256
+    assert as_csv.num_validation_examples == as_parquet.num_validation_examples
+    assert dpo(as_csv).draws.pairs.prompts == dpo(as_parquet).draws.pairs.prompts
+    batches = [dpo(run).draws.pairs.batch([0, 1, 2]) for run in (as_csv, as_parquet)]
+    assert torch.equal(batches[0].chosen_mean, batches[1].chosen_mean)
+    assert torch.equal(batches[0].rejected_mean, batches[1].rejected_mean)
