@@ -33,6 +33,7 @@ from alignment_core.quiet import silence_imports, silence_progress_bars
 from alignment_core.sources import Sources
 from alignment_core.spec import ColumnMapping, JobSpec
 from alignment_core.spec_mistakes import in_sentences
+from alignment_core.spec_sources import OnBadRow
 
 EXIT_COMPLETED, EXIT_FAILED, EXIT_UNUSABLE, EXIT_STOPPED = 0, 1, 3, 75  # 75 is EX_TEMPFAIL of sysexits.h
 DEFAULT_CACHE = Path.home() / ".cache" / "attune"
@@ -43,7 +44,7 @@ def main() -> int:
     silence_imports()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if arguments.command == "check":
-        return _check(arguments.data, arguments.columns)
+        return _check(arguments.data, arguments.columns, arguments.on_bad_row)
     if arguments.command == "prepare":
         return _prepare(arguments.data, arguments.out, arguments.columns)
     if arguments.command == "compare":
@@ -77,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--sources", type=Path, default=None, help="as for run")
     compare.add_argument("--cache-dir", type=Path, default=None, help="as for run")
     check = commands.add_parser("check", help="preflight a preference dataset")
+    check.add_argument(
+        "--on-bad-row",
+        choices=("fail", "drop"),
+        default="fail",
+        help="whether rows with an error make it unusable, or are left out and counted (default fail)",
+    )
     prepare = commands.add_parser("prepare", help="write a preference dataset of any form as canonical parquet")
     prepare.add_argument("--out", type=Path, required=True, help="the parquet file to write")
     for command in (check, prepare):
@@ -223,11 +230,11 @@ def _prepare(data: Path, out: Path, columns: str | None) -> int:
     return EXIT_COMPLETED
 
 
-def _check(data: Path, columns: str | None) -> int:
+def _check(data: Path, columns: str | None, on_bad_row: OnBadRow) -> int:
     from alignment_core.datasets.preflight import check_preferences
 
     try:
-        report = check_preferences(data, _columns(columns))
+        report = check_preferences(data, _columns(columns), on_bad_row)
     except AlignmentError as error:
         return _failed(_run_failed(error, None))
     print(report.model_dump_json(), flush=True)  # noqa: T201

@@ -9,7 +9,8 @@ from alignment_core.data_warnings import data_warnings
 from alignment_core.datasets.detect import open_preferences
 from alignment_core.datasets.hub import download_dataset
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.datasets.remembered import check_preferences_once
+from alignment_core.datasets.preflight import Checked
+from alignment_core.datasets.remembered import check_rows_once
 from alignment_core.datasets.rows import Annotation, PreferenceSource, read_annotations
 from alignment_core.datasets.splits import split_by_group
 from alignment_core.errors import DataError
@@ -18,7 +19,7 @@ from alignment_core.families.sd import StableDiffusion
 from alignment_core.prompt_lengths import grouped_by_what_is_read, measure
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import HubDataset, JobSpec, LocalDataset, PairMethodSpec, StoredDataset, TransformSpec
-from alignment_core.spec_sources import Role
+from alignment_core.spec_sources import OnBadRow, Role
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def load_pairs(
     Raises `DataError`, naming the rows, when the dataset cannot be trained on.
     """
     dataset = located(method.dataset, cache_dir)
-    report = usable_report(dataset, cache_dir)
+    checked = usable(dataset, cache_dir)
+    report = checked.report
     if report.kind != "pairs":
         raise DataError(
             "dataset_unpaired",
@@ -47,7 +49,7 @@ def load_pairs(
             hint="Use the method diffusion_kto, which learns from liked and disliked images.",
         )
     source = open_preferences(dataset.path, dataset.columns)
-    rows = read_annotations(source, ties=method.ties)
+    rows = read_annotations(source, ties=method.ties, dropped=checked.dropped)
     lengths = measure((row.prompt for row in rows), family.tokenize, family.max_tokens)
     rows = grouped_by_what_is_read(rows, lengths)
     split = split_by_group(rows, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
@@ -69,12 +71,12 @@ def load_pairs(
     return PairSplits(train, validation, prompts, report.content_sha256)
 
 
-def usable_report(dataset: "Located", cache_dir: Path) -> DatasetReport:
-    """The preflight report; raises `DataError`, naming the rows, when the dataset cannot be trained on."""
-    report = check_preferences_once(dataset.path, cache_dir, dataset.columns)
-    if not report.is_usable:
-        raise DataError("dataset_unusable", f"{dataset.path.name}: {_errors_of(report)}")
-    return report
+def usable(dataset: "Located", cache_dir: Path) -> Checked:
+    """The preflight report and the rows that are left out; raises `DataError`, naming the rows, when the dataset cannot be trained on."""
+    checked = check_rows_once(dataset.path, cache_dir, dataset.columns, dataset.on_bad_row)
+    if not checked.report.is_usable:
+        raise DataError("dataset_unusable", f"{dataset.path.name}: {_errors_of(checked.report)}")
+    return checked
 
 
 def _errors_of(report: DatasetReport) -> str:
@@ -123,15 +125,16 @@ class Located:
 
     path: Path
     columns: Mapping[str, str] | None
+    on_bad_row: OnBadRow = "fail"
 
 
 def located(dataset: LocalDataset | StoredDataset | HubDataset, cache_dir: Path) -> Located:
     """Where a dataset is, downloaded if it is on the Hub; raises `DataError` for an id that nobody has resolved."""
     match dataset:
-        case LocalDataset(path=path, columns=columns):
-            return Located(Path(path), _by_role(columns))
-        case HubDataset(repo_id=repo_id, revision=revision, columns=columns):
-            return Located(download_dataset(repo_id, revision, cache_dir), _by_role(columns))
+        case LocalDataset(path=path, columns=columns, on_bad_row=on_bad_row):
+            return Located(Path(path), _by_role(columns), on_bad_row)
+        case HubDataset(repo_id=repo_id, revision=revision, columns=columns, on_bad_row=on_bad_row):
+            return Located(download_dataset(repo_id, revision, cache_dir), _by_role(columns), on_bad_row)
         case StoredDataset(id=dataset_id):
             raise DataError(
                 "dataset_not_resolved",

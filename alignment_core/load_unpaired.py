@@ -13,7 +13,7 @@ from alignment_core.datasets.unpaired import ImageAnnotation, images_of_pairs, r
 from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.sd import StableDiffusion
-from alignment_core.load_pairs import Located, encoders_of, located, usable_report
+from alignment_core.load_pairs import Located, encoders_of, located, usable
 from alignment_core.prompt_lengths import grouped_by_what_is_read, measure
 from alignment_core.spec import DiffusionKTOSpec, JobSpec
 
@@ -44,8 +44,9 @@ def load_images(
     asked for that the training images cannot give.
     """
     dataset = located(method.dataset, cache_dir)
-    report = usable_report(dataset, cache_dir)
-    rows = _judged(dataset) if report.kind == "unpaired" else _of_pairs(dataset)
+    checked = usable(dataset, cache_dir)
+    report = checked.report
+    rows = (_judged if report.kind == "unpaired" else _of_pairs)(dataset, checked.dropped)
     lengths = measure((row.prompt for row in rows.images), family.tokenize, family.max_tokens)
     images = grouped_by_what_is_read(rows.images, lengths)
     split = split_by_group(images, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
@@ -65,14 +66,14 @@ def load_images(
     return ImageSplits(train, validation, prompts, report.content_sha256)
 
 
-def _judged(dataset: Located) -> _Rows:
+def _judged(dataset: Located, dropped: frozenset[int]) -> _Rows:
     source = open_unpaired(dataset.path, dataset.columns)
-    return _Rows(source, source.is_seekable, read_judged_images(source))
+    return _Rows(source, source.is_seekable, read_judged_images(source, dropped))
 
 
-def _of_pairs(dataset: Located) -> _Rows:
+def _of_pairs(dataset: Located, dropped: frozenset[int]) -> _Rows:
     source = open_preferences(dataset.path, dataset.columns)
-    return _Rows(source, source.is_seekable, images_of_pairs(read_annotations(source, ties="drop")))
+    return _Rows(source, source.is_seekable, images_of_pairs(read_annotations(source, ties="drop", dropped=dropped)))
 
 
 def _refuse_one_class(path: Path, method: DiffusionKTOSpec, images: Sequence[ImageAnnotation]) -> None:

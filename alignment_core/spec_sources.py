@@ -121,12 +121,22 @@ ColumnMapping = Annotated[
 ]
 
 
+OnBadRow = Annotated[
+    Literal["fail", "drop"],
+    Field(
+        description="What a row with an error does, such as an image that cannot be read: it makes the dataset unusable, or is left "
+        "out. The report counts and names what is left out; training reads exactly the rest.",
+    ),
+]
+
+
 class LocalDataset(Spec):
     """A file or folder on the machine that trains, in any form of docs/data.md."""
 
     type: Literal["local"] = "local"
     path: LocalPath = Field(examples=["demo/assets/pairs.parquet"])
     columns: ColumnMapping | None = None
+    on_bad_row: OnBadRow = "fail"
 
 
 class HubDataset(Spec):
@@ -146,6 +156,7 @@ class HubDataset(Spec):
         pattern=COMMIT, description="Full commit hash. A branch or tag is refused, since it may move between two runs."
     )
     columns: ColumnMapping | None = None
+    on_bad_row: OnBadRow = "fail"
 
 
 def _stored(text: str) -> dict[str, str] | None:

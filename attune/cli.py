@@ -242,9 +242,17 @@ def upload_dataset(
     path: Annotated[Path, typer.Argument(help="A parquet file, a zip, or a folder, which is zipped on its way.")],
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     columns: Columns = None,
+    drop_bad_rows: Annotated[
+        bool, typer.Option("--drop-bad-rows", help="Leave out rows with an error; the report counts and names them.")
+    ] = False,
 ) -> None:
     """Upload preference data, wait for its check and print its id."""
-    dataset = client.upload_dataset(path, name=name, columns=read_columns(columns) if columns else None)
+    dataset = client.upload_dataset(
+        path,
+        name=name,
+        columns=read_columns(columns) if columns else None,
+        on_bad_row="drop" if drop_bad_rows else "fail",
+    )
     try:
         client.wait_for_dataset(dataset.id)
     except AttuneError as error:

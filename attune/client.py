@@ -91,11 +91,14 @@ class Client:
         *,
         name: str | None = None,
         columns: Mapping[str, str] | None = None,
+        on_bad_row: Literal["fail", "drop"] = "fail",
         idempotency_key: str | None = None,
     ) -> Dataset:
         """Upload a parquet file, a zip, or a folder, which is zipped on its way; `wait_for_dataset` waits for its check.
 
-        `columns` says which column is what where its name does not, such as `{"prompt": "caption", "chosen": "good"}`.
+        `columns` says which column is what where its name does not, such as `{"prompt": "caption", "chosen": "good"}`. With
+        `on_bad_row="drop"` rows with an error are left out, counted and named in the report; otherwise one is enough to
+        make the data set unusable.
         """
         path = Path(path)
         with _to_send(path) as (filename, file):
@@ -103,7 +106,13 @@ class Client:
                 "POST",
                 "/v1/datasets",
                 files={"file": (filename, file, "application/octet-stream")},
-                data=_given({"name": name or None, "columns": json.dumps(dict(columns)) if columns else None}),
+                data=_given(
+                    {
+                        "name": name or None,
+                        "columns": json.dumps(dict(columns)) if columns else None,
+                        "on_bad_row": None if on_bad_row == "fail" else on_bad_row,
+                    }
+                ),
                 headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
                 timeout=httpx.Timeout(30.0, read=600.0, write=600.0),
             )

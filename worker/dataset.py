@@ -67,7 +67,7 @@ def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetRe
             code=error.code, message=error.message, category=error.category, retryable=error.retryable, hint=error.hint
         )
     process = subprocess.Popen(
-        tethered([*parts.trainer, "check", str(path), *_columns(claim.dataset)]),
+        tethered([*parts.trainer, "check", str(path), *_how(claim.dataset)]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -91,8 +91,10 @@ def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetRe
     return _result(process.returncode, stdout, stderr, path, claim.dataset.filename)
 
 
-def _columns(dataset: DatasetRecord) -> list[str]:
-    return [] if dataset.columns is None else ["--columns", json.dumps(dataset.columns)]
+def _how(dataset: DatasetRecord) -> list[str]:
+    """How its owner wants it to be read."""
+    columns = [] if dataset.columns is None else ["--columns", json.dumps(dataset.columns)]
+    return [*columns, "--on-bad-row", dataset.on_bad_row]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -131,11 +131,13 @@ def _prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
     records = {found: _dataset(parts, claim, pointer, found) for pointer, found in stored_datasets(spec)}
     paths = {found: inputs.fetch_dataset(parts, record) for found, record in records.items()}
     columns = {found: record.columns for found, record in records.items()}
+    bad_rows = {found: record.on_bad_row for found, record in records.items()}
     _fetch_checkpoints(parts, claim, workdir)
     names = [record.name or record.filename for record in records.values()]
     label = RunLabel(job_id=claim.job.id, job_name=claim.job.name, dataset_name=next(iter(names), None))
     try:
-        return inputs.write_inputs(spec, sources_of(spec, parts.catalog, paths, columns, label), workdir)
+        sources = sources_of(spec, parts.catalog, paths, columns, label, bad_rows)
+        return inputs.write_inputs(spec, sources, workdir)
     except KeyError as error:
         message = f"this worker's catalog has no {error.args[0]!r}"
         raise AlignmentError("catalog_entry_missing", message, category="system") from error

@@ -7,6 +7,7 @@ silently: an error makes the dataset unusable until it is mended, a warning is f
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from alignment_core.datasets.unpaired import ImageRow
 from alignment_core.datasets.unpaired_tally import InspectedImage, UnpairedTally
 from alignment_core.errors import DataError
 from alignment_core.reports import DatasetReport
+from alignment_core.spec_sources import OnBadRow
 
 DECODING_THREADS = 4
 ROWS_AT_ONCE = 16
@@ -28,30 +30,58 @@ RowT = TypeVar("RowT", bound=Row)
 Inspected = TypeVar("Inspected")
 
 
-def check_preferences(path: Path, columns: Mapping[str, str] | None = None) -> DatasetReport:
-    """Read the whole dataset at `path`, pairs or single judged images, and report what is in it.
+@dataclass(frozen=True)
+class Checked:
+    """The report, and the numbers of the rows that are left out because of an error."""
 
-    `columns` is the column of each role whose column has another name; see `detect.open_preferences`.
-    What is wrong with a row is a problem in the report. What keeps the dataset from being read at all is raised, as
-    `DataError`: an unknown format, a missing column, a damaged file, an unsafe archive.
+    report: DatasetReport
+    dropped: frozenset[int]
+
+
+def check_preferences(
+    path: Path, columns: Mapping[str, str] | None = None, on_bad_row: OnBadRow = "fail"
+) -> DatasetReport:
+    """The report of `check_rows`."""
+    return check_rows(path, columns, on_bad_row).report
+
+
+def check_rows(path: Path, columns: Mapping[str, str] | None = None, on_bad_row: OnBadRow = "fail") -> Checked:
+    """Read the whole dataset at `path`, pairs or single judged images, and report what is in it; `columns` as in `detect`.
+
+    What is wrong with a row is a problem in the report: an error, or with `drop` a warning that it is left out. What keeps
+    the dataset from being read at all is raised, as `DataError`: an unknown format, a missing column, a damaged file, an
+    unsafe archive.
     """
-    return _check_images(path, columns) if dataset_kind(path, columns) == "unpaired" else _check_pairs(path, columns)
+    dropped: list[int] | None = [] if on_bad_row == "drop" else None
+    unpaired = dataset_kind(path, columns) == "unpaired"
+    report = _check_images(path, columns, dropped) if unpaired else _check_pairs(path, columns, dropped)
+    if not dropped:
+        return Checked(report, frozenset())
+    return Checked(report.model_copy(update={"num_dropped_rows": len(dropped)}), frozenset(dropped))
 
 
-def _check_pairs(path: Path, columns: Mapping[str, str] | None) -> DatasetReport:
+def _check_pairs(path: Path, columns: Mapping[str, str] | None, dropped: list[int] | None) -> DatasetReport:
     source = open_preferences(path, columns)
     tally = Tally(source)
     for item in _inspect_all(source.read(source.annotations()), _inspect_pair):
-        tally.add(item)
+        tally.add(_left_out(item, dropped))
     return tally.report()
 
 
-def _check_images(path: Path, columns: Mapping[str, str] | None) -> DatasetReport:
+def _check_images(path: Path, columns: Mapping[str, str] | None, dropped: list[int] | None) -> DatasetReport:
     source = open_unpaired(path, columns)
     tally = UnpairedTally(source)
     for item in _inspect_all(source.read(source.annotations()), _inspect_image):
-        tally.add(item)
+        tally.add(_left_out(item, dropped))
     return tally.report()
+
+
+def _left_out(item: Inspected | BadRow, dropped: list[int] | None) -> Inspected | BadRow:
+    """The row itself; one with an error as a warning, with its number in `dropped`, if that is a list."""
+    if dropped is None or not isinstance(item, BadRow) or item.severity == "warning":
+        return item
+    dropped.append(item.number)
+    return replace(item, severity="warning", message=f"left out: {item.message}")
 
 
 def _inspect_all(rows: Iterator[RowT | BadRow], inspect: Callable[[RowT], Inspected]) -> Iterator[Inspected | BadRow]:

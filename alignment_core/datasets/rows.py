@@ -7,7 +7,7 @@ pair is already the right way round. A row is the annotation with the bytes of i
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, Self, TypeVar
@@ -255,13 +255,17 @@ def row_error(source: ImageReader, row: BadRow) -> DataError:
     return DataError(row.code, f"{source.path.name}, row {row.number}: {row.message}")
 
 
-def read_annotations(source: PreferenceSource, *, ties: Literal["drop", "keep"]) -> list[Annotation]:
-    """The rows to train on, in order. Rows that preflight warns about are left out, and ties if asked.
+def read_annotations(
+    source: PreferenceSource, *, ties: Literal["drop", "keep"], dropped: Collection[int] = ()
+) -> list[Annotation]:
+    """The rows to train on, in order. Rows that preflight warns about are left out, the `dropped` numbers, and ties if asked.
 
     Raises `DataError` at the first row with an error, and `no_usable_rows` when nothing is left.
     """
     rows = []
     for row in source.annotations():
+        if row.number in dropped:
+            continue
         if isinstance(row, Annotation):
             if row.label > TIE or ties == "keep":
                 rows.append(row)

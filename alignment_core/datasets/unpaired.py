@@ -4,7 +4,7 @@ A row is `prompt`, `image`, `label` (1 liked, 0 disliked) and, if wanted, `group
 was chosen and a dislike for what was rejected.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from alignment_core.datasets.rows import (
@@ -100,13 +100,15 @@ JUDGED_IMAGES = Layout[ImageAnnotation](
 )
 
 
-def read_judged_images(source: Source[ImageAnnotation]) -> list[ImageAnnotation]:
-    """The rows to train on, in order.
+def read_judged_images(source: Source[ImageAnnotation], dropped: Collection[int] = ()) -> list[ImageAnnotation]:
+    """The rows to train on, in order, without the `dropped` numbers.
 
     Raises `DataError` at the first row with an error, and `no_usable_rows` when nothing is left.
     """
     rows = []
     for row in source.annotations():
+        if row.number in dropped:
+            continue
         if isinstance(row, ImageAnnotation):
             rows.append(row)
         elif row.severity == "error":

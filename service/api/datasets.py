@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import ColumnMapping
+from alignment_core.spec_sources import OnBadRow
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import DatasetDep, DatasetPath, dataset_or_404
@@ -23,7 +24,7 @@ from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, field_problems, invalid_request
 from service.settings import Settings
 from service.store import datasets, keys
-from service.store.records import JobError
+from service.store.records import DatasetRecord, JobError
 from service.store.unavailable import ObjectsUnavailable
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 403, 422, 500, 503))
@@ -49,6 +50,12 @@ FORM = {
                             "description": "A parquet file, or a zip: of CSV, TSV, jsonl or JSON with images beside, of parquet shards, or of Arrow files.",
                         },
                         "name": {"type": "string", "maxLength": 200, "description": "A name for people."},
+                        "on_bad_row": {
+                            "type": "string",
+                            "enum": ["fail", "drop"],
+                            "default": "fail",
+                            "description": "Whether a row with an error makes the data set unusable, or is left out, counted and named.",
+                        },
                         "columns": {
                             "type": "string",
                             "maxLength": 4096,
@@ -66,6 +73,8 @@ T = TypeVar("T")
 
 _name: TypeAdapter[str] = TypeAdapter(Text)
 _columns: TypeAdapter[ColumnMapping] = TypeAdapter(ColumnMapping)
+_on_bad_row: TypeAdapter[OnBadRow] = TypeAdapter(OnBadRow)
+TEXT_FIELDS = frozenset({"name", "columns", "on_bad_row"})
 
 
 @router.post(
@@ -88,17 +97,29 @@ async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsD
     `curl -F file=@pairs.parquet http://localhost:8000/v1/datasets`
     """
     limit = parts.settings.max_upload_bytes
-    async with receive(request, uploads_folder(parts.settings), limit, frozenset({"name", "columns"})) as upload:
+    async with receive(request, uploads_folder(parts.settings), limit, TEXT_FIELDS) as upload:
         name = _checked(_name, "name", upload.fields["name"]) if "name" in upload.fields else None
         columns = _checked_columns(upload.fields)
+        on_bad_row = _checked(_on_bad_row, "on_bad_row", upload.fields.get("on_bad_row", "fail"))
         suffix = _suffix(upload)
 
         def create(dataset_id: str | None) -> Dataset:
-            return _store(parts, project_id, dataset_id, upload, suffix, name=name, columns=columns)
+            dataset = datasets.create(
+                parts.store,
+                project_id=project_id,
+                filename=upload.filename,
+                name=name,
+                columns=columns,
+                on_bad_row=on_bad_row,
+                dataset_id=dataset_id,
+            )
+            return _store(parts, dataset, upload, suffix)
 
         same_request = {"sha256": upload.sha256, "filename": upload.filename, "name": name}
         if columns is not None:
             same_request["columns"] = json.dumps(columns, sort_keys=True)
+        if on_bad_row != "fail":
+            same_request["on_bad_row"] = on_bad_row
         return await run_in_threadpool(once, "ds", UPLOAD_PATH, same_request, create)
 
 
@@ -107,20 +128,8 @@ def uploads_folder(settings: Settings) -> Path:
     return settings.data_dir / "uploads"
 
 
-def _store(
-    parts: Parts,
-    project_id: str,
-    dataset_id: str | None,
-    upload: Upload,
-    suffix: str,
-    *,
-    name: str | None,
-    columns: ColumnMapping | None,
-) -> Dataset:
-    dataset = datasets.create(
-        parts.store, project_id=project_id, filename=upload.filename, name=name, columns=columns, dataset_id=dataset_id
-    )
-    key = keys.dataset_key(project_id, dataset.id, suffix)
+def _store(parts: Parts, dataset: DatasetRecord, upload: Upload, suffix: str) -> Dataset:
+    key = keys.dataset_key(dataset.project_id, dataset.id, suffix)
     try:
         parts.objects.put_file(key, upload.path)
     except BaseException as error:

@@ -28,6 +28,7 @@ from alignment_core.spec import (
     Spec,
     StoredDataset,
 )
+from alignment_core.spec_sources import OnBadRow
 
 Family = Literal["sd", "sdxl", "clip"]
 
@@ -148,6 +149,7 @@ def sources_of(
     dataset_paths: Mapping[str, Path],
     dataset_columns: Mapping[str, ColumnMapping | None] | None = None,
     label: RunLabel | None = None,
+    dataset_bad_rows: Mapping[str, OnBadRow] | None = None,
 ) -> Sources:
     """Where this machine has everything that the spec names, what the columns of its datasets are, what the run is called.
 
@@ -161,9 +163,11 @@ def sources_of(
                 rewards[name] = catalog.rewards[name].source
             else:
                 models[name] = catalog.models[name].source
-    columns = dataset_columns or {}
+    columns, bad_rows = dataset_columns or {}, dataset_bad_rows or {}
     datasets = {
-        found: LocalDataset(path=str(dataset_paths[found]), columns=columns.get(found))
+        found: LocalDataset(
+            path=str(dataset_paths[found]), columns=columns.get(found), on_bad_row=bad_rows.get(found, "fail")
+        )
         for _, found in stored_datasets(spec)
     }
     return Sources(models=models, rewards=rewards, datasets=datasets, label=label or RunLabel())

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import ColumnMapping
+from alignment_core.spec_sources import OnBadRow
 from service.store.database import Store, now
 from service.store.fence import Fenced
 from service.store.ids import new_id
@@ -27,6 +28,7 @@ def create(
     filename: str,
     name: str | None = None,
     columns: ColumnMapping | None = None,
+    on_bad_row: OnBadRow = "fail",
     dataset_id: str | None = None,
 ) -> DatasetRecord:
     """A dataset whose file is on its way; `columns` says which column is what, where their names do not. `dataset_id` is the id that `idempotency.begin` set aside."""
@@ -42,6 +44,7 @@ def create(
             project_id=project_id,
             name=name,
             filename=filename,
+            on_bad_row=on_bad_row,
             columns=None if columns is None else {str(role): column for role, column in columns.items()},
             state="uploading",
             attempt=0,

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from alignment_core.spec_sources import OnBadRow
 from service.store.records import DatasetState
 from service.store.states import JobState
 
@@ -239,6 +240,7 @@ class Dataset(Base):
     sha256: Mapped[str | None] = mapped_column(sa.String(64))
     object_key: Mapped[str | None] = mapped_column(sa.Text)
     columns: Mapped[dict[str, Any] | None]
+    on_bad_row: Mapped[OnBadRow] = mapped_column(sa.String(8), default="fail", server_default="fail")
     format: Mapped[str | None] = mapped_column(sa.String(40))
     report: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]

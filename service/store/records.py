@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from alignment_core.errors import Category
 from alignment_core.spec import ColumnMapping
+from alignment_core.spec_sources import OnBadRow
 from service.store.states import TERMINAL, JobState
 
 T = TypeVar("T")
@@ -178,6 +179,7 @@ class DatasetRecord(Record):
     sha256: str | None
     object_key: str | None
     columns: ColumnMapping | None = None
+    on_bad_row: OnBadRow = "fail"
     format: str | None
     report: dict[str, Any] | None
     error: JobError | None

@@ -51,6 +51,7 @@ def main() -> int:
     check_parser = commands.add_parser("check")
     check_parser.add_argument("path", type=Path)
     check_parser.add_argument("--columns", type=json.loads)
+    check_parser.add_argument("--on-bad-row", choices=["fail", "drop"], default="fail")
     arguments = parser.parse_args()
     if arguments.command == "check":
         return check(arguments.path, arguments.columns)

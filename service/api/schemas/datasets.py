@@ -7,6 +7,7 @@ from pydantic import Field
 
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import ColumnMapping
+from alignment_core.spec_sources import OnBadRow
 from service.api.schemas.base import Entry, with_example
 from service.api.schemas.jobs import DATASET_ID, JobError
 from service.store.records import DatasetRecord, DatasetState
@@ -22,6 +23,7 @@ DATASET_EXAMPLE: dict[str, Any] = {
     "size_bytes": 3811204,
     "sha256": DATASET_SHA256,
     "columns": None,
+    "on_bad_row": "fail",
     "format": None,
     "num_usable_rows": None,
     "error": None,
@@ -42,6 +44,7 @@ class Dataset(Entry):
     size_bytes: int | None
     sha256: str | None
     columns: ColumnMapping | None = Field(description="Which column is what, as it was said at the upload.")
+    on_bad_row: OnBadRow
     format: str | None = Field(
         description="The form of the files or the published schema, as in the report, once it was looked into."
     )

@@ -288,3 +288,15 @@ def test_another_mapping_is_another_request(api: Api):
     first = upload(api, key="k", columns='{"prompt": "caption"}')
     assert upload(api, key="k", columns='{ "prompt": "caption" }').json() == first.json()
     assert_problem(upload(api, key="k", columns='{"prompt": "text"}'), 422, "idempotency_key_reused")
+
+
+def test_what_a_bad_row_does_is_kept_with_the_data_set_and_is_part_of_the_request(api: Api):
+    assert upload(api).json()["on_bad_row"] == "fail"
+    answer = upload(api, key="k", on_bad_row="drop")
+    assert answer.json()["on_bad_row"] == "drop"
+    assert_problem(upload(api, key="k"), 422, "idempotency_key_reused")
+    problem = assert_problem(upload(api, on_bad_row="ignore"), 422, "invalid_request")
+    assert problem["errors"][0]["pointer"] == "/on_bad_row"
+    record = datasets.get(api.parts.store, "proj_default", answer.json()["id"])
+    assert record is not None
+    assert record.on_bad_row == "drop"

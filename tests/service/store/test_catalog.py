@@ -121,6 +121,12 @@ def test_datasets_of_the_hub_need_the_operators_leave(catalog: Catalog) -> None:
 def test_an_uploaded_dataset_is_read_with_its_own_columns(catalog: Catalog, tmp_path: Path) -> None:
     sources = sources_of(spec(), catalog, {DATASET: tmp_path / "a.zip"}, {DATASET: {"prompt": "caption"}})
     assert sources.datasets[DATASET].columns == {"prompt": "caption"}
+    assert sources.datasets[DATASET].on_bad_row == "fail"
+
+
+def test_an_uploaded_dataset_leaves_bad_rows_out_as_its_owner_said(catalog: Catalog, tmp_path: Path) -> None:
+    sources = sources_of(spec(), catalog, {DATASET: tmp_path / "a.zip"}, dataset_bad_rows={DATASET: "drop"})
+    assert sources.datasets[DATASET].on_bad_row == "drop"
 
 
 PUBLISHED = [
