@@ -69,12 +69,12 @@ def check_parts(folder: ModelFolder) -> None:
 def latent_side(unet: Config) -> int:
     """The side of the U-Net's latents: a number, or two equal ones."""
     size = unet.get("sample_size")
-    height, width = size if isinstance(size, list | tuple) and len(size) == 2 else (size, size)
-    if not _is_count(height) or not _is_count(width):
+    sides = list(size) if isinstance(size, list | tuple) else [size, size]
+    if len(sides) != 2 or not all(_is_count(side) for side in sides):
         raise ModelError("model_invalid", f"{unet.path}: sample_size is {size!r}; expected a whole number above 0")
-    if height != width:
+    if sides[0] != sides[1]:
         raise ModelError("model_unsupported", f"{unet.path}: sample_size is {size!r}; expected a square: both equal")
-    return height
+    return int(sides[0])
 
 
 def check_vocabulary(folder: ModelFolder, vocabulary: dict[str, int], num_embeddings: int) -> None:

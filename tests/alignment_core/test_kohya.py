@@ -69,7 +69,7 @@ def updates_by_hand(folder: Path) -> dict[str, torch.Tensor]:
 def updates_in_diffusers(model: Path, weights: Path) -> dict[str, torch.Tensor]:
     """What diffusers' loader adds to each layer, by the layer's name."""
     pipeline = StableDiffusionPipeline.from_pretrained(model, use_safetensors=True, local_files_only=True)
-    pipeline.load_lora_weights(weights.parent, weight_name=weights.name, adapter_name="read")
+    pipeline.load_lora_weights(str(weights.parent), weight_name=weights.name, adapter_name="read")
     return {
         name: module.get_delta_weight("read").double()
         for name, module in pipeline.unet.named_modules()
@@ -114,7 +114,7 @@ def test_the_header_says_rank_and_alpha_as_kohyas_scripts_do(saved: Path) -> Non
 
 def test_a_folder_loads_as_before_with_both_files_in_it(saved: Path, tiny_model: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, use_safetensors=True, local_files_only=True)
-    pipeline.load_lora_weights(saved)
+    pipeline.load_lora_weights(str(saved))
     assert pipeline.unet.peft_config["default_0"].lora_alpha == ALPHA
     loaded = [name for name, _ in pipeline.unet.named_parameters() if ".lora_" in name]
     assert len(loaded) == len(load_file(saved / LORA_FILE))

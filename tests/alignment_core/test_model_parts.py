@@ -270,11 +270,13 @@ def test_rollouts_and_the_report_sample_a_zero_snr_model_at_the_same_timesteps(
     training = {"steps": 2, "batch_size": 2, "gradient_accumulation_steps": 1}
     method = tailorpo(["a blue square", "a green circle"], 5)
     spec = tiny_spec(model, tiny_pairs, method=method, training=training, evaluation=evaluation)
+    num_steps = 0
     for event in align(spec, tmp_path / "work", cache_dir=cache_dir):
         if event.type == "step_completed":  # the report also measures drift, at any timestep
             assert asked <= {999, 799, 599, 399, 199}
             assert 999 in asked
-    assert event.type == "run_completed"
+            num_steps += 1
+    assert num_steps == 2
     pipeline = load(model).pipeline(load(model).denoiser)
     pipeline.scheduler.set_timesteps(5)
     assert pipeline.scheduler.timesteps.tolist() == [999, 799, 599, 399, 199]

@@ -108,7 +108,7 @@ def test_every_sample_is_the_scheduler_s(
     mine = theirs = noise[20]
     for index, t in enumerate(scheduler.timesteps.tolist()):
         z = noise[index]
-        theirs = scheduler.step((0.5 * theirs).sin(), t, theirs, eta=eta, variance_noise=z).prev_sample
+        (theirs, *_) = scheduler.step((0.5 * theirs).sin(), t, theirs, eta=eta, variance_noise=z, return_dict=False)
         mine = grid.mean(mine, (0.5 * mine).sin(), torch.tensor([index])) + grid.sigma_t[index] * z
         assert mine.isfinite().all()
         assert torch.allclose(mine, theirs, rtol=0, atol=1e-4)
