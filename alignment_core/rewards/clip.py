@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
@@ -18,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from alignment_core.errors import ModelError
 from alignment_core.protocols import Images
+from alignment_core.quiet import only_errors
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -107,24 +109,37 @@ def load_clip(folder: Path, variant: str | None, device: torch.device, processor
         raise ModelError("model_not_found", f"{processor}: expected a CLIP tokenizer, tokenizer.json or vocab.json")
     _check_model_type(folder / "config.json")
     try:
-        loaded = CLIPModel.from_pretrained(
-            folder,
-            variant=variant,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-        tokenizer = CLIPTokenizer.from_pretrained(processor, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        with only_errors():  # transformers warns of what is checked below
+            loaded = CLIPModel.from_pretrained(
+                folder,
+                variant=variant,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+            tokenizer = CLIPTokenizer.from_pretrained(processor, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError("model_invalid", f"{folder}: no CLIP model could be loaded: {error}") from error
     model, info = cast(tuple[CLIPModel, dict[str, Any]], loaded)
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             "model_invalid", f"{folder}: the weights lack {len(missing)} tensors of CLIP, {missing[0]} first"
         )
+    for name, found, expected in sorted(info["mismatched_keys"]):
+        told = f"{name} has the shape {list(found)}, expected {list(expected)}"
+        raise ModelError("model_invalid", f"{folder}: {told}")
+    _check_vocabulary(folder, model, tokenizer)
     cast(nn.Module, model).to(device)
     return Clip(model, tokenizer)
+
+
+def _check_vocabulary(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer) -> None:
+    size, highest = cast(CLIPTextConfig, model.config.text_config).vocab_size, max(tokenizer.get_vocab().values())
+    if highest >= size:
+        message = f"{folder}: the tokenizer has a token {highest}, and the text model has {size} embeddings"
+        raise ModelError("model_parts_mismatch", message)
 
 
 def load_preprocessing(folder: Path, image_size: int) -> Preprocessing:

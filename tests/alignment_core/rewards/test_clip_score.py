@@ -193,6 +193,27 @@ def test_weights_that_lack_a_tensor_are_refused(tmp_path: Path) -> None:
         load_clip_score(tmp_path, None, CPU)
 
 
+def test_weights_of_another_shape_cut_off_or_with_too_few_embeddings_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_tiny_clip(tmp_path)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    state = load_file(weights)
+    name = "text_model.embeddings.token_embedding.weight"
+    fewer = len(state[name]) - 1
+    save_file({**state, name: state[name][:fewer].clone()}, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"token_embedding\.weight has the shape \[{fewer}, 32\], expected"):
+        load_clip_score(tmp_path, None, CPU)
+    told = json.loads(config.read_text())
+    told["text_config"]["vocab_size"] = fewer
+    config.write_text(json.dumps(told))
+    with pytest.raises(ModelError, match=f"the tokenizer has a token {fewer}, and the text model has {fewer}"):
+        load_clip_score(tmp_path, None, CPU)
+    weights.write_bytes(weights.read_bytes()[:300])
+    with pytest.raises(ModelError, match="no CLIP model could be loaded"):
+        load_clip_score(tmp_path, None, CPU)
+
+
 @pytest.mark.parametrize("change", [{"resample": 2}, {"crop_size": 8}, {"size": 8}, {"do_normalize": False}])
 def test_a_preprocessing_that_is_not_clips_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
     save_tiny_clip(tmp_path)
