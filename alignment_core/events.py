@@ -24,7 +24,9 @@ class RunStarted(EventBase):
     """The first event of every attempt: what is really going to be run."""
 
     type: Literal["run_started"] = "run_started"
-    spec: dict[str, Any] = Field(description="The resolved job spec.")
+    spec: dict[str, Any] = Field(
+        default={}, description="The resolved job spec; a server leaves it out: its job has it."
+    )
     spec_sha256: str
     learning_rate: float = Field(description="The effective learning rate after warm-up.")
     pairs_per_step: int = Field(description="The effective batch: batch size x accumulation x processes.")
@@ -179,7 +181,7 @@ class EvaluationCompleted(EventBase):
     step: int
     path: str
     page: str | None = Field(default=None, description="The same as one HTML file, for people.")
-    report: dict[str, Any]
+    report: dict[str, Any] = Field(default={}, description="A server leaves it out: its job has it.")
 
 
 class WarningRaised(EventBase):

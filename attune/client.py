@@ -33,6 +33,7 @@ from attune.resources import (
     Job,
     JobEvent,
     JobStatus,
+    JobSummary,
     MetricPoint,
     Sample,
     Validation,
@@ -194,28 +195,28 @@ class Client:
         method: str | None = None,
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
-    ) -> Iterator[Job]:
-        """Jobs, newest first, page by page as they are needed."""
+    ) -> Iterator[JobSummary]:
+        """Jobs, newest first and without their specs, page by page as they are needed."""
         filters: list[tuple[str, str]] = [("status", one) for one in status]
         filters += [(key, value) for key, value in (("method", method), ("model", model)) if value is not None]
         filters += [(f"metadata[{key}]", value) for key, value in (metadata or {}).items()]
-        return (Job.model_validate(entry) for entry in self._connection.pages("/v1/jobs", filters))
+        return (JobSummary.model_validate(entry) for entry in self._connection.pages("/v1/jobs", filters))
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str) -> JobSummary:
         return self._change(job_id, "cancel")
 
-    def pause(self, job_id: str) -> Job:
+    def pause(self, job_id: str) -> JobSummary:
         return self._change(job_id, "pause")
 
-    def resume(self, job_id: str) -> Job:
+    def resume(self, job_id: str) -> JobSummary:
         return self._change(job_id, "resume")
 
     def delete_job(self, job_id: str) -> None:
         """Remove a job that has ended, with all that it left."""
         self._connection.request("DELETE", _job(job_id))
 
-    def _change(self, job_id: str, verb: Literal["cancel", "pause", "resume"]) -> Job:
-        return Job.model_validate(self._connection.request("POST", f"{_job(job_id)}/{verb}"))
+    def _change(self, job_id: str, verb: Literal["cancel", "pause", "resume"]) -> JobSummary:
+        return JobSummary.model_validate(self._connection.request("POST", f"{_job(job_id)}/{verb}"))
 
     # --- what a run says and leaves ---
 

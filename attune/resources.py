@@ -51,7 +51,9 @@ class QueuePlace(Resource):
     ahead: int
 
 
-class Job(Resource):
+class JobSummary(Resource):
+    """A job as lists, cancel, pause and resume answer it: without its spec."""
+
     id: str
     name: str | None
     metadata: dict[str, str]
@@ -62,11 +64,14 @@ class Job(Resource):
     queue: QueuePlace | None = None
     progress: Progress
     error: ResourceError | None
-    spec: dict[str, Any]
     latest_checkpoint_id: str | None
     result_checkpoint_id: str | None = None
     created_at: datetime
     finished_at: datetime | None
+
+
+class Job(JobSummary):
+    spec: dict[str, Any]
 
 
 class Dataset(Resource):

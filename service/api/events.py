@@ -15,7 +15,7 @@ from service.api.problems import missing, problems
 from service.api.schemas.runs import DONE_EXAMPLE, EVENT_EXAMPLE, JobEvent, StreamEnd
 from service.errors import ApiError, FieldProblem
 from service.store import event_lookup, events
-from service.store.records import JobRecord
+from service.store.records import JobSummary
 
 router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
 
@@ -70,7 +70,7 @@ async def list_events(
     return paging.page([JobEvent.of(event) for event in found[: paging.limit]], has_more=len(found) > paging.limit)
 
 
-def _sequence_after(parts: Parts, job: JobRecord, after: str | None, last_event_id: str | None) -> int:
+def _sequence_after(parts: Parts, job: JobSummary, after: str | None, last_event_id: str | None) -> int:
     """The number of the event to go on after; 0 for the beginning."""
     cursor = last_event_id or after
     if cursor is None:
@@ -84,7 +84,7 @@ def _sequence_after(parts: Parts, job: JobRecord, after: str | None, last_event_
     return sequence
 
 
-async def _stream(parts: Parts, job: JobRecord, sequence: int) -> AsyncIterator[bytes]:
+async def _stream(parts: Parts, job: JobSummary, sequence: int) -> AsyncIterator[bytes]:
     """Events after `sequence`, then `done`. The job is read before its events, so that none of the last ones is missed."""
     quiet_since = anyio.current_time()
     while True:

@@ -4,7 +4,7 @@ The header is optional. The same key with another body is refused with 422, and 
 409. A request that failed leaves its key free, since it created nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, Header
@@ -47,20 +47,28 @@ class Once:
         self._key = key
 
     def __call__(
-        self, prefix: Prefix, collection: str, request: object, create: Callable[[str | None], Entry]
+        self,
+        prefix: Prefix,
+        collection: str,
+        request: object,
+        create: Callable[[str | None], Entry],
+        elsewhere: Mapping[str, Callable[[str], Any]] | None = None,
     ) -> JSONResponse:
         """201 with what `create` returns and its `Location` under `collection`, or the first request's answer again.
 
         `request` is what tells requests apart, as JSON. `create` is given the id that the new resource must have, or
-        None without a key.
+        None without a key. Fields that the resource itself holds and never changes are not stored a second time with the
+        answer: `elsewhere` reads each of them by the resource's id.
         """
+        apart = elsewhere or {}
         if self._key is None:
             return self._created(create(None).model_dump(mode="json"), collection)
         match self._begin(prefix, request, self._key):
             case idempotency.Replay(body=body):
-                return self._created(body, collection, {"Idempotency-Replayed": "true"})
+                left_out = {name: read(body["id"]) for name, read in apart.items() if name not in body}
+                return self._created({**body, **left_out}, collection, {"Idempotency-Replayed": "true"})
             case idempotency.Fresh(resource_id=resource_id):
-                return self._created(self._create(self._key, resource_id, create), collection)
+                return self._created(self._create(self._key, resource_id, create, apart), collection)
 
     def _begin(self, prefix: Prefix, request: object, key: str) -> idempotency.Fresh | idempotency.Replay:
         try:
@@ -74,13 +82,16 @@ class Once:
             field = FieldProblem(pointer="header:Idempotency-Key", code="idempotency_key_reused", message=message)
             raise ApiError(422, "idempotency_key_reused", message, errors=[field]) from error
 
-    def _create(self, key: str, resource_id: str, create: Callable[[str | None], Entry]) -> dict[str, Any]:
+    def _create(
+        self, key: str, resource_id: str, create: Callable[[str | None], Entry], apart: Collection[str]
+    ) -> dict[str, Any]:
         try:
             body = create(resource_id).model_dump(mode="json")
         except BaseException:
             idempotency.abandon(self._parts.store, self._project_id, key)
             raise
-        idempotency.complete(self._parts.store, self._project_id, key, 201, body)
+        kept = {name: value for name, value in body.items() if name not in apart}
+        idempotency.complete(self._parts.store, self._project_id, key, 201, kept)
         return body
 
     def _created(self, body: dict[str, Any], collection: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

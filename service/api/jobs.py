@@ -4,22 +4,23 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.spec_mistakes import shown
 from service.api.admission import refuse_unfit, validate_spec
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
-from service.api.lookup import JobDep, JobPath, job_or_404
+from service.api.lookup import JobDep, JobPath, job_or_404, whole_job_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
-from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, Validation
+from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, JobSummary, Validation
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
 from service.store import jobs
 from service.store.catalog import stored_datasets
 from service.store.database import Store
-from service.store.records import JobRecord
+from service.store.records import JobSummary as SummaryRecord
 from service.store.states import InvalidTransition, JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
@@ -58,9 +59,12 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
             refuse_unfit(parts, project_id, body.spec)
             raise
         parts.bell.ring(job.id)
-        return Job.of(job)
+        return Job.whole(job)
 
-    return once("job", "/v1/jobs", body.model_dump(mode="json"), create)
+    def spec_of(job_id: str) -> Any:
+        return whole_job_or_404(parts.store, project_id, job_id).spec
+
+    return once("job", "/v1/jobs", body.model_dump(mode="json"), create, {"spec": spec_of})
 
 
 @router.post(
@@ -128,8 +132,8 @@ def list_jobs(
     model: Annotated[
         str | None, Query(max_length=500, description="Only jobs of this model: catalog name, repository or path.")
     ] = None,
-) -> Page[Job]:
-    """The project's jobs, newest first."""
+) -> Page[JobSummary]:
+    """The project's jobs, newest first, without their specs."""
     page = jobs.list_jobs(
         parts.store,
         project_id,
@@ -140,7 +144,7 @@ def list_jobs(
         model=model,
         metadata=metadata,
     )
-    return paging.page([Job.of(job) for job in page.data], has_more=page.has_more)
+    return paging.page([JobSummary.of(job) for job in page.data], has_more=page.has_more)
 
 
 @router.get("/{job_id}", summary="Look at a job, or wait for it", responses=missing("job", "job"))
@@ -164,7 +168,7 @@ async def get_job(
         wait,
         request,
     )
-    return Job.of(job)
+    return Job.whole(await run_in_threadpool(whole_job_or_404, parts.store, project_id, job.id))
 
 
 def _transition(verb: str) -> dict[int | str, dict[str, Any]]:
@@ -173,8 +177,8 @@ def _transition(verb: str) -> dict[int | str, dict[str, Any]]:
 
 
 def _change(
-    change: Callable[[Store, str, str], JobRecord | None], verb: str, parts: Parts, job: JobRecord
-) -> JobRecord:
+    change: Callable[[Store, str, str], SummaryRecord | None], verb: str, parts: Parts, job: SummaryRecord
+) -> SummaryRecord:
     try:
         changed = change(parts.store, job.project_id, job.id)
     except InvalidTransition as error:
@@ -186,25 +190,25 @@ def _change(
 
 
 @router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=_transition("cancel"))
-def cancel_job(job: JobDep, parts: PartsDep) -> Job:
+def cancel_job(job: JobDep, parts: PartsDep) -> JobSummary:
     """Stop a job for good. A running one saves its state first; its checkpoints stay. Asking twice is no error."""
-    return Job.of(_change(jobs.request_cancel, "cancel", parts, job))
+    return JobSummary.of(_change(jobs.request_cancel, "cancel", parts, job))
 
 
 @router.post("/{job_id}/pause", status_code=202, summary="Pause a job", responses=_transition("pause"))
-def pause_job(job: JobDep, parts: PartsDep) -> Job:
+def pause_job(job: JobDep, parts: PartsDep) -> JobSummary:
     """Save and leave the machine to others. The job goes on from its last step when it is resumed."""
-    return Job.of(_change(jobs.request_pause, "pause", parts, job))
+    return JobSummary.of(_change(jobs.request_pause, "pause", parts, job))
 
 
 @router.post(
     "/{job_id}/resume", status_code=202, summary="Resume a paused or failed job", responses=_transition("resume")
 )
-def resume_job(job: JobDep, parts: PartsDep) -> Job:
+def resume_job(job: JobDep, parts: PartsDep) -> JobSummary:
     """Put a paused job back into the queue, or a failed one whose `error.retryable` is true.
 
     It goes on from its last checkpoint, and once it ends, its weights are those of an undisturbed run.
     """
     resumed = _change(jobs.resume, "resume", parts, job)
     parts.bell.ring(resumed.id)
-    return Job.of(resumed)
+    return JobSummary.of(resumed)

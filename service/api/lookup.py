@@ -10,7 +10,7 @@ from service.auth import ProjectDep
 from service.errors import not_found
 from service.store import datasets, jobs, outputs
 from service.store.database import Store
-from service.store.records import CheckpointRecord, DatasetRecord, JobRecord
+from service.store.records import CheckpointRecord, DatasetRecord, JobRecord, JobSummary
 
 JobPath = Annotated[str, Path(description="Id of a job.", examples=["job_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
 CheckpointPath = Annotated[str, Path(description="Id of a checkpoint.", examples=["ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"])]
@@ -19,16 +19,28 @@ DatasetPath = Annotated[str, Path(description="Id of a data set.", examples=["ds
 _ID = re.compile(r"^[a-z]{2,4}_[0-9a-z]{26}$")
 
 
-def job_or_404(store: Store, project_id: str, job_id: str) -> JobRecord:
+def job_or_404(store: Store, project_id: str, job_id: str) -> JobSummary:
     """The project's job; raises 404. An id of another form is no id of ours, and no question for the database."""
+    job = jobs.summary(store, project_id, job_id) if _ID.match(job_id) else None
+    if job is None:
+        raise not_found("job", job_id)
+    return job
+
+
+def whole_job_or_404(store: Store, project_id: str, job_id: str) -> JobRecord:
+    """The same with its spec."""
     job = jobs.get(store, project_id, job_id) if _ID.match(job_id) else None
     if job is None:
         raise not_found("job", job_id)
     return job
 
 
-def _job(job_id: JobPath, project_id: ProjectDep, parts: PartsDep) -> JobRecord:
+def _job(job_id: JobPath, project_id: ProjectDep, parts: PartsDep) -> JobSummary:
     return job_or_404(parts.store, project_id, job_id)
+
+
+def _whole_job(job_id: JobPath, project_id: ProjectDep, parts: PartsDep) -> JobRecord:
+    return whole_job_or_404(parts.store, project_id, job_id)
 
 
 def _checkpoint(checkpoint_id: CheckpointPath, project_id: ProjectDep, parts: PartsDep) -> CheckpointRecord:
@@ -50,6 +62,7 @@ def _dataset(dataset_id: DatasetPath, project_id: ProjectDep, parts: PartsDep) -
     return dataset_or_404(parts.store, project_id, dataset_id)
 
 
-JobDep = Annotated[JobRecord, Depends(_job)]
+JobDep = Annotated[JobSummary, Depends(_job)]
+WholeJobDep = Annotated[JobRecord, Depends(_whole_job)]
 CheckpointDep = Annotated[CheckpointRecord, Depends(_checkpoint)]
 DatasetDep = Annotated[DatasetRecord, Depends(_dataset)]

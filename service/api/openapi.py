@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from alignment_core.events import Event
-from service.api.schemas.base import Entry, Resource
+from service.api.schemas.base import Resource
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
 from service.errors import Problem
@@ -86,9 +86,15 @@ def _state_settings(operation: dict[str, Any], settings: Settings) -> None:
             parameter["schema"]["maximum"] = settings.max_list_limit
 
 
+def _below(model: type[Resource]) -> Iterator[type[Resource]]:
+    for inner in model.__subclasses__():
+        yield inner
+        yield from _below(inner)
+
+
 def _examples() -> dict[str, Any]:
     """The example of every model that is answered, by its name in the document."""
-    models = (*Resource.__subclasses__(), *Entry.__subclasses__())
+    models = list(_below(Resource))
     own = {model.__name__: example for model in models for example in model.model_json_schema().get("examples", [])}
     return own | {"EvaluationReport": REPORT_EXAMPLE, "DatasetReport": DATASET_REPORT_EXAMPLE}
 

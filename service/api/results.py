@@ -1,6 +1,7 @@
 """What a run leaves: metrics, sample images, the evaluation report, the manifest and logs."""
 
 import csv
+import difflib
 import io
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -12,7 +13,7 @@ from alignment_core.reports import EvaluationReport
 from alignment_core.spec import JobSpec, reward_name, sha256_of_json
 from service.api.context import Parts, PartsDep
 from service.api.downloads import file_responses, send_file, send_page
-from service.api.lookup import JobDep
+from service.api.lookup import JobDep, WholeJobDep, whole_job_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.runs import (
@@ -29,11 +30,12 @@ from service.errors import ApiError, FieldProblem, invalid_request, not_found
 from service.store import datasets, event_lookup, outputs
 from service.store.catalog import stored_datasets
 from service.store.metrics import HELD_OUT, VALIDATION, metrics
-from service.store.records import JobRecord, MetricRow, StoredFile
+from service.store.records import JobRecord, JobSummary, MetricRow, StoredFile
 
 router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
 
 LARGEST_STEP = 2**53
+MOST_UNKNOWN = 3  # names that are told of in one answer
 
 CSV_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -70,6 +72,8 @@ def get_metrics(
     Rewards of the probes on held-out prompts are `held_out/NAME`.
     """
     chosen = None if keys is None else {key.strip() for key in keys.split(",") if key.strip()}
+    if chosen is not None:
+        _refuse_unknown_keys(parts, job, chosen)
     rows = metrics(
         parts.store,
         job.project_id,
@@ -79,35 +83,36 @@ def get_metrics(
         to_step=to_step,
         max_points=max_points,
     )
-    names = _names(rows)
-    if chosen is not None and not chosen <= set(names):
-        _refuse_unknown_keys(parts, job, chosen - set(names))
+    names = sorted({name for row in rows for name in row.metrics})
     if format == "csv":
         headers = {"Content-Disposition": f'attachment; filename="{job.id}-metrics.csv"'}
         return Response(_csv(names, rows), headers=headers, media_type="text/csv")
     return Metrics(job_id=job.id, keys=names, data=[MetricPoint(step=row.step, metrics=row.metrics) for row in rows])
 
 
-def _names(rows: Sequence[MetricRow]) -> list[str]:
-    return sorted({name for row in rows for name in row.metrics})
-
-
-def _refuse_unknown_keys(parts: Parts, job: JobRecord, missing: set[str]) -> None:
+def _refuse_unknown_keys(parts: Parts, job: JobSummary, keys: set[str]) -> None:
     """Raise 422 for names that no step has. Before there are steps, no name is known to be wrong.
 
     The validation split's names are known from the first step on, though its figures come later.
     """
-    names = _names(metrics(parts.store, job.project_id, job.id))
-    trained = [name for name in names if not name.startswith((VALIDATION, HELD_OUT))]
-    known = {*names, *(VALIDATION + name for name in trained), *_probed_names(job)}
-    if trained and (unknown := sorted(missing - known)):
-        message = f"there is no metric {', '.join(unknown)}; this job has {', '.join(sorted(trained))}"
+    trained = [name for name in job.metric_names if not name.startswith((VALIDATION, HELD_OUT))]
+    unknown = keys - {*job.metric_names, *(VALIDATION + name for name in trained)}
+    if trained and unknown and (unknown := sorted(unknown - _probed_names(parts, job))):
+        message = "; ".join(_unknown_metric(name, job.metric_names) for name in unknown[:MOST_UNKNOWN])
         raise invalid_request([FieldProblem(pointer="query:keys", code="unknown_metric", message=message)])
 
 
-def _probed_names(job: JobRecord) -> set[str]:
+def _unknown_metric(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"there is no metric {name[:80]!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"this job has {', '.join(sorted(known))}"
+    )
+
+
+def _probed_names(parts: Parts, job: JobSummary) -> set[str]:
     """What the first probe will measure."""
-    evaluation = JobSpec.model_validate(job.spec).evaluation
+    spec = whole_job_or_404(parts.store, job.project_id, job.id).spec
+    evaluation = JobSpec.model_validate(spec).evaluation
     if evaluation.every is None:
         return set()
     lines = [*map(reward_name, evaluation.rewards), *(["prompt_following"] if evaluation.prompt_following else [])]
@@ -197,7 +202,7 @@ def get_report_page(request: Request, job: JobDep, parts: PartsDep) -> Response:
 
 
 @router.get("/{job_id}/manifest", summary="Read a job's manifest", responses=missing("job", "job"))
-def get_manifest(job: JobDep, parts: PartsDep) -> Manifest:
+def get_manifest(job: WholeJobDep, parts: PartsDep) -> Manifest:
     """Everything that decided the result and everything it left, by hash: the spec, the data, the versions, the files."""
     started = event_lookup.latest_of_type(parts.store, job.project_id, job.id, "run_started")
     report = outputs.get_report(parts.store, job.project_id, job.id)

@@ -75,9 +75,15 @@ def list_events(
         return tuple(_record_of(row) for row in session.scalars(query))
 
 
+# What rows of their own hold: each attempt would bring every prompt of the spec again to whoever follows the events.
+HELD_ELSEWHERE = {"run_started": "spec", "evaluation_completed": "report"}
+
+
 def append(session: Session, row: Job, event: Event) -> EventRecord:
     """Add an event to a locked job under its next number."""
     row.last_seq += 1
+    data = json.loads(event_to_json(event))
+    data.pop(HELD_ELSEWHERE.get(event.type), None)
     recorded = JobEvent(
         id=new_id("evt"),
         job_id=row.id,
@@ -85,7 +91,7 @@ def append(session: Session, row: Job, event: Event) -> EventRecord:
         seq=row.last_seq,
         attempt=row.attempt,
         type=event.type,
-        data=json.loads(event_to_json(event)),
+        data=data,
         time=event.time,
     )
     session.add(recorded)

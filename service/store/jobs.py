@@ -1,6 +1,7 @@
 """Jobs as their owners see them: create, get, list, cancel, pause, resume.
 
-Plain functions; the first argument is a `database.Store`, each is one transaction, each returns a frozen `JobRecord`.
+Plain functions; the first argument is a `database.Store`, each is one transaction, each returns frozen records: a
+`JobSummary` where many jobs or many calls are to be expected, since only `get` and `create` read the spec.
 What a worker does with a job is in `leases.py`, what a run says of itself in `events.py`.
 """
 
@@ -9,18 +10,30 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm.interfaces import ORMOption
 
 from alignment_core.spec import JobSpec
 from alignment_core.spec_sources import label_of
 from service.store.database import Store, now
+from service.store.filters import filtered
 from service.store.ids import new_id
-from service.store.models import LONGEST_NAME, Dataset, Job
-from service.store.records import JobError, JobRecord, Page, Progress
+from service.store.models import (
+    LONGEST_LABEL_KEY,
+    LONGEST_LABEL_VALUE,
+    LONGEST_MODEL,
+    LONGEST_NAME,
+    Dataset,
+    Job,
+    JobLabel,
+)
+from service.store.records import JobError, JobRecord, JobSummary, Page, Progress
 from service.store.states import TERMINAL, InvalidTransition, JobState, Verb, after
 from service.store.waiting import places
 
 COMPOSED = ("metadata", "progress", "error", "queue")  # fields of a record that are no column of that name
+
+WITHOUT_SPEC = defer(Job.spec, raiseload=True)
 
 
 def create(
@@ -42,7 +55,7 @@ def create(
     resolved = spec.resolved()
     with store.write() as session:
         if job_id is not None and (existing := _row(session, project_id, job_id)) is not None:
-            return _shown(session, [existing])[0]
+            return _whole(session, existing)
         _hold_datasets(session, project_id, needs)
         time = now(session)
         row = Job(
@@ -53,7 +66,7 @@ def create(
             spec=resolved.model_dump(mode="json"),
             spec_sha256=resolved.sha256(),
             method=resolved.method.type,
-            model=label_of(resolved.model),
+            model=label_of(resolved.model)[:LONGEST_MODEL],
             state="queued",
             step=0,
             total_steps=resolved.training.steps,
@@ -67,7 +80,9 @@ def create(
         )
         session.add(row)
         session.flush()
-        return _shown(session, [row])[0]
+        labels = (metadata or {}).items()
+        session.add_all(JobLabel(job_id=row.id, project_id=project_id, key=key, value=value) for key, value in labels)
+        return _whole(session, row)
 
 
 class DatasetGone(Exception):  # noqa: N818 - a state of affairs, read as one
@@ -86,6 +101,13 @@ def get(store: Store, project_id: str, job_id: str) -> JobRecord | None:
     """The job, or None when the project has no such job."""
     with store.read() as session:
         row = _row(session, project_id, job_id)
+        return None if row is None else _whole(session, row)
+
+
+def summary(store: Store, project_id: str, job_id: str) -> JobSummary | None:
+    """The job without its spec, or None when the project has no such job."""
+    with store.read() as session:
+        row = _row(session, project_id, job_id, WITHOUT_SPEC)
         return None if row is None else _shown(session, [row])[0]
 
 
@@ -99,39 +121,28 @@ def list_jobs(
     method: str | None = None,
     model: str | None = None,
     metadata: Mapping[str, str] | None = None,
-) -> Page[JobRecord]:
+) -> Page[JobSummary]:
     """The project's jobs, newest first, older than `after_id`; every filter that is given must hold."""
-    if any("\0" in text for text in (after_id, method, model) if text is not None):
+    labels = dict(metadata or {})
+    if any("\0" in text for text in (after_id, method, model, *labels, *labels.values()) if text is not None):
         return Page((), has_more=False)  # PostgreSQL refuses to look for what it cannot hold
-    query = sa.select(Job).where(Job.project_id == project_id).order_by(Job.id.desc()).limit(limit + 1)
-    if after_id is not None:
-        query = query.where(Job.id < after_id)
-    if states is not None:
-        query = query.where(Job.state.in_(states))
-    if method is not None:
-        query = query.where(Job.method == method)
-    if model is not None:
-        query = query.where(Job.model == model)
-    for key, value in (metadata or {}).items():
-        if not _is_json_path_safe(key) or "\0" in value:
-            return Page((), has_more=False)
-        query = query.where(Job.labels[key].as_string() == value)
+    query = filtered(project_id, after_id, limit + 1, states=states, method=method, model=model, labels=labels)
     with store.read() as session:
-        rows = session.scalars(query).all()
+        rows = session.scalars(query.options(WITHOUT_SPEC)).all()
         return Page(_shown(session, rows[:limit]), has_more=len(rows) > limit)
 
 
-def request_cancel(store: Store, project_id: str, job_id: str) -> JobRecord | None:
+def request_cancel(store: Store, project_id: str, job_id: str) -> JobSummary | None:
     """Cancel a waiting job at once, ask the worker of a running one to stop. None when there is no such job."""
     return _request(store, project_id, job_id, "cancel")
 
 
-def request_pause(store: Store, project_id: str, job_id: str) -> JobRecord | None:
+def request_pause(store: Store, project_id: str, job_id: str) -> JobSummary | None:
     """Pause a queued job at once, ask the worker of a running one to save and leave. None when there is no such job."""
     return _request(store, project_id, job_id, "pause")
 
 
-def resume(store: Store, project_id: str, job_id: str) -> JobRecord | None:
+def resume(store: Store, project_id: str, job_id: str) -> JobSummary | None:
     """Queue a paused job again, or one whose failure may pass: it goes on from its last checkpoint, with all its attempts.
 
     The caller rings the bell afterwards. None when there is no such job.
@@ -139,9 +150,9 @@ def resume(store: Store, project_id: str, job_id: str) -> JobRecord | None:
     return _request(store, project_id, job_id, "resume")
 
 
-def _request(store: Store, project_id: str, job_id: str, verb: Verb) -> JobRecord | None:
+def _request(store: Store, project_id: str, job_id: str, verb: Verb) -> JobSummary | None:
     with store.write() as session:
-        row = _row(session, project_id, job_id, lock=True)
+        row = _row(session, project_id, job_id, WITHOUT_SPEC, lock=True)
         if row is None:
             return None
         target = after(row.state, verb)
@@ -174,17 +185,26 @@ def enter(row: Job, state: JobState, time: datetime) -> None:
         row.lease_expires_at = row.worker_id = row.eta_seconds = None
 
 
-def _shown(session: Session, rows: Sequence[Job]) -> tuple[JobRecord, ...]:
-    """The records of rows, those that are queued with their place in the queue."""
+def _whole(session: Session, row: Job) -> JobRecord:
+    return JobRecord(**dict(_shown(session, [row])[0]), spec=row.spec)
+
+
+def _shown(session: Session, rows: Sequence[Job]) -> tuple[JobSummary, ...]:
+    """What is shown of rows, of those that are queued with their place in the queue."""
     session.flush()
     place = places(session, [row for row in rows if row.state == "queued"])
-    return tuple(record_of(row).model_copy(update={"queue": place.get(row.id)}) for row in rows)
+    return tuple(summary_of(row).model_copy(update={"queue": place.get(row.id)}) for row in rows)
 
 
 def record_of(row: Job) -> JobRecord:
     """The frozen record of a row, without its place in the queue."""
-    values: dict[str, Any] = {field: getattr(row, field) for field in JobRecord.model_fields if field not in COMPOSED}
-    return JobRecord(
+    return JobRecord(**dict(summary_of(row)), spec=row.spec)
+
+
+def summary_of(row: Job) -> JobSummary:
+    """The same without the spec, which need not have been read."""
+    values: dict[str, Any] = {field: getattr(row, field) for field in JobSummary.model_fields if field not in COMPOSED}
+    return JobSummary(
         **values,
         metadata=row.labels,
         progress=Progress(
@@ -197,18 +217,16 @@ def record_of(row: Job) -> JobRecord:
     )
 
 
-def _row(session: Session, project_id: str, job_id: str, *, lock: bool = False) -> Job | None:
-    query = sa.select(Job).where(Job.id == job_id, Job.project_id == project_id)
+def _row(session: Session, project_id: str, job_id: str, *options: ORMOption, lock: bool = False) -> Job | None:
+    query = sa.select(Job).where(Job.id == job_id, Job.project_id == project_id).options(*options)
     return session.scalars(query.with_for_update() if lock else query).one_or_none()
-
-
-def _is_json_path_safe(key: str) -> bool:
-    return not any(character in key for character in '"\\\0')
 
 
 def _check_texts(name: str | None, metadata: Mapping[str, str]) -> None:
     """What one of the two databases would refuse, both do."""
     if name is not None and len(name) > LONGEST_NAME:
         raise ValueError(f"name has {len(name)} characters; at most {LONGEST_NAME} are kept")
+    if any(len(key) > LONGEST_LABEL_KEY or len(value) > LONGEST_LABEL_VALUE for key, value in metadata.items()):
+        raise ValueError(f"metadata has keys of {LONGEST_LABEL_KEY} characters and values of {LONGEST_LABEL_VALUE}")
     if any("\0" in text for text in (name or "", *metadata.keys(), *metadata.values())):
         raise ValueError("name and metadata must not contain the NUL character")

@@ -52,6 +52,9 @@ class Base(DeclarativeBase):
 Id = sa.String(40)
 LONGEST_NAME = 200  # characters
 LONGEST_FILENAME = 255
+LONGEST_MODEL = 500  # PostgreSQL's index takes 2,700 bytes in all
+LONGEST_LABEL_KEY = 64
+LONGEST_LABEL_VALUE = 512
 
 
 def project_id() -> Mapped[str]:
@@ -86,6 +89,9 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         sa.Index("ix_jobs_project_id_id", "project_id", "id"),
+        sa.Index("ix_jobs_project_id_state_id", "project_id", "state", "id"),
+        sa.Index("ix_jobs_project_id_method_id", "project_id", "method", "id"),
+        sa.Index("ix_jobs_project_id_model_id", "project_id", "model", "id"),
         sa.Index("ix_jobs_queue", "state", "queued_at", "id"),  # the line of queued jobs, in its order
     )
 
@@ -108,6 +114,7 @@ class Job(Base):
     result_checkpoint_id: Mapped[str | None] = mapped_column(Id)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     last_seq: Mapped[int] = mapped_column(default=0)
+    metric_names: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
 
     attempt: Mapped[int] = mapped_column(default=0)
     num_lost: Mapped[int] = mapped_column(default=0)
@@ -119,6 +126,18 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]
+
+
+class JobLabel(Base):
+    """A pair of a job's metadata, where an index finds it."""
+
+    __tablename__ = "job_labels"
+    __table_args__ = (sa.Index("ix_job_labels_project_id_key_value_job_id", "project_id", "key", "value", "job_id"),)
+
+    job_id: Mapped[str] = job_id_key()
+    key: Mapped[str] = mapped_column(sa.String(LONGEST_LABEL_KEY), primary_key=True)
+    project_id: Mapped[str] = project_id()
+    value: Mapped[str] = mapped_column(sa.String(LONGEST_LABEL_VALUE))
 
 
 class JobEvent(Base):
@@ -173,6 +192,7 @@ class CheckpointFile(Base):
     path: Mapped[str] = mapped_column(sa.String(500), primary_key=True)
     size_bytes: Mapped[int]
     sha256: Mapped[str] = mapped_column(sa.String(64))
+    crc32: Mapped[int | None]
     object_key: Mapped[str] = mapped_column(sa.Text)
 
 

@@ -15,6 +15,7 @@ from alignment_core.events import CheckpointSaved, EvaluationCompleted, SamplesD
 from service.store.database import Store, now
 from service.store.fence import hold
 from service.store.ids import new_id
+from service.store.metrics import PREFIXES
 from service.store.models import Checkpoint, CheckpointFile, Job, JobLog, Metric, Report, Sample
 from service.store.records import CheckpointRecord, LogRecord, ReportRecord, SampleRecord, StoredFile
 
@@ -24,6 +25,9 @@ LOG_TAIL_CHARACTERS = 64 * 1024
 def put_metrics(
     session: Session, job: Job, split: str, step: int, metrics: Mapping[str, float | None], time: datetime
 ) -> None:
+    """Store the figures of a step, and their names with the job, which then knows them without reading any."""
+    if new := {PREFIXES[split] + name for name in metrics} - set(job.metric_names):
+        job.metric_names = sorted({*job.metric_names, *new})
     session.merge(
         Metric(
             job_id=job.id,

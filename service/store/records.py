@@ -55,12 +55,13 @@ class JobError(Record):
     hint: str | None = None
 
 
-class JobRecord(Record):
+class JobSummary(Record):
+    """A job without its spec, which may hold thousands of prompts."""
+
     id: str
     project_id: str
     name: str | None
     metadata: dict[str, str]
-    spec: dict[str, Any]
     spec_sha256: str
     method: str
     model: str
@@ -81,10 +82,17 @@ class JobRecord(Record):
     finished_at: datetime | None
     updated_at: datetime
     last_seq: int
+    metric_names: tuple[str, ...]
 
     @property
     def is_terminal(self) -> bool:
         return self.state in TERMINAL
+
+
+class JobRecord(JobSummary):
+    """A job with its spec, every default written out."""
+
+    spec: dict[str, Any]
 
 
 class Claim(Record):
@@ -121,6 +129,7 @@ class StoredFile(Record):
     size_bytes: int
     sha256: str
     object_key: str
+    crc32: int | None = None
 
 
 class CheckpointRecord(Record):

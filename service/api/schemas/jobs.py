@@ -1,6 +1,7 @@
 """A job over HTTP: what creates one and what is shown of it."""
 
 import re
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from alignment_core.spec_sources import WITHOUT_NUL
 from service.api.schemas.base import Entry, Resource, with_example
 from service.errors import FieldProblem
 from service.store.records import JobRecord
+from service.store.records import JobSummary as SummaryRecord
 from service.store.states import JobState
 
 JOB_ID = "job_01kaf0h2v7x3m5q8r1s4t6w9yz"
@@ -35,7 +37,7 @@ RESOLVED_SPEC_EXAMPLE = JobSpec.model_validate(SPEC_EXAMPLE).resolved().model_du
 
 CREATE_EXAMPLE: dict[str, Any] = {"spec": SPEC_EXAMPLE, "name": "more colour", "metadata": {"team": "design"}}
 
-JOB_EXAMPLE: dict[str, Any] = {
+SUMMARY_EXAMPLE: dict[str, Any] = {
     "id": JOB_ID,
     "object": "job",
     "name": "more colour",
@@ -47,7 +49,8 @@ JOB_EXAMPLE: dict[str, Any] = {
     "queue": None,
     "progress": {"step": 120, "total": 400, "percent": 30.0, "eta_seconds": 56.0},
     "error": None,
-    "spec": RESOLVED_SPEC_EXAMPLE,
+    "method": "diffusion_dpo",
+    "model": "shapes",
     "spec_sha256": JobSpec.model_validate(SPEC_EXAMPLE).sha256(),
     "latest_checkpoint_id": None,
     "result_checkpoint_id": None,
@@ -57,6 +60,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "started_at": "2026-11-20T09:15:02Z",
     "finished_at": None,
 }
+JOB_EXAMPLE: dict[str, Any] = {**SUMMARY_EXAMPLE, "spec": RESOLVED_SPEC_EXAMPLE}
 
 
 MOST_FIELDS = 10_000  # of all objects together; what is not a field is told one by one, which takes time for each
@@ -123,10 +127,10 @@ class JobError(Resource):
     hint: str | None
 
 
-class Job(Entry):
-    """One alignment run."""
+class JobSummary(Entry):
+    """One alignment run without its spec, which may hold thousands of prompts and is at `GET /v1/jobs/{job_id}`."""
 
-    model_config = with_example(JOB_EXAMPLE)
+    model_config = with_example(SUMMARY_EXAMPLE)
 
     object: Literal["job"] = "job"
     name: str | None
@@ -143,7 +147,8 @@ class Job(Entry):
         description="Set when `status` is `failed`, or `paused` because something that the job needs stayed away. If "
         "it is retryable, `POST .../resume` goes on from the last checkpoint."
     )
-    spec: JobSpec = Field(description="The spec with every default written out.")
+    method: str = Field(description="The `type` of the spec's method.")
+    model: str = Field(description="The spec's model: its catalog name, repository or path, at most 500 characters.")
     spec_sha256: str = Field(description="Hash of the resolved spec; checkpoints and reports carry it too.")
     latest_checkpoint_id: str | None = Field(description="The newest checkpoint that is stored completely.")
     result_checkpoint_id: str | None = Field(
@@ -160,11 +165,28 @@ class Job(Entry):
     finished_at: datetime | None
 
     @classmethod
-    def of(cls, job: JobRecord) -> "Job":
+    def of(cls, job: SummaryRecord) -> "JobSummary":
         """What is shown of a stored job: workers and leases are the operator's business."""
-        error = None if job.error is None else job.error.model_dump()
-        shown = job.model_dump(include=cls.model_fields.keys() - {"error", "is_terminal", "status"})
-        return cls.model_validate({**shown, "status": job.state, "is_terminal": job.is_terminal, "error": error})
+        return cls.model_validate(_shown(job, cls.model_fields))
+
+
+class Job(JobSummary):
+    """One alignment run."""
+
+    model_config = with_example(JOB_EXAMPLE)
+
+    spec: JobSpec = Field(description="The spec with every default written out.")
+
+    @classmethod
+    def whole(cls, job: JobRecord) -> "Job":
+        """The same with the spec."""
+        return cls.model_validate(_shown(job, cls.model_fields))
+
+
+def _shown(job: SummaryRecord, fields: Collection[str]) -> dict[str, Any]:
+    error = None if job.error is None else job.error.model_dump()
+    shown = job.model_dump(include=set(fields) - {"error", "is_terminal", "status"})
+    return {**shown, "status": job.state, "is_terminal": job.is_terminal, "error": error}
 
 
 class Estimate(Resource):

@@ -5,8 +5,10 @@ import time
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from service.store import datasets, idempotency, jobs, leases, projects
+from service.store.models import IdempotencyKey
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import JobError
 from tests.service.api.conftest import NewApi
@@ -191,6 +193,25 @@ def test_list_is_paged_newest_first_and_linked(any_api: Api):
         seen += ids
         url = answer.links["next"]["url"] if page["has_more"] else None
     assert seen == made[::-1]
+
+
+def test_spec_is_told_of_one_job_and_not_of_many(any_api: Api):
+    """A spec may hold ten thousand prompts, which a list of a hundred jobs would send a hundred times."""
+    job_id = any_api.new_job(name="one")
+    whole = any_api.client.get(f"/v1/jobs/{job_id}").json()
+    (listed,) = any_api.client.get("/v1/jobs").json()["data"]
+    assert listed == {name: value for name, value in whole.items() if name != "spec"}
+    assert (listed["method"], listed["model"]) == ("diffusion_dpo", "shapes")
+    for verb in ("pause", "resume", "cancel"):
+        answer = any_api.client.post(f"/v1/jobs/{job_id}/{verb}").json()
+        assert set(answer) == set(listed)
+
+
+def test_stored_answer_of_a_key_does_not_hold_the_spec_again(api: Api):
+    first = api.post_job({"Idempotency-Key": "a-key"})
+    with api.parts.store.read() as session:
+        body = session.scalars(sa.select(IdempotencyKey.body)).one()
+    assert body == {name: value for name, value in first.json().items() if name != "spec"}
 
 
 def test_list_filters_by_status_method_model_and_metadata(any_api: Api):

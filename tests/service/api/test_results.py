@@ -9,6 +9,7 @@ from alignment_core.events import EvaluationCompleted, ValidationCompleted
 from alignment_core.spec import sha256_of_json
 from service.api.schemas.runs import REPORT_EXAMPLE
 from tests.service.api.world import CHECKPOINT_FILES, PAGE, PNG, Api, assert_problem, step_completed
+from tests.service.store.plans import sent_by
 
 FORMAT_1 = {"step", "num_prompts", "seeds_per_prompt", "num_inference_steps", "guidance_scale", "primary_reward"}
 FORMAT_1 |= {"verdict", "prompt_following", "spec_sha256", "base_model_sha256", "versions", "elapsed_seconds", "images"}
@@ -63,9 +64,24 @@ def test_unknown_metric_is_named_with_the_ones_there_are(trained: tuple[Api, str
     answer = api.client.get(f"/v1/jobs/{job_id}/metrics?keys=loss,marjin&from_step=5")
     (found,) = assert_problem(answer, 422, "invalid_request")["errors"]
     assert (found["pointer"], found["code"]) == ("query:keys", "unknown_metric")
-    assert found["message"] == "there is no metric marjin; this job has loss, margin"
+    assert found["message"] == "there is no metric 'marjin'; did you mean 'margin'?"
     coming = api.client.get(f"/v1/jobs/{job_id}/metrics?keys=loss,validation/margin&from_step=99")
     assert coming.json()["keys"] == ["loss"], "the validation split comes later"
+
+
+def test_a_misspelt_metric_reads_no_figures(trained: tuple[Api, str]):
+    api, job_id = trained
+    sent = sent_by(api.parts.store)
+    assert_problem(api.client.get(f"/v1/jobs/{job_id}/metrics?keys=marjin"), 422, "invalid_request")
+    assert sent
+    assert not [statement for statement, _ in sent if "FROM metrics" in statement]
+
+
+def test_as_many_points_as_may_be_asked_for_are_answered(any_api: Api):
+    job_id = any_api.new_job()
+    any_api.say(job_id, any_api.claim(job_id), *(step_completed(step, 9) for step in range(1, 10)))
+    found = any_api.client.get(f"/v1/jobs/{job_id}/metrics?max_points=66000")
+    assert [point["step"] for point in found.json()["data"]] == list(range(1, 10))
 
 
 def test_no_metric_is_unknown_before_there_are_any(api: Api):

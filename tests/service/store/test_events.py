@@ -1,8 +1,10 @@
 import itertools
 import json
 import math
+from datetime import UTC, datetime
 
 import pytest
+import sqlalchemy as sa
 
 from alignment_core.events import (
     CheckpointSaved,
@@ -14,13 +16,16 @@ from alignment_core.events import (
     StepCompleted,
     ValidationCompleted,
     WarningRaised,
+    event_from_json,
     event_to_json,
 )
 from service.store import events, jobs, leases, metrics, outputs, projects
 from service.store.database import Store
 from service.store.fence import Fenced
+from service.store.models import Metric
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from service.store.records import JobRecord, StoredFile
+from tests.service.store.plans import explain, sent_by
 from tests.service.store.test_leases import started
 
 FILES = tuple(
@@ -231,17 +236,60 @@ def test_thinned_metrics_keep_both_ends_and_every_split(store: Store, held: JobR
     assert [row.step for row in rows if "validation/loss" in row.metrics] == [33, 66]
 
 
-def test_thinning_keeps_the_ends_for_every_size() -> None:
-    for count in range(1, 40):
-        for max_points in range(1, 45):
-            steps = list(range(100, 100 + count))
-            kept = metrics.thin(steps, max_points)
+def test_thinning_keeps_the_ends_for_every_size(store: Store, held: JobRecord) -> None:
+    for count in range(1, 24):
+        events.record_event(store, held.id, 1, step(100 + count))
+        steps = range(101, 101 + count)
+        for max_points in (1, 2, 3, 5, 7, 16, 23, 40):
+            kept = [row.step for row in metrics.metrics(store, PROJECT, held.id, max_points=max_points)]
             assert len(kept) == len(set(kept)) == min(count, max_points)
             assert kept == sorted(kept)
             assert kept[-1] == steps[-1]
             assert kept[0] == steps[0] or max_points == 1
             gaps = {after - before for before, after in itertools.pairwise(kept)}
             assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_thinned_metrics_bind_a_handful_of_values_and_read_what_they_answer(store: Store, held: JobRecord) -> None:
+    """PostgreSQL takes 65,535 parameters in a statement, and a million steps are not read to show a thousand."""
+    with store.write() as session:
+        some = {"job_id": held.id, "project_id": PROJECT, "attempt": 1, "time": datetime.now(UTC)}
+        rows = [{**some, "split": "train", "step": number, "figures": {"loss": 0.5}} for number in range(1, 70_001)]
+        session.execute(sa.insert(Metric), rows)
+    sent = sent_by(store)
+    kept = metrics.metrics(store, PROJECT, held.id, max_points=66_000)
+    assert (len(kept), kept[0].step, kept[-1].step) == (66_000, 1, 70_000)
+    assert all(len(parameters) < 50 for _, parameters in sent)
+    sent.clear()
+    assert len(metrics.metrics(store, PROJECT, held.id, max_points=100, keys=["loss"])) == 100
+    for statement, parameters in sent:
+        plan = explain(store, statement, parameters)
+        assert not any(word in plan for word in ("Seq Scan on metrics", "SCAN metrics")), plan
+
+
+def test_names_of_metrics_are_kept_with_the_job(store: Store, held: JobRecord) -> None:
+    events.record_events(store, held.id, 1, [step(1, loss=1.0), step(2, margin=0.5)])
+    events.record_event(store, held.id, 1, ValidationCompleted(step=2, metrics={"loss": 1.0}))
+    events.record_event(store, held.id, 1, step(3, loss=1.0))
+    job = jobs.summary(store, PROJECT, held.id)
+    assert job is not None
+    assert job.metric_names == ("loss", "margin", "validation/loss")
+
+
+def test_events_do_not_repeat_what_the_job_holds(store: Store, held: JobRecord) -> None:
+    """Every attempt begins with the spec and ends with the report, and either may hold thousands of prompts."""
+    events.record_event(store, held.id, 1, started(40))
+    report = EvaluationCompleted(step=2, path="report.json", report={"verdict": "improved"})
+    events.record_event(store, held.id, 1, report)
+    first, last = events.list_events(store, PROJECT, held.id)
+    assert "spec" not in first.data
+    assert first.data["spec_sha256"] == started(40).spec_sha256
+    assert "report" not in last.data
+    for found in (first, last):
+        assert event_from_json(json.dumps(found.data)).type == found.type
+    kept = outputs.get_report(store, PROJECT, held.id)
+    assert kept is not None
+    assert kept.report == {"verdict": "improved"}
 
 
 def test_logs_keep_their_end(store: Store, held: JobRecord) -> None:
