@@ -44,6 +44,7 @@ reproduction: .venv/ready  ## the tables of docs/reproduction.md (hours of CPU; 
 # the set that the tests ran on.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Attune needs Python 3.11 or newer")'
+	@echo "installing into .venv: about 2 GB of packages (torch is the most of it), a minute or two on a fast connection"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
 	touch $@

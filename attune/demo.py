@@ -32,6 +32,7 @@ class DemoError(Exception):
 def run_demo(folder: Path, console: Console) -> None:
     """Run it all in `folder`; raises `DemoError` when the job failed or the aligned model is not better."""
     started = time.monotonic()
+    console.print("starting a broker, the API and two workers; the whole demo takes a minute or two of CPU", highlight=False)
     assets = demo_assets()
     if assets is None:
         raise DemoError("the demo's model is not installed: run this from a clone of the repository")
@@ -61,6 +62,7 @@ def run_demo(folder: Path, console: Console) -> None:
 
 def _align(client: Client, assets: Path, console: Console) -> Job:
     """Upload the preferences, post the job and follow it to its end."""
+    console.print("uploading preference pairs; a process checks them", highlight=False)
     dataset = client.wait_for_dataset(client.upload_dataset(assets / "pairs.parquet", name="colourful shapes").id)
     console.print(f"{dataset.filename}: {dataset.num_usable_rows} preference pairs, checked", highlight=False)
     spec = read_spec(assets.parent / "job.yaml")
@@ -77,6 +79,7 @@ def _align(client: Client, assets: Path, console: Console) -> Job:
 
 def _collect(client: Client, job: Job, assets: Path, folder: Path, console: Console) -> tuple[Path, Path]:
     """Download what the job left, load it with diffusers, print the proof; paths of the picture and the report."""
+    console.print("downloading the result; a process of plain diffusers loads it and draws", highlight=False)
     aligned = client.download_checkpoint(client.result_checkpoint(job.id), folder / "aligned")
     console.print(f"downloaded the aligned checkpoint to {aligned}", highlight=False, soft_wrap=True)
     report = client.report(job.id)

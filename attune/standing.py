@@ -17,7 +17,7 @@ def standing_of(job: Job) -> str | None:
         case "queued":
             return _place_of(job)
         case "starting":
-            return "waiting for the training process to start"
+            return "waiting for the training process to start: it imports torch and loads the model"
         case "pausing" | "cancelling":
             return f"{job.status}: the training process saves its state and leaves"
         case "paused":
