@@ -32,7 +32,9 @@ class DemoError(Exception):
 def run_demo(folder: Path, console: Console) -> None:
     """Run it all in `folder`; raises `DemoError` when the job failed or the aligned model is not better."""
     started = time.monotonic()
-    console.print("starting a broker, the API and two workers; the whole demo takes a minute or two of CPU", highlight=False)
+    console.print(
+        "starting a broker, the API and two workers; the whole demo takes a minute or two of CPU", highlight=False
+    )
     assets = demo_assets()
     if assets is None:
         raise DemoError("the demo's model is not installed: run this from a clone of the repository")
