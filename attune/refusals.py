@@ -25,7 +25,8 @@ def unusable(client: Client, dataset: Dataset, error: AttuneError) -> str:
     try:
         report = client.dataset_report(dataset.id)
     except AttuneError:
-        return reason
+        failed = client.get_dataset(dataset.id).error
+        return reason + (f"\n{failed.hint}" if failed is not None and failed.hint else "")
     broken = [problem for problem in report.problems if problem.severity == "error"]
     lines = [f"{_rows(problem)} of {report.num_rows}: {problem.message}" for problem in broken]
     return "\n  ".join([reason, *lines]) + f"\nall of it: attune dataset report {dataset.id}"

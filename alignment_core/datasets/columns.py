@@ -193,8 +193,12 @@ def _missing(table: Table, layout: Layout[Any], names: Mapping[str, str]) -> Dat
     )
 
 
+OTHER_WORDS = {"prompt": ("caption", "text", "description"), "winner": ("better", "preference", "best", "choice")}
+
+
 def _meant(name: str, among: Sequence[str] | frozenset[str]) -> str:
     close = difflib.get_close_matches(name, sorted(among), n=1, cutoff=0.7)
+    close += [word for word in OTHER_WORDS.get(name, ()) if word in among]
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

@@ -231,6 +231,21 @@ def test_a_file_that_could_not_be_read_is_told_by_its_name_again_and_again(
     assert reason in again.stderr
 
 
+def test_a_file_that_could_not_be_read_comes_with_what_to_do(api: Api, url: str, attune: Attune, tmp_path: Path):
+    (tmp_path / "pairs.parquet").write_bytes(PARQUET)
+    error = JobError(code="missing_column", message="no column prompt", category="user", hint="Say it with columns.")
+    done, dataset_id = when_uploaded(
+        api,
+        url,
+        lambda found, attempt: datasets.fail(api.parts.store, found, attempt, error),
+        lambda: attune("dataset", "upload", "pairs.parquet"),
+    )
+    assert done.stderr.splitlines() == [
+        f"{dataset_id} (pairs.parquet) cannot be used: no column prompt [missing_column]",
+        "Say it with columns.",
+    ]
+
+
 def test_the_newest_picture_of_a_job_is_saved_where_it_is_wanted(api: Api, url: str, attune: Attune, tmp_path: Path):
     job_id = api.new_job()
     assert attune("job", "samples", job_id).stderr == f"{job_id} has no pictures yet\n"

@@ -225,6 +225,7 @@ def test_a_missing_column_says_what_was_found_and_meant(tmp_path: Path) -> None:
 
 def test_columns_that_nobody_knows_are_listed(tmp_path: Path) -> None:
     error = refused(csv_of(tmp_path / "data", [{"text": "p", "good": "a.png", "bad": "b.png"}]))
+    assert "no column chosen, rejected, prompt (did you mean 'text'?)" in error.message
     assert "found bad, good, text" in error.message
 
 
