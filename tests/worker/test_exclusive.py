@@ -3,6 +3,7 @@
 Workers are processes here, killed and stopped while their training hangs or goes on; ranks are real, under torchrun.
 """
 
+import contextlib
 import os
 import shlex
 import signal
@@ -59,7 +60,15 @@ def stop(world: World, worker: subprocess.Popen[bytes], number: signal.Signals =
     """Send the signal while the worker holds no lock of SQLite's, which nobody could take from a process that stands still."""
     with world.store.write():
         worker.send_signal(number)
-        wait_until(lambda: psutil.Process(worker.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
+        wait_until(lambda: states_of_threads(worker.pid) <= {"T", "Z"})  # one in a system call stops at its end
+
+
+def states_of_threads(pid: int) -> set[str]:
+    states = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            states.add(path.read_text().rpartition(")")[2].split()[0])
+    return states
 
 
 def sweep_until_requeued(world: World, job: JobRecord, seconds: float = 30) -> None:
