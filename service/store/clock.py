@@ -4,12 +4,11 @@ Its readings mean the same in every process of the host until it restarts. It co
 since the rest of the world, and whoever waits for a lease there, did not sleep.
 """
 
-import sys
 import time
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # macOS's MONOTONIC counts sleep, Linux's does not
 
 
 def host_seconds() -> float:
     """Seconds since the host started."""
-    if sys.platform == "linux":
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return time.clock_gettime(_CLOCK)

@@ -322,7 +322,8 @@ def locked(world: World) -> Iterator[threading.Event]:
     def hold() -> None:
         while not done.wait(0.01):
             if lock.is_set():
-                with world.store.write():
+                with world.store.write() as session:
+                    session.connection()  # the transaction begins with its first use
                     while lock.is_set():
                         time.sleep(0.01)
 

@@ -102,7 +102,8 @@ def befall(step: int) -> None:
             sys.exit(1)
         case "garbage":
             sys.stdout.write("no event\n" + "x" * BEHAVIOUR.get("num_garbage_bytes", 100) + '\n{"type": "unknown"}\n\n')
-        case "hang":  # PyDLL keeps the interpreter's lock, so no thread of this process runs any more
+        case "hang":  # PyDLL keeps the interpreter's lock, so no thread of this process runs any more, and no handler
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # else a signal would end the sleep
             ctypes.PyDLL(None).sleep(600)
         case "no_disk":
             if Path(BEHAVIOUR["while"]).exists():

@@ -222,3 +222,17 @@ def test_pointer_escapes_and_skips_union_tags():
     body = {"spec": {"a/b": [{"~": 1}]}}
     assert pointer(["spec", "tag", "a/b", 0, "~"], body, last_is_missing=False) == "/spec/a~1b/0/~0"
     assert pointer(["spec", "tag", "name"], body, last_is_missing=True) == "/spec/name"
+
+    assert body_pointer(["spec", "tag", "a/b", 0, "~"], body, last_is_missing=False) == "/spec/a~1b/0/~0"
+    assert body_pointer(["spec", "tag", "name"], body, last_is_missing=True) == "/spec/name"
+
+
+def test_a_file_that_the_store_has_lost_is_404_and_says_so(api: Api):
+    job_id = api.new_job()
+    api.run(job_id)
+    checkpoint_id = api.checkpoint_id(job_id)
+    (file, *_) = api.client.get(f"/v1/checkpoints/{checkpoint_id}/files").json()["data"]
+    for info in api.parts.objects.list("projects/"):
+        api.parts.objects.delete(info.key)
+    answer = api.client.get(f"/v1/checkpoints/{checkpoint_id}/files/{file['path']}")
+    assert_problem(answer, 404, "file_lost")
