@@ -11,6 +11,8 @@ from fastapi.concurrency import run_in_threadpool
 from service import errors
 from service.api import catalog, checkpoints, datasets, deletion, events, health, jobs, pages, results
 from service.api.context import Parts, refuse_unknown_parameters
+from service.api.feeds import Feeds
+from service.api.lookout import Lookout
 from service.api.middleware import BodyLimit, RequestContext
 from service.api.openapi import DESCRIPTION, SUMMARY, TAGS, TITLE, openapi_of
 from service.api.telemetry import Telemetry
@@ -25,6 +27,7 @@ from service.store.database import open_store
 from service.store.migrations import migrate
 from service.store.objects import open_objects, remove_abandoned
 from service.store.probe import StoreProbe
+from service.store.pulses import dataset_states, job_pulses
 
 MAX_JSON_BYTES = 8 * 2**20  # a hundred thousand prompts of eighty characters fit
 
@@ -86,6 +89,9 @@ def build_parts(settings: Settings) -> Parts:
             num_datasets=partial(waiting.num_datasets, store),
         ),
         telemetry=Telemetry(lambda: jobs_by_state(store)),
+        jobs_lookout=Lookout(partial(job_pulses, store)),
+        datasets_lookout=Lookout(partial(dataset_states, store)),
+        feeds=Feeds(partial(events.read_chunk, store)),
     )
 
 

@@ -9,6 +9,8 @@ from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 
 from alignment_core.spec_mistakes import MOST, shown
+from service.api.feeds import Feeds
+from service.api.lookout import Lookout
 from service.api.telemetry import Telemetry
 from service.errors import FieldProblem, invalid_request
 from service.queue import Bell
@@ -17,6 +19,8 @@ from service.store.catalog import Catalog
 from service.store.database import Store
 from service.store.objects import ObjectStore
 from service.store.probe import StoreProbe
+from service.store.pulses import JobPulse
+from service.store.records import DatasetState
 
 _INDEX = re.compile(r"\[.*\]$", re.DOTALL)  # `metadata[team]` is one of `metadata[*]`
 
@@ -32,6 +36,9 @@ class Parts:
     catalog: Catalog
     bell: Bell
     telemetry: Telemetry
+    jobs_lookout: Lookout[JobPulse]
+    datasets_lookout: Lookout[DatasetState]
+    feeds: Feeds
 
     @property
     def base_url(self) -> str:

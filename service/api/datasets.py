@@ -24,12 +24,13 @@ from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, field_problems, invalid_request
 from service.settings import Settings
 from service.store import datasets, keys
-from service.store.records import DatasetRecord, JobError
+from service.store.records import DatasetRecord, DatasetState, JobError
 from service.store.unavailable import ObjectsUnavailable
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 403, 422, 500, 503))
 
 UPLOAD_PATH = "/v1/datasets"
+END_OF_CHECK: tuple[DatasetState, ...] = ("ready", "failed")
 
 # The first bytes say what a file is; its name is only a claim.
 SUFFIXES = {b"PAR1": ".parquet", b"PK\x03\x04": ".zip"}
@@ -207,12 +208,11 @@ async def get_dataset(
 
     With `wait` the answer comes when the data set is `ready` or `failed`, and after so many seconds in any case.
     """
-    dataset = await wait_until(
-        lambda: dataset_or_404(parts.store, project_id, dataset_id),
-        lambda dataset: dataset.state in ("ready", "failed"),
-        wait,
-        request,
-    )
+    dataset = await run_in_threadpool(dataset_or_404, parts.store, project_id, dataset_id)
+    if wait and dataset.state not in END_OF_CHECK:
+        over = END_OF_CHECK.__contains__
+        await wait_until(parts.datasets_lookout, dataset.id, dataset.state, over, wait, request)
+        dataset = await run_in_threadpool(dataset_or_404, parts.store, project_id, dataset_id)
     return Dataset.of(dataset)
 
 

@@ -3,25 +3,27 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-import anyio
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from service.api.context import Parts, PartsDep
-from service.api.lookup import JobDep, job_or_404
+from service.api.feeds import Chunk
+from service.api.lookup import JobDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problems
 from service.api.schemas.runs import DONE_EXAMPLE, EVENT_EXAMPLE, JobEvent, StreamEnd
 from service.errors import ApiError, FieldProblem
 from service.store import event_lookup, events
+from service.store.database import Store
+from service.store.pulses import JobPulse
 from service.store.records import JobSummary
 
 router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
 
-LOOK_AGAIN_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0
 EVENTS_AT_ONCE = 200
+BEFORE_THE_FIRST = "evt_" + 26 * "0"  # the id that `done` has where a job ended without a single event
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # nginx would hold events back
 
@@ -29,13 +31,16 @@ STREAM_EXAMPLE = (
     "event: step_completed\n"
     f"data: {JobEvent.model_validate(EVENT_EXAMPLE).model_dump_json()}\n"
     f"id: {EVENT_EXAMPLE['id']}\n\n"
-    f"event: done\ndata: {StreamEnd.model_validate(DONE_EXAMPLE).model_dump_json()}\n\n"
+    f"event: done\ndata: {StreamEnd.model_validate(DONE_EXAMPLE).model_dump_json()}\nid: {EVENT_EXAMPLE['id']}\n\n"
 )
 STREAM_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A page of events, or the stream",
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAM_EXAMPLE}},
-    }
+    },
+    204: {
+        "description": "The job has ended, and `Last-Event-ID` is its last event: a stream would have nothing to say"
+    },
 }
 
 
@@ -59,11 +64,15 @@ async def list_events(
 
     With `Accept: text/event-stream` the answer is a stream of server-sent events, each named by its type: everything
     after `Last-Event-ID` (or `after`; from the beginning without either), then what happens next as it happens, a
-    comment as a heartbeat every 15 seconds, and `done` when the job has ended and nothing more will come.
+    comment as a heartbeat every 15 seconds, and `done` when the job has ended and nothing more will come. A browser's
+    `EventSource` then connects once more with the id of `done`; the answer is 204, and it stops.
     """
     after_sequence = await run_in_threadpool(_sequence_after, parts, job, paging.after, last_event_id)
     if "text/event-stream" in request.headers.get("accept", ""):
-        return EventSourceResponse(_stream(parts, job, after_sequence), headers=STREAM_HEADERS)
+        if last_event_id is not None and job.is_terminal and after_sequence >= job.last_seq:
+            return Response(status_code=204)
+        last_id = last_event_id or paging.after or BEFORE_THE_FIRST
+        return EventSourceResponse(_stream(parts, job, after_sequence, last_id), headers=STREAM_HEADERS)
     found = await run_in_threadpool(
         events.list_events, parts.store, job.project_id, job.id, after_sequence, paging.limit + 1
     )
@@ -73,7 +82,7 @@ async def list_events(
 def _sequence_after(parts: Parts, job: JobSummary, after: str | None, last_event_id: str | None) -> int:
     """The number of the event to go on after; 0 for the beginning."""
     cursor = last_event_id or after
-    if cursor is None:
+    if cursor is None or cursor == BEFORE_THE_FIRST:
         return 0
     sequence = event_lookup.sequence_of(parts.store, job.project_id, job.id, cursor)
     if sequence is None:
@@ -84,24 +93,31 @@ def _sequence_after(parts: Parts, job: JobSummary, after: str | None, last_event
     return sequence
 
 
-async def _stream(parts: Parts, job: JobSummary, sequence: int) -> AsyncIterator[bytes]:
-    """Events after `sequence`, then `done`. The job is read before its events, so that none of the last ones is missed."""
-    quiet_since = anyio.current_time()
-    while True:
-        job = await run_in_threadpool(job_or_404, parts.store, job.project_id, job.id)
-        found = await run_in_threadpool(
-            events.list_events, parts.store, job.project_id, job.id, sequence, EVENTS_AT_ONCE
-        )
-        for event in found:
-            sequence, quiet_since = event.seq, anyio.current_time()
-            yield format_sse_event(data_str=JobEvent.of(event).model_dump_json(), event=event.type, id=event.id)
-        if len(found) == EVENTS_AT_ONCE:
-            continue
-        if job.is_terminal:
-            end = StreamEnd(job_id=job.id, status=job.state, last_sequence=sequence)
-            yield format_sse_event(data_str=end.model_dump_json(), event="done")
-            return
-        if anyio.current_time() - quiet_since >= HEARTBEAT_SECONDS:
-            quiet_since = anyio.current_time()
-            yield KEEPALIVE_COMMENT
-        await anyio.sleep(LOOK_AGAIN_SECONDS)
+def read_chunk(store: Store, project_id: str, job_id: str, sequence: int) -> Chunk | None:
+    """The next events of a job as they are sent."""
+    found = events.list_events(store, project_id, job_id, sequence, EVENTS_AT_ONCE)
+    if not found:
+        return None
+    parts = (
+        format_sse_event(data_str=JobEvent.of(event).model_dump_json(), event=event.type, id=event.id)
+        for event in found
+    )
+    return Chunk(b"".join(parts), found[-1].seq, found[-1].id)
+
+
+async def _stream(parts: Parts, job: JobSummary, sequence: int, last_id: str) -> AsyncIterator[bytes]:
+    """Events after `sequence`, then `done`. How many there are is read with the state, so that no last one is missed."""
+    with parts.jobs_lookout.watch(job.id, JobPulse(job.state, job.last_seq)) as watch:
+        while (pulse := watch.seen) is not None:  # until the job is deleted
+            if sequence < pulse.last_seq:
+                chunk = await parts.feeds.after(job.project_id, job.id, sequence)
+                if chunk is None:  # deleted in between
+                    return
+                sequence, last_id = chunk.last_sequence, chunk.last_id
+                yield chunk.content
+            elif pulse.is_terminal:
+                end = StreamEnd(job_id=job.id, status=pulse.state, last_sequence=sequence)
+                yield format_sse_event(data_str=end.model_dump_json(), event="done", id=last_id)
+                return
+            elif not await watch.change(HEARTBEAT_SECONDS):
+                yield KEEPALIVE_COMMENT

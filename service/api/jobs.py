@@ -20,6 +20,7 @@ from service.errors import ApiError, FieldProblem, invalid_request, not_found, n
 from service.store import jobs
 from service.store.catalog import stored_datasets
 from service.store.database import Store
+from service.store.pulses import JobPulse
 from service.store.records import JobSummary as SummaryRecord
 from service.store.states import InvalidTransition, JobState
 
@@ -162,13 +163,15 @@ async def get_job(
 
     With `wait` the answer comes when the job has ended or is paused, and after so many seconds in any case.
     """
-    job = await wait_until(
-        lambda: job_or_404(parts.store, project_id, job_id),
-        lambda job: job.is_terminal or job.state == "paused",
-        wait,
-        request,
-    )
-    return Job.whole(await run_in_threadpool(whole_job_or_404, parts.store, project_id, job.id))
+    if wait:
+        job = await run_in_threadpool(job_or_404, parts.store, project_id, job_id)
+        seen = JobPulse(job.state, job.last_seq)
+        await wait_until(parts.jobs_lookout, job.id, seen, _is_at_rest, wait, request)
+    return Job.whole(await run_in_threadpool(whole_job_or_404, parts.store, project_id, job_id))
+
+
+def _is_at_rest(pulse: JobPulse) -> bool:
+    return pulse.is_terminal or pulse.state == "paused"
 
 
 def _transition(verb: str) -> dict[int | str, dict[str, Any]]:

@@ -5,20 +5,25 @@ from typing import TypeVar
 
 import anyio
 from fastapi import Request
-from fastapi.concurrency import run_in_threadpool
+
+from service.api.lookout import Lookout
 
 LONGEST_WAIT_SECONDS = 300
-LOOK_AGAIN_SECONDS = 0.5
+ASK_CLIENT_SECONDS = 2.0
 
 T = TypeVar("T")
 
 
-async def wait_until(look: Callable[[], T], is_over: Callable[[T], bool], seconds: float, request: Request) -> T:
-    """What `look` finds when `is_over` holds of it, when so many seconds have passed, or when the client has gone."""
+async def wait_until(
+    lookout: Lookout[T], identifier: str, seen: T, is_over: Callable[[T], bool], seconds: float, request: Request
+) -> None:
+    """Return when `is_over` holds, when the thing is gone, when so many seconds have passed, or when the client has left."""
     deadline = anyio.current_time() + seconds
-    while True:
-        found = await run_in_threadpool(look)
-        remaining = deadline - anyio.current_time()
-        if is_over(found) or remaining <= 0 or await request.is_disconnected():
-            return found
-        await anyio.sleep(min(LOOK_AGAIN_SECONDS, remaining))
+    with lookout.watch(identifier, seen) as watch:
+        while watch.seen is not None and not is_over(watch.seen):
+            remaining = deadline - anyio.current_time()
+            if remaining <= 0:
+                return
+            changed = await watch.change(min(ASK_CLIENT_SECONDS, remaining))
+            if not changed and await request.is_disconnected():
+                return

@@ -1,5 +1,6 @@
 """Events over HTTP: pages, and a stream that loses nothing across a broken connection. On a real server."""
 
+import contextlib
 import itertools
 import threading
 import time
@@ -10,10 +11,12 @@ import pytest
 
 from alignment_core.events import WarningRaised
 from service.api import events as events_api
+from service.api import lookout
 from service.store import leases
 from service.store.metrics import metrics
 from tests.service.api.live import serving, stream
 from tests.service.api.world import Api, assert_problem, step_completed
+from tests.service.store.plans import sent_by
 
 
 @pytest.fixture
@@ -94,7 +97,6 @@ def test_events_written_while_the_stream_runs_arrive_once_and_in_order(api: Api,
 
 def test_quiet_stream_sends_heartbeats(api: Api, url: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(events_api, "HEARTBEAT_SECONDS", 0.2)
-    monkeypatch.setattr(events_api, "LOOK_AGAIN_SECONDS", 0.05)
     job_id = api.new_job()
     with stream(f"{url}/v1/jobs/{job_id}/events") as messages:
         beats = list(itertools.islice(messages, 3))
@@ -102,18 +104,57 @@ def test_quiet_stream_sends_heartbeats(api: Api, url: str, monkeypatch: pytest.M
 
 
 def test_server_stops_reading_the_database_when_the_client_is_gone(api: Api, url: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(events_api, "LOOK_AGAIN_SECONDS", 0.05)
-    reads: list[float] = []
-    real = events_api.job_or_404
-    monkeypatch.setattr(events_api, "job_or_404", lambda *given: reads.append(time.monotonic()) or real(*given))
+    monkeypatch.setattr(lookout, "LOOK_AGAIN_SECONDS", 0.05)
     job_id = api.new_job()
     api.say(job_id, api.claim(job_id), step_completed(1))
+    sent = sent_by(api.parts.store)
     with stream(f"{url}/v1/jobs/{job_id}/events") as messages:
         next(messages)
+        time.sleep(0.3)
     time.sleep(0.5)
-    seen = len(reads)
+    seen = len(sent)
     time.sleep(0.5)
-    assert len(reads) == seen > 0
+    assert len(sent) == seen > 0
+
+
+def test_fifty_watchers_read_the_database_as_often_as_one(any_api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lookout, "LOOK_AGAIN_SECONDS", 0.2)
+    job_id = any_api.new_job()
+    attempt, store = any_api.claim(job_id), any_api.parts.store
+    any_api.say(job_id, attempt, step_completed(1))
+    with serving(any_api.client.app) as url, contextlib.ExitStack() as stack:  # pyright: ignore[reportArgumentType]
+        address = f"{url}/v1/jobs/{job_id}/events"
+        streams = [stack.enter_context(stream(address)) for _ in range(50)]
+        for messages in streams:
+            assert next(messages)["data"]["data"]["step"] == 1
+        sent, began = sent_by(store), time.monotonic()
+        any_api.say(job_id, attempt, step_completed(2))
+        for messages in streams:
+            assert next(messages)["data"]["data"]["step"] == 2
+        time.sleep(0.5)
+        looks = (time.monotonic() - began) / 0.2
+        reads = [statement for statement, _ in sent if "FROM events" in statement]
+        assert len(reads) == 1, "the event is read once for all of them"
+        assert len(sent) <= looks + 10
+        leases.finish(store, job_id, attempt, "succeeded")
+        assert [next(messages)["event"] for messages in streams] == 50 * ["done"]
+
+
+def test_browser_that_connects_again_after_the_end_is_told_to_stop(api: Api, url: str):
+    """`EventSource` reconnects for ever to a stream that ends, and stops at 204."""
+    ran, cancelled = api.new_job(), api.new_job()
+    api.run(ran)
+    api.client.post(f"/v1/jobs/{cancelled}/cancel")  # ended without a single event
+    for job_id in (ran, cancelled):
+        with stream(f"{url}/v1/jobs/{job_id}/events") as messages:
+            *_, done = list(messages)
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": done["id"]}
+        again = api.client.get(f"/v1/jobs/{job_id}/events", headers=headers)
+        assert (done["event"], again.status_code, again.content) == ("done", 204, b"")
+    page = api.client.get(f"/v1/jobs/{ran}/events?limit=100").json()
+    assert done["id"] != page["last_id"] == api.client.get(f"/v1/jobs/{ran}/events?limit=100").json()["last_id"]
+    with stream(f"{url}/v1/jobs/{ran}/events", Last_Event_ID=page["data"][-2]["id"]) as messages:
+        assert [message["event"] for message in messages] == ["run_completed", "done"]
 
 
 def test_many_streams_do_not_keep_other_requests_waiting(api: Api, url: str):
