@@ -34,7 +34,8 @@ UTF8_NAME = 0x800  # flag of an entry
 METHODS_READ = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
 OTHER_METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES encryption"}
 LOCAL_HEADER_BYTES = 30  # of a zip's entry, before its name
-MAX_SHARD_RATIO = 20  # of a compressed file that must be unpacked; images hardly compress
+MAX_SHARD_RATIO = 4  # of a compressed file that must be unpacked; images hardly compress
+SMALL_SHARD_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class ZipFiles:
             assert entry is not None, "it was opened just now"
             if entry.compress_type == zipfile.ZIP_STORED:
                 return self._stored(entry)
-            if entry.file_size > MAX_SHARD_RATIO * max(entry.compress_size, 2**20):
+            if entry.file_size > MAX_SHARD_RATIO * max(entry.compress_size, SMALL_SHARD_BYTES):
                 raise _unsafe(self._path, f"{name[:200]!r} grows more than {MAX_SHARD_RATIO} times when it is unpacked")
             return _unpacked(handle, name, self._path)
 

@@ -4,7 +4,6 @@ Roles: `chosen` and `rejected`, or `image_0` and `image_1` with a preference: `l
 preferred), `winner`, `rank_0` and `rank_1` (1 is best), or `votes_0` and `votes_1` (counts or shares).
 """
 
-import math
 from collections.abc import Mapping
 
 from alignment_core.datasets.rows import Annotation, BadRow, annotate, shown
@@ -12,6 +11,7 @@ from alignment_core.datasets.tables import Layout, TableRow, row_by_row
 from alignment_core.datasets.winners import label_of_winner
 from alignment_core.errors import DataError
 
+MOST_VOTES = 1e300  # JSON can spell integers that no float holds
 PREFERENCES = (("label",), ("label_0",), ("winner",), ("votes_0", "votes_1"), ("rank_0", "rank_1"))
 
 
@@ -83,7 +83,7 @@ def _check_other_label(label_0: object, label_1: object) -> None:
 
 
 def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_VOTES:
         raise DataError("invalid_label", f"{name} is {shown(value)}; expected a number of at least 0")
     return float(value)
 

@@ -17,6 +17,7 @@ from alignment_core.datasets.rows import (
 from alignment_core.datasets.tables import Layout, TableRow
 from alignment_core.errors import DataError
 
+WORST_RANK = 1e300  # JSON can spell integers that no float holds
 MOST_IMAGES = 64  # of a prompt: they make 2016 pairs
 
 
@@ -101,7 +102,7 @@ def _pairs(
 
 
 def _rank(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < WORST_RANK:
         raise DataError("invalid_label", f"rank is {shown(value)}; expected a number, 1 for the best")
     return float(value)
 

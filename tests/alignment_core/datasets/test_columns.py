@@ -135,6 +135,36 @@ def test_shares_need_not_sum_to_one(tmp_path: Path) -> None:
     assert labels(csv_of(tmp_path / "data", two_images(votes_0=[75, 0.2], votes_1=[25, 0.6]))) == [0.75, 0.25]
 
 
+@pytest.mark.parametrize(
+    "preference",
+    [
+        {"votes_0": 10**400, "votes_1": 1},
+        {"votes_0": float("nan"), "votes_1": 1},
+        {"votes_0": -1, "votes_1": 1},
+        {"rank_0": True, "rank_1": 1},
+        {"rank_0": "1", "rank_1": 1},
+        {"winner": ["a"]},
+        {"winner": True},
+        {"label_0": 10**400},
+    ],
+)
+def test_preferences_that_are_none_are_bad_rows(tmp_path: Path, preference: Row) -> None:
+    line = {"prompt": "p", "image_0": "images/0-w.png", "image_1": "images/0-l.png", **preference}
+    (with_images(tmp_path / "data") / "pairs.jsonl").write_text(json.dumps(line))
+    (bad,) = annotations(tmp_path / "data")
+    assert isinstance(bad, BadRow)
+    assert bad.code == "invalid_label"
+
+
+@pytest.mark.parametrize("rank", [10**400, float("nan"), "first", None])
+def test_ranks_that_are_none_are_bad_rows(tmp_path: Path, rank: object) -> None:
+    lines = [{"prompt": "p", "image": "images/0-w.png", "rank": rank}, {"prompt": "p", "image": "x", "rank": 1}]
+    (with_images(tmp_path / "data") / "ranks.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (bad,) = annotations(tmp_path / "data")
+    assert isinstance(bad, BadRow)
+    assert (bad.code, bad.message[:20]) == ("invalid_label", "row 1 of the file: r")
+
+
 def test_ties_are_understood_in_words_and_ranks(tmp_path: Path) -> None:
     assert labels(csv_of(tmp_path / "a", two_images(winner=["tie", "both", "a"]))) == [0.5, 0.5, 1.0]
     assert labels(csv_of(tmp_path / "b", two_images(rank_0=[1, 2, 1], rank_1=[1, 1, 3]))) == [0.5, 0.0, 1.0]
@@ -360,6 +390,18 @@ def test_a_compressed_arrow_stream_is_refused(tmp_path: Path) -> None:
     ):
         writer.write_table(table)
     assert refused(tmp_path).code == "unsafe_archive"
+
+
+def test_an_arrow_file_whose_offsets_lead_out_of_it_is_refused(tmp_path: Path) -> None:
+    folder = write_save_to_disk(
+        tmp_path / "data", [{"prompt": "p", "chosen": b"12345678", "rejected": b"2"}], num_shards=1
+    )
+    file = folder / "data-00000-of-00001.arrow"
+    data = bytearray(file.read_bytes())
+    at = data.rindex((8).to_bytes(4, "little"), 0, data.rindex(b"12345678"))  # the end of the value, before the values
+    data[at : at + 4] = (2**30).to_bytes(4, "little")
+    file.write_bytes(bytes(data))
+    assert refused(folder).code == "unreadable_file"
 
 
 @pytest.mark.parametrize("keep", [0, 10, 500])
