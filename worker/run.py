@@ -28,6 +28,7 @@ from alignment_core.events import (
 )
 from alignment_core.sources import RunLabel, walk
 from alignment_core.spec import JobSpec, RemoteReward
+from alignment_core.spec_sources import OnBadRow
 from service.settings import Settings
 from service.store import datasets, events, leases, outputs
 from service.store.catalog import sources_of, stored_datasets
@@ -131,7 +132,7 @@ def _prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
     records = {found: _dataset(parts, claim, pointer, found) for pointer, found in stored_datasets(spec)}
     paths = {found: inputs.fetch_dataset(parts, record) for found, record in records.items()}
     columns = {found: record.columns for found, record in records.items()}
-    bad_rows = {found: record.on_bad_row for found, record in records.items()}
+    bad_rows: dict[str, OnBadRow] = {found: record.on_bad_row for found, record in records.items()}
     _fetch_checkpoints(parts, claim, workdir)
     names = [record.name or record.filename for record in records.values()]
     label = RunLabel(job_id=claim.job.id, job_name=claim.job.name, dataset_name=next(iter(names), None))
