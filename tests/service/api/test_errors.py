@@ -223,9 +223,6 @@ def test_pointer_escapes_and_skips_union_tags():
     assert pointer(["spec", "tag", "a/b", 0, "~"], body, last_is_missing=False) == "/spec/a~1b/0/~0"
     assert pointer(["spec", "tag", "name"], body, last_is_missing=True) == "/spec/name"
 
-    assert body_pointer(["spec", "tag", "a/b", 0, "~"], body, last_is_missing=False) == "/spec/a~1b/0/~0"
-    assert body_pointer(["spec", "tag", "name"], body, last_is_missing=True) == "/spec/name"
-
 
 def test_a_file_that_the_store_has_lost_is_404_and_says_so(api: Api):
     job_id = api.new_job()
