@@ -28,8 +28,14 @@ def unusable(client: Client, dataset: Dataset, error: AttuneError) -> str:
         failed = client.get_dataset(dataset.id).error
         return reason + (f"\n{failed.hint}" if failed is not None and failed.hint else "")
     broken = [problem for problem in report.problems if problem.severity == "error"]
-    lines = [f"{_rows(problem)} of {report.num_rows}: {problem.message}" for problem in broken]
+    lines = [line for problem in broken for line in _lines(problem, report.num_rows)]
     return "\n  ".join([reason, *lines]) + f"\nall of it: attune dataset report {dataset.id}"
+
+
+def _lines(problem: DatasetProblem, num_rows: int) -> list[str]:
+    """The problem with its rows, and the rows' own reasons where they differ."""
+    own = [f"  row {detail.row}: {detail.message}" for detail in problem.details[:MOST_ROWS]]
+    return [f"{_rows(problem)} of {num_rows}: {problem.message}", *own]
 
 
 def _rows(problem: DatasetProblem) -> str:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import RunFailed
-from alignment_core.reports import DatasetReport
+from alignment_core.reports import DatasetProblem, DatasetReport
 from attune.tether import tethered
 from service.store import datasets
 from service.store.fence import Fenced
@@ -134,8 +134,12 @@ def _result(exit_code: int, stdout: bytes, stderr: bytes, path: Path, filename: 
 
 def _report_of(line: bytes, path: Path, filename: str) -> DatasetReport:
     report = DatasetReport.model_validate_json(line)
-    problems = [one.model_copy(update={"message": _shown(one.message, path, filename)}) for one in report.problems]
-    return report.model_copy(update={"problems": problems})
+    return report.model_copy(update={"problems": [_shown_problem(one, path, filename) for one in report.problems]})
+
+
+def _shown_problem(problem: DatasetProblem, path: Path, filename: str) -> DatasetProblem:
+    details = [one.model_copy(update={"message": _shown(one.message, path, filename)}) for one in problem.details]
+    return problem.model_copy(update={"message": _shown(problem.message, path, filename), "details": details})
 
 
 def _shown(message: str, path: Path, filename: str) -> str:

@@ -196,6 +196,7 @@ def test_a_broken_dataset_is_told_with_its_rows_and_where_there_is_more(
         "message": "chosen: no image",
         "count": 14,
         "rows": [*range(3, 17)],
+        "details": [{"row": 3, "message": "chosen: no image"}, {"row": 4, "message": "rejected: cut off"}],
     }
     report = DatasetReport.model_validate({**DATASET_REPORT_EXAMPLE, "problems": [problem]})
     done, dataset_id = when_uploaded(
@@ -208,9 +209,11 @@ def test_a_broken_dataset_is_told_with_its_rows_and_where_there_is_more(
     assert done.stderr.splitlines() == [
         f"{dataset_id} (pairs.parquet) cannot be used: chosen: no image [dataset_unusable]",
         "  rows 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 4 more of 2001: chosen: no image",
+        "    row 3: chosen: no image",
+        "    row 4: rejected: cut off",
         f"all of it: attune dataset report {dataset_id}",
     ]
-    assert json.loads(attune("dataset", "report", dataset_id).stdout)["problems"] == [{**problem, "details": []}]
+    assert json.loads(attune("dataset", "report", dataset_id).stdout)["problems"] == [problem]
 
 
 def test_a_file_that_could_not_be_read_is_told_by_its_name_again_and_again(

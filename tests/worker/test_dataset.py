@@ -70,7 +70,8 @@ def test_a_file_with_broken_rows_fails_with_its_report_and_the_users_file_name_i
     assert failed.error is not None
     assert failed.report is not None
     assert (failed.error.code, failed.error.message) == ("dataset_unusable", "no file 'a.png' in my pairs.parquet")
-    assert failed.report["problems"][0]["message"] == "no file 'a.png' in my pairs.parquet"
+    (problem,) = failed.report["problems"]
+    assert problem["message"] == problem["details"][0]["message"] == "no file 'a.png' in my pairs.parquet"
 
 
 def test_a_check_that_crashes_is_a_system_error(world: World) -> None:

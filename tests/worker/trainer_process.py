@@ -32,7 +32,7 @@ from alignment_core.events import (
     StepCompleted,
     event_to_json,
 )
-from alignment_core.reports import DatasetProblem, DatasetReport
+from alignment_core.reports import DatasetProblem, DatasetReport, RowProblem
 from alignment_core.spec import JobSpec
 
 EXIT_STOPPED = 75
@@ -209,7 +209,14 @@ def started(spec: JobSpec, start: int) -> RunStarted:
 
 def _broken(path: Path) -> DatasetProblem:
     message = f"no file 'a.png' in {path.name}"
-    return DatasetProblem(code="missing_image", severity="error", message=message, count=1, rows=[2])
+    return DatasetProblem(
+        code="missing_image",
+        severity="error",
+        message=message,
+        count=1,
+        rows=[2],
+        details=[RowProblem(row=2, message=message)],
+    )
 
 
 def check(path: Path, columns: dict[str, str] | None) -> int:
