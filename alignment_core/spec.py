@@ -193,6 +193,24 @@ class JobSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _a_report_has_prompts(self) -> Self:
+        if not self.evaluation.rewards or self.evaluation.prompts is not None:
+            return self
+        if self.is_online:
+            raise misfit(
+                f"evaluation.rewards asks for a report, and {self.method.type} has no data to hold prompts out of: give "
+                "evaluation.prompts, which are not trained on",
+                "evaluation.prompts",
+            )
+        if self.training.validation_fraction == 0:
+            raise misfit(
+                "evaluation.rewards asks for a report, and no prompts are held out for it: give evaluation.prompts, or a "
+                "training.validation_fraction above 0",
+                "training.validation_fraction",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _the_best_can_be_told(self) -> Self:
         evaluation = self.evaluation
         fills_in = self.is_online and evaluation.prompts is not None

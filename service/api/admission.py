@@ -16,6 +16,7 @@ from alignment_core.spec import (
 )
 from alignment_core.spec_warnings import small_images, warnings_of
 from service.api.context import Parts
+from service.api.prospects import problems_of_data, problems_of_model, warnings_of_model
 from service.api.schemas.jobs import Estimate, JobRequest, Validation
 from service.errors import FieldProblem, field_problems, invalid_request
 from service.store import datasets
@@ -46,6 +47,10 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
         elif isinstance(spec.method, PairMethodSpec) and _is_unpaired(dataset):
             message = f"data set {dataset_id!r} has single images, and {spec.method.type} learns from pairs: use diffusion_kto"
             found.append(FieldProblem(pointer=f"/spec{pointer}", code="dataset_unpaired", message=message))
+    if not found:  # what is foreseen rests on names and data that are in order
+        report = _report(parts, project_id, spec)
+        found += problems_of_model(spec, parts.catalog)
+        found += problems_of_data(spec, report) if report is not None else ()
     return found
 
 
@@ -63,7 +68,12 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     errors = unfit(parts, project_id, spec)
     report = _report(parts, project_id, spec)
     estimate = estimate_of(spec, report)
-    warnings = [*warnings_of(spec), *_data_warnings(estimate, report), *_size_warnings(parts, spec, report)]
+    warnings = [
+        *warnings_of(spec),
+        *warnings_of_model(spec, parts.catalog),
+        *_data_warnings(estimate, report),
+        *_size_warnings(parts, spec, report),
+    ]
     return Validation(
         valid=not errors, errors=errors, warnings=warnings, resolved_spec=spec.resolved(), estimate=estimate
     )
