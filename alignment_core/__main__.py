@@ -109,7 +109,7 @@ def _run(spec_path: Path, sources_path: Path | None, workdir: Path, cache_dir: P
         traceback.print_exc()
         if (without_disk := disk_error_of(error)) is not None:
             return _failed(_run_failed(without_disk, _latest_step(workdir)))
-        return _failed(_unexpected(error, _latest_step(workdir)))
+        return _failed(unexpected_failure(error, _latest_step(workdir)))
 
 
 def _read_spec(path: Path) -> JobSpec:
@@ -186,7 +186,8 @@ def _run_failed(error: AlignmentError, step: int | None) -> RunFailed:
     )
 
 
-def _unexpected(error: Exception, step: int | None) -> RunFailed:
+def unexpected_failure(error: Exception, step: int | None) -> RunFailed:
+    """What failed in a way that nobody foresaw: a machine that is too small or broken, or our own mistake."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
@@ -198,6 +199,19 @@ def _unexpected(error: Exception, step: int | None) -> RunFailed:
             hint="Lower training.batch_size and raise gradient_accumulation_steps, or set gradient_checkpointing.",
             step=step,
         )
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's allocator says so in a RuntimeError
+        return RunFailed(
+            code="out_of_memory",
+            message="the machine has not enough memory for the run",
+            category="capacity",
+            retryable=True,
+            hint="Lower training.batch_size and evaluation.batch_size, or use a machine with more memory.",
+            step=step,
+        )
+    if isinstance(error, torch.AcceleratorError):
+        first_line = str(error).split("\n")[0]
+        message, hint = f"the GPU failed: {first_line}", "Try again; if it fails so again, have the GPU looked at."
+        return RunFailed(code="gpu_failed", message=message, category="system", retryable=True, hint=hint, step=step)
     message = f"{type(error).__name__}: {error}"
     return RunFailed(code="internal_error", message=message, category="system", retryable=True, step=step)
 

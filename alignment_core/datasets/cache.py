@@ -10,7 +10,6 @@ it is verified before its first use, and removed when it fails, so that its entr
 into memory; the index alone (about 250 bytes an entry) is held in it, and only while a dataset is prepared.
 """
 
-import errno
 import hashlib
 import os
 import time
@@ -25,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from alignment_core.disk_errors import disk_error_of
 from alignment_core.errors import AlignmentError
 
 SHARD_BYTES = 32 * 2**20
@@ -81,7 +81,7 @@ class TensorCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending. Raises `AlignmentError("disk_full")`."""
+        """Write what is pending. Raises `AlignmentError` with `DISK_UNAVAILABLE`."""
         if not self._pending:
             return
         data = save({name: torch.stack([entry[name] for entry in self._pending]) for name in self._pending[0]})
@@ -173,7 +173,7 @@ def _read_keys(path: Path) -> list[bytes]:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file that is either whole or not there. Raises `AlignmentError("disk_full")`."""
+    """Write a file that is either whole or not there. Raises `AlignmentError` with `DISK_UNAVAILABLE`."""
     temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as handle:
@@ -184,11 +184,9 @@ def write_durably(path: Path, data: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if (without_disk := disk_error_of(error)) is None:
             raise
-        raise AlignmentError(
-            "disk_full", f"no space left for the cache in {path.parent.parent.name}", category="capacity"
-        ) from error
+        raise without_disk from error
 
 
 def _sync_folder(folder: Path) -> None:

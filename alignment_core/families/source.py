@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from alignment_core.errors import ModelError
+from alignment_core.hub_errors import download_errors, hub_error
 from alignment_core.spec import CatalogSource, HubSource, LocalSource
 
 _TRUSTED_LIBRARIES = {"diffusers", "transformers", None}
@@ -85,21 +86,16 @@ def only_variant(path: Path) -> str | None:
 
 def _download(source: HubSource) -> Path:
     from diffusers import DiffusionPipeline
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    name = f"model {source.repo_id}@{source.revision[:12]}"
     try:
         return Path(
             DiffusionPipeline.download(
                 source.repo_id, revision=source.revision, variant=source.variant, use_safetensors=True
             )
         )
-    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError) as error:
-        raise ModelError("model_not_found", f"{name} cannot be had from the Hub: {error}") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            "hub_unreachable", f"{name} could not be fetched: {error}", category="system", retryable=True
-        ) from error
+    except download_errors() as error:
+        what = f"the model {source.repo_id}@{source.revision[:12]}"
+        raise hub_error(ModelError, what, "model_not_found", error) from error
 
 
 def check_pipeline_folder(folder: ModelFolder, pipeline_class: str) -> None:

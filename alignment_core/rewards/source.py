@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import assert_never
 
 from alignment_core.errors import ModelError
+from alignment_core.hub_errors import download_errors, hub_error
 from alignment_core.spec import CatalogSource, HubSource, LocalSource
 
 TOKENIZER_FILES = (
@@ -43,7 +44,6 @@ def fetch_folder(reward: str, source: CatalogSource | HubSource | LocalSource) -
 
 def _download(reward: str, source: HubSource) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     suffix = f".{source.variant}" if source.variant else ""
     weights = [
@@ -55,10 +55,7 @@ def _download(reward: str, source: HubSource) -> Path:
         path = snapshot_download(
             source.repo_id, revision=source.revision, allow_patterns=[*_CONFIG_FILES, *TOKENIZER_FILES, *weights]
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            "reward_not_found",
-            f"reward {reward!r}: {source.repo_id}@{source.revision[:12]} could not be fetched from the Hub: {error}",
-            retryable=True,
-        ) from error
+    except download_errors() as error:
+        what = f"reward {reward!r}: {source.repo_id}@{source.revision[:12]}"
+        raise hub_error(ModelError, what, "reward_not_found", error) from error
     return Path(path)

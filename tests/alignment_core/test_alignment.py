@@ -367,11 +367,6 @@ def test_old_checkpoints_are_pruned(tiny_model: Path, tiny_pairs: Path, cache_di
         ({"model": {"type": "local", "path": "/nowhere"}}, ModelError, "model_index.json"),
         ({"model": {"type": "catalog", "name": "shapes"}}, ModelError, "was not told where its catalog models are"),
         ({"adapter": {"type": "lora", "target_modules": ["no_such_module"]}}, ModelError, "adapter.target_modules"),
-        (
-            {"evaluation": {"rewards": [{"type": "brightness"}]}, "training": {"validation_fraction": 0}},
-            DataError,
-            "no held-out prompts",
-        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_training(
@@ -386,6 +381,15 @@ def test_what_cannot_be_run_is_refused_before_training(
     with pytest.raises(error, match=message):
         list(align(tiny_spec(tiny_model, tiny_pairs, **changes), tmp_path, cache_dir=cache_dir))
     assert not complete(tmp_path / "checkpoints")
+
+
+def test_a_report_without_held_out_prompts_is_refused_before_training(
+    tiny_model: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    one_group = save_pairs(tmp_path / "one.parquet", num_pairs=1)
+    spec = tiny_spec(tiny_model, one_group, evaluation={"rewards": [{"type": "brightness"}]})
+    with pytest.raises(DataError, match="no held-out prompts"):
+        list(align(spec, tmp_path / "run", cache_dir=cache_dir))
 
 
 def test_names_are_looked_up_and_stay_in_what_is_saved(

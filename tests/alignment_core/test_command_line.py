@@ -12,8 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from alignment_core.__main__ import unexpected_failure
 from alignment_core.checkpoints import complete, folder_of, read_manifest
 from alignment_core.spec import JobSpec
 from tests.alignment_core.tiny import save_pairs, tiny_spec
@@ -170,3 +172,21 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "category"),
+    [
+        (MemoryError(), "out_of_memory", "capacity"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), "out_of_memory", "capacity"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_gpu_memory", "capacity"),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`"), "gpu_failed", "system"),
+        (ZeroDivisionError("division by zero"), "internal_error", "system"),
+    ],
+)  # fmt: skip
+def test_a_machine_that_is_too_small_or_broken_is_told_from_a_mistake_of_ours(
+    error: Exception, code: str, category: str
+) -> None:
+    told = unexpected_failure(error, 7)
+    assert (told.code, told.category, told.retryable, told.step) == (code, category, True, 7)
+    assert "\n" not in told.message

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from alignment_core.datasets.cache import OPEN_SHARDS, STALE_SECONDS, Places, TensorCache
-from alignment_core.errors import AlignmentError
+from alignment_core.errors import DISK_UNAVAILABLE, AlignmentError
 
 SPACE: dict[str, str | int] = {"kind": "posterior", "model": "m", "resolution": 16}
 
@@ -235,5 +235,5 @@ def test_a_full_disk_is_a_capacity_error(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(AlignmentError) as caught:
         _fill(tmp_path, range(1))
-    assert (caught.value.code, caught.value.category) == ("disk_full", "capacity")
+    assert (caught.value.code, caught.value.category, caught.value.retryable) == (DISK_UNAVAILABLE, "capacity", True)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
