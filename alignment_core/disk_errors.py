@@ -20,7 +20,7 @@ def disk_error_of(error: BaseException) -> AlignmentError | None:
     Safetensors raises errors of its own that have the system's number or words in their text alone.
     """
     for number in WORDS:
-        if any(_means(one, number) for one in causes(error)):
+        if any(_means(one, number) for one in _chain(error)):
             return AlignmentError(
                 DISK_UNAVAILABLE,
                 f"a disk that the run writes to or reads from {WORDS[number]}",
@@ -38,8 +38,7 @@ def _means(error: BaseException, number: int) -> bool:
     return f"os error {number})" in text or os.strerror(number) in text
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it came from, as `raise ... from` says or else as it happened."""
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -4,10 +4,11 @@ Its libraries tell of a missing network in words about a stack trace, and of a m
 reason is looked for among the causes of what they raise.
 """
 
+from collections.abc import Iterator
 from http import HTTPStatus
 from json import JSONDecodeError
 
-from alignment_core.disk_errors import causes, disk_error_of
+from alignment_core.disk_errors import disk_error_of
 from alignment_core.errors import AlignmentError
 
 OFFLINE_HINT = (
@@ -38,7 +39,7 @@ def hub_error(kind: type[AlignmentError], what: str, not_found: str, error: Exce
 
     if (without_disk := disk_error_of(error)) is not None:
         return without_disk
-    for cause in causes(error):
+    for cause in _causes(error):
         match cause:
             case GatedRepoError():
                 return kind("hub_access_denied", f"{what}: its owner lets only some accounts read it", hint=DENIED_HINT)
@@ -74,3 +75,10 @@ def _of_status(kind: type[AlignmentError], what: str, status: int) -> AlignmentE
         case _:
             message = f"{what}: the Hugging Face Hub answered {status}"
             return kind("hub_unreachable", message, category="system", retryable=True, hint=OFFLINE_HINT)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it is said to come from; what was merely handled before is another story."""
+    while error is not None:
+        yield error
+        error = error.__cause__

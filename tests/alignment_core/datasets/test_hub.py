@@ -62,7 +62,7 @@ class Hub:
             return 200, json.dumps({"id": "owner/pairs", "sha": COMMIT, "siblings": siblings}).encode()
         name = path.removeprefix(f"/datasets/owner/pairs/resolve/{COMMIT}/")
         if self.breaks_off and name.endswith("3-w.png"):
-            return 403, b""  # the client does not try again
+            return 400, b""  # the client does not try again
         return (200, files[name]) if name in files else (404, b"")
 
 
