@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from service.api.browsers import comes_from_another_page
 from service.api.context import PartsDep
 from service.errors import ApiError
 from service.store import projects
@@ -16,9 +17,6 @@ bearer = HTTPBearer(
 )
 
 
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-
-
 def current_project(
     request: Request, parts: PartsDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> str:
@@ -28,7 +26,9 @@ def current_project(
     refused with 403 where they would change something.
     """
     if not parts.settings.api_keys_required:
-        _refuse_other_pages(request)
+        if comes_from_another_page(request.method, request.headers, parts.settings):
+            detail = "a page of another site sent this request, and this server asks for no key"
+            raise ApiError(403, "cross_site_request", f"{detail}; ATTUNE_CORS_ORIGINS names pages that may")
         return projects.DEFAULT_PROJECT_ID
     project = None if credentials is None else projects.authenticate(parts.store, credentials.credentials)
     if project is None:
@@ -39,15 +39,6 @@ def current_project(
             headers={"WWW-Authenticate": 'Bearer realm="attune"'},
         )
     return project.id
-
-
-def _refuse_other_pages(request: Request) -> None:
-    """Browsers say in `Sec-Fetch-Site` whose page sends a request, and pages cannot change that; programs say nothing."""
-    site = request.headers.get("sec-fetch-site", "none")
-    if request.method not in SAFE_METHODS and site not in ("none", "same-origin"):
-        raise ApiError(
-            403, "cross_site_request", "a page of another site sent this request, and this server asks for no key"
-        )
 
 
 ProjectDep = Annotated[str, Depends(current_project)]

@@ -4,12 +4,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.cors import CORSMiddleware
 
 from service import errors
 from service.api import catalog, checkpoints, datasets, deletion, events, health, jobs, pages, results
+from service.api.browsers import HostCheck
 from service.api.context import Parts, refuse_unknown_parameters
 from service.api.feeds import Feeds
 from service.api.lookout import Lookout
@@ -29,6 +32,14 @@ from service.store.objects import open_objects, remove_abandoned
 from service.store.probe import StoreProbe
 from service.store.pulses import dataset_states, job_pulses
 
+CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
+    "allow_headers": ["Authorization", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID", "X-Request-ID"],
+    "expose_headers": [
+        *("Location", "Link", "ETag", "Accept-Ranges", "Content-Range", "Content-Disposition"),
+        *("Idempotency-Replayed", "Retry-After", "X-Request-ID"),
+    ],
+}
 MAX_JSON_BYTES = 8 * 2**20  # a hundred thousand prompts of eighty characters fit
 
 
@@ -69,7 +80,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_upload_bytes=settings.max_upload_bytes,
         upload_path=datasets.UPLOAD_PATH,
     )
-    app.add_middleware(RequestContext, telemetry=parts.telemetry)  # added last, so it is around everything else
+    if not settings.api_keys_required:
+        app.add_middleware(HostCheck, settings=settings)
+    app.add_middleware(RequestContext, telemetry=parts.telemetry)  # around everything that answers
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.openapi = lambda: openapi_of(app, settings)
     return app
 

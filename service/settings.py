@@ -94,6 +94,16 @@ class Settings(BaseSettings):
         default=False,
         description="Refuse requests without a project's API key. Off, every request is the default project's.",
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Names, separated by commas, by which a server without keys may be called, beside localhost, its addresses, "
+        "its host's name and `ATTUNE_PUBLIC_URL`'s; `*` for any, where nobody's browser reaches it.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins, separated by commas, whose pages may call the API from a browser, such as "
+        "`https://app.example.org`; none when empty.",
+    )
     max_upload_bytes: int = Field(default=10 * 2**30, ge=1, description="Largest dataset that may be uploaded.")
     max_list_limit: int = Field(default=100, ge=1, le=1000, description="Most rows one page of a list holds.")
 
@@ -160,6 +170,28 @@ class Settings(BaseSettings):
         if bad := [host for host in found if any(letter in host for letter in "/*@[] ")]:
             raise ValueError(f"expected host names without scheme, path or wildcard, not {bad[0]!r}")
         return found
+
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
+    @classmethod
+    def _names_are_separated_by_commas(cls, names: str | tuple[str, ...]) -> tuple[str, ...]:
+        named = names.split(",") if isinstance(names, str) else names
+        return tuple(name.strip().lower() for name in named if name.strip())
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if bad := [host for host in hosts if host != "*" and any(letter in host for letter in "/:*@ ")]:
+            raise ValueError(f"expected host names without scheme, port, path or wildcard, not {bad[0]!r}")
+        return hosts
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_whole(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            scheme, separator, rest = origin.partition("://")
+            if not separator or scheme not in ("http", "https") or not rest or any(letter in rest for letter in "/*@ "):
+                raise ValueError(f"expected origins such as https://app.example.org, not {origin!r}")
+        return origins
 
     @field_validator("database_url")
     @classmethod

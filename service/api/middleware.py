@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.telemetry import Telemetry
@@ -18,6 +18,7 @@ log = structlog.get_logger()
 
 REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+CLIENT_GONE = 499  # what nginx writes down for a client that left before its answer
 MULTIPART_OVERHEAD_BYTES = 1 << 20
 
 DEFAULT_HEADERS: Final = {
@@ -60,6 +61,9 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, receive, send_with_headers)
+            except ClientDisconnect:  # nobody is left to answer, and nothing of ours went wrong
+                status = CLIENT_GONE
+                log.info("client_gone", method=scope["method"], path=scope["path"])
             except Exception:
                 log.exception("request_failed", method=scope["method"], path=scope["path"])
                 if status:  # the answer has begun: cutting the connection is all that is left to say

@@ -14,6 +14,7 @@ from tests.servers.swift import S3Server
 from tests.service.api.world import CATALOG, Api
 
 NewApi = Callable[..., Api]
+LOCAL = "http://localhost"  # a server without keys answers to names that it knows
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def new_api(tmp_path: Path, database_template: bytes) -> Iterator[NewApi]:
         data_dir.mkdir()
         (data_dir / "attune.sqlite3").write_bytes(database_template)
         values = {"data_dir": data_dir, "catalog_path": CATALOG, **settings}
-        client = TestClient(create_app(Settings.model_validate(values)), raise_server_exceptions=False)
+        client = TestClient(create_app(Settings.model_validate(values)), base_url=LOCAL, raise_server_exceptions=False)
         clients.append(client)
         client.__enter__()
         return Api(client)

@@ -3,6 +3,7 @@
 import pytest
 
 from alignment_core.events import WarningRaised
+from service.settings import Settings
 from service.store import projects
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, assert_problem, spec_for
@@ -126,6 +127,61 @@ def test_idempotency_keys_of_two_projects_are_apart(locked: Api):
         assert answer.status_code == 201
         ids.add(answer.json()["id"])
     assert len(ids) == 2
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost:9999", "http://localhost.evil.example"]
+)
+def test_a_server_without_keys_takes_no_orders_of_a_foreign_origin(api: Api, origin: str):
+    """Some browsers and old ones say nothing in `Sec-Fetch-Site`."""
+    job_id, headers = api.new_job(), {"Origin": origin}
+    assert_problem(api.client.post(f"/v1/jobs/{job_id}/cancel", headers=headers), 403, "cross_site_request")
+    upload = api.client.post("/v1/datasets", files={"file": b"PAR1"}, headers=headers)
+    assert_problem(upload, 403, "cross_site_request")
+    assert api.client.get(f"/v1/jobs/{job_id}").json()["status"] == "queued"
+    own = {"Origin": "http://localhost"}
+    assert api.client.post(f"/v1/jobs/{job_id}/cancel", headers=own).status_code == 202
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8000", "a b", ""])
+def test_a_server_without_keys_answers_to_its_own_names_alone(api: Api, host: str):
+    """Else a page whose name is made to lead here reads everything (DNS rebinding)."""
+    problem = assert_problem(api.client.get("/v1/jobs", headers={"Host": host}), 421, "host_not_allowed")
+    assert "ATTUNE_ALLOWED_HOSTS" in problem["detail"]
+    assert api.client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+def test_names_that_a_server_has_are_answered(new_api: NewApi):
+    api = new_api(public_url="https://attune.example/", allowed_hosts="gpu-box, other.example")
+    hosts = ["localhost:8000", "127.0.0.1:1", "[::1]:8000", "192.168.1.5", "attune.example", "GPU-box:8000"]
+    for host in hosts:
+        assert api.client.get("/v1/jobs", headers={"Host": host}).status_code == 200, host
+
+
+def test_a_server_with_keys_is_called_by_any_name(locked: Api):
+    _, headers = key_of(locked, "mine")
+    asked = {**headers, "Host": "any.example", "Origin": "https://elsewhere.example"}
+    assert locked.client.get("/v1/jobs", headers=asked).status_code == 200
+
+
+def test_pages_that_the_operator_names_may_call_from_a_browser(new_api: NewApi):
+    page = "https://app.example.org"
+    api = new_api(cors_origins=f"{page},https://two.example")
+    job_id = api.new_job()
+    asked = {
+        "Origin": page,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "idempotency-key",
+    }
+    allowed = api.client.options("/v1/jobs", headers=asked)
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, page)
+    order = api.client.post(f"/v1/jobs/{job_id}/cancel", headers={"Origin": page, "Sec-Fetch-Site": "cross-site"})
+    assert (order.status_code, order.headers["access-control-allow-origin"]) == (202, page)
+    other = api.client.get("/v1/jobs", headers={"Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in other.headers
+    for wrong in ("*", "app.example.org", "https://app.example.org/path"):
+        with pytest.raises(ValueError, match="origins such as"):
+            Settings(cors_origins=wrong)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])

@@ -2,6 +2,8 @@
 
 import io
 import json
+import socket
+import time
 from contextlib import redirect_stderr
 from typing import Any
 
@@ -15,6 +17,7 @@ from service.api.schemas.jobs import SPEC_EXAMPLE, JobRequest
 from service.errors import field_problems
 from service.store import jobs
 from tests.service.api.conftest import NewApi
+from tests.service.api.live import serving
 from tests.service.api.world import PARQUET, Api, assert_problem
 
 
@@ -233,3 +236,21 @@ def test_a_file_that_the_store_has_lost_is_404_and_says_so(api: Api):
         api.parts.objects.delete(info.key)
     answer = api.client.get(f"/v1/checkpoints/{checkpoint_id}/files/{file['path']}")
     assert_problem(answer, 404, "file_lost")
+
+
+def test_a_client_that_leaves_in_the_middle_of_an_upload_is_no_error_of_ours(
+    api: Api, capfd: pytest.CaptureFixture[str]
+):
+    with serving(api.client.app) as url:  # pyright: ignore[reportArgumentType]
+        host, port = url.removeprefix("http://").split(":")
+        for content_type in ("multipart/form-data; boundary=b", "application/json"):
+            path = "/v1/datasets" if "multipart" in content_type else "/v1/jobs"
+            with socket.create_connection((host, int(port))) as connection:
+                head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\nContent-Length: 9999\r\n\r\n"
+                connection.sendall(head.encode() + b"--b\r\n")
+                time.sleep(0.3)
+        time.sleep(0.5)
+    said = capfd.readouterr().err
+    assert "client_gone" in said
+    assert "request_failed" not in said
+    assert "Traceback" not in said
