@@ -101,6 +101,8 @@ class TextTable:
 
 def image_path(files: FileTree, path: object, column: str, file: PurePosixPath) -> str:
     """Where in `files` the image is that the table `file` calls `path`; raises `DataError("missing_image")`."""
+    if isinstance(path, dict):  # the struct {bytes, path} of Hugging Face datasets, as JSON
+        path = path.get("path")
     if not isinstance(path, str) or not path:
         raise DataError("missing_image", f"{column} is {path!r:.60}; expected the relative path of an image file")
     if path.startswith(("http://", "https://")):

@@ -100,6 +100,15 @@ def json_array(folder: Path) -> Path:
     return folder
 
 
+def json_of_structs(folder: Path) -> Path:
+    rows = [
+        {name: {"bytes": None, "path": value} if name != "prompt" else value for name, value in row.items()}
+        for row in plain_rows()
+    ]
+    (with_images(folder) / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
 def json_lines_called_json(folder: Path) -> Path:
     (with_images(folder) / "pairs.json").write_text("\n".join(map(json.dumps, plain_rows())))
     return folder
@@ -320,6 +329,7 @@ FORMS: dict[Callable[[Path], Path], str] = {
     tsv_zip: "tsv",
     json_array: "json",
     json_lines_called_json: "json",
+    json_of_structs: "jsonl",
     parquet_with_paths: "parquet",
     parquet_shards_in_a_zip: "parquet",
     saved_to_disk: "arrow",
