@@ -395,3 +395,14 @@ def test_concurrent_requests_under_one_key_create_one_job(any_api: Api):
 def test_malformed_key_is_refused(api: Api, key: str):
     problem = assert_problem(api.post_job({"Idempotency-Key": key}), 422, "invalid_request")
     assert problem["errors"][0]["pointer"] == "header:Idempotency-Key"
+
+
+def test_images_far_below_the_resolution_are_warned_about_with_their_share(api: Api):
+    dataset_id = api.ready_dataset(shorter_sides={"8": 40, "16": 60, "32": 3900})
+    answer = api.client.post("/v1/jobs/validate", json={"spec": spec_for(dataset_id)}).json()
+    assert any(
+        one.startswith("1% of the images (40) have a shorter side below 16 pixels") for one in answer["warnings"]
+    )
+    few = api.ready_dataset(shorter_sides={"8": 39, "32": 3961})
+    answer = api.client.post("/v1/jobs/validate", json={"spec": spec_for(few)}).json()
+    assert not any("shorter side" in one for one in answer["warnings"])
