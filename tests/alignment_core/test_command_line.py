@@ -34,13 +34,14 @@ def start(tmp_path: Path, cache_dir: Path) -> Iterator[Start]:
         path = tmp_path / f"{workdir}.json"
         path.write_text(spec.model_dump_json())
         command = [sys.executable, "-m", "alignment_core", "run", str(path), "--workdir", str(tmp_path / workdir)]
-        process = subprocess.Popen(
-            [*command, "--cache-dir", str(cache_dir)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        with (tmp_path / f"{workdir}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*command, "--cache-dir", str(cache_dir)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         processes.append(process)
         return process
 
@@ -71,10 +72,13 @@ def rest_of(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     return events
 
 
-def test_a_run_prints_events_and_exits_with_zero(start: Start, tiny_model: Path, tiny_pairs: Path) -> None:
+def test_a_run_prints_events_logs_nothing_alarming_and_exits_with_zero(
+    start: Start, tiny_model: Path, tiny_pairs: Path, tmp_path: Path
+) -> None:
     process = start(tiny_spec(tiny_model, tiny_pairs), "done")
     events = rest_of(process)
     assert process.returncode == 0
+    assert (tmp_path / "done.log").read_text() == ""
     assert events[0]["type"] == "run_started"
     assert events[-1] == {"time": events[-1]["time"], "type": "run_completed", "step": 6}
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.alignment_core.tiny import tiny_spec
 
-TIMES = {"created_at", "elapsed_seconds"}  # when, and how fast: what equal runs may differ in
+TIMES = {"created_at", "written_at", "elapsed_seconds"}  # when, and how fast: what equal runs may differ in
+TIMES_ON_PAGE = re.compile(rb"<dt>evaluation took</dt>\s*<dd>[^<]*</dd>|\d+ [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC")
 EVALUATION = {
     "prompts": ["a red circle"],
     "rewards": [{"type": "brightness"}],
@@ -22,7 +23,10 @@ EVALUATION = {
 }
 
 
-@pytest.fixture(scope="module", params=["lora", pytest.param("full", marks=pytest.mark.slow)])
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["lora", "full"])
 def runs(
     request: pytest.FixtureRequest, tiny_model: Path, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
@@ -56,7 +60,7 @@ def contents(workdir: Path) -> dict[str, Any]:
         if path.suffix == ".json":
             content = list(_without_times(json.loads(content)))
         if path.suffix == ".html":
-            content = re.sub(rb"<dd>[0-9.]+ s</dd>", b"", content)
+            content = TIMES_ON_PAGE.sub(b"", content)
         found[path.relative_to(workdir).as_posix()] = content
     return found
 
