@@ -28,6 +28,7 @@ API_STOP_SECONDS = 10.0
 PYTHON = (sys.executable, "-P", "-m")
 WORKER = (*PYTHON, "celery", "-A", "worker.app", "worker", "--without-mingle", "--without-gossip", "--loglevel", "INFO")
 # a check is a process of its own, and one that takes long must not hold up the others
+GPU_FILES = ("nvidia[0-9]*", "dxg", "nvhost-gpu", "kfd")  # Nvidia's driver, the same under WSL and on Jetson; AMD's
 QUEUES = {"jobs": ("celery",), "datasets": ("attune.datasets", "--concurrency", "4")}
 
 
@@ -94,6 +95,8 @@ class LocalServer:
 
     def _start(self) -> None:
         environment = {**self._environment, "ATTUNE_DATA_DIR": str(self.data_dir)}
+        if not environment.get("ATTUNE_TRAINER_COMMAND"):  # one of the operator's may train elsewhere
+            environment.setdefault("ATTUNE_WORKER_DEVICES", ",".join(_devices()))
         broker = None if environment.get("ATTUNE_BROKER_URL") else valkey.find_server()
         if self.data_dir.is_dir():  # whose it is tells more than a taken port, and a refusal makes no folder
             self._lock = _hold_alone(self.data_dir)
@@ -159,6 +162,11 @@ def _signals_call(action: Callable[[], None]) -> Iterator[None]:
 
 def _refuse_taken_port(host: str, port: int) -> None:
     _listen_once(host, port)
+
+
+def _devices() -> list[str]:
+    """What this machine can train on, told without torch by the files of its drivers."""
+    return ["cpu", *(["cuda"] if any(found for name in GPU_FILES for found in Path("/dev").glob(name)) else [])]
 
 
 def _free_port(host: str) -> int:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+Device = Literal["cpu", "cuda"]
 LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107 in sockaddr_un, macOS 103
 
 
@@ -114,6 +115,12 @@ class Settings(BaseSettings):
         "`accelerate launch --multi_gpu --num_processes 4 -m alignment_core`.",
     )
 
+    worker_devices: Annotated[tuple[Device, ...], NoDecode] = Field(
+        default=(),
+        description="Devices that the workers have, `cpu` and `cuda`, separated by commas: a job that asks for another is "
+        "refused instead of queued. Not looked at when empty. `attune up` sets it.",
+    )
+
     # --- remote rewards ---
     remote_reward_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -161,6 +168,12 @@ class Settings(BaseSettings):
     @classmethod
     def _paths_do_not_depend_on_the_working_directory(cls, path: Path | None) -> Path | None:
         return path if path is None else path.expanduser().absolute()
+
+    @field_validator("worker_devices", mode="before")
+    @classmethod
+    def _devices_are_separated_by_commas(cls, devices: str | tuple[str, ...]) -> tuple[str, ...]:
+        named = devices.split(",") if isinstance(devices, str) else devices
+        return tuple(device.strip() for device in named if device.strip())
 
     @field_validator("remote_reward_hosts", mode="before")
     @classmethod

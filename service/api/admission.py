@@ -16,7 +16,7 @@ from alignment_core.spec import (
 )
 from alignment_core.spec_warnings import small_images, warnings_of
 from service.api.context import Parts
-from service.api.prospects import problems_of_data, problems_of_model, warnings_of_model
+from service.api.prospects import problems_of_data, problems_of_device, problems_of_model, warnings_of_model
 from service.api.schemas.jobs import Estimate, JobRequest, Validation
 from service.errors import FieldProblem, field_problems, invalid_request
 from service.store import datasets
@@ -49,6 +49,7 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
             found.append(FieldProblem(pointer=f"/spec{pointer}", code="dataset_unpaired", message=message))
     if not found:  # what is foreseen rests on names and data that are in order
         report = _report(parts, project_id, spec)
+        found += problems_of_device(spec, parts.settings.worker_devices)
         found += problems_of_model(spec, parts.catalog)
         found += problems_of_data(spec, report) if report is not None else ()
     return found

@@ -3,7 +3,7 @@
 A run finds all of it too, after it has waited, loaded a model and prepared its data.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from alignment_core.reports import DatasetReport
@@ -24,6 +24,14 @@ from service.store.model_files import ModelFiles, read_model_files
 
 FAR_ABOVE = 4.0  # times the model's own resolution: nothing that it draws there is an image
 ABOVE = 1.5
+
+
+def problems_of_device(spec: JobSpec, devices: Sequence[str]) -> Iterator[FieldProblem]:
+    """Whether no worker has the device; where the operator did not say what they have, one may."""
+    wanted = spec.resources.device
+    if devices and wanted != "auto" and wanted not in devices:
+        message = f"no worker of this server has {wanted}; they have {', '.join(devices)}. `auto` takes what there is"
+        yield _problem("/resources/device", "device_unavailable", message)
 
 
 def problems_of_data(spec: JobSpec, report: DatasetReport) -> Iterator[FieldProblem]:

@@ -131,3 +131,13 @@ def test_the_layers_read_are_those_that_a_lora_can_have() -> None:
     unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet")
     layers = {name for name, module in unet.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
     assert read_model_files(DEMO_MODEL).layers == layers
+
+
+@pytest.mark.parametrize(
+    ("devices", "wanted", "is_refused"),
+    [("cpu", "cuda", True), ("cpu, cuda", "cuda", False), ("cuda", "cpu", True), ("cpu", "auto", False), ("", "cuda", False)],
+)  # fmt: skip
+def test_a_device_that_no_worker_has_is_refused(new_api: NewApi, devices: str, wanted: str, is_refused: bool) -> None:
+    api = new_api(worker_devices=devices)
+    spec = {**spec_for(api.ready_dataset()), "resources": {"device": wanted}}
+    assert told(api, spec) == ([("/spec/resources/device", "device_unavailable")] if is_refused else [])
