@@ -35,7 +35,7 @@ class FileTree(Protocol):
         ...
 
     def has(self, name: str) -> bool:
-        """Whether `read` would find such a file; never raises."""
+        """Whether there is such a file, which `read` may still refuse; never raises."""
         ...
 
     def lines(self, name: str) -> Iterator[bytes]:
@@ -78,9 +78,9 @@ class FolderFiles:
         return sorted(name for name in found if not is_clutter(name))
 
     def has(self, name: str) -> bool:
-        try:
-            return any(self.real_path(one).is_file() for one in spellings(name))
-        except (DataError, OSError):
+        try:  # links are followed and refused by whoever opens the file: twice for every row would be slow
+            return any((self._root / safe_name(one)).is_file() for one in spellings(name))
+        except (DataError, OSError, ValueError):
             return False
 
     def lines(self, name: str) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ file (`train.json` with the images in `train/`, as HPDv2 has it), then beside th
 files name the whole path from the top of the repository). Several files are read in the order of their names, and rows count on.
 """
 
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -110,6 +111,8 @@ def image_path(files: FileTree, path: object, column: str, file: PurePosixPath) 
             "missing_image",
             f"{column} is the address {path[:60]!r}; nothing is fetched from the network: download it and name the file",
         )
-    beside = str(file.parent / path)
+    beside = posixpath.join(str(file.parent), path) if file.parent.name else path
+    if files.has(beside):
+        return beside
     others = (path, str(file.with_suffix("") / path), str(file.parent / PurePosixPath(path).name))
-    return beside if files.has(beside) else next((name for name in others if files.has(name)), beside)
+    return next((name for name in others if files.has(name)), beside)
