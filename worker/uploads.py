@@ -1,11 +1,14 @@
 """What a training process saved, put into the object store: checkpoints, pictures and report pages."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import CheckpointSaved, EvaluationCompleted, FileRecord, SamplesDrawn
 from service.store import keys
+from service.store.checksums import crc32_of
+from service.store.objects import CHUNK_BYTES
 from service.store.records import Claim, StoredFile
 from worker.inputs import sha256_of
 from worker.parts import Parts
@@ -27,7 +30,9 @@ def upload_checkpoint(parts: Parts, claim: Claim, workdir: Path, event: Checkpoi
             message = f"{event.path}/{record.path}: the manifest says {record.size_bytes} bytes"
             raise AlignmentError("checkpoint_altered", message, category="system")
         _put(parts, prefix + record.path, path)
-        stored.append(StoredFile(**record.model_dump(), object_key=prefix + record.path))
+        with path.open("rb") as file:  # archives have it in their headers
+            crc32 = crc32_of(iter(partial(file.read, CHUNK_BYTES), b""))
+        stored.append(StoredFile(**record.model_dump(), object_key=prefix + record.path, crc32=crc32))
     return stored
 
 

@@ -1,19 +1,20 @@
 """Checkpoints: list a job's, look at one, and download its files one by one or all together."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
 
-from service.api.archive import Entry, stream_zip
+from service.api.archive import Archive, Member
 from service.api.context import Parts, PartsDep
-from service.api.downloads import BYTES_EXAMPLE, attachment, file_responses, send_file
+from service.api.downloads import BYTES_EXAMPLE, Body, attachment, file_responses, send_body, send_file
 from service.api.lookup import CheckpointDep, JobDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.checkpoints import Checkpoint, CheckpointFiles
 from service.errors import ApiError, FieldProblem
 from service.store import outputs
+from service.store.checksums import with_checksums
 from service.store.records import CheckpointRecord, StoredFile
 
 router = APIRouter(prefix="/v1", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
@@ -116,21 +117,23 @@ def download_checkpoint(
     """The trained weights as an archive, or as one file.
 
     Unpacked into a folder, the archive is what `attune checkpoint download` leaves there and what diffusers loads:
-    `python3 -m zipfile -e aligned.zip aligned`, then `pipeline.load_lora_weights("aligned")`. It is made while it is sent and is stored without compression. The weights come like any single file, with
-    ranges or by redirect.
+    `python3 -m zipfile -e aligned.zip aligned`, then `pipeline.load_lora_weights("aligned")`. It is made while it is sent and is stored
+    without compression; its length is known and it comes with ranges and an `ETag`, so that a broken download can go on
+    (`curl -C -`). The weights come like any single file, with ranges or by redirect.
     """
     if format != "zip":
         return send_file(request, parts, _lora_weights(checkpoint, format), f"{checkpoint.id}.safetensors", OCTETS)
-    headers = {"Content-Disposition": attachment(f"{checkpoint.id}.zip"), "Cache-Control": "private, no-cache"}
-    if request.method == "HEAD":
-        return Response(headers=headers, media_type="application/zip")
     files = [file for file in checkpoint.files if include == "all" or not file.path.startswith(TRAINING_STATE)]
-    entries = (_entry(parts, file) for file in files)
-    return StreamingResponse(stream_zip(entries), headers=headers, media_type="application/zip")
+    if request.method == "GET":  # what else is asked needs no checksum
+        files = with_checksums(parts.store, parts.objects, checkpoint.id, files)
+    archive = Archive([_member(parts, file) for file in files])
+    body = Body(archive.size_bytes, archive.sha256_of_contents, archive.open_range)
+    return send_body(request, body, {"Content-Disposition": attachment(f"{checkpoint.id}.zip")}, "application/zip")
 
 
-def _entry(parts: Parts, file: StoredFile) -> Entry:
-    return Entry(file.path, file.size_bytes, parts.objects.open_range(file.object_key))
+def _member(parts: Parts, file: StoredFile) -> Member:
+    read = partial(parts.objects.open_range, file.object_key)
+    return Member(file.path, file.size_bytes, file.sha256, file.crc32 or 0, read)
 
 
 def _lora_weights(checkpoint: CheckpointRecord, format: Literal["safetensors", "kohya"]) -> StoredFile:

@@ -4,7 +4,9 @@ The bytes come with a strong `ETag` (the file's SHA-256), byte ranges, condition
 download tool can resume.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from fastapi import Request, Response
@@ -59,30 +61,65 @@ def send_page(request: Request, parts: Parts, file: StoredFile) -> Response:
     It holds what users wrote, so a browser gives it no origin, lets it run nothing and load nothing. Never a redirect: the
     store would send it without these headers.
     """
-    headers = {**_file_headers(file), "Content-Disposition": "inline", "Content-Security-Policy": PAGE_POLICY}
-    return _unless_unchanged(request, file, headers, HTML) or _send_bytes(request, parts, file, headers, HTML)
+    headers = {"Content-Disposition": "inline", "Content-Security-Policy": PAGE_POLICY}
+    return send_body(request, _body_of(parts, file), headers, HTML)
 
 
 def send_file(request: Request, parts: Parts, file: StoredFile, filename: str, media_type: str) -> Response:
     """Answer GET or HEAD of one stored file."""
-    headers = {**_file_headers(file), "Content-Disposition": attachment(filename)}
-    if (answer := _unless_unchanged(request, file, headers, media_type)) is not None:
+    body, headers = _body_of(parts, file), {"Content-Disposition": attachment(filename)}
+    if (answer := _without_bytes(request, body, headers, media_type)) is not None:
         return answer
     if (url := parts.objects.url(file.object_key, parts.settings.signed_url_seconds, filename)) is not None:
         return RedirectResponse(url, 307, {"Cache-Control": "no-store"})
-    return _send_bytes(request, parts, file, headers, media_type)
+    return send_body(request, body, headers, media_type)
 
 
-def _file_headers(file: StoredFile) -> dict[str, str]:
-    return {"ETag": f'"{file.sha256}"', "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
+class Body(NamedTuple):
+    """What is sent: its size, the hash that names it, and its bytes from a place up to and without another."""
+
+    size_bytes: int
+    sha256: str
+    open_range: Callable[[int, int], Iterator[bytes]]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"ETag": f'"{self.sha256}"', "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
 
 
-def _unless_unchanged(request: Request, file: StoredFile, headers: dict[str, str], media_type: str) -> Response | None:
+def send_body(request: Request, body: Body, headers: Mapping[str, str], media_type: str) -> Response:
+    """Answer GET or HEAD with the bytes, all or those that `Range` asks for, unless the client has them."""
+    if (answer := _without_bytes(request, body, headers, media_type)) is not None:
+        return answer
+    whole = {**headers, **body.headers}
+    wanted = request.headers.get("range")
+    if request.headers.get("if-range", whole["ETag"]) != whole["ETag"]:
+        wanted = None  # the client's part is of another file: it gets all of this one
+    try:
+        part = parse_range(wanted, body.size_bytes)
+    except RangeNotSatisfiableError as error:
+        detail = f"the range {error} lies behind the last byte; the file has {body.size_bytes} bytes"
+        content_range = {"Content-Range": f"bytes */{body.size_bytes}"}
+        raise ApiError(416, "range_not_satisfiable", detail, headers=content_range) from error
+    status, start, length = 200, 0, body.size_bytes
+    if part is not None:
+        status, start, length = 206, part.start, part.length
+        whole["Content-Range"] = part.content_range(body.size_bytes)
+    chunks = body.open_range(start, start + length)
+    return StreamingResponse(chunks, status, {**whole, "Content-Length": str(length)}, media_type)
+
+
+def _body_of(parts: Parts, file: StoredFile) -> Body:
+    return Body(file.size_bytes, file.sha256, partial(parts.objects.open_range, file.object_key))
+
+
+def _without_bytes(request: Request, body: Body, headers: Mapping[str, str], media_type: str) -> Response | None:
     """The answers that need no bytes: 304, and HEAD."""
-    if _names(request.headers.get("if-none-match"), headers["ETag"]):
-        return Response(status_code=304, headers=headers)
+    whole = {**headers, **body.headers}
+    if _names(request.headers.get("if-none-match"), whole["ETag"]):
+        return Response(status_code=304, headers=whole)
     if request.method == "HEAD":  # a link is signed for GET alone, and everything HEAD tells is known here
-        return Response(headers={**headers, "Content-Length": str(file.size_bytes)}, media_type=media_type)
+        return Response(headers={**whole, "Content-Length": str(body.size_bytes)}, media_type=media_type)
     return None
 
 
@@ -90,25 +127,6 @@ def attachment(filename: str) -> str:
     """`Content-Disposition` for a name of any characters (RFC 6266): plain for old clients, UTF-8 for the rest."""
     plain = "".join(char if char.isascii() and char.isprintable() and char not in '"\\%' else "_" for char in filename)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
-
-
-def _send_bytes(request: Request, parts: Parts, file: StoredFile, headers: dict[str, str], media_type: str) -> Response:
-    wanted = request.headers.get("range")
-    if request.headers.get("if-range", headers["ETag"]) != headers["ETag"]:
-        wanted = None  # the client's part is of another file: it gets all of this one
-    try:
-        part = parse_range(wanted, file.size_bytes)
-    except RangeNotSatisfiableError as error:
-        detail = f"the range {error} lies behind the last byte; the file has {file.size_bytes} bytes"
-        headers = {"Content-Range": f"bytes */{file.size_bytes}"}
-        raise ApiError(416, "range_not_satisfiable", detail, headers=headers) from error
-    if part is None:
-        chunks = parts.objects.open_range(file.object_key)
-        headers["Content-Length"] = str(file.size_bytes)
-        return StreamingResponse(chunks, 200, headers, media_type)
-    chunks = parts.objects.open_range(file.object_key, part.start, part.start + part.length)
-    headers |= {"Content-Length": str(part.length), "Content-Range": part.content_range(file.size_bytes)}
-    return StreamingResponse(chunks, 206, headers, media_type)
 
 
 def _names(header: str | None, etag: str) -> bool:

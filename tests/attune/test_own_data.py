@@ -25,7 +25,7 @@ from tests.service.api.world import CATALOG, Api
 def api(tmp_path: Path) -> Iterator[Api]:
     settings = Settings(data_dir=tmp_path / "data", catalog_path=CATALOG)
     settings.data_dir.mkdir()
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
         yield Api(client)
 
 

@@ -1,15 +1,19 @@
 """Downloads: single files with ranges, archives as a stream, links on S3, and nothing beside what is listed."""
 
 import io
+import itertools
 import zipfile
+import zlib
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.api.archive import Entry, stream_zip
+from service.api.archive import Archive, Member
 from service.api.ranges import RangeNotSatisfiableError, parse_range
+from service.store.models import CheckpointFile
 from tests.service.api.world import CHECKPOINT_FILES, Api, assert_problem
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -164,6 +168,31 @@ def test_download_holds_the_training_state_when_asked(api: Api, checkpoint: str)
         assert {name: archive.read(name) for name in archive.namelist()} == CHECKPOINT_FILES
 
 
+def test_broken_download_of_an_archive_goes_on(any_api: Api):
+    job_id = any_api.new_job()
+    any_api.run(job_id)
+    url = f"/v1/checkpoints/{any_api.checkpoint_id(job_id)}/download"
+    head, whole = any_api.client.head(url), any_api.client.get(url)
+    assert head.headers["content-length"] == whole.headers["content-length"] == str(len(whole.content))
+    assert head.headers["etag"] == whole.headers["etag"]
+    assert whole.headers["accept-ranges"] == "bytes"
+    middle = len(whole.content) // 2
+    rest = any_api.client.get(url, headers={"Range": f"bytes={middle}-", "If-Range": whole.headers["etag"]})
+    assert (rest.status_code, rest.content) == (206, whole.content[middle:])
+    changed = any_api.client.get(url, headers={"Range": f"bytes={middle}-", "If-Range": '"other"'})
+    assert (changed.status_code, changed.content) == (200, whole.content)
+    unchanged = any_api.client.get(url, headers={"If-None-Match": whole.headers["etag"]})
+    assert unchanged.status_code == 304
+    assert any_api.client.get(f"{url}?include=all").headers["etag"] != whole.headers["etag"]
+
+
+def test_checksum_of_an_older_file_is_computed_once(api: Api, checkpoint: str):
+    api.client.get(f"{checkpoint}/download?include=all")
+    with api.parts.store.read() as session:
+        kept = {file.path: file.crc32 for file in session.scalars(sa.select(CheckpointFile))}
+    assert kept == {path: zlib.crc32(content) for path, content in CHECKPOINT_FILES.items()}
+
+
 def test_lora_weights_come_as_one_file(api: Api, checkpoint: str):
     answer = api.client.get(f"{checkpoint}/download?format=safetensors", headers={"Range": "bytes=1-2"})
     assert (answer.status_code, answer.content) == (206, CONTENT[1:3])
@@ -237,31 +266,79 @@ def test_any_header_is_a_range_or_none(header: str):
     assert part is None or (part.start >= 0 and part.length > 0 and part.start + part.length <= 10)
 
 
+def member(path: str, content: bytes) -> Member:
+    return Member(path, len(content), "", zlib.crc32(content), lambda first, last: iter((content[first:last],)))
+
+
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
-    st.dictionaries(
-        st.from_regex(r"[a-zé]{1,8}(/[a-z]{1,8})?", fullmatch=True), st.lists(st.binary(max_size=200), max_size=4), max_size=5
-    )
-)  # fmt: skip
-def test_streamed_zip_reads_back(files: dict[str, list[bytes]]):
-    entries = [Entry(path, sum(map(len, chunks)), chunks) for path, chunks in files.items()]
-    with zipfile.ZipFile(io.BytesIO(b"".join(stream_zip(entries)))) as archive:
-        assert archive.testzip() is None
-        assert {name: archive.read(name) for name in archive.namelist()} == {
-            path: b"".join(chunks) for path, chunks in files.items()
-        }
+    files=st.dictionaries(
+        st.from_regex(r"[a-zé]{1,8}(/[a-z]{1,8})?", fullmatch=True), st.binary(max_size=400), max_size=5
+    ),
+    cuts=st.lists(st.integers(0, 3000), max_size=4),
+)
+def test_archive_reads_back_and_its_parts_make_the_whole(files: dict[str, bytes], cuts: list[int]):
+    archive = Archive([member(path, content) for path, content in files.items()])
+    whole = b"".join(archive.open_range())
+    assert len(whole) == archive.size_bytes
+    with zipfile.ZipFile(io.BytesIO(whole)) as found:
+        assert found.testzip() is None
+        assert {name: found.read(name) for name in found.namelist()} == files
+    ends = sorted({0, archive.size_bytes, *(cut for cut in cuts if cut < archive.size_bytes)})
+    parts = [b"".join(archive.open_range(first, last)) for first, last in itertools.pairwise(ends)]
+    assert b"".join(parts) == whole
 
 
-def test_streamed_zip_opens_an_object_when_its_turn_comes():
+class OnDemand(io.RawIOBase):
+    """An archive as a file of which only what is asked for is made."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive, self._position = archive, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._position = offset + (0, self._position, self._archive.size_bytes)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._archive.size_bytes if size < 0 else min(self._position + size, self._archive.size_bytes)
+        found = b"".join(self._archive.open_range(self._position, end))
+        self._position += len(found)
+        return found
+
+
+def test_archive_of_more_than_four_gibibytes_is_read_by_others():
+    size = 5 * 2**30
+    large = Member("unet.safetensors", size, "", 7, lambda first, last: iter((bytes(last - first),)))
+    archive = Archive([member("a.json", b"{}"), large, member("z.json", b"last")])
+    with zipfile.ZipFile(OnDemand(archive)) as found:  # pyright: ignore[reportArgumentType]
+        assert [(info.filename, info.file_size) for info in found.infolist()] == [
+            ("a.json", 2),
+            ("unet.safetensors", size),
+            ("z.json", 4),
+        ]
+        assert found.getinfo("z.json").header_offset > 2**32
+        assert (found.read("a.json"), found.read("z.json")) == (b"{}", b"last")
+        with found.open("unet.safetensors") as weights:
+            assert weights.read(10) == bytes(10)
+
+
+def test_archive_opens_a_file_when_its_turn_comes():
     opened: list[str] = []
 
-    def entries():
-        for name in ("a", "b", "c"):
-            opened.append(name)
-            yield Entry(name, 3, [b"123"])
+    def opening(name: str) -> Member:
+        return Member(name, 3, "", 0, lambda *_: iter((opened.append(name) or b"123",)))
 
-    stream = stream_zip(entries())
-    next(stream)
+    stream = Archive([opening("a"), opening("b"), opening("c")]).open_range()
+    assert (next(stream)[:4], next(stream)) == (b"PK\x03\x04", b"123")
     assert opened == ["a"]
     list(stream)
     assert opened == ["a", "b", "c"]
