@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import sqlalchemy as sa
+from sqlalchemy import event as sa_event
 
 from service.store.database import Store
 
@@ -24,5 +24,5 @@ def sent_by(store: Store) -> list[tuple[str, Any]]:
         if statement.startswith(("SELECT", "WITH")):
             sent.append((statement, parameters))
 
-    sa.event.listen(store.engine, "before_cursor_execute", note)
+    sa_event.listen(store.engine, "before_cursor_execute", note)
     return sent
