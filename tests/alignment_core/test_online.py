@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 
 from alignment_core import AlignmentError, JobSpec, align
 from alignment_core.checkpoints import STATE, folder_of
 from alignment_core.errors import CheckpointError
 from alignment_core.events import EvaluationCompleted, RunStarted, StepCompleted, TimestepTable
+from alignment_core.rewards.build import build_reward
+from alignment_core.spec import RewardSpec
+from alignment_core.spec_rewards import without_gradient
 from alignment_core.spec_warnings import warnings_of
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
 from tests.alignment_core.tiny import tiny_spec
@@ -124,10 +127,16 @@ def test_guidance_never_keeps_a_worse_winner(tiny_model: Path, tmp_path: Path) -
     assert max(event.metrics["guidance_step"] for event in steps) > 0
 
 
-def test_guidance_refuses_a_reward_without_a_gradient(tiny_model: Path, tmp_path: Path) -> None:
+def test_guidance_refuses_a_reward_without_a_gradient(tiny_model: Path) -> None:
     method = {**METHODS["tailorpo_g"], "rewards": [{"type": "jpeg_size"}]}
-    with pytest.raises(AlignmentError, match=r"method\.guidance needs a gradient, and 'jpeg_size' has none"):
-        list(align(online_spec(tiny_model, method), tmp_path))
+    with pytest.raises(ValidationError, match="follows the gradient of the reward, and jpeg_size has none"):
+        online_spec(tiny_model, method)
+
+
+@pytest.mark.parametrize("reward", ["brightness", "colorfulness", "symmetry", "jpeg_size"])
+def test_the_spec_knows_which_rewards_have_a_gradient(reward: str) -> None:
+    spec = TypeAdapter(RewardSpec).validate_python(reward)
+    assert build_reward(spec, torch.device("cpu")).differentiable == (without_gradient(spec) is None)
 
 
 def test_a_step_with_hardly_any_noise_is_refused_before_training(tiny_model: Path, tmp_path: Path) -> None:
