@@ -49,7 +49,7 @@ def main() -> int:
         return _prepare(arguments.data, arguments.out, arguments.columns)
     if arguments.command == "compare":
         return _compare(arguments.workdir, arguments.base, arguments.policy, arguments.sources, arguments.cache_dir)
-    return _run(arguments.spec, arguments.sources, arguments.workdir, arguments.cache_dir)
+    return _run(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--cache-dir", type=Path, default=None, help="VAE posteriors and text embeddings (default ~/.cache/attune)"
+    )
+    run.add_argument(
+        "--resume-from", type=Path, default=None, help="checkpoint of another run to begin from; its spec may differ"
     )
     compare = commands.add_parser("compare", help="compare two checkpoints on the prompts of a work folder's spec")
     compare.add_argument("workdir", type=Path, help="work folder of a run; receives comparisons/")
@@ -92,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(spec_path: Path, sources_path: Path | None, workdir: Path, cache_dir: Path | None) -> int:
+def _run(arguments: argparse.Namespace) -> int:
+    spec_path, sources_path, workdir = arguments.spec, arguments.sources, arguments.workdir
     end_with_launcher()
     stop = stop_when_asked(EXIT_STOPPED)
     try:
@@ -102,7 +106,7 @@ def _run(spec_path: Path, sources_path: Path | None, workdir: Path, cache_dir: P
         message = str(error) if isinstance(error, ValueError) else f"{spec_path}: {error}"
         return _failed(RunFailed(code="spec_invalid", message=message, category="user", retryable=False))
     try:
-        return _follow(spec, sources, workdir, cache_dir, stop)
+        return _follow(arguments, spec, sources, stop)
     except AlignmentError as error:
         return _failed(_run_failed(error, _latest_step(workdir)))
     except Exception as error:  # noqa: BLE001  the one place that turns our own mistakes into a failed run
@@ -140,14 +144,15 @@ def _compare(workdir: Path, base: str, policy: str, sources_path: Path | None, c
     return EXIT_COMPLETED
 
 
-def _follow(spec: JobSpec, sources: Sources, workdir: Path, cache_dir: Path | None, stop: threading.Event) -> int:
+def _follow(arguments: argparse.Namespace, spec: JobSpec, sources: Sources, stop: threading.Event) -> int:
     from alignment_core.alignment import align
     from alignment_core.checkpoints import latest
     from alignment_core.training_run import checkpoint_saved
 
     silence_progress_bars()
-    announced = None
-    with closing(align(spec, workdir, sources=sources, cache_dir=cache_dir)) as events:
+    workdir, announced = arguments.workdir, None
+    run = align(spec, workdir, sources=sources, cache_dir=arguments.cache_dir, resume_from=arguments.resume_from)
+    with closing(run) as events:
         for event in events:
             _print(event)
             announced = event.step if event.type == "checkpoint_saved" else announced

@@ -20,20 +20,28 @@ from alignment_core.history import History, recorded
 from alignment_core.load import load_run, new_accelerator
 from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec
+from alignment_core.spec_continuation import broken_by
 from alignment_core.spec_warnings import warnings_of
 from alignment_core.training_run import CHECKPOINTS, train_run
 from alignment_core.versions import versions
+from alignment_core.watch import WatchState
 
 NO_SOURCES = Sources()
 
 
 def align(
-    spec: JobSpec, workdir: Path, *, sources: Sources = NO_SOURCES, cache_dir: Path | None = None
+    spec: JobSpec,
+    workdir: Path,
+    *,
+    sources: Sources = NO_SOURCES,
+    cache_dir: Path | None = None,
+    resume_from: Path | None = None,
 ) -> Generator[Event, None, None]:
     """Run a job, yielding what happens; the first event says what is really going to be run.
 
     `workdir` receives checkpoints and the evaluation, and is resumed when it holds a checkpoint of the same spec;
-    `sources` says where the models, judges and datasets are that the spec only names;
+    `resume_from` is a checkpoint of another run to begin from, whose spec may differ (`spec_continuation`), as long as the
+    work folder holds none; `sources` says where the models, judges and datasets are that the spec only names;
     `cache_dir` (default `~/.cache/attune`) keeps VAE posteriors and text embeddings for any run that needs them again.
     Under `accelerate launch` every process runs this; the main one saves and evaluates, and all must leave the loop after
     the same step.
@@ -44,7 +52,8 @@ def align(
     started = time.monotonic()
     accelerator = new_accelerator(spec)
     with accelerator.main_process_first():
-        resumed = find_resumable(workdir, spec)
+        own = find_resumable(workdir, spec)
+        resumed = own or (resume_from and checked_start(resume_from, spec))
     yield _run_started(spec, accelerator.num_processes, accelerator.device.type, resumed)
     yield PhaseChanged(phase="loading")
     history = History()
@@ -52,6 +61,8 @@ def align(
     run = yield from recorded(load_run(spec, sources, accelerator, cache_dir), history)
     run.history = history
     first_step = run.restore(resumed) if resumed else 0
+    if resumed and own is None:
+        run.watch.state = WatchState()  # what the guards of another run saw and decided is not this run's
     result = yield from recorded(train_run(run, workdir, first_step, started), history)
     if accelerator.is_main_process:
         yield from evaluate_run(run, workdir, result)
@@ -75,6 +86,20 @@ def find_resumable(workdir: Path, spec: JobSpec) -> Path | None:
             )
         return folder
     return None
+
+
+def checked_start(folder: Path, spec: JobSpec) -> Path:
+    """The checkpoint of another run, if a run of `spec` can go on from it; else raises `CheckpointError`."""
+    manifest = checkpoints.verify(folder)
+    if broken := broken_by(JobSpec.model_validate(manifest.spec), spec):
+        raise CheckpointError(
+            "checkpoint_of_another_kind", f"{folder.name} was trained with another {', '.join(broken)}: it cannot go on"
+        )
+    if manifest.step >= spec.training.steps:
+        raise CheckpointError(
+            "nothing_left_to_train", f"{folder.name} has the {spec.training.steps} steps of training.steps already"
+        )
+    return folder
 
 
 def _run_started(spec: JobSpec, num_processes: int, device: str, resumed: Path | None) -> RunStarted:

@@ -149,6 +149,9 @@ def submit_job(
     file: Annotated[Path, typer.Argument(help="A job spec, or the body of `POST /v1/jobs`; YAML or JSON.")],
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Id of an uploaded dataset, in place of the spec's.")] = None,
+    resume_from: Annotated[
+        str | None, typer.Option(help="Checkpoint to begin from, or job whose latest one to begin from.")
+    ] = None,
     watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be wrong or doubtful.")] = False,
 ) -> None:
@@ -158,6 +161,8 @@ def submit_job(
         written = replace(written, name=name)
     if dataset is not None:
         written = written.with_dataset(dataset)
+    if resume_from is not None:
+        written = replace(written, resume_from=_latest_of(client, resume_from))
     if dry_run:
         _show_validation(client, written)
         return
@@ -355,12 +360,21 @@ def report(
 
 
 def _show_validation(client: Client, job: JobFile) -> None:
-    found = client.validate(job.spec, name=job.name, metadata=job.metadata)
+    found = client.validate(job.spec, name=job.name, metadata=job.metadata, resume_from=job.resume_from)
     for warning in found.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if not found.valid:
         raise ValueError(job.told(found.errors))
     console.print("the spec would be taken")
+
+
+def _latest_of(client: Client, identifier: str) -> str:
+    if not identifier.startswith("job_"):
+        return identifier
+    checkpoint_id = client.get_job(identifier).latest_checkpoint_id
+    if checkpoint_id is None:
+        raise ValueError(f"{identifier} has no checkpoint to begin from")
+    return checkpoint_id
 
 
 def _end_with(client: Client, job: Job) -> None:

@@ -155,12 +155,18 @@ class Client:
         *,
         name: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        resume_from: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Queue a job. Repeating a call with the same key never queues a second one."""
+        """Queue a job. Repeating a call with the same key never queues a second one.
+
+        It begins from the checkpoint `resume_from` of another job, if one is given.
+        """
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return Job.model_validate(
-            self._connection.request("POST", "/v1/jobs", json=_job_body(spec, name, metadata), headers=headers)
+            self._connection.request(
+                "POST", "/v1/jobs", json=_job_body(spec, name, metadata, resume_from), headers=headers
+            )
         )
 
     def validate(
@@ -169,9 +175,10 @@ class Client:
         *,
         name: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        resume_from: str | None = None,
     ) -> Validation:
         """What would be wrong or doubtful if this job were created; starts nothing."""
-        body = _job_body(spec, name, metadata)
+        body = _job_body(spec, name, metadata, resume_from)
         return Validation.model_validate(self._connection.request("POST", "/v1/jobs/validate", json=body))
 
     def get_job(self, job_id: str, *, wait_seconds: float = 0) -> Job:
@@ -369,10 +376,12 @@ def _job(job_id: str) -> str:
 
 
 def _job_body(
-    spec: JobSpec | Mapping[str, Any], name: str | None, metadata: Mapping[str, str] | None
+    spec: JobSpec | Mapping[str, Any], name: str | None, metadata: Mapping[str, str] | None, resume_from: str | None
 ) -> dict[str, Any]:
     written = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else dict(spec)
-    return {"spec": written, **_given({"name": name, "metadata": dict(metadata) if metadata else None})}
+    begin = {"checkpoint_id": resume_from} if resume_from else None
+    given = {"name": name, "metadata": dict(metadata) if metadata else None, "resume_from": begin}
+    return {"spec": written, **_given(given)}
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ MOST_ROWS = 10
 def create_job(client: Client, job: JobFile) -> Job:
     """Queue the job; `ValueError` names the file and the fields that were refused."""
     try:
-        return client.create_job(job.spec, name=job.name, metadata=job.metadata)
+        return client.create_job(job.spec, name=job.name, metadata=job.metadata, resume_from=job.resume_from)
     except AttuneError as error:
         if not error.errors:
             raise

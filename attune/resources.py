@@ -61,6 +61,7 @@ class JobSummary(Resource):
     is_terminal: bool
     phase: str | None
     attempt: int
+    resume_from: dict[str, str] | None = None
     queue: QueuePlace | None = None
     progress: Progress
     error: ResourceError | None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-BODY_FIELDS = ("metadata", "name", "spec")
+BODY_FIELDS = ("metadata", "name", "resume_from", "spec")
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class JobFile:
     is_body: bool
     name: str | None = None
     metadata: dict[str, str] | None = None
+    resume_from: str | None = None  # id of a checkpoint
 
     def with_dataset(self, dataset_id: str) -> "JobFile":
         """The same with an uploaded data set in place of its own."""
@@ -52,11 +53,19 @@ def read_job(path: Path) -> JobFile:
         return JobFile(path, found, is_body=False)
     for name in found:
         if name not in BODY_FIELDS:
-            raise ValueError(f"{path}: /{name}: unknown field; beside spec there may be metadata and name")
+            raise ValueError(f"{path}: /{name}: unknown field; beside spec there may be metadata, name and resume_from")
     _expect(path, "spec", found["spec"], dict)
     _expect(path, "metadata", found.get("metadata"), dict | None)
     _expect(path, "name", found.get("name"), str | None)
-    return JobFile(path, found["spec"], is_body=True, name=found.get("name"), metadata=found.get("metadata"))
+    _expect(path, "resume_from", found.get("resume_from"), dict | None)
+    return JobFile(
+        path,
+        found["spec"],
+        is_body=True,
+        name=found.get("name"),
+        metadata=found.get("metadata"),
+        resume_from=(found.get("resume_from") or {}).get("checkpoint_id"),
+    )
 
 
 def _expect(path: Path, field: str, value: Any, kind: Any) -> None:

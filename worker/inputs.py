@@ -64,7 +64,7 @@ def _datasets_folder(parts: Parts) -> Path:
     return parts.settings.resolved_cache_dir / "datasets"
 
 
-def fetch_checkpoint(parts: Parts, checkpoint: CheckpointRecord, workdir: Path) -> None:
+def fetch_checkpoint(parts: Parts, checkpoint: CheckpointRecord, workdir: Path) -> Path:
     """Put a stored checkpoint, training state included, where the training process looks for it."""
     folder = workdir / "checkpoints" / f"step-{checkpoint.step:08d}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +72,7 @@ def fetch_checkpoint(parts: Parts, checkpoint: CheckpointRecord, workdir: Path) 
         whole = Path(temporary) / folder.name
         fetch_files(parts, checkpoint.files, whole)
         whole.rename(folder)
+    return folder
 
 
 def _fetch(parts: Parts, key: str, target: Path) -> None:

@@ -133,27 +133,39 @@ def _prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
     paths = {found: inputs.fetch_dataset(parts, record) for found, record in records.items()}
     columns = {found: record.columns for found, record in records.items()}
     bad_rows: dict[str, OnBadRow] = {found: record.on_bad_row for found, record in records.items()}
-    _fetch_checkpoints(parts, claim, workdir)
+    begin = [] if _fetch_checkpoints(parts, claim, workdir) else _fetch_start(parts, claim, workdir)
     names = [record.name or record.filename for record in records.values()]
     label = RunLabel(job_id=claim.job.id, job_name=claim.job.name, dataset_name=next(iter(names), None))
     try:
         sources = sources_of(spec, parts.catalog, paths, columns, label, bad_rows)
-        return inputs.write_inputs(spec, sources, workdir)
+        return [*inputs.write_inputs(spec, sources, workdir), *begin]
     except KeyError as error:
         message = f"this worker's catalog has no {error.args[0]!r}"
         raise AlignmentError("catalog_entry_missing", message, category="system") from error
 
 
-def _fetch_checkpoints(parts: Parts, claim: Claim, workdir: Path) -> None:
-    """Fetch the newest whole checkpoint, and those before it that may be the result; without any the run starts over."""
+def _fetch_checkpoints(parts: Parts, claim: Claim, workdir: Path) -> bool:
+    """Fetch the newest whole checkpoint, and those before it that may be the result; False when there is none."""
     before_step = None
     while needed := outputs.checkpoints_to_resume(parts.store, claim.job.id, before_step):
         *may_be_result, latest = needed
         if _fetch_checkpoint(parts, claim, workdir, latest):
             for checkpoint in may_be_result:
                 _fetch_checkpoint(parts, claim, workdir, checkpoint)
-            return
+            return True
         before_step = latest.step
+    return False
+
+
+def _fetch_start(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
+    """The arguments of a run that begins from another job's checkpoint, which is fetched; none for a run that does not."""
+    checkpoint_id = claim.job.resume_from_checkpoint_id
+    if checkpoint_id is None:
+        return []
+    checkpoint = outputs.get_checkpoint(parts.store, claim.job.project_id, checkpoint_id)
+    if checkpoint is None:
+        raise AlignmentError("checkpoint_missing", f"resume_from: {checkpoint_id} does not exist any more")
+    return ["--resume-from", str(inputs.fetch_checkpoint(parts, checkpoint, workdir / "resume_from"))]
 
 
 def _fetch_checkpoint(parts: Parts, claim: Claim, workdir: Path, checkpoint: CheckpointRecord) -> bool:

@@ -14,20 +14,45 @@ from alignment_core.spec import (
     PairMethodSpec,
     StoredDataset,
 )
+from alignment_core.spec_continuation import broken_by
 from alignment_core.spec_warnings import small_images, warnings_of
 from service.api.context import Parts
 from service.api.prospects import problems_of_data, problems_of_device, problems_of_model, warnings_of_model
 from service.api.schemas.jobs import Estimate, JobRequest, Validation
 from service.errors import FieldProblem, field_problems, invalid_request
-from service.store import datasets
+from service.store import datasets, jobs, outputs
 from service.store.catalog import check_spec, stored_datasets
 from service.store.records import DatasetRecord
 
 
-def refuse_unfit(parts: Parts, project_id: str, spec: JobSpec) -> None:
-    """Raise 422 with everything that keeps this server from running the spec."""
-    if errors := unfit(parts, project_id, spec):
+def refuse_unfit(parts: Parts, project_id: str, body: JobRequest) -> None:
+    """Raise 422 with everything that keeps this server from running the job."""
+    if errors := [*unfit(parts, project_id, body.spec), *unfit_start(parts, project_id, body)]:
         raise invalid_request(errors)
+
+
+def unfit_start(parts: Parts, project_id: str, body: JobRequest) -> list[FieldProblem]:
+    """What keeps the job from going on from the checkpoint that it should begin from."""
+    if body.resume_from is None:
+        return []
+    pointer, checkpoint_id = "/resume_from/checkpoint_id", body.resume_from.checkpoint_id
+    checkpoint = outputs.get_checkpoint(parts.store, project_id, checkpoint_id)
+    before = None if checkpoint is None else jobs.get(parts.store, project_id, checkpoint.job_id)
+    if checkpoint is None or before is None:
+        message = f"there is no checkpoint {checkpoint_id!r} in this project"
+        return [FieldProblem(pointer=pointer, code="checkpoint_not_found", message=message)]
+    found = [
+        FieldProblem(
+            pointer=f"/spec{broken}",
+            code="checkpoint_of_another_kind",
+            message=f"a run that begins from {checkpoint_id} must have the {broken.rpartition('/')[2]} of its job, {before.id}",
+        )
+        for broken in broken_by(JobSpec.model_validate(before.spec), body.spec)
+    ]
+    if checkpoint.step >= body.spec.training.steps:
+        message = f"the checkpoint is of step {checkpoint.step}: nothing would be left to train"
+        found.append(FieldProblem(pointer="/spec/training/steps", code="nothing_left_to_train", message=message))
+    return found
 
 
 def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
@@ -62,11 +87,12 @@ def _is_unpaired(dataset: DatasetRecord | None) -> bool:
 def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     """Everything that can be said of a body for `POST /v1/jobs` without storing it."""
     try:
-        spec = JobRequest.model_validate(body).spec
+        request = JobRequest.model_validate(body)
     except ValidationError as error:
         errors = field_problems(error, body, JobRequest)
         return Validation(valid=False, errors=errors, warnings=[], resolved_spec=None, estimate=None)
-    errors = unfit(parts, project_id, spec)
+    spec = request.spec
+    errors = [*unfit(parts, project_id, spec), *unfit_start(parts, project_id, request)]
     report = _report(parts, project_id, spec)
     estimate = estimate_of(spec, report)
     warnings = [

@@ -45,7 +45,7 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
     """
 
     def create(job_id: str | None) -> Job:
-        refuse_unfit(parts, project_id, body.spec)
+        refuse_unfit(parts, project_id, body)
         try:
             job = jobs.create(
                 parts.store,
@@ -55,9 +55,10 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
                 metadata=body.metadata,
                 job_id=job_id,
                 needs=[dataset_id for _, dataset_id in stored_datasets(body.spec)],
+                resume_from_checkpoint_id=body.resume_from and body.resume_from.checkpoint_id,
             )
         except jobs.DatasetGone:  # deleted just now
-            refuse_unfit(parts, project_id, body.spec)
+            refuse_unfit(parts, project_id, body)
             raise
         parts.bell.ring(job.id)
         return Job.whole(job)

@@ -5,6 +5,8 @@ Each function is one transaction: rows go, and `removals.py` is told which objec
 go with it, and so do remembered answers under an `Idempotency-Key`, since they repeat what was sent.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -50,6 +52,8 @@ def delete_job(store: Store, project_id: str, job_id: str) -> str | None:
             return None
         if row.state not in TERMINAL:
             raise InUse("job_in_use", f"the job is {row.state}; cancel it first")
+        if users := _jobs_from(session, sa.select(Checkpoint.id).where(Checkpoint.job_id == job_id)):
+            raise InUse("job_in_use", f"{_named(users)} begin from a checkpoint of it; cancel them or let them end")
         session.execute(sa.delete(Job).where(Job.id == job_id))  # the rest goes by the tables' own cascades
         _forget_answers(session, project_id, [job_id])
         to_remove(session, [keys.job_prefix(project_id, job_id)], now(session))
@@ -68,6 +72,8 @@ def delete_checkpoint(store: Store, project_id: str, checkpoint_id: str, *, even
             return None
         if job.state not in TERMINAL:
             raise InUse("checkpoint_in_use", f"its job is {job.state} and may go on from it; cancel the job first")
+        if users := _jobs_from(session, sa.select(Checkpoint.id).where(Checkpoint.id == checkpoint_id)):
+            raise InUse("checkpoint_in_use", f"{_named(users)} begin from it; cancel them or let them end")
         if not even_result and checkpoint_id in (job.result_checkpoint_id, _only_result(job)):
             raise InUse(
                 "checkpoint_is_result", "it is the result of its job; delete the job, or say `even_result=true`"
@@ -106,6 +112,13 @@ def _jobs_with(session: Session, project_id: str, dataset_id: str) -> list[str]:
     not_ended = sa.select(Job.id).where(Job.project_id == project_id, Job.state.not_in(TERMINAL))
     named = sa.cast(Job.spec, sa.Text).contains(dataset_id, autoescape=True)
     return list(session.scalars(not_ended.where(named).order_by(Job.id).limit(JOBS_NAMED + 1)))
+
+
+def _jobs_from(session: Session, checkpoint_ids: sa.Select[Any]) -> list[str]:
+    """Ids of jobs that have not ended and began, or will begin, from one of the checkpoints."""
+    not_ended = sa.select(Job.id).where(Job.state.not_in(TERMINAL))
+    begun = not_ended.where(Job.resume_from_checkpoint_id.in_(checkpoint_ids))
+    return list(session.scalars(begun.order_by(Job.id).limit(JOBS_NAMED + 1)))
 
 
 def _named(job_ids: list[str]) -> str:

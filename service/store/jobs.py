@@ -45,8 +45,11 @@ def create(
     metadata: Mapping[str, str] | None = None,
     job_id: str | None = None,
     needs: Sequence[str] = (),
+    resume_from_checkpoint_id: str | None = None,
 ) -> JobRecord:
     """Queue a job; the row holds the resolved spec. `DatasetGone` when one of the datasets in `needs` is not there.
+
+    Its run begins from `resume_from_checkpoint_id`, if that is given, in place of the model as it is.
 
     `job_id` is the id that `idempotency.begin` set aside: creating it a second time returns the job that is there. The
     caller rings the bell after this returns, never before.
@@ -70,6 +73,7 @@ def create(
             state="queued",
             step=0,
             total_steps=resolved.training.steps,
+            resume_from_checkpoint_id=resume_from_checkpoint_id,
             attempt=0,
             num_lost=0,
             last_seq=0,

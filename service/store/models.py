@@ -108,6 +108,7 @@ class Job(Base):
     phase: Mapped[str | None] = mapped_column(sa.String(16))
     step: Mapped[int] = mapped_column(default=0)
     total_steps: Mapped[int | None]
+    resume_from_checkpoint_id: Mapped[str | None] = mapped_column(Id)  # of another job
     eta_seconds: Mapped[float | None]
     error: Mapped[dict[str, Any] | None]
     latest_checkpoint_id: Mapped[str | None] = mapped_column(Id)

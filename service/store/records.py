@@ -70,6 +70,7 @@ class JobSummary(Record):
     attempt: int
     progress: Progress
     queue: QueuePlace | None = None
+    resume_from_checkpoint_id: str | None = None
     error: JobError | None
     latest_checkpoint_id: str | None
     result_checkpoint_id: str | None

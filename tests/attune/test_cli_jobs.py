@@ -101,7 +101,7 @@ def test_several_mistakes_are_a_line_each(api: Api, attune: Attune, written: Cal
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ({"spec": {}, "nam": "x"}, "/nam: unknown field; beside spec there may be metadata and name"),
+        ({"spec": {}, "nam": "x"}, "/nam: unknown field; beside spec there may be metadata, name and resume_from"),
         ({"spec": 3}, "/spec: expected a mapping, not 3"),
         ({"spec": {}, "metadata": ["a"]}, "/metadata: expected a mapping, not ['a']"),
         ({"spec": {}, "name": 3}, "/name: expected text, not 3"),
@@ -166,6 +166,21 @@ def test_a_failure_that_may_pass_is_told_with_the_command_that_goes_on(api: Api,
     told = ["it was killed [trainer_killed]", f"it goes on from its last checkpoint with: attune job resume {job_id}"]
     assert watched.stderr.splitlines() == told
     assert attune("job", "resume", job_id).stdout == "queued\n"
+
+
+def test_a_job_begins_from_the_latest_checkpoint_of_another(api: Api, attune: Attune, written: Callable[[Any], Path]):
+    dataset_id = api.ready_dataset()
+    ended = api.new_job(spec=spec_for(dataset_id))
+    longer = str(written(spec_for(dataset_id, steps=9)))
+    assert (
+        attune("job", "submit", longer, "--resume-from", ended).stderr == f"{ended} has no checkpoint to begin from\n"
+    )
+    api.run(ended)
+    done = attune("job", "submit", longer, "--resume-from", ended)
+    assert done.returncode == 0, done.stderr
+    job = api.client.get(f"/v1/jobs/{done.stdout.strip()}").json()
+    begun = api.client.get(f"/v1/jobs/{ended}").json()["latest_checkpoint_id"]
+    assert job["resume_from"] == {"checkpoint_id": begun}
 
 
 # --- data sets and pictures ----------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import event as sa_event
 from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
 
+from alignment_core.spec import JobSpec
 from service.store import events, jobs, outputs
 from service.store.objects import DirectoryStore, ObjectStore
 from service.store.projects import DEFAULT_PROJECT_ID
@@ -281,3 +282,36 @@ def test_the_newest_whole_checkpoint_is_where_a_job_goes_on(
     resumed = [event.data["resumed_from_step"] for event in told if event.type == "run_started"]
     assert resumed == [None, whole[-1].step if whole else None], "without any it starts over"
     assert_undisturbed(world, job, second.objects)
+
+
+# --- going on from another job's checkpoint ------------------------------------------------------------------------
+
+
+def test_a_new_job_begins_from_the_checkpoint_of_a_failed_one_and_goes_on_from_its_own(
+    world: World, start: Start, behave: Behave
+) -> None:
+    behave(json.dumps({"at_step": 6, "event": "fail"}))
+    failed, parts = world.queue(steps=10), world.worker()
+    run_job(parts, failed.id)
+    begin = world.get(failed).latest_checkpoint_id
+    behave('{"step_seconds": 0.05}')
+    spec = JobSpec.model_validate({**failed.spec, "training": {**failed.spec["training"], "steps": 30}})
+    job = jobs.create(world.store, project_id=DEFAULT_PROJECT_ID, spec=spec, resume_from_checkpoint_id=begin)
+    background = start(parts, job)
+    wait_until(lambda: 8 in steps_trained(world, job))
+    parts.shutting_down.set()
+    background.join()
+    second = world.worker("second")
+    run_job(second, job.id)
+    assert steps_trained(world, job) == list(range(5, 31)), "from step 4 of the other job, and no step twice"
+    assert_undisturbed(world, job, second.objects)
+
+
+def test_a_checkpoint_to_begin_from_that_is_gone_is_named(world: World) -> None:
+    spec = JobSpec.model_validate(world.queue().spec)
+    gone = "ckpt_" + "0" * 26
+    job = jobs.create(world.store, project_id=DEFAULT_PROJECT_ID, spec=spec, resume_from_checkpoint_id=gone)
+    run_job(world.worker(), job.id)
+    error = world.get(job).error
+    assert error is not None
+    assert (error.code, gone in error.message) == ("checkpoint_missing", True)

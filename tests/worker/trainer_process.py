@@ -48,6 +48,7 @@ def main() -> int:
     run_parser.add_argument("--sources", type=Path)
     run_parser.add_argument("--workdir", type=Path, required=True)
     run_parser.add_argument("--cache-dir", type=Path, required=True)
+    run_parser.add_argument("--resume-from", type=Path)
     check_parser = commands.add_parser("check")
     check_parser.add_argument("path", type=Path)
     check_parser.add_argument("--columns", type=json.loads)
@@ -55,10 +56,10 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.command == "check":
         return check(arguments.path, arguments.columns)
-    return run(JobSpec.model_validate_json(arguments.spec.read_text()), arguments.workdir)
+    return run(JobSpec.model_validate_json(arguments.spec.read_text()), arguments.workdir, arguments.resume_from)
 
 
-def run(spec: JobSpec, workdir: Path) -> int:
+def run(spec: JobSpec, workdir: Path, resume_from: Path | None) -> int:
     if not BEHAVIOUR.get("deaf"):
         signal.signal(signal.SIGTERM, lambda *_: stopping.set())
         threading.Thread(target=watch_stdin, daemon=True).start()
@@ -67,7 +68,7 @@ def run(spec: JobSpec, workdir: Path) -> int:
     if "child" in BEHAVIOUR:
         subprocess.Popen(BEHAVIOUR["child"], stdout=subprocess.DEVNULL)
     emit(PhaseChanged(phase="loading"))
-    state = resume(spec, workdir)
+    state = resume(spec, workdir, resume_from)
     start = state["step"]
     emit(started(spec, start))
     print(f"log: starting at step {start}", file=sys.stderr, flush=True)
@@ -130,11 +131,13 @@ def watch_stdin() -> None:
     stopping.set()
 
 
-def resume(spec: JobSpec, workdir: Path) -> dict:
+def resume(spec: JobSpec, workdir: Path, resume_from: Path | None) -> dict:
     manifests = [json.loads(path.read_text()) for path in workdir.glob("checkpoints/step-*/manifest.json")]
     steps = [manifest["step"] for manifest in manifests if manifest["spec_sha256"] == spec.sha256()]
     if manifests and not steps:
         raise ValueError("the checkpoints belong to another spec")
+    if not steps and resume_from is not None:
+        return json.loads((resume_from / "training_state" / "state.json").read_text())
     if not steps:
         return {"step": 0, "total": 0.0}
     return json.loads((step_folder(workdir, max(steps)) / "training_state" / "state.json").read_text())

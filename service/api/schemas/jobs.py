@@ -46,6 +46,7 @@ SUMMARY_EXAMPLE: dict[str, Any] = {
     "is_terminal": False,
     "phase": "training",
     "attempt": 1,
+    "resume_from": None,
     "queue": None,
     "progress": {"step": 120, "total": 400, "percent": 30.0, "eta_seconds": 56.0},
     "error": None,
@@ -77,6 +78,16 @@ def _num_fields(body: Any) -> int:
     return count
 
 
+class ResumeFrom(BaseModel):
+    """Where a job begins, if not from the model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint_id: str = Field(
+        pattern=r"^ckpt_[0-9a-z]{26}$", description="Id of a checkpoint.", examples=["ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"]
+    )
+
+
 class JobRequest(BaseModel):
     """What to run, and how to find it again."""
 
@@ -92,6 +103,11 @@ class JobRequest(BaseModel):
 
     spec: JobSpec
     name: Text | None = Field(None, description="A name for people.")
+    resume_from: ResumeFrom | None = Field(
+        None,
+        description="Begin from a checkpoint of another job of the project, in place of the model as it is. Batch size, learning "
+        "rate, loss, steps, evaluation and the like may differ from that job's.",
+    )
     metadata: dict[MetadataKey, MetadataValue] = Field(
         default_factory=dict, max_length=16, description="Up to 16 pairs to filter lists by: `?metadata[team]=design`."
     )
@@ -141,6 +157,7 @@ class JobSummary(Entry):
     attempt: int = Field(
         description="How often a worker has taken this job: 0 while none has, above 1 after a pause or a lost worker."
     )
+    resume_from: ResumeFrom | None = Field(description="The checkpoint of another job that this one begins from.")
     queue: QueuePlace | None = Field(description="Set while `status` is `queued`.")
     progress: JobProgress
     error: JobError | None = Field(
@@ -185,8 +202,15 @@ class Job(JobSummary):
 
 def _shown(job: SummaryRecord, fields: Collection[str]) -> dict[str, Any]:
     error = None if job.error is None else job.error.model_dump()
-    shown = job.model_dump(include=set(fields) - {"error", "is_terminal", "status"})
-    return {**shown, "status": job.state, "is_terminal": job.is_terminal, "error": error}
+    shown = job.model_dump(include=set(fields) - {"error", "is_terminal", "status", "resume_from"})
+    begins = job.resume_from_checkpoint_id
+    composed = {
+        "status": job.state,
+        "is_terminal": job.is_terminal,
+        "error": error,
+        "resume_from": begins and ResumeFrom(checkpoint_id=begins),
+    }
+    return {**shown, **composed}
 
 
 class Estimate(Resource):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from httpx2 import Response
 
 from service.store import datasets, idempotency, jobs, leases, projects
 from service.store.models import IdempotencyKey
@@ -328,6 +329,53 @@ def test_unknown_ids_answer_404(api: Api, job_id: str):
         assert answer.status_code == 404
     for verb in ("cancel", "pause", "resume"):
         assert api.client.post(f"/v1/jobs/{job_id}/{verb}").status_code == 404
+
+
+# --- beginning from a checkpoint -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(api: Api) -> tuple[str, str]:
+    """The data set and the checkpoint of a job that ended at step 4."""
+    dataset_id = api.ready_dataset()
+    job_id = api.new_job(spec=spec_for(dataset_id))
+    api.run(job_id)
+    return dataset_id, api.client.get(f"/v1/jobs/{job_id}").json()["latest_checkpoint_id"]
+
+
+def begin_from(api: Api, checkpoint_id: str, spec: dict[str, Any]) -> Response:
+    return api.client.post("/v1/jobs", json={"spec": spec, "resume_from": {"checkpoint_id": checkpoint_id}})
+
+
+def test_a_job_begins_from_the_checkpoint_of_another_with_a_changed_spec(api: Api, trained: tuple[str, str]):
+    dataset_id, checkpoint_id = trained
+    job = begin_from(api, checkpoint_id, spec_for(dataset_id, steps=9, learning_rate=1e-6, batch_size=2))
+    assert job.status_code == 201, job.text
+    assert job.json()["resume_from"] == {"checkpoint_id": checkpoint_id}
+    claim = leases.claim(api.parts.store, job.json()["id"], "w", 60)
+    assert claim is not None
+    assert claim.job.resume_from_checkpoint_id == checkpoint_id
+    answer = api.client.delete(f"/v1/checkpoints/{checkpoint_id}?even_result=true")
+    assert_problem(answer, 409, "checkpoint_in_use")
+
+
+def test_a_checkpoint_that_a_job_cannot_begin_from_is_refused_with_the_reason(api: Api, trained: tuple[str, str]):
+    dataset_id, checkpoint_id = trained
+    spec = spec_for(dataset_id, steps=9)
+
+    def problems(checkpoint_id: str, spec: dict[str, Any]) -> list[tuple[str, str]]:
+        body = {"spec": spec, "resume_from": {"checkpoint_id": checkpoint_id}}
+        validated = api.client.post("/v1/jobs/validate", json=body).json()
+        answer = begin_from(api, checkpoint_id, spec)
+        assert answer.status_code == 422
+        assert answer.json()["errors"] == validated["errors"]
+        return [(found["pointer"], found["code"]) for found in validated["errors"]]
+
+    assert problems("ckpt_" + "0" * 26, spec) == [("/resume_from/checkpoint_id", "checkpoint_not_found")]
+    assert problems(checkpoint_id, {**spec, "seed": 5}) == [("/spec/seed", "checkpoint_of_another_kind")]
+    assert problems(checkpoint_id, spec_for(dataset_id, steps=4)) == [("/spec/training/steps", "nothing_left_to_train")]
+    other = spec_for(api.ready_dataset(), steps=9)
+    assert problems(checkpoint_id, other) == [("/spec/method/dataset", "checkpoint_of_another_kind")]
 
 
 # --- idempotency ---------------------------------------------------------------------------------------------------
