@@ -1,13 +1,13 @@
 """Objects of what was deleted, until they are gone
 
-Revision 0009, after 0005. Nothing could be deleted before.
+Revision 0005, after 0004. Nothing could be deleted before.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
-down_revision = "0005"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 

@@ -1,14 +1,14 @@
 """What lists and charts read without reading everything
 
-Revision 0007, after 0008. Metadata gets a table with an index, filters get indexes, jobs keep the names of their metrics,
+Revision 0009, after 0008. Metadata gets a table with an index, filters get indexes, jobs keep the names of their metrics,
 and files of checkpoints the checksum that archives need (it is computed when an older file is first asked for).
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0009b"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

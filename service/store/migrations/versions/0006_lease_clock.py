@@ -1,13 +1,13 @@
 """The clock that SQLite's leases are counted by
 
-Revision 0004, after 0009. Empty until the first lease; leases from before count as ended then, as nothing runs while tables change.
+Revision 0006, after 0005. Empty until the first lease; leases from before count as ended then, as nothing runs while tables change.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0009"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

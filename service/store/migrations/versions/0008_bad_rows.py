@@ -1,13 +1,13 @@
 """What a bad row of a dataset does
 
-Revision 0009b, after 0008. Datasets that were uploaded before fail with a bad row, as they did.
+Revision 0008, after 0007. Datasets that were uploaded before fail with a bad row, as they did.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009b"
-down_revision = "0008"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 

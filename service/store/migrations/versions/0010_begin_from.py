@@ -1,13 +1,13 @@
 """Jobs that begin from a checkpoint of another job
 
-Revision 0005b, after 0007. Jobs from before began from their model.
+Revision 0010, after 0009. Jobs from before began from their model.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005b"
-down_revision = "0007"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

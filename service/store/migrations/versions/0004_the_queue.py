@@ -1,12 +1,12 @@
 """The queue: its order in one index, and no memory of when a bell last rang
 
-Revision 0005, after 0003. Workers now take whatever waits longest, so a message need not be remembered.
+Revision 0004, after 0003. Workers now take whatever waits longest, so a message need not be remembered.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
+revision = "0004"
 down_revision = "0003"
 branch_labels = None
 depends_on = None

@@ -1,13 +1,13 @@
 """What the columns of an uploaded dataset are
 
-Revision 0008, after 0004. Datasets that were uploaded before have columns that are called what they are.
+Revision 0007, after 0006. Datasets that were uploaded before have columns that are called what they are.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0004"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
