@@ -22,7 +22,7 @@ def filtered(
     method: str | None,
     model: str | None,
     labels: Mapping[str, str],
-) -> sa.Select[tuple[Job]]:
+) -> sa.Select[Job]:
     """Up to `limit` jobs for which every filter holds that is given, the newest first and older than `after_id`."""
     wanted = _ids(project_id, after_id, method, model, labels)
     match sorted(set(states)) if states is not None else None:
@@ -41,7 +41,7 @@ def filtered(
 
 def _ids(
     project_id: str, after_id: str | None, method: str | None, model: str | None, labels: Mapping[str, str]
-) -> sa.Select[tuple[str]]:
+) -> sa.Select[str]:
     query = sa.select(Job.id).where(Job.project_id == project_id)
     newest = Job.id
     for key, value in labels.items():
