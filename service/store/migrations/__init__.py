@@ -16,11 +16,18 @@ _LOCK = 7_276_884_636  # any number, the same in every process: PostgreSQL's nam
 
 def migrate(url: str) -> None:
     """Upgrade the database at `url` to the newest tables. Processes that start together wait for one another."""
+    with migrating(url) as connection:
+        command.upgrade(alembic_config(connection), "head")
+
+
+@contextmanager
+def migrating(url: str) -> Generator[sa.Connection]:
+    """A connection for migrations; nobody else migrates the database while it is open."""
     store = open_store(url)
     try:
         is_sqlite = store.engine.dialect.name == "sqlite"
         with _sqlite_connection(store) if is_sqlite else _postgresql_connection(store) as connection:
-            command.upgrade(alembic_config(connection), "head")
+            yield connection
     finally:
         store.close()
 
