@@ -108,7 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         return _follow(arguments, spec, sources, stop)
     except AlignmentError as error:
-        return _failed(_run_failed(error, _latest_step(workdir)))
+        return _failed(_run_failed(disk_error_of(error) or error, _latest_step(workdir)))
     except Exception as error:  # noqa: BLE001  the one place that turns our own mistakes into a failed run
         traceback.print_exc()
         if (without_disk := disk_error_of(error)) is not None:
@@ -254,8 +254,11 @@ def _check(data: Path, columns: str | None, on_bad_row: OnBadRow) -> int:
 
     try:
         report = check_preferences(data, _columns(columns), on_bad_row)
-    except AlignmentError as error:
-        return _failed(_run_failed(error, None))
+    except (AlignmentError, OSError) as error:
+        told = disk_error_of(error) or error
+        if not isinstance(told, AlignmentError):
+            raise
+        return _failed(_run_failed(told, None))
     print(report.model_dump_json(), flush=True)  # noqa: T201
     return EXIT_COMPLETED if report.is_usable else EXIT_UNUSABLE
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal as signals
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -20,7 +21,14 @@ from service.store.records import DatasetClaim, DatasetRecord, JobError
 from worker import inputs
 from worker.heartbeat import Heartbeat, Signal
 from worker.parts import Parts
-from worker.patience import patiently
+from worker.patience import (
+    LONGEST_PAUSE_SECONDS,
+    Away,
+    TrainerWithoutDisk,
+    is_without_disk,
+    patiently,
+    wait_out,
+)
 from worker.run import training_environment
 
 log = structlog.get_logger()
@@ -34,10 +42,10 @@ def prepare_dataset(parts: Parts, dataset_id: str) -> None:
     with structlog.contextvars.bound_contextvars(dataset_id=dataset_id, attempt=claim.attempt):
         try:
             with _heartbeat(parts, claim) as heartbeat:
-                result = _check(parts, claim, heartbeat)
+                result = _checked(replace(parts, asked=lambda: heartbeat.signal), claim, heartbeat)
                 if result is not None:
                     _end(parts, claim, result)
-                elif heartbeat.signal == "shutdown":
+                elif heartbeat.signal != "lost":
                     _give_back(parts, claim)
         except Fenced:
             log.warning("dataset_lost")
@@ -58,8 +66,30 @@ def _heartbeat(parts: Parts, claim: DatasetClaim) -> Heartbeat:
     )
 
 
+def _checked(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetReport | JobError | None:
+    """The report, or why there is none; None when another worker, or this one in a while, will check the dataset.
+
+    A store that is away is waited for as long as it takes: the owner would have to upload everything again. A disk of this
+    machine may be full of this very dataset, so that ends with the attempts.
+    """
+    while heartbeat.signal == "go_on":
+        try:
+            return wait_out(lambda: _check(parts, claim, heartbeat), parts.settings, parts.asked)
+        except Away as away:
+            log.warning("check_waits", part=away.part, reason=away.reason)
+            if away.part != "object store":
+                return _without_disk(away) if claim.attempt >= parts.settings.max_attempts else None
+            parts.shutting_down.wait(LONGEST_PAUSE_SECONDS)
+    return None
+
+
+def _without_disk(away: Away) -> JobError:
+    hint = "Nothing is wrong with the data set: upload it again when there is room."
+    return away.error.model_copy(update={"hint": hint})
+
+
 def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetReport | JobError | None:
-    """The report, or why there is none; None when this worker leaves and another will check the dataset."""
+    """One try of it. Raises `TrainerWithoutDisk` for a check that ended for want of a disk."""
     try:
         path = inputs.fetch_dataset(parts, claim.dataset)
     except AlignmentError as error:
@@ -128,6 +158,8 @@ def _result(exit_code: int, stdout: bytes, stderr: bytes, path: Path, filename: 
             category="system",
             retryable=True,
         )
+    if is_without_disk(failed):
+        raise TrainerWithoutDisk(failed)
     values = json.loads(failed.model_dump_json(include={"code", "message", "category", "retryable", "hint"}))
     return JobError.model_validate(values | {"message": _shown(failed.message, path, filename)})
 

@@ -2,14 +2,17 @@
 
 import errno
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from alignment_core.__main__ import EXIT_FAILED, _check
 from alignment_core.disk_errors import disk_error_of
 from alignment_core.errors import DISK_UNAVAILABLE
+from alignment_core.events import RunFailed
 
 
 def test_every_way_of_saving_on_a_full_disk_says_that_it_is_full(small_disk: Path) -> None:
@@ -36,3 +39,13 @@ def test_the_cause_of_an_error_counts(number: int) -> None:
 @pytest.mark.parametrize("error", [ValueError("28"), FileNotFoundError(errno.ENOENT, "no such file"), MemoryError()])
 def test_other_errors_are_not_blamed_on_a_disk(error: Exception) -> None:
     assert disk_error_of(error) is None
+
+
+def test_an_archive_that_cannot_be_unpacked_for_want_of_room_is_no_fault_of_its_owner(
+    small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with zipfile.ZipFile(small_disk / "pairs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("pairs.parquet", b"PAR1" + bytes(2**21) + b"PAR1")
+    assert _check(small_disk / "pairs.zip", None, "fail") == EXIT_FAILED
+    told = RunFailed.model_validate_json(capsys.readouterr().out)
+    assert (told.code, told.category, told.retryable) == (DISK_UNAVAILABLE, "capacity", True)

@@ -2,12 +2,17 @@
 
 import hashlib
 import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
+from alignment_core.errors import DISK_UNAVAILABLE
+from alignment_core.events import RunFailed, event_to_json
 from alignment_core.spec import ColumnMapping
 from service.store import datasets, projects
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import DatasetRecord
+from service.store.waiting import next_datasets
 from tests.servers.process import wait_until
 from tests.worker.conftest import World
 from worker.dataset import prepare_dataset
@@ -140,3 +145,49 @@ def test_a_slow_check_does_not_hold_up_another_owners(world: World) -> None:
     stuck.shutting_down.set()
     for thread in threads:
         thread.join(30)
+
+
+def test_a_store_that_is_away_costs_a_check_no_attempt(world: World) -> None:
+    dataset_id = upload(world, b"PAR1")
+    worker = world.worker()
+    hasty = replace(worker, settings=worker.settings.model_copy(update={"storage_patience_seconds": 0}))
+    store, aside = worker.settings.objects_dir, world.root / "not mounted"
+    store.rename(aside)
+    checking = threading.Thread(target=check_uploaded_datasets, args=(hasty,))
+    checking.start()
+    wait_until(lambda: get(world, dataset_id).attempt == 1, "the claim")
+    time.sleep(0.5)
+    assert checking.is_alive()
+    hasty.shutting_down.set()
+    checking.join(30)
+    waiting = get(world, dataset_id)
+    assert (waiting.state, waiting.error) == ("checking", None)
+    assert next_datasets(world.store) == (dataset_id,), "it need not be lost first"
+    aside.rename(store)
+    check_uploaded_datasets(world.worker("second"))
+    assert get(world, dataset_id).state == "ready"
+
+
+def test_a_dataset_that_fills_the_disk_of_every_checker_is_told_so(world: World, small_disk: Path) -> None:
+    dataset_id = upload(world, b"PAR1" + bytes(2 * 2**20))
+    worker = world.worker()
+    settings = worker.settings.model_copy(
+        update={"storage_patience_seconds": 0, "cache_dir": small_disk / "cache", "max_attempts": 2}
+    )
+    check_uploaded_datasets(replace(worker, settings=settings))
+    failed = get(world, dataset_id)
+    assert failed.error is not None
+    assert (failed.state, failed.error.code, failed.attempt) == ("failed", "worker_disk_full", 2)
+    assert failed.error.retryable
+
+
+def test_a_check_that_runs_out_of_disk_is_no_verdict_on_the_data(world: World) -> None:
+    dataset_id = upload(world, b"PAR1")
+    told = RunFailed(code=DISK_UNAVAILABLE, message="full", category="capacity", retryable=True)
+    command = ("sh", "-c", f"echo '{event_to_json(told)}'; exit 1")
+    worker = replace(world.worker(), trainer=command)
+    hasty = replace(worker, settings=worker.settings.model_copy(update={"storage_patience_seconds": 0}))
+    prepare_dataset(hasty, dataset_id)
+    assert get(world, dataset_id).state == "checking"
+    prepare_dataset(world.worker("second"), dataset_id)
+    assert get(world, dataset_id).state == "ready"
