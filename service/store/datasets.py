@@ -187,8 +187,9 @@ def sweep(store: Store, *, max_attempts: int, upload_timeout_seconds: float) -> 
         lost = sa.select(Dataset).where(Dataset.state == "checking", Dataset.lease_expires_at < lease_now(session))
         again = []
         for row in session.scalars(lost.order_by(Dataset.id).with_for_update(skip_locked=True)):
-            if row.attempt >= max_attempts:
-                _end(session, row, "failed", _exhausted(row.attempt))
+            row.num_lost += 1
+            if row.num_lost >= max_attempts:
+                _end(session, row, "failed", _exhausted(row.num_lost))
             else:
                 row.lease_expires_at = row.worker_id = None
                 again.append(row.id)
@@ -230,10 +231,10 @@ def _unusable(report: DatasetReport) -> JobError:
     )
 
 
-def _exhausted(attempt: int) -> JobError:
+def _exhausted(num_lost: int) -> JobError:
     return JobError(
         code="attempts_exhausted",
-        message=f"{attempt} workers were lost while they checked this dataset",
+        message=f"{num_lost} workers were lost while they checked this dataset",
         category="system",
         retryable=True,
     )

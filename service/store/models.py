@@ -267,6 +267,7 @@ class Dataset(Base):
     error: Mapped[dict[str, Any] | None]
 
     attempt: Mapped[int] = mapped_column(default=0)
+    num_lost: Mapped[int] = mapped_column(default=0, server_default="0")
     worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
     lease_expires_at: Mapped[datetime | None]
 

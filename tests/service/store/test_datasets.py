@@ -109,6 +109,8 @@ def test_a_check_that_was_given_back_goes_on_at_once_and_counts_as_no_loss(
         assert datasets.sweep(store, **PATIENT) == (), "nobody was lost"
     with pytest.raises(Fenced):
         datasets.give_back(store, uploaded.id, 1)
+    datasets.claim(store, uploaded.id, "killed", -1)
+    assert datasets.sweep(store, **PATIENT) == (uploaded.id,), "the first that was lost"
     assert get(store, uploaded).state == "checking"
 
 
