@@ -127,7 +127,7 @@ def _attempt(parts: Parts, claim: Claim, workdir: Path, heartbeat: Heartbeat) ->
 def _prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
     """Bring everything the spec names to this machine; returns the arguments of the run that will read it."""
     inputs.remove(workdir)
-    workdir.mkdir(parents=True)
+    workdir.mkdir(parents=True, exist_ok=True)  # a read-only disk keeps it, and says so at the next write
     spec = JobSpec.model_validate(claim.job.spec)
     records = {found: _dataset(parts, claim, pointer, found) for pointer, found in stored_datasets(spec)}
     paths = {found: inputs.fetch_dataset(parts, record) for found, record in records.items()}

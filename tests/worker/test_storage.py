@@ -149,6 +149,21 @@ def test_a_work_folder_without_room_pauses_the_job(world: World, small_disk: Pat
     assert_undisturbed(world, job, parts.objects)
 
 
+def test_a_work_folder_that_became_read_only_pauses_the_job(world: World, small_disk: Path) -> None:
+    job, parts = world.queue(), world.worker()
+    settings = parts.settings.model_copy(update={"work_dir": small_disk / "work", "storage_patience_seconds": 0.2})
+    parts = replace(parts, settings=settings)
+    (small_disk / "work" / job.id / "attempt-1").mkdir(parents=True)
+    with read_only(small_disk):
+        run_job(parts, job.id)
+    paused = world.get(job)
+    assert paused.error is not None
+    assert (paused.state, paused.error.code) == ("paused", "worker_disk_read_only")
+    jobs.resume(world.store, DEFAULT_PROJECT_ID, job.id)
+    run_job(parts, job.id)
+    assert_undisturbed(world, job, parts.objects)
+
+
 def test_a_training_process_without_disk_is_started_again_until_there_is_room(
     world: World, behave: Behave, start: Start, tmp_path: Path
 ) -> None:
