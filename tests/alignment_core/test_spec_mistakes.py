@@ -161,3 +161,9 @@ def test_the_same_sentences_are_told_of_a_file() -> None:
         JobSpec.model_validate(spec)
     told = in_sentences(caught.value, spec, JobSpec).splitlines()
     assert told == [f"{one.pointer}: {one.message}" for one in found_in(reference="emma", seed=-1)]
+
+
+def test_an_address_beyond_ascii_is_told_what_one_looks_like() -> None:
+    remote = {"type": "remote", "url": "https://r\u0435wards.example.org/"}  # a Cyrillic letter
+    (found,) = found_in(evaluation={"rewards": [remote]})
+    assert "in ASCII" in found.message

@@ -145,7 +145,9 @@ def test_a_folder_without_a_classifier_is_the_users_error(tmp_path: Path) -> Non
 
 def test_a_hub_repository_that_cannot_be_reached_is_named() -> None:
     source = {"type": "hub", "repo_id": "no-such-owner/no-such-clip", "revision": "0" * 40}
-    with pytest.raises(ModelError, match=r"no-such-owner/no-such-clip@000000000000 could not be fetched") as raised:
+    with pytest.raises(
+        ModelError, match="no-such-owner/no-such-clip@000000000000: the Hugging Face Hub cannot be reached"
+    ) as raised:
         build_reward(spec(type="clip_score", model=source), CPU)
     assert raised.value.retryable
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import socket
 import ssl
 import subprocess
@@ -27,6 +28,7 @@ from alignment_core.rewards.build import build_reward
 from alignment_core.rewards.remote import Remote
 from alignment_core.rewards.signed_post import MAX_ANSWER_BYTES, Access, SignedPost, is_public, signature
 from alignment_core.spec import RewardSpec
+from alignment_core.spec_rewards import PRINTED_ASCII
 from tests.alignment_core.rewards.certificates import write_certificate
 
 SECRET = "a secret of the operator's"
@@ -382,14 +384,14 @@ def test_what_the_operator_allows_is_read_from_the_environment_and_never_shown()
         ("https://user:pass@rewards.example.org/", "no user, query or fragment"),
         ("https://rewards.example.org/?key=1", "no user, query or fragment"),
         ("https://rewards.example.org/#x", "no user, query or fragment"),
-        ("https://rewards.example.org/a b", "in ASCII"),
-        ("https://rewards.example.org/\n", "in ASCII"),
-        ("https://r\u0435wards.example.org/", "in ASCII"),
+        ("https://rewards.example.org/a b", PRINTED_ASCII),
+        ("https://rewards.example.org/\n", PRINTED_ASCII),
+        ("https://r\u0435wards.example.org/", PRINTED_ASCII),
         ("https://[::1/", "expected https://HOST"),
     ],
 )
 def test_a_url_that_is_no_plain_https_address_is_refused(url: str, message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ValidationError, match=re.escape(message)):
         parse(url=url)
 
 
