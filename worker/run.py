@@ -17,32 +17,27 @@ import structlog
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import (
-    CheckpointSaved,
-    EvaluationCompleted,
     Event,
     RunCompleted,
     RunFailed,
     RunStopped,
-    SamplesDrawn,
-    WarningRaised,
 )
-from alignment_core.sources import RunLabel, walk
+from alignment_core.sources import walk
 from alignment_core.spec import JobSpec, RemoteReward
-from alignment_core.spec_sources import OnBadRow
 from service.settings import Settings
-from service.store import datasets, events, leases, outputs
-from service.store.catalog import sources_of, stored_datasets
+from service.store import leases
 from service.store.clock import host_seconds
 from service.store.fence import Fenced
-from service.store.records import CheckpointRecord, Claim, DatasetRecord, JobError, StoredFile
-from worker import inputs, uploads
+from service.store.records import Claim, JobError
+from worker import inputs
 from worker.guard import EXIT_LEASE_ENDED
 from worker.heartbeat import Heartbeat, Signal
 from worker.parts import Parts
 from worker.patience import Away, TrainerWithoutDisk, away_of, is_without_disk, patiently, wait_out
+from worker.preparing import prepare
 from worker.process import TrainingProcess
+from worker.recording import keep_log, record
 
-WithFiles = CheckpointSaved | SamplesDrawn | EvaluationCompleted
 BATCH_SECONDS = 0.1  # at most ten commits a second, however fast the steps are
 LOG_SECONDS = 5.0
 SHARE_BEFORE_LEASE_ENDS = 0.1  # of the lease: so long before its end the training processes are ended
@@ -103,7 +98,7 @@ def _attempt(parts: Parts, claim: Claim, workdir: Path, heartbeat: Heartbeat) ->
         return Stopped() if asked else _train(parts, claim, workdir, run_inputs, heartbeat)
 
     try:
-        run_inputs = wait_out(lambda: _prepare(parts, claim, workdir), parts.settings, parts.asked)
+        run_inputs = wait_out(lambda: prepare(parts, claim, workdir), parts.settings, parts.asked)
         return wait_out(train, parts.settings, parts.asked)
     except Fenced:
         raise
@@ -122,69 +117,6 @@ def _attempt(parts: Parts, claim: Claim, workdir: Path, heartbeat: Heartbeat) ->
         log.exception("attempt_failed")
         message = f"the worker could not go on: {type(error).__name__}"
         return JobError(code="worker_error", message=message, category="system", retryable=True)
-
-
-def _prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
-    """Bring everything the spec names to this machine; returns the arguments of the run that will read it."""
-    inputs.remove(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)  # a read-only disk keeps it, and says so at the next write
-    spec = JobSpec.model_validate(claim.job.spec)
-    records = {found: _dataset(parts, claim, pointer, found) for pointer, found in stored_datasets(spec)}
-    paths = {found: inputs.fetch_dataset(parts, record) for found, record in records.items()}
-    columns = {found: record.columns for found, record in records.items()}
-    bad_rows: dict[str, OnBadRow] = {found: record.on_bad_row for found, record in records.items()}
-    begin = [] if _fetch_checkpoints(parts, claim, workdir) else _fetch_start(parts, claim, workdir)
-    names = [record.name or record.filename for record in records.values()]
-    label = RunLabel(job_id=claim.job.id, job_name=claim.job.name, dataset_name=next(iter(names), None))
-    try:
-        sources = sources_of(spec, parts.catalog, paths, columns, label, bad_rows)
-        return [*inputs.write_inputs(spec, sources, workdir), *begin]
-    except KeyError as error:
-        message = f"this worker's catalog has no {error.args[0]!r}"
-        raise AlignmentError("catalog_entry_missing", message, category="system") from error
-
-
-def _fetch_checkpoints(parts: Parts, claim: Claim, workdir: Path) -> bool:
-    """Fetch the newest whole checkpoint, and those before it that may be the result; False when there is none."""
-    before_step = None
-    while needed := outputs.checkpoints_to_resume(parts.store, claim.job.id, before_step):
-        *may_be_result, latest = needed
-        if _fetch_checkpoint(parts, claim, workdir, latest):
-            for checkpoint in may_be_result:
-                _fetch_checkpoint(parts, claim, workdir, checkpoint)
-            return True
-        before_step = latest.step
-    return False
-
-
-def _fetch_start(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
-    """The arguments of a run that begins from another job's checkpoint, which is fetched; none for a run that does not."""
-    checkpoint_id = claim.job.resume_from_checkpoint_id
-    if checkpoint_id is None:
-        return []
-    checkpoint = outputs.get_checkpoint(parts.store, claim.job.project_id, checkpoint_id)
-    if checkpoint is None:
-        raise AlignmentError("checkpoint_missing", f"resume_from: {checkpoint_id} does not exist any more")
-    return ["--resume-from", str(inputs.fetch_checkpoint(parts, checkpoint, workdir / "resume_from"))]
-
-
-def _fetch_checkpoint(parts: Parts, claim: Claim, workdir: Path, checkpoint: CheckpointRecord) -> bool:
-    """False, and a warning among the job's events, when a file of it is missing or altered."""
-    try:
-        inputs.fetch_checkpoint(parts, checkpoint, workdir)
-    except AlignmentError as error:
-        message = f"the checkpoint of step {checkpoint.step} is passed over: {error.message}"
-        _record_plain(parts, claim, [WarningRaised(code="checkpoint_passed_over", message=message)])
-        return False
-    log.info("checkpoint_fetched", step=checkpoint.step)
-    return True
-
-
-def _dataset(parts: Parts, claim: Claim, pointer: str, dataset_id: str) -> DatasetRecord:
-    dataset = datasets.get(parts.store, claim.job.project_id, dataset_id)
-    if dataset is None:
-        raise AlignmentError("dataset_missing", f"{pointer}: {dataset_id} does not exist any more")
-    return dataset
 
 
 def _train(
@@ -209,12 +141,12 @@ def _train(
         heartbeat.listen(lambda signal: _obey(process, signal), lambda ends_at: process.beat(ends_at - margin_seconds))
         logged_at = time.monotonic()
         for batch in process.batches(BATCH_SECONDS):
-            _record(parts, claim, workdir, [event for event in batch if not is_without_disk(event)])
+            record(parts, claim, workdir, [event for event in batch if not is_without_disk(event)])
             last = batch[-1] if batch else last
             if time.monotonic() - logged_at > LOG_SECONDS:
                 logged_at = time.monotonic()
-                _keep_log(parts, claim, process)
-        _keep_log(parts, claim, process)
+                keep_log(parts, claim, process)
+        keep_log(parts, claim, process)
     if isinstance(last, RunFailed) and is_without_disk(last):
         raise TrainerWithoutDisk(last)
     return _outcome(process, last)
@@ -281,57 +213,6 @@ def _outcome(process: TrainingProcess, last: Event | None) -> JobError | Stopped
 
 
 EXIT_STOPPED = 75  # of `python -m alignment_core run`: stopped, and resumable
-
-
-# --- events and files ----------------------------------------------------------------------------------------------
-
-
-def _record(parts: Parts, claim: Claim, workdir: Path, batch: list[Event]) -> None:
-    """Turn events into rows, in order; what speaks of files is recorded once they are in the object store."""
-    plain: list[Event] = []
-    for event in batch:
-        if isinstance(event, WithFiles):
-            _record_plain(parts, claim, plain)
-            plain = []
-            _record_with_files(parts, claim, workdir, event)
-        else:
-            plain.append(event)
-    _record_plain(parts, claim, plain)
-
-
-def _record_plain(parts: Parts, claim: Claim, batch: list[Event]) -> None:
-    if batch:
-        patiently(
-            lambda: events.record_events(parts.store, claim.job.id, claim.attempt, batch), parts.settings.lease_seconds
-        )
-
-
-def _record_with_files(parts: Parts, claim: Claim, workdir: Path, event: WithFiles) -> None:
-    files = _upload(parts, claim, workdir, event)
-    if files or isinstance(event, EvaluationCompleted):
-        patiently(
-            lambda: events.record_event(parts.store, claim.job.id, claim.attempt, event, files),
-            parts.settings.lease_seconds,
-        )
-
-
-def _upload(parts: Parts, claim: Claim, workdir: Path, event: WithFiles) -> list[StoredFile]:
-    if isinstance(event, SamplesDrawn):
-        return uploads.upload_sample(parts, claim, workdir, event)
-    if isinstance(event, EvaluationCompleted):
-        return uploads.upload_page(parts, claim, workdir, event)
-    try:
-        return uploads.upload_checkpoint(parts, claim, workdir, event)
-    except FileNotFoundError:
-        if (workdir / event.path).exists():
-            raise
-        log.warning("checkpoint_pruned_before_upload", step=event.step)  # a newer one is on its way
-        return []
-
-
-def _keep_log(parts: Parts, claim: Claim, process: TrainingProcess) -> None:
-    text = process.log.read_end(outputs.LOG_TAIL_CHARACTERS)
-    patiently(lambda: outputs.put_log(parts.store, claim.job.id, claim.attempt, text), parts.settings.lease_seconds)
 
 
 # --- the end -------------------------------------------------------------------------------------------------------

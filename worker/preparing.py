@@ -1,0 +1,82 @@
+"""Before a run: the data, the checkpoint to go on from and the names of its spec, brought to this machine."""
+
+from pathlib import Path
+
+import structlog
+
+from alignment_core.errors import AlignmentError
+from alignment_core.events import WarningRaised
+from alignment_core.sources import RunLabel
+from alignment_core.spec import JobSpec
+from alignment_core.spec_sources import OnBadRow
+from service.store import datasets, outputs
+from service.store.catalog import sources_of, stored_datasets
+from service.store.records import CheckpointRecord, Claim, DatasetRecord
+from worker import inputs
+from worker.parts import Parts
+from worker.recording import record_plain
+
+log = structlog.get_logger()
+
+
+def prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
+    """Bring everything the spec names to this machine; returns the arguments of the run that will read it."""
+    inputs.remove(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)  # a read-only disk keeps it, and says so at the next write
+    spec = JobSpec.model_validate(claim.job.spec)
+    records = {found: _dataset(parts, claim, pointer, found) for pointer, found in stored_datasets(spec)}
+    paths = {found: inputs.fetch_dataset(parts, record) for found, record in records.items()}
+    columns = {found: record.columns for found, record in records.items()}
+    bad_rows: dict[str, OnBadRow] = {found: record.on_bad_row for found, record in records.items()}
+    begin = [] if _fetch_checkpoints(parts, claim, workdir) else _fetch_start(parts, claim, workdir)
+    names = [record.name or record.filename for record in records.values()]
+    label = RunLabel(job_id=claim.job.id, job_name=claim.job.name, dataset_name=next(iter(names), None))
+    try:
+        sources = sources_of(spec, parts.catalog, paths, columns, label, bad_rows)
+        return [*inputs.write_inputs(spec, sources, workdir), *begin]
+    except KeyError as error:
+        message = f"this worker's catalog has no {error.args[0]!r}"
+        raise AlignmentError("catalog_entry_missing", message, category="system") from error
+
+
+def _fetch_checkpoints(parts: Parts, claim: Claim, workdir: Path) -> bool:
+    """Fetch the newest whole checkpoint, and those before it that may be the result; False when there is none."""
+    before_step = None
+    while needed := outputs.checkpoints_to_resume(parts.store, claim.job.id, before_step):
+        *may_be_result, latest = needed
+        if _fetch_checkpoint(parts, claim, workdir, latest):
+            for checkpoint in may_be_result:
+                _fetch_checkpoint(parts, claim, workdir, checkpoint)
+            return True
+        before_step = latest.step
+    return False
+
+
+def _fetch_start(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
+    """The arguments of a run that begins from another job's checkpoint, which is fetched; none for a run that does not."""
+    checkpoint_id = claim.job.resume_from_checkpoint_id
+    if checkpoint_id is None:
+        return []
+    checkpoint = outputs.get_checkpoint(parts.store, claim.job.project_id, checkpoint_id)
+    if checkpoint is None:
+        raise AlignmentError("checkpoint_missing", f"resume_from: {checkpoint_id} does not exist any more")
+    return ["--resume-from", str(inputs.fetch_checkpoint(parts, checkpoint, workdir / "resume_from"))]
+
+
+def _fetch_checkpoint(parts: Parts, claim: Claim, workdir: Path, checkpoint: CheckpointRecord) -> bool:
+    """False, and a warning among the job's events, when a file of it is missing or altered."""
+    try:
+        inputs.fetch_checkpoint(parts, checkpoint, workdir)
+    except AlignmentError as error:
+        message = f"the checkpoint of step {checkpoint.step} is passed over: {error.message}"
+        record_plain(parts, claim, [WarningRaised(code="checkpoint_passed_over", message=message)])
+        return False
+    log.info("checkpoint_fetched", step=checkpoint.step)
+    return True
+
+
+def _dataset(parts: Parts, claim: Claim, pointer: str, dataset_id: str) -> DatasetRecord:
+    dataset = datasets.get(parts.store, claim.job.project_id, dataset_id)
+    if dataset is None:
+        raise AlignmentError("dataset_missing", f"{pointer}: {dataset_id} does not exist any more")
+    return dataset

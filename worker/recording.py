@@ -1,0 +1,65 @@
+"""What a run says, kept: events become rows, in order, and files become objects before anything speaks of them."""
+
+from pathlib import Path
+
+import structlog
+
+from alignment_core.events import CheckpointSaved, EvaluationCompleted, Event, SamplesDrawn
+from service.store import events, outputs
+from service.store.records import Claim, StoredFile
+from worker import uploads
+from worker.parts import Parts
+from worker.patience import patiently
+from worker.process import TrainingProcess
+
+WithFiles = CheckpointSaved | SamplesDrawn | EvaluationCompleted
+
+log = structlog.get_logger()
+
+
+def record(parts: Parts, claim: Claim, workdir: Path, batch: list[Event]) -> None:
+    """Turn events into rows, in order; what speaks of files is recorded once they are in the object store."""
+    plain: list[Event] = []
+    for event in batch:
+        if isinstance(event, WithFiles):
+            record_plain(parts, claim, plain)
+            plain = []
+            _record_with_files(parts, claim, workdir, event)
+        else:
+            plain.append(event)
+    record_plain(parts, claim, plain)
+
+
+def record_plain(parts: Parts, claim: Claim, batch: list[Event]) -> None:
+    if batch:
+        patiently(
+            lambda: events.record_events(parts.store, claim.job.id, claim.attempt, batch), parts.settings.lease_seconds
+        )
+
+
+def _record_with_files(parts: Parts, claim: Claim, workdir: Path, event: WithFiles) -> None:
+    files = _upload(parts, claim, workdir, event)
+    if files or isinstance(event, EvaluationCompleted):
+        patiently(
+            lambda: events.record_event(parts.store, claim.job.id, claim.attempt, event, files),
+            parts.settings.lease_seconds,
+        )
+
+
+def _upload(parts: Parts, claim: Claim, workdir: Path, event: WithFiles) -> list[StoredFile]:
+    if isinstance(event, SamplesDrawn):
+        return uploads.upload_sample(parts, claim, workdir, event)
+    if isinstance(event, EvaluationCompleted):
+        return uploads.upload_page(parts, claim, workdir, event)
+    try:
+        return uploads.upload_checkpoint(parts, claim, workdir, event)
+    except FileNotFoundError:
+        if (workdir / event.path).exists():
+            raise
+        log.warning("checkpoint_pruned_before_upload", step=event.step)  # a newer one is on its way
+        return []
+
+
+def keep_log(parts: Parts, claim: Claim, process: TrainingProcess) -> None:
+    text = process.log.read_end(outputs.LOG_TAIL_CHARACTERS)
+    patiently(lambda: outputs.put_log(parts.store, claim.job.id, claim.attempt, text), parts.settings.lease_seconds)
