@@ -65,7 +65,8 @@ class OneOf:
 
 def _unknown(kind: Any, fields: Mapping[str, tuple[str, ...]]) -> str:
     guessable = isinstance(kind, str) and len(kind) <= LONGEST_SHOWN
-    near = difflib.get_close_matches(kind, fields, n=1) if guessable else []
+    of_its_words = [known for known in fields if guessable and kind in known.split("_")]  # dpo is not dpok
+    near = of_its_words or (difflib.get_close_matches(kind, fields, n=1) if guessable else [])
     return f"{_shown(kind)} is none of {', '.join(fields)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 

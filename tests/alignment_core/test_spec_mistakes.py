@@ -167,3 +167,8 @@ def test_an_address_beyond_ascii_is_told_what_one_looks_like() -> None:
     remote = {"type": "remote", "url": "https://r\u0435wards.example.org/"}  # a Cyrillic letter
     (found,) = found_in(evaluation={"rewards": [remote]})
     assert "in ASCII" in found.message
+
+
+def test_a_method_called_by_its_last_word_is_not_taken_for_another() -> None:
+    with pytest.raises(ValidationError, match="did you mean 'diffusion_dpo'"):
+        JobSpec.model_validate({"model": "shapes", "method": {"type": "dpo"}})
