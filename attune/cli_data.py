@@ -1,0 +1,116 @@
+"""Commands that bring data in and take checkpoints out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from attune.client import Client, WeightsFormat
+from attune.errors import AttuneError
+from attune.preparation import prepare_dataset, read_columns
+from attune.refusals import unusable
+from attune.speaking import with_client
+
+datasets = typer.Typer(no_args_is_help=True, help="Upload preference data, and look at it.")
+checkpoints = typer.Typer(no_args_is_help=True, help="List and download what a job trained.")
+Columns = Annotated[
+    str | None,
+    typer.Option(help="Which column is what, where names do not say so: ROLE=COLUMN,... or JSON; see docs/data.md."),
+]
+console = Console()
+
+
+@datasets.command("upload")
+@with_client
+def upload_dataset(
+    client: Client,
+    path: Annotated[Path, typer.Argument(help="A parquet file, a zip, or a folder, which is zipped on its way.")],
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    columns: Columns = None,
+    drop_bad_rows: Annotated[
+        bool, typer.Option("--drop-bad-rows", help="Leave out rows with an error; the report counts and names them.")
+    ] = False,
+) -> None:
+    """Upload preference data, wait for its check and print its id."""
+    dataset = client.upload_dataset(
+        path,
+        name=name,
+        columns=read_columns(columns) if columns else None,
+        on_bad_row="drop" if drop_bad_rows else "fail",
+    )
+    try:
+        client.wait_for_dataset(dataset.id)
+    except AttuneError as error:
+        if client.get_dataset(dataset.id).status != "failed":
+            raise
+        raise ValueError(unusable(client, dataset, error)) from error
+    console.print(dataset.id, highlight=False)
+
+
+@datasets.command("prepare")
+def prepare(
+    path: Annotated[Path, typer.Argument(help="A file or folder in any form that docs/data.md lists.")],
+    out: Annotated[Path, typer.Option(help="The parquet file to write.")],
+    columns: Columns = None,
+) -> None:
+    """Write preference data of any form as one parquet file with its images, on this machine."""
+    found = prepare_dataset(path, out, read_columns(columns) if columns else None)
+    left_out = f", {found['num_left_out']} left out, as nothing is said in them" if found["num_left_out"] else ""
+    what = "pairs" if found["kind"] == "pairs" else "single images"
+    console.print(
+        f"{out}: {found['num_rows']} {what} of {path} ({found['format']}){left_out}", highlight=False, soft_wrap=True
+    )
+
+
+@datasets.command("report")
+@with_client
+def dataset_report(client: Client, dataset_id: str) -> None:
+    """Show what the check of a dataset found, as JSON."""
+    console.print_json(client.dataset_report(dataset_id).model_dump_json())
+
+
+@datasets.command("delete")
+@with_client
+def delete_dataset(client: Client, dataset_id: str) -> None:
+    """Remove a dataset for good; refused while a job that has not ended needs it."""
+    client.delete_dataset(dataset_id)
+    console.print("deleted")
+
+
+@checkpoints.command("delete")
+@with_client
+def delete_checkpoint(
+    client: Client,
+    checkpoint_id: str,
+    even_result: Annotated[bool, typer.Option("--even-result", help="Although it is the result of its job.")] = False,
+) -> None:
+    """Remove a checkpoint of a job that has ended."""
+    client.delete_checkpoint(checkpoint_id, even_result=even_result)
+    console.print("deleted")
+
+
+@checkpoints.command("download")
+@with_client
+def download_checkpoint(
+    client: Client,
+    identifier: Annotated[
+        str,
+        typer.Argument(
+            help="Id of a checkpoint, or of a job for its result: the best one where that is known, else the latest."
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(help="Folder to download into; with --format the file to write.")],
+    training_state: Annotated[bool, typer.Option(help="Also what training goes on from.")] = False,
+    format: Annotated[
+        WeightsFormat | None,
+        typer.Option(help="One file instead: kohya for ComfyUI, A1111, InvokeAI and kohya's scripts."),
+    ] = None,
+) -> None:
+    """Download a checkpoint; diffusers loads the folder."""
+    checkpoint_id = client.result_checkpoint(identifier) if identifier.startswith("job_") else identifier
+    if format is None:
+        client.download_checkpoint(checkpoint_id, target, with_training_state=training_state)
+    else:
+        client.download_weights(checkpoint_id, target, format=format)
+    console.print(str(target), highlight=False, soft_wrap=True)

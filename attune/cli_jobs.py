@@ -1,0 +1,144 @@
+"""Commands that submit, look at, watch and stop jobs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from attune.client import Client
+from attune.ending import ending_of
+from attune.failing import fail
+from attune.refusals import create_job
+from attune.resources import Job
+from attune.speaking import with_client
+from attune.specs import JobFile, read_job
+from attune.watch import follow
+
+jobs = typer.Typer(no_args_is_help=True, help="Submit jobs, look at them, watch them, stop them.")
+console = Console()
+
+
+@jobs.command("submit")
+@with_client
+def submit_job(
+    client: Client,
+    file: Annotated[Path, typer.Argument(help="A job spec, or the body of `POST /v1/jobs`; YAML or JSON.")],
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Id of an uploaded dataset, in place of the spec's.")] = None,
+    resume_from: Annotated[
+        str | None, typer.Option(help="Checkpoint to begin from, or job whose latest one to begin from.")
+    ] = None,
+    watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be wrong or doubtful.")] = False,
+) -> None:
+    """Queue a job."""
+    written = read_job(file)
+    if name is not None:
+        written = replace(written, name=name)
+    if dataset is not None:
+        written = written.with_dataset(dataset)
+    if resume_from is not None:
+        written = replace(written, resume_from=_latest_of(client, resume_from))
+    if dry_run:
+        _show_validation(client, written)
+        return
+    job = create_job(client, written)
+    console.print(job.id, highlight=False)
+    if watch:
+        _end_with(client, follow(client, job.id, console))
+
+
+@jobs.command("get")
+@with_client
+def get_job(client: Client, job_id: str) -> None:
+    """Show one job as JSON."""
+    console.print_json(client.get_job(job_id).model_dump_json())
+
+
+@jobs.command("watch")
+@with_client
+def watch_job(client: Client, job_id: str) -> None:
+    """Follow a job to its end; exit code 1 when it does not succeed."""
+    _end_with(client, follow(client, job_id, console))
+
+
+@jobs.command("cancel")
+@with_client
+def cancel_job(client: Client, job_id: str) -> None:
+    """Stop a job for good; what it saved stays."""
+    console.print(client.cancel(job_id).status)
+
+
+@jobs.command("pause")
+@with_client
+def pause_job(client: Client, job_id: str) -> None:
+    """Have a job save and leave the machine to others."""
+    console.print(client.pause(job_id).status)
+
+
+@jobs.command("resume")
+@with_client
+def resume_job(client: Client, job_id: str) -> None:
+    """Queue a paused job again, or a failed one whose failure may pass; it goes on from its last checkpoint."""
+    console.print(client.resume(job_id).status)
+
+
+@jobs.command("delete")
+@with_client
+def delete_job(client: Client, job_id: str) -> None:
+    """Remove a job that has ended, with its events, checkpoints, pictures and report."""
+    client.delete_job(job_id)
+    console.print("deleted")
+
+
+@jobs.command("logs")
+@with_client
+def job_logs(client: Client, job_id: str) -> None:
+    """Show the end of what a job's processes printed."""
+    console.print(client.logs(job_id), highlight=False, markup=False, soft_wrap=True)
+
+
+@jobs.command("samples")
+@with_client
+def job_samples(
+    client: Client,
+    job_id: str,
+    out: Annotated[Path | None, typer.Option(help="Where to save it; JOB-step-N.png when left out.")] = None,
+) -> None:
+    """Download a job's newest picture: base against aligned model, same prompts, same seeds."""
+    samples = client.samples(job_id)
+    if not samples:
+        raise ValueError(f"{job_id} has no pictures yet")
+    path = client.download_sample(samples[-1], out or Path(f"{job_id}-step-{samples[-1].step}.png"))
+    console.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _show_validation(client: Client, job: JobFile) -> None:
+    found = client.validate(job.spec, name=job.name, metadata=job.metadata, resume_from=job.resume_from)
+    for warning in found.warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+    if not found.valid:
+        raise ValueError(job.told(found.errors))
+    console.print("the spec would be taken")
+
+
+def _latest_of(client: Client, identifier: str) -> str:
+    if not identifier.startswith("job_"):
+        return identifier
+    checkpoint_id = client.get_job(identifier).latest_checkpoint_id
+    if checkpoint_id is None:
+        raise ValueError(f"{identifier} has no checkpoint to begin from")
+    return checkpoint_id
+
+
+def _end_with(client: Client, job: Job) -> None:
+    for line in ending_of(client, job):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if job.error is not None:
+        again = f"it goes on from its last checkpoint with: attune job resume {job.id}" if job.error.retryable else None
+        lines = (f"{job.error.message} [{job.error.code}]", job.error.hint, again)
+        fail("\n".join(line for line in lines if line))
+    if job.status != "succeeded":
+        raise typer.Exit(1)
