@@ -20,10 +20,10 @@ DENIED_HINT = "Accept the terms on the repository's page, and have the operator 
 
 def download_errors() -> tuple[type[Exception], ...]:
     """What a download from the Hub may raise; imported when something is downloaded and no earlier."""
-    import httpx
+    import httpx2  # what the Hub's client speaks, and lets through
     from huggingface_hub.errors import EntryNotFoundError, XetDownloadError
 
-    return (OSError, ValueError, httpx.HTTPError, EntryNotFoundError, XetDownloadError)
+    return (OSError, ValueError, httpx2.HTTPError, EntryNotFoundError, XetDownloadError)
 
 
 def hub_error(kind: type[AlignmentError], what: str, not_found: str, error: Exception) -> AlignmentError:

@@ -98,12 +98,16 @@ def test_dpok_gives_colour(tmp_path: Path) -> None:
     assert_gains(online_report(method, tmp_path, steps=60, batch_size=128), at_least=0.05)
 
 
-def test_opposite_rewards_move_opposite_ways(tmp_path: Path) -> None:
-    gains = []
-    for direction in ("compressible", "incompressible"):
-        wanted = {"type": "jpeg_size", "direction": direction}
-        method = {"type": "tailorpo", "rewards": [wanted]}
-        report = online_report(method, tmp_path / direction, steps=30, judged=wanted)
-        assert_gains(report, at_least=0)
-        gains.append(report.rewards[0].gain)
-    assert min(gains) > 0  # each in its own direction: bytes saved by one are spent by the other
+# With the settings of one direction the other gains on some processors and not on others: rounding decides a short run.
+OPPOSITE = {
+    "compressible": {"steps": 30},
+    "incompressible": {"steps": 50, "batch_size": 24, "learning_rate": 1.5e-4},
+}
+
+
+@pytest.mark.parametrize("direction", OPPOSITE)
+def test_opposite_rewards_move_opposite_ways(direction: str, tmp_path: Path) -> None:
+    wanted = {"type": "jpeg_size", "direction": direction}
+    method = {"type": "tailorpo", "rewards": [wanted]}
+    report = online_report(method, tmp_path, judged=wanted, **OPPOSITE[direction])
+    assert_gains(report, at_least=0.02, p_below=1e-5)  # in its own direction: bytes saved by one are spent by the other
