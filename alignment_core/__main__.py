@@ -46,7 +46,7 @@ def main() -> int:
     if arguments.command == "check":
         return _check(arguments.data, arguments.columns, arguments.on_bad_row)
     if arguments.command == "prepare":
-        return _prepare(arguments.data, arguments.out, arguments.columns)
+        return _prepare(arguments.data, arguments.out, arguments.columns, arguments.on_bad_row)
     if arguments.command == "compare":
         return _compare(arguments.workdir, arguments.base, arguments.policy, arguments.sources, arguments.cache_dir)
     return _run(arguments)
@@ -81,16 +81,16 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--sources", type=Path, default=None, help="as for run")
     compare.add_argument("--cache-dir", type=Path, default=None, help="as for run")
     check = commands.add_parser("check", help="preflight a preference dataset")
-    check.add_argument(
-        "--on-bad-row",
-        choices=("fail", "drop"),
-        default="fail",
-        help="whether rows with an error make it unusable, or are left out and counted (default fail)",
-    )
     prepare = commands.add_parser("prepare", help="write a preference dataset of any form as canonical parquet")
     prepare.add_argument("--out", type=Path, required=True, help="the parquet file to write")
     for command in (check, prepare):
         command.add_argument("data", type=Path, help="a file or folder; docs/data.md lists the forms")
+        command.add_argument(
+            "--on-bad-row",
+            choices=("fail", "drop"),
+            default="fail",
+            help="whether rows with an error stop it, or are left out and counted (default fail)",
+        )
         command.add_argument("--columns", help='JSON: role to column, such as {"prompt": "caption"}')
     return parser
 
@@ -238,11 +238,11 @@ def _columns(text: str | None) -> dict[str, str] | None:
     return {str(role): name for role, name in found.items()}
 
 
-def _prepare(data: Path, out: Path, columns: str | None) -> int:
+def _prepare(data: Path, out: Path, columns: str | None, on_bad_row: OnBadRow) -> int:
     from alignment_core.datasets.prepare import prepare_parquet
 
     try:
-        prepared = prepare_parquet(data, out, _columns(columns))
+        prepared = prepare_parquet(data, out, _columns(columns), on_bad_row)
     except AlignmentError as error:
         return _failed(_run_failed(error, None))
     print(json.dumps(asdict(prepared)), flush=True)  # noqa: T201

@@ -53,13 +53,21 @@ def prepare(
     path: Annotated[Path, typer.Argument(help="A file or folder in any form that docs/data.md lists.")],
     out: Annotated[Path, typer.Option(help="The parquet file to write.")],
     columns: Columns = None,
+    drop_bad_rows: Annotated[
+        bool, typer.Option("--drop-bad-rows", help="Leave out rows with an error, and name them.")
+    ] = False,
 ) -> None:
     """Write preference data of any form as one parquet file with its images, on this machine."""
-    found = prepare_dataset(path, out, read_columns(columns) if columns else None)
+    found = prepare_dataset(path, out, read_columns(columns) if columns else None, drops_bad_rows=drop_bad_rows)
+    for told in found["dropped"]:
+        console.print(f"left out {told}", highlight=False, markup=False, soft_wrap=True)
     left_out = f", {found['num_left_out']} left out, as nothing is said in them" if found["num_left_out"] else ""
+    dropped = f", {found['num_dropped']} dropped for an error" if found["num_dropped"] else ""
     what = "pairs" if found["kind"] == "pairs" else "single images"
     console.print(
-        f"{out}: {found['num_rows']} {what} of {path} ({found['format']}){left_out}", highlight=False, soft_wrap=True
+        f"{out}: {found['num_rows']} {what} of {path} ({found['format']}){left_out}{dropped}",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

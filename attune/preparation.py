@@ -11,8 +11,10 @@ from typing import Any
 NEEDED = {"numpy": "numpy", "PIL": "pillow", "pyarrow": "pyarrow"}
 
 
-def prepare_dataset(path: Path, out: Path, columns: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Write the preference data at `path` to `out` as canonical parquet; how many rows it has.
+def prepare_dataset(
+    path: Path, out: Path, columns: Mapping[str, str] | None = None, *, drops_bad_rows: bool = False
+) -> dict[str, Any]:
+    """Write the preference data at `path` to `out` as canonical parquet; how many rows it has, and which were dropped.
 
     `ValueError` says which packages are missing, or what is wrong with which row.
     """
@@ -30,6 +32,8 @@ def prepare_dataset(path: Path, out: Path, columns: Mapping[str, str] | None = N
     ]
     if columns:
         command += ["--columns", json.dumps(dict(columns))]
+    if drops_bad_rows:
+        command += ["--on-bad-row", "drop"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         found = json.loads((done.stdout.splitlines() or [""])[-1])

@@ -14,8 +14,10 @@ from alignment_core.datasets.detect import open_lone_table, source_of
 from alignment_core.datasets.rows import BadRow, PreferenceRow, row_error
 from alignment_core.datasets.unpaired import ImageRow
 from alignment_core.errors import DataError
+from alignment_core.spec_sources import OnBadRow
 
 ROW_GROUP_BYTES = 32 * 2**20
+MOST_NAMED = 20
 
 _ABOUT = [("prompt", pa.string()), ("group_id", pa.string())]
 _PAIRS = pa.schema(
@@ -26,32 +28,41 @@ _IMAGES = pa.schema([*_ABOUT, ("label", pa.int8()), ("image", pa.binary())])
 
 @dataclass(frozen=True)
 class Prepared:
-    """How many rows were written, and how many were left out because nothing is said in them."""
+    """How many rows were written, how many left out because nothing is said in them, and which because of an error."""
 
     kind: str
     format: str
     num_rows: int
     num_left_out: int
+    num_dropped: int
+    dropped: tuple[str, ...]  # the first of them, each with its reason
 
 
-def prepare_parquet(path: Path, out: Path, columns: Mapping[str, str] | None = None) -> Prepared:
+def prepare_parquet(
+    path: Path, out: Path, columns: Mapping[str, str] | None = None, on_bad_row: OnBadRow = "fail"
+) -> Prepared:
     """Write the dataset at `path` to `out`; a table of text finds its images in the folder that it is in.
 
-    Raises `DataError` at the first row with an error, and leaves no file then. Rows that preflight warns about because
+    Raises `DataError` at the first row with an error, and leaves no file then; with `drop` such rows are left out and named. Rows that preflight warns about because
     they say nothing (no vote, not different) are left out and counted.
     """
     source = source_of(open_lone_table(path), columns)
-    counts = {"rows": 0, "left_out": 0}
+    counts = {"rows": 0, "left_out": 0, "dropped": 0}
+    dropped: list[str] = []
 
     def usable() -> Iterator[PreferenceRow | ImageRow]:
         for row in source.read(source.annotations()):
             if not isinstance(row, BadRow):
                 counts["rows"] += 1
                 yield row
-            elif row.severity == "error":
+            elif row.severity != "error":
+                counts["left_out"] += 1
+            elif on_bad_row == "fail":
                 raise row_error(source, row)
             else:
-                counts["left_out"] += 1
+                counts["dropped"] += 1
+                if len(dropped) < MOST_NAMED:
+                    dropped.append(f"row {row.number}: {row.message}")
 
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -61,7 +72,7 @@ def prepare_parquet(path: Path, out: Path, columns: Mapping[str, str] | None = N
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
-    return Prepared(source.kind, source.format, counts["rows"], counts["left_out"])
+    return Prepared(source.kind, source.format, counts["rows"], counts["left_out"], counts["dropped"], tuple(dropped))
 
 
 def _write(path: Path, schema: pa.Schema, rows: Iterable[PreferenceRow | ImageRow]) -> None:

@@ -435,6 +435,15 @@ def test_preparing_stops_at_a_bad_row_and_leaves_no_file(tmp_path: Path) -> None
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
 
 
+def test_preparing_leaves_bad_rows_out_where_it_is_told_to_and_names_them(tmp_path: Path) -> None:
+    path = csv_folder(tmp_path / "data")
+    (path / "images" / "3-w.png").unlink()
+    prepared = prepare_parquet(path, tmp_path / "out.parquet", on_bad_row="drop")
+    assert (prepared.num_rows, prepared.num_dropped) == (NUM_PAIRS - 1, 1)
+    assert prepared.dropped[0].startswith("row 4: chosen: no file 'images/3-w.png'")
+    assert pairs_of(tmp_path / "out.parquet") == [*PAIRS[:3], *PAIRS[4:]]
+
+
 def test_one_table_of_a_folder_is_prepared_by_its_name(tmp_path: Path) -> None:
     folder = csv_folder(tmp_path / "data")
     write_csv(folder / "others.csv", [{"prompt": "p", "chosen": "images/0-w.png", "rejected": "images/0-l.png"}])
