@@ -171,10 +171,10 @@ def _unknown_field(name: str, location: Sequence[int | str], model: Any) -> str:
     known = fields_at(model, location[:-1])
     name = CALLED.get(name, name)
     guessable = len(name) <= LONGEST_GUESSED
-    if guessable and (near := difflib.get_close_matches(name, known, n=1)):
-        return f"unknown field; did you mean {near[0]!r}?"
     if guessable and (elsewhere := places_named(model, name)):
         return f"unknown field here; there is {' and '.join(elsewhere[:3])}"
+    if guessable and (near := difflib.get_close_matches(name, known, n=1)):
+        return f"unknown field; did you mean {near[0]!r}?"
     return f"unknown field; expected one of {', '.join(sorted(known))}" if known else "unknown field"
 
 

@@ -48,13 +48,16 @@ def read_columns(text: str) -> dict[str, str]:
     """`prompt=caption,chosen=good`, or the same as JSON; `ValueError` for anything else."""
     if text.lstrip().startswith("{"):
         try:
-            found = json.loads(text)
+            found = json.loads(text, object_pairs_hook=list)
         except ValueError as error:
             raise ValueError(f"--columns is no JSON: {error}") from error
     else:
-        found = {role: name for role, _, name in (one.partition("=") for one in text.split(","))}
-    if not all(isinstance(name, str) and role and name for role, name in found.items()):
+        found = [(role.strip(), name.strip()) for role, _, name in (one.partition("=") for one in text.split(","))]
+    if not all(isinstance(name, str) and role and name for role, name in found):
         raise ValueError(
             f"--columns {text!r}: expected ROLE=COLUMN,..., such as prompt=caption,chosen=good,rejected=bad"
         )
-    return {role.strip(): name.strip() for role, name in found.items()}
+    roles = [role for role, _ in found]
+    if twice := sorted({role for role in roles if roles.count(role) > 1}):
+        raise ValueError(f"--columns says twice which column {twice[0]!r} is")
+    return dict(found)

@@ -22,7 +22,7 @@ def standing_of(job: Job) -> str | None:
             return f"{job.status}: the training process saves its state and leaves"
         case "paused":
             why = f" ({job.error.message})" if job.error else ""
-            return f"paused at step {job.progress.step}{why}; it goes on with: attune job resume {job.id}"
+            return f"paused at step {job.progress.step}{why}; waiting for: attune job resume {job.id}"
         case _:
             return None
 

@@ -172,3 +172,8 @@ def test_an_address_beyond_ascii_is_told_what_one_looks_like() -> None:
 def test_a_method_called_by_its_last_word_is_not_taken_for_another() -> None:
     with pytest.raises(ValidationError, match="did you mean 'diffusion_dpo'"):
         JobSpec.model_validate({"model": "shapes", "method": {"type": "dpo"}})
+
+
+def test_a_field_of_another_place_is_told_where_it_is_and_not_taken_for_one_that_looks_alike() -> None:
+    (found,) = found_in(resolution=4096)
+    assert "method.transform.resolution" in found.message

@@ -144,7 +144,7 @@ def test_watching_tells_the_place_in_the_queue_then_the_pause_then_the_run(
         leases.claim(api.parts.store, first, "worker", 60)
         told("queued: number 1 in the queue, waiting for 1 job to end")
         jobs.request_pause(api.parts.store, DEFAULT_PROJECT_ID, job_id)
-        told(f"paused at step 0; it goes on with: attune job resume {job_id}")
+        told(f"paused at step 0; waiting for: attune job resume {job_id}")
         jobs.resume(api.parts.store, DEFAULT_PROJECT_ID, job_id)
         leases.finish(api.parts.store, first, 1, "succeeded")
         told("queued: it is next, and waits for a worker")

@@ -109,6 +109,6 @@ def test_columns_are_written_in_short_or_as_json() -> None:
     assert (
         read_columns("prompt=caption,chosen=a b") == read_columns('{"prompt": "caption", "chosen": "a b"}') == columns
     )
-    for wrong in ("caption", "prompt=", "=x", '{"prompt": 1}', "{"):
+    for wrong in ("caption", "prompt=", "=x", "prompt=a,prompt=b", '{"prompt": 1}', "{"):
         with pytest.raises(ValueError, match="--columns"):
             read_columns(wrong)
