@@ -26,6 +26,7 @@ from worker.run import run_job
 
 StartWorker = Callable[..., subprocess.Popen[bytes]]
 SCRIPT = Path(__file__).parent / "worker_process.py"
+ROOT = Path(__file__).parents[2]  # from where the script imports `tests`
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def start_worker(world: World) -> Iterator[StartWorker]:
 
     def _start(job: JobRecord, name: str, *trainer: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, str(SCRIPT), str(world.root), job.id, name, *trainer]
-        workers.append(subprocess.Popen(command, env=os.environ | {"MARK": name}, start_new_session=True))
+        workers.append(
+            subprocess.Popen(command, env=os.environ | {"MARK": name, "PYTHONPATH": str(ROOT)}, start_new_session=True)
+        )
         return workers[-1]
 
     yield _start

@@ -27,7 +27,7 @@ Behave = Callable[[str], None]
 SLOW = '{"step_seconds": 0.05}'
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
