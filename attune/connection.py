@@ -115,7 +115,8 @@ class Connection:
                 return
             try:
                 # httpx's own lines also end at U+2028, U+2029 and U+0085, which prompts may contain
-                yield from EventSource(response).iter_sse()
+                # the standard drops a message without data; httpx-sse hands heartbeats out as such once an id was seen
+                yield from (message for message in EventSource(response).iter_sse() if message.data)
             except SSEError as error:
                 raise AttuneError.not_attune(self.base_url) from error
 

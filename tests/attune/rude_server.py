@@ -83,6 +83,7 @@ class Handler(BaseHTTPRequestHandler):
             data = {"id": f"evt_{number}", "sequence": number, "attempt": 1, "type": "run_stopped"}
             data["data"] = {"type": "run_stopped", "step": number, "note": LINE_ENDS_OF_PROSE}
             text = json.dumps(data, ensure_ascii=False)
+            self.wfile.write(b": heartbeat\n\n")
             self.wfile.write(f"id: evt_{number}\nevent: run_stopped\ndata: {text}\n\n".encode())
         if first + 2 > NUM_EVENTS:
             self.wfile.write(b"event: done\ndata: {}\n\n")
