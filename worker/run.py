@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import assert_never
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import (
@@ -62,6 +63,10 @@ def run_job(parts: Parts, job_id: str) -> None:
                 _end(parts, claim, heartbeat.signal, error)
         except Fenced:
             log.warning("job_lost")
+        except DBAPIError as error:
+            if (away := away_of(error)) is None:
+                raise
+            log.warning("end_not_recorded", reason=away.reason)  # the lease ends, and a sweep finds the job
         finally:
             inputs.remove(workdir)
 
