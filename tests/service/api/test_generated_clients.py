@@ -4,6 +4,7 @@ The generators come from PyPI and npm, at pinned versions, into `build/generator
 """
 
 import json
+import os
 import shutil
 import subprocess
 import venv
@@ -38,7 +39,10 @@ def document(api: Api, tmp_path: Path) -> Path:  # noqa: F811
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=cwd, timeout=600)
+    """The program sees its own folder on PATH first: the Python generator calls the `ruff` that pip put beside it."""
+    words = [str(part) for part in command]
+    environment = os.environ | {"PATH": os.pathsep.join((str(Path(words[0]).parent), os.environ["PATH"]))}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=cwd, timeout=600, env=environment)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 
