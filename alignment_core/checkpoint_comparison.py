@@ -9,9 +9,10 @@ from pathlib import Path
 
 from alignment_core import checkpoints
 from alignment_core.actors import Actors
-from alignment_core.contenders import Contender, checkpointed_policy, initial_model
+from alignment_core.contenders import Contender, Contenders, checkpointed_policy, initial_model
 from alignment_core.errors import CheckpointError, DataError
-from alignment_core.evaluation_run import compare_contenders
+from alignment_core.evaluation.evaluate import ReportFolder
+from alignment_core.evaluation_run import Training, compare_contenders
 from alignment_core.events import Event, PhaseChanged
 from alignment_core.load import load_actors, load_run, new_accelerator
 from alignment_core.run import HISTORY, Run
@@ -49,18 +50,13 @@ def compare_checkpoints(
         raise DataError(
             "no_evaluation_prompts", "the work folder's spec holds no prompts out: there is nothing to draw"
         )
-    sides = [_contender(run, sources, folder, side) for folder, side in zip(folders, (base, policy), strict=True)]
-    told = manifests[1]
+    sides = Contenders(*(_contender(run, sources, *side) for side in zip(folders, (base, policy), strict=True)))
     if folders[1] is not None:
         run.history.restore(folders[1] / checkpoints.STATE / HISTORY)
-    yield from compare_contenders(
-        run,
-        *sides,
-        trained_by=[JobSpec.model_validate(one.spec) for one in manifests if one is not None] or [spec],
-        dataset_sha256=None if told is None else told.dataset_sha256,
-        workdir=workdir,
-        folder=workdir / "comparisons" / "-and-".join(_slug(side.told.label) for side in sides),
-    )
+    specs = [JobSpec.model_validate(one.spec) for one in manifests if one is not None] or [spec]
+    training = Training(specs, None if manifests[1] is None else manifests[1].dataset_sha256)
+    name = "-and-".join(_slug(side.told.label) for side in (sides.base, sides.policy))
+    yield from compare_contenders(run, sides, training, ReportFolder(workdir / "comparisons" / name, workdir))
 
 
 def folder_of(side: str, workdir: Path) -> Path | None:

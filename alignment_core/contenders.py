@@ -29,6 +29,14 @@ class Contender:
     initial_norms: Callable[[], dict[str, float]]
 
 
+@dataclass(frozen=True)
+class Contenders:
+    """The two sides of a comparison."""
+
+    base: Contender
+    policy: Contender
+
+
 def initial_model(actors: Actors, draw: Draw) -> Contender:
     """The model that the run started from."""
 

@@ -1,12 +1,21 @@
 """The proving half of a run: the policy against the model it started from, as events."""
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from alignment_core import checkpoints
-from alignment_core.contenders import Contender, initial_model, policy_as_it_is, told_of
-from alignment_core.evaluation.evaluate import MeasureDrift, evaluate
+from alignment_core.contenders import Contender, Contenders, initial_model, policy_as_it_is, told_of
+from alignment_core.evaluation.draw_and_judge import Judges
+from alignment_core.evaluation.evaluate import (
+    EvaluationProtocol,
+    MeasureDrift,
+    ModelPair,
+    ReportFolder,
+    evaluate,
+    protocol_of,
+)
 from alignment_core.evaluation.policy_drift import DRAWS_PER_BIN, eps_distance
 from alignment_core.evaluation.report import Bootstrap, Provenance
 from alignment_core.evaluation.weight_change import relative_change
@@ -21,6 +30,15 @@ from alignment_core.spec_sources import label_of
 from alignment_core.spec_warnings import warnings_of
 
 
+@dataclass(frozen=True)
+class Training:
+    """What made the two models: the specs, the policy's last; the policy's data; why its checkpoint is a run's result."""
+
+    specs: Sequence[JobSpec]
+    dataset_sha256: str | None
+    result: ResultSelected | None = None
+
+
 def evaluate_run(run: Run, workdir: Path, result: ResultSelected) -> Generator[Event, None, None]:
     """Compare the policy, which has the weights of `result`, with the model it started from, on held-out prompts."""
     if not run.evaluation_prompts:
@@ -31,72 +49,46 @@ def evaluate_run(run: Run, workdir: Path, result: ResultSelected) -> Generator[E
     manifest = checkpoints.read_manifest(workdir / result.path)
     base = initial_model(run.actors, run.draw)
     policy = policy_as_it_is(run.actors, run.draw, told_of(manifest, f"step {manifest.step}"))
+    place = ReportFolder(workdir / "evaluation" / f"step-{manifest.step:08d}", workdir)
     yield from compare_contenders(
-        run,
-        base,
-        policy,
-        trained_by=(run.spec,),
-        dataset_sha256=run.dataset_sha256,
-        workdir=workdir,
-        folder=workdir / "evaluation" / f"step-{manifest.step:08d}",
-        result=result,
+        run, Contenders(base, policy), Training((run.spec,), run.dataset_sha256, result), place
     )
 
 
 def compare_contenders(
-    run: Run,
-    base: Contender,
-    policy: Contender,
-    *,
-    trained_by: Sequence[JobSpec],
-    dataset_sha256: str | None,
-    workdir: Path,
-    folder: Path,
-    result: ResultSelected | None = None,
+    run: Run, contenders: Contenders, training: Training, place: ReportFolder
 ) -> Generator[Event, None, None]:
-    """Compare two models as the run's spec wants it, and write the report to `folder`, which lies in `workdir`.
+    """Compare two models as the run's spec wants it, and write the report; the curves are those of the run's history."""
+    models = ModelPair(contenders.base.sample, contenders.policy.sample, _drift_between(run, contenders))
+    return evaluate(models, _protocol(run), _provenance(run, contenders, training), place)
 
-    `trained_by` are the specs that made them, the policy's last; `dataset_sha256` is of the policy's data. The curves are
-    those of the run's history.
-    """
+
+def _protocol(run: Run) -> EvaluationProtocol:
     spec = run.spec.evaluation
-    return evaluate(
-        base.sample,
-        policy.sample,
-        prompts=run.evaluation_prompts,
+    return protocol_of(
+        run.evaluation_prompts,
+        Judges(run.rewards, run.prompt_following),
+        Bootstrap(spec.bootstrap_resamples, spec.confidence, run.spec.seed),
         max_prompts=spec.max_prompts,
         seeds_per_prompt=spec.seeds_per_prompt,
-        rewards=run.rewards,
-        prompt_following=run.prompt_following,
         batch_size=spec.batch_size,
         grid_prompts=spec.grid_prompts,
-        bootstrap=Bootstrap(spec.bootstrap_resamples, spec.confidence, run.spec.seed),
-        provenance=_provenance(run, base, policy, trained_by, dataset_sha256, result),
-        workdir=workdir,
-        folder=folder,
-        measure_drift=_drift_between(run, base, policy),
     )
 
 
-def _provenance(
-    run: Run,
-    base: Contender,
-    policy: Contender,
-    trained_by: Sequence[JobSpec],
-    dataset_sha256: str | None,
-    result: ResultSelected | None,
-) -> Provenance:
-    spec, drawn = trained_by[-1], run.spec.evaluation
+def _provenance(run: Run, contenders: Contenders, training: Training) -> Provenance:
+    spec, drawn = training.specs[-1], run.spec.evaluation
+    policy = contenders.policy
     reference = spec.reference
     return Provenance(
         step=policy.told.step or 0,
-        base=base.told,
+        base=contenders.base.told,
         policy=policy.told,
         num_inference_steps=drawn.num_inference_steps,
         guidance_scale=drawn.guidance_scale,
         spec_sha256=spec.sha256(),
         base_model_sha256=run.base_model_sha256,
-        dataset_sha256=dataset_sha256,
+        dataset_sha256=training.dataset_sha256,
         spec=spec.model_dump(mode="json"),
         seed=spec.seed,
         method=spec.method.type,
@@ -104,10 +96,10 @@ def _provenance(
         reg_mode=reference.reg_mode if isinstance(reference, MovingReferenceSpec) else None,
         device=run.accelerator.device.type,
         precision=run.spec.training.precision,
-        trained=_trained_names(run.spec, trained_by),
+        trained=_trained_names(run.spec, training.specs),
         curves=run.history.curves(),
         tables=[run.history.tables[split] for split in sorted(run.history.tables)],
-        result=result,
+        result=training.result,
         subject=_subject(run, policy, spec),
         warnings=[*(RunWarning(code="spec", message=found) for found in warnings_of(spec)), *run.history.warnings],
     )
@@ -136,7 +128,9 @@ def _trained_names(spec: JobSpec, trained_by: Sequence[JobSpec]) -> frozenset[st
     )
 
 
-def _drift_between(run: Run, base: Contender, policy: Contender) -> MeasureDrift:
+def _drift_between(run: Run, contenders: Contenders) -> MeasureDrift:
+    base, policy = contenders.base, contenders.policy
+
     def measure(images: Images, prompts: Sequence[str]) -> Drift:
         size = run.spec.evaluation.batch_size
         latents, _ = run.family.encode_images(2 * images - 1)

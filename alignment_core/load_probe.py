@@ -3,8 +3,9 @@
 from collections.abc import Generator
 
 from alignment_core.contenders import initial_model
+from alignment_core.evaluation.draw_and_judge import Judges
 from alignment_core.events import Event, WarningRaised
-from alignment_core.probe import HeldOutProbe, probe_prompts
+from alignment_core.probe import HeldOutProbe, plan_probe, probe_prompts
 from alignment_core.run import Run
 
 
@@ -21,13 +22,12 @@ def load_probe(run: Run) -> Generator[Event, None, HeldOutProbe | None]:
             "a checkpoint that was chosen by them; give evaluation.prompts more than max_prompts",
         )
     return HeldOutProbe(
-        prompts=prompts,
-        seeds_per_prompt=spec.seeds_per_prompt,
         base=initial_model(run.actors, run.draw).sample,
         policy=lambda prompts, seeds: run.draw(run.actors.denoiser, prompts, seeds),
-        rewards=run.rewards,
-        prompt_following=run.prompt_following,
-        batch_size=spec.batch_size,
+        plan=plan_probe(
+            prompts, seeds_per_prompt=spec.seeds_per_prompt, batch_size=spec.batch_size, seed=run.spec.seed
+        ),
+        judges=Judges(run.rewards, run.prompt_following),
         confidence=spec.confidence,
         seed=run.spec.seed,
     )

@@ -1,19 +1,21 @@
 """The proof, as events: compare two models, write the report, its page and the picture."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from alignment_core.evaluation.compare import Comparison, compare, seeds_of
+from alignment_core.evaluation.compare import Comparison, compare, plan_comparison
+from alignment_core.evaluation.draw_and_judge import DrawPlan, Judges
 from alignment_core.evaluation.files import replace_file, save_png
 from alignment_core.evaluation.grid import draw_grid, headline_of
 from alignment_core.evaluation.page import render_page
 from alignment_core.evaluation.report import Bootstrap, Provenance, build_report, write_report
 from alignment_core.events import EvaluationCompleted, Event, PhaseChanged, SamplesDrawn, WarningRaised
-from alignment_core.protocols import Images, RewardModel, Sampler
+from alignment_core.protocols import Images, Sampler
 from alignment_core.reports import Drift, EvaluationReport, RunWarning
 
 FEW_PROMPTS = 20  # a percentile bootstrap over fewer covers clearly less than it says
@@ -21,68 +23,95 @@ FEW_PROMPTS = 20  # a percentile bootstrap over fewer covers clearly less than i
 MeasureDrift = Callable[[Images, Sequence[str]], Drift]
 
 
-def evaluate(
-    base: Sampler,
-    policy: Sampler,
-    *,
+@dataclass(frozen=True)
+class ModelPair:
+    """The two sides of a report; `measure_drift` is given the policy's kept images and their prompts."""
+
+    base: Sampler
+    policy: Sampler
+    measure_drift: MeasureDrift | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """How two models are compared: what they draw, who judges it, and how intervals are made.
+
+    The first of the judges' rewards decides the verdict.
+    """
+
+    plan: DrawPlan
+    judges: Judges
+    bootstrap: Bootstrap
+
+
+@dataclass(frozen=True)
+class ReportFolder:
+    """Where a report is written: `folder`, which lies in the work folder that events' paths begin from."""
+
+    folder: Path
+    workdir: Path
+
+    def relative(self, name: str) -> str:
+        return (self.folder / name).relative_to(self.workdir).as_posix()
+
+
+def protocol_of(
     prompts: Sequence[str],
+    judges: Judges,
+    bootstrap: Bootstrap,
+    *,
     max_prompts: int,
     seeds_per_prompt: int,
-    rewards: Mapping[str, RewardModel],
-    prompt_following: RewardModel | None,
     batch_size: int,
     grid_prompts: int,
-    bootstrap: Bootstrap,
-    provenance: Provenance,
-    workdir: Path,
-    folder: Path,
-    measure_drift: MeasureDrift | None = None,
-) -> Generator[Event, None, None]:
-    """Compare on the first `max_prompts` different prompts, with seeds that follow from `bootstrap.seed`.
-
-    Yields progress after every sampled batch, then `SamplesDrawn` and `EvaluationCompleted`. Writes `report.json`,
-    `report.html`, `grid.png` and `images/MODEL-PROMPT-SEED.png` to `folder`, which lies in `workdir`. The first of
-    `rewards` decides the verdict; `measure_drift` is given the policy's kept images and their prompts. Raises what
-    `compare` raises.
-    """
-    started = time.monotonic()
-    prompts = choose_prompts(prompts, max_prompts)
-    warnings = list(provenance.warnings)
-    if len(prompts) < FEW_PROMPTS:
-        few = _few_prompts(len(prompts), provenance.step)
-        warnings.append(RunWarning(code=few.code, message=few.message, step=few.step))
-        yield few
-    yield PhaseChanged(phase="sampling")
-    comparison = yield from compare(
-        base,
-        policy,
-        prompts=prompts,
-        seeds=seeds_of(bootstrap.seed, len(prompts), seeds_per_prompt),
-        rewards=rewards,
-        prompt_following=prompt_following,
+) -> EvaluationProtocol:
+    """The first `max_prompts` different prompts, with seeds that follow from `bootstrap.seed`."""
+    plan = plan_comparison(
+        choose_prompts(prompts, max_prompts),
+        seeds_per_prompt=seeds_per_prompt,
         batch_size=batch_size,
         grid_prompts=grid_prompts,
+        seed=bootstrap.seed,
     )
+    return EvaluationProtocol(plan, judges, bootstrap)
+
+
+def evaluate(
+    models: ModelPair, protocol: EvaluationProtocol, provenance: Provenance, place: ReportFolder
+) -> Generator[Event, None, None]:
+    """Compare both models and write the report: `report.json`, `report.html`, `grid.png`, `images/MODEL-PROMPT-SEED.png`.
+
+    Yields progress after every sampled batch, then `SamplesDrawn` and `EvaluationCompleted`. Raises what `compare` raises.
+    """
+    started = time.monotonic()
+    num_prompts = len(protocol.plan.prompts)
+    if num_prompts < FEW_PROMPTS:
+        few = _few_prompts(num_prompts, provenance.step)
+        told = RunWarning(code=few.code, message=few.message, step=few.step)
+        provenance = replace(provenance, warnings=[*provenance.warnings, told])
+        yield few
+    yield PhaseChanged(phase="sampling")
+    comparison = yield from compare(models.base, models.policy, protocol.plan, protocol.judges)
     yield PhaseChanged(phase="evaluating")
-    drift = None if measure_drift is None else measure_drift(*_kept_images(comparison))
-    report = build_report(comparison, provenance, bootstrap, time.monotonic() - started, drift)
-    report = report.model_copy(update={"warnings": warnings})
-    yield from _publish(report, comparison, workdir, folder)
+    drift = None if models.measure_drift is None else models.measure_drift(*_kept_images(comparison))
+    report = build_report(comparison, provenance, protocol.bootstrap, time.monotonic() - started, drift)
+    yield from _publish(report, comparison, place)
 
 
-def _publish(report: EvaluationReport, comparison: Comparison, workdir: Path, folder: Path) -> Iterator[Event]:
+def _publish(report: EvaluationReport, comparison: Comparison, place: ReportFolder) -> Iterator[Event]:
     """Write everything, and say so; the report last, so that whoever finds it finds the rest."""
+    folder = place.folder
     _save_images(comparison, folder / "images")
     shown = [comparison.prompts[index] for index in comparison.shown]
     grid = draw_grid(shown, comparison.base.images, comparison.policy.images, headline_of(report))
     save_png(grid, folder / "grid.png")
-    yield SamplesDrawn(step=report.step, path=_relative(folder / "grid.png", workdir), prompts=shown)
+    yield SamplesDrawn(step=report.step, path=place.relative("grid.png"), prompts=shown)
     replace_file(folder / "report.html", render_page(report, comparison).encode())
     write_report(report, folder / "report.json")
     yield EvaluationCompleted(
         step=report.step,
-        path=_relative(folder / "report.json", workdir),
-        page=_relative(folder / "report.html", workdir),
+        path=place.relative("report.json"),
+        page=place.relative("report.html"),
         report=report.model_dump(mode="json"),
     )
 
@@ -112,7 +141,3 @@ def _save_images(comparison: Comparison, folder: Path) -> None:
         for prompt, pictures in zip(comparison.shown, drawn.images, strict=True):
             for seed, pixels in zip(comparison.seeds[prompt], pictures, strict=True):
                 save_png(Image.fromarray(pixels), folder / f"{model}-{prompt}-{seed}.png")
-
-
-def _relative(path: Path, workdir: Path) -> str:
-    return path.relative_to(workdir).as_posix()

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alignment_core.evaluation.compare import PROMPT_FOLLOWING, Comparison
+from alignment_core.evaluation.compare import Comparison
+from alignment_core.evaluation.draw_and_judge import PROMPT_FOLLOWING
 from alignment_core.evaluation.files import replace_file
 from alignment_core.evaluation.statistics import (
     Scores,

@@ -4,7 +4,8 @@ import base64
 
 import numpy as np
 
-from alignment_core.evaluation.compare import Comparison, Drawn, seeds_of
+from alignment_core.evaluation.compare import Comparison, seeds_of
+from alignment_core.evaluation.draw_and_judge import Drawn
 from alignment_core.evaluation.page import render_page
 from alignment_core.evaluation.report import Bootstrap, Provenance, build_report
 from alignment_core.events import FileRecord, TimestepBin

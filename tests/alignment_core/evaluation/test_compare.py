@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from alignment_core.errors import AlignmentError
-from alignment_core.evaluation.compare import Comparison, compare, seeds_of
+from alignment_core.evaluation.compare import Comparison, compare, plan_comparison, seeds_of
 from alignment_core.evaluation.diversity import pairwise_distance
+from alignment_core.evaluation.draw_and_judge import Judges
 from alignment_core.events import PhaseProgressed
 from alignment_core.protocols import RewardModel, Sampler
 from alignment_core.rewards.brightness import Brightness
@@ -29,16 +30,10 @@ def running(
     rewards: Mapping[str, RewardModel] = REWARDS,
     judge: RewardModel | None = None,
 ) -> Generator[PhaseProgressed, None, Comparison]:
-    return compare(
-        base,
-        policy,
-        prompts=prompts,
-        seeds=seeds_of(0, len(prompts), num_seeds),
-        rewards=rewards,
-        prompt_following=judge,
-        batch_size=batch_size,
-        grid_prompts=grid_prompts,
+    plan = plan_comparison(
+        prompts, seeds_per_prompt=num_seeds, batch_size=batch_size, grid_prompts=grid_prompts, seed=0
     )
+    return compare(base, policy, plan, Judges(rewards, judge))
 
 
 def finish(run: Generator[PhaseProgressed, None, Comparison]) -> tuple[Comparison, list[PhaseProgressed]]:

@@ -7,7 +7,8 @@ from PIL import Image
 
 from alignment_core.errors import AlignmentError
 from alignment_core.evaluation.compare import seeds_of
-from alignment_core.evaluation.evaluate import evaluate
+from alignment_core.evaluation.draw_and_judge import Judges
+from alignment_core.evaluation.evaluate import ModelPair, ReportFolder, evaluate, protocol_of
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.evaluation.report import Bootstrap, Provenance
 from alignment_core.events import (
@@ -34,18 +35,19 @@ def events_of(
     prompts: Sequence[str] = PROMPTS,
     max_prompts: int = 128,
 ) -> Iterator[Event]:
+    judges = Judges({"brightness": Brightness(), "colorfulness": Colorfulness()}, PromptLength())
     return evaluate(
-        base or NoiseSampler(),
-        policy or NoiseSampler(0.2),
-        prompts=prompts,
-        max_prompts=max_prompts,
-        seeds_per_prompt=2,
-        rewards={"brightness": Brightness(), "colorfulness": Colorfulness()},
-        prompt_following=PromptLength(),
-        batch_size=8,
-        grid_prompts=3,
-        bootstrap=Bootstrap(num_resamples=200, confidence=0.95, seed=5),
-        provenance=Provenance(
+        ModelPair(base or NoiseSampler(), policy or NoiseSampler(0.2)),
+        protocol_of(
+            prompts,
+            judges,
+            Bootstrap(num_resamples=200, confidence=0.95, seed=5),
+            max_prompts=max_prompts,
+            seeds_per_prompt=2,
+            batch_size=8,
+            grid_prompts=3,
+        ),
+        Provenance(
             step=7,
             base=ComparedModel(label="initial model", step=None, spec_sha256=None),
             policy=ComparedModel(label="step 7", step=7, spec_sha256="a" * 64),
@@ -54,8 +56,7 @@ def events_of(
             spec_sha256="a" * 64,
             base_model_sha256="b" * 64,
         ),
-        workdir=workdir,
-        folder=workdir / "evaluation/step-00000007",
+        ReportFolder(workdir / "evaluation/step-00000007", workdir),
     )
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignment_core.evaluation.compare import Comparison, Drawn, seeds_of
+from alignment_core.evaluation.compare import Comparison, seeds_of
+from alignment_core.evaluation.draw_and_judge import Drawn
 from alignment_core.evaluation.report import Bootstrap, Provenance, build_report, write_report
 from alignment_core.evaluation.statistics import Scores, paired_p_value, wilson_interval
 from alignment_core.reports import ComparedModel, Diversity, EvaluationReport, Interval
