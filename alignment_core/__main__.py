@@ -30,10 +30,10 @@ from alignment_core.errors import AlignmentError, CheckpointError, DataError
 from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
 from alignment_core.quiet import silence_imports, silence_progress_bars
-from alignment_core.sources import Sources
 from alignment_core.spec import ColumnMapping, JobSpec
-from alignment_core.spec_mistakes import in_sentences
-from alignment_core.spec_sources import OnBadRow
+from alignment_core.spec.mistakes import in_sentences
+from alignment_core.spec.places import Sources
+from alignment_core.spec.sources import OnBadRow
 
 EXIT_COMPLETED, EXIT_FAILED, EXIT_UNUSABLE, EXIT_STOPPED = 0, 1, 3, 75  # 75 is EX_TEMPFAIL of sysexits.h
 DEFAULT_CACHE = Path.home() / ".cache" / "attune"
@@ -125,7 +125,7 @@ def _read_spec(path: Path) -> JobSpec:
 
 
 def _compare(workdir: Path, base: str, policy: str, sources_path: Path | None, cache_dir: Path | None) -> int:
-    from alignment_core.checkpoint_comparison import compare_checkpoints
+    from alignment_core.prove.checkpoint_comparison import compare_checkpoints
 
     silence_progress_bars()
     try:
@@ -147,7 +147,7 @@ def _compare(workdir: Path, base: str, policy: str, sources_path: Path | None, c
 def _follow(arguments: argparse.Namespace, spec: JobSpec, sources: Sources, stop: threading.Event) -> int:
     from alignment_core.alignment import align
     from alignment_core.checkpoints import latest
-    from alignment_core.training_run import checkpoint_saved
+    from alignment_core.training.run_training import checkpoint_saved
 
     silence_progress_bars()
     workdir, announced = arguments.workdir, None

@@ -14,17 +14,18 @@ from pathlib import Path
 
 from alignment_core import checkpoints
 from alignment_core.errors import CheckpointError
-from alignment_core.evaluation_run import evaluate_run
 from alignment_core.events import Event, PhaseChanged, RunCompleted, RunStarted
-from alignment_core.history import History, recorded
-from alignment_core.load import load_run, new_accelerator
-from alignment_core.sources import Sources
+from alignment_core.load.probe import load_probe
+from alignment_core.load.run import load_run, new_accelerator
+from alignment_core.prove.evaluation_run import evaluate_run
 from alignment_core.spec import JobSpec
-from alignment_core.spec_continuation import broken_by
-from alignment_core.spec_warnings import warnings_of
-from alignment_core.training_run import CHECKPOINTS, train_run
+from alignment_core.spec.continuation import broken_by
+from alignment_core.spec.places import Sources
+from alignment_core.spec.warnings import warnings_of
+from alignment_core.training.history import History, recorded
+from alignment_core.training.run_training import CHECKPOINTS, train_run
+from alignment_core.training.watch import WatchState
 from alignment_core.versions import versions
-from alignment_core.watch import WatchState
 
 NO_SOURCES = Sources()
 
@@ -63,7 +64,8 @@ def align(
     first_step = run.restore(resumed) if resumed else 0
     if resumed and own is None:
         run.watch.state = WatchState()  # what the guards of another run saw and decided is not this run's
-    result = yield from recorded(train_run(run, workdir, first_step, started), history)
+    probe = yield from recorded(load_probe(run), history)
+    result = yield from recorded(train_run(run, probe, workdir, first_step, started), history)
     if accelerator.is_main_process:
         yield from evaluate_run(run, workdir, result)
     yield RunCompleted(step=result.last_step)

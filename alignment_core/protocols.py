@@ -7,17 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
-from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-if TYPE_CHECKING:
-    from alignment_core.actors import Actors
+from alignment_core.shapes import Images, Latents, PerExample, PerStep, Timesteps
 
-Images = Float[Tensor, "batch 3 height width"]
-Latents = Float[Tensor, "batch channels h w"]
-PerExample = Float[Tensor, " batch"]
-PerStep = Float[Tensor, " T"]  # of a sampler's steps, noisiest first
-Timesteps = Int[Tensor, " batch"]
+if TYPE_CHECKING:
+    from alignment_core.actors.actors import Actors
+
 SignalAgainst = Literal["reference", "initial"]
 
 B = TypeVar("B")

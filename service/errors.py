@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from alignment_core.spec_mistakes import MOST, mistakes, sentence
+from alignment_core.spec.mistakes import MOST, mistakes, sentence
 from service.store.objects import ObjectNotFound
 from service.store.unavailable import WORDS, ObjectsUnavailable, Reason, heals, reason_of_database
 

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from alignment_core.errors import AlignmentError
-from alignment_core.sources import Sources
 from alignment_core.spec import JobSpec
+from alignment_core.spec.places import Sources
 from service.store import datasets
 from service.store.objects import ObjectNotFound
 from service.store.records import CheckpointRecord, DatasetRecord, StoredFile

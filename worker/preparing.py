@@ -6,9 +6,9 @@ import structlog
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import WarningRaised
-from alignment_core.sources import RunLabel
 from alignment_core.spec import JobSpec
-from alignment_core.spec_sources import OnBadRow
+from alignment_core.spec.places import RunLabel
+from alignment_core.spec.sources import OnBadRow
 from service.store import datasets, outputs
 from service.store.catalog import sources_of, stored_datasets
 from service.store.records import CheckpointRecord, Claim, DatasetRecord

@@ -23,8 +23,8 @@ from alignment_core.events import (
     RunFailed,
     RunStopped,
 )
-from alignment_core.sources import walk
 from alignment_core.spec import JobSpec, RemoteReward
+from alignment_core.spec.places import walk
 from service.settings import Settings
 from service.store import leases
 from service.store.clock import host_seconds

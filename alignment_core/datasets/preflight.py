@@ -20,7 +20,7 @@ from alignment_core.datasets.unpaired import ImageRow
 from alignment_core.datasets.unpaired_tally import InspectedImage, UnpairedTally
 from alignment_core.errors import DataError
 from alignment_core.reports import DatasetReport
-from alignment_core.spec_sources import OnBadRow
+from alignment_core.spec.sources import OnBadRow
 
 DECODING_THREADS = 4
 ROWS_AT_ONCE = 16

@@ -14,7 +14,7 @@ from alignment_core.datasets.detect import open_lone_table, source_of
 from alignment_core.datasets.rows import BadRow, PreferenceRow, row_error
 from alignment_core.datasets.unpaired import ImageRow
 from alignment_core.errors import DataError
-from alignment_core.spec_sources import OnBadRow
+from alignment_core.spec.sources import OnBadRow
 
 ROW_GROUP_BYTES = 32 * 2**20
 MOST_NAMED = 20

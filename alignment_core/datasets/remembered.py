@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from alignment_core.datasets.cache import write_durably
 from alignment_core.datasets.preflight import Checked, check_rows
 from alignment_core.reports import DatasetReport, ReportBase
-from alignment_core.spec_sources import OnBadRow
+from alignment_core.spec.sources import OnBadRow
 
 # Part of the key: a change of what preflight looks for must change it.
 PREFLIGHT_VERSION = "v5"

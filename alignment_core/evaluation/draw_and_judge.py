@@ -15,7 +15,8 @@ from alignment_core.errors import DivergenceError
 from alignment_core.evaluation.diversity import pairwise_distance
 from alignment_core.evaluation.statistics import Scores
 from alignment_core.events import PhaseProgressed
-from alignment_core.protocols import Images, RewardModel, Sampler
+from alignment_core.protocols import RewardModel, Sampler
+from alignment_core.shapes import Images
 
 PROMPT_FOLLOWING = "prompt_following"
 

@@ -15,8 +15,9 @@ from alignment_core.evaluation.grid import draw_grid, headline_of
 from alignment_core.evaluation.page import render_page
 from alignment_core.evaluation.report import Bootstrap, Provenance, build_report, write_report
 from alignment_core.events import EvaluationCompleted, Event, PhaseChanged, SamplesDrawn, WarningRaised
-from alignment_core.protocols import Images, Sampler
+from alignment_core.protocols import Sampler
 from alignment_core.reports import Drift, EvaluationReport, RunWarning
+from alignment_core.shapes import Images
 
 FEW_PROMPTS = 20  # a percentile bootstrap over fewer covers clearly less than it says
 

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from alignment_core.diffusion import add_noise, regression_error
-from alignment_core.protocols import Latents, PerExample, Timesteps
+from alignment_core.diffusion.formulas import add_noise, regression_error
 from alignment_core.reports import DriftBin
 from alignment_core.seeds import generator_of
-from alignment_core.timestep_weights import bounds_of
+from alignment_core.shapes import Latents, PerExample, Timesteps
+from alignment_core.timesteps.weights import bounds_of
 
 NUM_BINS = 10
 DRAWS_PER_BIN = 16

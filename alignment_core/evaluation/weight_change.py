@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from alignment_core.actors import Actors
-from alignment_core.reference_weights import ADAPTER, lora_layers
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.reference_weights import ADAPTER, lora_layers
 
 
 @torch.no_grad()

@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from alignment_core.diffusion import PredictionType, ddim_timesteps
+from alignment_core.diffusion.formulas import PredictionType, ddim_timesteps
 from alignment_core.families.sd_configs import Config, latent_side
 from alignment_core.families.sd_load import load_pipeline, pipeline_of
 from alignment_core.families.source import ModelFolder, fetch_model
-from alignment_core.protocols import Images, Latents, Timesteps
+from alignment_core.shapes import Images, Latents, Timesteps
 from alignment_core.spec import CatalogSource, HubSource, LocalSource
 
 PIPELINE_CLASS = "StableDiffusionPipeline"

@@ -9,7 +9,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from alignment_core.actors import ADAPTER, Actors
+from alignment_core.actors.actors import ADAPTER, Actors
 from alignment_core.errors import CheckpointError
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.families.sd_kohya import kohya_layers, kohya_metadata

@@ -17,11 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignment_core.actors import Actors
-from alignment_core.online import Kept, Scene, Studio, accuracy, chunks, metrics_vs_init, reference_metrics, spread
-from alignment_core.protocols import Latents, PerExample, PerStep, StepLoss, TimestepStrategy
-from alignment_core.rollout import log_prob, preference
-from alignment_core.trajectories import (
+from alignment_core.actors.actors import Actors
+from alignment_core.protocols import StepLoss, TimestepStrategy
+from alignment_core.rollouts.rollout import log_prob, preference
+from alignment_core.rollouts.setup import (
+    Kept,
+    Scene,
+    Studio,
+    accuracy,
+    chunks,
+    metrics_vs_init,
+    reference_metrics,
+    spread,
+)
+from alignment_core.rollouts.trajectories import (
     Trajectories,
     Transitions,
     both,
@@ -31,6 +40,7 @@ from alignment_core.trajectories import (
     trained_share,
     transitions,
 )
+from alignment_core.shapes import Latents, PerExample, PerStep
 
 Reduction = Literal["mean", "sum"]
 

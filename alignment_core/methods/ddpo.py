@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from alignment_core.actors import Actors
-from alignment_core.online import Kept, Scene, Studio, chunks, spread
-from alignment_core.protocols import PerExample, PerStep, StepLoss, TimestepStrategy
-from alignment_core.rollout import log_prob
-from alignment_core.trajectories import (
+from alignment_core.actors.actors import Actors
+from alignment_core.protocols import StepLoss, TimestepStrategy
+from alignment_core.rollouts.rollout import log_prob
+from alignment_core.rollouts.setup import Kept, Scene, Studio, chunks, spread
+from alignment_core.rollouts.trajectories import (
     Trajectories,
     Transitions,
     draw,
@@ -28,6 +28,7 @@ from alignment_core.trajectories import (
     trained_share,
     transitions,
 )
+from alignment_core.shapes import PerExample, PerStep
 
 # --- the loss ------------------------------------------------------------------------------------------------------
 

@@ -16,10 +16,11 @@ from typing import Literal, assert_never
 import torch
 import torch.nn.functional as F
 
-from alignment_core.actors import Actors
-from alignment_core.diffusion import regression_error
+from alignment_core.actors.actors import Actors
+from alignment_core.diffusion.formulas import regression_error
 from alignment_core.methods.pair_batches import PairBatch, PairDraws, noisy_pairs
-from alignment_core.protocols import PerExample, Predictions, StepLoss, TimestepStrategy
+from alignment_core.protocols import Predictions, StepLoss, TimestepStrategy
+from alignment_core.shapes import PerExample
 
 LossKind = Literal["sigmoid", "hinge", "ipo", "cdpo", "robust", "dmpo"]
 PairLoss = Callable[[PerExample], PerExample]

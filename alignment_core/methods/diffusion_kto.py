@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from alignment_core.actors import Actors
+from alignment_core.actors.actors import Actors
 from alignment_core.datasets.judged_images import JudgedImages
-from alignment_core.diffusion import add_noise, regression_error, training_target
+from alignment_core.diffusion.formulas import add_noise, regression_error, training_target
 from alignment_core.methods.draws import dropped_conditioning, indices_of_step
-from alignment_core.protocols import Latents, PerExample, Predictions, StepLoss, Timesteps, TimestepStrategy
+from alignment_core.protocols import Predictions, StepLoss, TimestepStrategy
 from alignment_core.seeds import generator_of
+from alignment_core.shapes import Latents, PerExample, Timesteps
 
 Baseline = Literal["batch_mean", "class_mean", "mismatched"]
 Utility = Literal["sigmoid", "loss_averse"]

@@ -16,15 +16,14 @@ from typing import Literal, assert_never
 import torch
 from torch import Tensor
 
-from alignment_core.actors import Actors
-from alignment_core.diffusion import regression_error
+from alignment_core.actors.actors import Actors
+from alignment_core.diffusion.formulas import regression_error
 from alignment_core.methods.ddpo import ratio_metrics
 from alignment_core.methods.value_network import PREFIX, States, ValueNetwork
-from alignment_core.online import Kept, Scene, Studio, chunks, reference_metrics, spread
-from alignment_core.protocols import PerExample, PerStep, StepLoss, TimestepStrategy
-from alignment_core.rollout import log_prob
-from alignment_core.seeds import permutation_of
-from alignment_core.trajectories import (
+from alignment_core.protocols import StepLoss, TimestepStrategy
+from alignment_core.rollouts.rollout import log_prob
+from alignment_core.rollouts.setup import Kept, Scene, Studio, chunks, reference_metrics, spread
+from alignment_core.rollouts.trajectories import (
     Place,
     Trajectories,
     Transitions,
@@ -34,6 +33,8 @@ from alignment_core.trajectories import (
     trained_share,
     transitions,
 )
+from alignment_core.seeds import permutation_of
+from alignment_core.shapes import PerExample, PerStep
 
 # --- the loss ------------------------------------------------------------------------------------------------------
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from alignment_core.actors import Actors
-from alignment_core.diffusion import regression_error
+from alignment_core.actors.actors import Actors
+from alignment_core.diffusion.formulas import regression_error
 from alignment_core.methods.pair_batches import PairBatch, PairDraws, noisy_pairs
-from alignment_core.protocols import PerExample, StepLoss, TimestepStrategy
+from alignment_core.protocols import StepLoss, TimestepStrategy
+from alignment_core.shapes import PerExample
 
 SERIES_BELOW = 1e-4  # z^4/720, the first term left out, is then below the rounding of float64
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignment_core.actors import Actors, DenoiserFamily
+from alignment_core.actors.actors import Actors, DenoiserFamily
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.diffusion import add_noise, training_target
+from alignment_core.diffusion.formulas import add_noise, training_target
 from alignment_core.methods.draws import dropped_conditioning, indices_of_step
-from alignment_core.protocols import Latents, PerExample, Timesteps, TimestepStrategy
+from alignment_core.protocols import TimestepStrategy
 from alignment_core.seeds import generator_of
+from alignment_core.shapes import Latents, PerExample, Timesteps
 
 
 @dataclass(frozen=True)

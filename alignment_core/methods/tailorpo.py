@@ -18,14 +18,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignment_core.actors import Actors
+from alignment_core.actors.actors import Actors
 from alignment_core.methods.d3po import clamped_log_ratio
-from alignment_core.online import Kept, Scene, Studio, accuracy, chunks, metrics_vs_init, reference_metrics, spread
-from alignment_core.protocols import Latents, PerExample, PerStep, StepLoss, Timesteps, TimestepStrategy
-from alignment_core.rollout import Guided, Indices, branch, index_of, preference, walk
+from alignment_core.protocols import StepLoss, TimestepStrategy
+from alignment_core.rollouts.rollout import Guided, Indices, branch, index_of, preference, walk
+from alignment_core.rollouts.setup import (
+    Kept,
+    Scene,
+    Studio,
+    accuracy,
+    chunks,
+    metrics_vs_init,
+    reference_metrics,
+    spread,
+)
+from alignment_core.rollouts.step_choice import draw_items
+from alignment_core.rollouts.trajectories import trained_share
 from alignment_core.seeds import generator_of
-from alignment_core.step_choice import draw_items
-from alignment_core.trajectories import trained_share
+from alignment_core.shapes import Latents, PerExample, PerStep, Timesteps
 
 Reduction = Literal["mean", "sum"]
 

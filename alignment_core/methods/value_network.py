@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignment_core.protocols import Latents, PerExample, Timesteps
 from alignment_core.seeds import seed_of
+from alignment_core.shapes import Latents, PerExample, Timesteps
 
 PREFIX = "value."
 GRID = 4  # a latent is pooled to 4 x 4 before the layers that mix

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alignment_core.errors import ModelError
-from alignment_core.protocols import Images, PerExample
 from alignment_core.rewards.clip import Clip, Preprocessing, load_clip, load_preprocessing
 from alignment_core.rewards.images import check_images
 from alignment_core.rewards.tensors import check_tensors, read_tensors
+from alignment_core.shapes import Images, PerExample
 
 
 class Aesthetic:

@@ -7,7 +7,7 @@ from typing import assert_never
 import torch
 
 from alignment_core.errors import ModelError
-from alignment_core.protocols import Images, PerExample, RewardModel
+from alignment_core.protocols import RewardModel
 from alignment_core.rewards.aesthetic import load_aesthetic
 from alignment_core.rewards.attribute_classifier import AttributeClassifier
 from alignment_core.rewards.brightness import Brightness
@@ -24,6 +24,7 @@ from alignment_core.rewards.signed_post import Access, SignedPost
 from alignment_core.rewards.source import fetch_folder
 from alignment_core.rewards.symmetry import Symmetry
 from alignment_core.rewards.weighted_sum import WeightedSum
+from alignment_core.shapes import Images, PerExample
 from alignment_core.spec import (
     AestheticReward,
     AttributeClassifierReward,

@@ -18,8 +18,8 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPT
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from alignment_core.errors import ModelError
-from alignment_core.protocols import Images
 from alignment_core.quiet import only_errors
+from alignment_core.shapes import Images
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from alignment_core.protocols import Images, PerExample
 from alignment_core.rewards.clip import Clip, Preprocessing, load_clip, load_preprocessing
 from alignment_core.rewards.images import check_images
+from alignment_core.shapes import Images, PerExample
 
 
 class ClipScore:

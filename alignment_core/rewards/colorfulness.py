@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alignment_core.protocols import Images, PerExample
 from alignment_core.rewards.images import check_images
+from alignment_core.shapes import Images, PerExample
 
 
 class Colorfulness:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from alignment_core.errors import AlignmentError
-from alignment_core.protocols import Images, PerExample, RewardModel
+from alignment_core.protocols import RewardModel
+from alignment_core.shapes import Images, PerExample
 
 
 class FiniteReward:

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPVisionConfig
 
 from alignment_core.errors import ModelError
-from alignment_core.protocols import Images, PerExample
 from alignment_core.rewards.clip import Clip, load_clip, normalize
 from alignment_core.rewards.images import check_images
+from alignment_core.shapes import Images, PerExample
 
 HpsVersion = Literal["hpsv2", "hpsv2.1"]
 

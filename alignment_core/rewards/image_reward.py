@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
 from alignment_core.errors import ModelError
-from alignment_core.protocols import Images, PerExample
 from alignment_core.rewards.clip import MEAN, STD, Preprocessing
 from alignment_core.rewards.images import check_images
 from alignment_core.rewards.tensors import check_tensors, read_tensors
+from alignment_core.shapes import Images, PerExample
 
 SCORE_MEAN, SCORE_STD = 0.16717362830052426, 1.0333394966054072  # of the published model's raw scores
 PROMPT_TOKENS = 35

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from alignment_core.protocols import Images
+from alignment_core.shapes import Images
 
 TOLERANCE = 1e-3  # decoders and resizing overshoot [0, 1] by rounding, not by more
 

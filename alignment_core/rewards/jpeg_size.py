@@ -12,8 +12,8 @@ import torch
 from numpy import ndarray
 from PIL import Image
 
-from alignment_core.protocols import Images, PerExample
 from alignment_core.rewards.images import check_images
+from alignment_core.shapes import Images, PerExample
 
 Direction = Literal["compressible", "incompressible"]
 

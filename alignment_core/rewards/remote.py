@@ -16,8 +16,8 @@ from numpy import ndarray
 from PIL import Image
 
 from alignment_core.errors import AlignmentError
-from alignment_core.protocols import Images, PerExample
 from alignment_core.rewards.images import check_images
+from alignment_core.shapes import Images, PerExample
 
 Ask = Callable[[Mapping[str, Any]], Any]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from alignment_core.protocols import Images, PerExample
 from alignment_core.rewards.images import check_images
+from alignment_core.shapes import Images, PerExample
 
 
 class Symmetry:

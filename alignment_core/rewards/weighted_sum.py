@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from alignment_core.protocols import Images, PerExample, RewardModel
+from alignment_core.protocols import RewardModel
+from alignment_core.shapes import Images, PerExample
 
 
 class WeightedSum:

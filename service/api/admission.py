@@ -14,8 +14,8 @@ from alignment_core.spec import (
     PairMethodSpec,
     StoredDataset,
 )
-from alignment_core.spec_continuation import broken_by
-from alignment_core.spec_warnings import small_images, warnings_of
+from alignment_core.spec.continuation import broken_by
+from alignment_core.spec.warnings import small_images, warnings_of
 from service.api.context import Parts
 from service.api.prospects import problems_of_data, problems_of_device, problems_of_model, warnings_of_model
 from service.api.schemas.jobs import Estimate, JobRequest, Validation

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 
-from alignment_core.spec_mistakes import MOST, shown
+from alignment_core.spec.mistakes import MOST, shown
 from service.api.feeds import Feeds
 from service.api.lookout import Lookout
 from service.api.telemetry import Telemetry

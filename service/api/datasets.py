@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import ColumnMapping
-from alignment_core.spec_sources import OnBadRow
+from alignment_core.spec.sources import OnBadRow
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import DatasetDep, DatasetPath, dataset_or_404

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from alignment_core.spec_mistakes import shown
+from alignment_core.spec.mistakes import shown
 from service.api.admission import refuse_unfit, validate_spec
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep

@@ -17,7 +17,7 @@ from alignment_core.spec import (
     OfflineMethodSpec,
     OnlineMethodSpec,
 )
-from alignment_core.spec_timesteps import TIMESTEP_PRESETS, TimestepPreset, UniformTimesteps
+from alignment_core.spec.timesteps import TIMESTEP_PRESETS, TimestepPreset, UniformTimesteps
 from service.errors import FieldProblem
 from service.store.catalog import Catalog, LocalModel
 from service.store.model_files import ModelFiles, read_model_files

@@ -5,7 +5,7 @@
                                   "description": "..."}}}
 
 Relative paths start at the file's folder. The API checks specs against the catalog, the worker looks the names up on its
-own machine (`alignment_core.sources`).
+own machine (`alignment_core.spec.places`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from alignment_core.sources import RunLabel, Sources, WeightsReward, catalog_names, walk
 from alignment_core.spec import (
     ColumnMapping,
     HubDataset,
@@ -28,7 +27,8 @@ from alignment_core.spec import (
     Spec,
     StoredDataset,
 )
-from alignment_core.spec_sources import OnBadRow
+from alignment_core.spec.places import RunLabel, Sources, WeightsReward, catalog_names, walk
+from alignment_core.spec.sources import OnBadRow
 
 Family = Literal["sd", "sdxl", "clip"]
 

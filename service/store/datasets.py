@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import ColumnMapping
-from alignment_core.spec_sources import OnBadRow
+from alignment_core.spec.sources import OnBadRow
 from service.store.database import Store, now
 from service.store.fence import Fenced
 from service.store.ids import new_id

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, defer
 from sqlalchemy.orm.interfaces import ORMOption
 
 from alignment_core.spec import JobSpec
-from alignment_core.spec_sources import label_of
+from alignment_core.spec.sources import label_of
 from service.store.database import Store, now
 from service.store.filters import filtered
 from service.store.ids import new_id

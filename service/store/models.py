@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from alignment_core.spec_sources import OnBadRow
+from alignment_core.spec.sources import OnBadRow
 from service.store.records import DatasetState
 from service.store.states import JobState
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from alignment_core.errors import Category
 from alignment_core.spec import ColumnMapping
-from alignment_core.spec_sources import OnBadRow
+from alignment_core.spec.sources import OnBadRow
 from service.store.states import TERMINAL, JobState
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment_core.actors import Actors, full_actors, lora_actors
+from alignment_core.actors.actors import Actors, full_actors, lora_actors
 from alignment_core.families.sd import StableDiffusion, load_sd
 from alignment_core.spec import LocalSource
 

@@ -28,7 +28,7 @@ from alignment_core.events import (
     event_from_json,
     event_to_json,
 )
-from alignment_core.sources import Sources
+from alignment_core.spec.places import Sources
 from demo.assets import ASSETS
 from tests.alignment_core.tiny import save_pairs, tiny_spec
 

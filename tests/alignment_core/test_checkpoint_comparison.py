@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from alignment_core import align
-from alignment_core.checkpoint_comparison import compare_checkpoints, folder_of
 from alignment_core.errors import CheckpointError
 from alignment_core.events import EvaluationCompleted
+from alignment_core.prove.checkpoint_comparison import compare_checkpoints, folder_of
 from alignment_core.reports import EvaluationReport
-from alignment_core.sources import Sources
+from alignment_core.spec.places import Sources
 from tests.alignment_core.tiny import save_tiny_pipeline, tiny_spec
 
 

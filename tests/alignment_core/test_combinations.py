@@ -18,11 +18,11 @@ from torch import Tensor
 
 from alignment_core import JobSpec
 from alignment_core.events import StepCompleted
-from alignment_core.load import load_run, new_accelerator
-from alignment_core.run import Run
-from alignment_core.sources import Sources
-from alignment_core.timestep_table import TimestepTally
-from alignment_core.trainer import train
+from alignment_core.load.run import load_run, new_accelerator
+from alignment_core.spec.places import Sources
+from alignment_core.timesteps.table import TimestepTally
+from alignment_core.training.loop import train
+from alignment_core.training.run import Run
 from tests.alignment_core.tiny import tiny_spec
 
 STEPS, TURN = 4, 2  # two iterations of two optimiser steps; an offline method's reference moves after each step

@@ -8,7 +8,7 @@ from alignment_core import JobSpec, align
 from alignment_core.checkpoints import folder_of
 from alignment_core.errors import CheckpointError
 from alignment_core.events import Event, RunStarted, StepCompleted
-from alignment_core.spec_continuation import broken_by
+from alignment_core.spec.continuation import broken_by
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
 from tests.alignment_core.tiny import tiny_spec
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment_core.diffusion import (
+from alignment_core.diffusion.formulas import (
     add_noise,
     predict_x0,
     regression_error,

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignment_core.actors import Actors
+from alignment_core.actors.actors import Actors
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.diffusion import regression_error
-from alignment_core.drift import DriftKind, DriftOnWinners, winner_probes
+from alignment_core.diffusion.formulas import regression_error
 from alignment_core.families.sd import StableDiffusion
-from alignment_core.load_pairs import load_pairs
+from alignment_core.load.pairs import load_pairs
+from alignment_core.reference.drift_on_winners import DriftKind, DriftOnWinners, winner_probes
 from alignment_core.spec import DiffusionDPOSpec
 from tests.alignment_core.test_reference_weights import moving, nudge, update
 from tests.alignment_core.tiny import tiny_spec

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from alignment_core.drift_control import MAX_MEASUREMENTS, TOLERANCE, largest_alpha
+from alignment_core.reference.drift_control import MAX_MEASUREMENTS, TOLERANCE, largest_alpha
 
 Point = tuple[float, float, float]
 coordinates = st.floats(-10, 10).filter(lambda x: x == 0 or abs(x) > 1e-3)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignment_core.diffusion import regression_error
-from alignment_core.drift_online import DriftOnStates
+from alignment_core.diffusion.formulas import regression_error
 from alignment_core.methods.d3po import D3PO
-from alignment_core.online import Studio
+from alignment_core.reference.drift_on_states import DriftOnStates
+from alignment_core.rollouts.setup import Studio
 from tests.alignment_core.test_combinations import Folders, load, spec_of
 from tests.alignment_core.test_reference_weights import nudge
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from alignment_core import guards
-from alignment_core.probe_figures import Line, ProbeFigures
+from alignment_core.evaluation.probe_figures import Line, ProbeFigures
+from alignment_core.training import guards
 
 
 def figures(step: int = 20, *, diversity: float | None = 0.1, **lines: Line) -> ProbeFigures:

@@ -13,9 +13,9 @@ from alignment_core import align
 from alignment_core.checkpoints import STATE, folder_of
 from alignment_core.errors import CheckpointError
 from alignment_core.events import EvaluationCompleted, Event, StepCompleted, ValidationCompleted, WarningRaised
-from alignment_core.history import MAX_POINTS, History, recorded
 from alignment_core.reports import EvaluationReport
-from alignment_core.run import HISTORY
+from alignment_core.training.history import MAX_POINTS, History, recorded
+from alignment_core.training.run import HISTORY
 from tests.alignment_core.tiny import tiny_spec
 
 

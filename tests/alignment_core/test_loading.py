@@ -15,14 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from alignment_core import JobSpec, align
-from alignment_core.diffusion import scaled_linear_abar
+from alignment_core.diffusion.formulas import scaled_linear_abar
 from alignment_core.events import Event, StepCompleted
 from alignment_core.families.sd import load_sd
-from alignment_core.load import load_run, new_accelerator
+from alignment_core.load.run import load_run, new_accelerator
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, PairLoss, cdpo_loss, dmpo_loss, robust_loss
-from alignment_core.run import Run
-from alignment_core.sources import Sources
 from alignment_core.spec import LocalSource
+from alignment_core.spec.places import Sources
+from alignment_core.training.run import Run
 from demo.assets import ASSETS
 from tests.alignment_core.tiny import png, save_pairs, tiny_spec
 

@@ -15,8 +15,8 @@ from alignment_core.errors import CheckpointError
 from alignment_core.events import EvaluationCompleted, RunStarted, StepCompleted, TimestepTable
 from alignment_core.rewards.build import build_reward
 from alignment_core.spec import RewardSpec
-from alignment_core.spec_rewards import without_gradient
-from alignment_core.spec_warnings import warnings_of
+from alignment_core.spec.rewards import without_gradient
+from alignment_core.spec.warnings import warnings_of
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
 from tests.alignment_core.tiny import tiny_spec
 

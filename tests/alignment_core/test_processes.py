@@ -86,10 +86,10 @@ SKEWED = """
 import os, runpy, sys, time
 monotonic, rank = time.monotonic, sys.argv.pop(1)
 if os.environ["RANK"] == rank:
-    import alignment_core.alignment, alignment_core.training_run
+    import alignment_core.alignment, alignment_core.training.run_training
     seconds = iter([0.0])  # the run's start; from then on an hour is over
     clock = type("time", (), {"monotonic": lambda: next(seconds, monotonic() + 3600)})
-    alignment_core.alignment.time = alignment_core.training_run.time = clock
+    alignment_core.alignment.time = alignment_core.training.run_training.time = clock
 runpy.run_module("alignment_core", run_name="__main__", alter_sys=True)
 """
 

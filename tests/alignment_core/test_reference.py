@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alignment_core.actors import Actors
-from alignment_core.diffusion import regression_error
-from alignment_core.drift import DriftKind
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.reference_weights import Weights
+from alignment_core.diffusion.formulas import regression_error
 from alignment_core.errors import CheckpointError
 from alignment_core.protocols import Predictions
-from alignment_core.reference import DriftControl, FixedAlpha, Guard, MovingReference, Penalty
-from alignment_core.reference_weights import Weights
+from alignment_core.reference.drift_on_winners import DriftKind
+from alignment_core.reference.moving import DriftControl, FixedAlpha, Guard, MovingReference, Penalty
 from tests.alignment_core.test_reference_weights import moving, nudge, update
 
 

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
-from alignment_core.actors import Actors, full_actors, lora_actors
-from alignment_core.diffusion import regression_error
+from alignment_core.actors.actors import Actors, full_actors, lora_actors
+from alignment_core.actors.reference_deltas import supported_layers, truncated
+from alignment_core.actors.reference_weights import average, lora_layers
+from alignment_core.diffusion.formulas import regression_error
 from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.families.sd import StableDiffusion, load_sd
 from alignment_core.families.sd_weights import load_policy, save_policy
 from alignment_core.methods.diffusion_dpo import preference_logit
-from alignment_core.reference_deltas import supported_layers, truncated
-from alignment_core.reference_weights import average, lora_layers
 from alignment_core.spec import LocalSource
 from tests.alignment_core.test_actors import actors_of, inputs_of
 

@@ -6,8 +6,8 @@ from diffusers import DDIMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment_core.diffusion import TimestepSpacing, ddim_timesteps, scaled_linear_abar, step_log_prob
-from alignment_core.rollout import (
+from alignment_core.diffusion.formulas import TimestepSpacing, ddim_timesteps, scaled_linear_abar, step_log_prob
+from alignment_core.rollouts.rollout import (
     DDIMGrid,
     Draws,
     branch,

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from alignment_core.spec import EvaluationSpec, JobSpec
-from alignment_core.spec_warnings import warnings_of
+from alignment_core.spec.warnings import warnings_of
 
 MINIMAL = {
     "model": {"type": "local", "path": "model"},

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from alignment_core.spec import JobSpec, reward_name
-from alignment_core.spec_controls import is_trained
+from alignment_core.spec.controls import is_trained
 
 PROMPTS = ["a red circle", "a blue square"]
 

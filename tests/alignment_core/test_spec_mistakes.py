@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from alignment_core.spec import JobSpec
-from alignment_core.spec_mistakes import MOST, Mistake, in_sentences, mistakes
+from alignment_core.spec.mistakes import MOST, Mistake, in_sentences, mistakes
 
 DATASET = "ds_" + "0" * 26
 SHORT = {"model": "sd15", "method": {"type": "diffusion_dpo", "dataset": DATASET}}

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from alignment_core.spec import JobSpec
-from alignment_core.spec_warnings import warnings_of
+from alignment_core.spec.warnings import warnings_of
 
 DATA = {"type": "local", "path": "data.parquet"}
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from alignment_core.spec import JobSpec
-from alignment_core.spec_warnings import warnings_of
+from alignment_core.spec.warnings import warnings_of
 
 DATA = {"dataset": {"type": "local", "path": "data.parquet"}}
 DRAWN = {"prompts": ["a red circle"]}

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment_core.step_choice import draw_items, inclusion_probabilities
-from alignment_core.timestep_weights import discounted_probabilities
+from alignment_core.rollouts.step_choice import draw_items, inclusion_probabilities
+from alignment_core.timesteps.weights import discounted_probabilities
 
 
 def test_inclusion_probabilities_have_the_values_worked_by_hand() -> None:

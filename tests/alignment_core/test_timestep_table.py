@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alignment_core.timestep_table import Examples, TimestepTally
+from alignment_core.timesteps.table import Examples, TimestepTally
 
 
 def examples(t: list[int], margin: list[float], **more: list[float]) -> Examples:

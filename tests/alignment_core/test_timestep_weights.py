@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alignment_core.diffusion import scaled_linear_abar
+from alignment_core.diffusion.formulas import scaled_linear_abar
 from alignment_core.methods.diffusion_dpo import preference_logit, sigmoid_loss
-from alignment_core.timestep_weights import (
+from alignment_core.timesteps.weights import (
     MAX_CORRECTION,
     RunningVariance,
     bin_of,

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment_core.diffusion import scaled_linear_abar
+from alignment_core.diffusion.formulas import scaled_linear_abar
 from alignment_core.errors import CheckpointError, ModelError
-from alignment_core.load_plugins import build_timesteps
+from alignment_core.load.plugins import build_timesteps
 from alignment_core.protocols import TimestepStrategy
-from alignment_core.spec_timesteps import TIMESTEP_PRESETS, TimestepAware
-from alignment_core.timestep_weights import MAX_CORRECTION, discounted_probabilities, logit_normal_density
-from alignment_core.timesteps import UniformTimesteps
+from alignment_core.spec.timesteps import TIMESTEP_PRESETS, TimestepAware
+from alignment_core.timesteps.strategies import UniformTimesteps
+from alignment_core.timesteps.weights import MAX_CORRECTION, discounted_probabilities, logit_normal_density
 
 ABAR = scaled_linear_abar()
 EVERY_T = torch.arange(1000)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment_core.seeds import generator_of, permutation_of, seed_of
-from alignment_core.trainer import learning_rate_schedule
+from alignment_core.training.loop import learning_rate_schedule
 
 
 def test_warm_up_rises_linearly_to_the_base_rate() -> None:

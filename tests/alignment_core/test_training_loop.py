@@ -24,14 +24,15 @@ from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from alignment_core.actors import Actors, full_actors
-from alignment_core.diffusion import PredictionType, scaled_linear_abar
+from alignment_core.actors.actors import Actors, full_actors
+from alignment_core.diffusion.formulas import PredictionType, scaled_linear_abar
 from alignment_core.errors import DivergenceError
 from alignment_core.events import StepCompleted
-from alignment_core.load import new_accelerator
-from alignment_core.protocols import PerStep, SignalAgainst, StepLoss, TimestepStrategy
-from alignment_core.timestep_table import TimestepTally
-from alignment_core.trainer import train
+from alignment_core.load.run import new_accelerator
+from alignment_core.protocols import SignalAgainst, StepLoss, TimestepStrategy
+from alignment_core.shapes import PerStep
+from alignment_core.timesteps.table import TimestepTally
+from alignment_core.training.loop import train
 from tests.alignment_core.tiny import tiny_spec
 
 RATES = [0.1, 0.2, 0.3, 0.4]

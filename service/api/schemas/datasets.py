@@ -7,7 +7,7 @@ from pydantic import Field
 
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import ColumnMapping
-from alignment_core.spec_sources import OnBadRow
+from alignment_core.spec.sources import OnBadRow
 from service.api.schemas.base import Entry, with_example
 from service.api.schemas.jobs import DATASET_ID, JobError
 from service.store.records import DatasetRecord, DatasetState

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from alignment_core.errors import Category
 from alignment_core.events import Phase
 from alignment_core.spec import JobSpec
-from alignment_core.spec_sources import WITHOUT_NUL
+from alignment_core.spec.sources import WITHOUT_NUL
 from service.api.schemas.base import Entry, Resource, with_example
 from service.errors import FieldProblem
 from service.store.records import JobRecord

@@ -16,7 +16,7 @@ from alignment_core.datasets.rows import Annotation, BadRow
 from alignment_core.datasets.unpaired import ImageRow
 from alignment_core.errors import DataError
 from alignment_core.spec import LocalDataset, StoredDataset
-from alignment_core.spec_sources import Role
+from alignment_core.spec.sources import Role
 from tests.alignment_core.datasets.builders import Row, image_bytes, rows, write_parquet
 from tests.alignment_core.datasets.test_forms import (
     NUM_PAIRS,

@@ -11,8 +11,8 @@ from torch import Tensor
 from alignment_core.errors import DivergenceError
 from alignment_core.evaluation.compare import plan_comparison
 from alignment_core.evaluation.draw_and_judge import Drawn, DrawPlan, Judges, draw_and_judge
+from alignment_core.evaluation.probe import HeldOutProbe, plan_probe
 from alignment_core.events import PhaseProgressed
-from alignment_core.probe import HeldOutProbe, plan_probe
 from alignment_core.rewards.brightness import Brightness
 from tests.alignment_core.evaluation.models import NoiseSampler, PromptLength
 

@@ -11,12 +11,12 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor, nn
 
-from alignment_core.actors import Actors, full_actors
+from alignment_core.actors.actors import Actors, full_actors
 from alignment_core.datasets.cache import TensorCache
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.posteriors import PairPosteriors
 from alignment_core.datasets.rows import Annotation
-from alignment_core.diffusion import PredictionType, scaled_linear_abar
+from alignment_core.diffusion.formulas import PredictionType, scaled_linear_abar
 from alignment_core.methods.diffusion_dpo import (
     DiffusionDPO,
     PairErrors,
@@ -26,8 +26,9 @@ from alignment_core.methods.diffusion_dpo import (
 )
 from alignment_core.methods.diffusion_kto import ImageBatch
 from alignment_core.methods.pair_batches import PairBatch, PairDraws
-from alignment_core.protocols import PerStep, SignalAgainst
-from alignment_core.timesteps import UniformTimesteps
+from alignment_core.protocols import SignalAgainst
+from alignment_core.shapes import PerStep
+from alignment_core.timesteps.strategies import UniformTimesteps
 
 NUM_PAIRS, LABEL, BETA = 6, 0.8, 3.0
 CHOSEN_STD, REJECTED_STD = 0.5, 0.25

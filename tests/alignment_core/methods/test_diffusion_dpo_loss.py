@@ -188,7 +188,7 @@ def test_the_gradient_of_each_variant_is_that_of_finite_differences(kind: str, h
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 0.02), (torch.bfloat16, 0.1)])
 def test_rounded_predictions_barely_move_the_logit_when_errors_are_float32(dtype: torch.dtype, bound: float) -> None:
-    from alignment_core.diffusion import regression_error
+    from alignment_core.diffusion.formulas import regression_error
 
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):

@@ -12,8 +12,7 @@ from torch import Generator, Tensor
 from alignment_core.datasets.cache import TensorCache
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.unpaired import ImageAnnotation
-from alignment_core.diffusion import add_noise, regression_error
-from alignment_core.guards import errors_rising
+from alignment_core.diffusion.formulas import add_noise, regression_error
 from alignment_core.methods.diffusion_kto import (
     Baseline,
     DiffusionKTO,
@@ -25,8 +24,9 @@ from alignment_core.methods.diffusion_kto import (
     kto_metrics_vs_init,
     utility_loss,
 )
-from alignment_core.metric_means import metric_means
-from alignment_core.timesteps import UniformTimesteps
+from alignment_core.timesteps.strategies import UniformTimesteps
+from alignment_core.training.guards import errors_rising
+from alignment_core.training.metric_means import metric_means
 from tests.alignment_core.methods.test_batches import LATENT, POLICY, REFERENCE, Scaling, actors_of, joined, same
 
 G, LIKED = [6e-4, -2e-4, 2e-4, -2e-4], [True, False, True, False]

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alignment_core.actors import Actors
-from alignment_core.diffusion import scaled_linear_abar
+from alignment_core.actors.actors import Actors
+from alignment_core.diffusion.formulas import scaled_linear_abar
 from alignment_core.methods.d3po import D3PO
 from alignment_core.methods.ddpo import DDPO
 from alignment_core.methods.dpok import DPOK
 from alignment_core.methods.tailorpo import TailorPO
-from alignment_core.online import Studio
-from alignment_core.rollout import DDIMGrid, Draws, ddim_grid, walk
-from alignment_core.timesteps import UniformTimesteps
+from alignment_core.rollouts.rollout import DDIMGrid, Draws, ddim_grid, walk
+from alignment_core.rollouts.setup import Studio
+from alignment_core.timesteps.strategies import UniformTimesteps
 
 SHAPE = (1, 4, 4)
 ABAR = scaled_linear_abar()

@@ -28,7 +28,7 @@ from alignment_core.rewards.build import build_reward
 from alignment_core.rewards.remote import Remote
 from alignment_core.rewards.signed_post import MAX_ANSWER_BYTES, Access, SignedPost, is_public, signature
 from alignment_core.spec import RewardSpec
-from alignment_core.spec_rewards import PRINTED_ASCII
+from alignment_core.spec.rewards import PRINTED_ASCII
 from tests.alignment_core.rewards.certificates import write_certificate
 
 SECRET = "a secret of the operator's"

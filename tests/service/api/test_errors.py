@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from alignment_core.spec_mistakes import pointer
+from alignment_core.spec.mistakes import pointer
 from service.api.schemas.jobs import SPEC_EXAMPLE, JobRequest
 from service.errors import field_problems
 from service.store import jobs

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alignment_core.spec_mistakes import MOST
+from alignment_core.spec.mistakes import MOST
 from service.api.schemas.jobs import MOST_FIELDS
 from tests.service.api.world import Api, spec_for
 

@@ -5,8 +5,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from alignment_core.spec_reference import REFERENCE_PRESETS, resolve_reference
-from alignment_core.spec_timesteps import TIMESTEP_PRESETS
+from alignment_core.spec.reference import REFERENCE_PRESETS, resolve_reference
+from alignment_core.spec.timesteps import TIMESTEP_PRESETS
 from tests.service.api.world import Api, assert_problem, spec_for
 
 

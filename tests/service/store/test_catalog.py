@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from alignment_core.sources import localize, walk
 from alignment_core.spec import (
     AttributeClassifierReward,
     CatalogSource,
@@ -15,6 +14,7 @@ from alignment_core.spec import (
     Spec,
     StoredDataset,
 )
+from alignment_core.spec.places import localize, walk
 from service.store.catalog import Catalog, SpecProblem, check_spec, sources_of, stored_datasets
 
 DATASET = "ds_" + "0" * 26

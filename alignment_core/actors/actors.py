@@ -1,0 +1,248 @@
+"""Policy, reference and initial denoiser over one set of base weights.
+
+With LoRA the base weights are held once: adapter on is the policy, adapter off is the initial model, which is also the
+frozen reference. With a full fine-tune the initial model is a frozen copy. A reference that moves is a third state, kept by
+`reference_weights` and `reference_deltas`. Only these modules know how weights are shared.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Literal, Protocol, assert_never, runtime_checkable
+
+import torch
+from diffusers import UNet2DConditionModel
+from jaxtyping import Float
+from peft import LoraConfig
+from torch import Tensor, nn
+
+from alignment_core.actors.reference_copies import CopiesApart
+from alignment_core.actors.reference_deltas import DenseDelta, LowrankSum
+from alignment_core.actors.reference_weights import (
+    ADAPTER,
+    AdapterFactors,
+    FullWeights,
+    ReferenceWeights,
+    Shape,
+    Weights,
+    lora_layers,
+    without_adapter,
+)
+from alignment_core.diffusion.formulas import PredictionType
+from alignment_core.errors import CheckpointError, ModelError
+from alignment_core.seeds import seed_of
+from alignment_core.shapes import Latents, Timesteps
+
+AdapterStore = Literal["hard_copy", "dense_delta", "lowrank_sum", "shared_A", "factor_average"]
+
+
+@runtime_checkable
+class DenoiserFamily(Protocol):
+    """What actors and methods need to know of a model family."""
+
+    prediction_type: PredictionType
+    abar: Float[Tensor, " N"]
+    device: torch.device
+
+    def predict(
+        self, denoiser: nn.Module, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]
+    ) -> Latents: ...
+
+
+class Actors:
+    """The networks of a run. All stay in eval mode, so that dropout can never tell policy and reference apart."""
+
+    def __init__(
+        self,
+        family: DenoiserFamily,
+        denoiser: UNet2DConditionModel,
+        *,
+        initial_copy: UNet2DConditionModel | None,
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self.family = family
+        self.denoiser = denoiser
+        self.trained: nn.Module = denoiser  # becomes the distributed wrapper, when there is one
+        self._initial_copy = initial_copy
+        self._autocast = autocast
+        self._store: ReferenceWeights | None = None
+        self._reference: dict[str, Tensor] = {}
+        self._offload_initial = False
+
+    @property
+    def kind(self) -> Literal["lora", "full"]:
+        """`lora` or `full`."""
+        return "lora" if self._initial_copy is None else "full"
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The policy's trainable parameters by name, in a fixed order."""
+        return {name: parameter for name, parameter in self.denoiser.named_parameters() if parameter.requires_grad}
+
+    def num_base_parameters(self) -> int:
+        """Parameters of the denoiser, without those that an adapter adds."""
+        return sum(p.numel() for name, p in self.denoiser.named_parameters() if ".lora_" not in name)
+
+    def freeze_a(self) -> None:
+        """Train the B of the adapter alone; before there is an optimiser. Policy and reference then share one A."""
+        for layer in lora_layers(self.denoiser).values():
+            layer.lora_A[ADAPTER].requires_grad_(False)
+
+    def predict_policy(self, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]) -> Latents:
+        """The policy's prediction, with gradients, float32."""
+        with self._autocast():
+            return self.family.predict(self.trained, x_t, timesteps, conditioning).float()
+
+    def predict_reference(self, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]) -> Latents:
+        """The reference's prediction, without gradients, float32."""
+        if not self.reference_moves:
+            return self.predict_initial(x_t, timesteps, conditioning)
+        with torch.no_grad():
+            return self.predict_with(self._reference, x_t, timesteps, conditioning)
+
+    @torch.no_grad()
+    def predict_initial(self, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]) -> Latents:
+        """The initial model's prediction, without gradients, float32."""
+        with self.initial_denoiser() as denoiser, self._autocast():
+            return self.family.predict(denoiser, x_t, timesteps, conditioning).float()
+
+    @contextmanager
+    def initial_denoiser(self) -> Iterator[UNet2DConditionModel]:
+        """The model the run started from; with LoRA the adapter is off inside and on again after, whatever happens."""
+        if self._initial_copy is not None:
+            try:
+                nn.Module.to(self._initial_copy, self.family.device)
+                yield self._initial_copy
+            finally:
+                if self._offload_initial:
+                    nn.Module.to(self._initial_copy, "cpu")
+            return
+        with without_adapter(self.denoiser):
+            yield self.denoiser
+
+    # --- a reference that moves ------------------------------------------------------------------------------------
+
+    def let_reference_move(self, store: AdapterStore, *, rank_cap: int | None = None, offload_initial: bool) -> None:
+        """Give the reference weights of its own, at first those of the initial model.
+
+        `rank_cap` belongs to `lowrank_sum`; `shared_A` takes an adapter whose A is frozen (`freeze_a`). A full fine-tune keeps
+        every weight and needs no `store`; `offload_initial` holds its initial model on the CPU. Raises `ModelError` when a
+        target module cannot be averaged in this way.
+        """
+        if self._initial_copy is not None:
+            self._store = FullWeights(self.denoiser, self._initial_copy)
+            self._offload_initial = offload_initial
+        else:
+            self._store = _adapter_store(self.denoiser, store, rank_cap)
+        self.reset_reference()
+
+    @property
+    def reference_moves(self) -> bool:
+        """Whether the reference may be another model than the initial one."""
+        return self._store is not None
+
+    @property
+    def reference(self) -> dict[str, Tensor]:
+        """The moving reference's weights; not to be written to."""
+        return self._reference
+
+    def set_reference(self, weights: Weights) -> None:
+        """Make the reference the model with these weights."""
+        self._reference = {name: value.detach() for name, value in weights.items()}
+
+    def reset_reference(self) -> None:
+        """Make the reference the initial model again."""
+        self.set_reference(self._moving().initial())
+
+    def blend(self, alpha: float) -> dict[str, Tensor]:
+        """(1-alpha) reference + alpha policy, float32; carries the policy's gradient where that is enabled."""
+        return self._moving().blend(self._reference, alpha)
+
+    def blending_metrics(self, alpha: float) -> dict[str, float]:
+        """What `blend` misses of the average, as metrics by name; none where the store is exact."""
+        return self._moving().blending_metrics(self._reference, alpha)
+
+    def predict_with(
+        self, weights: Weights | None, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]
+    ) -> Latents:
+        """The prediction, float32, of a reference with these weights, or of the policy outside the distributed wrapper."""
+        if weights is None:
+            with self._autocast():
+                return self.family.predict(self.denoiser, x_t, timesteps, conditioning).float()
+        with self._moving().denoiser(weights) as denoiser, self._autocast():
+            return self.family.predict(denoiser, x_t, timesteps, conditioning).float()
+
+    def load_reference(self, weights: Weights) -> None:
+        """Put back what `reference` was; raises `CheckpointError` when a weight is missing or of another shape."""
+        if self._store is None:
+            return
+        forms = self._store.forms()
+        shapes = next((form for form in forms if form.keys() & weights.keys()), forms[0])
+        for name, shape in shapes.items():
+            if name not in weights or not _fits(weights[name], shape):
+                raise CheckpointError("checkpoint_altered", f"the reference's {name!r} is missing or has another shape")
+        self.set_reference({name: weights[name].to(self.family.device) for name in shapes})
+
+    def _moving(self) -> ReferenceWeights:
+        assert self._store is not None, "the reference is frozen"
+        return self._store
+
+
+def _adapter_store(denoiser: UNet2DConditionModel, store: AdapterStore, rank_cap: int | None) -> ReferenceWeights:
+    match store:
+        case "dense_delta":
+            return CopiesApart(AdapterFactors(denoiser), DenseDelta(denoiser))
+        case "lowrank_sum":
+            assert rank_cap is not None, "lowrank_sum has a cap"
+            return CopiesApart(AdapterFactors(denoiser), LowrankSum(denoiser, rank_cap))
+        case "shared_A":
+            trained = [name for name, p in denoiser.named_parameters() if p.requires_grad]
+            assert not any(".lora_A." in name for name in trained), "A is trained: call freeze_a first"
+            return AdapterFactors(denoiser)
+        case "hard_copy" | "factor_average":
+            return AdapterFactors(denoiser)
+        case _:
+            assert_never(store)
+
+
+def _fits(tensor: Tensor, shape: Shape) -> bool:
+    return tensor.dim() == len(shape) and all(n in (None, m) for n, m in zip(shape, tensor.shape, strict=True))
+
+
+def lora_actors(
+    family: DenoiserFamily,
+    denoiser: UNet2DConditionModel,
+    *,
+    rank: int,
+    alpha: float,
+    target_modules: tuple[str, ...],
+    seed: int,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> Actors:
+    """Add a LoRA adapter (A gaussian, B zero, float32) to `denoiser`; at step 0 policy and reference agree bit for bit."""
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  (peft takes floats)
+        target_modules=list(target_modules),
+        init_lora_weights="gaussian",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_of(seed, "lora"))
+        try:
+            denoiser.add_adapter(config, adapter_name=ADAPTER)
+        except ValueError as error:
+            raise ModelError("adapter_target_missing", f"adapter.target_modules: {error}") from error
+    for parameter in denoiser.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return Actors(family, denoiser.eval(), initial_copy=None, autocast=autocast)
+
+
+def full_actors(
+    family: DenoiserFamily, denoiser: UNet2DConditionModel, *, autocast: Callable[[], AbstractContextManager[object]]
+) -> Actors:
+    """Train every weight of `denoiser` (float32); a frozen copy in the same precision is the reference.
+
+    The copy is not stored in half precision: rounding would make policy and reference differ before the first step.
+    """
+    initial = copy.deepcopy(denoiser).requires_grad_(False).eval()
+    return Actors(family, denoiser.requires_grad_(True).eval(), initial_copy=initial, autocast=autocast)

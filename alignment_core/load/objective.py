@@ -1,0 +1,185 @@
+"""From a method's spec to the method and what it learns from."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, assert_never, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from alignment_core.datasets.pairs import PreferencePairs
+from alignment_core.errors import AlignmentError
+from alignment_core.evaluation.rehearsal import rehearse
+from alignment_core.events import Event
+from alignment_core.families.sd import StableDiffusion
+from alignment_core.load.online import OnlineMethod, build_online
+from alignment_core.load.pairs import PairSplits, load_pairs
+from alignment_core.load.unpaired import ImageSplits, load_images
+from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
+from alignment_core.methods.diffusion_kto import DiffusionKTO
+from alignment_core.methods.mapo import MaPO
+from alignment_core.methods.pair_batches import PairDraws
+from alignment_core.protocols import Method
+from alignment_core.reference.drift_on_winners import Winners
+from alignment_core.rewards.build import build_ranking_reward, build_reward
+from alignment_core.spec import (
+    D3POSpec,
+    DDPOSpec,
+    DiffusionDPOSpec,
+    DiffusionKTOSpec,
+    DPOKSpec,
+    JobSpec,
+    MaPOSpec,
+    OnlineMethodSpec,
+    PairMethodSpec,
+    TailorPOSpec,
+    reward_name,
+    sha256_of_json,
+)
+from alignment_core.spec.controls import rewards_of
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The method with what it learns from; online methods have no winners and hold nothing out."""
+
+    method: Method[Any]
+    winners: Winners | None = None
+    validation: Method[Any] | None = None
+    num_validation_examples: int = 0
+    dataset_sha256: str = ""
+    training_prompts: frozenset[str] = frozenset()
+    held_out_prompts: tuple[str, ...] = ()
+
+
+def load_objective(
+    spec: JobSpec, family: StableDiffusion, accelerator: Accelerator, cache_dir: Path
+) -> Generator[Event, None, Objective]:
+    """The method that a spec asks for, with its data; the generator's return value is the objective."""
+    match spec.method:
+        case DiffusionDPOSpec() | MaPOSpec() as method:
+            return _on_pairs(spec, method, (yield from load_pairs(spec, method, family, cache_dir)), accelerator)
+        case DiffusionKTOSpec() as method:
+            return _on_images(spec, method, (yield from load_images(spec, method, family, cache_dir)), accelerator)
+        case TailorPOSpec() | D3POSpec() | DDPOSpec() | DPOKSpec() as method:
+            return Objective(
+                _online(spec, method, family, accelerator),
+                dataset_sha256=sha256_of_json(list(method.prompts)),
+                training_prompts=frozenset(method.prompts),
+            )
+        case _:
+            assert_never(spec.method)
+
+
+def _on_pairs(spec: JobSpec, method: PairMethodSpec, data: PairSplits, accelerator: Accelerator) -> Objective:
+    validation = None
+    if data.validation is not None:
+        validation = _pair_method(method, _validation_draws(spec, data.validation))
+    return Objective(
+        method=_pair_method(method, _training_draws(spec, data.train, method.caption_dropout, accelerator)),
+        winners=data.train,
+        validation=validation,
+        num_validation_examples=len(data.validation) if data.validation else 0,
+        dataset_sha256=data.dataset_sha256,
+        training_prompts=frozenset(data.train.prompts),
+        held_out_prompts=tuple(prompt for prompt in data.validation_prompts if prompt),
+    )
+
+
+def _training_draws(
+    spec: JobSpec, pairs: PreferencePairs, caption_dropout: float, accelerator: Accelerator
+) -> PairDraws:
+    return PairDraws(
+        pairs=pairs,
+        caption_dropout=caption_dropout,
+        batch_size=spec.batch_size,
+        accumulation=spec.accumulation,
+        seed=spec.seed,
+        rank=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+    )
+
+
+def _validation_draws(spec: JobSpec, pairs: PreferencePairs) -> PairDraws:
+    """Every process validates on everything."""
+    return PairDraws(pairs=pairs, caption_dropout=0.0, batch_size=spec.batch_size, accumulation=1, seed=spec.seed)
+
+
+def _pair_method(method: PairMethodSpec, draws: PairDraws) -> Method[Any]:
+    match method:
+        case DiffusionDPOSpec():
+            return DiffusionDPO(
+                draws=draws,
+                loss_of=pair_loss(method.loss, label_smoothing=method.label_smoothing, dmpo_alpha=method.dmpo_alpha),
+                beta=method.beta,
+                sum_reduction=method.reduction == "sum",
+                half_factor=method.half_factor,
+                rescale_v=method.v_rescale == "abar",
+            )
+        case MaPOSpec():
+            return MaPO(draws, method.beta, method.kappa, method.logit_scale)
+        case _:
+            assert_never(method)
+
+
+def _on_images(spec: JobSpec, method: DiffusionKTOSpec, data: ImageSplits, accelerator: Accelerator) -> Objective:
+    def add_up(values: Tensor) -> Tensor:
+        return cast(Tensor, accelerator.reduce(values, reduction="sum"))
+
+    train = DiffusionKTO(
+        images=data.train,
+        beta=method.beta,
+        baseline=method.baseline,
+        utility=method.utility,
+        like_weight=method.like_weight,
+        dislike_weight=method.dislike_weight,
+        like_probability=method.like_probability,
+        caption_dropout=method.caption_dropout,
+        batch_size=spec.batch_size,
+        accumulation=spec.accumulation,
+        seed=spec.seed,
+        rank=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        add_up=add_up,
+    )
+    validation = None
+    if data.validation is not None:  # every process validates on everything, each image once
+        validation = replace(
+            train,
+            images=data.validation,
+            like_probability=None,
+            caption_dropout=0.0,
+            accumulation=1,
+            rank=0,
+            num_processes=1,
+            add_up=torch.clone,
+        )
+    return Objective(
+        method=train,
+        winners=data.train,
+        validation=validation,
+        num_validation_examples=len(data.validation) if data.validation else 0,
+        dataset_sha256=data.dataset_sha256,
+        training_prompts=frozenset(data.train.prompts),
+        held_out_prompts=tuple(prompt for prompt in data.validation_prompts if prompt),
+    )
+
+
+def _online(spec: JobSpec, method: OnlineMethodSpec, family: StableDiffusion, accelerator: Accelerator) -> OnlineMethod:
+    """Raises `AlignmentError` where several processes train, or a reward cannot read a prompt."""
+    if accelerator.num_processes > 1:
+        raise AlignmentError("one_process_only", f"{method.type} trains in one process, and this run has several")
+    ranks = isinstance(method, TailorPOSpec | D3POSpec)  # a ranking survives a score that is no number
+    build = build_ranking_reward if ranks else build_reward
+    rewards = {reward_name(reward): build(reward, accelerator.device) for reward in rewards_of(method)}
+    rehearse(rewards, method.prompts, spec.evaluation.batch_size, field="method.prompts")
+    return build_online(
+        method,
+        family,
+        rewards,
+        batch_size=spec.batch_size,
+        accumulation=spec.accumulation,
+        seed=spec.seed,
+    )

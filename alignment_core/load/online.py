@@ -1,0 +1,187 @@
+"""From an online method's spec to the method."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from alignment_core.errors import AlignmentError
+from alignment_core.families.sd import StableDiffusion
+from alignment_core.methods.d3po import D3PO
+from alignment_core.methods.ddpo import DDPO
+from alignment_core.methods.dpok import DPOK
+from alignment_core.methods.tailorpo import RewardGuidance, TailorPO
+from alignment_core.methods.value_network import ValueNetwork
+from alignment_core.protocols import RewardModel
+from alignment_core.rollouts.rollout import SIGMA_FLOOR, ddim_grid
+from alignment_core.rollouts.setup import Studio
+from alignment_core.spec import (
+    D3POSpec,
+    DDPOSpec,
+    DPOKSpec,
+    OnlineMethodSpec,
+    TailorPOSpec,
+)
+
+OnlineMethod = TailorPO | D3PO | DDPO | DPOK
+Baseline = Literal["none", "batch", "prompt"] | ValueNetwork
+
+
+def build_online(
+    method: OnlineMethodSpec,
+    family: StableDiffusion,
+    rewards: Mapping[str, RewardModel],
+    *,
+    batch_size: int,
+    accumulation: int,
+    seed: int,
+) -> OnlineMethod:
+    """Raises `AlignmentError` for what only the model or the rewards can tell: a step without noise, no gradient."""
+    studio, cut = _studio(method, family, rewards, seed), Cut(batch_size, accumulation)
+    match method:
+        case TailorPOSpec():
+            return _tailorpo(method, studio, rewards, cut)
+        case D3POSpec():
+            return _d3po(method, studio, cut)
+        case DDPOSpec():
+            return _ddpo(method, studio, cut)
+        case DPOKSpec():
+            return _dpok(method, studio, cut, _baseline(method, family, seed))
+        case _:
+            assert_never(method)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How an optimiser step is cut into forwards."""
+
+    batch_size: int
+    accumulation: int
+
+
+def _tailorpo(method: TailorPOSpec, studio: Studio, rewards: Mapping[str, RewardModel], cut: Cut) -> TailorPO:
+    guidance = method.guidance
+    if guidance is not None and not studio.rewards[0].differentiable:
+        name = next(iter(rewards))
+        raise AlignmentError("reward_not_differentiable", f"method.guidance needs a gradient, and {name!r} has none")
+    built = TailorPO(
+        studio,
+        beta=method.beta,
+        sum_reduction=method.logprob_reduction == "sum",
+        num_trained_steps=method.num_trained_steps,
+        guidance=None
+        if guidance is None
+        else RewardGuidance(
+            guidance.eta_min, guidance.eta_max, guidance.delta, through_network=not guidance.stop_network_grad
+        ),
+        ratio_clamp=method.ratio_clamp,
+        batch_size=cut.batch_size,
+        accumulation=cut.accumulation,
+    )
+    _refuse_silent_steps(studio, built.trained)
+    return built
+
+
+def _d3po(method: D3POSpec, studio: Studio, cut: Cut) -> D3PO:
+    return D3PO(
+        studio,
+        beta=method.beta,
+        sum_reduction=method.logprob_reduction == "sum",
+        ratio_clamp=method.ratio_clamp,
+        num_prompts=method.prompts_per_iteration,
+        num_trained_steps=_num_trained(method.num_trained_steps, studio),
+        batch_size=cut.batch_size,
+        accumulation=cut.accumulation,
+    )
+
+
+def _ddpo(method: DDPOSpec, studio: Studio, cut: Cut) -> DDPO:
+    return DDPO(
+        studio,
+        ratio_clamp=method.ratio_clamp,
+        advantage_clip=method.advantage_clip,
+        within_prompts=method.advantage == "prompt",
+        num_prompts=method.prompts_per_iteration,
+        num_copies=method.samples_per_prompt,
+        num_trained_steps=_num_trained(method.num_trained_steps, studio),
+        batch_size=cut.batch_size,
+        accumulation=cut.accumulation,
+    )
+
+
+def _dpok(method: DPOKSpec, studio: Studio, cut: Cut, baseline: Baseline) -> DPOK:
+    _refuse_silent_steps(studio, range(len(studio.grid)))
+    return DPOK(
+        studio,
+        ratio_clamp=method.ratio_clamp,
+        reward_weight=method.reward_weight,
+        kl_weight=method.kl_weight,
+        baseline=baseline,
+        num_prompts=method.prompts_per_iteration,
+        num_copies=method.samples_per_prompt,
+        updates=method.updates_per_iteration,
+        buffer_iterations=method.buffer_iterations,
+        batch_size=cut.batch_size,
+        accumulation=cut.accumulation,
+    )
+
+
+def _baseline(method: DPOKSpec, family: StableDiffusion, seed: int) -> Baseline:
+    if method.baseline != "value":
+        return method.baseline
+    value = method.value_network
+    assert value is not None, "the spec is resolved"
+    return ValueNetwork(
+        width=value.width,
+        learning_rate=value.learning_rate,
+        batch_size=value.batch_size,
+        num_batches=value.num_batches,
+        num_timesteps=len(family.abar),
+        seed=seed,
+    )
+
+
+def _num_trained(num: int | None, studio: Studio) -> int:
+    """As many steps of each trajectory as asked, or all; steps without noise cannot be trained."""
+    wanted = num or len(studio.grid)
+    if wanted > len(studio.grid.trainable):
+        _refuse_silent_steps(studio, range(len(studio.grid)))
+    return wanted
+
+
+def _refuse_silent_steps(studio: Studio, trained: Sequence[int]) -> None:
+    if silent := sorted(set(trained) - set(studio.grid.trainable)):
+        numbers = ", ".join(str(len(studio.grid) - index) for index in silent)
+        raise AlignmentError(
+            "no_noise_to_train_on",
+            f"method.num_trained_steps: at step {numbers}, counted down to 1, sigma is below {SIGMA_FLOOR:g}, and a step "
+            "without noise has no density",
+            hint="Raise method.eta, or train fewer steps.",
+        )
+
+
+def sampling_timesteps(family: StableDiffusion, num_steps: int, field: str) -> list[int]:
+    """The model's timesteps of so many steps; raises `AlignmentError` that names the spec's field where there are none."""
+    try:
+        return family.sampling_timesteps(num_steps)
+    except ValueError as error:
+        raise AlignmentError("sampling_steps_unsupported", f"{field}: {error}") from error
+
+
+def _studio(method: OnlineMethodSpec, family: StableDiffusion, rewards: Mapping[str, RewardModel], seed: int) -> Studio:
+    grid = ddim_grid(
+        family.prediction_type,
+        family.abar,
+        sampling_timesteps(family, method.num_inference_steps, "method.num_inference_steps"),
+        eta=method.eta,
+        final_abar=float(family.scheduler.final_alpha_cumprod),
+    )
+    return Studio(
+        prompts=method.prompts,
+        grid=grid,
+        guidance_scale=method.guidance_scale,
+        latent_shape=family.latent_shape(family.resolution),
+        encode=family.encode_prompts,
+        decode=family.decode,
+        rewards=list(rewards.values()),
+        seed=seed,
+    )

@@ -1,0 +1,148 @@
+"""From a spec's dataset to pairs that are checked, split and cached."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from alignment_core.datasets.detect import open_preferences
+from alignment_core.datasets.hub import download_dataset
+from alignment_core.datasets.pairs import PreferencePairs
+from alignment_core.datasets.preflight import Checked
+from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
+from alignment_core.datasets.remembered import check_rows_once
+from alignment_core.datasets.rows import Annotation, PreferenceSource, read_annotations
+from alignment_core.datasets.splits import split_by_group
+from alignment_core.datasets.warnings import data_warnings
+from alignment_core.errors import DataError
+from alignment_core.events import DatasetChecked, Event, PhaseChanged
+from alignment_core.families.sd import StableDiffusion
+from alignment_core.reports import DatasetReport
+from alignment_core.spec import HubDataset, JobSpec, LocalDataset, PairMethodSpec, StoredDataset, TransformSpec
+from alignment_core.spec.sources import OnBadRow, Role
+
+
+@dataclass(frozen=True)
+class PairSplits:
+    """Pairs to train on and pairs held out; the latter may be none."""
+
+    train: PreferencePairs
+    validation: PreferencePairs | None
+    validation_prompts: list[str]
+    dataset_sha256: str
+
+
+def load_pairs(
+    spec: JobSpec, method: PairMethodSpec, family: StableDiffusion, cache_dir: Path
+) -> Generator[Event, None, PairSplits]:
+    """Check, split and cache the pairs of the spec's dataset; yields progress and returns both sides.
+
+    Raises `DataError`, naming the rows, when the dataset cannot be trained on.
+    """
+    dataset = located(method.dataset, cache_dir)
+    checked = usable(dataset, cache_dir)
+    report = checked.report
+    if report.kind != "pairs":
+        raise DataError(
+            "dataset_unpaired",
+            f"{dataset.path.name}: its rows are single images, and {method.type} learns from pairs: prompt, chosen, rejected",
+            hint="Use the method diffusion_kto, which learns from liked and disliked images.",
+        )
+    source = open_preferences(dataset.path, dataset.columns)
+    rows = read_annotations(source, ties=method.ties, dropped=checked.dropped)
+    lengths = measure((row.prompt for row in rows), family.tokenize, family.max_tokens)
+    rows = grouped_by_what_is_read(rows, lengths)
+    split = split_by_group(rows, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
+    yield DatasetChecked(
+        report=report.model_dump(mode="json"),
+        num_training_examples=len(split.train),
+        num_validation_examples=len(split.validation),
+    )
+    yield from data_warnings(report, rows, lengths, method.transform.resolution or family.resolution)
+    yield PhaseChanged(phase="caching")
+    encoders = encoders_of(family)
+    train = yield from _prepare_pairs(spec, method.transform, family, encoders, source, split.train, cache_dir)
+    validation = None
+    if split.validation:
+        validation = yield from _prepare_pairs(
+            spec, method.transform, family, encoders, source, split.validation, cache_dir
+        )
+    prompts = list(dict.fromkeys(row.prompt for row in split.validation))
+    return PairSplits(train, validation, prompts, report.content_sha256)
+
+
+def usable(dataset: "Located", cache_dir: Path) -> Checked:
+    """The preflight report and the rows that are left out; raises `DataError`, naming the rows, when the dataset cannot be trained on."""
+    checked = check_rows_once(dataset.path, cache_dir, dataset.columns, dataset.on_bad_row)
+    if not checked.report.is_usable:
+        raise DataError("dataset_unusable", f"{dataset.path.name}: {_errors_of(checked.report)}")
+    return checked
+
+
+def _errors_of(report: DatasetReport) -> str:
+    errors = [problem for problem in report.problems if problem.severity == "error"]
+    return "; ".join(f"{problem.message} (rows {_shown(problem.rows)})" for problem in errors) or "no row can be used"
+
+
+def _shown(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+
+
+def encoders_of(family: StableDiffusion) -> str:
+    """What the cache tells one model's encodings from another's by."""
+    return f"{family.encoder_fingerprint()}/{family.text_encoder.dtype}"
+
+
+def _prepare_pairs(
+    spec: JobSpec,
+    transform: TransformSpec,
+    family: StableDiffusion,
+    encoders: str,
+    source: PreferenceSource,
+    rows: Sequence[Annotation],
+    cache_dir: Path,
+) -> Generator[Event, None, PreferencePairs]:
+    return (
+        yield from PreferencePairs.prepare(
+            source,
+            rows,
+            encode_images=family.encode_images,
+            encode_prompts=family.encode_prompts,
+            model_fingerprint=encoders,
+            resolution=transform.resolution or family.resolution,
+            crop=transform.crop,
+            horizontal_flip=transform.horizontal_flip,
+            joint=transform.joint,
+            cache_dir=cache_dir,
+            batch_size=spec.evaluation.batch_size,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a dataset is on this machine, and how its columns are read."""
+
+    path: Path
+    columns: Mapping[str, str] | None
+    on_bad_row: OnBadRow = "fail"
+
+
+def located(dataset: LocalDataset | StoredDataset | HubDataset, cache_dir: Path) -> Located:
+    """Where a dataset is, downloaded if it is on the Hub; raises `DataError` for an id that nobody has resolved."""
+    match dataset:
+        case LocalDataset(path=path, columns=columns, on_bad_row=on_bad_row):
+            return Located(Path(path), _by_role(columns), on_bad_row)
+        case HubDataset(repo_id=repo_id, revision=revision, columns=columns, on_bad_row=on_bad_row):
+            return Located(download_dataset(repo_id, revision, cache_dir), _by_role(columns), on_bad_row)
+        case StoredDataset(id=dataset_id):
+            raise DataError(
+                "dataset_not_resolved",
+                f"method.dataset {dataset_id}: ids are resolved by the service, not by a local run",
+            )
+        case _:
+            assert_never(dataset)
+
+
+def _by_role(columns: Mapping[Role, str] | None) -> Mapping[str, str] | None:
+    return None if columns is None else {str(role): name for role, name in columns.items()}

@@ -1,0 +1,249 @@
+"""From a spec to the objects of a run: the one place that chooses implementations.
+
+Each choice is a `match` on a type or a class. Below this module nothing sees a spec.
+"""
+
+from collections.abc import Generator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar, assert_never, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
+
+from alignment_core.actors.actors import Actors, full_actors, lora_actors
+from alignment_core.datasets.prompt_lengths import measure
+from alignment_core.errors import AlignmentError, DataError, ModelError
+from alignment_core.evaluation.evaluate import choose_prompts
+from alignment_core.evaluation.rehearsal import rehearse
+from alignment_core.events import Event, ModelLoaded, WarningRaised
+from alignment_core.families.sd import StableDiffusion, load_sd
+from alignment_core.load.objective import load_objective
+from alignment_core.load.online import OnlineMethod, sampling_timesteps
+from alignment_core.load.plugins import build_reference, build_timesteps
+from alignment_core.protocols import RewardModel
+from alignment_core.rewards.build import build_prompt_following, build_reward
+from alignment_core.spec import (
+    DiffusionDPOSpec,
+    FullFineTune,
+    JobSpec,
+    LocalSource,
+    LoraAdapter,
+    OnlineMethodSpec,
+    reward_name,
+)
+from alignment_core.spec.controls import is_trained
+from alignment_core.spec.places import Sources, localize
+from alignment_core.spec.reference import shares_a
+from alignment_core.training.loop import learning_rate_schedule
+from alignment_core.training.run import Run
+from alignment_core.training.watch import Watch
+
+
+def new_accelerator(spec: JobSpec) -> Accelerator:
+    """Device, threads, precision, accumulation and processes. Raises `AlignmentError` for a device or precision that is not there."""
+    device, precision = spec.resources.device, spec.training.precision
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise AlignmentError(
+            "no_gpu", "resources.device is cuda, and this machine has no CUDA device", category="capacity"
+        )
+    if precision == "fp16" and (device == "cpu" or not has_gpu):
+        raise AlignmentError("precision_unsupported", "training.precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
+    if spec.resources.num_cpu_threads is not None:
+        torch.set_num_threads(spec.resources.num_cpu_threads)
+    # accelerate keeps one state a process, and refuses a second run there that wants another precision.
+    AcceleratorState._reset_state()
+    # Preparing a large dataset takes hours, and the other processes wait for the main one.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=2))
+    return Accelerator(
+        kwargs_handlers=[patience],
+        mixed_precision="no" if precision == "fp32" else precision,
+        gradient_accumulation_steps=spec.accumulation,
+        cpu=device == "cpu",
+    )
+
+
+def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_dir: Path) -> Generator[Event, None, Run]:
+    """Load model, rewards and data, yielding what happens; the generator's return value is the run."""
+    here = localize(spec, sources)
+    family = _load_model(here, accelerator)
+    actors = _build_actors(spec, family, accelerator)
+    fingerprint = family.fingerprint()
+    _refuse_misread_options(spec, family)
+    if spec.evaluation.rewards:
+        sampling_timesteps(family, spec.evaluation.num_inference_steps, "evaluation.num_inference_steps")
+    yield _model_loaded(family, actors, fingerprint)
+    if isinstance(here.model, LocalSource) and family.folder.variant is not None:
+        yield _variant_taken(family.folder.variant)
+    rewards, prompt_following = _build_rewards(here, accelerator.device)
+    with accelerator.main_process_first():  # the others find everything in the cache
+        objective = yield from load_objective(here, family, accelerator, cache_dir)
+    prompts = spec.evaluation.prompts or objective.held_out_prompts
+    if spec.evaluation.rewards and not prompts:
+        raise DataError(
+            "no_evaluation_prompts",
+            "evaluation.rewards asks for a report, and there are no held-out prompts",
+            hint="Give evaluation.prompts, or preference data and a training.validation_fraction that holds out a group with a prompt.",
+        )
+    if seen := set(prompts) & objective.training_prompts:
+        yield _prompts_seen(len(seen), len(set(prompts)))
+    lengths = measure(prompts, family.tokenize, family.max_tokens)
+    if lengths.cut:
+        yield lengths.warning("evaluation prompts", sum(one in lengths.cut for one in prompts), len(prompts))
+    _rehearse(spec, rewards, prompt_following, prompts)
+    online = objective.method if isinstance(objective.method, OnlineMethod) else None
+    studio = online.studio if online is not None else None
+    reference = build_reference(spec, actors, objective.winners, studio, accelerator)
+    optimizer = _build_optimizer(spec, actors, accelerator)
+    if accelerator.num_processes > 1:
+        actors.trained = accelerator.prepare_model(actors.denoiser)
+    training = spec.training
+    return Run(
+        spec=spec,
+        accelerator=accelerator,
+        family=family,
+        base_model_sha256=fingerprint,
+        dataset_sha256=objective.dataset_sha256,
+        actors=actors,
+        method=objective.method,
+        validation=objective.validation,
+        num_validation_examples=objective.num_validation_examples,
+        reference=reference,
+        timesteps=build_timesteps(spec.timesteps, family.abar, online),
+        optimizer=optimizer,
+        learning_rate_at=learning_rate_schedule(
+            training.schedule,
+            _set(training.learning_rate),
+            warmup_steps=_set(training.warmup_steps),
+            total_steps=training.steps,
+        ),
+        evaluation_prompts=prompts,
+        rewards=rewards,
+        prompt_following=prompt_following,
+        watch=_build_watch(spec),
+        label=sources.label,
+    )
+
+
+def load_actors(spec: JobSpec, sources: Sources, accelerator: Accelerator) -> Actors:
+    """The networks of a spec alone, at step 0."""
+    return _build_actors(spec, _load_model(localize(spec, sources), accelerator), accelerator)
+
+
+# --- the model -----------------------------------------------------------------------------------------------------
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _load_model(spec: JobSpec, accelerator: Accelerator) -> StableDiffusion:
+    half = _DTYPES[spec.training.precision]
+    # A full fine-tune keeps float32 master weights and leaves the rounding to autocast.
+    denoiser_dtype = torch.float32 if isinstance(spec.adapter, FullFineTune) else half
+    return load_sd(spec.model, device=accelerator.device, frozen_dtype=half, denoiser_dtype=denoiser_dtype)
+
+
+def _build_actors(spec: JobSpec, family: StableDiffusion, accelerator: Accelerator) -> Actors:
+    if spec.training.gradient_checkpointing:
+        family.denoiser.enable_gradient_checkpointing()
+    match spec.adapter:
+        case LoraAdapter(rank=rank, alpha=alpha, target_modules=targets):
+            actors = lora_actors(
+                family,
+                family.denoiser,
+                rank=rank,
+                alpha=_set(alpha),
+                target_modules=targets,
+                seed=spec.seed,
+                autocast=lambda: accelerator.autocast(),
+            )
+            if shares_a(spec.reference):
+                actors.freeze_a()
+            return actors
+        case FullFineTune():
+            return full_actors(family, family.denoiser, autocast=lambda: accelerator.autocast())
+        case _:
+            assert_never(spec.adapter)
+
+
+def _model_loaded(family: StableDiffusion, actors: Actors, fingerprint: str) -> ModelLoaded:
+    trainable = sum(parameter.numel() for parameter in actors.trainable().values())
+    return ModelLoaded(
+        base_model_sha256=fingerprint,
+        num_parameters=actors.num_base_parameters(),
+        num_trainable_parameters=trainable,
+        resolution=family.resolution,
+        prediction_type=family.prediction_type,
+    )
+
+
+def _build_optimizer(spec: JobSpec, actors: Actors, accelerator: Accelerator) -> AcceleratedOptimizer:
+    training = spec.training
+    optimizer = torch.optim.AdamW(
+        actors.trainable().values(),
+        lr=_set(training.learning_rate),
+        betas=(training.adam_beta1, training.adam_beta2),
+        eps=training.adam_epsilon,
+        weight_decay=training.weight_decay,
+    )
+    return cast(AcceleratedOptimizer, accelerator.prepare_optimizer(optimizer))
+
+
+def _build_rewards(spec: JobSpec, device: torch.device) -> tuple[dict[str, RewardModel], RewardModel | None]:
+    rewards = {reward_name(reward): build_reward(reward, device) for reward in spec.evaluation.rewards}
+    judge = spec.evaluation.prompt_following
+    return rewards, build_prompt_following(judge, device) if judge is not None else None
+
+
+def _refuse_misread_options(spec: JobSpec, family: StableDiffusion) -> None:
+    method = spec.method
+    if isinstance(method, DiffusionDPOSpec) and method.v_rescale == "abar" and family.prediction_type != "v_prediction":
+        raise ModelError(
+            "v_rescale_unsupported",
+            f"method.v_rescale is for v-prediction models, and this one predicts {family.prediction_type}",
+        )
+
+
+def _build_watch(spec: JobSpec) -> Watch:
+    """The first evaluation reward chooses the best; its rise, or that of one that is trained on, may be hacking."""
+    judged = [reward_name(reward) for reward in spec.evaluation.rewards]
+    trained = frozenset[str]()
+    if isinstance(spec.method, OnlineMethodSpec):
+        trained = frozenset(
+            reward_name(reward) for reward in spec.evaluation.rewards if is_trained(reward, spec.method)
+        )
+    primary = next(iter(judged), None)
+    return Watch(
+        spec.guards, primary=primary, risen=next((name for name in judged if name in trained), primary), trained=trained
+    )
+
+
+def _variant_taken(variant: str) -> WarningRaised:
+    message = f"the model's folder has weights in the variant {variant} alone; they are what is trained on"
+    return WarningRaised(code="weights_variant", message=message)
+
+
+def _prompts_seen(num_seen: int, num_prompts: int) -> WarningRaised:
+    return WarningRaised(
+        code="evaluation_prompts_seen",
+        message=f"{num_seen} of {num_prompts} evaluation prompts are trained on too: the report is not on held-out prompts",
+    )
+
+
+def _rehearse(
+    spec: JobSpec, rewards: dict[str, RewardModel], prompt_following: RewardModel | None, prompts: Sequence[str]
+) -> None:
+    """Score blank images, so that a prompt that a reward cannot read stops the run now and not after training."""
+    judges = rewards if prompt_following is None else {**rewards, "prompt_following": prompt_following}
+    rehearse(judges, choose_prompts(prompts, spec.evaluation.max_prompts), spec.evaluation.batch_size)
+
+
+T = TypeVar("T")
+
+
+def _set(value: T | None) -> T:
+    assert value is not None, "the spec is resolved"
+    return value

@@ -1,0 +1,116 @@
+"""From a spec's dataset to judged images that are checked, split and cached; pairs are read as a like and a dislike each."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignment_core.datasets.detect import open_preferences, open_unpaired
+from alignment_core.datasets.judged_images import JudgedImages
+from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
+from alignment_core.datasets.rows import ImageReader, read_annotations
+from alignment_core.datasets.splits import split_by_group
+from alignment_core.datasets.unpaired import ImageAnnotation, images_of_pairs, read_judged_images
+from alignment_core.datasets.warnings import data_warnings
+from alignment_core.errors import DataError
+from alignment_core.events import DatasetChecked, Event, PhaseChanged
+from alignment_core.families.sd import StableDiffusion
+from alignment_core.load.pairs import Located, encoders_of, located, usable
+from alignment_core.spec import DiffusionKTOSpec, JobSpec
+
+
+@dataclass(frozen=True)
+class ImageSplits:
+    """Images to train on and images held out; the latter may be none."""
+
+    train: JudgedImages
+    validation: JudgedImages | None
+    validation_prompts: list[str]
+    dataset_sha256: str
+
+
+@dataclass(frozen=True)
+class _Rows:
+    reader: ImageReader
+    is_seekable: bool
+    images: list[ImageAnnotation]
+
+
+def load_images(
+    spec: JobSpec, method: DiffusionKTOSpec, family: StableDiffusion, cache_dir: Path
+) -> Generator[Event, None, ImageSplits]:
+    """Check, split and cache the images of the spec's dataset; yields progress and returns both sides.
+
+    Raises `DataError`, naming the rows, when the dataset cannot be trained on, and `one_class` when a share of likes was
+    asked for that the training images cannot give.
+    """
+    dataset = located(method.dataset, cache_dir)
+    checked = usable(dataset, cache_dir)
+    report = checked.report
+    rows = (_judged if report.kind == "unpaired" else _of_pairs)(dataset, checked.dropped)
+    lengths = measure((row.prompt for row in rows.images), family.tokenize, family.max_tokens)
+    images = grouped_by_what_is_read(rows.images, lengths)
+    split = split_by_group(images, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
+    _refuse_one_class(dataset.path, method, split.train)
+    yield DatasetChecked(
+        report=report.model_dump(mode="json"),
+        num_training_examples=len(split.train),
+        num_validation_examples=len(split.validation),
+    )
+    yield from data_warnings(report, images, lengths, method.transform.resolution or family.resolution)
+    yield PhaseChanged(phase="caching")
+    train = yield from _prepare(spec, method, family, rows, split.train, cache_dir)
+    validation = None
+    if split.validation:
+        validation = yield from _prepare(spec, method, family, rows, split.validation, cache_dir)
+    prompts = list(dict.fromkeys(row.prompt for row in split.validation))
+    return ImageSplits(train, validation, prompts, report.content_sha256)
+
+
+def _judged(dataset: Located, dropped: frozenset[int]) -> _Rows:
+    source = open_unpaired(dataset.path, dataset.columns)
+    return _Rows(source, source.is_seekable, read_judged_images(source, dropped))
+
+
+def _of_pairs(dataset: Located, dropped: frozenset[int]) -> _Rows:
+    source = open_preferences(dataset.path, dataset.columns)
+    return _Rows(source, source.is_seekable, images_of_pairs(read_annotations(source, ties="drop", dropped=dropped)))
+
+
+def _refuse_one_class(path: Path, method: DiffusionKTOSpec, images: Sequence[ImageAnnotation]) -> None:
+    wanted = method.like_probability
+    if wanted is None:
+        return
+    has_likes, has_dislikes = any(row.liked for row in images), any(not row.liked for row in images)
+    if (wanted > 0 and not has_likes) or (wanted < 1 and not has_dislikes):
+        missing = "liked" if not has_likes else "disliked"
+        raise DataError(
+            "one_class",
+            f"{path.name}: method.like_probability is {wanted:g}, and no {missing} image is left to train on",
+            hint="Set method.like_probability to null to take the images as they are.",
+        )
+
+
+def _prepare(
+    spec: JobSpec,
+    method: DiffusionKTOSpec,
+    family: StableDiffusion,
+    rows: _Rows,
+    images: Sequence[ImageAnnotation],
+    cache_dir: Path,
+) -> Generator[Event, None, JudgedImages]:
+    transform = method.transform
+    return (
+        yield from JudgedImages.prepare(
+            rows.reader,
+            images,
+            is_seekable=rows.is_seekable,
+            encode_images=family.encode_images,
+            encode_prompts=family.encode_prompts,
+            model_fingerprint=encoders_of(family),
+            resolution=transform.resolution or family.resolution,
+            crop=transform.crop,
+            horizontal_flip=transform.horizontal_flip,
+            cache_dir=cache_dir,
+            batch_size=spec.evaluation.batch_size,
+        )
+    )

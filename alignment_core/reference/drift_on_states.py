@@ -1,0 +1,88 @@
+"""How far the reference of an online method has drifted, measured where the method works: on states of trajectories.
+
+    eps_dist  D = mean |yhat_ref - yhat_init|^2       guided predictions; never negative
+
+The states are those of the initial model's own guided trajectories, drawn once from the run's seed, so that successive values
+compare: state `i` belongs to a trajectory of its own, and the states are spread evenly over the steps. There are no winners, so
+there is no `mse_gap`. All of this is ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.reference_weights import Weights
+from alignment_core.diffusion.formulas import regression_error
+from alignment_core.reference.drift_on_winners import DriftKind
+from alignment_core.rollouts.rollout import walk
+from alignment_core.rollouts.setup import Scene, Studio
+from alignment_core.seeds import seed_of
+from alignment_core.shapes import Latents, PerExample, Timesteps
+
+
+@dataclass(frozen=True)
+class StateProbe:
+    """States with the prompts they belong to, as rows of a scene, and what the initial model says to them."""
+
+    rows: Sequence[int]
+    x_t: Latents
+    timesteps: Timesteps
+    initial: Latents
+
+
+@dataclass(frozen=True)
+class DriftOnStates:
+    """`DriftMeasure` of an online method on `num` states; nothing is drawn before it is first asked."""
+
+    studio: Studio
+    actors: Actors
+    num: int
+    batch_size: int
+    kind: DriftKind = "eps_dist"
+
+    def of(self, weights: Weights | None) -> float:
+        return _mean([self._one(probe, weights) for probe in self._probes])
+
+    def unit(self) -> float:
+        return _mean([regression_error(probe.initial, torch.zeros_like(probe.initial)) for probe in self._probes])
+
+    @torch.no_grad()
+    def _one(self, probe: StateProbe, weights: Weights | None) -> PerExample:
+        moved = self._scene.model_with(weights, probe.rows)(probe.x_t, probe.timesteps)
+        return regression_error(moved, probe.initial)
+
+    @cached_property
+    def _scene(self) -> Scene:
+        """Prompts and noise of their own: those of no iteration."""
+        return replace(self.studio, seed=seed_of(self.studio.seed, "guard")).scene(self.actors, 0, self.num)
+
+    @cached_property
+    def _probes(self) -> list[StateProbe]:
+        numbers = range(self.num)
+        parts = [list(numbers[start : start + self.batch_size]) for start in range(0, self.num, self.batch_size)]
+        return [_probe(self._scene, rows, _steps(rows, self.num, len(self.studio.grid))) for rows in parts]
+
+
+def _steps(numbers: Sequence[int], num: int, num_steps: int) -> list[int]:
+    """The step of each state: the middle of its `num`-th of the trajectory, so that neighbours walk equally far."""
+    return [(2 * number + 1) * num_steps // (2 * num) for number in numbers]
+
+
+@torch.no_grad()
+def _probe(scene: Scene, rows: Sequence[int], steps: Sequence[int]) -> StateProbe:
+    predict, start = scene.initial(rows), scene.start(rows)
+    drawn = walk(
+        scene.studio.grid, predict, start, lambda index: scene.draws.noise(rows, index), first=0, last=max(steps)
+    )
+    states = [start, *drawn.states]
+    x_t = torch.stack([states[step][place] for place, step in enumerate(steps)])
+    t = scene.studio.grid.t(torch.tensor(steps), x_t)
+    return StateProbe(rows, x_t, t, predict(x_t, t))
+
+
+def _mean(values: list[Tensor]) -> float:
+    return torch.cat(values).double().mean().item()

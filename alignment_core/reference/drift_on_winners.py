@@ -1,0 +1,127 @@
+"""How far the reference has drifted from the initial model, measured on winners at noise and timesteps that never change.
+
+    mse_gap   D = mean(r_w - i_w)                     signed: a reference that models winners better gives D < 0
+    eps_dist  D = mean |yhat_ref - yhat_init|^2       never negative
+
+Kang et al., "Rethinking Direct Preference Optimization in Diffusion Models", arXiv 2505.18736, without DPO's constants. The
+samples are ours: t stratified over ten bins, everything drawn from the run's seed, so that successive values compare.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.reference_weights import Weights
+from alignment_core.diffusion.formulas import add_noise, regression_error, training_target
+from alignment_core.seeds import generator_of, permutation_of
+from alignment_core.shapes import Latents, PerExample, Timesteps
+
+DriftKind = Literal["mse_gap", "eps_dist"]
+STRATA = 10
+
+
+@runtime_checkable
+class DriftMeasure(Protocol):
+    """A distance from the initial model; the same number in every process."""
+
+    @property
+    def kind(self) -> DriftKind: ...
+
+    def of(self, weights: Weights | None) -> float:
+        """That of a reference with these weights, or of the policy."""
+        ...
+
+    def unit(self) -> float:
+        """What a relative budget is relative to: the initial model's mean error, or where there is no target its mean square."""
+        ...
+
+
+@runtime_checkable
+class Winners(Protocol):
+    """Images that were preferred, by index; on the CPU."""
+
+    @property
+    def num_winners(self) -> int: ...
+
+    def winners(
+        self, indices: Sequence[int], draws: Sequence[torch.Generator]
+    ) -> tuple[Latents, Latents, dict[str, Tensor]]:
+        """Mean and standard deviation of the VAE's posteriors, and the prompts' conditioning; one generator an image."""
+        ...
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Noisy winners with what they are the noisy form of."""
+
+    x_t: Latents
+    timesteps: Timesteps
+    conditioning: dict[str, Tensor]
+    target: Latents
+
+
+@dataclass(frozen=True)
+class DriftOnWinners:
+    """`DriftMeasure` on this process's share of the winners; `add_up` sums a tensor over the processes."""
+
+    kind: DriftKind
+    actors: Actors
+    probes: Sequence[Probe]
+    add_up: Callable[[Tensor], Tensor]
+
+    def of(self, weights: Weights | None) -> float:
+        return self._mean([self._one(probe, initial, weights) for probe, initial in self._with_initial])
+
+    def unit(self) -> float:
+        return self._mean([regression_error(initial, probe.target) for probe, initial in self._with_initial])
+
+    def _one(self, probe: Probe, initial: Latents, weights: Weights | None) -> PerExample:
+        with torch.no_grad():
+            yhat = self.actors.predict_with(weights, probe.x_t, probe.timesteps, probe.conditioning)
+        if self.kind == "eps_dist":
+            return regression_error(yhat, initial)
+        return regression_error(yhat, probe.target) - regression_error(initial, probe.target)
+
+    def _mean(self, values: list[Tensor]) -> float:
+        here = torch.cat(values).double().cpu() if values else torch.zeros(0, dtype=torch.float64)
+        total = self.add_up(torch.stack([here.sum(), torch.tensor(float(len(here)), dtype=torch.float64)]))
+        return (total[0] / total[1]).item()
+
+    @cached_property
+    def _with_initial(self) -> list[tuple[Probe, Latents]]:
+        """The initial model never changes, and is asked once."""
+        predict = self.actors.predict_initial
+        return [(probe, predict(probe.x_t, probe.timesteps, probe.conditioning)) for probe in self.probes]
+
+
+def winner_probes(
+    winners: Winners, actors: Actors, *, num: int, batch_size: int, seed: int, rank: int, num_processes: int
+) -> list[Probe]:
+    """This process's share of `num` noisy winners; they come again, at other noise, where there are fewer."""
+    order = permutation_of(winners.num_winners, seed, "guard")
+    mine = list(range(num))[rank::num_processes]
+    parts = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+    return [_probe(winners, actors, part, [order[number % len(order)] for number in part], seed) for part in parts]
+
+
+def _probe(winners: Winners, actors: Actors, numbers: list[int], indices: list[int], seed: int) -> Probe:
+    family = actors.family
+    draws = [generator_of(seed, "guard", number) for number in numbers]
+    mean, std, conditioning = winners.winners(indices, draws)
+    noise = torch.stack([torch.randn((2, *mean.shape[1:]), generator=draw) for draw in draws])
+    places = torch.stack([torch.rand((), generator=draw, dtype=torch.float64) for draw in draws])
+    stratum = torch.tensor(numbers) % STRATA
+    t = ((stratum + places) * len(family.abar) / STRATA).long().clamp(max=len(family.abar) - 1).to(family.device)
+    x_0 = (mean + std * noise[:, 1]).to(family.device)
+    eps, abar_t = noise[:, 0].to(family.device), family.abar[t]
+    return Probe(
+        x_t=add_noise(x_0, eps, abar_t),
+        timesteps=t,
+        conditioning={name: value.to(family.device) for name, value in conditioning.items()},
+        target=training_target(family.prediction_type, x_0, eps, abar_t),
+    )

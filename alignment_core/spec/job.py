@@ -1,0 +1,242 @@
+"""JobSpec: everything that may be asked of a run, as frozen data.
+
+Pure data: with the other modules of `spec/` it imports pydantic and nothing else, so that the service, the worker,
+the client and the library read the same definition. A default lives here or there and nowhere else, with its range and
+its source; `docs/methods.md` has the equations.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from alignment_core.spec.base import Spec, misfit
+from alignment_core.spec.controls import with_controls
+from alignment_core.spec.evaluation import EvaluationSpec
+from alignment_core.spec.guards import GuardsSpec
+from alignment_core.spec.online import (
+    D3POSpec,
+    DDPOSpec,
+    DPOKSpec,
+    OnlineMethodSpec,
+    TailorPOSpec,
+    refuse_unfit_reference,
+    refuse_unfit_timesteps,
+    resolve_value_network,
+    steps_per_iteration,
+)
+from alignment_core.spec.pairs import (
+    DiffusionDPOSpec,
+    MaPOSpec,
+    PairMethodSpec,
+    refuse_signal_against_initial,
+    resolve_losses,
+)
+from alignment_core.spec.recipes import batch_of, resolve_training
+from alignment_core.spec.reference import (
+    FrozenReference,
+    HardCopyReference,
+    ReferenceSpec,
+    is_copied_whole,
+    refuse_unfit_store,
+    resolve_reference,
+)
+from alignment_core.spec.sources import (
+    ModelSpec,
+)
+from alignment_core.spec.timesteps import (
+    TimestepSpec,
+    UniformTimesteps,
+    resolve_timesteps,
+)
+from alignment_core.spec.training import (
+    AdapterSpec,
+    CheckpointSpec,
+    LoraAdapter,
+    ResourceSpec,
+    TrainingSpec,
+)
+from alignment_core.spec.unions import OneOf
+from alignment_core.spec.unpaired import DiffusionKTOSpec, refuse_small_batches
+
+OfflineMethodSpec = PairMethodSpec | DiffusionKTOSpec
+MethodSpec = Annotated[
+    DiffusionDPOSpec | DiffusionKTOSpec | MaPOSpec | TailorPOSpec | D3POSpec | DDPOSpec | DPOKSpec,
+    OneOf(),
+]
+WITHOUT_REFERENCE = (DDPOSpec, MaPOSpec)  # there is nothing that could move
+
+
+class JobSpec(Spec):
+    """One alignment run, complete."""
+
+    model: ModelSpec
+    method: MethodSpec
+    reference: ReferenceSpec = FrozenReference()
+    timesteps: TimestepSpec = UniformTimesteps()
+    adapter: AdapterSpec = LoraAdapter()
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    guards: GuardsSpec = GuardsSpec()
+    checkpoints: CheckpointSpec = CheckpointSpec()
+    resources: ResourceSpec = ResourceSpec()
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Every random draw of the run follows from it.")
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the method draws the images that it learns from."""
+        return isinstance(self.method, OnlineMethodSpec)
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in one forward pass on one device, also where `training` leaves it out."""
+        return batch_of(self.training, self.method)[0]
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes in one optimiser step, also where `training` leaves it out."""
+        return batch_of(self.training, self.method)[1]
+
+    @property
+    def examples_per_step(self) -> int:
+        """The effective batch on one device."""
+        return self.batch_size * self.accumulation
+
+    @property
+    def steps_per_turn(self) -> int:
+        """Optimiser steps in what `reference.every` counts: an iteration of an online method, else 1."""
+        if not isinstance(self.method, OnlineMethodSpec):
+            return 1
+        return steps_per_iteration(self.method, self.examples_per_step)
+
+    @model_validator(mode="after")
+    def _there_is_a_reference_to_move(self) -> Self:
+        if isinstance(self.method, WITHOUT_REFERENCE) and not isinstance(self.reference, FrozenReference):
+            raise misfit(f"{self.method.type} has no reference model: reference must be frozen", "reference")
+        return self
+
+    @model_validator(mode="after")
+    def _the_online_method_fits_the_run(self) -> Self:
+        if not isinstance(self.method, OnlineMethodSpec):
+            return self
+        steps_per_iteration(self.method, self.examples_per_step)
+        if self.training.validate_every is not None:
+            raise misfit(
+                f"training.validate_every needs preference data to hold out; {self.method.type} has none",
+                "training.validate_every",
+            )
+        refuse_unfit_timesteps(self.method, self.timesteps, self.examples_per_step)
+        refuse_unfit_reference(self.method, self.reference)
+        return self
+
+    @model_validator(mode="after")
+    def _the_offline_method_fits_the_run(self) -> Self:
+        if isinstance(self.method, DiffusionKTOSpec):
+            refuse_small_batches(self.method, self.batch_size)
+        if isinstance(self.method, MaPOSpec):
+            refuse_signal_against_initial(self.method, self.timesteps)
+        return self
+
+    @model_validator(mode="after")
+    def _the_reference_fits_the_run(self) -> Self:
+        is_lora = isinstance(self.adapter, LoraAdapter)
+        reference = resolve_reference(self.reference, is_lora=is_lora, is_online=self.is_online)
+        if isinstance(reference, FrozenReference):
+            return self
+        if not isinstance(reference, HardCopyReference):
+            refuse_unfit_store(reference, self.adapter.rank if isinstance(self.adapter, LoraAdapter) else None)
+        if is_lora and reference.offload_initial:
+            raise misfit(
+                "reference.offload_initial is for full fine-tunes; with LoRA the initial model costs nothing",
+                "reference.offload_initial",
+            )
+        if reference.reg_mode == "through_ema" and self.training.gradient_checkpointing:
+            raise misfit(
+                "reference.reg_mode through_ema excludes training.gradient_checkpointing, which would recompute the "
+                "reference with the policy's weights",
+                "reference.reg_mode",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_report_has_prompts(self) -> Self:
+        if not self.evaluation.rewards or self.evaluation.prompts is not None:
+            return self
+        if self.is_online:
+            raise misfit(
+                f"evaluation.rewards asks for a report, and {self.method.type} has no data to hold prompts out of: give "
+                "evaluation.prompts, which are not trained on",
+                "evaluation.prompts",
+            )
+        if self.training.validation_fraction == 0:
+            raise misfit(
+                "evaluation.rewards asks for a report, and no prompts are held out for it: give evaluation.prompts, or a "
+                "training.validation_fraction above 0",
+                "training.validation_fraction",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_best_can_be_told(self) -> Self:
+        evaluation = self.evaluation
+        fills_in = self.is_online and evaluation.prompts is not None
+        if evaluation.every is not None and not evaluation.rewards and not fills_in:
+            raise misfit(
+                "evaluation.every measures evaluation.rewards while the model trains, and there are none",
+                "evaluation.every",
+            )
+        if self.checkpoints.result == "best" and self.evaluation.every is None:
+            raise misfit(
+                "checkpoints.result best is chosen by held-out reward: set evaluation.every", "checkpoints.result"
+            )
+        return self
+
+    def resolved(self) -> "JobSpec":
+        """The same spec with every default that depends on another field written out."""
+        method, adapter, evaluation = self.method, self.adapter, self.evaluation
+        if isinstance(method, DiffusionDPOSpec):
+            method = resolve_losses(method)
+        elif isinstance(method, OnlineMethodSpec):
+            evaluation = with_controls(evaluation, method)
+        if isinstance(method, DPOKSpec):
+            method = resolve_value_network(method)
+        if isinstance(adapter, LoraAdapter) and adapter.alpha is None:
+            adapter = adapter.model_copy(update={"alpha": float(adapter.rank)})
+        is_lora = isinstance(adapter, LoraAdapter)
+        reference = resolve_reference(self.reference, is_lora=is_lora, is_online=self.is_online)
+        # the signal of DDPO and DPOK is the advantage, which a copy does not reset
+        resets = is_copied_whole(reference) and not isinstance(method, DDPOSpec | DPOKSpec)
+        timesteps = resolve_timesteps(self.timesteps, reference_is_copied=resets)
+        return self.model_copy(
+            update={
+                "method": method,
+                "reference": reference,
+                "timesteps": timesteps,
+                "adapter": adapter,
+                "training": resolve_training(self.training, method, adapter),
+                "checkpoints": _with_result(self.checkpoints, self.evaluation),
+                "evaluation": evaluation,
+            }
+        )
+
+    def sha256(self) -> str:
+        """Hash of the resolved spec: a work folder is resumed only under the same one.
+
+        How long a run may take and on how many threads is not part of it: a run that hit its limit may be given more. Nor are
+        words about a number that is.
+        """
+        apart = {"resources": {"max_run_seconds", "num_cpu_threads"}, "training": {"learning_rate_source"}}
+        return sha256_of_json(self.resolved().model_dump(mode="json", exclude=apart))
+
+
+def _with_result(checkpoints: CheckpointSpec, evaluation: EvaluationSpec) -> CheckpointSpec:
+    if checkpoints.result is not None:
+        return checkpoints
+    return checkpoints.model_copy(update={"result": "last" if evaluation.every is None else "best"})
+
+
+def sha256_of_json(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`: sorted keys, no white space."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,129 @@
+"""The methods that learn from preference pairs, as frozen data; re-exported by `spec`. `docs/methods.md` has the equations."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from alignment_core.spec.base import Spec, misfit
+from alignment_core.spec.sources import DatasetSpec
+from alignment_core.spec.timesteps import TimestepAware, TimestepSpec, VarianceWeight, resolve_timesteps
+
+
+class TransformSpec(Spec):
+    """From image file to training tensor: shorter side to `resolution` (bilinear), crop, flip, then [-1, 1]."""
+
+    resolution: int | None = Field(
+        default=None, ge=8, le=4096, multiple_of=8, description="Pixels; the model's own if left out."
+    )
+    crop: Literal["center", "random"] = "center"
+    horizontal_flip: bool = Field(
+        default=False, description="Flip at random; refuses the latent cache, as random crops do."
+    )
+    joint: bool = Field(
+        default=True, description="Draw crop and flip once a pair (diffusers SDXL, MaPO) instead of once an image."
+    )
+
+    @property
+    def is_random(self) -> bool:
+        return self.crop == "random" or self.horizontal_flip
+
+
+class DiffusionDPOSpec(Spec):
+    """Diffusion-DPO (arXiv 2311.12908) on preference pairs, with the loss variants of `docs/methods.md`."""
+
+    type: Literal["diffusion_dpo"] = "diffusion_dpo"
+    dataset: DatasetSpec
+    beta: float = Field(
+        default=5000.0,
+        gt=0,
+        le=1e7,
+        description="Canonical beta: u = -(beta/2)[(m_w-m_l)-(r_w-r_l)] with errors averaged over the latent. "
+        "The released launcher's 5000; diffusers' SD 1.5 script writes the same value as 2500.",
+    )
+    loss: Literal["sigmoid", "hinge", "ipo", "cdpo", "robust", "dmpo"] = "sigmoid"
+    label_smoothing: float | None = Field(
+        default=None,
+        ge=0,
+        lt=0.5,
+        description="e of `cdpo` and `robust`: share of flipped labels. 0.1 when left out; refused elsewhere.",
+    )
+    dmpo_alpha: float | None = Field(
+        default=None, gt=0, lt=1, description="a of `dmpo` (Diffusion-SDPO's code: 0.01, the default)."
+    )
+    ties: Literal["drop", "keep"] = Field(
+        default="drop", description="Pairs with label 0.5: drop, or keep as soft labels."
+    )
+    caption_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of pairs trained without their prompt, one draw a pair (the released launcher: 0.2).",
+    )
+    reduction: Literal["mean", "sum"] = Field(
+        default="mean", description="Errors over the latent: `mean` (canonical) or `sum` (supplement S9)."
+    )
+    half_factor: bool = Field(
+        default=True, description="The factor 1/2 in u; off reproduces configs written as -beta(...)."
+    )
+    v_rescale: Literal["none", "abar"] = Field(
+        default="none", description="v-prediction: `abar` multiplies errors by abar_t, which gives epsilon's weighting."
+    )
+    transform: TransformSpec = TransformSpec()
+
+    @model_validator(mode="after")
+    def _loss_options_fit_the_loss(self) -> Self:
+        if self.label_smoothing is not None and self.loss not in ("cdpo", "robust"):
+            raise misfit(
+                f"label_smoothing is read by the losses cdpo and robust, not by {self.loss!r}", "label_smoothing"
+            )
+        if self.dmpo_alpha is not None and self.loss != "dmpo":
+            raise misfit(f"dmpo_alpha is read by the loss dmpo, not by {self.loss!r}", "dmpo_alpha")
+        return self
+
+
+class MaPOSpec(Spec):
+    """MaPO (arXiv 2406.06424) on preference pairs: needs no reference model, and none can be asked for."""
+
+    type: Literal["mapo"] = "mapo"
+    dataset: DatasetSpec
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        le=1e6,
+        description="Weight of the margin beside the winner's own error (released code: 0.1). Not comparable with "
+        "Diffusion-DPO's beta.",
+    )
+    kappa: float = Field(default=0.5, gt=0, le=1e6, description="Multiplies errors inside B(z) (released code: 0.5).")
+    logit_scale: float = Field(
+        default=1000.0, gt=0, le=1e9, description="T, multiplies the margin inside the sigmoid (released code: 1000)."
+    )
+    ties: Literal["drop", "keep"] = Field(
+        default="drop", description="Pairs with label 0.5: drop (released code), or keep as soft labels."
+    )
+    caption_dropout: float = Field(
+        default=0.0, ge=0, le=1, description="Share of pairs trained without their prompt, one draw a pair."
+    )
+    transform: TransformSpec = TransformSpec()
+
+
+PairMethodSpec = DiffusionDPOSpec | MaPOSpec
+
+
+def refuse_signal_against_initial(method: MaPOSpec, timesteps: TimestepSpec) -> None:
+    """A misfit of `JobSpec` where weights would watch a margin against a model that the method never asks."""
+    chosen = resolve_timesteps(timesteps, reference_is_copied=False)
+    weight = chosen.loss_weight if isinstance(chosen, TimestepAware) else None
+    if isinstance(weight, VarianceWeight) and weight.stat_against == "initial":
+        raise misfit(
+            f"timesteps.loss_weight.stat_against must be reference for {method.type}: its margin is measured against no model",
+            "timesteps.loss_weight.stat_against",
+        )
+
+
+def resolve_losses(method: DiffusionDPOSpec) -> DiffusionDPOSpec:
+    """The same method with its loss's own options written out."""
+    if method.loss in ("cdpo", "robust") and method.label_smoothing is None:
+        return method.model_copy(update={"label_smoothing": 0.1})
+    if method.loss == "dmpo" and method.dmpo_alpha is None:
+        return method.model_copy(update={"dmpo_alpha": 0.01})
+    return method

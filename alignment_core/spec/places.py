@@ -1,0 +1,86 @@
+"""Sources: where this machine has what a spec only names. Pure data, no torch.
+
+A spec that came over HTTP names models and judges of the operator's catalog and datasets by id. It stays as it is, in
+checkpoints and reports too, so that its hash means the same everywhere; the machine that trains looks the names up here.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from alignment_core.spec.job import (
+    AestheticReward,
+    AttributeClassifierReward,
+    CatalogSource,
+    DatasetId,
+    HubSource,
+    ImageRewardReward,
+    JobSpec,
+    LocalDataset,
+    LocalSource,
+    Name,
+    Spec,
+    StoredDataset,
+)
+
+WeightsReward = AttributeClassifierReward | ImageRewardReward | AestheticReward  # their `weights` are catalog rewards
+
+
+class RunLabel(Spec):
+    """What people call a run and its data; only its report says it."""
+
+    job_id: str | None = None
+    job_name: str | None = None
+    dataset_name: str | None = None
+
+
+class Sources(Spec):
+    """Local folders, files and Hub commits for the catalog names and dataset ids of a spec, and what the run is called."""
+
+    label: RunLabel = RunLabel()
+
+    models: dict[Name, Annotated[HubSource | LocalSource, Field(discriminator="type")]] = Field(default_factory=dict)
+    rewards: dict[Name, LocalSource] = Field(default_factory=dict)
+    datasets: dict[DatasetId, LocalDataset] = Field(default_factory=dict)
+
+
+def localize(spec: JobSpec, sources: Sources) -> JobSpec:
+    """The spec with every name that `sources` knows replaced by its place; other names stay as they are."""
+    return JobSpec.model_validate(_localized(spec, sources).model_dump())
+
+
+def walk(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
+    """Every part of a spec with its JSON pointer, the outer ones first."""
+    yield pointer, value
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from walk(getattr(value, name), f"{pointer}/{name}")
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from walk(item, f"{pointer}/{index}")
+
+
+def catalog_names(value: Any) -> Iterator[tuple[str, Literal["models", "rewards"], Name]]:
+    """The catalog names that a part of a spec holds itself: their fields, and the sections that they are looked up in."""
+    if isinstance(value, BaseModel):
+        for field in type(value).model_fields:
+            if isinstance(found := getattr(value, field), CatalogSource):
+                is_weights = isinstance(value, WeightsReward) and field == "weights"
+                yield field, "rewards" if is_weights else "models", found.name
+
+
+def _localized(value: Any, sources: Sources) -> Any:
+    match value:
+        case StoredDataset(id=dataset_id):
+            return sources.datasets.get(dataset_id, value)
+        case BaseModel():
+            parts = {field: _localized(getattr(value, field), sources) for field in type(value).model_fields}
+            for field, section, name in catalog_names(value):
+                places = sources.rewards if section == "rewards" else sources.models
+                parts[field] = places.get(name, parts[field])
+            return value.model_copy(update=parts)
+        case tuple():
+            return tuple(_localized(item, sources) for item in value)
+        case _:
+            return value

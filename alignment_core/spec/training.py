@@ -1,0 +1,127 @@
+"""What is trained, by how many steps, what is saved and where it runs, as frozen data; re-exported by `spec`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from alignment_core.spec.base import Spec, misfit
+from alignment_core.spec.sources import WITHOUT_NUL
+from alignment_core.spec.unions import OneOf
+
+MODULE = r"^[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*$"
+ModuleName = Annotated[str, StringConstraints(max_length=200, pattern=MODULE)]
+
+
+class LoraAdapter(Spec):
+    """Low-rank adapters on the attention projections of the denoiser (peft)."""
+
+    type: Literal["lora"] = "lora"
+    rank: int = Field(default=8, ge=1, le=1024, description="diffusers' Diffusion-DPO LoRA scripts: 8.")
+    alpha: float | None = Field(
+        default=None, gt=0, description="LoRA scale numerator; the rank when left out, so the scale is 1."
+    )
+    target_modules: tuple[ModuleName, ...] = Field(
+        default=("to_k", "to_q", "to_v", "to_out.0"),
+        min_length=1,
+        max_length=256,
+        description="Suffixes of module names in the denoiser: the last parts of a name with dots.",
+    )
+
+
+class FullFineTune(Spec):
+    """Every weight of the denoiser is trained; the reference is a frozen second copy."""
+
+    type: Literal["full"] = "full"
+
+
+AdapterSpec = Annotated[LoraAdapter | FullFineTune, OneOf()]
+
+
+class TrainingSpec(Spec):
+    """The optimiser and its schedule. The learning rate is the effective one: nothing scales it behind the scenes."""
+
+    steps: int = Field(default=2000, ge=1, le=1_000_000, description="Optimiser steps.")
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Examples (pairs, prompts or transitions: `docs/methods.md`) in one forward pass on one device. 4 when left "
+        "out; 8 for Diffusion-KTO, whose baseline needs as many.",
+    )
+    gradient_accumulation_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=65536,
+        description="Forward passes in one optimiser step. 16 when left out, 8 for Diffusion-KTO; fewer where an iteration of "
+        "an online method does not divide by that.",
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="When left out, that of the method's published recipe (`docs/methods.md`, the table of defaults): 1e-5 for "
+        "the LoRA of Diffusion-DPO, and for its full fine-tune 1e-8 times the effective batch.",
+    )
+    learning_rate_source: str | None = Field(
+        default=None,
+        max_length=300,
+        pattern=WITHOUT_NUL,
+        description="Where the learning rate comes from. Written by the service; what is sent is ignored.",
+    )
+    warmup_steps: int | None = Field(
+        default=None,
+        ge=0,
+        description="Linear warm-up, in optimiser steps. When it is left out with the learning rate, the recipe's: 500 for full "
+        "fine-tunes by Diffusion-DPO, 200 by Diffusion-KTO, at most a quarter of the run; else 0.",
+    )
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Clip threshold of the global gradient norm.")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="Precision of the networks; errors and logits stay float32."
+    )
+    gradient_checkpointing: bool = False
+    validation_fraction: float = Field(
+        default=0.05, ge=0, le=0.5, description="Share of groups held out of training to validate on."
+    )
+    validate_every: int | None = Field(
+        default=None, ge=1, description="Optimiser steps between validations; off when left out."
+    )
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup_steps is not None and self.warmup_steps > self.steps:
+            raise misfit(f"warmup_steps ({self.warmup_steps}) is larger than steps ({self.steps})", "warmup_steps")
+        return self
+
+
+class CheckpointSpec(Spec):
+    """When training state is saved. The last step is always saved."""
+
+    every: int = Field(default=500, ge=1, description="Optimiser steps between checkpoints.")
+    keep_last: int = Field(
+        default=3, ge=1, le=1000, description="Older checkpoints are removed from the work folder, except the best."
+    )
+    result: Literal["best", "last"] | None = Field(
+        default=None,
+        description="Which checkpoint the run ends with: `best`, that of the probe with the highest mean of the first "
+        "evaluation reward, or `last`. When left out: `best` if `evaluation.every` is set.",
+    )
+
+
+class ResourceSpec(Spec):
+    """What the run needs of a machine."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_cpu_threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Threads of a run on a CPU; torch's choice when left out. Tiny models want 1.",
+    )
+    max_run_seconds: int | None = Field(
+        default=None, ge=1, description="The run stops, saves and fails with `time_limit` after this long."
+    )

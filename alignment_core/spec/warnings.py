@@ -1,0 +1,125 @@
+"""What a spec allows and its author probably did not mean."""
+
+from alignment_core.reports import DatasetReport
+from alignment_core.spec.job import JobSpec
+from alignment_core.spec.online import D3POSpec, DDPOSpec
+from alignment_core.spec.pairs import DiffusionDPOSpec, MaPOSpec
+from alignment_core.spec.recipes import recipe_of
+from alignment_core.spec.reference import DriftControlledReference, EmaReference, FrozenReference, HardCopyReference
+from alignment_core.spec.timesteps import TimestepAware, UniformSampler
+from alignment_core.spec.unpaired import DiffusionKTOSpec
+
+SMALL_SHARE = 0.01
+
+
+def warnings_of(spec: JobSpec) -> list[str]:
+    """What is allowed but probably not meant, as sentences for `POST /v1/jobs/validate` and the first event."""
+    spec = spec.resolved()
+    return [
+        *_warnings_of_method(spec),
+        *_warnings_of_training(spec),
+        *_warnings_of_probes(spec),
+        *_warnings_of_plugins(spec),
+    ]
+
+
+def small_images(report: DatasetReport, resolution: int) -> str | None:
+    """What to say of a dataset of which a part is far below the resolution that it is trained at."""
+    num_images, num_small = sum(report.shorter_sides.values()), report.num_below(resolution // 2)
+    if num_small < SMALL_SHARE * num_images or not num_small:
+        return None
+    return (
+        f"{num_small / num_images:.0%} of the images ({num_small}) have a shorter side below {resolution // 2} pixels, half of "
+        f"the {resolution} that they are trained at: they are enlarged, and the model learns their blur"
+    )
+
+
+def _warnings_of_method(spec: JobSpec) -> list[str]:
+    found, method = [], spec.method
+    pairs = spec.examples_per_step
+    if isinstance(method, DiffusionDPOSpec) and pairs < 64:
+        found.append(
+            f"{pairs} pairs per optimiser step on one device: published recipes use 2048, and batches below 64 barely move u"
+        )
+    if isinstance(method, DiffusionDPOSpec) and method.loss == "robust":
+        found.append("the robust loss is unbounded below: watch the validation margin and stop early")
+    if isinstance(method, DiffusionDPOSpec | DiffusionKTOSpec) and method.beta < 10:
+        found.append(
+            f"beta {method.beta:g} multiplies mean squared errors near 1e-3; language-model values do nothing here"
+        )
+    if isinstance(method, DiffusionKTOSpec) and method.like_probability in (0, 1):
+        only = "liked" if method.like_probability == 1 else "disliked"
+        found.append(
+            f"like_probability {method.like_probability:g} trains on {only} images alone: nothing tells good from bad"
+        )
+    if isinstance(method, MaPOSpec) and method.beta > 10:
+        found.append(
+            f"beta {method.beta:g} drowns the winner's own error, which keeps mapo near its data; published: 0.1"
+        )
+    return found
+
+
+def _warnings_of_training(spec: JobSpec) -> list[str]:
+    found = _warnings_of_learning_rate(spec)
+    if spec.training.precision == "fp16" and spec.adapter.type == "full":
+        found.append("full fine-tunes in fp16 can overflow; bf16 has the range of fp32")
+    if spec.is_online and spec.evaluation.prompts is None:
+        found.append("evaluation.prompts is left out: there will be no report, and no proof that the model improved")
+    elif not spec.evaluation.rewards:
+        found.append("evaluation.rewards is empty: the report will show no proof that the model improved")
+    return found
+
+
+def _warnings_of_learning_rate(spec: JobSpec) -> list[str]:
+    recipe, examples, rate = recipe_of(spec.method, spec.adapter), spec.examples_per_step, spec.training.learning_rate
+    assert rate is not None, "the spec is resolved"
+    if rate < recipe.high_learning_rate(examples):
+        return []
+    usual = recipe.learning_rate(examples)
+    return [
+        f"training.learning_rate {rate:g} is {rate / usual:.0f} times {usual:g}, which left out it would be "
+        f"({recipe.told(examples)}): the model may collapse"
+    ]
+
+
+def _warnings_of_probes(spec: JobSpec) -> list[str]:
+    """Guards that are on and have nothing to look at."""
+    found, evaluation = [], spec.evaluation
+    if evaluation.every is None:
+        return found
+    if spec.guards.diversity is not None and evaluation.seeds_per_prompt == 1:
+        found.append("guards.diversity compares two images of a prompt: set evaluation.seeds_per_prompt to at least 2")
+    if spec.guards.reward_hacking is not None and evaluation.prompt_following is None and len(evaluation.rewards) < 2:
+        found.append(
+            "guards.reward_hacking needs evaluation.prompt_following, or a second reward in evaluation.rewards"
+        )
+    return found
+
+
+def _warnings_of_plugins(spec: JobSpec) -> list[str]:
+    found = []
+    method, reference, timesteps = spec.method, spec.reference, spec.timesteps
+    if isinstance(timesteps, TimestepAware) and isinstance(reference, FrozenReference):
+        found.append("timestep-aware training helped its authors only together with a moving reference, and hurt alone")
+    chooses = isinstance(timesteps, TimestepAware) and not isinstance(timesteps.sampler, UniformSampler)
+    trains_all = isinstance(method, D3POSpec | DDPOSpec) and method.num_trained_steps in (
+        None,
+        method.num_inference_steps,
+    )
+    if chooses and trains_all:
+        found.append("timesteps.sampler has nothing to choose, as every step is trained: set method.num_trained_steps")
+    if isinstance(reference, HardCopyReference) and reference.guard is None:
+        found.append("copying the policy without a guard diverges in the published experiments: set reference.guard")
+    guard = reference.guard if isinstance(reference, HardCopyReference | EmaReference) else None
+    if guard is not None and guard.action == "freeze" and not guard.sticky and guard.test == "reference":
+        found.append(
+            "reference.guard.sticky is false and test is `reference`: a reference that is skipped does not change, and is skipped "
+            "again; set test to `candidate`"
+        )
+    every = reference.every if isinstance(reference, HardCopyReference | DriftControlledReference) else None
+    if every is not None and every * spec.steps_per_turn > spec.training.steps:
+        told = f"reference.every ({every}{' iterations' if spec.is_online else ''})"
+        found.append(f"{told} is larger than training.steps: the reference never moves")
+    if isinstance(reference, EmaReference | DriftControlledReference) and reference.ref_store == "factor_average":
+        found.append("reference.ref_store factor_average is not the average of the weights; dense_delta is")
+    return found

@@ -1,0 +1,129 @@
+"""Run: the objects that a spec stands for, and how their state is saved and restored.
+
+Below this module nothing sees a spec: every part is given plain arguments.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+
+from alignment_core import checkpoints
+from alignment_core.actors.actors import Actors
+from alignment_core.errors import CheckpointError
+from alignment_core.families.sd import StableDiffusion
+from alignment_core.families.sd_weights import load_policy, save_policy
+from alignment_core.protocols import Method, ReferenceUpdate, RewardModel, TimestepStrategy
+from alignment_core.rollouts.setup import Resumable
+from alignment_core.shapes import Images
+from alignment_core.spec import JobSpec
+from alignment_core.spec.places import RunLabel
+from alignment_core.training.history import History
+from alignment_core.training.watch import Watch, load_watch_state
+from alignment_core.versions import versions
+
+WATCH = "watch.json"
+
+HISTORY = "history.json"
+
+
+@dataclass
+class Run:
+    """Everything a run needs once it is loaded."""
+
+    spec: JobSpec
+    accelerator: Accelerator
+    family: StableDiffusion
+    base_model_sha256: str
+    dataset_sha256: str
+    actors: Actors
+    method: Method[Any]
+    validation: Method[Any] | None
+    num_validation_examples: int
+    reference: ReferenceUpdate
+    timesteps: TimestepStrategy
+    optimizer: AcceleratedOptimizer
+    learning_rate_at: Callable[[int], float]
+    evaluation_prompts: Sequence[str]
+    rewards: dict[str, RewardModel]
+    prompt_following: RewardModel | None
+    watch: Watch
+    label: RunLabel = field(default_factory=RunLabel)
+    history: History = field(default_factory=History)
+
+    def save(self, folder: Path, step: int) -> Path:
+        """Write the checkpoint of `step`; returns its folder."""
+        temporary = checkpoints.begin(folder, step)
+        state = temporary / checkpoints.STATE
+        save_policy(self.family, self.actors, temporary)
+        names = list(self.actors.trainable())
+        checkpoints.save_tensors(state / "optimizer.safetensors", checkpoints.optimizer_tensors(self.optimizer, names))
+        checkpoints.save_tensors(state / "reference.safetensors", self.reference.state_dict())
+        checkpoints.save_tensors(state / "reference_weights.safetensors", self.actors.reference)
+        checkpoints.save_tensors(state / "timesteps.safetensors", self.timesteps.state_dict())
+        if isinstance(self.method, Resumable):
+            checkpoints.save_tensors(state / "method.safetensors", self.method.state_at(step))
+        watched = self.watch.state
+        watched.save(state / WATCH)
+        self.history.save(state / HISTORY)
+        scaler = self.accelerator.scaler
+        checkpoints.save_state(
+            temporary, checkpoints.TrainingState(step=step, loss_scaler=scaler.state_dict() if scaler else None)
+        )
+        manifest = checkpoints.new_manifest(
+            step=step,
+            kind=self.actors.kind,
+            is_final=step == self.spec.training.steps or watched.ending is not None,
+            is_best=watched.best is not None and watched.best.step == step,
+            result_step=watched.result_step,
+            spec=self.spec.model_dump(mode="json"),
+            spec_sha256=self.spec.sha256(),
+            base_model_sha256=self.base_model_sha256,
+            dataset_sha256=self.dataset_sha256,
+            versions=versions(),
+        )
+        return checkpoints.commit(temporary, manifest)
+
+    def restore(self, folder: Path) -> int:
+        """Put everything back as it was when `folder` was saved; returns the step.
+
+        Raises `CheckpointError` when the model's weights or the data have changed since.
+        """
+        manifest = checkpoints.read_manifest(folder)
+        if (manifest.base_model_sha256, manifest.dataset_sha256) != (self.base_model_sha256, self.dataset_sha256):
+            raise CheckpointError(
+                "inputs_changed",
+                f"{folder.name} was made with other model weights or other data: it cannot be continued",
+            )
+        state = folder / checkpoints.STATE
+        load_policy(self.actors, folder)
+        checkpoints.load_optimizer_tensors(
+            self.optimizer, list(self.actors.trainable()), checkpoints.load_tensors(state / "optimizer.safetensors")
+        )
+        self.reference.load_state_dict(checkpoints.load_tensors(state / "reference.safetensors"))
+        self.actors.load_reference(checkpoints.load_tensors(state / "reference_weights.safetensors"))
+        self.timesteps.load_state_dict(checkpoints.load_tensors(state / "timesteps.safetensors"))
+        self.watch.state = load_watch_state(state / WATCH)
+        self.history.restore(state / HISTORY)
+        saved = checkpoints.load_state(folder)
+        if isinstance(self.method, Resumable):
+            self.method.load_state_at(saved.step, checkpoints.load_tensors(state / "method.safetensors"))
+        if self.accelerator.scaler is not None and saved.loss_scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved.loss_scaler)
+        return saved.step
+
+    def draw(self, denoiser: torch.nn.Module, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+        """Images as the spec's evaluation wants them drawn."""
+        evaluation = self.spec.evaluation
+        return self.family.sample(
+            denoiser,
+            prompts,
+            seeds,
+            num_inference_steps=evaluation.num_inference_steps,
+            guidance_scale=evaluation.guidance_scale,
+            autocast=lambda: self.accelerator.autocast(),
+        )
