@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alignment_core.rollouts.rollout import index_of, log_prob
-from tests.alignment_core.test_rollout import GRID
+from tests.alignment_core.rollouts.test_rollout import GRID
 
 DIFFER = {20: 0.4756022, 16: 0.4474634, 12: 0.4127655, 8: 0.3756379, 4: 0.3235006, 2: 0.2527889, 1: 0.3039120}
 

@@ -12,7 +12,7 @@ from alignment_core.families.sd import StableDiffusion
 from alignment_core.load.pairs import load_pairs
 from alignment_core.reference.drift_on_winners import DriftKind, DriftOnWinners, winner_probes
 from alignment_core.spec import DiffusionDPOSpec
-from tests.alignment_core.test_reference_weights import moving, nudge, update
+from tests.alignment_core.actors.test_reference_weights import moving, nudge, update
 from tests.alignment_core.tiny import tiny_spec
 
 

@@ -17,7 +17,7 @@ from alignment_core.errors import CheckpointError
 from alignment_core.protocols import Predictions
 from alignment_core.reference.drift_on_winners import DriftKind
 from alignment_core.reference.moving import DriftControl, FixedAlpha, Guard, MovingReference, Penalty
-from tests.alignment_core.test_reference_weights import moving, nudge, update
+from tests.alignment_core.actors.test_reference_weights import moving, nudge, update
 
 
 class Told:

@@ -19,7 +19,7 @@ from alignment_core.families.sd import StableDiffusion, load_sd
 from alignment_core.families.sd_weights import load_policy, save_policy
 from alignment_core.methods.diffusion_dpo import preference_logit
 from alignment_core.spec import LocalSource
-from tests.alignment_core.test_actors import actors_of, inputs_of
+from tests.alignment_core.actors.test_actors import actors_of, inputs_of
 
 SUMS = ["dense_delta", "lowrank_sum"]
 STORES = [

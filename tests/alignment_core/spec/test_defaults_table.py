@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from alignment_core.spec import JobSpec
-from tests.alignment_core.test_spec_recipes import ONLINE, REQUIRED
+from tests.alignment_core.spec.test_spec_recipes import ONLINE, REQUIRED
 
-PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
+PAGE = Path(__file__).parents[3] / "docs" / "methods.md"
 ONLINE_METHODS = ["tailorpo", *ONLINE]
 GROUPS = {"all": list(REQUIRED), "online": ONLINE_METHODS, "offline": [m for m in REQUIRED if m not in ONLINE_METHODS]}
 PARTS = ("method", "training", "adapter", "reference", "timesteps")
