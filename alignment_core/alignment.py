@@ -41,7 +41,7 @@ def align(
     """Run a job, yielding what happens; the first event says what is really going to be run.
 
     `workdir` receives checkpoints and the evaluation, and is resumed when it holds a checkpoint of the same spec;
-    `resume_from` is a checkpoint of another run to begin from, whose spec may differ (`spec_continuation`), as long as the
+    `resume_from` is a checkpoint of another run to begin from, whose spec may differ (`spec/continuation.py`), as long as the
     work folder holds none; `sources` says where the models, judges and datasets are that the spec only names;
     `cache_dir` (default `~/.cache/attune`) keeps VAE posteriors and text embeddings for any run that needs them again.
     Under `accelerate launch` every process runs this; the main one saves and evaluates, and all must leave the loop after

@@ -130,7 +130,7 @@ class LowrankSum:
         return (shapes,)
 
 
-def truncated(a: FactorA, b: FactorB, rank: int) -> tuple[FactorA, FactorB]:
+def truncated(a: FactorA, b: FactorB, rank: int) -> tuple[Float[Tensor, "cut inputs"], Float[Tensor, "outputs cut"]]:
     """Factors whose product is the nearest to b a of at most this rank (Eckart and Young); unchanged where they fit.
 
     b a is projected on its leading left singular vectors U: factors U^T b a and U. A gradient flows as if U were fixed.

@@ -2,7 +2,7 @@
 
     eps_dist = mean |yhat_policy - yhat_base|^2   at noised images that the policy drew, without guidance
 
-This is `drift.py`'s distance on the images that matter at the end: those that users will get.
+This is `reference/drift_on_winners.py`'s distance on the images that matter at the end: those that users will get.
 """
 
 from collections.abc import Callable, Mapping, Sequence

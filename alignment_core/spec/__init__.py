@@ -3,6 +3,7 @@
 The parts that a spec is written with, re-exported from the modules that define them.
 """
 
+from alignment_core.spec.base import Spec
 from alignment_core.spec.evaluation import EvaluationSpec
 from alignment_core.spec.guards import GuardsSpec
 from alignment_core.spec.job import WITHOUT_REFERENCE, JobSpec, MethodSpec, OfflineMethodSpec, sha256_of_json

@@ -9,18 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from alignment_core.spec.job import (
-    AestheticReward,
-    AttributeClassifierReward,
+from alignment_core.spec.base import Spec
+from alignment_core.spec.job import JobSpec
+from alignment_core.spec.rewards import AestheticReward, AttributeClassifierReward, ImageRewardReward
+from alignment_core.spec.sources import (
     CatalogSource,
     DatasetId,
     HubSource,
-    ImageRewardReward,
-    JobSpec,
     LocalDataset,
     LocalSource,
     Name,
-    Spec,
     StoredDataset,
 )
 

@@ -10,8 +10,8 @@ from alignment_core.diffusion.formulas import regression_error
 from alignment_core.methods.d3po import D3PO
 from alignment_core.reference.drift_on_states import DriftOnStates
 from alignment_core.rollouts.setup import Studio
-from tests.alignment_core.load.test_combinations import Folders, load, spec_of
 from tests.alignment_core.actors.test_reference_weights import nudge
+from tests.alignment_core.load.test_combinations import Folders, load, spec_of
 
 
 @pytest.fixture
