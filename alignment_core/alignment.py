@@ -24,7 +24,6 @@ from alignment_core.spec.places import Sources
 from alignment_core.spec.warnings import warnings_of
 from alignment_core.training.history import History, recorded
 from alignment_core.training.run_training import CHECKPOINTS, train_run
-from alignment_core.training.watch import WatchState
 from alignment_core.versions import versions
 
 NO_SOURCES = Sources()
@@ -41,7 +40,7 @@ def align(
     """Run a job, yielding what happens; the first event says what is really going to be run.
 
     `workdir` receives checkpoints and the evaluation, and is resumed when it holds a checkpoint of the same spec;
-    `resume_from` is a checkpoint of another run to begin from, whose spec may differ (`spec/continuation.py`), as long as the
+    `resume_from` is a checkpoint of another run to begin from, whose spec may differ (`spec_continuation`), as long as the
     work folder holds none; `sources` says where the models, judges and datasets are that the spec only names;
     `cache_dir` (default `~/.cache/attune`) keeps VAE posteriors and text embeddings for any run that needs them again.
     Under `accelerate launch` every process runs this; the main one saves and evaluates, and all must leave the loop after
@@ -61,11 +60,12 @@ def align(
     cache_dir = cache_dir or Path.home() / ".cache" / "attune"
     run = yield from recorded(load_run(spec, sources, accelerator, cache_dir), history)
     run.history = history
-    first_step = run.restore(resumed) if resumed else 0
-    if resumed and own is None:
-        run.watch.state = WatchState()  # what the guards of another run saw and decided is not this run's
+    if resumed:
+        run.restore(resumed)
+    if own is None:
+        run.forget_verdicts()  # what the guards of another run saw and decided is not this run's
     probe = yield from recorded(load_probe(run), history)
-    result = yield from recorded(train_run(run, probe, workdir, first_step, started), history)
+    result = yield from recorded(train_run(run, probe, workdir, started), history)
     if accelerator.is_main_process:
         yield from evaluate_run(run, workdir, result)
     yield RunCompleted(step=result.last_step)

@@ -1,79 +1,48 @@
-"""Which checkpoint is the result of a run: the best by held-out reward, the last, or the one a guard goes back to."""
+"""The checkpoint that is the result of a run: chosen once training has ended, loaded, and told."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from alignment_core import checkpoints
 from alignment_core.events import ResultSelected, WarningRaised
 from alignment_core.families.sd_weights import load_policy
 from alignment_core.training.run import Run
+from alignment_core.training.run_state import choose_result, reason_of, selected_by
 
 
-def choose_result(run: Run, folder: Path, last_step: int) -> int:
-    """The step of the result, when training has ended with `last_step`, which is yet to be saved.
-
-    A rollback without a probe goes to the newest checkpoint from before the violation; where there is none, nowhere.
-    """
-    state, ending = run.watch.state, run.watch.state.ending
-    goes_back = ending is not None and ending.action == "rollback"
-    if state.best is not None and (goes_back or run.spec.checkpoints.result == "best"):
-        return state.best.step
-    if ending is not None and goes_back and last_step >= ending.step:
-        saved = [checkpoints.read_manifest(one).step for one in checkpoints.complete(folder)]
-        return max((step for step in saved if step < ending.step), default=last_step)
-    return last_step
+def decide_result(run: Run, folder: Path) -> None:
+    """Choose the result among what is saved in `folder` and the last step, which is yet to be saved."""
+    saved = [checkpoints.read_manifest(one).step for one in checkpoints.complete(folder)]
+    chosen = choose_result(run.state, saved, prefers_best=run.spec.checkpoints.result == "best")
+    run.state = run.state.decide(chosen)
 
 
 def forget_missing(run: Run, folder: Path) -> Iterator[WarningRaised]:
     """A best checkpoint that is not there any more cannot be the result: the next probe may be the best again."""
-    state = run.watch.state
-    if state.best is not None and not checkpoints.is_complete(folder, state.best.step):
+    best, result_step = run.state.best, run.state.result_step
+    if best is not None and not checkpoints.is_complete(folder, best.step):
         yield WarningRaised(
             code="best_checkpoint_missing",
-            message=f"the best checkpoint, of step {state.best.step}, is not in the work folder any more",
+            message=f"the best checkpoint, of step {best.step}, is not in the work folder any more",
         )
-        state.best = None
-    if state.result_step is not None and not checkpoints.is_complete(folder, state.result_step):
-        state.result_step = None
+        run.state = run.state.lose_best()
+    if result_step is not None and not checkpoints.is_complete(folder, result_step):
+        run.state = run.state.lose_result()
 
 
-def load_result(run: Run, workdir: Path, last_step: int) -> ResultSelected:
+def load_result(run: Run, workdir: Path) -> ResultSelected:
     """Give the policy the weights of the result; raises `CheckpointError` when its checkpoint was altered."""
-    step = run.watch.state.result_step
-    assert step is not None, "the result is chosen before it is loaded"
-    folder = checkpoints.folder_of(workdir / "checkpoints", step)
-    if step != last_step:
+    state = run.state
+    assert state.result_step is not None, "the result is chosen before it is loaded"
+    folder = checkpoints.folder_of(workdir / "checkpoints", state.result_step)
+    if state.result_step != state.step:
         checkpoints.verify(folder)
         load_policy(run.actors, folder)
-    ending = run.watch.state.ending
     return ResultSelected(
-        step=step,
+        step=state.result_step,
         path=folder.relative_to(workdir).as_posix(),
-        selected_by=_selected_by(run, step, last_step),
-        last_step=last_step,
-        stopped_by=None if ending is None else ending.guard,
-        message=_sentence(run, step, last_step),
+        selected_by=selected_by(state),
+        last_step=state.step,
+        stopped_by=None if state.ending is None else state.ending.guard,
+        message=reason_of(state),
     )
-
-
-def _selected_by(run: Run, step: int, last_step: int) -> Literal["last_step", "held_out_reward", "rollback"]:
-    state = run.watch.state
-    if state.best is not None and state.best.step == step:
-        return "held_out_reward"
-    return "last_step" if step == last_step else "rollback"
-
-
-def _sentence(run: Run, step: int, last_step: int) -> str:
-    state = run.watch.state
-    match _selected_by(run, step, last_step):
-        case "held_out_reward":
-            assert state.best is not None
-            reason = f"the checkpoint of step {step} has the highest held-out reward, {state.best.value:.4g}"
-        case "rollback":
-            reason = f"the checkpoint of step {step} is the newest from before that"
-        case "last_step":
-            reason = f"the checkpoint of step {step} is the last one"
-    if state.ending is None:
-        return reason
-    return f"{state.ending.guard} ended training at step {state.ending.step} ({state.ending.message}); {reason}"

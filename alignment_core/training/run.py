@@ -23,7 +23,9 @@ from alignment_core.shapes import Images
 from alignment_core.spec import JobSpec
 from alignment_core.spec.places import RunLabel
 from alignment_core.training.history import History
-from alignment_core.training.watch import Watch, load_watch_state
+from alignment_core.training.run_state import RunState
+from alignment_core.training.watch import Seen, Watch
+from alignment_core.training.watch_record import load_watch, save_watch
 from alignment_core.versions import versions
 
 WATCH = "watch.json"
@@ -54,9 +56,14 @@ class Run:
     watch: Watch
     label: RunLabel = field(default_factory=RunLabel)
     history: History = field(default_factory=History)
+    state: RunState = field(init=False)
 
-    def save(self, folder: Path, step: int) -> Path:
-        """Write the checkpoint of `step`; returns its folder."""
+    def __post_init__(self) -> None:
+        self.state = RunState(total_steps=self.spec.training.steps)
+
+    def save(self, folder: Path) -> Path:
+        """Write the checkpoint of the last completed step; returns its folder."""
+        step = self.state.step
         temporary = checkpoints.begin(folder, step)
         state = temporary / checkpoints.STATE
         save_policy(self.family, self.actors, temporary)
@@ -67,8 +74,7 @@ class Run:
         checkpoints.save_tensors(state / "timesteps.safetensors", self.timesteps.state_dict())
         if isinstance(self.method, Resumable):
             checkpoints.save_tensors(state / "method.safetensors", self.method.state_at(step))
-        watched = self.watch.state
-        watched.save(state / WATCH)
+        save_watch(state / WATCH, self.watch.seen, self.state)
         self.history.save(state / HISTORY)
         scaler = self.accelerator.scaler
         checkpoints.save_state(
@@ -77,9 +83,9 @@ class Run:
         manifest = checkpoints.new_manifest(
             step=step,
             kind=self.actors.kind,
-            is_final=step == self.spec.training.steps or watched.ending is not None,
-            is_best=watched.best is not None and watched.best.step == step,
-            result_step=watched.result_step,
+            is_final=self.state.has_last_step,
+            is_best=self.state.best is not None and self.state.best.step == step,
+            result_step=self.state.result_step,
             spec=self.spec.model_dump(mode="json"),
             spec_sha256=self.spec.sha256(),
             base_model_sha256=self.base_model_sha256,
@@ -88,8 +94,8 @@ class Run:
         )
         return checkpoints.commit(temporary, manifest)
 
-    def restore(self, folder: Path) -> int:
-        """Put everything back as it was when `folder` was saved; returns the step.
+    def restore(self, folder: Path) -> None:
+        """Put everything back as it was when `folder` was saved.
 
         Raises `CheckpointError` when the model's weights or the data have changed since.
         """
@@ -107,14 +113,20 @@ class Run:
         self.reference.load_state_dict(checkpoints.load_tensors(state / "reference.safetensors"))
         self.actors.load_reference(checkpoints.load_tensors(state / "reference_weights.safetensors"))
         self.timesteps.load_state_dict(checkpoints.load_tensors(state / "timesteps.safetensors"))
-        self.watch.state = load_watch_state(state / WATCH)
+        watched = load_watch(state / WATCH)
+        self.watch.seen = watched.seen
         self.history.restore(state / HISTORY)
         saved = checkpoints.load_state(folder)
+        self.state = watched.state_at(saved.step, self.spec.training.steps)
         if isinstance(self.method, Resumable):
             self.method.load_state_at(saved.step, checkpoints.load_tensors(state / "method.safetensors"))
         if self.accelerator.scaler is not None and saved.loss_scaler is not None:
             self.accelerator.scaler.load_state_dict(saved.loss_scaler)
-        return saved.step
+
+    def forget_verdicts(self) -> None:
+        """Keep how far the run has got, and nothing of what guards and probes saw and decided."""
+        self.watch.seen, step = Seen(), self.state.step
+        self.state = RunState(total_steps=self.state.total_steps, step=step, saved_step=step)
 
     def draw(self, denoiser: torch.nn.Module, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
         """Images as the spec's evaluation wants them drawn."""

@@ -1,20 +1,19 @@
-"""Watch: the guards at work. It is told every step and every probe, says each violation once, and decides the end.
+"""Watch: the guards at work. It is told every step and every probe, says each violation once, and may end the training.
 
-Its state is part of every checkpoint, so a resumed run decides as an undisturbed one, and a stopped run stays stopped. All
-of it follows from numbers that are the same in every process, and so does every decision.
+What it has seen is part of every checkpoint, so a resumed run decides as an undisturbed one, and a stopped run stays stopped.
+All of it follows from numbers that are the same in every process, and so does every decision.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from alignment_core.errors import CheckpointError
 from alignment_core.evaluation.probe_figures import ProbeFigures
 from alignment_core.events import WarningRaised
 from alignment_core.spec.guards import GuardsSpec, OnViolation
 from alignment_core.training import guards
+from alignment_core.training.run_state import Ending
 
 WATCHED = (
     *("loss", "implicit_accuracy", "clamped", "mean_shift", "kl", guards.BATCH_DRIFT, *guards.MEASURED_DRIFTS),
@@ -31,28 +30,8 @@ class Verdict:
     on_violation: OnViolation | None
 
 
-class Ending(BaseModel):
-    """Why training ended before its last step."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    guard: str
-    step: int
-    message: str
-    action: OnViolation
-
-
-class Best(BaseModel):
-    """The probe with the highest mean of the first evaluation reward, among those that no guard objects to."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    step: int
-    value: float
-
-
-class WatchState(BaseModel):
-    """What a checkpoint keeps; numbers come back bit for bit. `result_step` is known once training has ended."""
+class Seen(BaseModel):
+    """What the guards have seen of a run and said of it; numbers come back from a checkpoint bit for bit."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,25 +39,14 @@ class WatchState(BaseModel):
     probes: list[ProbeFigures] = []
     fired: list[str] = []
     unsaid: list[WarningRaised] = []
-    ending: Ending | None = None
-    best: Best | None = None
-    result_step: int | None = None
-
-    @property
-    def probed_step(self) -> int:
-        """The step of the last probe; 0 before the first."""
-        return self.probes[-1].step if self.probes else 0
-
-    def save(self, path: Path) -> None:
-        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
 
 
-def load_watch_state(path: Path) -> WatchState:
-    """Raises `CheckpointError` when the file is missing or malformed."""
-    try:
-        return WatchState.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise CheckpointError("checkpoint_invalid", f"{path}: {error}") from error
+@dataclass(frozen=True)
+class ProbeVerdict:
+    """What follows from a probe: `value` makes it a candidate for the best, None where a guard objects or nothing chooses."""
+
+    value: float | None
+    ending: Ending | None
 
 
 class Watch:
@@ -92,60 +60,55 @@ class Watch:
         self._primary = primary
         self._risen = risen
         self._trained = trained
-        self.state = WatchState()
+        self.seen = Seen()
 
-    def observe_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take in an optimiser step, before anyone hears of it: who leaves then has left after it."""
-        self.state.recent.append({name: metrics[name] for name in WATCHED if name in metrics})
-        del self.state.recent[: -self._num_recent_steps]
+    def observe_step(self, step: int, metrics: Mapping[str, float]) -> Ending | None:
+        """Take in an optimiser step, before anyone hears of it: who leaves then has left after it. What ends the run, if anything."""
+        self.seen.recent.append({name: metrics[name] for name in WATCHED if name in metrics})
+        del self.seen.recent[: -self._num_recent_steps]
         if (held := guards.reference_held(metrics)) is not None:
             self._say("reference_frozen", step, held)
-        for verdict in self._of_steps():
-            self._judge(step, verdict)
+        return self._judge(step, self._of_steps())
 
-    def observe_probe(self, probe: ProbeFigures) -> bool:
-        """Take in a probe; whether it is the best so far. One that a guard objects to cannot be."""
-        self.state.probes.append(probe)
-        del self.state.probes[: -self._num_recent_probes]
+    def observe_probe(self, probe: ProbeFigures) -> ProbeVerdict:
+        """Take in a probe. One that a guard objects to cannot be the best."""
+        self.seen.probes.append(probe)
+        del self.seen.probes[: -self._num_recent_probes]
         verdicts = list(self._of_probes())
-        for verdict in verdicts:
-            self._judge(probe.step, verdict)
+        ending = self._judge(probe.step, verdicts)
         if self._primary is None or any(verdict.message for verdict in verdicts):
-            return False
-        value = probe.rewards[self._primary].mean
-        if self.state.best is not None and value <= self.state.best.value:
-            return False
-        self.state.best = Best(step=probe.step, value=value)
-        return True
+            return ProbeVerdict(None, ending)
+        return ProbeVerdict(probe.rewards[self._primary].mean, ending)
 
-    def observe_divergence(self, step: int, message: str) -> bool:
-        """Take in that `step` cannot be made or used; whether the run ends well all the same, with what it has."""
+    def observe_divergence(self, step: int, message: str) -> Ending | None:
+        """Take in that `step` cannot be made or used; why the run ends well all the same, with what it has, if it does."""
         guard = self._spec.not_finite
-        if guard is not None:
-            self._judge(step, Verdict("not_finite", message, guard.on_violation))
-        return self.state.ending is not None
+        return None if guard is None else self._judge(step, [Verdict("not_finite", message, guard.on_violation)])
 
     def take_unsaid(self) -> list[WarningRaised]:
         """The warnings that nobody has heard yet."""
-        unsaid, self.state.unsaid = self.state.unsaid, []
+        unsaid, self.seen.unsaid = self.seen.unsaid, []
         return unsaid
 
-    def _judge(self, step: int, verdict: Verdict) -> None:
-        """Say a violation the first time; the first that asks for more than a warning ends the training."""
-        if verdict.message is None or verdict.guard in self.state.fired:
-            return
-        self._say(verdict.guard, step, verdict.message)
-        action = verdict.on_violation or self._spec.on_violation
-        if action != "warn" and self.state.ending is None:
-            self.state.ending = Ending(guard=verdict.guard, step=step, message=verdict.message, action=action)
+    def _judge(self, step: int, verdicts: Iterable[Verdict]) -> Ending | None:
+        """Say each violation the first time; the first that asks for more than a warning ends the training."""
+        endings = []
+        for verdict in verdicts:
+            if verdict.message is None or verdict.guard in self.seen.fired:
+                continue
+            self._say(verdict.guard, step, verdict.message)
+            action = verdict.on_violation or self._spec.on_violation
+            if action != "warn":
+                endings.append(Ending(guard=verdict.guard, step=step, message=verdict.message, action=action))
+        return next(iter(endings), None)
 
     def _say(self, code: str, step: int, message: str) -> None:
-        if code not in self.state.fired:
-            self.state.fired.append(code)
-            self.state.unsaid.append(WarningRaised(code=code, message=message, step=step))
+        if code not in self.seen.fired:
+            self.seen.fired.append(code)
+            self.seen.unsaid.append(WarningRaised(code=code, message=message, step=step))
 
     def _of_steps(self) -> Iterator[Verdict]:
-        recent = self.state.recent
+        recent = self.seen.recent
         if (guard := self._spec.margin_saturation) is not None:
             message = guards.margin_saturation(
                 recent,
@@ -165,7 +128,7 @@ class Watch:
             yield Verdict("reference_drift", message, guard.on_violation)
 
     def _of_probes(self) -> Iterator[Verdict]:
-        probes = self.state.probes
+        probes = self.seen.probes
         if (guard := self._spec.diversity) is not None:
             message = guards.diversity(probes, min_ratio=guard.min_ratio, window=guard.window)
             yield Verdict("diversity_falling", message, guard.on_violation)

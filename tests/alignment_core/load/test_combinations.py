@@ -243,9 +243,10 @@ def test_a_run_stopped_inside_or_between_iterations_ends_as_if_it_had_not(
     told = [event.metrics for event in steps_of(whole)]
     with closing(steps_of(stopped)) as steps:  # pyright: ignore[reportArgumentType]  (a generator)
         next(event for event in steps if event.step == stopped_at)
-        folder = stopped.save(tmp_path, stopped_at)
-    first_step = resumed.restore(folder)
-    assert [event.metrics for event in steps_of(resumed, first_step)] == told[stopped_at:]
+        stopped.state = stopped.state.model_copy(update={"step": stopped_at})
+        folder = stopped.save(tmp_path)
+    resumed.restore(folder)
+    assert [event.metrics for event in steps_of(resumed, resumed.state.step)] == told[stopped_at:]
     for state in (policy_of, reference_of):
         assert same(state(resumed), state(whole))
     assert same(resumed.timesteps.state_dict(), whole.timesteps.state_dict())
