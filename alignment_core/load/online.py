@@ -13,7 +13,7 @@ from alignment_core.methods.tailorpo import RewardGuidance, TailorPO
 from alignment_core.methods.value_network import ValueNetwork
 from alignment_core.protocols import RewardModel
 from alignment_core.rollouts.rollout import SIGMA_FLOOR, ddim_grid
-from alignment_core.rollouts.setup import Studio
+from alignment_core.rollouts.setup import RolloutSetup
 from alignment_core.spec import (
     D3POSpec,
     DDPOSpec,
@@ -36,16 +36,16 @@ def build_online(
     seed: int,
 ) -> OnlineMethod:
     """Raises `AlignmentError` for what only the model or the rewards can tell: a step without noise, no gradient."""
-    studio, cut = _studio(method, family, rewards, seed), Cut(batch_size, accumulation)
+    setup, cut = _setup(method, family, rewards, seed), Cut(batch_size, accumulation)
     match method:
         case TailorPOSpec():
-            return _tailorpo(method, studio, rewards, cut)
+            return _tailorpo(method, setup, rewards, cut)
         case D3POSpec():
-            return _d3po(method, studio, cut)
+            return _d3po(method, setup, cut)
         case DDPOSpec():
-            return _ddpo(method, studio, cut)
+            return _ddpo(method, setup, cut)
         case DPOKSpec():
-            return _dpok(method, studio, cut, _baseline(method, family, seed))
+            return _dpok(method, setup, cut, _baseline(method, family, seed))
         case _:
             assert_never(method)
 
@@ -58,13 +58,13 @@ class Cut:
     accumulation: int
 
 
-def _tailorpo(method: TailorPOSpec, studio: Studio, rewards: Mapping[str, RewardModel], cut: Cut) -> TailorPO:
+def _tailorpo(method: TailorPOSpec, setup: RolloutSetup, rewards: Mapping[str, RewardModel], cut: Cut) -> TailorPO:
     guidance = method.guidance
-    if guidance is not None and not studio.rewards[0].differentiable:
+    if guidance is not None and not setup.rewards[0].differentiable:
         name = next(iter(rewards))
         raise AlignmentError("reward_not_differentiable", f"method.guidance needs a gradient, and {name!r} has none")
     built = TailorPO(
-        studio,
+        setup,
         beta=method.beta,
         sum_reduction=method.logprob_reduction == "sum",
         num_trained_steps=method.num_trained_steps,
@@ -77,41 +77,41 @@ def _tailorpo(method: TailorPOSpec, studio: Studio, rewards: Mapping[str, Reward
         batch_size=cut.batch_size,
         accumulation=cut.accumulation,
     )
-    _refuse_silent_steps(studio, built.trained)
+    _refuse_silent_steps(setup, built.trained)
     return built
 
 
-def _d3po(method: D3POSpec, studio: Studio, cut: Cut) -> D3PO:
+def _d3po(method: D3POSpec, setup: RolloutSetup, cut: Cut) -> D3PO:
     return D3PO(
-        studio,
+        setup,
         beta=method.beta,
         sum_reduction=method.logprob_reduction == "sum",
         ratio_clamp=method.ratio_clamp,
         num_prompts=method.prompts_per_iteration,
-        num_trained_steps=_num_trained(method.num_trained_steps, studio),
+        num_trained_steps=_num_trained(method.num_trained_steps, setup),
         batch_size=cut.batch_size,
         accumulation=cut.accumulation,
     )
 
 
-def _ddpo(method: DDPOSpec, studio: Studio, cut: Cut) -> DDPO:
+def _ddpo(method: DDPOSpec, setup: RolloutSetup, cut: Cut) -> DDPO:
     return DDPO(
-        studio,
+        setup,
         ratio_clamp=method.ratio_clamp,
         advantage_clip=method.advantage_clip,
         within_prompts=method.advantage == "prompt",
         num_prompts=method.prompts_per_iteration,
         num_copies=method.samples_per_prompt,
-        num_trained_steps=_num_trained(method.num_trained_steps, studio),
+        num_trained_steps=_num_trained(method.num_trained_steps, setup),
         batch_size=cut.batch_size,
         accumulation=cut.accumulation,
     )
 
 
-def _dpok(method: DPOKSpec, studio: Studio, cut: Cut, baseline: Baseline) -> DPOK:
-    _refuse_silent_steps(studio, range(len(studio.grid)))
+def _dpok(method: DPOKSpec, setup: RolloutSetup, cut: Cut, baseline: Baseline) -> DPOK:
+    _refuse_silent_steps(setup, range(len(setup.grid)))
     return DPOK(
-        studio,
+        setup,
         ratio_clamp=method.ratio_clamp,
         reward_weight=method.reward_weight,
         kl_weight=method.kl_weight,
@@ -140,17 +140,17 @@ def _baseline(method: DPOKSpec, family: StableDiffusion, seed: int) -> Baseline:
     )
 
 
-def _num_trained(num: int | None, studio: Studio) -> int:
+def _num_trained(num: int | None, setup: RolloutSetup) -> int:
     """As many steps of each trajectory as asked, or all; steps without noise cannot be trained."""
-    wanted = num or len(studio.grid)
-    if wanted > len(studio.grid.trainable):
-        _refuse_silent_steps(studio, range(len(studio.grid)))
+    wanted = num or len(setup.grid)
+    if wanted > len(setup.grid.trainable):
+        _refuse_silent_steps(setup, range(len(setup.grid)))
     return wanted
 
 
-def _refuse_silent_steps(studio: Studio, trained: Sequence[int]) -> None:
-    if silent := sorted(set(trained) - set(studio.grid.trainable)):
-        numbers = ", ".join(str(len(studio.grid) - index) for index in silent)
+def _refuse_silent_steps(setup: RolloutSetup, trained: Sequence[int]) -> None:
+    if silent := sorted(set(trained) - set(setup.grid.trainable)):
+        numbers = ", ".join(str(len(setup.grid) - index) for index in silent)
         raise AlignmentError(
             "no_noise_to_train_on",
             f"method.num_trained_steps: at step {numbers}, counted down to 1, sigma is below {SIGMA_FLOOR:g}, and a step "
@@ -167,7 +167,9 @@ def sampling_timesteps(family: StableDiffusion, num_steps: int, field: str) -> l
         raise AlignmentError("sampling_steps_unsupported", f"{field}: {error}") from error
 
 
-def _studio(method: OnlineMethodSpec, family: StableDiffusion, rewards: Mapping[str, RewardModel], seed: int) -> Studio:
+def _setup(
+    method: OnlineMethodSpec, family: StableDiffusion, rewards: Mapping[str, RewardModel], seed: int
+) -> RolloutSetup:
     grid = ddim_grid(
         family.prediction_type,
         family.abar,
@@ -175,7 +177,7 @@ def _studio(method: OnlineMethodSpec, family: StableDiffusion, rewards: Mapping[
         eta=method.eta,
         final_abar=float(family.scheduler.final_alpha_cumprod),
     )
-    return Studio(
+    return RolloutSetup(
         prompts=method.prompts,
         grid=grid,
         guidance_scale=method.guidance_scale,

@@ -14,7 +14,7 @@ from alignment_core.reference.drift_on_states import DriftOnStates
 from alignment_core.reference.drift_on_winners import DriftKind, DriftMeasure, DriftOnWinners, Winners, winner_probes
 from alignment_core.reference.moving import DriftControl, FixedAlpha, FrozenReference, Guard, MovingReference, Penalty
 from alignment_core.rollouts.rollout import DDIMGrid
-from alignment_core.rollouts.setup import Studio
+from alignment_core.rollouts.setup import RolloutSetup
 from alignment_core.shapes import PerStep
 from alignment_core.spec import DiffusionKTOSpec, JobSpec
 from alignment_core.spec.reference import (
@@ -60,11 +60,11 @@ from alignment_core.timesteps.weights import (
 
 
 def build_reference(
-    spec: JobSpec, actors: Actors, winners: Winners | None, studio: Studio | None, accelerator: Accelerator
+    spec: JobSpec, actors: Actors, winners: Winners | None, setup: RolloutSetup | None, accelerator: Accelerator
 ) -> ReferenceUpdate:
     """The reference's rule; a moving reference is given weights of its own in `actors`.
 
-    Drift is measured on `winners`, or on states of trajectories as an online method's `studio` draws them.
+    Drift is measured on `winners`, or on states of trajectories as an online method's `setup` draws them.
     """
     reference = spec.reference
     match reference:
@@ -87,7 +87,7 @@ def build_reference(
             rule, measured = DriftControl(_set(reference.delta), alpha_max, relative=units == "relative"), reference
         case _:
             assert_never(reference)
-    drift = None if measured is None else _drift(spec, measured, actors, winners, studio, accelerator)
+    drift = None if measured is None else _drift(spec, measured, actors, winners, setup, accelerator)
     alpha = rule.alpha if isinstance(rule, FixedAlpha) else rule.alpha_max
     turn = spec.steps_per_turn
     return MovingReference(
@@ -116,11 +116,11 @@ def _drift(
     measured: DriftGuard | DriftControlledReference,
     actors: Actors,
     winners: Winners | None,
-    studio: Studio | None,
+    setup: RolloutSetup | None,
     accelerator: Accelerator,
 ) -> DriftMeasure:
-    if studio is not None:
-        return DriftOnStates(studio, actors, measured.num_samples, spec.batch_size)
+    if setup is not None:
+        return DriftOnStates(setup, actors, measured.num_samples, spec.batch_size)
     assert winners is not None, "what is not drawn is learnt from pairs"
     return _drift_on_winners(spec, _set(measured.metric), measured.num_samples, actors, winners, accelerator)
 
@@ -160,7 +160,7 @@ class Stepwise(Protocol):
     """An online method, which trains on steps of its own sampler."""
 
     @property
-    def studio(self) -> Studio: ...
+    def setup(self) -> RolloutSetup: ...
 
     def trained_share(self, wanted: PerStep | None) -> PerStep:
         """The share that each step has in what is trained, where `wanted` says how much each step is."""
@@ -200,7 +200,7 @@ def _timestep_aware(spec: TimestepAwareSpec, abar: Float[Tensor, " N"], online: 
         density = _density(probabilities, len(abar))
         fixed = fixed * _correction(spec.sampler, density, bins)
     else:
-        probabilities, grid = None, online.studio.grid
+        probabilities, grid = None, online.setup.grid
         wanted = _step_probabilities(spec.sampler, len(grid))
         share = online.trained_share(wanted)
         density = torch.zeros(len(abar), dtype=torch.float64).index_add(0, grid.timesteps, share.double())

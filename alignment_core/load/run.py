@@ -96,8 +96,8 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         yield lengths.warning("evaluation prompts", sum(one in lengths.cut for one in prompts), len(prompts))
     _rehearse(spec, rewards, prompt_following, prompts)
     online = objective.method if isinstance(objective.method, OnlineMethod) else None
-    studio = online.studio if online is not None else None
-    reference = build_reference(spec, actors, objective.winners, studio, accelerator)
+    setup = online.setup if online is not None else None
+    reference = build_reference(spec, actors, objective.winners, setup, accelerator)
     optimizer = _build_optimizer(spec, actors, accelerator)
     if accelerator.num_processes > 1:
         actors.trained = accelerator.prepare_model(actors.denoiser)

@@ -21,9 +21,9 @@ from alignment_core.actors.actors import Actors
 from alignment_core.protocols import StepLoss, TimestepStrategy
 from alignment_core.rollouts.rollout import log_prob, preference
 from alignment_core.rollouts.setup import (
-    Kept,
-    Scene,
-    Studio,
+    PendingRollouts,
+    RolloutBatch,
+    RolloutSetup,
     accuracy,
     chunks,
     metrics_vs_init,
@@ -71,7 +71,7 @@ class TrajectoryPairs:
     of_1: Transitions
     h: PerExample
     reward_scale: PerExample
-    told: dict[str, PerExample]
+    metrics: dict[str, PerExample]
 
 
 # --- the method ----------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class D3PO:
     pair, in an order of its own, in optimiser steps of `batch_size` x `accumulation` transitions.
     """
 
-    studio: Studio
+    setup: RolloutSetup
     beta: float
     sum_reduction: bool
     ratio_clamp: float
@@ -93,7 +93,7 @@ class D3PO:
     num_trained_steps: int
     batch_size: int
     accumulation: int
-    kept: Kept = field(default_factory=Kept)
+    pending: PendingRollouts = field(default_factory=PendingRollouts)
 
     @property
     def steps_per_iteration(self) -> int:
@@ -102,42 +102,42 @@ class D3PO:
 
     def trained_share(self, wanted: PerStep | None) -> PerStep:
         """How often each step is among those that train."""
-        return trained_share(self.studio.grid, self.num_trained_steps, wanted)
+        return trained_share(self.setup.grid, self.num_trained_steps, wanted)
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[TrajectoryPairs]:
         """Micro-batches from `first_step` on, without end; an iteration's trajectories are of the policy it begins with."""
-        step, scene = first_step, None
+        step, rollouts = first_step, None
         while True:
             iteration, position = divmod(step, self.steps_per_iteration)
-            if scene is None or position == 0:
-                scene = self.studio.scene(actors, iteration, self.num_prompts)
-            drawn = self._draw(scene) if position == 0 else self.kept.at(step)
-            self.kept.keep(step + 1, drawn if position + 1 < self.steps_per_iteration else {})
+            if rollouts is None or position == 0:
+                rollouts = self.setup.rollout_batch(actors, iteration, self.num_prompts)
+            drawn = self._draw(rollouts) if position == 0 else self.pending.at(step)
+            self.pending.keep(step + 1, drawn if position + 1 < self.steps_per_iteration else {})
             num = self.batch_size * self.accumulation
             places = shuffled_places(
                 self.num_prompts,
-                self.studio.grid.trainable,
+                self.setup.grid.trainable,
                 self.num_trained_steps,
-                self.studio.seed,
+                self.setup.seed,
                 iteration,
                 timesteps.step_probabilities,
             )[position * num : (position + 1) * num]
             for numbers in chunks(range(num), self.accumulation):
                 here = [places[number] for number in numbers]
-                of_0, of_1 = (transitions(scene, _trajectories(drawn, name), here) for name in ("0", "1"))
-                told = {name: drawn[name][of_0.rows].to(of_0.x_t.device) for name in ("reward", "reward_std")}
+                of_0, of_1 = (transitions(rollouts, _trajectories(drawn, name), here) for name in ("0", "1"))
+                metrics = {name: drawn[name][of_0.rows].to(of_0.x_t.device) for name in ("reward", "reward_std")}
                 h = drawn["h"][of_0.rows].to(of_0.x_t.device)
                 scale = timesteps.reward_scale(of_0.timesteps.cpu()).to(of_0.x_t.device)
-                yield TrajectoryPairs(of_0, of_1, h, scale, {**told, "tie_rate": (h == 0).float()})
+                yield TrajectoryPairs(of_0, of_1, h, scale, {**metrics, "tie_rate": (h == 0).float()})
             step += 1
 
     def loss(self, actors: Actors, batch: TrajectoryPairs) -> StepLoss:
         """The loss of each pair's step, float32 `[B]`; ties stay in, at ln 2 and without gradient."""
         steps = both(batch.of_0, batch.of_1)  # in one forward
         logit_scale = self.beta * (steps.x_t[0].numel() if self.sum_reduction else 1)  # a penalty is a mean
-        said = steps.scene.predictions(steps.rows, steps.x_t, steps.timesteps, logit_scale=logit_scale)
+        predictions = steps.rollouts.predictions(steps.rows, steps.x_t, steps.timesteps, logit_scale=logit_scale)
         (ratio_0, ratio_1), (moved_0, moved_1) = (
-            values.chunk(2) for values in self._log_ratios(steps, said.policy, said.reference)
+            values.chunk(2) for values in self._log_ratios(steps, predictions.policy, predictions.reference)
         )
         beta = self.beta * batch.reward_scale
         per_example = -F.logsigmoid(d3po_logit(ratio_0, ratio_1, batch.h, beta, self.ratio_clamp))
@@ -151,28 +151,28 @@ class D3PO:
             "clamped": 0.5 * (outside[0] + outside[1]),
             "mean_shift": 0.5 * (moved_0 + moved_1),
             "kl": 0.25 * (moved_0.square() + moved_1.square()),
-            **batch.told,
+            **batch.metrics,
         }
         vs_initial = None
         if actors.reference_moves:
-            init_0, init_1 = self._log_ratios(steps, said.policy.detach(), said.initial)[0].chunk(2)
+            init_0, init_1 = self._log_ratios(steps, predictions.policy.detach(), predictions.initial)[0].chunk(2)
             vs_initial = batch.h * (init_0 - init_1)
-            metrics |= metrics_vs_init(vs_initial, self.beta) | reference_metrics(said, len(margin))
+            metrics |= metrics_vs_init(vs_initial, self.beta) | reference_metrics(predictions, len(margin))
         return StepLoss(
-            per_example, batch.of_0.timesteps, margin, metrics, signal_vs_initial=vs_initial, predictions=said
+            per_example, batch.of_0.timesteps, margin, metrics, signal_vs_initial=vs_initial, predictions=predictions
         )
 
     def state_at(self, step: int) -> dict[str, Tensor]:
         """The iteration's trajectories and labels; nothing between iterations."""
-        return self.kept.at(step)
+        return self.pending.at(step)
 
     def load_state_at(self, step: int, state: dict[str, Tensor]) -> None:
-        """Put back what `state_at` told; raises `CheckpointError` where trajectories under way are missing."""
-        self.kept.restore(step, state, needed=_STATE if step % self.steps_per_iteration else ())
+        """Put back what `state_at` gave; raises `CheckpointError` where trajectories under way are missing."""
+        self.pending.restore(step, state, needed=_STATE if step % self.steps_per_iteration else ())
 
-    def _draw(self, scene: Scene) -> dict[str, Tensor]:
-        first, second = (draw(scene, batch_size=self.batch_size, branch=branch) for branch in (0, 1))
-        r_0, r_1 = (judge(scene, drawn.x_0, batch_size=self.batch_size) for drawn in (first, second))
+    def _draw(self, rollouts: RolloutBatch) -> dict[str, Tensor]:
+        first, second = (draw(rollouts, batch_size=self.batch_size, branch=branch) for branch in (0, 1))
+        r_0, r_1 = (judge(rollouts, drawn.x_0, batch_size=self.batch_size) for drawn in (first, second))
         return {
             **_tensors(first, "0"),
             **_tensors(second, "1"),
@@ -183,7 +183,7 @@ class D3PO:
 
     def _log_ratios(self, steps: Transitions, policy: Latents, other: Latents) -> tuple[PerExample, PerExample]:
         """log pi_theta - log pi_other, and |mu_theta - mu_other| / sigma (root mean square)."""
-        grid, index = self.studio.grid, steps.index
+        grid, index = self.setup.grid, steps.index
         reduction: Reduction = "sum" if self.sum_reduction else "mean"
         ratio = log_prob(grid, steps.x_prev, steps.x_t, policy, index, reduction) - log_prob(
             grid, steps.x_prev, steps.x_t, other, index, reduction

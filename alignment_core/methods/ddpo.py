@@ -18,7 +18,7 @@ from torch import Tensor
 from alignment_core.actors.actors import Actors
 from alignment_core.protocols import StepLoss, TimestepStrategy
 from alignment_core.rollouts.rollout import log_prob
-from alignment_core.rollouts.setup import Kept, Scene, Studio, chunks, spread
+from alignment_core.rollouts.setup import PendingRollouts, RolloutBatch, RolloutSetup, chunks, spread
 from alignment_core.rollouts.trajectories import (
     Trajectories,
     Transitions,
@@ -59,7 +59,7 @@ class WeighedSteps:
 
     steps: Transitions
     advantage: PerExample
-    told: dict[str, PerExample]
+    metrics: dict[str, PerExample]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class DDPO:
     once, in an order of its own, in optimiser steps of `batch_size` x `accumulation` transitions.
     """
 
-    studio: Studio
+    setup: RolloutSetup
     ratio_clamp: float
     advantage_clip: float
     within_prompts: bool
@@ -79,7 +79,7 @@ class DDPO:
     num_trained_steps: int
     batch_size: int
     accumulation: int
-    kept: Kept = field(default_factory=Kept)
+    pending: PendingRollouts = field(default_factory=PendingRollouts)
 
     @property
     def num_trajectories(self) -> int:
@@ -92,29 +92,29 @@ class DDPO:
 
     def trained_share(self, wanted: PerStep | None) -> PerStep:
         """How often each step is among those that train."""
-        return trained_share(self.studio.grid, self.num_trained_steps, wanted)
+        return trained_share(self.setup.grid, self.num_trained_steps, wanted)
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[WeighedSteps]:
         """Micro-batches from `first_step` on, without end; an iteration's trajectories are of the policy it begins with."""
-        step, scene = first_step, None
+        step, rollouts = first_step, None
         while True:
             iteration, position = divmod(step, self.steps_per_iteration)
-            if scene is None or position == 0:
-                scene = self.studio.scene(actors, iteration, self.num_prompts, self.num_copies)
-            drawn = self._draw(scene) if position == 0 else self.kept.at(step)
-            self.kept.keep(step + 1, drawn if position + 1 < self.steps_per_iteration else {})
+            if rollouts is None or position == 0:
+                rollouts = self.setup.rollout_batch(actors, iteration, self.num_prompts, self.num_copies)
+            drawn = self._draw(rollouts) if position == 0 else self.pending.at(step)
+            self.pending.keep(step + 1, drawn if position + 1 < self.steps_per_iteration else {})
             num = self.batch_size * self.accumulation
             places = shuffled_places(
                 self.num_trajectories,
-                self.studio.grid.trainable,
+                self.setup.grid.trainable,
                 self.num_trained_steps,
-                self.studio.seed,
+                self.setup.seed,
                 iteration,
                 timesteps.step_probabilities,
             )[position * num : (position + 1) * num]
             trajectories = Trajectories(drawn["states"], drawn["log_probs"])
             for numbers in chunks(range(num), self.accumulation):
-                steps = transitions(scene, trajectories, [places[number] for number in numbers])
+                steps = transitions(rollouts, trajectories, [places[number] for number in numbers])
                 of = {
                     name: drawn[name][steps.rows].to(steps.x_t.device) for name in ("advantage", "reward", "reward_std")
                 }
@@ -124,24 +124,24 @@ class DDPO:
     def loss(self, actors: Actors, batch: WeighedSteps) -> StepLoss:
         """The loss of each step, float32 `[B]`."""
         steps = batch.steps
-        policy = steps.scene.policy(steps.rows)(steps.x_t, steps.timesteps)
-        log_ratio = log_prob(self.studio.grid, steps.x_prev, steps.x_t, policy, steps.index) - steps.log_prob
+        policy = steps.rollouts.policy(steps.rows)(steps.x_t, steps.timesteps)
+        log_ratio = log_prob(self.setup.grid, steps.x_prev, steps.x_t, policy, steps.index) - steps.log_prob
         per_example = clipped_surrogate(log_ratio, batch.advantage, self.ratio_clamp)
-        metrics = {"loss": per_example.detach(), **ratio_metrics(log_ratio.detach(), self.ratio_clamp), **batch.told}
+        metrics = {"loss": per_example.detach(), **ratio_metrics(log_ratio.detach(), self.ratio_clamp), **batch.metrics}
         return StepLoss(per_example, steps.timesteps, signal=batch.advantage, metrics=metrics)
 
     def state_at(self, step: int) -> dict[str, Tensor]:
         """The iteration's trajectories and advantages; nothing between iterations."""
-        return self.kept.at(step)
+        return self.pending.at(step)
 
     def load_state_at(self, step: int, state: dict[str, Tensor]) -> None:
-        """Put back what `state_at` told; raises `CheckpointError` where trajectories under way are missing."""
+        """Put back what `state_at` gave; raises `CheckpointError` where trajectories under way are missing."""
         needed = ("states", "log_probs", "advantage", "reward", "reward_std")
-        self.kept.restore(step, state, needed=needed if step % self.steps_per_iteration else ())
+        self.pending.restore(step, state, needed=needed if step % self.steps_per_iteration else ())
 
-    def _draw(self, scene: Scene) -> dict[str, Tensor]:
-        drawn = draw(scene, batch_size=self.batch_size)
-        (reward,) = judge(scene, drawn.x_0, batch_size=self.batch_size)
+    def _draw(self, rollouts: RolloutBatch) -> dict[str, Tensor]:
+        drawn = draw(rollouts, batch_size=self.batch_size)
+        (reward,) = judge(rollouts, drawn.x_0, batch_size=self.batch_size)
         groups = [row // self.num_copies for row in range(self.num_trajectories)] if self.within_prompts else None
         advantage = advantages(reward, groups, eps=1e-6 if self.within_prompts else 1e-8)
         return {

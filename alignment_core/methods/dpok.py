@@ -22,7 +22,7 @@ from alignment_core.methods.ddpo import ratio_metrics
 from alignment_core.methods.value_network import PREFIX, States, ValueNetwork
 from alignment_core.protocols import StepLoss, TimestepStrategy
 from alignment_core.rollouts.rollout import log_prob
-from alignment_core.rollouts.setup import Kept, Scene, Studio, chunks, reference_metrics, spread
+from alignment_core.rollouts.setup import PendingRollouts, RolloutBatch, RolloutSetup, chunks, reference_metrics, spread
 from alignment_core.rollouts.trajectories import (
     Place,
     Trajectories,
@@ -67,7 +67,7 @@ class ReplayedSteps:
     steps: Transitions
     advantage: PerExample
     reward_scale: PerExample
-    told: dict[str, PerExample]
+    metrics: dict[str, PerExample]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class DPOK:
     `updates` optimiser steps of `batch_size` x `accumulation` transitions, each drawn from the buffer without replacement.
     """
 
-    studio: Studio
+    setup: RolloutSetup
     ratio_clamp: float
     reward_weight: float
     kl_weight: float
@@ -89,35 +89,35 @@ class DPOK:
     buffer_iterations: int
     batch_size: int
     accumulation: int
-    kept: Kept = field(default_factory=Kept)
+    pending: PendingRollouts = field(default_factory=PendingRollouts)
 
     def trained_share(self, wanted: PerStep | None) -> PerStep:
         """How often each step is among those that train, once the buffer is full."""
         rows = self.num_prompts * self.num_copies * self.buffer_iterations
-        return trained_share(self.studio.grid, self.batch_size * self.accumulation, wanted, rows)
+        return trained_share(self.setup.grid, self.batch_size * self.accumulation, wanted, rows)
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[ReplayedSteps]:
         """Micro-batches from `first_step` on, without end; every draw keeps the log-probability of the policy that made it."""
-        step, scene = first_step, None
+        step, rollouts = first_step, None
         while True:
             iteration, update = divmod(step, self.updates)
-            if scene is None or update == 0:
-                scene = self._scene(actors, iteration)
-            buffer = self._refill(scene, iteration, self.kept.at(step)) if update == 0 else self.kept.at(step)
-            self.kept.keep(step + 1, buffer)
+            if rollouts is None or update == 0:
+                rollouts = self._rollouts(actors, iteration)
+            buffer = self._refill(rollouts, iteration, self.pending.at(step)) if update == 0 else self.pending.at(step)
+            self.pending.keep(step + 1, buffer)
             num = self.batch_size * self.accumulation
             places = drawn_places(
                 len(buffer["reward"]),
-                self.studio.grid.trainable,
+                self.setup.grid.trainable,
                 num,
-                self.studio.seed,
+                self.setup.seed,
                 iteration,
                 update,
                 timesteps.step_probabilities,
             )
             trajectories = Trajectories(buffer["states"], buffer["log_probs"])
             for numbers in chunks(range(num), self.accumulation):
-                steps = transitions(scene, trajectories, [places[number] for number in numbers])
+                steps = transitions(rollouts, trajectories, [places[number] for number in numbers])
                 of = {name: buffer[name][steps.rows].to(steps.x_t.device) for name in _SCORES}
                 advantage = of.pop("advantage")
                 if isinstance(self.baseline, ValueNetwork):
@@ -130,10 +130,10 @@ class DPOK:
 
     def loss(self, actors: Actors, batch: ReplayedSteps) -> StepLoss:
         """The loss of each step, float32 `[B]`."""
-        steps, grid = batch.steps, self.studio.grid
-        said = steps.scene.predictions(steps.rows, steps.x_t, steps.timesteps, logit_scale=1.0)
-        log_ratio = log_prob(grid, steps.x_prev, steps.x_t, said.policy, steps.index) - steps.log_prob
-        eps, eps_ref = (grid.eps(steps.x_t, yhat, steps.index) for yhat in (said.policy, said.reference))
+        steps, grid = batch.steps, self.setup.grid
+        predictions = steps.rollouts.predictions(steps.rows, steps.x_t, steps.timesteps, logit_scale=1.0)
+        log_ratio = log_prob(grid, steps.x_prev, steps.x_t, predictions.policy, steps.index) - steps.log_prob
+        eps, eps_ref = (grid.eps(steps.x_t, yhat, steps.index) for yhat in (predictions.policy, predictions.reference))
         kl = regression_error(eps, eps_ref)
         per_example = batch.reward_scale * dpok_loss(
             log_ratio,
@@ -147,57 +147,62 @@ class DPOK:
             "loss": per_example.detach(),
             "kl": kl.detach(),
             **ratio_metrics(log_ratio.detach(), self.ratio_clamp),
-            **batch.told,
+            **batch.metrics,
         }
         if actors.reference_moves:
-            metrics |= reference_metrics(said, len(kl))
-        return StepLoss(per_example, steps.timesteps, batch.advantage, metrics, predictions=said)
+            metrics |= reference_metrics(predictions, len(kl))
+        return StepLoss(per_example, steps.timesteps, batch.advantage, metrics, predictions=predictions)
 
     def state_at(self, step: int) -> dict[str, Tensor]:
         """The buffer."""
-        return self.kept.at(step)
+        return self.pending.at(step)
 
     def load_state_at(self, step: int, state: dict[str, Tensor]) -> None:
-        """Put back what `state_at` told; raises `CheckpointError` where the buffer is missing."""
+        """Put back what `state_at` gave; raises `CheckpointError` where the buffer is missing."""
         value = (f"{PREFIX}text.weight",) if isinstance(self.baseline, ValueNetwork) else ()
-        self.kept.restore(step, state, needed=("states", "log_probs", *_SCORES, *value) if step else ())
+        self.pending.restore(step, state, needed=("states", "log_probs", *_SCORES, *value) if step else ())
 
-    def _refill(self, scene: Scene, iteration: int, buffer: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The buffer with this iteration's trajectories and without those that are too old; `scene` is of all of them."""
-        drawn = self._draw(self.studio.scene(scene.actors, iteration, self.num_prompts, self.num_copies))
+    def _refill(self, rollouts: RolloutBatch, iteration: int, buffer: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The buffer with this iteration's trajectories and without those that are too old; `rollouts` is of all of them."""
+        drawn = self._draw(self.setup.rollout_batch(rollouts.actors, iteration, self.num_prompts, self.num_copies))
         room = (self.buffer_iterations - 1) * self.num_prompts * self.num_copies
         filled = {name: torch.cat([buffer[name][-room:], drawn[name]]) for name in drawn} if buffer and room else drawn
         if not isinstance(self.baseline, ValueNetwork):
             return filled
-        return {**filled, **self._fit(self.baseline, scene, iteration, filled, buffer)}
+        return {**filled, **self._fit(self.baseline, rollouts, iteration, filled, buffer)}
 
     def _fit(
-        self, network: ValueNetwork, scene: Scene, iteration: int, filled: dict[str, Tensor], before: dict[str, Tensor]
+        self,
+        network: ValueNetwork,
+        rollouts: RolloutBatch,
+        iteration: int,
+        filled: dict[str, Tensor],
+        before: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """The value network's state after its step of this iteration, on transitions drawn without replacement."""
-        trajectories, num_steps = Trajectories(filled["states"], filled["log_probs"]), len(self.studio.grid)
-        order = permutation_of(len(filled["reward"]) * num_steps, self.studio.seed, "value", iteration)
+        trajectories, num_steps = Trajectories(filled["states"], filled["log_probs"]), len(self.setup.grid)
+        order = permutation_of(len(filled["reward"]) * num_steps, self.setup.seed, "value", iteration)
         places = [Place(*divmod(number, num_steps)) for number in order[: network.batch_size * network.num_batches]]
         parts = [places[start : start + network.batch_size] for start in range(0, len(places), network.batch_size)]
-        steps = [transitions(scene, trajectories, part) for part in parts]
+        steps = [transitions(rollouts, trajectories, part) for part in parts]
         batches = [(_states(part), filled["reward"][part.rows].to(part.x_t.device)) for part in steps]
         state = {name: value for name, value in before.items() if name.startswith(PREFIX)}
         return network.fit(state or network.begin(batches[0][0]), batches)
 
-    def _scene(self, actors: Actors, iteration: int) -> Scene:
+    def _rollouts(self, actors: Actors, iteration: int) -> RolloutBatch:
         """The prompts of every trajectory in the buffer."""
         first = max(0, iteration - self.buffer_iterations + 1)
         prompts = [
             prompt
             for number in range(first, iteration + 1)
-            for prompt in self.studio.prompts_of(number, self.num_prompts)
+            for prompt in self.setup.prompts_of(number, self.num_prompts)
             for _ in range(self.num_copies)
         ]
-        return self.studio.scene_of(actors, iteration, prompts)
+        return self.setup.rollout_batch_of(actors, iteration, prompts)
 
-    def _draw(self, scene: Scene) -> dict[str, Tensor]:
-        drawn = draw(scene, batch_size=self.batch_size)
-        (reward,) = judge(scene, drawn.x_0, batch_size=self.batch_size)
+    def _draw(self, rollouts: RolloutBatch) -> dict[str, Tensor]:
+        drawn = draw(rollouts, batch_size=self.batch_size)
+        (reward,) = judge(rollouts, drawn.x_0, batch_size=self.batch_size)
         return {
             "states": drawn.states,
             "log_probs": drawn.log_probs,
@@ -224,4 +229,4 @@ _SCORES = ("advantage", "reward", "reward_std")
 
 
 def _states(steps: Transitions) -> States:
-    return States(steps.x_t, steps.timesteps, steps.scene.conditioning_of(steps.rows))
+    return States(steps.x_t, steps.timesteps, steps.rollouts.conditioning_of(steps.rows))

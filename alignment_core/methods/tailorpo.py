@@ -23,9 +23,9 @@ from alignment_core.methods.d3po import clamped_log_ratio
 from alignment_core.protocols import StepLoss, TimestepStrategy
 from alignment_core.rollouts.rollout import Guided, Indices, branch, index_of, preference, walk
 from alignment_core.rollouts.setup import (
-    Kept,
-    Scene,
-    Studio,
+    PendingRollouts,
+    RolloutBatch,
+    RolloutSetup,
     accuracy,
     chunks,
     metrics_vs_init,
@@ -112,10 +112,10 @@ def climb(x: Latents, reward: Callable[[Latents], PerExample], eta: float, delta
 class BranchBatch:
     """Two candidates of each prompt from one x_t.
 
-    `weight` makes the mean over the step one over the prompts that were decided; ties weigh 0. `told` are metrics of the draw.
+    `weight` makes the mean over the step one over the prompts that were decided; ties weigh 0. `metrics` are of the draw.
     """
 
-    scene: Scene
+    rollouts: RolloutBatch
     rows: Sequence[int]
     x_t: Latents
     x_w: Latents
@@ -124,7 +124,7 @@ class BranchBatch:
     timesteps: Timesteps
     reward_scale: PerExample
     weight: PerExample
-    told: dict[str, PerExample]
+    metrics: dict[str, PerExample]
 
 
 # --- the method ----------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class TailorPO:
     or drawn anew for each iteration where the timestep strategy wants some more than others.
     """
 
-    studio: Studio
+    setup: RolloutSetup
     beta: float
     sum_reduction: bool
     num_trained_steps: int
@@ -147,48 +147,48 @@ class TailorPO:
     ratio_clamp: float | None
     batch_size: int
     accumulation: int
-    kept: Kept = field(default_factory=Kept)
+    pending: PendingRollouts = field(default_factory=PendingRollouts)
 
     @property
     def trained(self) -> list[int]:
         """Indices of the branching steps. For T = 20 and 5 they are the steps 20, 16, 12, 8 and 4, counted down."""
-        total = len(self.studio.grid)
+        total = len(self.setup.grid)
         return [number * total // self.num_trained_steps for number in range(self.num_trained_steps)]
 
     def trained_in(self, iteration: int, wanted: PerStep | None) -> list[int]:
         """The branching steps of an iteration."""
         if wanted is None:
             return self.trained
-        trainable = self.studio.grid.trainable
-        draws = generator_of(self.studio.seed, "branches", iteration)
+        trainable = self.setup.grid.trainable
+        draws = generator_of(self.setup.seed, "branches", iteration)
         return sorted(trainable[place] for place in draw_items(wanted[trainable], self.num_trained_steps, draws))
 
     def trained_share(self, wanted: PerStep | None) -> PerStep:
         """How often each step is among those that train."""
         if wanted is not None:
-            return trained_share(self.studio.grid, self.num_trained_steps, wanted)
-        share = torch.zeros(len(self.studio.grid), dtype=torch.float64)
+            return trained_share(self.setup.grid, self.num_trained_steps, wanted)
+        share = torch.zeros(len(self.setup.grid), dtype=torch.float64)
         share[self.trained] = 1 / self.num_trained_steps
         return share
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[BranchBatch]:
         """Micro-batches from `first_step` on, without end; each step's candidates are of the policy that it finds."""
         step, num = first_step, self.batch_size * self.accumulation
-        scene: Scene | None = None
+        rollouts: RolloutBatch | None = None
         while True:
             iteration, position = divmod(step, self.num_trained_steps)
             trained = self.trained_in(iteration, timesteps.step_probabilities)
-            if scene is None or position == 0:
-                scene = self.studio.scene(actors, iteration, num)
+            if rollouts is None or position == 0:
+                rollouts = self.setup.rollout_batch(actors, iteration, num)
             parts = chunks(range(num), self.accumulation)
-            x = scene.start(range(num)) if position == 0 else self.kept.at(step)["x"].to(actors.family.device)
+            x = rollouts.start(range(num)) if position == 0 else self.pending.at(step)["x"].to(actors.family.device)
             begun = 0 if position == 0 else trained[position - 1] + 1
-            drawn = [self._advance(scene, x[rows], rows, begun, trained[position]) for rows in parts]
+            drawn = [self._advance(rollouts, x[rows], rows, begun, trained[position]) for rows in parts]
             batches = [
-                self._branch(scene, x_t, rows, trained[position], timesteps)
+                self._branch(rollouts, x_t, rows, trained[position], timesteps)
                 for x_t, rows in zip(drawn, parts, strict=True)
             ]
-            self.kept.keep(
+            self.pending.keep(
                 step + 1, {"x": torch.cat([batch.x_w for batch in batches])} if position + 1 < len(trained) else {}
             )
             yield from share_weights(batches)
@@ -196,39 +196,41 @@ class TailorPO:
 
     def loss(self, actors: Actors, batch: BranchBatch) -> StepLoss:
         """The loss of each prompt, float32 `[B]`; prompts whose candidates tie lose nothing and have no gradient."""
-        grid = self.studio.grid
-        said = batch.scene.predictions(
+        grid = self.setup.grid
+        predictions = batch.rollouts.predictions(
             batch.rows, batch.x_t, batch.timesteps, logit_scale=self._beta_of_means(batch.x_t)
         )
-        mu, mu_ref = (grid.mean(batch.x_t, yhat, batch.index) for yhat in (said.policy, said.reference))
+        mu, mu_ref = (grid.mean(batch.x_t, yhat, batch.index) for yhat in (predictions.policy, predictions.reference))
         sigma = grid.sigma(batch.index, batch.x_t)
         margin = self._margin(batch, mu, mu_ref)
         trained = margin if self.ratio_clamp is None else self._clamped(batch, mu, mu_ref, self.ratio_clamp)
         per_example = batch.weight * margin_loss(trained, self.beta * batch.reward_scale)
-        told = margin.detach()
+        detached = margin.detach()
         moved = (mu - mu_ref).detach().flatten(1).square().mean(dim=1).sqrt() / sigma
         metrics = {
             "loss": per_example.detach(),
-            "implicit_accuracy": accuracy(told),
-            "margin": self.beta * told,
-            "margin_unscaled": told,
+            "implicit_accuracy": accuracy(detached),
+            "margin": self.beta * detached,
+            "margin_unscaled": detached,
             "mean_shift": moved,
             "kl": 0.5 * moved.square(),
-            **batch.told,
+            **batch.metrics,
         }
         vs_initial = None
         if actors.reference_moves:
-            vs_initial = self._margin(batch, mu, grid.mean(batch.x_t, said.initial, batch.index)).detach()
-            metrics |= metrics_vs_init(vs_initial, self.beta) | reference_metrics(said, len(told))
-        return StepLoss(per_example, batch.timesteps, told, metrics, signal_vs_initial=vs_initial, predictions=said)
+            vs_initial = self._margin(batch, mu, grid.mean(batch.x_t, predictions.initial, batch.index)).detach()
+            metrics |= metrics_vs_init(vs_initial, self.beta) | reference_metrics(predictions, len(detached))
+        return StepLoss(
+            per_example, batch.timesteps, detached, metrics, signal_vs_initial=vs_initial, predictions=predictions
+        )
 
     def _margin(self, batch: BranchBatch, mu: Latents, mu_of_other: Latents) -> PerExample:
-        sigma = self.studio.grid.sigma(batch.index, batch.x_t)
+        sigma = self.setup.grid.sigma(batch.index, batch.x_t)
         reduction: Reduction = "sum" if self.sum_reduction else "mean"
         return branching_margin(batch.x_w, batch.x_l, mu, mu_of_other, sigma, reduction)
 
     def _clamped(self, batch: BranchBatch, mu: Latents, mu_ref: Latents, ratio_clamp: float) -> PerExample:
-        sigma = self.studio.grid.sigma(batch.index, batch.x_t)
+        sigma = self.setup.grid.sigma(batch.index, batch.x_t)
         reduction: Reduction = "sum" if self.sum_reduction else "mean"
         return clamped_margin(batch.x_w, batch.x_l, mu, mu_ref, sigma, ratio_clamp, reduction)
 
@@ -238,18 +240,18 @@ class TailorPO:
 
     def state_at(self, step: int) -> dict[str, Tensor]:
         """The states that the trajectories have reached; nothing between iterations."""
-        return self.kept.at(step)
+        return self.pending.at(step)
 
     def load_state_at(self, step: int, state: dict[str, Tensor]) -> None:
-        """Put back what `state_at` told; raises `CheckpointError` where trajectories under way are missing."""
-        self.kept.restore(step, state, needed=("x",) if step % self.num_trained_steps else ())
+        """Put back what `state_at` gave; raises `CheckpointError` where trajectories under way are missing."""
+        self.pending.restore(step, state, needed=("x",) if step % self.num_trained_steps else ())
 
-    def _advance(self, scene: Scene, x: Latents, rows: Sequence[int], first: int, last: int) -> Latents:
+    def _advance(self, rollouts: RolloutBatch, x: Latents, rows: Sequence[int], first: int, last: int) -> Latents:
         drawn = walk(
-            self.studio.grid,
-            scene.policy(rows),
+            self.setup.grid,
+            rollouts.policy(rows),
             x,
-            lambda index: scene.draws.noise(rows, index),
+            lambda index: rollouts.draws.noise(rows, index),
             first=first,
             last=last,
         )
@@ -257,32 +259,32 @@ class TailorPO:
 
     @torch.no_grad()
     def _branch(
-        self, scene: Scene, x_t: Latents, rows: Sequence[int], index: int, timesteps: TimestepStrategy
+        self, rollouts: RolloutBatch, x_t: Latents, rows: Sequence[int], index: int, timesteps: TimestepStrategy
     ) -> BranchBatch:
-        grid, predict = self.studio.grid, scene.policy(rows)
+        grid, predict = self.setup.grid, rollouts.policy(rows)
         x_0, x_1 = branch(
-            grid, predict, x_t, scene.draws.noise(rows, index), scene.draws.noise(rows, index, 1), index=index
+            grid, predict, x_t, rollouts.draws.noise(rows, index), rollouts.draws.noise(rows, index, 1), index=index
         )
-        r_0, r_1 = (scene.judge(self._foresee(predict, x, index + 1), rows) for x in (x_0, x_1))
+        r_0, r_1 = (rollouts.judge(self._foresee(predict, x, index + 1), rows) for x in (x_0, x_1))
         h = preference(r_0, r_1).to(x_t.device)
         first_wins = (h >= 0).reshape(-1, 1, 1, 1)  # a tie goes on with candidate 0
         x_w, x_l = torch.where(first_wins, x_0, x_1), torch.where(first_wins, x_1, x_0)
-        told = {"reward": (0.5 * (r_0[0] + r_1[0])).to(x_t.device), "tie_rate": (h == 0).float()}
-        told["reward_std"] = spread(torch.cat([r_0[0], r_1[0]]))[: len(h)].to(x_t.device)
+        metrics = {"reward": (0.5 * (r_0[0] + r_1[0])).to(x_t.device), "tie_rate": (h == 0).float()}
+        metrics["reward_std"] = spread(torch.cat([r_0[0], r_1[0]]))[: len(h)].to(x_t.device)
         if self.guidance is not None:
-            x_w, guided = self._guide(self.guidance, scene, predict, x_w, rows, index)
-            told |= guided
+            x_w, guided = self._guide(self.guidance, rollouts, predict, x_w, rows, index)
+            metrics |= guided
         at = index_of(index, x_t)
         t = grid.t(at, x_t)
         scale = timesteps.reward_scale(t.cpu()).to(x_t.device)
-        return BranchBatch(scene, rows, x_t, x_w, x_l, at, t, scale, (h != 0).float(), told)
+        return BranchBatch(rollouts, rows, x_t, x_w, x_l, at, t, scale, (h != 0).float(), metrics)
 
     def _foresee(self, predict: Guided, x: Latents, index: int, *, through_network: bool = True) -> Latents:
         """The image foreseen from a state, at that state's own timestep; the state itself at the end.
 
         With the network's noise held fixed, d x0hat / dx is 1/sqrt(abar_t).
         """
-        grid = self.studio.grid
+        grid = self.setup.grid
         if index == len(grid):
             return x
         at = index_of(index, x)
@@ -293,15 +295,21 @@ class TailorPO:
         return (x - (1 - abar_t).sqrt() * eps) / abar_t.sqrt()
 
     def _guide(
-        self, guidance: RewardGuidance, scene: Scene, predict: Guided, x_w: Latents, rows: Sequence[int], index: int
+        self,
+        guidance: RewardGuidance,
+        rollouts: RolloutBatch,
+        predict: Guided,
+        x_w: Latents,
+        rows: Sequence[int],
+        index: int,
     ) -> tuple[Latents, dict[str, PerExample]]:
         """The winner after one step up its reward, where that is better; and how far and how often."""
 
         def reward(x: Latents) -> PerExample:
             foreseen = self._foresee(predict, x, index + 1, through_network=guidance.through_network)
-            return scene.judge(foreseen, rows)[0]
+            return rollouts.judge(foreseen, rows)[0]
 
-        grid = self.studio.grid
+        grid = self.setup.grid
         higher = climb(x_w, reward, guidance.eta(index, len(grid)), guidance.delta)
         accepted = (reward(higher) > reward(x_w)).to(x_w.device)
         chosen = torch.where(accepted.reshape(-1, 1, 1, 1), higher, x_w)

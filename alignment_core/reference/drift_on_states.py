@@ -19,14 +19,14 @@ from alignment_core.actors.reference_weights import Weights
 from alignment_core.diffusion.formulas import regression_error
 from alignment_core.reference.drift_on_winners import DriftKind
 from alignment_core.rollouts.rollout import walk
-from alignment_core.rollouts.setup import Scene, Studio
+from alignment_core.rollouts.setup import RolloutBatch, RolloutSetup
 from alignment_core.seeds import seed_of
 from alignment_core.shapes import Latents, PerExample, Timesteps
 
 
 @dataclass(frozen=True)
 class StateProbe:
-    """States with the prompts they belong to, as rows of a scene, and what the initial model says to them."""
+    """States with the prompts they belong to, as rows of a rollout batch, and what the initial model says to them."""
 
     rows: Sequence[int]
     x_t: Latents
@@ -38,7 +38,7 @@ class StateProbe:
 class DriftOnStates:
     """`DriftMeasure` of an online method on `num` states; nothing is drawn before it is first asked."""
 
-    studio: Studio
+    setup: RolloutSetup
     actors: Actors
     num: int
     batch_size: int
@@ -52,19 +52,19 @@ class DriftOnStates:
 
     @torch.no_grad()
     def _one(self, probe: StateProbe, weights: Weights | None) -> PerExample:
-        moved = self._scene.model_with(weights, probe.rows)(probe.x_t, probe.timesteps)
+        moved = self._rollouts.model_with(weights, probe.rows)(probe.x_t, probe.timesteps)
         return regression_error(moved, probe.initial)
 
     @cached_property
-    def _scene(self) -> Scene:
+    def _rollouts(self) -> RolloutBatch:
         """Prompts and noise of their own: those of no iteration."""
-        return replace(self.studio, seed=seed_of(self.studio.seed, "guard")).scene(self.actors, 0, self.num)
+        return replace(self.setup, seed=seed_of(self.setup.seed, "guard")).rollout_batch(self.actors, 0, self.num)
 
     @cached_property
     def _probes(self) -> list[StateProbe]:
         numbers = range(self.num)
         parts = [list(numbers[start : start + self.batch_size]) for start in range(0, self.num, self.batch_size)]
-        return [_probe(self._scene, rows, _steps(rows, self.num, len(self.studio.grid))) for rows in parts]
+        return [_probe(self._rollouts, rows, _steps(rows, self.num, len(self.setup.grid))) for rows in parts]
 
 
 def _steps(numbers: Sequence[int], num: int, num_steps: int) -> list[int]:
@@ -73,14 +73,14 @@ def _steps(numbers: Sequence[int], num: int, num_steps: int) -> list[int]:
 
 
 @torch.no_grad()
-def _probe(scene: Scene, rows: Sequence[int], steps: Sequence[int]) -> StateProbe:
-    predict, start = scene.initial(rows), scene.start(rows)
+def _probe(rollouts: RolloutBatch, rows: Sequence[int], steps: Sequence[int]) -> StateProbe:
+    predict, start = rollouts.initial(rows), rollouts.start(rows)
     drawn = walk(
-        scene.studio.grid, predict, start, lambda index: scene.draws.noise(rows, index), first=0, last=max(steps)
+        rollouts.setup.grid, predict, start, lambda index: rollouts.draws.noise(rows, index), first=0, last=max(steps)
     )
     states = [start, *drawn.states]
     x_t = torch.stack([states[step][place] for place, step in enumerate(steps)])
-    t = scene.studio.grid.t(torch.tensor(steps), x_t)
+    t = rollouts.setup.grid.t(torch.tensor(steps), x_t)
     return StateProbe(rows, x_t, t, predict(x_t, t))
 
 

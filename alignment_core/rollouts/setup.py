@@ -30,7 +30,7 @@ class Resumable(Protocol):
 
 
 @dataclass
-class Kept:
+class PendingRollouts:
     """State at the beginning of optimiser steps: of the one that is being made and of the one after it.
 
     Two, since a run is saved either after a step or, when that step diverged, before it.
@@ -54,7 +54,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Studio:
+class RolloutSetup:
     """How an online method draws and judges: prompts, grid, guidance, decoder and rewards.
 
     `encode` gives the conditioning of prompts, `decode` images in [0, 1] of latents, with gradients where those have any.
@@ -69,26 +69,26 @@ class Studio:
     rewards: Sequence[RewardModel]
     seed: int
 
-    def scene(self, actors: Actors, iteration: int, num: int, copies: int = 1) -> "Scene":
+    def rollout_batch(self, actors: Actors, iteration: int, num: int, copies: int = 1) -> "RolloutBatch":
         """`num` prompts of an iteration, `copies` trajectories of each, prompt by prompt."""
         prompts = [prompt for prompt in self.prompts_of(iteration, num) for _ in range(copies)]
-        return self.scene_of(actors, iteration, prompts)
+        return self.rollout_batch_of(actors, iteration, prompts)
 
     def prompts_of(self, iteration: int, num: int) -> list[str]:
         """The prompts that an iteration draws for."""
         return prompts_of_iteration(self.prompts, num, self.seed, iteration)
 
-    def scene_of(self, actors: Actors, iteration: int, prompts: Sequence[str]) -> "Scene":
+    def rollout_batch_of(self, actors: Actors, iteration: int, prompts: Sequence[str]) -> "RolloutBatch":
         """The same for given prompts."""
         draws = Draws(self.seed, iteration, self.latent_shape)
-        return Scene(self, actors, prompts, self.encode(prompts), self.encode([""]), draws)
+        return RolloutBatch(self, actors, prompts, self.encode(prompts), self.encode([""]), draws)
 
 
 @dataclass(frozen=True)
-class Scene:
+class RolloutBatch:
     """The prompts of one iteration with their conditioning and their noise."""
 
-    studio: Studio
+    setup: RolloutSetup
     actors: Actors
     prompts: Sequence[str]
     conditioning: dict[str, Tensor]
@@ -128,12 +128,12 @@ class Scene:
             initial=self.initial(rows)(x_t, timesteps) if self.actors.reference_moves else reference,
             logit_scale=logit_scale,
             empty=self.empty,
-            guidance_scale=self.studio.guidance_scale,
+            guidance_scale=self.setup.guidance_scale,
         )
 
     def judge(self, latents: Latents, rows: Sequence[int]) -> Float[Tensor, "rewards batch"]:
         """Scores of the images of latents."""
-        return scores(self.studio.rewards, self.studio.decode(latents), [self.prompts[row] for row in rows])
+        return scores(self.setup.rewards, self.setup.decode(latents), [self.prompts[row] for row in rows])
 
     def start(self, trajectories: Sequence[int]) -> Latents:
         """x_T on the device."""
@@ -141,7 +141,7 @@ class Scene:
 
     def _predict(self, predict: Predict, rows: Sequence[int]) -> Guided:
         own = self.conditioning_of(rows)
-        return lambda x_t, t: guided(predict, x_t, t, own, self.empty, self.studio.guidance_scale)
+        return lambda x_t, t: guided(predict, x_t, t, own, self.empty, self.setup.guidance_scale)
 
 
 def spread(values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alignment_core.rollouts.rollout import DDIMGrid, Indices, walk
-from alignment_core.rollouts.setup import Scene
+from alignment_core.rollouts.setup import RolloutBatch
 from alignment_core.rollouts.step_choice import draw_items, inclusion_probabilities
 from alignment_core.seeds import generator_of
 from alignment_core.shapes import Latents, PerExample, PerStep, Timesteps
@@ -26,20 +26,20 @@ class Trajectories:
         return self.states[:, -1]
 
 
-def draw(scene: Scene, *, batch_size: int, branch: int = 0) -> Trajectories:
-    """One trajectory for each prompt of the scene; those of two branches share x_T and nothing else."""
-    grid, num = scene.studio.grid, len(scene.prompts)
+def draw(rollouts: RolloutBatch, *, batch_size: int, branch: int = 0) -> Trajectories:
+    """One trajectory for each prompt of the batch; those of two branches share x_T and nothing else."""
+    grid, num = rollouts.setup.grid, len(rollouts.prompts)
     parts = [list(range(num))[start : start + batch_size] for start in range(0, num, batch_size)]
-    return join([_draw(scene, rows, branch, len(grid)) for rows in parts])
+    return join([_draw(rollouts, rows, branch, len(grid)) for rows in parts])
 
 
-def _draw(scene: Scene, rows: Sequence[int], branch: int, num_steps: int) -> Trajectories:
-    start = scene.start(rows)
+def _draw(rollouts: RolloutBatch, rows: Sequence[int], branch: int, num_steps: int) -> Trajectories:
+    start = rollouts.start(rows)
     drawn = walk(
-        scene.studio.grid,
-        scene.policy(rows),
+        rollouts.setup.grid,
+        rollouts.policy(rows),
         start,
-        lambda index: scene.draws.noise(rows, index, branch),
+        lambda index: rollouts.draws.noise(rows, index, branch),
         first=0,
         last=num_steps,
     )
@@ -53,12 +53,12 @@ def join(parts: Sequence[Trajectories]) -> Trajectories:
 
 
 @torch.no_grad()
-def judge(scene: Scene, x_0: Latents, *, batch_size: int) -> Float[Tensor, "rewards batch"]:
+def judge(rollouts: RolloutBatch, x_0: Latents, *, batch_size: int) -> Float[Tensor, "rewards batch"]:
     """Scores of the final images, on the CPU."""
     rows = list(range(len(x_0)))
     parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    device = scene.actors.family.device
-    return torch.cat([scene.judge(x_0[part].to(device), part).cpu() for part in parts], dim=1)
+    device = rollouts.actors.family.device
+    return torch.cat([rollouts.judge(x_0[part].to(device), part).cpu() for part in parts], dim=1)
 
 
 # --- which transitions are trained ---------------------------------------------------------------------------------
@@ -118,9 +118,9 @@ def trained_share(grid: DDIMGrid, num: int, wanted: PerStep | None, num_rows: in
 
 @dataclass(frozen=True)
 class Transitions:
-    """Single steps x_t -> x_prev, with the prompts they belong to as rows of `scene`."""
+    """Single steps x_t -> x_prev, with the prompts they belong to as rows of `rollouts`."""
 
-    scene: Scene
+    rollouts: RolloutBatch
     rows: list[int]
     index: Indices
     timesteps: Timesteps
@@ -129,16 +129,16 @@ class Transitions:
     log_prob: PerExample
 
 
-def transitions(scene: Scene, trajectories: Trajectories, places: Sequence[Place]) -> Transitions:
+def transitions(rollouts: RolloutBatch, trajectories: Trajectories, places: Sequence[Place]) -> Transitions:
     """The steps at `places`, on the device."""
-    device = scene.actors.family.device
+    device = rollouts.actors.family.device
     rows, index = [place.row for place in places], torch.tensor([place.index for place in places])
     x_t = trajectories.states[rows, index].to(device)
     return Transitions(
-        scene,
+        rollouts,
         rows,
         index,
-        scene.studio.grid.t(index, x_t),
+        rollouts.setup.grid.t(index, x_t),
         x_t,
         trajectories.states[rows, index + 1].to(device),
         trajectories.log_probs[rows, index].to(device),
@@ -146,9 +146,9 @@ def transitions(scene: Scene, trajectories: Trajectories, places: Sequence[Place
 
 
 def both(one: Transitions, other: Transitions) -> Transitions:
-    """The steps of two sides of one scene, one after the other."""
+    """The steps of two sides of one rollout batch, one after the other."""
     return Transitions(
-        one.scene,
+        one.rollouts,
         [*one.rows, *other.rows],
         torch.cat([one.index, other.index]),
         torch.cat([one.timesteps, other.timesteps]),

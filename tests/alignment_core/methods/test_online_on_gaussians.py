@@ -17,7 +17,7 @@ from alignment_core.methods.ddpo import DDPO
 from alignment_core.methods.dpok import DPOK
 from alignment_core.methods.tailorpo import TailorPO
 from alignment_core.rollouts.rollout import DDIMGrid, Draws, ddim_grid, walk
-from alignment_core.rollouts.setup import Studio
+from alignment_core.rollouts.setup import RolloutSetup
 from alignment_core.timesteps.strategies import UniformTimesteps
 
 SHAPE = (1, 4, 4)
@@ -59,8 +59,8 @@ class MeanReward:
         return self._shape(images.mean(dim=(1, 2, 3)))
 
 
-def studio(shape: Callable[[Tensor], Tensor], grid: DDIMGrid = GRID) -> Studio:
-    return Studio(
+def setup(shape: Callable[[Tensor], Tensor], grid: DDIMGrid = GRID) -> RolloutSetup:
+    return RolloutSetup(
         prompts=["x"],
         grid=grid,
         guidance_scale=1.0,
@@ -72,7 +72,7 @@ def studio(shape: Callable[[Tensor], Tensor], grid: DDIMGrid = GRID) -> Studio:
     )
 
 
-def methods(of: Studio) -> dict[str, Any]:
+def methods(of: RolloutSetup) -> dict[str, Any]:
     drawn: dict[str, Any] = {"num_prompts": 64, "accumulation": 1}
     return {
         "tailorpo": TailorPO(of, 0.1, True, 5, None, None, batch_size=64, accumulation=1),
@@ -86,7 +86,7 @@ def methods(of: Studio) -> dict[str, Any]:
 
 def trained(name: str, shape: Callable[[Tensor], Tensor], num_steps: int) -> GaussianActors:
     actors = GaussianActors()
-    method, optimizer = methods(studio(shape))[name], torch.optim.Adam([actors.shift], lr=3e-3)
+    method, optimizer = methods(setup(shape))[name], torch.optim.Adam([actors.shift], lr=3e-3)
     batches = method.batches(actors, UniformTimesteps(1000), 0)
     for _ in range(num_steps):
         method.loss(actors, next(batches)).per_example.mean().backward()
@@ -126,7 +126,7 @@ def test_a_monotone_change_of_the_reward_changes_no_bit_of_tailorpo() -> None:
 
 def test_the_next_state_is_the_winner() -> None:
     actors = GaussianActors()
-    of = studio(lambda r: r)
+    of = setup(lambda r: r)
     method = methods(of)["tailorpo"]
     batches = method.batches(actors, UniformTimesteps(1000), 0)
     first = next(batches)
@@ -146,9 +146,9 @@ def test_the_next_state_is_the_winner() -> None:
 
 def test_scores_that_are_no_numbers_decide_nothing_and_weigh_nothing() -> None:
     actors = GaussianActors()
-    method = methods(studio(lambda r: torch.where(r > 0, r, torch.nan)))["tailorpo"]
+    method = methods(setup(lambda r: torch.where(r > 0, r, torch.nan)))["tailorpo"]
     batch = next(method.batches(actors, UniformTimesteps(1000), 0))
-    undecided = batch.told["tie_rate"] == 1
+    undecided = batch.metrics["tie_rate"] == 1
     assert 0 < undecided.sum() < 64
     assert (batch.weight[undecided] == 0).all()
     assert batch.weight.mean().item() == pytest.approx(1)

@@ -9,21 +9,21 @@ import torch
 from alignment_core.diffusion.formulas import regression_error
 from alignment_core.methods.d3po import D3PO
 from alignment_core.reference.drift_on_states import DriftOnStates
-from alignment_core.rollouts.setup import Studio
+from alignment_core.rollouts.setup import RolloutSetup
 from tests.alignment_core.actors.test_reference_weights import nudge
 from tests.alignment_core.load.test_combinations import Folders, load, spec_of
 
 
 @pytest.fixture
-def measured(tiny_model: Path, tiny_pairs: Path, cache_dir: Path) -> tuple[Studio, DriftOnStates]:
+def measured(tiny_model: Path, tiny_pairs: Path, cache_dir: Path) -> tuple[RolloutSetup, DriftOnStates]:
     folders = Folders(tiny_model, tiny_pairs, cache_dir)
     run = load(spec_of(folders, "d3po", "copied", "uniform"), folders)
     assert isinstance(run.method, D3PO)
-    return run.method.studio, DriftOnStates(run.method.studio, run.actors, num=8, batch_size=3)
+    return run.method.setup, DriftOnStates(run.method.setup, run.actors, num=8, batch_size=3)
 
 
 def test_the_initial_model_has_not_drifted_and_a_copy_drifts_as_the_policy_does(
-    measured: tuple[Studio, DriftOnStates],
+    measured: tuple[RolloutSetup, DriftOnStates],
 ) -> None:
     _, drift = measured
     actors = drift.actors
@@ -35,11 +35,11 @@ def test_the_initial_model_has_not_drifted_and_a_copy_drifts_as_the_policy_does(
 
 
 def test_states_are_spread_over_the_steps_and_are_the_same_whatever_the_batch(
-    measured: tuple[Studio, DriftOnStates],
+    measured: tuple[RolloutSetup, DriftOnStates],
 ) -> None:
-    studio, drift = measured
+    setup, drift = measured
     nudge(drift.actors, 0)  # the policy has no part in them
-    again = DriftOnStates(studio, drift.actors, num=8, batch_size=8)
+    again = DriftOnStates(setup, drift.actors, num=8, batch_size=8)
     timesteps = torch.cat([probe.timesteps for probe in drift._probes])
     assert timesteps.tolist() == [751, 751, 501, 501, 251, 251, 1, 1]
     (whole,) = again._probes
@@ -49,18 +49,18 @@ def test_states_are_spread_over_the_steps_and_are_the_same_whatever_the_batch(
     assert len({tuple(state.flatten().tolist()) for state in whole.x_t}) == 8
 
 
-def test_drift_is_of_guided_predictions(measured: tuple[Studio, DriftOnStates]) -> None:
-    studio, drift = measured
+def test_drift_is_of_guided_predictions(measured: tuple[RolloutSetup, DriftOnStates]) -> None:
+    setup, drift = measured
     nudge(drift.actors, 0)
-    (probe,) = DriftOnStates(studio, drift.actors, num=8, batch_size=8)._probes
-    scene = drift._scene
+    (probe,) = DriftOnStates(setup, drift.actors, num=8, batch_size=8)._probes
+    rollouts = drift._rollouts
 
     def prediction(trained: bool, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
         predict = drift.actors.predict_policy if trained else drift.actors.predict_initial
         return predict(probe.x_t, probe.timesteps, conditioning).detach()
 
-    own = scene.conditioning_of(probe.rows)
-    empty = {name: value.expand_as(own[name]) for name, value in scene.empty.items()}
+    own = rollouts.conditioning_of(probe.rows)
+    empty = {name: value.expand_as(own[name]) for name, value in rollouts.empty.items()}
     policy, initial = (
         prediction(trained, empty) + 2.0 * (prediction(trained, own) - prediction(trained, empty))
         for trained in (True, False)
@@ -69,7 +69,7 @@ def test_drift_is_of_guided_predictions(measured: tuple[Studio, DriftOnStates]) 
     assert drift.unit() == pytest.approx(initial.square().mean().item(), rel=1e-4)
 
 
-def test_another_seed_measures_on_other_states(measured: tuple[Studio, DriftOnStates]) -> None:
-    studio, drift = measured
-    other = DriftOnStates(replace(studio, seed=8), drift.actors, num=8, batch_size=8)
+def test_another_seed_measures_on_other_states(measured: tuple[RolloutSetup, DriftOnStates]) -> None:
+    setup, drift = measured
+    other = DriftOnStates(replace(setup, seed=8), drift.actors, num=8, batch_size=8)
     assert not torch.allclose(other._probes[0].x_t[:3], drift._probes[0].x_t)
