@@ -9,7 +9,7 @@ where h is (1, -1) if trajectory 0 is better, (-1, 1) if trajectory 1 is, and (0
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,18 +19,19 @@ from torch import Tensor
 
 from alignment_core.actors.actors import Actors
 from alignment_core.protocols import StepLoss, TimestepStrategy
+from alignment_core.rollouts.replay import State, replay, rows_of
 from alignment_core.rollouts.rollout import log_prob, preference
 from alignment_core.rollouts.setup import (
     PendingRollouts,
     RolloutBatch,
     RolloutSetup,
     accuracy,
-    chunks,
     metrics_vs_init,
     reference_metrics,
     spread,
 )
 from alignment_core.rollouts.trajectories import (
+    Place,
     Trajectories,
     Transitions,
     both,
@@ -100,36 +101,34 @@ class D3PO:
         """Optimiser steps between two draws."""
         return self.num_prompts * self.num_trained_steps // (self.batch_size * self.accumulation)
 
+    @property
+    def outlives_iteration(self) -> bool:
+        return False
+
     def trained_share(self, wanted: PerStep | None) -> PerStep:
         """How often each step is among those that train."""
         return trained_share(self.setup.grid, self.num_trained_steps, wanted)
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[TrajectoryPairs]:
         """Micro-batches from `first_step` on, without end; an iteration's trajectories are of the policy it begins with."""
-        step, rollouts = first_step, None
-        while True:
-            iteration, position = divmod(step, self.steps_per_iteration)
-            if rollouts is None or position == 0:
-                rollouts = self.setup.rollout_batch(actors, iteration, self.num_prompts)
-            drawn = self._draw(rollouts) if position == 0 else self.pending.at(step)
-            self.pending.keep(step + 1, drawn if position + 1 < self.steps_per_iteration else {})
-            num = self.batch_size * self.accumulation
-            places = shuffled_places(
-                self.num_prompts,
-                self.setup.grid.trainable,
-                self.num_trained_steps,
-                self.setup.seed,
-                iteration,
-                timesteps.step_probabilities,
-            )[position * num : (position + 1) * num]
-            for numbers in chunks(range(num), self.accumulation):
-                here = [places[number] for number in numbers]
-                of_0, of_1 = (transitions(rollouts, _trajectories(drawn, name), here) for name in ("0", "1"))
-                metrics = {name: drawn[name][of_0.rows].to(of_0.x_t.device) for name in ("reward", "reward_std")}
-                h = drawn["h"][of_0.rows].to(of_0.x_t.device)
-                scale = timesteps.reward_scale(of_0.timesteps.cpu()).to(of_0.x_t.device)
-                yield TrajectoryPairs(of_0, of_1, h, scale, {**metrics, "tie_rate": (h == 0).float()})
-            step += 1
+        return replay(self, actors, timesteps, first_step)
+
+    def rollout_batch(self, actors: Actors, iteration: int) -> RolloutBatch:
+        return self.setup.rollout_batch(actors, iteration, self.num_prompts)
+
+    def places(self, drawn: State, iteration: int, position: int, wanted: PerStep | None) -> list[Place]:
+        num, grid, seed = self.batch_size * self.accumulation, self.setup.grid, self.setup.seed
+        order = shuffled_places(self.num_prompts, grid.trainable, self.num_trained_steps, seed, iteration, wanted)
+        return order[position * num : (position + 1) * num]
+
+    def micro_batch(
+        self, rollouts: RolloutBatch, drawn: State, places: Sequence[Place], timesteps: TimestepStrategy
+    ) -> TrajectoryPairs:
+        of_0, of_1 = (transitions(rollouts, _trajectories(drawn, name), places) for name in ("0", "1"))
+        scores = rows_of(drawn, ("h", "reward", "reward_std"), of_0)
+        h = scores.pop("h")
+        scale = timesteps.reward_scale(of_0.timesteps.cpu()).to(of_0.x_t.device)
+        return TrajectoryPairs(of_0, of_1, h, scale, {**scores, "tie_rate": (h == 0).float()})
 
     def loss(self, actors: Actors, batch: TrajectoryPairs) -> StepLoss:
         """The loss of each pair's step, float32 `[B]`; ties stay in, at ln 2 and without gradient."""
@@ -170,7 +169,7 @@ class D3PO:
         """Put back what `state_at` gave; raises `CheckpointError` where trajectories under way are missing."""
         self.pending.restore(step, state, needed=_STATE if step % self.steps_per_iteration else ())
 
-    def _draw(self, rollouts: RolloutBatch) -> dict[str, Tensor]:
+    def draw_iteration(self, rollouts: RolloutBatch, iteration: int, before: State) -> State:
         first, second = (draw(rollouts, batch_size=self.batch_size, branch=branch) for branch in (0, 1))
         r_0, r_1 = (judge(rollouts, drawn.x_0, batch_size=self.batch_size) for drawn in (first, second))
         return {

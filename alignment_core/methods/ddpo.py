@@ -17,9 +17,11 @@ from torch import Tensor
 
 from alignment_core.actors.actors import Actors
 from alignment_core.protocols import StepLoss, TimestepStrategy
+from alignment_core.rollouts.replay import SCORED, State, replay, rows_of, scored
 from alignment_core.rollouts.rollout import log_prob
-from alignment_core.rollouts.setup import PendingRollouts, RolloutBatch, RolloutSetup, chunks, spread
+from alignment_core.rollouts.setup import PendingRollouts, RolloutBatch, RolloutSetup
 from alignment_core.rollouts.trajectories import (
+    Place,
     Trajectories,
     Transitions,
     draw,
@@ -90,36 +92,32 @@ class DDPO:
         """Optimiser steps between two draws."""
         return self.num_trajectories * self.num_trained_steps // (self.batch_size * self.accumulation)
 
+    @property
+    def outlives_iteration(self) -> bool:
+        return False
+
     def trained_share(self, wanted: PerStep | None) -> PerStep:
         """How often each step is among those that train."""
         return trained_share(self.setup.grid, self.num_trained_steps, wanted)
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[WeighedSteps]:
         """Micro-batches from `first_step` on, without end; an iteration's trajectories are of the policy it begins with."""
-        step, rollouts = first_step, None
-        while True:
-            iteration, position = divmod(step, self.steps_per_iteration)
-            if rollouts is None or position == 0:
-                rollouts = self.setup.rollout_batch(actors, iteration, self.num_prompts, self.num_copies)
-            drawn = self._draw(rollouts) if position == 0 else self.pending.at(step)
-            self.pending.keep(step + 1, drawn if position + 1 < self.steps_per_iteration else {})
-            num = self.batch_size * self.accumulation
-            places = shuffled_places(
-                self.num_trajectories,
-                self.setup.grid.trainable,
-                self.num_trained_steps,
-                self.setup.seed,
-                iteration,
-                timesteps.step_probabilities,
-            )[position * num : (position + 1) * num]
-            trajectories = Trajectories(drawn["states"], drawn["log_probs"])
-            for numbers in chunks(range(num), self.accumulation):
-                steps = transitions(rollouts, trajectories, [places[number] for number in numbers])
-                of = {
-                    name: drawn[name][steps.rows].to(steps.x_t.device) for name in ("advantage", "reward", "reward_std")
-                }
-                yield WeighedSteps(steps, of.pop("advantage"), of)
-            step += 1
+        return replay(self, actors, timesteps, first_step)
+
+    def rollout_batch(self, actors: Actors, iteration: int) -> RolloutBatch:
+        return self.setup.rollout_batch(actors, iteration, self.num_prompts, self.num_copies)
+
+    def places(self, drawn: State, iteration: int, position: int, wanted: PerStep | None) -> list[Place]:
+        num, grid, seed = self.batch_size * self.accumulation, self.setup.grid, self.setup.seed
+        order = shuffled_places(self.num_trajectories, grid.trainable, self.num_trained_steps, seed, iteration, wanted)
+        return order[position * num : (position + 1) * num]
+
+    def micro_batch(
+        self, rollouts: RolloutBatch, drawn: State, places: Sequence[Place], timesteps: TimestepStrategy
+    ) -> WeighedSteps:
+        steps = transitions(rollouts, Trajectories(drawn["states"], drawn["log_probs"]), places)
+        scores = rows_of(drawn, ("advantage", "reward", "reward_std"), steps)
+        return WeighedSteps(steps, scores.pop("advantage"), scores)
 
     def loss(self, actors: Actors, batch: WeighedSteps) -> StepLoss:
         """The loss of each step, float32 `[B]`."""
@@ -136,21 +134,14 @@ class DDPO:
 
     def load_state_at(self, step: int, state: dict[str, Tensor]) -> None:
         """Put back what `state_at` gave; raises `CheckpointError` where trajectories under way are missing."""
-        needed = ("states", "log_probs", "advantage", "reward", "reward_std")
-        self.pending.restore(step, state, needed=needed if step % self.steps_per_iteration else ())
+        self.pending.restore(step, state, needed=SCORED if step % self.steps_per_iteration else ())
 
-    def _draw(self, rollouts: RolloutBatch) -> dict[str, Tensor]:
+    def draw_iteration(self, rollouts: RolloutBatch, iteration: int, before: State) -> State:
         drawn = draw(rollouts, batch_size=self.batch_size)
         (reward,) = judge(rollouts, drawn.x_0, batch_size=self.batch_size)
         groups = [row // self.num_copies for row in range(self.num_trajectories)] if self.within_prompts else None
         advantage = advantages(reward, groups, eps=1e-6 if self.within_prompts else 1e-8)
-        return {
-            "states": drawn.states,
-            "log_probs": drawn.log_probs,
-            "advantage": advantage.clamp(-self.advantage_clip, self.advantage_clip),
-            "reward": reward,
-            "reward_std": spread(reward).clone(),
-        }
+        return scored(drawn, reward, advantage.clamp(-self.advantage_clip, self.advantage_clip))
 
 
 def ratio_metrics(log_ratio: Float[Tensor, " batch"], ratio_clamp: float) -> dict[str, PerExample]:

@@ -9,7 +9,7 @@ the reward, or the reward less a baseline, of which the paper's is a value netwo
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
@@ -21,8 +21,9 @@ from alignment_core.diffusion.formulas import regression_error
 from alignment_core.methods.ddpo import ratio_metrics
 from alignment_core.methods.value_network import PREFIX, States, ValueNetwork
 from alignment_core.protocols import StepLoss, TimestepStrategy
+from alignment_core.rollouts.replay import SCORED, State, replay, rows_of, scored
 from alignment_core.rollouts.rollout import log_prob
-from alignment_core.rollouts.setup import PendingRollouts, RolloutBatch, RolloutSetup, chunks, reference_metrics, spread
+from alignment_core.rollouts.setup import PendingRollouts, RolloutBatch, RolloutSetup, reference_metrics
 from alignment_core.rollouts.trajectories import (
     Place,
     Trajectories,
@@ -96,37 +97,47 @@ class DPOK:
         rows = self.num_prompts * self.num_copies * self.buffer_iterations
         return trained_share(self.setup.grid, self.batch_size * self.accumulation, wanted, rows)
 
+    @property
+    def steps_per_iteration(self) -> int:
+        """Optimiser steps between two draws."""
+        return self.updates
+
+    @property
+    def outlives_iteration(self) -> bool:
+        """The buffer is of several iterations; every draw keeps the log-probability of the policy that made it."""
+        return True
+
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[ReplayedSteps]:
-        """Micro-batches from `first_step` on, without end; every draw keeps the log-probability of the policy that made it."""
-        step, rollouts = first_step, None
-        while True:
-            iteration, update = divmod(step, self.updates)
-            if rollouts is None or update == 0:
-                rollouts = self._rollouts(actors, iteration)
-            buffer = self._refill(rollouts, iteration, self.pending.at(step)) if update == 0 else self.pending.at(step)
-            self.pending.keep(step + 1, buffer)
-            num = self.batch_size * self.accumulation
-            places = drawn_places(
-                len(buffer["reward"]),
-                self.setup.grid.trainable,
-                num,
-                self.setup.seed,
-                iteration,
-                update,
-                timesteps.step_probabilities,
-            )
-            trajectories = Trajectories(buffer["states"], buffer["log_probs"])
-            for numbers in chunks(range(num), self.accumulation):
-                steps = transitions(rollouts, trajectories, [places[number] for number in numbers])
-                of = {name: buffer[name][steps.rows].to(steps.x_t.device) for name in _SCORES}
-                advantage = of.pop("advantage")
-                if isinstance(self.baseline, ValueNetwork):
-                    value = self.baseline.values(buffer, _states(steps))
-                    of |= {"value": value, "value_error": (of["reward"] - value).square()}
-                    advantage = advantage - value
-                scale = timesteps.reward_scale(steps.timesteps.cpu()).to(steps.x_t.device)
-                yield ReplayedSteps(steps, advantage, scale, of)
-            step += 1
+        """Micro-batches from `first_step` on, without end."""
+        return replay(self, actors, timesteps, first_step)
+
+    def rollout_batch(self, actors: Actors, iteration: int) -> RolloutBatch:
+        """The prompts of every trajectory in the buffer."""
+        first = max(0, iteration - self.buffer_iterations + 1)
+        prompts = [
+            prompt
+            for number in range(first, iteration + 1)
+            for prompt in self.setup.prompts_of(number, self.num_prompts)
+            for _ in range(self.num_copies)
+        ]
+        return self.setup.rollout_batch_of(actors, iteration, prompts)
+
+    def places(self, drawn: State, iteration: int, position: int, wanted: PerStep | None) -> list[Place]:
+        num, grid, seed = self.batch_size * self.accumulation, self.setup.grid, self.setup.seed
+        return drawn_places(len(drawn["reward"]), grid.trainable, num, seed, iteration, position, wanted)
+
+    def micro_batch(
+        self, rollouts: RolloutBatch, drawn: State, places: Sequence[Place], timesteps: TimestepStrategy
+    ) -> ReplayedSteps:
+        steps = transitions(rollouts, Trajectories(drawn["states"], drawn["log_probs"]), places)
+        scores = rows_of(drawn, ("advantage", "reward", "reward_std"), steps)
+        advantage = scores.pop("advantage")
+        if isinstance(self.baseline, ValueNetwork):
+            value = self.baseline.values(drawn, _states(steps))
+            scores |= {"value": value, "value_error": (scores["reward"] - value).square()}
+            advantage = advantage - value
+        scale = timesteps.reward_scale(steps.timesteps.cpu()).to(steps.x_t.device)
+        return ReplayedSteps(steps, advantage, scale, scores)
 
     def loss(self, actors: Actors, batch: ReplayedSteps) -> StepLoss:
         """The loss of each step, float32 `[B]`."""
@@ -160,16 +171,19 @@ class DPOK:
     def load_state_at(self, step: int, state: dict[str, Tensor]) -> None:
         """Put back what `state_at` gave; raises `CheckpointError` where the buffer is missing."""
         value = (f"{PREFIX}text.weight",) if isinstance(self.baseline, ValueNetwork) else ()
-        self.pending.restore(step, state, needed=("states", "log_probs", *_SCORES, *value) if step else ())
+        self.pending.restore(step, state, needed=(*SCORED, *value) if step else ())
 
-    def _refill(self, rollouts: RolloutBatch, iteration: int, buffer: dict[str, Tensor]) -> dict[str, Tensor]:
+    def draw_iteration(self, rollouts: RolloutBatch, iteration: int, before: State) -> State:
         """The buffer with this iteration's trajectories and without those that are too old; `rollouts` is of all of them."""
-        drawn = self._draw(self.setup.rollout_batch(rollouts.actors, iteration, self.num_prompts, self.num_copies))
+        own = self.setup.rollout_batch(rollouts.actors, iteration, self.num_prompts, self.num_copies)
+        trajectories = draw(own, batch_size=self.batch_size)
+        (reward,) = judge(own, trajectories.x_0, batch_size=self.batch_size)
+        drawn = scored(trajectories, reward, reward - self._baseline_of(reward))
         room = (self.buffer_iterations - 1) * self.num_prompts * self.num_copies
-        filled = {name: torch.cat([buffer[name][-room:], drawn[name]]) for name in drawn} if buffer and room else drawn
+        filled = {name: torch.cat([before[name][-room:], drawn[name]]) for name in drawn} if before and room else drawn
         if not isinstance(self.baseline, ValueNetwork):
             return filled
-        return {**filled, **self._fit(self.baseline, rollouts, iteration, filled, buffer)}
+        return {**filled, **self._fit(self.baseline, rollouts, iteration, filled, before)}
 
     def _fit(
         self,
@@ -189,28 +203,6 @@ class DPOK:
         state = {name: value for name, value in before.items() if name.startswith(PREFIX)}
         return network.fit(state or network.begin(batches[0][0]), batches)
 
-    def _rollouts(self, actors: Actors, iteration: int) -> RolloutBatch:
-        """The prompts of every trajectory in the buffer."""
-        first = max(0, iteration - self.buffer_iterations + 1)
-        prompts = [
-            prompt
-            for number in range(first, iteration + 1)
-            for prompt in self.setup.prompts_of(number, self.num_prompts)
-            for _ in range(self.num_copies)
-        ]
-        return self.setup.rollout_batch_of(actors, iteration, prompts)
-
-    def _draw(self, rollouts: RolloutBatch) -> dict[str, Tensor]:
-        drawn = draw(rollouts, batch_size=self.batch_size)
-        (reward,) = judge(rollouts, drawn.x_0, batch_size=self.batch_size)
-        return {
-            "states": drawn.states,
-            "log_probs": drawn.log_probs,
-            "advantage": reward - self._baseline_of(reward),
-            "reward": reward,
-            "reward_std": spread(reward).clone(),
-        }
-
     def _baseline_of(self, reward: PerExample) -> PerExample:
         """What is known of a trajectory once it is drawn; a value network is asked later, state by state."""
         match self.baseline:
@@ -223,9 +215,6 @@ class DPOK:
                 return means.repeat_interleave(self.num_copies)
             case _:
                 assert_never(self.baseline)
-
-
-_SCORES = ("advantage", "reward", "reward_std")
 
 
 def _states(steps: Transitions) -> States:
