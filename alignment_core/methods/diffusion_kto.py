@@ -20,9 +20,14 @@ from torch import Tensor
 from alignment_core.actors.actors import Actors
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.diffusion.formulas import add_noise, regression_error, training_target
-from alignment_core.methods.draws import dropped_conditioning, indices_of_step
+from alignment_core.methods.draws import (
+    MicroBatch,
+    dropped_conditioning,
+    examples_per_step,
+    indices_of_step,
+    micro_batches,
+)
 from alignment_core.protocols import Predictions, StepLoss, TimestepStrategy
-from alignment_core.seeds import generator_of
 from alignment_core.shapes import Latents, PerExample, Timesteps
 
 Baseline = Literal["batch_mean", "class_mean", "mismatched"]
@@ -87,9 +92,8 @@ class ImageBatch:
 class DiffusionKTO:
     """Diffusion-KTO over judged images: `protocols.Method[ImageBatch]`.
 
-    Each image of a step is a like with `like_probability`; None visits every image once an epoch instead. `batch_size`
-    images a micro-batch and process, `accumulation` micro-batches a step, of which `rank` of `num_processes` sees its share.
-    Q is that of a micro-batch over all processes, so it changes with accumulation; `add_up` sums over the processes.
+    Each image of a step is a like with `like_probability`; None visits every image once an epoch instead. Steps are
+    cut up as `StepLayout` says. Q is that of a micro-batch over all processes, so it changes with accumulation; `add_up` sums over the processes.
     """
 
     images: JudgedImages
@@ -107,24 +111,10 @@ class DiffusionKTO:
     num_processes: int = 1
     add_up: AddUp = torch.Tensor.clone
 
-    @property
-    def images_per_step(self) -> int:
-        """The effective batch."""
-        return self.batch_size * self.accumulation * self.num_processes
-
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[ImageBatch]:
         """Micro-batches from `first_step` on, without end."""
-        step, num = first_step, self.images_per_step
-        while True:
-            draws = generator_of(self.seed, "kto", step)
-            t = timesteps.sample(num, draws)
-            dropped = torch.rand(num, generator=draws) < self.caption_dropout
-            indices = self._indices(step, draws)
-            for micro in range(self.accumulation):
-                start = (micro * self.num_processes + self.rank) * self.batch_size
-                here = slice(start, start + self.batch_size)
-                yield self._batch(actors, timesteps, step, start, indices[here], t[here], dropped[here])
-            step += 1
+        for drawn in micro_batches(self, "kto", timesteps, self._indices, first_step):
+            yield self._batch(actors, timesteps, drawn)
 
     def loss(self, actors: Actors, batch: ImageBatch) -> StepLoss:
         """The loss of each image, float32 `[B]`, and the metrics of `docs/methods.md`."""
@@ -200,7 +190,7 @@ class DiffusionKTO:
                 assert_never(self.baseline)
 
     def _indices(self, step: int, draws: torch.Generator) -> list[int]:
-        num = self.images_per_step
+        num = examples_per_step(self)
         if self.like_probability is None:
             return indices_of_step(len(self.images), num, step, self.seed)
         likes = (torch.rand(num, generator=draws) < self.like_probability).tolist()
@@ -208,27 +198,17 @@ class DiffusionKTO:
         kinds = [self.images.likes if like else self.images.dislikes for like in likes]
         return [kind[int(place * len(kind))] for kind, place in zip(kinds, places, strict=True)]
 
-    def _batch(
-        self,
-        actors: Actors,
-        timesteps: TimestepStrategy,
-        step: int,
-        start: int,
-        indices: list[int],
-        t: Timesteps,
-        dropped: Tensor,
-    ) -> ImageBatch:
-        """Draw a posterior sample and a noise for each image, from a generator of its own place in the step."""
+    def _batch(self, actors: Actors, timesteps: TimestepStrategy, drawn: MicroBatch) -> ImageBatch:
+        """Draw a posterior sample and a noise for each image."""
         device = actors.family.device
-        draws = [generator_of(self.seed, "kto", step, start + offset) for offset in range(len(indices))]
-        images = self.images.batch(indices, draws)
-        noise = torch.stack([torch.randn((2, *images.mean.shape[1:]), generator=draw) for draw in draws])
-        conditioning = dropped_conditioning(images.conditioning, self.images.empty_conditioning, dropped)
+        images = self.images.batch(drawn.indices, drawn.generators)
+        noise = torch.stack([torch.randn((2, *images.mean.shape[1:]), generator=one) for one in drawn.generators])
+        conditioning = dropped_conditioning(images.conditioning, self.images.empty_conditioning, drawn.dropped)
         return ImageBatch(
             x_0=(images.mean + images.std * noise[:, 1]).to(device),
             eps=noise[:, 0].to(device),
-            timesteps=t.to(device),
-            reward_scale=timesteps.reward_scale(t).to(device),
+            timesteps=drawn.timesteps.to(device),
+            reward_scale=timesteps.reward_scale(drawn.timesteps).to(device),
             conditioning={name: value.to(device) for name, value in conditioning.items()},
             liked=images.liked.to(device),
         )

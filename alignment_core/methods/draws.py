@@ -1,11 +1,72 @@
 """Draws that the offline methods share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from alignment_core.seeds import permutation_of
+from alignment_core.protocols import TimestepStrategy
+from alignment_core.seeds import generator_of, permutation_of
+from alignment_core.shapes import Timesteps
+
+IndicesOf = Callable[[int, Generator], list[int]]
+"""The examples of a step, by its number and a generator that the step's other draws have used before."""
+
+
+@runtime_checkable
+class StepLayout(Protocol):
+    """How a step is cut up: `batch_size` examples a micro-batch and process, `accumulation` micro-batches a step.
+
+    `rank` of `num_processes` sees its own share of every step's examples, so that the step is the same however it is cut up.
+    """
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def accumulation(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def num_processes(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def caption_dropout(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What is drawn for the examples of a micro-batch; a generator for each, named by its own place in the step."""
+
+    indices: list[int]
+    timesteps: Timesteps
+    dropped: Tensor
+    generators: list[Generator]
+
+
+def examples_per_step(layout: StepLayout) -> int:
+    """The effective batch."""
+    return layout.batch_size * layout.accumulation * layout.num_processes
+
+
+def micro_batches(
+    layout: StepLayout, name: str, timesteps: TimestepStrategy, indices_of: IndicesOf, first_step: int
+) -> Iterator[MicroBatch]:
+    """What is drawn from optimiser step `first_step` on, without end; `name` keeps the draws of methods apart."""
+    step, num = first_step, examples_per_step(layout)
+    while True:
+        draws = generator_of(layout.seed, name, step)
+        t = timesteps.sample(num, draws)
+        dropped = torch.rand(num, generator=draws) < layout.caption_dropout
+        indices = indices_of(step, draws)
+        for micro in range(layout.accumulation):
+            start = (micro * layout.num_processes + layout.rank) * layout.batch_size
+            here = slice(start, start + layout.batch_size)
+            generators = [generator_of(layout.seed, name, step, place) for place in range(num)[here]]
+            yield MicroBatch(indices[here], t[here], dropped[here], generators)
+        step += 1
 
 
 def indices_of_step(size: int, num: int, step: int, seed: int) -> list[int]:

@@ -4,14 +4,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from alignment_core.actors.actors import Actors, DenoiserFamily
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.diffusion.formulas import add_noise, training_target
-from alignment_core.methods.draws import dropped_conditioning, indices_of_step
+from alignment_core.methods.draws import (
+    MicroBatch,
+    dropped_conditioning,
+    examples_per_step,
+    indices_of_step,
+    micro_batches,
+)
 from alignment_core.protocols import TimestepStrategy
-from alignment_core.seeds import generator_of
 from alignment_core.shapes import Latents, PerExample, Timesteps
 
 
@@ -30,11 +35,7 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class PairDraws:
-    """The pairs of every step.
-
-    `batch_size` pairs a micro-batch and process, `accumulation` micro-batches a step; `rank` of `num_processes` sees its
-    own share of every step's pairs, so that the step is the same however it is cut up.
-    """
+    """The pairs of every step, cut up as `StepLayout` says."""
 
     pairs: PreferencePairs
     caption_dropout: float
@@ -44,47 +45,26 @@ class PairDraws:
     rank: int = 0
     num_processes: int = 1
 
-    @property
-    def pairs_per_step(self) -> int:
-        """The effective batch."""
-        return self.batch_size * self.accumulation * self.num_processes
-
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[PairBatch]:
         """Micro-batches from `first_step` on, without end; epochs are shuffled anew and run into each other."""
-        step = first_step
-        while True:
-            indices = indices_of_step(len(self.pairs), self.pairs_per_step, step, self.seed)
-            draws = generator_of(self.seed, "dpo", step)
-            t = timesteps.sample(self.pairs_per_step, draws)
-            dropped = torch.rand(self.pairs_per_step, generator=draws) < self.caption_dropout
-            for micro in range(self.accumulation):
-                start = (micro * self.num_processes + self.rank) * self.batch_size
-                here = slice(start, start + self.batch_size)
-                yield self._batch(actors, timesteps, step, start, indices[here], t[here], dropped[here])
-            step += 1
+        for drawn in micro_batches(self, "dpo", timesteps, self._indices, first_step):
+            yield self._batch(actors, timesteps, drawn)
 
-    def _batch(
-        self,
-        actors: Actors,
-        timesteps: TimestepStrategy,
-        step: int,
-        start: int,
-        indices: list[int],
-        t: Timesteps,
-        dropped: Tensor,
-    ) -> PairBatch:
-        """Draw posterior samples and noise, for each pair from a generator of its own place in the step."""
+    def _indices(self, step: int, draws: Generator) -> list[int]:
+        return indices_of_step(len(self.pairs), examples_per_step(self), step, self.seed)
+
+    def _batch(self, actors: Actors, timesteps: TimestepStrategy, drawn: MicroBatch) -> PairBatch:
+        """Draw posterior samples, and the one noise that both members of a pair share."""
         device = actors.family.device
-        draws = [generator_of(self.seed, "dpo", step, start + offset) for offset in range(len(indices))]
-        pairs = self.pairs.batch(indices, draws)
-        noise = torch.stack([torch.randn((3, *pairs.chosen_mean.shape[1:]), generator=draw) for draw in draws])
-        conditioning = dropped_conditioning(pairs.conditioning, self.pairs.empty_conditioning, dropped)
+        pairs = self.pairs.batch(drawn.indices, drawn.generators)
+        noise = torch.stack([torch.randn((3, *pairs.chosen_mean.shape[1:]), generator=one) for one in drawn.generators])
+        conditioning = dropped_conditioning(pairs.conditioning, self.pairs.empty_conditioning, drawn.dropped)
         return PairBatch(
             x_0_w=(pairs.chosen_mean + pairs.chosen_std * noise[:, 1]).to(device),
             x_0_l=(pairs.rejected_mean + pairs.rejected_std * noise[:, 2]).to(device),
             eps=noise[:, 0].to(device),
-            timesteps=t.to(device),
-            reward_scale=timesteps.reward_scale(t).to(device),
+            timesteps=drawn.timesteps.to(device),
+            reward_scale=timesteps.reward_scale(drawn.timesteps).to(device),
             conditioning={name: value.to(device) for name, value in conditioning.items()},
             label=pairs.label.to(device),
         )
