@@ -25,20 +25,16 @@ from alignment_core.protocols import Method
 from alignment_core.reference.drift_on_winners import Winners
 from alignment_core.rewards.build import build_ranking_reward, build_reward
 from alignment_core.spec import (
-    D3POSpec,
-    DDPOSpec,
     DiffusionDPOSpec,
     DiffusionKTOSpec,
-    DPOKSpec,
+    ImageMethodSpec,
     JobSpec,
     MaPOSpec,
     OnlineMethodSpec,
     PairMethodSpec,
-    TailorPOSpec,
     reward_name,
     sha256_of_json,
 )
-from alignment_core.spec.controls import rewards_of
 
 
 @dataclass(frozen=True)
@@ -58,19 +54,18 @@ def load_objective(
     spec: JobSpec, family: StableDiffusion, accelerator: Accelerator, cache_dir: Path
 ) -> Generator[Event, None, Objective]:
     """The method that a spec asks for, with its data; the generator's return value is the objective."""
-    match spec.method:
-        case DiffusionDPOSpec() | MaPOSpec() as method:
-            return _on_pairs(spec, method, (yield from load_pairs(spec, method, family, cache_dir)), accelerator)
-        case DiffusionKTOSpec() as method:
-            return _on_images(spec, method, (yield from load_images(spec, method, family, cache_dir)), accelerator)
-        case TailorPOSpec() | D3POSpec() | DDPOSpec() | DPOKSpec() as method:
-            return Objective(
-                _online(spec, method, family, accelerator),
-                dataset_sha256=sha256_of_json(list(method.prompts)),
-                training_prompts=frozenset(method.prompts),
-            )
-        case _:
-            assert_never(spec.method)
+    method = spec.method
+    if isinstance(method, PairMethodSpec):
+        return _on_pairs(spec, method, (yield from load_pairs(spec, method, family, cache_dir)), accelerator)
+    if isinstance(method, ImageMethodSpec):
+        return _on_images(spec, method, (yield from load_images(spec, method, family, cache_dir)), accelerator)
+    if isinstance(method, OnlineMethodSpec):
+        return Objective(
+            _online(spec, method, family, accelerator),
+            dataset_sha256=sha256_of_json(list(method.prompts)),
+            training_prompts=frozenset(method.prompts),
+        )
+    assert_never(method)
 
 
 def _on_pairs(spec: JobSpec, method: PairMethodSpec, data: PairSplits, accelerator: Accelerator) -> Objective:
@@ -171,9 +166,8 @@ def _online(spec: JobSpec, method: OnlineMethodSpec, family: StableDiffusion, ac
     """Raises `AlignmentError` where several processes train, or a reward cannot read a prompt."""
     if accelerator.num_processes > 1:
         raise AlignmentError("one_process_only", f"{method.type} trains in one process, and this run has several")
-    ranks = isinstance(method, TailorPOSpec | D3POSpec)  # a ranking survives a score that is no number
-    build = build_ranking_reward if ranks else build_reward
-    rewards = {reward_name(reward): build(reward, accelerator.device) for reward in rewards_of(method)}
+    build = build_ranking_reward if method.ranks else build_reward  # a ranking survives a score that is no number
+    rewards = {reward_name(reward): build(reward, accelerator.device) for reward in method.trained_rewards}
     rehearse(rewards, method.prompts, spec.evaluation.batch_size, field="method.prompts")
     return build_online(
         method,

@@ -16,7 +16,7 @@ from alignment_core.reference.moving import DriftControl, FixedAlpha, FrozenRefe
 from alignment_core.rollouts.rollout import DDIMGrid
 from alignment_core.rollouts.setup import RolloutSetup
 from alignment_core.shapes import PerStep
-from alignment_core.spec import DiffusionKTOSpec, JobSpec
+from alignment_core.spec import JobSpec
 from alignment_core.spec.reference import (
     DriftControlledReference,
     DriftGuard,
@@ -131,12 +131,11 @@ def _drift_on_winners(
     def add_up(values: Tensor) -> Tensor:
         return cast(Tensor, accelerator.reduce(values.to(accelerator.device), reduction="sum"))
 
-    num_images = 1 if isinstance(spec.method, DiffusionKTOSpec) else 2
     probes = winner_probes(
         winners,
         actors,
         num=num,
-        batch_size=num_images * spec.batch_size,  # as many as a step's forward holds
+        batch_size=spec.method.images_per_example * spec.batch_size,  # as many as a step's forward holds
         seed=spec.seed,
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,

@@ -27,12 +27,10 @@ from alignment_core.load.plugins import build_reference, build_timesteps
 from alignment_core.protocols import RewardModel
 from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.spec import (
-    DiffusionDPOSpec,
     FullFineTune,
     JobSpec,
     LocalSource,
     LoraAdapter,
-    OnlineMethodSpec,
     reward_name,
 )
 from alignment_core.spec.controls import is_trained
@@ -200,7 +198,7 @@ def _build_rewards(spec: JobSpec, device: torch.device) -> tuple[dict[str, Rewar
 
 def _refuse_misread_options(spec: JobSpec, family: StableDiffusion) -> None:
     method = spec.method
-    if isinstance(method, DiffusionDPOSpec) and method.v_rescale == "abar" and family.prediction_type != "v_prediction":
+    if method.needs_v_prediction and family.prediction_type != "v_prediction":
         raise ModelError(
             "v_rescale_unsupported",
             f"method.v_rescale is for v-prediction models, and this one predicts {family.prediction_type}",
@@ -210,11 +208,7 @@ def _refuse_misread_options(spec: JobSpec, family: StableDiffusion) -> None:
 def _build_watch(spec: JobSpec) -> Watch:
     """The first evaluation reward chooses the best; its rise, or that of one that is trained on, may be hacking."""
     judged = [reward_name(reward) for reward in spec.evaluation.rewards]
-    trained = frozenset[str]()
-    if isinstance(spec.method, OnlineMethodSpec):
-        trained = frozenset(
-            reward_name(reward) for reward in spec.evaluation.rewards if is_trained(reward, spec.method)
-        )
+    trained = frozenset(reward_name(reward) for reward in spec.evaluation.rewards if is_trained(reward, spec.method))
     primary = next(iter(judged), None)
     return Watch(
         spec.guards, primary=primary, risen=next((name for name in judged if name in trained), primary), trained=trained

@@ -15,7 +15,7 @@ from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.load.pairs import Located, encoders_of, located, usable
-from alignment_core.spec import DiffusionKTOSpec, JobSpec
+from alignment_core.spec import ImageMethodSpec, JobSpec
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Rows:
 
 
 def load_images(
-    spec: JobSpec, method: DiffusionKTOSpec, family: StableDiffusion, cache_dir: Path
+    spec: JobSpec, method: ImageMethodSpec, family: StableDiffusion, cache_dir: Path
 ) -> Generator[Event, None, ImageSplits]:
     """Check, split and cache the images of the spec's dataset; yields progress and returns both sides.
 
@@ -76,7 +76,7 @@ def _of_pairs(dataset: Located, dropped: frozenset[int]) -> _Rows:
     return _Rows(source, source.is_seekable, images_of_pairs(read_annotations(source, ties="drop", dropped=dropped)))
 
 
-def _refuse_one_class(path: Path, method: DiffusionKTOSpec, images: Sequence[ImageAnnotation]) -> None:
+def _refuse_one_class(path: Path, method: ImageMethodSpec, images: Sequence[ImageAnnotation]) -> None:
     wanted = method.like_probability
     if wanted is None:
         return
@@ -92,7 +92,7 @@ def _refuse_one_class(path: Path, method: DiffusionKTOSpec, images: Sequence[Ima
 
 def _prepare(
     spec: JobSpec,
-    method: DiffusionKTOSpec,
+    method: ImageMethodSpec,
     family: StableDiffusion,
     rows: _Rows,
     images: Sequence[ImageAnnotation],

@@ -22,7 +22,7 @@ from alignment_core.evaluation.weight_change import relative_change
 from alignment_core.events import Event, ResultSelected, WarningRaised
 from alignment_core.reports import Drift, RunWarning, Subject
 from alignment_core.shapes import Images
-from alignment_core.spec import JobSpec, OnlineMethodSpec, reward_name
+from alignment_core.spec import JobSpec, reward_name
 from alignment_core.spec.controls import is_trained
 from alignment_core.spec.reference import MovingReferenceSpec
 from alignment_core.spec.sources import label_of
@@ -107,7 +107,7 @@ def _provenance(run: Run, contenders: Contenders, training: Training) -> Provena
 
 def _subject(run: Run, policy: Contender, trained_by: JobSpec) -> Subject:
     method, label = trained_by.method, run.label
-    dataset = None if isinstance(method, OnlineMethodSpec) else label.dataset_name or label_of(method.dataset)
+    dataset = None if method.data is None else label.dataset_name or label_of(method.data)
     return Subject(
         job_id=label.job_id,
         job_name=label.job_name,
@@ -120,11 +120,10 @@ def _subject(run: Run, policy: Contender, trained_by: JobSpec) -> Subject:
 
 def _trained_names(spec: JobSpec, trained_by: Sequence[JobSpec]) -> frozenset[str]:
     """The evaluation's rewards that either side was trained on. Offline methods learn from preferences, not from rewards."""
-    methods = [one.method for one in trained_by if isinstance(one.method, OnlineMethodSpec)]
     return frozenset(
         reward_name(reward)
         for reward in spec.evaluation.rewards
-        if any(is_trained(reward, method) for method in methods)
+        if any(is_trained(reward, one.method) for one in trained_by)
     )
 
 

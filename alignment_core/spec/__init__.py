@@ -6,7 +6,7 @@ The parts that a spec is written with, re-exported from the modules that define 
 from alignment_core.spec.base import Spec
 from alignment_core.spec.evaluation import EvaluationSpec
 from alignment_core.spec.guards import GuardsSpec
-from alignment_core.spec.job import WITHOUT_REFERENCE, JobSpec, MethodSpec, OfflineMethodSpec, sha256_of_json
+from alignment_core.spec.job import JobSpec, MethodSpec, OfflineMethodSpec, sha256_of_json
 from alignment_core.spec.online import D3POSpec, DDPOSpec, DPOKSpec, OnlineMethodSpec, TailorPOSpec
 from alignment_core.spec.pairs import DiffusionDPOSpec, MaPOSpec, PairMethodSpec, TransformSpec
 from alignment_core.spec.reference import FrozenReference, HardCopyReference, ReferenceSpec
@@ -49,4 +49,4 @@ from alignment_core.spec.training import (
     ResourceSpec,
     TrainingSpec,
 )
-from alignment_core.spec.unpaired import DiffusionKTOSpec
+from alignment_core.spec.unpaired import DiffusionKTOSpec, ImageMethodSpec

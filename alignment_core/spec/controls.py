@@ -6,7 +6,7 @@ A method that climbs a reward raises it; whether the images are better shows in 
 from collections.abc import Iterator
 
 from alignment_core.spec.evaluation import EvaluationSpec
-from alignment_core.spec.online import OnlineMethodSpec, PairedRollouts
+from alignment_core.spec.method import MethodBase
 from alignment_core.spec.rewards import (
     BrightnessReward,
     ColorfulnessReward,
@@ -21,28 +21,24 @@ CONTROLS = (BrightnessReward(), ColorfulnessReward(), JpegSizeReward())  # free,
 RESERVED = ("prompt_following", "diversity")  # figures of their own
 
 
-def rewards_of(method: OnlineMethodSpec) -> tuple[RewardSpec, ...]:
-    """What the method trains on."""
-    return method.rewards if isinstance(method, PairedRollouts) else (method.reward,)
-
-
-def is_trained(reward: RewardSpec, method: OnlineMethodSpec) -> bool:
+def is_trained(reward: RewardSpec, method: MethodBase) -> bool:
     """Whether the method's rewards have anything in common with this one; in either direction and of any weight."""
     return not set(_quantities(reward)).isdisjoint(
-        quantity for trained in rewards_of(method) for quantity in _quantities(trained)
+        quantity for trained in method.trained_rewards for quantity in _quantities(trained)
     )
 
 
-def with_controls(evaluation: EvaluationSpec, method: OnlineMethodSpec) -> EvaluationSpec:
+def with_controls(evaluation: EvaluationSpec, method: MethodBase) -> EvaluationSpec:
     """The same with every reward of the method behind those asked for, and untrained ones if there was none.
 
-    The method's come first when none was asked for. Without prompts to draw there is no report, and nothing is added.
+    The method's come first when none was asked for. Without prompts to draw there is no report, and nothing is added; nor is
+    anything where the method climbs no reward.
     """
-    if evaluation.prompts is None:
+    if evaluation.prompts is None or not method.trained_rewards:
         return evaluation
     rewards = list(evaluation.rewards)
     asked = {_as_told(reward) for reward in rewards}
-    rewards += [_renamed(reward, rewards) for reward in rewards_of(method) if _as_told(reward) not in asked]
+    rewards += [_renamed(reward, rewards) for reward in method.trained_rewards if _as_told(reward) not in asked]
     if all(is_trained(reward, method) for reward in rewards):
         rewards += [_renamed(control, rewards) for control in CONTROLS if not is_trained(control, method)]
     return evaluation.model_copy(update={"rewards": tuple(rewards)})

@@ -14,25 +14,10 @@ from pydantic import Field, model_validator
 from alignment_core.spec.base import Spec, misfit
 from alignment_core.spec.controls import with_controls
 from alignment_core.spec.evaluation import EvaluationSpec
+from alignment_core.spec.fits import refuse_short_table, refuse_unfit_reference, refuse_unfit_timesteps
 from alignment_core.spec.guards import GuardsSpec
-from alignment_core.spec.online import (
-    D3POSpec,
-    DDPOSpec,
-    DPOKSpec,
-    OnlineMethodSpec,
-    TailorPOSpec,
-    refuse_unfit_reference,
-    refuse_unfit_timesteps,
-    resolve_value_network,
-    steps_per_iteration,
-)
-from alignment_core.spec.pairs import (
-    DiffusionDPOSpec,
-    MaPOSpec,
-    PairMethodSpec,
-    refuse_signal_against_initial,
-    resolve_losses,
-)
+from alignment_core.spec.online import OnlineMethodSpec
+from alignment_core.spec.pairs import PairMethodSpec
 from alignment_core.spec.recipes import batch_of, resolve_training
 from alignment_core.spec.reference import (
     FrozenReference,
@@ -58,14 +43,10 @@ from alignment_core.spec.training import (
     TrainingSpec,
 )
 from alignment_core.spec.unions import OneOf
-from alignment_core.spec.unpaired import DiffusionKTOSpec, refuse_small_batches
+from alignment_core.spec.unpaired import ImageMethodSpec
 
-OfflineMethodSpec = PairMethodSpec | DiffusionKTOSpec
-MethodSpec = Annotated[
-    DiffusionDPOSpec | DiffusionKTOSpec | MaPOSpec | TailorPOSpec | D3POSpec | DDPOSpec | DPOKSpec,
-    OneOf(),
-]
-WITHOUT_REFERENCE = (DDPOSpec, MaPOSpec)  # there is nothing that could move
+OfflineMethodSpec = PairMethodSpec | ImageMethodSpec
+MethodSpec = Annotated[OfflineMethodSpec | OnlineMethodSpec, OneOf()]
 
 
 class JobSpec(Spec):
@@ -86,7 +67,7 @@ class JobSpec(Spec):
     @property
     def is_online(self) -> bool:
         """Whether the method draws the images that it learns from."""
-        return isinstance(self.method, OnlineMethodSpec)
+        return self.method.learns_from == "rewards"
 
     @property
     def batch_size(self) -> int:
@@ -106,36 +87,21 @@ class JobSpec(Spec):
     @property
     def steps_per_turn(self) -> int:
         """Optimiser steps in what `reference.every` counts: an iteration of an online method, else 1."""
-        if not isinstance(self.method, OnlineMethodSpec):
-            return 1
-        return steps_per_iteration(self.method, self.examples_per_step)
+        return self.method.steps_per_turn(self.examples_per_step)
 
     @model_validator(mode="after")
-    def _there_is_a_reference_to_move(self) -> Self:
-        if isinstance(self.method, WITHOUT_REFERENCE) and not isinstance(self.reference, FrozenReference):
-            raise misfit(f"{self.method.type} has no reference model: reference must be frozen", "reference")
-        return self
-
-    @model_validator(mode="after")
-    def _the_online_method_fits_the_run(self) -> Self:
-        if not isinstance(self.method, OnlineMethodSpec):
-            return self
-        steps_per_iteration(self.method, self.examples_per_step)
-        if self.training.validate_every is not None:
+    def _the_method_fits_the_run(self) -> Self:
+        method = self.method
+        refuse_unfit_reference(method, self.reference)
+        method.refuse_batch(self.batch_size, self.examples_per_step)
+        if self.is_online and self.training.validate_every is not None:
             raise misfit(
-                f"training.validate_every needs preference data to hold out; {self.method.type} has none",
+                f"training.validate_every needs preference data to hold out; {method.type} has none",
                 "training.validate_every",
             )
-        refuse_unfit_timesteps(self.method, self.timesteps, self.examples_per_step)
-        refuse_unfit_reference(self.method, self.reference)
-        return self
-
-    @model_validator(mode="after")
-    def _the_offline_method_fits_the_run(self) -> Self:
-        if isinstance(self.method, DiffusionKTOSpec):
-            refuse_small_batches(self.method, self.batch_size)
-        if isinstance(self.method, MaPOSpec):
-            refuse_signal_against_initial(self.method, self.timesteps)
+        refuse_unfit_timesteps(method, self.timesteps)
+        if isinstance(method, OnlineMethodSpec):
+            refuse_short_table(method, self.timesteps, self.examples_per_step)
         return self
 
     @model_validator(mode="after")
@@ -194,19 +160,12 @@ class JobSpec(Spec):
 
     def resolved(self) -> "JobSpec":
         """The same spec with every default that depends on another field written out."""
-        method, adapter, evaluation = self.method, self.adapter, self.evaluation
-        if isinstance(method, DiffusionDPOSpec):
-            method = resolve_losses(method)
-        elif isinstance(method, OnlineMethodSpec):
-            evaluation = with_controls(evaluation, method)
-        if isinstance(method, DPOKSpec):
-            method = resolve_value_network(method)
+        method, adapter = self.method.resolved(), self.adapter
         if isinstance(adapter, LoraAdapter) and adapter.alpha is None:
             adapter = adapter.model_copy(update={"alpha": float(adapter.rank)})
         is_lora = isinstance(adapter, LoraAdapter)
         reference = resolve_reference(self.reference, is_lora=is_lora, is_online=self.is_online)
-        # the signal of DDPO and DPOK is the advantage, which a copy does not reset
-        resets = is_copied_whole(reference) and not isinstance(method, DDPOSpec | DPOKSpec)
+        resets = is_copied_whole(reference) and method.signal == "margin"  # an advantage stays what it is
         timesteps = resolve_timesteps(self.timesteps, reference_is_copied=resets)
         return self.model_copy(
             update={
@@ -216,7 +175,7 @@ class JobSpec(Spec):
                 "adapter": adapter,
                 "training": resolve_training(self.training, method, adapter),
                 "checkpoints": _with_result(self.checkpoints, self.evaluation),
-                "evaluation": evaluation,
+                "evaluation": with_controls(self.evaluation, method),
             }
         )
 

@@ -1,29 +1,25 @@
 """The methods that draw their own images, as frozen data; re-exported by `spec`. `docs/methods.md` has the equations."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from alignment_core.spec.base import Spec, misfit
-from alignment_core.spec.reference import FrozenReference, ReferenceSpec, drift_metric, resolve_reference
+from alignment_core.spec.method import LORA_HIGH, LearnsFrom, MethodBase, Recipe, Recipes, Signal
 from alignment_core.spec.rewards import RewardSpec, reward_name, without_gradient
 from alignment_core.spec.sources import Prompts
-from alignment_core.spec.timesteps import (
-    ConstantScale,
-    TableSampler,
-    TimestepSpec,
-    UniformTimesteps,
-    VarianceWeight,
-    resolve_timesteps,
-)
+
+OF_A_STEP = ("training.batch_size", "training.gradient_accumulation_steps")
 
 
-class Rollouts(Spec):
+class Rollouts(MethodBase):
     """What every online method has: prompts to draw images for, and how they are drawn and judged.
 
     DDIM with noise: `eta` 0 would be deterministic, and nothing could be learnt from it. The guidance scale holds for
     sampling, training and reference alike.
     """
+
+    learns_from: ClassVar[LearnsFrom] = "rewards"
 
     prompts: Prompts = Field(
         min_length=1, max_length=100_000, description="Training prompts; each iteration takes the next ones, shuffled."
@@ -39,9 +35,20 @@ class Rollouts(Spec):
         default=5.0, ge=1, le=100, description="Classifier-free guidance everywhere; 1 is without."
     )
 
+    @property
+    def trained_steps(self) -> int:
+        """Steps of each trajectory that are trained."""
+        return self.num_inference_steps
+
+    def drawn_together(self, num_steps: int, examples_per_step: int) -> tuple[int, int]:
+        """Of `num_steps` steps of a trajectory that may be drawn: how many draws without replacement there are, and are made."""
+        return num_steps, self.trained_steps
+
 
 class PairedRollouts(Rollouts):
     """Online methods that rank two images: by one reward, or by Pareto dominance of several, where else it is a tie."""
+
+    ranks: ClassVar[bool] = True
 
     rewards: tuple[RewardSpec, ...] = Field(min_length=1, max_length=16, description="What the images are ranked by.")
     beta: float = Field(
@@ -57,6 +64,10 @@ class PairedRollouts(Rollouts):
         if len(set(names)) < len(names):
             raise misfit("rewards must have different names; set `name` to tell them apart", "rewards")
         return self
+
+    @property
+    def trained_rewards(self) -> tuple[RewardSpec, ...]:
+        return self.rewards
 
 
 class GuidanceSpec(Spec):
@@ -82,6 +93,11 @@ class GuidanceSpec(Spec):
 
 class TailorPOSpec(PairedRollouts):
     """TailorPO and TailorPO-G (arXiv 2502.01667): two candidates from one x_t, ranked by the step-wise reward."""
+
+    recipes: ClassVar[Recipes] = {
+        "full": Recipe(1e-6, 1e-5, "ours: D3PO's LoRA rate over 30, DDPO's ratio of the two"),
+        "lora": Recipe(3e-5, LORA_HIGH, "TailorPO's paper, which takes D3PO's"),
+    }
 
     type: Literal["tailorpo"] = "tailorpo"
     num_trained_steps: int = Field(
@@ -112,9 +128,22 @@ class TailorPOSpec(PairedRollouts):
             )
         return self
 
+    @property
+    def trained_steps(self) -> int:
+        return self.num_trained_steps
+
+    def steps_per_turn(self, examples_per_step: int) -> int:
+        """An iteration takes a step at each branch; `examples_per_step` are prompts."""
+        return self.num_trained_steps
+
 
 class D3POSpec(PairedRollouts):
     """D3PO (arXiv 2311.13231): two trajectories from one starting noise; the better image labels every step."""
+
+    recipes: ClassVar[Recipes] = {
+        "full": Recipe(1e-6, 1e-5, "ours: D3PO's LoRA rate over 30, DDPO's ratio of the two"),
+        "lora": Recipe(3e-5, LORA_HIGH, "D3PO's released code"),
+    }
 
     type: Literal["d3po"] = "d3po"
     prompts_per_iteration: int = Field(default=16, ge=1, le=65536, description="Pairs of trajectories an iteration.")
@@ -128,18 +157,54 @@ class D3POSpec(PairedRollouts):
         _refuse_more_steps_than(self.num_trained_steps or 1, self.num_inference_steps)
         return self
 
+    @property
+    def transitions_per_iteration(self) -> int:
+        """Steps of pairs of trajectories that an iteration trains."""
+        return self.prompts_per_iteration * self.trained_steps
+
+    @property
+    def trained_steps(self) -> int:
+        return self.num_trained_steps or self.num_inference_steps
+
+    @property
+    def trains_every_step(self) -> bool:
+        return self.trained_steps == self.num_inference_steps
+
+    def divides_into(self, examples_per_step: int) -> bool:
+        return self.transitions_per_iteration % examples_per_step == 0
+
+    def refuse_batch(self, batch_size: int, examples_per_step: int) -> None:
+        _refuse_uneven(self.transitions_per_iteration, examples_per_step)
+
+    def steps_per_turn(self, examples_per_step: int) -> int:
+        """An iteration trains every transition once."""
+        return self.transitions_per_iteration // examples_per_step
+
 
 class PolicyGradientRollouts(Rollouts):
     """Online methods that weigh every step of a trajectory by the reward of its image."""
+
+    signal: ClassVar[Signal] = "advantage"
 
     reward: RewardSpec
     prompts_per_iteration: int = Field(default=16, ge=1, le=65536, description="Prompts drawn for in one iteration.")
     samples_per_prompt: int = Field(default=1, ge=1, le=1024, description="Trajectories of each prompt an iteration.")
     ratio_clamp: float = Field(default=1e-4, gt=0, lt=1, description="c: ratios are clamped to 1 +- c (published).")
 
+    @property
+    def trained_rewards(self) -> tuple[RewardSpec, ...]:
+        return (self.reward,)
+
 
 class DDPOSpec(PolicyGradientRollouts):
     """DDPO (arXiv 2305.13301): the PPO loss over the denoising steps, with normalised rewards as advantages."""
+
+    has_reference: ClassVar[bool] = False
+    takes_reward_scale: ClassVar[bool] = False
+    recipes: ClassVar[Recipes] = {
+        "full": Recipe(1e-5, 1e-4, "DDPO's own code, which trains every weight"),
+        "lora": Recipe(3e-4, LORA_HIGH, "DDPO's PyTorch code"),
+    }
 
     type: Literal["ddpo"] = "ddpo"
     num_trained_steps: int | None = Field(
@@ -166,6 +231,29 @@ class DDPOSpec(PolicyGradientRollouts):
             )
         return self
 
+    @property
+    def transitions_per_iteration(self) -> int:
+        """Steps of trajectories that an iteration trains."""
+        return self.prompts_per_iteration * self.samples_per_prompt * self.trained_steps
+
+    @property
+    def trained_steps(self) -> int:
+        return self.num_trained_steps or self.num_inference_steps
+
+    @property
+    def trains_every_step(self) -> bool:
+        return self.trained_steps == self.num_inference_steps
+
+    def divides_into(self, examples_per_step: int) -> bool:
+        return self.transitions_per_iteration % examples_per_step == 0
+
+    def refuse_batch(self, batch_size: int, examples_per_step: int) -> None:
+        _refuse_uneven(self.transitions_per_iteration, examples_per_step)
+
+    def steps_per_turn(self, examples_per_step: int) -> int:
+        """An iteration trains every transition once."""
+        return self.transitions_per_iteration // examples_per_step
+
 
 class ValueNetworkSpec(Spec):
     """V(x_t, prompt, t), regressed on the final reward once an iteration, in one Adam step."""
@@ -178,6 +266,11 @@ class ValueNetworkSpec(Spec):
 
 class DPOKSpec(PolicyGradientRollouts):
     """DPOK (arXiv 2305.16381): policy gradient with a hard clamp and a squared distance to the reference's prediction."""
+
+    recipes: ClassVar[Recipes] = {
+        "full": Recipe(3e-7, 3e-6, "ours: DPOK's LoRA rate over 30, DDPO's ratio of the two"),
+        "lora": Recipe(1e-5, LORA_HIGH, "DPOK's released code"),
+    }
 
     type: Literal["dpok"] = "dpok"
     guidance_scale: float = Field(default=7.5, ge=1, le=100, description="Guidance everywhere (published: 7.5).")
@@ -208,12 +301,35 @@ class DPOKSpec(PolicyGradientRollouts):
             )
         return self
 
+    @property
+    def transitions_per_iteration(self) -> int:
+        """Steps of trajectories that an iteration draws."""
+        return self.prompts_per_iteration * self.samples_per_prompt * self.num_inference_steps
 
-def resolve_value_network(method: DPOKSpec) -> DPOKSpec:
-    """The same method with the value network written out, where it has one."""
-    if method.baseline != "value" or method.value_network is not None:
-        return method
-    return method.model_copy(update={"value_network": ValueNetworkSpec()})
+    def drawn_together(self, num_steps: int, examples_per_step: int) -> tuple[int, int]:
+        """A step draws from everything that is in the buffer after the first iteration."""
+        return self.prompts_per_iteration * self.samples_per_prompt * num_steps, examples_per_step
+
+    def divides_into(self, examples_per_step: int) -> bool:
+        return examples_per_step <= self.transitions_per_iteration
+
+    def refuse_batch(self, batch_size: int, examples_per_step: int) -> None:
+        if not self.divides_into(examples_per_step):
+            raise misfit(
+                f"an iteration has {self.transitions_per_iteration} transitions, fewer than the {examples_per_step} of one step "
+                "(training.batch_size x gradient_accumulation_steps)",
+                *OF_A_STEP,
+                "method.prompts_per_iteration",
+            )
+
+    def steps_per_turn(self, examples_per_step: int) -> int:
+        return self.updates_per_iteration
+
+    def resolved(self) -> Self:
+        """The same with the value network written out, where it has one."""
+        if self.baseline != "value" or self.value_network is not None:
+            return self
+        return self.model_copy(update={"value_network": ValueNetworkSpec()})
 
 
 def _refuse_more_steps_than(trained: int, total: int) -> None:
@@ -225,107 +341,14 @@ def _refuse_more_steps_than(trained: int, total: int) -> None:
         )
 
 
+def _refuse_uneven(transitions: int, examples_per_step: int) -> None:
+    if transitions % examples_per_step:
+        raise misfit(
+            f"an iteration trains {transitions} transitions, and training.batch_size x gradient_accumulation_steps "
+            f"({examples_per_step}) does not divide them",
+            *OF_A_STEP,
+            "method.prompts_per_iteration",
+        )
+
+
 OnlineMethodSpec = TailorPOSpec | D3POSpec | DDPOSpec | DPOKSpec
-OF_A_STEP = ("training.batch_size", "training.gradient_accumulation_steps")
-
-
-def transitions_per_iteration(method: D3POSpec | DDPOSpec | DPOKSpec) -> int:
-    """Steps of trajectories that an iteration has to train on; of pairs of trajectories for D3PO."""
-    samples = 1 if isinstance(method, D3POSpec) else method.samples_per_prompt
-    trained = None if isinstance(method, DPOKSpec) else method.num_trained_steps
-    return method.prompts_per_iteration * samples * (trained or method.num_inference_steps)
-
-
-def steps_per_iteration(method: OnlineMethodSpec, examples_per_step: int) -> int:
-    """Optimiser steps between two draws of new trajectories.
-
-    `examples_per_step` is batch size x accumulation; TailorPO's are prompts, the others' are steps of trajectories.
-    A misfit of `JobSpec` where an iteration does not divide into optimiser steps.
-    """
-    match method:
-        case TailorPOSpec():
-            return method.num_trained_steps
-        case DPOKSpec():
-            held = transitions_per_iteration(method)
-            if examples_per_step > held:
-                raise misfit(
-                    f"an iteration has {held} transitions, fewer than the {examples_per_step} of one step "
-                    "(training.batch_size x gradient_accumulation_steps)",
-                    *OF_A_STEP,
-                    "method.prompts_per_iteration",
-                )
-            return method.updates_per_iteration
-        case D3POSpec() | DDPOSpec():
-            total = transitions_per_iteration(method)
-            if total % examples_per_step:
-                raise misfit(
-                    f"an iteration trains {total} transitions, and training.batch_size x gradient_accumulation_steps "
-                    f"({examples_per_step}) does not divide them",
-                    *OF_A_STEP,
-                    "method.prompts_per_iteration",
-                )
-            return total // examples_per_step
-
-
-# --- what the plug-ins may be ------------------------------------------------------------------------------------------
-
-
-def refuse_unfit_timesteps(method: OnlineMethodSpec, timesteps: TimestepSpec, examples_per_step: int) -> None:
-    """Samplers choose among the steps of trajectories; lambda(t) needs a logit, or DPOK's two terms."""
-    chosen = resolve_timesteps(timesteps, reference_is_copied=False)
-    if isinstance(chosen, UniformTimesteps):
-        return
-    if isinstance(method, DDPOSpec) and chosen.reward_scale != ConstantScale():
-        raise misfit(
-            "timesteps.reward_scale multiplies a preference logit, and ddpo has none: give it a sampler or a loss_weight",
-            "timesteps.reward_scale",
-            "timesteps",
-        )
-    weight = chosen.loss_weight
-    watches_advantages = isinstance(method, DDPOSpec | DPOKSpec)
-    if watches_advantages and isinstance(weight, VarianceWeight) and weight.stat_against == "initial":
-        raise misfit(
-            f"timesteps.loss_weight.stat_against must be reference for {method.type}: its signal is the advantage, which "
-            "is measured against no model",
-            "timesteps.loss_weight.stat_against",
-        )
-    if isinstance(chosen.sampler, TableSampler):
-        _refuse_short_table(method, chosen.sampler, examples_per_step)
-
-
-def _refuse_short_table(method: OnlineMethodSpec, sampler: TableSampler, examples_per_step: int) -> None:
-    total, bins = method.num_inference_steps, len(sampler.probabilities)
-    if bins > total:
-        raise misfit(
-            f"timesteps.num_bins ({bins}) is larger than method.num_inference_steps ({total}), and the sampler of "
-            f"{method.type} draws from those",
-            "timesteps.num_bins",
-            "timesteps.sampler",
-        )
-    possible = sum(probability > 0 for probability in sampler.over_steps(total))
-    match method:
-        case DPOKSpec():
-            held = method.prompts_per_iteration * method.samples_per_prompt
-            possible, wanted = held * possible, examples_per_step
-        case TailorPOSpec() | D3POSpec() | DDPOSpec():
-            wanted = method.num_trained_steps or total
-    if wanted > possible:
-        raise misfit(
-            f"timesteps.sampler.probabilities leave {possible} steps to draw from, and {method.type} trains {wanted} "
-            "different ones",
-            "timesteps.sampler.probabilities",
-        )
-
-
-def refuse_unfit_reference(method: OnlineMethodSpec, reference: ReferenceSpec) -> None:
-    """A reference may move where the loss has one, and its drift is measured where there is something to measure it on."""
-    chosen = resolve_reference(reference, is_lora=False, is_online=True)
-    if isinstance(chosen, FrozenReference):
-        return
-    if drift_metric(chosen) == "mse_gap":
-        raise misfit(
-            f"reference: the metric mse_gap compares errors on the winners of preference data, and {method.type} has none: "
-            "choose eps_dist",
-            "reference.guard.metric",
-            "reference.metric",
-        )

@@ -1,12 +1,12 @@
 """The methods that learn from preference pairs, as frozen data; re-exported by `spec`. `docs/methods.md` has the equations."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self, assert_never
 
 from pydantic import Field, model_validator
 
 from alignment_core.spec.base import Spec, misfit
+from alignment_core.spec.method import LORA_HIGH, LearnsFrom, MethodBase, Recipe, Recipes, small_beta
 from alignment_core.spec.sources import DatasetSpec
-from alignment_core.spec.timesteps import TimestepAware, TimestepSpec, VarianceWeight, resolve_timesteps
 
 
 class TransformSpec(Spec):
@@ -28,8 +28,16 @@ class TransformSpec(Spec):
         return self.crop == "random" or self.horizontal_flip
 
 
-class DiffusionDPOSpec(Spec):
+class DiffusionDPOSpec(MethodBase):
     """Diffusion-DPO (arXiv 2311.12908) on preference pairs, with the loss variants of `docs/methods.md`."""
+
+    learns_from: ClassVar[LearnsFrom] = "pairs"
+    images_per_example: ClassVar[int] = 2
+    recipes: ClassVar[Recipes] = {
+        # 5e-8 where the launcher has 1e-8 collapses (Kang et al., arXiv 2505.18736)
+        "full": Recipe(1e-8, 5e-8, "the released Diffusion-DPO launcher", warmup_steps=500, follows_batch=True),
+        "lora": Recipe(1e-5, LORA_HIGH, "diffusers' Diffusion-DPO LoRA scripts"),
+    }
 
     type: Literal["diffusion_dpo"] = "diffusion_dpo"
     dataset: DatasetSpec
@@ -80,9 +88,57 @@ class DiffusionDPOSpec(Spec):
             raise misfit(f"dmpo_alpha is read by the loss dmpo, not by {self.loss!r}", "dmpo_alpha")
         return self
 
+    @property
+    def data(self) -> DatasetSpec:
+        return self.dataset
 
-class MaPOSpec(Spec):
+    @property
+    def resolution(self) -> int | None:
+        return self.transform.resolution
+
+    @property
+    def drops_ties(self) -> bool:
+        return self.ties == "drop"
+
+    @property
+    def needs_v_prediction(self) -> bool:
+        return self.v_rescale != "none"
+
+    def resolved(self) -> Self:
+        """The same with the loss's own options written out."""
+        match self.loss:
+            case "cdpo" | "robust":
+                left_out = {"label_smoothing": 0.1} if self.label_smoothing is None else {}
+            case "dmpo":
+                left_out = {"dmpo_alpha": 0.01} if self.dmpo_alpha is None else {}
+            case "sigmoid" | "hinge" | "ipo":
+                left_out = {}
+            case _:
+                assert_never(self.loss)
+        return self.model_copy(update=left_out)
+
+    def warnings(self, examples_per_step: int) -> list[str]:
+        found = []
+        if examples_per_step < 64:
+            found.append(
+                f"{examples_per_step} pairs per optimiser step on one device: published recipes use 2048, and batches below 64 "
+                "barely move u"
+            )
+        if self.loss == "robust":
+            found.append("the robust loss is unbounded below: watch the validation margin and stop early")
+        return found + small_beta(self.beta)
+
+
+class MaPOSpec(MethodBase):
     """MaPO (arXiv 2406.06424) on preference pairs: needs no reference model, and none can be asked for."""
+
+    learns_from: ClassVar[LearnsFrom] = "pairs"
+    images_per_example: ClassVar[int] = 2
+    has_reference: ClassVar[bool] = False
+    recipes: ClassVar[Recipes] = {
+        "full": Recipe(1e-5, 1e-4, "MaPO's released code, for SDXL"),
+        "lora": Recipe(1e-5, LORA_HIGH, "MaPO's released code, for SDXL"),
+    }
 
     type: Literal["mapo"] = "mapo"
     dataset: DatasetSpec
@@ -105,25 +161,22 @@ class MaPOSpec(Spec):
     )
     transform: TransformSpec = TransformSpec()
 
+    @property
+    def data(self) -> DatasetSpec:
+        return self.dataset
+
+    @property
+    def resolution(self) -> int | None:
+        return self.transform.resolution
+
+    @property
+    def drops_ties(self) -> bool:
+        return self.ties == "drop"
+
+    def warnings(self, examples_per_step: int) -> list[str]:
+        if self.beta <= 10:
+            return []
+        return [f"beta {self.beta:g} drowns the winner's own error, which keeps mapo near its data; published: 0.1"]
+
 
 PairMethodSpec = DiffusionDPOSpec | MaPOSpec
-
-
-def refuse_signal_against_initial(method: MaPOSpec, timesteps: TimestepSpec) -> None:
-    """A misfit of `JobSpec` where weights would watch a margin against a model that the method never asks."""
-    chosen = resolve_timesteps(timesteps, reference_is_copied=False)
-    weight = chosen.loss_weight if isinstance(chosen, TimestepAware) else None
-    if isinstance(weight, VarianceWeight) and weight.stat_against == "initial":
-        raise misfit(
-            f"timesteps.loss_weight.stat_against must be reference for {method.type}: its margin is measured against no model",
-            "timesteps.loss_weight.stat_against",
-        )
-
-
-def resolve_losses(method: DiffusionDPOSpec) -> DiffusionDPOSpec:
-    """The same method with its loss's own options written out."""
-    if method.loss in ("cdpo", "robust") and method.label_smoothing is None:
-        return method.model_copy(update={"label_smoothing": 0.1})
-    if method.loss == "dmpo" and method.dmpo_alpha is None:
-        return method.model_copy(update={"dmpo_alpha": 0.01})
-    return method

@@ -1,21 +1,29 @@
 """The method that learns from single judged images, as frozen data; re-exported by `spec`. `docs/methods.md` has the equations."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from alignment_core.spec.base import Spec, misfit
+from alignment_core.spec.base import misfit
+from alignment_core.spec.method import LORA_HIGH, LearnsFrom, MethodBase, Recipe, Recipes, small_beta
 from alignment_core.spec.pairs import TransformSpec
 from alignment_core.spec.sources import DatasetSpec
 
 MIN_BATCH_SIZE = 8  # Q is the mean of a micro-batch: over fewer images it is noise (ours)
 
 
-class DiffusionKTOSpec(Spec):
+class DiffusionKTOSpec(MethodBase):
     """Diffusion-KTO (arXiv 2404.04465) on images that were liked or disliked; of a pair, one is each.
 
     Q is a mean over `training.batch_size` images, which must be at least 8, and changes with it.
     """
+
+    learns_from: ClassVar[LearnsFrom] = "images"
+    usual_batch_size: ClassVar[int] = MIN_BATCH_SIZE
+    recipes: ClassVar[Recipes] = {
+        "full": Recipe(1e-7, 1e-6, "Diffusion-KTO's paper", warmup_steps=200),
+        "lora": Recipe(1e-5, LORA_HIGH, "ours: as Diffusion-DPO's LoRA"),
+    }
 
     type: Literal["diffusion_kto"] = "diffusion_kto"
     dataset: DatasetSpec
@@ -48,12 +56,31 @@ class DiffusionKTOSpec(Spec):
     )
     transform: TransformSpec = TransformSpec()
 
+    @property
+    def data(self) -> DatasetSpec:
+        return self.dataset
 
-def refuse_small_batches(method: DiffusionKTOSpec, batch_size: int) -> None:
-    """A misfit of `JobSpec` where Q would be the mean of too few images."""
-    if batch_size < MIN_BATCH_SIZE:
-        raise misfit(
-            f"training.batch_size ({batch_size}) is too small for {method.type}: its baseline Q is a mean over the images of "
-            f"one forward pass, and needs at least {MIN_BATCH_SIZE}",
-            "training.batch_size",
-        )
+    @property
+    def resolution(self) -> int | None:
+        return self.transform.resolution
+
+    def refuse_batch(self, batch_size: int, examples_per_step: int) -> None:
+        """A misfit of `JobSpec` where Q would be the mean of too few images."""
+        if batch_size < MIN_BATCH_SIZE:
+            raise misfit(
+                f"training.batch_size ({batch_size}) is too small for {self.type}: its baseline Q is a mean over the images of "
+                f"one forward pass, and needs at least {MIN_BATCH_SIZE}",
+                "training.batch_size",
+            )
+
+    def warnings(self, examples_per_step: int) -> list[str]:
+        found = small_beta(self.beta)
+        if self.like_probability in (0, 1):
+            only = "liked" if self.like_probability == 1 else "disliked"
+            found.append(
+                f"like_probability {self.like_probability:g} trains on {only} images alone: nothing tells good from bad"
+            )
+        return found
+
+
+ImageMethodSpec = DiffusionKTOSpec

@@ -2,12 +2,8 @@
 
 from alignment_core.reports import DatasetReport
 from alignment_core.spec.job import JobSpec
-from alignment_core.spec.online import D3POSpec, DDPOSpec
-from alignment_core.spec.pairs import DiffusionDPOSpec, MaPOSpec
-from alignment_core.spec.recipes import recipe_of
 from alignment_core.spec.reference import DriftControlledReference, EmaReference, FrozenReference, HardCopyReference
 from alignment_core.spec.timesteps import TimestepAware, UniformSampler
-from alignment_core.spec.unpaired import DiffusionKTOSpec
 
 SMALL_SHARE = 0.01
 
@@ -16,7 +12,7 @@ def warnings_of(spec: JobSpec) -> list[str]:
     """What is allowed but probably not meant, as sentences for `POST /v1/jobs/validate` and the first event."""
     spec = spec.resolved()
     return [
-        *_warnings_of_method(spec),
+        *spec.method.warnings(spec.examples_per_step),
         *_warnings_of_training(spec),
         *_warnings_of_probes(spec),
         *_warnings_of_plugins(spec),
@@ -34,31 +30,6 @@ def small_images(report: DatasetReport, resolution: int) -> str | None:
     )
 
 
-def _warnings_of_method(spec: JobSpec) -> list[str]:
-    found, method = [], spec.method
-    pairs = spec.examples_per_step
-    if isinstance(method, DiffusionDPOSpec) and pairs < 64:
-        found.append(
-            f"{pairs} pairs per optimiser step on one device: published recipes use 2048, and batches below 64 barely move u"
-        )
-    if isinstance(method, DiffusionDPOSpec) and method.loss == "robust":
-        found.append("the robust loss is unbounded below: watch the validation margin and stop early")
-    if isinstance(method, DiffusionDPOSpec | DiffusionKTOSpec) and method.beta < 10:
-        found.append(
-            f"beta {method.beta:g} multiplies mean squared errors near 1e-3; language-model values do nothing here"
-        )
-    if isinstance(method, DiffusionKTOSpec) and method.like_probability in (0, 1):
-        only = "liked" if method.like_probability == 1 else "disliked"
-        found.append(
-            f"like_probability {method.like_probability:g} trains on {only} images alone: nothing tells good from bad"
-        )
-    if isinstance(method, MaPOSpec) and method.beta > 10:
-        found.append(
-            f"beta {method.beta:g} drowns the winner's own error, which keeps mapo near its data; published: 0.1"
-        )
-    return found
-
-
 def _warnings_of_training(spec: JobSpec) -> list[str]:
     found = _warnings_of_learning_rate(spec)
     if spec.training.precision == "fp16" and spec.adapter.type == "full":
@@ -71,14 +42,14 @@ def _warnings_of_training(spec: JobSpec) -> list[str]:
 
 
 def _warnings_of_learning_rate(spec: JobSpec) -> list[str]:
-    recipe, examples, rate = recipe_of(spec.method, spec.adapter), spec.examples_per_step, spec.training.learning_rate
+    recipe, examples, rate = spec.method.recipes[spec.adapter.type], spec.examples_per_step, spec.training.learning_rate
     assert rate is not None, "the spec is resolved"
     if rate < recipe.high_learning_rate(examples):
         return []
     usual = recipe.learning_rate(examples)
     return [
         f"training.learning_rate {rate:g} is {rate / usual:.0f} times {usual:g}, which left out it would be "
-        f"({recipe.told(examples)}): the model may collapse"
+        f"({recipe.source_for(examples)}): the model may collapse"
     ]
 
 
@@ -102,11 +73,7 @@ def _warnings_of_plugins(spec: JobSpec) -> list[str]:
     if isinstance(timesteps, TimestepAware) and isinstance(reference, FrozenReference):
         found.append("timestep-aware training helped its authors only together with a moving reference, and hurt alone")
     chooses = isinstance(timesteps, TimestepAware) and not isinstance(timesteps.sampler, UniformSampler)
-    trains_all = isinstance(method, D3POSpec | DDPOSpec) and method.num_trained_steps in (
-        None,
-        method.num_inference_steps,
-    )
-    if chooses and trains_all:
+    if chooses and method.trains_every_step:
         found.append("timesteps.sampler has nothing to choose, as every step is trained: set method.num_trained_steps")
     if isinstance(reference, HardCopyReference) and reference.guard is None:
         found.append("copying the policy without a guard diverges in the published experiments: set reference.guard")

@@ -8,10 +8,7 @@ from pydantic import ValidationError
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import (
     CatalogSource,
-    DiffusionKTOSpec,
     JobSpec,
-    OfflineMethodSpec,
-    PairMethodSpec,
     StoredDataset,
 )
 from alignment_core.spec.continuation import broken_by
@@ -69,7 +66,7 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
         dataset = datasets.get(parts.store, project_id, dataset_id)
         if (problem := _unready(f"/spec{pointer}", dataset_id, dataset)) is not None:
             found.append(problem)
-        elif isinstance(spec.method, PairMethodSpec) and _is_unpaired(dataset):
+        elif spec.method.learns_from == "pairs" and _is_unpaired(dataset):
             message = f"data set {dataset_id!r} has single images, and {spec.method.type} learns from pairs: use diffusion_kto"
             found.append(FieldProblem(pointer=f"/spec{pointer}", code="dataset_unpaired", message=message))
     if not found:  # what is foreseen rests on names and data that are in order
@@ -124,17 +121,15 @@ def estimate_of(spec: JobSpec, report: DatasetReport | None) -> Estimate:
 
 def _training_pairs(spec: JobSpec, report: DatasetReport) -> int:
     method = spec.method
-    assert isinstance(method, OfflineMethodSpec), "only preference data has a report"
-    drops_ties = isinstance(method, DiffusionKTOSpec) or method.ties == "drop"
-    rows = report.num_usable_rows - (report.num_ties if drops_ties else 0)
-    images = 2 if isinstance(method, DiffusionKTOSpec) and report.kind == "pairs" else 1
+    rows = report.num_usable_rows - (report.num_ties if method.drops_ties else 0)
+    images = 2 if method.learns_from == "images" and report.kind == "pairs" else 1
     return round(rows * images * (1 - spec.training.validation_fraction))
 
 
 def _report(parts: Parts, project_id: str, spec: JobSpec) -> DatasetReport | None:
-    if not isinstance(spec.method, OfflineMethodSpec) or not isinstance(spec.method.dataset, StoredDataset):
+    if not isinstance(spec.method.data, StoredDataset):
         return None
-    dataset = datasets.get(parts.store, project_id, spec.method.dataset.id)
+    dataset = datasets.get(parts.store, project_id, spec.method.data.id)
     return None if dataset is None or dataset.report is None else DatasetReport.model_validate(dataset.report)
 
 
@@ -153,10 +148,10 @@ def _data_warnings(estimate: Estimate, report: DatasetReport | None) -> Sequence
 
 def _size_warnings(parts: Parts, spec: JobSpec, report: DatasetReport | None) -> list[str]:
     """What is said of small images, where the resolution is in the spec or in the catalog."""
-    if report is None or not isinstance(spec.method, OfflineMethodSpec):
+    if report is None:
         return []
     entry = parts.catalog.models.get(spec.model.name) if isinstance(spec.model, CatalogSource) else None
-    resolution = spec.method.transform.resolution or (None if entry is None else entry.resolution)
+    resolution = spec.method.resolution or (None if entry is None else entry.resolution)
     message = None if resolution is None else small_images(report, resolution)
     return [] if message is None else [message]
 

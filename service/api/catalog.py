@@ -7,7 +7,6 @@ from fastapi import APIRouter
 from pydantic import BaseModel, TypeAdapter
 
 from alignment_core.spec import (
-    WITHOUT_REFERENCE,
     FrozenReference,
     MethodSpec,
     ModelSpec,
@@ -15,6 +14,7 @@ from alignment_core.spec import (
     RewardSpec,
     TimestepSpec,
 )
+from alignment_core.spec.method import MethodBase
 from service.api.context import PartsDep
 from service.api.examples import STABLE_DIFFUSION, example_of
 from service.api.paging import Page
@@ -44,6 +44,11 @@ def _plug_ins(union: Any) -> list[PlugIn]:
     ]
 
 
+def _references_of(method: type[BaseModel]) -> Any:
+    assert issubclass(method, MethodBase), "every member of the union answers for itself"
+    return ReferenceSpec if method.has_reference else FrozenReference
+
+
 @router.get("/methods", summary="List alignment methods")
 def list_methods(_project_id: ProjectDep, parts: PartsDep) -> Page[Method]:
     """The values of `spec.method.type`, each with its paper, its parameters, their ranges and their defaults, and with what
@@ -56,7 +61,7 @@ def list_methods(_project_id: ProjectDep, parts: PartsDep) -> Page[Method]:
             id=_type_of(member),
             description=inspect.getdoc(member) or "",
             json_schema=member.model_json_schema(),
-            references=_plug_ins(FrozenReference if issubclass(member, WITHOUT_REFERENCE) else ReferenceSpec),
+            references=_plug_ins(_references_of(member)),
             timesteps=_plug_ins(TimestepSpec),
             example=example_of(member, model),
         )

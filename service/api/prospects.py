@@ -9,12 +9,10 @@ from pathlib import Path
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import (
     CatalogSource,
-    DiffusionDPOSpec,
-    DiffusionKTOSpec,
+    ImageMethodSpec,
     JobSpec,
     LocalSource,
     LoraAdapter,
-    OfflineMethodSpec,
     OnlineMethodSpec,
 )
 from alignment_core.spec.timesteps import TIMESTEP_PRESETS, TimestepPreset, UniformTimesteps
@@ -37,10 +35,9 @@ def problems_of_device(spec: JobSpec, devices: Sequence[str]) -> Iterator[FieldP
 def problems_of_data(spec: JobSpec, report: DatasetReport) -> Iterator[FieldProblem]:
     """Why the run cannot end well on this data set."""
     method, evaluation = spec.method, spec.evaluation
-    assert isinstance(method, OfflineMethodSpec), "only preference data has a report"
-    if isinstance(method, DiffusionKTOSpec):
+    if isinstance(method, ImageMethodSpec):
         yield from _problems_of_one_class(method, report)
-    elif method.ties == "drop" and report.num_usable_rows <= report.num_ties:
+    elif method.drops_ties and report.num_usable_rows <= report.num_ties:
         yield _problem(
             "/method/ties", "no_usable_rows", f"all {report.num_usable_rows} usable rows are ties: set it to keep"
         )
@@ -68,7 +65,7 @@ def problems_of_model(spec: JobSpec, catalog: Catalog) -> Iterator[FieldProblem]
     if files.num_timesteps is not None:
         yield from _problems_of_timesteps(spec, files.num_timesteps)
     method = spec.method
-    if isinstance(method, DiffusionDPOSpec) and method.v_rescale == "abar" and files.prediction_type == "epsilon":
+    if method.needs_v_prediction and files.prediction_type == "epsilon":
         message = "is for v-prediction models, and this one predicts epsilon"
         yield _problem("/method/v_rescale", "v_rescale_unsupported", message)
 
@@ -85,7 +82,7 @@ def warnings_of_model(spec: JobSpec, catalog: Catalog) -> Iterator[str]:
                 yield f"adapter.target_modules: no layer of the model has a name that ends in {name}"
 
 
-def _problems_of_one_class(method: DiffusionKTOSpec, report: DatasetReport) -> Iterator[FieldProblem]:
+def _problems_of_one_class(method: ImageMethodSpec, report: DatasetReport) -> Iterator[FieldProblem]:
     wanted = method.like_probability
     if wanted is None or report.kind == "pairs":
         return
@@ -123,7 +120,7 @@ def _resolution(spec: JobSpec, catalog: Catalog) -> int | None:
 
 
 def _wanted_resolution(spec: JobSpec) -> int | None:
-    return spec.method.transform.resolution if isinstance(spec.method, OfflineMethodSpec) else None
+    return spec.method.resolution
 
 
 def _files(spec: JobSpec, catalog: Catalog) -> ModelFiles | None:

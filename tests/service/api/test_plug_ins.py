@@ -37,7 +37,7 @@ def test_a_method_without_a_reference_lists_none_that_moves(api: Api):
 
 def test_every_method_is_listed_with_its_paper(api: Api):
     methods = api.client.get("/v1/methods").json()["data"]
-    offline, online = ["diffusion_dpo", "diffusion_kto", "mapo"], ["tailorpo", "d3po", "ddpo", "dpok"]
+    offline, online = ["diffusion_dpo", "mapo", "diffusion_kto"], ["tailorpo", "d3po", "ddpo", "dpok"]
     assert [entry["id"] for entry in methods] == offline + online
     assert all("arXiv" in entry["description"] for entry in methods)
     assert all(entry["json_schema"]["properties"]["type"]["const"] == entry["id"] for entry in methods)

@@ -1,0 +1,91 @@
+"""Which plug-ins fit which method, by what the method's spec says of itself. Pure data."""
+
+from typing import assert_never
+
+from alignment_core.spec.base import misfit
+from alignment_core.spec.method import MethodBase, Signal
+from alignment_core.spec.online import OnlineMethodSpec
+from alignment_core.spec.reference import FrozenReference, ReferenceSpec, drift_metric, resolve_reference
+from alignment_core.spec.timesteps import (
+    ConstantScale,
+    TableSampler,
+    TimestepSpec,
+    UniformTimesteps,
+    VarianceWeight,
+    resolve_timesteps,
+)
+
+
+def refuse_unfit_timesteps(method: MethodBase, timesteps: TimestepSpec) -> None:
+    """lambda(t) needs a place in the loss, and weights that watch a margin against the initial model need one."""
+    chosen = resolve_timesteps(timesteps, reference_is_copied=False)
+    if isinstance(chosen, UniformTimesteps):
+        return
+    if not method.takes_reward_scale and chosen.reward_scale != ConstantScale():
+        raise misfit(
+            f"timesteps.reward_scale multiplies a preference logit, and {_name(method)} has none: give it a sampler or a "
+            "loss_weight",
+            "timesteps.reward_scale",
+            "timesteps",
+        )
+    weight = chosen.loss_weight
+    watches_initial = isinstance(weight, VarianceWeight) and weight.stat_against == "initial"
+    if watches_initial and (method.signal == "advantage" or not method.has_reference):
+        raise misfit(
+            f"timesteps.loss_weight.stat_against must be reference for {_name(method)}: its {_measure(method.signal)} measured "
+            "against no model",
+            "timesteps.loss_weight.stat_against",
+        )
+
+
+def _measure(signal: Signal) -> str:
+    match signal:
+        case "margin":
+            return "margin is"
+        case "advantage":
+            return "signal is the advantage, which is"
+        case _:
+            assert_never(signal)
+
+
+def refuse_short_table(method: OnlineMethodSpec, timesteps: TimestepSpec, examples_per_step: int) -> None:
+    """Samplers of online methods choose among the steps of trajectories, which must be enough."""
+    chosen = resolve_timesteps(timesteps, reference_is_copied=False)
+    if isinstance(chosen, UniformTimesteps) or not isinstance(chosen.sampler, TableSampler):
+        return
+    total, bins = method.num_inference_steps, len(chosen.sampler.probabilities)
+    if bins > total:
+        raise misfit(
+            f"timesteps.num_bins ({bins}) is larger than method.num_inference_steps ({total}), and the sampler of "
+            f"{method.type} draws from those",
+            "timesteps.num_bins",
+            "timesteps.sampler",
+        )
+    num_wanted = sum(probability > 0 for probability in chosen.sampler.over_steps(total))
+    possible, drawn = method.drawn_together(num_wanted, examples_per_step)
+    if drawn > possible:
+        raise misfit(
+            f"timesteps.sampler.probabilities leave {possible} steps to draw from, and {method.type} trains {drawn} "
+            "different ones",
+            "timesteps.sampler.probabilities",
+        )
+
+
+def refuse_unfit_reference(method: MethodBase, reference: ReferenceSpec) -> None:
+    """A reference may move where the loss has one, and its drift is measured where there is something to measure it on."""
+    if not method.has_reference and not isinstance(reference, FrozenReference):
+        raise misfit(f"{_name(method)} has no reference model: reference must be frozen", "reference")
+    if method.learns_from != "rewards":
+        return
+    chosen = resolve_reference(reference, is_lora=False, is_online=True)
+    if not isinstance(chosen, FrozenReference) and drift_metric(chosen) == "mse_gap":
+        raise misfit(
+            f"reference: the metric mse_gap compares errors on the winners of preference data, and {_name(method)} has none: "
+            "choose eps_dist",
+            "reference.guard.metric",
+            "reference.metric",
+        )
+
+
+def _name(method: MethodBase) -> str:
+    return type(method).model_fields["type"].default
