@@ -26,11 +26,12 @@ from alignment_core.rewards.attribute_classifier import AttributeClassifier
 from demo.assets import GATES_FILE, file_digests
 from demo.captions import held_out_captions
 from demo.classifiers import ClassifierRecipe, rendered_accuracy, train_classifier
-from demo.denoiser import LatentDataset, latent_dataset, new_pipeline, train_round
+from demo.denoiser import Denoiser, LatentDataset, latent_dataset, loss_on_latents, new_pipeline
 from demo.gates import THRESHOLDS, failed_gates, judged_accuracy
 from demo.pairs import make_pairs
 from demo.sampling import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, load_pipeline
 from demo.text import new_tokenizer
+from demo.training_round import train_round
 from demo.vae import psnr, rendered_batch, train_vae
 
 Log = Callable[[str], None]
@@ -109,7 +110,8 @@ def build_round(config: BuildConfig, stages: Path, number: int, data: LatentData
     else:
         pipeline = load_pipeline(stages / f"round_{number - 1}")
     seed = config.seed + 100 + number
-    train_round(pipeline, data, config.steps_per_round, seed, log)
+    parameters = Denoiser(pipeline.unet, pipeline.text_encoder).parameters()
+    train_round(parameters, loss_on_latents(pipeline, data), config.steps_per_round, seed, log)
     pipeline.save_pretrained(folder, safe_serialization=True)
     judge = AttributeClassifier.load(stages / "judge")
     accuracy = judged_accuracy(pipeline, judge, config.samples_per_caption, config.seed + 50)

@@ -1,10 +1,5 @@
-"""The demo model's U-Net and text encoder, trained together on latents of rendered images.
+"""The demo model's U-Net and text encoder, trained together on latents of rendered images."""
 
-Attributes are learnt in jumps: colour first, position and shape much later. So training comes in
-rounds, each a warm restart with a fresh cosine schedule, and the gates say when to stop.
-"""
-
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,7 +20,6 @@ from demo.vae import encode_mean
 
 CAPTION_DROPOUT = 0.1
 MIN_SNR_GAMMA = 5.0
-EMA_DECAY = 0.998
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -132,47 +126,17 @@ def min_snr_loss(
     return (per_example * snr.clamp(max=MIN_SNR_GAMMA) / snr).mean()
 
 
-def train_round(
-    pipeline: StableDiffusionPipeline,
-    data: LatentDataset,
-    num_steps: int,
-    seed: int,
-    log: Callable[[str], None],
-    batch_size: int = 32,
-    lr: float = 2e-3,
-) -> None:
-    """Trains U-Net and text encoder in place and leaves their exponential moving average there."""
-    generator = torch.Generator().manual_seed(seed)
+def loss_on_latents(
+    pipeline: StableDiffusionPipeline, data: LatentDataset, batch_size: int = 32
+) -> Callable[[torch.Generator], Tensor]:
+    """The loss of a batch that the generator draws from `data`, a tenth of its captions dropped."""
     denoiser = Denoiser(pipeline.unet, pipeline.text_encoder)
     abar = pipeline.scheduler.alphas_cumprod
-    parameters = denoiser.parameters()
-    ema = [parameter.detach().clone() for parameter in parameters]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=lr, total_steps=num_steps, pct_start=0.05, cycle_momentum=False
-    )
-    started, running_loss = time.monotonic(), 0.0
-    for step in range(1, num_steps + 1):
+
+    def loss_of_batch(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(data.latents), (batch_size,), generator=generator)
         dropped = torch.rand(batch_size, 1, generator=generator) < CAPTION_DROPOUT
         token_ids = torch.where(dropped, data.empty_ids, data.token_ids[rows])
-        loss = min_snr_loss(denoiser, abar, data.latents[rows], token_ids, generator)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            # A fixed decay would leave the initial weights in the average of a short run.
-            decay = min(EMA_DECAY, (1 + step) / (10 + step))
-            for average, parameter in zip(ema, parameters, strict=True):
-                average.lerp_(parameter, 1 - decay)
-        running_loss += loss.item()
-        if step % 100 == 0 or step == num_steps:
-            log(
-                f"denoiser step {step}/{num_steps} "
-                f"mean loss {running_loss / step:.4f} {time.monotonic() - started:.0f} s"
-            )
-    with torch.no_grad():
-        for average, parameter in zip(ema, parameters, strict=True):
-            parameter.copy_(average)
+        return min_snr_loss(denoiser, abar, data.latents[rows], token_ids, generator)
+
+    return loss_of_batch

@@ -56,21 +56,31 @@ def new_tokenizer() -> CLIPTokenizer:
     )
 
 
-def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """An untrained text encoder of about 0.1 M parameters, initialised by the global generator."""
+def text_config(tokenizer: CLIPTokenizer, hidden_size: int) -> CLIPTextConfig:
+    """A CLIP text encoder of two layers that reads what `tokenizer` writes."""
     ids = tokenizer.get_vocab()
-    config = CLIPTextConfig(
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=HIDDEN_SIZE,
-        intermediate_size=4 * HIDDEN_SIZE,
+        hidden_size=hidden_size,
+        intermediate_size=4 * hidden_size,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=MAX_TOKENS,
-        projection_dim=HIDDEN_SIZE,
+        projection_dim=hidden_size,
         bos_token_id=ids[START],
         eos_token_id=ids[END],
         pad_token_id=ids[END],
     )
-    encoder = CLIPTextModel(config)
-    nn.init.normal_(encoder.get_parameter("embeddings.token_embedding.weight"), std=TOKEN_EMBEDDING_STD)
+
+
+def spread_token_embeddings(encoder: nn.Module) -> None:
+    """Draws the embeddings of the tokens anew, far enough apart for so short a caption."""
+    embeddings = [value for name, value in encoder.named_parameters() if name.endswith("token_embedding.weight")]
+    nn.init.normal_(embeddings[0], std=TOKEN_EMBEDDING_STD)
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """An untrained text encoder of about 0.1 M parameters, initialised by the global generator."""
+    encoder = CLIPTextModel(text_config(tokenizer, HIDDEN_SIZE))
+    spread_token_embeddings(encoder)
     return encoder
