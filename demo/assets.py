@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ def file_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file in `folder` that a build makes, by relative path."""
     parts = [folder / part for part in BUILT]
     files = [part for part in parts if part.is_file()]
-    files += [path for part in parts for path in part.rglob("*") if path.is_file()]
+    return digests_of(folder, [*files, *(path for part in parts for path in part.rglob("*") if path.is_file())])
+
+
+def digests_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of `files`, by their path from `folder`."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)
     }
@@ -27,7 +32,11 @@ def read_gates(folder: Path = ASSETS) -> dict[str, Any]:
 
 def verify_assets(folder: Path = ASSETS) -> None:
     """Raises ValueError naming each file that is missing, changed or unknown to `gates.json`."""
-    expected, actual = read_gates(folder)["files"], file_digests(folder)
-    wrong = [path for path in sorted(expected | actual) if expected.get(path) != actual.get(path)]
+    refuse_changes(read_gates(folder)["files"], file_digests(folder))
+
+
+def refuse_changes(expected: Mapping[str, str], actual: Mapping[str, str]) -> None:
+    """Raises ValueError naming each file whose digest is not the expected one."""
+    wrong = [path for path in sorted({*expected, *actual}) if expected.get(path) != actual.get(path)]
     if wrong:
         raise ValueError(f"files that do not match {GATES_FILE}: {', '.join(wrong)}")
