@@ -19,7 +19,7 @@ MAX_BYTES = 8_000_000
 LOADERS = {"sdxl": load_sdxl, "sd3": load_sd3}
 SHORT = FamiliesConfig(
     num_latents=64,
-    steps_per_round=20,
+    steps_per_round=40,
     max_rounds=2,
     samples_per_caption=1,
     thresholds={"color": 0.0, "shape": 0.0, "position": 0.0},
@@ -113,7 +113,7 @@ def test_sd3_draws_what_it_is_told_however_many_tokens_stand_for_the_missing_enc
 def test_a_short_build_ends_with_verified_files_that_sample(built, tmp_path):
     report = build(built, SHORT, tmp_path, print)
     assert report == read_gates(tmp_path / built.name)
-    assert report["rounds"][0]["num_steps"] == 20
+    assert report["rounds"][0]["num_steps"] == 40
     verify_family(tmp_path / built.name)
     assert draw_samples(built.load(tmp_path / built.name), ["a red circle"], seed=0).shape == (1, 3, 32, 32)
 
