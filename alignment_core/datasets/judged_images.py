@@ -24,7 +24,7 @@ from alignment_core.datasets.encoding import (
 )
 from alignment_core.datasets.preparation import Prepared, prepare
 from alignment_core.datasets.rows import ImageReader
-from alignment_core.datasets.transforms import Crop, draw_placement, transform
+from alignment_core.datasets.transforms import Crop, draw_placement, is_random, transform
 from alignment_core.datasets.unpaired import ImageAnnotation
 from alignment_core.events import PhaseProgressed
 
@@ -139,7 +139,7 @@ class JudgedImages:
             encode_prompts=encode_prompts,
             model_fingerprint=model_fingerprint,
             resolution=resolution,
-            is_random=crop == "random" or horizontal_flip,
+            is_random=is_random(crop, horizontal_flip=horizontal_flip),
             cache_dir=cache_dir,
             batch_size=batch_size,
         )

@@ -20,7 +20,7 @@ from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, Latent
 from alignment_core.datasets.posteriors import CachedPosteriors, FreshPosteriors, Posteriors
 from alignment_core.datasets.preparation import prepare
 from alignment_core.datasets.rows import Annotation, PreferenceSource
-from alignment_core.datasets.transforms import Crop
+from alignment_core.datasets.transforms import Crop, is_random
 from alignment_core.events import PhaseProgressed
 
 
@@ -80,7 +80,6 @@ class PreferencePairs:
         either would give other numbers. Progress counts images and prompts; use `pairs = yield from prepare(...)`.
         Raises `DataError` for an image that cannot be decoded, naming its row.
         """
-        is_random = crop == "random" or horizontal_flip
         found = yield from prepare(
             source,
             rows,
@@ -90,7 +89,7 @@ class PreferencePairs:
             encode_prompts=encode_prompts,
             model_fingerprint=model_fingerprint,
             resolution=resolution,
-            is_random=is_random,
+            is_random=is_random(crop, horizontal_flip=horizontal_flip),
             cache_dir=cache_dir,
             batch_size=batch_size,
         )

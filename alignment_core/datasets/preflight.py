@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from alignment_core.datasets.detect import dataset_kind, open_preferences, open_unpaired
 from alignment_core.datasets.images import decode_image
-from alignment_core.datasets.rows import BadRow, PreferenceRow, Row, bad_row, on_every_side
+from alignment_core.datasets.rows import BadRow, PreferenceRow, Row, bad_row, drops, on_every_side
 from alignment_core.datasets.tally import InspectedRow, Tally
 from alignment_core.datasets.unpaired import ImageRow
 from alignment_core.datasets.unpaired_tally import InspectedImage, UnpairedTally
@@ -52,7 +52,7 @@ def check_rows(path: Path, columns: Mapping[str, str] | None = None, on_bad_row:
     the dataset from being read at all is raised, as `DataError`: an unknown format, a missing column, a damaged file, an
     unsafe archive.
     """
-    dropped: list[int] | None = [] if on_bad_row == "drop" else None
+    dropped: list[int] | None = [] if drops(on_bad_row) else None
     unpaired = dataset_kind(path, columns) == "unpaired"
     report = _check_images(path, columns, dropped) if unpaired else _check_pairs(path, columns, dropped)
     if not dropped:

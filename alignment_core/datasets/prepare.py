@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment_core.datasets.detect import open_lone_table, source_of
-from alignment_core.datasets.rows import BadRow, PreferenceRow, row_error
+from alignment_core.datasets.rows import BadRow, PreferenceRow, drops, row_error
 from alignment_core.datasets.unpaired import ImageRow
 from alignment_core.errors import DataError
 from alignment_core.spec.sources import OnBadRow
@@ -57,7 +57,7 @@ def prepare_parquet(
                 yield row
             elif row.severity != "error":
                 counts["left_out"] += 1
-            elif on_bad_row == "fail":
+            elif not drops(on_bad_row):
                 raise row_error(source, row)
             else:
                 counts["dropped"] += 1

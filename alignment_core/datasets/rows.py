@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, Self, TypeVar, assert_never
 
 from alignment_core.errors import DataError
+from alignment_core.spec.sources import OnBadRow
 
 # The form of the files, or the name of a published schema that was recognised.
 DatasetFormat = Literal[
@@ -30,6 +31,7 @@ DatasetFormat = Literal[
     "image_reward_db",
 ]
 Severity = Literal["error", "warning"]
+Ties = Literal["drop", "keep"]
 
 TIE = 0.5
 OF_THE_FILE = ("unreadable_file", "unsafe_archive", "dataset_too_large")  # errors that no row can be blamed for
@@ -255,9 +257,7 @@ def row_error(source: ImageReader, row: BadRow) -> DataError:
     return DataError(row.code, f"{source.path.name}, row {row.number}: {row.message}")
 
 
-def read_annotations(
-    source: PreferenceSource, *, ties: Literal["drop", "keep"], dropped: Collection[int] = ()
-) -> list[Annotation]:
+def read_annotations(source: PreferenceSource, *, ties: Ties, dropped: Collection[int] = ()) -> list[Annotation]:
     """The rows to train on, in order. Rows that preflight warns about are left out, the `dropped` numbers, and ties if asked.
 
     Raises `DataError` at the first row with an error, and `no_usable_rows` when nothing is left.
@@ -267,14 +267,35 @@ def read_annotations(
         if row.number in dropped:
             continue
         if isinstance(row, Annotation):
-            if row.label > TIE or ties == "keep":
+            if row.label > TIE or _keeps(ties):
                 rows.append(row)
         elif row.severity == "error":
             raise row_error(source, row)
     if not rows:
-        kind = "row with a preference" if ties == "drop" else "usable row"
+        kind = "usable row" if _keeps(ties) else "row with a preference"
         raise DataError("no_usable_rows", f"{source.path.name}: no {kind}; expected at least one")
     return rows
+
+
+def drops(on_bad_row: OnBadRow) -> bool:
+    """Whether a row with an error is left out, where it would else be the end."""
+    match on_bad_row:
+        case "drop":
+            return True
+        case "fail":
+            return False
+        case _:
+            assert_never(on_bad_row)
+
+
+def _keeps(ties: Ties) -> bool:
+    match ties:
+        case "keep":
+            return True
+        case "drop":
+            return False
+        case _:
+            assert_never(ties)
 
 
 def default_group_id(prompt: str) -> str:

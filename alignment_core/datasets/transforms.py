@@ -6,7 +6,7 @@ share it even when their sizes differ.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 import torch
@@ -30,11 +30,28 @@ class Placement:
 CENTER = Placement()
 
 
+def is_random(crop: Crop, *, horizontal_flip: bool) -> bool:
+    """Whether an image is transformed anew each time, so that its latents cannot be cached."""
+    match crop:
+        case "random":
+            return True
+        case "center":
+            return horizontal_flip
+        case _:
+            assert_never(crop)
+
+
 def draw_placement(generator: Generator, *, crop: Crop, horizontal_flip: bool) -> Placement:
     """One random placement; always three draws, so that options do not shift the draws that follow."""
     top, left, coin = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
     flip = horizontal_flip and coin < 0.5
-    return Placement(top, left, flip) if crop == "random" else Placement(flip=flip)
+    match crop:
+        case "random":
+            return Placement(top, left, flip)
+        case "center":
+            return Placement(flip=flip)
+        case _:
+            assert_never(crop)
 
 
 def transform(image: Image.Image, resolution: int, placement: Placement = CENTER) -> Pixels:

@@ -75,6 +75,7 @@ def predict_eps(kind: PredictionType, x_t: Batched, prediction: Batched, abar_t:
     return _over(abar_t.sqrt(), x_t) * prediction + _over((1 - abar_t).sqrt(), x_t) * x_t
 
 
+Reduction = Literal["mean", "sum"]
 TimestepSpacing = Literal["leading", "trailing", "linspace"]
 
 
@@ -111,9 +112,7 @@ def ddim_mean(x_0: Batched, eps: Batched, abar_prev: PerExample, sigma_t: PerExa
     return _over(abar_prev.sqrt(), x_0) * x_0 + _over(towards_noise, x_0) * eps
 
 
-def step_log_prob(
-    x_prev: Batched, mu: Batched, sigma_t: PerExample, reduction: Literal["mean", "sum"] = "mean"
-) -> PerExample:
+def step_log_prob(x_prev: Batched, mu: Batched, sigma_t: PerExample, reduction: Reduction = "mean") -> PerExample:
     """log N(x_prev; mu, sigma_t^2) over every axis but the first; `mean` is the convention of the online methods.
 
     A sum overflows once it is a ratio: 1.01 per dimension is 1.01^16384 = 6e70. `x_prev` is a constant.
@@ -122,4 +121,26 @@ def step_log_prob(
     sigma = _over(sigma_t.to(wide), mu)
     z = (x_prev.detach().to(wide) - mu.to(wide)) / sigma
     each = (-0.5 * z.square() - sigma.log() - 0.5 * math.log(2 * math.pi)).flatten(1)
-    return each.mean(dim=1) if reduction == "mean" else each.sum(dim=1)
+    return reduced(each, reduction)
+
+
+def reduced(values: Float[Tensor, "batch latent"], reduction: Reduction) -> PerExample:
+    """The mean or the sum of each example's values."""
+    match reduction:
+        case "mean":
+            return values.mean(dim=1)
+        case "sum":
+            return values.sum(dim=1)
+        case _:
+            assert_never(reduction)
+
+
+def beta_of_means(beta: float, latents: Batched, reduction: Reduction) -> float:
+    """What beta is where values are means over the latent, which is what a penalty is."""
+    match reduction:
+        case "mean":
+            return beta
+        case "sum":
+            return beta * latents[0].numel()
+        case _:
+            assert_never(reduction)

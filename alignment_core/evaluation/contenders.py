@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +93,13 @@ def checkpointed_policy(actors: Actors, draw: Draw, folder: Path, label: str) ->
 def _own_parameters(actors: Actors) -> dict[str, nn.Parameter]:
     """What tells one policy from another: every weight of a fine-tune, every factor of a LoRA, trained or not."""
     everything = dict(actors.denoiser.named_parameters())
-    return everything if actors.kind == "full" else {name: one for name, one in everything.items() if ".lora_" in name}
+    match actors.kind:
+        case "full":
+            return everything
+        case "lora":
+            return {name: one for name, one in everything.items() if ".lora_" in name}
+        case _:
+            assert_never(actors.kind)
 
 
 def told_of(manifest: Manifest, label: str) -> ComparedModel:

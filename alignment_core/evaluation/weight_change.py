@@ -1,6 +1,7 @@
 """How far the trained weights are from those of the initial model."""
 
 from collections.abc import Mapping
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -15,11 +16,23 @@ def weight_deltas(actors: Actors) -> dict[str, Tensor]:
 
     Named as in the initial model, so that the two kinds compare.
     """
-    if actors.kind == "lora":
-        return {
-            f"{name}.weight": layer.get_delta_weight(ADAPTER).float().cpu()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-            for name, layer in lora_layers(actors.denoiser).items()
-        }
+    match actors.kind:
+        case "lora":
+            return _lora_deltas(actors)
+        case "full":
+            return _full_deltas(actors)
+        case _:
+            assert_never(actors.kind)
+
+
+def _lora_deltas(actors: Actors) -> dict[str, Tensor]:
+    return {
+        f"{name}.weight": layer.get_delta_weight(ADAPTER).float().cpu()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        for name, layer in lora_layers(actors.denoiser).items()
+    }
+
+
+def _full_deltas(actors: Actors) -> dict[str, Tensor]:
     with actors.initial_denoiser() as initial:
         return {
             name: (actors.denoiser.get_parameter(name).float() - parameter.float()).cpu()
@@ -30,11 +43,23 @@ def weight_deltas(actors: Actors) -> dict[str, Tensor]:
 @torch.no_grad()
 def initial_norms(actors: Actors) -> dict[str, float]:
     """The norm of each of those weights in the initial model."""
-    if actors.kind == "lora":
-        return {
-            f"{name}.weight": float(torch.linalg.vector_norm(layer.get_base_layer().get_parameter("weight").double()))
-            for name, layer in lora_layers(actors.denoiser).items()
-        }
+    match actors.kind:
+        case "lora":
+            return _lora_norms(actors)
+        case "full":
+            return _full_norms(actors)
+        case _:
+            assert_never(actors.kind)
+
+
+def _lora_norms(actors: Actors) -> dict[str, float]:
+    return {
+        f"{name}.weight": float(torch.linalg.vector_norm(layer.get_base_layer().get_parameter("weight").double()))
+        for name, layer in lora_layers(actors.denoiser).items()
+    }
+
+
+def _full_norms(actors: Actors) -> dict[str, float]:
     with actors.initial_denoiser() as initial:
         return {
             name: float(torch.linalg.vector_norm(parameter.double())) for name, parameter in initial.named_parameters()

@@ -109,7 +109,7 @@ def _pair_method(method: PairMethodSpec, draws: PairDraws) -> Method[Any]:
                 draws=draws,
                 loss_of=pair_loss(method.loss, label_smoothing=method.label_smoothing, dmpo_alpha=method.dmpo_alpha),
                 beta=method.beta,
-                sum_reduction=method.reduction == "sum",
+                reduction=method.reduction,
                 half_factor=method.half_factor,
                 rescale_v=method.v_rescale == "abar",
             )

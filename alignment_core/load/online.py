@@ -66,7 +66,7 @@ def _tailorpo(method: TailorPOSpec, setup: RolloutSetup, rewards: Mapping[str, R
     built = TailorPO(
         setup,
         beta=method.beta,
-        sum_reduction=method.logprob_reduction == "sum",
+        reduction=method.logprob_reduction,
         num_trained_steps=method.num_trained_steps,
         guidance=None
         if guidance is None
@@ -85,7 +85,7 @@ def _d3po(method: D3POSpec, setup: RolloutSetup, cut: Cut) -> D3PO:
     return D3PO(
         setup,
         beta=method.beta,
-        sum_reduction=method.logprob_reduction == "sum",
+        reduction=method.logprob_reduction,
         ratio_clamp=method.ratio_clamp,
         num_prompts=method.prompts_per_iteration,
         num_trained_steps=_num_trained(method.num_trained_steps, setup),
@@ -99,7 +99,7 @@ def _ddpo(method: DDPOSpec, setup: RolloutSetup, cut: Cut) -> DDPO:
         setup,
         ratio_clamp=method.ratio_clamp,
         advantage_clip=method.advantage_clip,
-        within_prompts=method.advantage == "prompt",
+        within=method.advantage,
         num_prompts=method.prompts_per_iteration,
         num_copies=method.samples_per_prompt,
         num_trained_steps=_num_trained(method.num_trained_steps, setup),
@@ -126,8 +126,16 @@ def _dpok(method: DPOKSpec, setup: RolloutSetup, cut: Cut, baseline: Baseline) -
 
 
 def _baseline(method: DPOKSpec, family: StableDiffusion, seed: int) -> Baseline:
-    if method.baseline != "value":
-        return method.baseline
+    match method.baseline:
+        case "value":
+            return _value_network(method, family, seed)
+        case "none" | "batch" | "prompt" as baseline:
+            return baseline
+        case _:
+            assert_never(method.baseline)
+
+
+def _value_network(method: DPOKSpec, family: StableDiffusion, seed: int) -> ValueNetwork:
     value = method.value_network
     assert value is not None, "the spec is resolved"
     return ValueNetwork(

@@ -1,6 +1,6 @@
 """From a spec to the two plug-ins: how the reference moves, and which timesteps count how much."""
 
-from typing import Protocol, TypeVar, assert_never, cast, runtime_checkable
+from typing import Literal, Protocol, TypeVar, assert_never, cast, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -84,7 +84,7 @@ def build_reference(
             actors.let_reference_move(
                 store or "dense_delta", rank_cap=reference.ref_rank_cap, offload_initial=reference.offload_initial
             )
-            rule, measured = DriftControl(_set(reference.delta), alpha_max, relative=units == "relative"), reference
+            rule, measured = DriftControl(_set(reference.delta), alpha_max, relative=_is_relative(units)), reference
         case _:
             assert_never(reference)
     drift = None if measured is None else _drift(spec, measured, actors, winners, setup, accelerator)
@@ -102,13 +102,47 @@ def build_reference(
 def _guard(guard: DriftGuard | None) -> Guard | None:
     if guard is None:
         return None
-    return Guard(_set(guard.delta), guard.action, guard.sticky, tests_candidate=guard.test == "candidate")
+    return Guard(_set(guard.delta), guard.action, guard.sticky, tests_candidate=_tests_candidate(guard))
+
+
+def _tests_candidate(guard: DriftGuard) -> bool:
+    match guard.test:
+        case "candidate":
+            return True
+        case "reference":
+            return False
+        case _:
+            assert_never(guard.test)
+
+
+def _is_relative(units: Literal["absolute", "relative"]) -> bool:
+    match units:
+        case "relative":
+            return True
+        case "absolute":
+            return False
+        case _:
+            assert_never(units)
 
 
 def _penalty(reference: MovingReferenceSpec, alpha: float) -> Penalty | None:
-    if reference.reg_mode == "gate":
-        return None
-    return Penalty(reference.reg_mode, reference.lambda_1, reference.reg_units == "logit", alpha)
+    match reference.reg_mode:
+        case "gate":
+            return None
+        case "policy_to_init" | "through_ema" | "log_only" as mode:
+            return Penalty(mode, reference.lambda_1, _is_in_logit_units(reference), alpha)
+        case _:
+            assert_never(reference.reg_mode)
+
+
+def _is_in_logit_units(reference: MovingReferenceSpec) -> bool:
+    match reference.reg_units:
+        case "logit":
+            return True
+        case "mse":
+            return False
+        case _:
+            assert_never(reference.reg_units)
 
 
 def _drift(
@@ -299,11 +333,31 @@ def _correction_of_steps(sampler: SamplerSpec, share: PerStep, grid: DDIMGrid) -
 def _variance_weights(weight: VarianceWeight, num_bins: int) -> VarianceWeights:
     return VarianceWeights(
         running=RunningVariance.of(num_bins, weight.rho),
-        power=0.5 if weight.power == "std" else 1.0,
+        power=_power(weight),
         direction=weight.direction,
         normalization=weight.normalization,
         clip=weight.clip,
         min_samples=weight.min_samples,
-        keeps_loss=weight.tnorm == "add",
+        keeps_loss=_keeps_loss(weight),
         lambda_2=weight.lambda_2,
     )
+
+
+def _power(weight: VarianceWeight) -> float:
+    match weight.power:
+        case "std":
+            return 0.5
+        case "variance":
+            return 1.0
+        case _:
+            assert_never(weight.power)
+
+
+def _keeps_loss(weight: VarianceWeight) -> bool:
+    match weight.tnorm:
+        case "add":
+            return True
+        case "replace":
+            return False
+        case _:
+            assert_never(weight.tnorm)

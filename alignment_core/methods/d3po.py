@@ -11,13 +11,13 @@ where h is (1, -1) if trajectory 0 is better, (-1, 1) if trajectory 1 is, and (0
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alignment_core.actors.actors import Actors
+from alignment_core.diffusion.formulas import Reduction, beta_of_means
 from alignment_core.protocols import StepLoss, TimestepStrategy
 from alignment_core.rollouts.replay import State, replay, rows_of
 from alignment_core.rollouts.rollout import log_prob, preference
@@ -42,9 +42,6 @@ from alignment_core.rollouts.trajectories import (
     transitions,
 )
 from alignment_core.shapes import Latents, PerExample, PerStep
-
-Reduction = Literal["mean", "sum"]
-
 
 # --- the loss ------------------------------------------------------------------------------------------------------
 
@@ -88,7 +85,7 @@ class D3PO:
 
     setup: RolloutSetup
     beta: float
-    sum_reduction: bool
+    reduction: Reduction
     ratio_clamp: float
     num_prompts: int
     num_trained_steps: int
@@ -133,7 +130,7 @@ class D3PO:
     def loss(self, actors: Actors, batch: TrajectoryPairs) -> StepLoss:
         """The loss of each pair's step, float32 `[B]`; ties stay in, at ln 2 and without gradient."""
         steps = both(batch.of_0, batch.of_1)  # in one forward
-        logit_scale = self.beta * (steps.x_t[0].numel() if self.sum_reduction else 1)  # a penalty is a mean
+        logit_scale = beta_of_means(self.beta, steps.x_t, self.reduction)
         predictions = steps.rollouts.predictions(steps.rows, steps.x_t, steps.timesteps, logit_scale=logit_scale)
         (ratio_0, ratio_1), (moved_0, moved_1) = (
             values.chunk(2) for values in self._log_ratios(steps, predictions.policy, predictions.reference)
@@ -183,9 +180,8 @@ class D3PO:
     def _log_ratios(self, steps: Transitions, policy: Latents, other: Latents) -> tuple[PerExample, PerExample]:
         """log pi_theta - log pi_other, and |mu_theta - mu_other| / sigma (root mean square)."""
         grid, index = self.setup.grid, steps.index
-        reduction: Reduction = "sum" if self.sum_reduction else "mean"
-        ratio = log_prob(grid, steps.x_prev, steps.x_t, policy, index, reduction) - log_prob(
-            grid, steps.x_prev, steps.x_t, other, index, reduction
+        ratio = log_prob(grid, steps.x_prev, steps.x_t, policy, index, self.reduction) - log_prob(
+            grid, steps.x_prev, steps.x_t, other, index, self.reduction
         )
         gap = (grid.mean(steps.x_t, policy, index) - grid.mean(steps.x_t, other, index)).detach()
         return ratio, gap.flatten(1).square().mean(dim=1).sqrt() / grid.sigma(index, steps.x_t)

@@ -10,6 +10,7 @@ per step of a trajectory. There is no reference model.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Float
@@ -75,7 +76,7 @@ class DDPO:
     setup: RolloutSetup
     ratio_clamp: float
     advantage_clip: float
-    within_prompts: bool
+    within: Literal["batch", "prompt"]
     num_prompts: int
     num_copies: int
     num_trained_steps: int
@@ -139,9 +140,18 @@ class DDPO:
     def draw_iteration(self, rollouts: RolloutBatch, iteration: int, before: State) -> State:
         drawn = draw(rollouts, batch_size=self.batch_size)
         (reward,) = judge(rollouts, drawn.x_0, batch_size=self.batch_size)
-        groups = [row // self.num_copies for row in range(self.num_trajectories)] if self.within_prompts else None
-        advantage = advantages(reward, groups, eps=1e-6 if self.within_prompts else 1e-8)
-        return scored(drawn, reward, advantage.clamp(-self.advantage_clip, self.advantage_clip))
+        advantage = self._advantages(reward).clamp(-self.advantage_clip, self.advantage_clip)
+        return scored(drawn, reward, advantage)
+
+    def _advantages(self, reward: PerExample) -> PerExample:
+        match self.within:
+            case "batch":
+                return advantages(reward)
+            case "prompt":
+                groups = [row // self.num_copies for row in range(self.num_trajectories)]
+                return advantages(reward, groups, eps=1e-6)
+            case _:
+                assert_never(self.within)
 
 
 def ratio_metrics(log_ratio: Float[Tensor, " batch"], ratio_clamp: float) -> dict[str, PerExample]:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from alignment_core.actors.actors import Actors
-from alignment_core.diffusion.formulas import regression_error
+from alignment_core.diffusion.formulas import Reduction, beta_of_means, regression_error
 from alignment_core.methods.pair_batches import PairBatch, PairDraws, noisy_pairs
 from alignment_core.protocols import Predictions, StepLoss, TimestepStrategy
 from alignment_core.shapes import PerExample
@@ -129,7 +129,7 @@ class DiffusionDPO:
     draws: PairDraws
     loss_of: PairLoss
     beta: float
-    sum_reduction: bool
+    reduction: Reduction
     half_factor: bool
     rescale_v: bool
 
@@ -162,7 +162,7 @@ class DiffusionDPO:
 
     def _beta(self, batch: PairBatch) -> float:
         beta = self.beta if self.half_factor else 2 * self.beta
-        return beta * batch.eps[0].numel() if self.sum_reduction else beta
+        return beta_of_means(beta, batch.eps, self.reduction)
 
     def _forward(self, actors: Actors, batch: PairBatch) -> PairForward:
         abar_t = actors.family.abar[batch.timesteps]

@@ -12,13 +12,13 @@ reward's gradient first. `docs/methods.md` has the choices that the paper leaves
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alignment_core.actors.actors import Actors
+from alignment_core.diffusion.formulas import Reduction, beta_of_means, reduced
 from alignment_core.methods.d3po import clamped_log_ratio
 from alignment_core.protocols import StepLoss, TimestepStrategy
 from alignment_core.rollouts.rollout import Guided, Indices, branch, index_of, preference, walk
@@ -37,9 +37,6 @@ from alignment_core.rollouts.trajectories import trained_share
 from alignment_core.seeds import generator_of
 from alignment_core.shapes import Latents, PerExample, PerStep, Timesteps
 
-Reduction = Literal["mean", "sum"]
-
-
 # --- the loss ------------------------------------------------------------------------------------------------------
 
 
@@ -49,8 +46,7 @@ def branching_margin(
     """M = (x^w - x^l)^T (mu - mu_ref) / sigma_t^2, or that divided by D; float32, or float64 if given that."""
     wide = torch.promote_types(mu.dtype, torch.float32)
     product = ((x_w - x_l).to(wide) * (mu.to(wide) - mu_ref.to(wide))).flatten(1)
-    total = product.mean(dim=1) if reduction == "mean" else product.sum(dim=1)
-    return total / sigma_t.to(wide).square()
+    return reduced(product, reduction) / sigma_t.to(wide).square()
 
 
 def clamped_margin(
@@ -141,7 +137,7 @@ class TailorPO:
 
     setup: RolloutSetup
     beta: float
-    sum_reduction: bool
+    reduction: Reduction
     num_trained_steps: int
     guidance: RewardGuidance | None
     ratio_clamp: float | None
@@ -198,7 +194,7 @@ class TailorPO:
         """The loss of each prompt, float32 `[B]`; prompts whose candidates tie lose nothing and have no gradient."""
         grid = self.setup.grid
         predictions = batch.rollouts.predictions(
-            batch.rows, batch.x_t, batch.timesteps, logit_scale=self._beta_of_means(batch.x_t)
+            batch.rows, batch.x_t, batch.timesteps, logit_scale=beta_of_means(self.beta, batch.x_t, self.reduction)
         )
         mu, mu_ref = (grid.mean(batch.x_t, yhat, batch.index) for yhat in (predictions.policy, predictions.reference))
         sigma = grid.sigma(batch.index, batch.x_t)
@@ -226,17 +222,11 @@ class TailorPO:
 
     def _margin(self, batch: BranchBatch, mu: Latents, mu_of_other: Latents) -> PerExample:
         sigma = self.setup.grid.sigma(batch.index, batch.x_t)
-        reduction: Reduction = "sum" if self.sum_reduction else "mean"
-        return branching_margin(batch.x_w, batch.x_l, mu, mu_of_other, sigma, reduction)
+        return branching_margin(batch.x_w, batch.x_l, mu, mu_of_other, sigma, self.reduction)
 
     def _clamped(self, batch: BranchBatch, mu: Latents, mu_ref: Latents, ratio_clamp: float) -> PerExample:
         sigma = self.setup.grid.sigma(batch.index, batch.x_t)
-        reduction: Reduction = "sum" if self.sum_reduction else "mean"
-        return clamped_margin(batch.x_w, batch.x_l, mu, mu_ref, sigma, ratio_clamp, reduction)
-
-    def _beta_of_means(self, x_t: Latents) -> float:
-        """beta as it would be with means over the latent: a penalty is one."""
-        return self.beta * x_t[0].numel() if self.sum_reduction else self.beta
+        return clamped_margin(batch.x_w, batch.x_l, mu, mu_ref, sigma, ratio_clamp, self.reduction)
 
     def state_at(self, step: int) -> dict[str, Tensor]:
         """The states that the trajectories have reached; nothing between iterations."""

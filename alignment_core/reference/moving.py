@@ -54,11 +54,17 @@ class Guard:
 
     def decide(self, drift: float) -> Literal["update", "freeze", "skip", "reinit"]:
         """Strict: D = delta still updates. NaN does not."""
-        if drift <= self.delta or self.action == "none":
+        if drift <= self.delta:
             return "update"
-        if self.action == "reinit":
-            return "reinit"
-        return "freeze" if self.sticky else "skip"
+        match self.action:
+            case "none":
+                return "update"
+            case "reinit":
+                return "reinit"
+            case "freeze":
+                return "freeze" if self.sticky else "skip"
+            case _:
+                assert_never(self.action)
 
 
 @dataclass(frozen=True)

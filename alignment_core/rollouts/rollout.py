@@ -7,7 +7,6 @@ cannot differ in it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from alignment_core.diffusion.formulas import (
     PredictionType,
+    Reduction,
     ddim_mean,
     ddim_sigma,
     predict_eps,
@@ -181,7 +181,7 @@ def log_prob(
     x_t: Latents,
     prediction: Latents,
     index: Indices,
-    reduction: Literal["mean", "sum"] = "mean",
+    reduction: Reduction = "mean",
 ) -> PerExample:
     """log pi(x_prev | x_t) under the step that the prediction gives."""
     return step_log_prob(x_prev, grid.mean(x_t, prediction, index), grid.sigma(index, x_t), reduction)

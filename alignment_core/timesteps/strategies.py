@@ -1,7 +1,7 @@
 """Which timesteps are drawn, and how much each counts: implementations of `protocols.TimestepStrategy`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Bool, Float
@@ -87,7 +87,7 @@ class VarianceWeights:
 
     def _normalised(self, drawn: PerBin, counted: PerBin) -> PerBin:
         num_drawn = int((drawn > 0).sum())
-        equal = 1.0 if self.normalization == "mean1" else 1 / num_drawn
+        equal = self._equal_weight(num_drawn)
         known = (drawn > 0) & (self.running.num_samples >= self.min_samples)
         if drawn[known].sum() < KNOWN_SHARE * drawn.sum():
             return torch.full_like(drawn, equal)
@@ -100,7 +100,22 @@ class VarianceWeights:
         w = variance_weights(self.running.variances()[known], self.power, self.direction)
         if self.clip is not None:
             w = clip_mean1(w, shares, *self.clip)
-        return mean1(w, shares) if self.normalization == "mean1" else sum1(w) * len(w)
+        match self.normalization:
+            case "mean1":
+                return mean1(w, shares)
+            case "sum1":
+                return sum1(w) * len(w)
+            case _:
+                assert_never(self.normalization)
+
+    def _equal_weight(self, num_drawn: int) -> float:
+        match self.normalization:
+            case "mean1":
+                return 1.0
+            case "sum1":
+                return 1 / num_drawn
+            case _:
+                assert_never(self.normalization)
 
 
 class TimestepAware:

@@ -5,7 +5,7 @@ Optimization in Diffusion Models", arXiv 2505.18736; `docs/methods.md` says whic
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -94,7 +94,13 @@ def minmax_inv_sqrt_snr(abar: PerTimestep) -> PerTimestep:
 
 def variance_weights(variances: PerBin, power: float, direction: Literal["inverse", "direct"]) -> PerBin:
     """(v + 1e-12)^-p, or ^p for `direct`; not normalised."""
-    return (variances + VARIANCE_FLOOR) ** (-power if direction == "inverse" else power)
+    match direction:
+        case "inverse":
+            return (variances + VARIANCE_FLOOR) ** -power
+        case "direct":
+            return (variances + VARIANCE_FLOOR) ** power
+        case _:
+            assert_never(direction)
 
 
 def mean1(weights: PerBin, probabilities: PerBin) -> PerBin:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar, assert_never
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +23,7 @@ from alignment_core.timesteps.table import Examples, TimestepTally
 from alignment_core.training.metric_means import metric_means
 
 B = TypeVar("B")
+Schedule = Literal["constant", "cosine", "linear"]
 
 MAX_SKIPPED_STEPS = 20  # fp16: the loss scaler starts at 2^16 and halves at each skip, so no sound run skips more
 
@@ -140,7 +141,9 @@ def _diverged(step: int, what: str) -> DivergenceError:
     )
 
 
-def learning_rate_schedule(kind: str, base: float, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
+def learning_rate_schedule(
+    kind: Schedule, base: float, *, warmup_steps: int, total_steps: int
+) -> Callable[[int], float]:
     """The learning rate of the optimiser step with index `i` (from 0): linear warm-up, then constant, cosine or linear.
 
     A function of the step and nothing else: there is no scheduler state to save, and no micro-step to count by mistake.
@@ -158,6 +161,6 @@ def learning_rate_schedule(kind: str, base: float, *, warmup_steps: int, total_s
             case "linear":
                 return base * (1 - done)
             case _:
-                raise AssertionError(kind)
+                assert_never(kind)
 
     return rate

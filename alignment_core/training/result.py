@@ -13,8 +13,9 @@ from alignment_core.training.run_state import choose_result, reason_of, selected
 def decide_result(run: Run, folder: Path) -> None:
     """Choose the result among what is saved in `folder` and the last step, which is yet to be saved."""
     saved = [checkpoints.read_manifest(one).step for one in checkpoints.complete(folder)]
-    chosen = choose_result(run.state, saved, prefers_best=run.spec.checkpoints.result == "best")
-    run.state = run.state.decide(chosen)
+    preferred = run.spec.checkpoints.result
+    assert preferred is not None, "the spec is resolved"
+    run.state = run.state.decide(choose_result(run.state, saved, preferred))
 
 
 def forget_missing(run: Run, folder: Path) -> Iterator[WarningRaised]:

@@ -5,7 +5,7 @@ result is decided, once. Everything but `total_steps` and the two steps is kept 
 """
 
 from collections.abc import Collection
-from typing import Literal, Self, get_args
+from typing import Literal, Self, assert_never, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -157,16 +157,22 @@ class RunState(BaseModel):
 # --- the result ----------------------------------------------------------------------------------------------------
 
 
-def choose_result(state: RunState, saved_steps: Collection[int], *, prefers_best: bool) -> int:
+def choose_result(state: RunState, saved_steps: Collection[int], preferred: Literal["best", "last"]) -> int:
     """The step of the result of a run that has ended, whose last step is yet to be saved.
 
     A rollback without a probe goes to the newest checkpoint from before the violation; where there is none, nowhere.
     """
-    if state.best is not None and (state.goes_back or prefers_best):
+    if state.best is not None and state.goes_back:
         return state.best.step
     if state.ending is not None and state.goes_back and state.step >= state.ending.step:
         return max((step for step in saved_steps if step < state.ending.step), default=state.step)
-    return state.step
+    match preferred:
+        case "best":
+            return state.step if state.best is None else state.best.step
+        case "last":
+            return state.step
+        case _:
+            assert_never(preferred)
 
 
 def selected_by(state: RunState) -> SelectedBy:
@@ -187,6 +193,8 @@ def reason_of(state: RunState) -> str:
             reason = f"the checkpoint of step {step} is the newest from before that"
         case "last_step":
             reason = f"the checkpoint of step {step} is the last one"
+        case other:
+            assert_never(other)
     if state.ending is None:
         return reason
     return f"{state.ending.guard} ended training at step {state.ending.step} ({state.ending.message}); {reason}"

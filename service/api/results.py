@@ -4,7 +4,7 @@ import csv
 import difflib
 import io
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
@@ -84,10 +84,16 @@ def get_metrics(
         max_points=max_points,
     )
     names = sorted({name for row in rows for name in row.metrics})
-    if format == "csv":
-        headers = {"Content-Disposition": f'attachment; filename="{job.id}-metrics.csv"'}
-        return Response(_csv(names, rows), headers=headers, media_type="text/csv")
-    return Metrics(job_id=job.id, keys=names, data=[MetricPoint(step=row.step, metrics=row.metrics) for row in rows])
+    match format:
+        case "csv":
+            headers = {"Content-Disposition": f'attachment; filename="{job.id}-metrics.csv"'}
+            return Response(_csv(names, rows), headers=headers, media_type="text/csv")
+        case "json":
+            return Metrics(
+                job_id=job.id, keys=names, data=[MetricPoint(step=row.step, metrics=row.metrics) for row in rows]
+            )
+        case _:
+            assert_never(format)
 
 
 def _refuse_unknown_keys(parts: Parts, job: JobSummary, keys: set[str]) -> None:

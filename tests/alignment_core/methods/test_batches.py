@@ -16,7 +16,7 @@ from alignment_core.datasets.cache import TensorCache
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.posteriors import PairPosteriors
 from alignment_core.datasets.rows import Annotation
-from alignment_core.diffusion.formulas import PredictionType, scaled_linear_abar
+from alignment_core.diffusion.formulas import PredictionType, Reduction, scaled_linear_abar
 from alignment_core.methods.diffusion_dpo import (
     DiffusionDPO,
     PairErrors,
@@ -119,7 +119,7 @@ def method_of(pairs: PreferencePairs) -> DiffusionDPO:
         draws=draws_of(pairs),
         loss_of=sigmoid_loss,
         beta=BETA,
-        sum_reduction=False,
+        reduction="mean",
         half_factor=True,
         rescale_v=False,
     )
@@ -166,21 +166,26 @@ def logit_by_hand(x_0_w: Tensor, x_0_l: Tensor, eps: Tensor, abar_t: float, kind
     ids=["epsilon", "v", "rescaled v"],
 )
 @pytest.mark.parametrize(
-    ("half_factor", "sum_reduction", "factor"),
+    ("half_factor", "reduction", "factor"),
     [
-        (True, False, BETA / 2),
-        (False, False, BETA),
-        (True, True, NUM_VALUES * BETA / 2),
-        (False, True, NUM_VALUES * BETA),
+        (True, "mean", BETA / 2),
+        (False, "mean", BETA),
+        (True, "sum", NUM_VALUES * BETA / 2),
+        (False, "sum", NUM_VALUES * BETA),
     ],
 )
 def test_the_loss_of_a_drawn_batch_is_the_one_worked_by_hand(
-    pairs: PreferencePairs, kind: PredictionType, rescale_v: bool, half_factor: bool, sum_reduction: bool, factor: float
+    pairs: PreferencePairs,
+    kind: PredictionType,
+    rescale_v: bool,
+    half_factor: bool,
+    reduction: Reduction,
+    factor: float,
 ) -> None:
     method = replace(
         method_of(pairs),
         half_factor=half_factor,
-        sum_reduction=sum_reduction,
+        reduction=reduction,
         rescale_v=rescale_v,
         loss_of=sigmoid_loss,
     )

@@ -75,9 +75,9 @@ def setup(shape: Callable[[Tensor], Tensor], grid: DDIMGrid = GRID) -> RolloutSe
 def methods(of: RolloutSetup) -> dict[str, Any]:
     drawn: dict[str, Any] = {"num_prompts": 64, "accumulation": 1}
     return {
-        "tailorpo": TailorPO(of, 0.1, True, 5, None, None, batch_size=64, accumulation=1),
-        "d3po": D3PO(of, 0.1, True, 0.1, num_trained_steps=20, batch_size=256, **drawn),
-        "ddpo": DDPO(of, 0.1, 5.0, False, num_copies=1, num_trained_steps=20, batch_size=256, **drawn),
+        "tailorpo": TailorPO(of, 0.1, "sum", 5, None, None, batch_size=64, accumulation=1),
+        "d3po": D3PO(of, 0.1, "sum", 0.1, num_trained_steps=20, batch_size=256, **drawn),
+        "ddpo": DDPO(of, 0.1, 5.0, "batch", num_copies=1, num_trained_steps=20, batch_size=256, **drawn),
         "dpok": DPOK(
             of, 0.1, 10.0, 0.0, "batch", num_copies=1, updates=5, buffer_iterations=1, batch_size=256, **drawn
         ),

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -127,20 +128,20 @@ def test_a_step_is_probed_when_it_is_due_or_the_last_unless_the_run_goes_back(
 
 
 @pytest.mark.parametrize(
-    ("state", "prefers_best", "chosen", "why"),
+    ("state", "preferred", "chosen", "why"),
     [
-        (UNDERWAY.end(STOP), True, 2, "held_out_reward"),
-        (UNDERWAY.end(STOP), False, 4, "last_step"),
-        (UNDERWAY.end(BACK), False, 2, "held_out_reward"),
-        (UNDERWAY.lose_best().end(BACK), True, 3, "rollback"),
+        (UNDERWAY.end(STOP), "best", 2, "held_out_reward"),
+        (UNDERWAY.end(STOP), "last", 4, "last_step"),
+        (UNDERWAY.end(BACK), "last", 2, "held_out_reward"),
+        (UNDERWAY.lose_best().end(BACK), "best", 3, "rollback"),
         # the step that diverged was never taken, so the last one is from before the violation
-        (UNDERWAY.lose_best().end(BACK.model_copy(update={"step": 5})), True, 4, "last_step"),
+        (UNDERWAY.lose_best().end(BACK.model_copy(update={"step": 5})), "best", 4, "last_step"),
     ],
 )
 def test_the_result_is_the_best_the_last_or_the_newest_from_before_the_violation(
-    state: RunState, prefers_best: bool, chosen: int, why: str
+    state: RunState, preferred: Literal["best", "last"], chosen: int, why: str
 ) -> None:
-    assert choose_result(state, [1, 3, 4], prefers_best=prefers_best) == chosen
+    assert choose_result(state, [1, 3, 4], preferred) == chosen
     decided = state.decide(chosen)
     assert selected_by(decided) == why
     assert reason_of(decided).startswith("errors_rising ended training at step ")
@@ -148,7 +149,7 @@ def test_the_result_is_the_best_the_last_or_the_newest_from_before_the_violation
 
 
 def test_a_rollback_with_nothing_to_go_back_to_keeps_the_last_step() -> None:
-    assert choose_result(UNDERWAY.lose_best().end(BACK), [], prefers_best=True) == 4
+    assert choose_result(UNDERWAY.lose_best().end(BACK), [], "best") == 4
 
 
 EVENTS = st.lists(
