@@ -111,7 +111,7 @@ def _run_started(spec: JobSpec, num_processes: int, device: str, resumed: Path |
         spec=spec.model_dump(mode="json"),
         spec_sha256=spec.sha256(),
         learning_rate=training.learning_rate,
-        pairs_per_step=spec.examples_per_step * num_processes,
+        examples_per_step=spec.examples_per_step * num_processes,
         total_steps=training.steps,
         device=device,
         precision=training.precision,

@@ -7,7 +7,7 @@ streams them. Paths in events are relative to the run's work folder.
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
 
 from alignment_core.errors import Category
 
@@ -29,7 +29,11 @@ class RunStarted(EventBase):
     )
     spec_sha256: str
     learning_rate: float = Field(description="The effective learning rate after warm-up.")
-    pairs_per_step: int = Field(description="The effective batch: batch size x accumulation x processes.")
+    examples_per_step: int = Field(
+        # events that were stored before call it by the name that it had when there were pairs alone
+        validation_alias=AliasChoices("examples_per_step", "pairs_per_step"),
+        description="The effective batch: batch size x accumulation x processes.",
+    )
     total_steps: int
     device: str
     precision: str

@@ -125,7 +125,7 @@ def sentence_of(event: Event) -> str | None:
     match event:
         case RunStarted():
             resumed = f", resumed from step {event.resumed_from_step}" if event.resumed_from_step else ""
-            return f"started on {event.device} in {event.precision}: {event.pairs_per_step} pairs a step{resumed}"
+            return f"started on {event.device} in {event.precision}: {event.examples_per_step} examples a step{resumed}"
         case ModelLoaded():
             return f"training {event.num_trainable_parameters:,} of {event.num_parameters:,} parameters"
         case CheckpointSaved():

@@ -106,20 +106,20 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
 def estimate_of(spec: JobSpec, report: DatasetReport | None) -> Estimate:
     """What follows from the numbers of the spec and of the preflight report."""
     training, evaluation = spec.training, spec.evaluation
-    pairs_per_step = spec.examples_per_step
-    pairs = None if report is None else _training_pairs(spec, report)
+    examples_per_step = spec.examples_per_step
+    examples = None if report is None else _training_examples(spec, report)
     prompts = None if evaluation.prompts is None else min(len(evaluation.prompts), evaluation.max_prompts)
     return Estimate(
-        pairs_per_step=pairs_per_step,
+        examples_per_step=examples_per_step,
         optimizer_steps=training.steps,
-        num_training_pairs=pairs,
-        epochs=round(training.steps * pairs_per_step / pairs, 2) if pairs else None,
+        num_training_examples=examples,
+        epochs=round(training.steps * examples_per_step / examples, 2) if examples else None,
         num_checkpoints=-(-training.steps // spec.checkpoints.every),
         evaluation_images=None if prompts is None else 2 * prompts * evaluation.seeds_per_prompt,
     )
 
 
-def _training_pairs(spec: JobSpec, report: DatasetReport) -> int:
+def _training_examples(spec: JobSpec, report: DatasetReport) -> int:
     method = spec.method
     rows = report.num_usable_rows - (report.num_ties if method.drops_ties else 0)
     images = 2 if method.learns_from == "images" and report.kind == "pairs" else 1
@@ -137,11 +137,11 @@ def _data_warnings(estimate: Estimate, report: DatasetReport | None) -> Sequence
     if report is None:
         return []
     found = [f"{problem.count} rows of the data set: {problem.message}" for problem in report.problems]
-    pairs = estimate.num_training_pairs
-    if pairs is not None and pairs < estimate.pairs_per_step:
+    examples = estimate.num_training_examples
+    if examples is not None and examples < estimate.examples_per_step:
         found.append(
-            f"the data set has about {pairs} pairs to train on, fewer than the {estimate.pairs_per_step} of one "
-            "optimiser step: every step sees some pairs more than once"
+            f"the data set has about {examples} examples to train on, fewer than the {estimate.examples_per_step} of one "
+            "optimiser step: every step sees some more than once"
         )
     return found
 

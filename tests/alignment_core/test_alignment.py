@@ -69,7 +69,7 @@ def test_the_first_event_says_what_is_really_run(finished: tuple[Path, list[Even
     first = finished[1][0]
     assert isinstance(first, RunStarted)
     assert first.learning_rate == 1e-3
-    assert first.pairs_per_step == 4
+    assert first.examples_per_step == 4
     assert first.resumed_from_step is None
     assert first.spec["adapter"]["alpha"] == 2.0
     assert any("4 pairs per optimiser step" in warning for warning in first.warnings)

@@ -55,7 +55,7 @@ def test_two_processes_take_the_steps_of_one(
         events_of(start(alone, tmp_path / "one", cache_dir, [sys.executable])),
     ]
     steps = [[event["metrics"] for event in events if event["type"] == "step_completed"] for events in runs]
-    assert [events[0]["pairs_per_step"] for events in runs] == [4, 4]
+    assert [events[0]["examples_per_step"] for events in runs] == [4, 4]
     assert len(steps[0]) == len(steps[1]) == 6
     for two, one in zip(*steps, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)

@@ -151,7 +151,7 @@ def test_watching_tells_the_place_in_the_queue_then_the_pause_then_the_run(
         attempt = api.claim(job_id)
         told("waiting for the training process to start: it imports torch and loads the model")
         api.say(job_id, attempt, run_started(api.spec_of(job_id), 4))
-        told("started on cpu in fp32: 64 pairs a step")
+        told("started on cpu in fp32: 64 examples a step")
         api.say(job_id, attempt, RunCompleted(step=4))
         leases.finish(api.parts.store, job_id, attempt, "succeeded")
         assert watching.result(30).status == "succeeded"

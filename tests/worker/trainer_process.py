@@ -201,7 +201,7 @@ def started(spec: JobSpec, start: int) -> RunStarted:
         spec=spec.model_dump(mode="json"),
         spec_sha256=spec.sha256(),
         learning_rate=1e-5,
-        pairs_per_step=1,
+        examples_per_step=1,
         total_steps=spec.training.steps,
         device="cpu",
         precision="fp32",

@@ -216,10 +216,14 @@ def _shown(job: SummaryRecord, fields: Collection[str]) -> dict[str, Any]:
 class Estimate(Resource):
     """What follows from the spec and the data alone; times are not guessed."""
 
-    pairs_per_step: int = Field(description="Pairs in one optimiser step on one device.")
+    examples_per_step: int = Field(
+        description="Pairs, judged images, or prompts and steps of trajectories, in one optimiser step on one device."
+    )
     optimizer_steps: int
-    num_training_pairs: int | None = Field(description="Usable pairs less the validation split; null when not known.")
-    epochs: float | None = Field(description="How often each training pair is seen; null when the pairs are not known.")
+    num_training_examples: int | None = Field(
+        description="Usable pairs or images less the validation split; null when not known."
+    )
+    epochs: float | None = Field(description="How often each of them is seen; null when their number is not known.")
     num_checkpoints: int = Field(description="Checkpoints that will be saved, the last step's included.")
     evaluation_images: int | None = Field(
         description="Images that evaluation samples, base and policy together; null when the prompts come from data."
@@ -232,9 +236,9 @@ VALIDATION_EXAMPLE: dict[str, Any] = {
     "warnings": ["evaluation.rewards is empty: the report will show no proof that the model improved"],
     "resolved_spec": RESOLVED_SPEC_EXAMPLE,
     "estimate": {
-        "pairs_per_step": 64,
+        "examples_per_step": 64,
         "optimizer_steps": 400,
-        "num_training_pairs": 1900,
+        "num_training_examples": 1900,
         "epochs": 13.47,
         "num_checkpoints": 1,
         "evaluation_images": 128,

@@ -47,7 +47,7 @@ def test_a_run_goes_on_with_another_learning_rate_and_batch_and_more_steps_and_t
     gentler = changed(spec, training=training, method={"beta": 100.0})
     with_start = list(align(gentler, second, cache_dir=cache_dir, resume_from=begin))
     (started,) = of_type(with_start, RunStarted)
-    assert (started.resumed_from_step, started.learning_rate, started.pairs_per_step) == (3, 1e-5, 1)
+    assert (started.resumed_from_step, started.learning_rate, started.examples_per_step) == (3, 1e-5, 1)
     assert steps_of(with_start) == [4, 5, 6, 7]
     again = list(align(gentler, second, cache_dir=cache_dir, resume_from=begin))
     assert steps_of(again) == [], "its own last checkpoint counts now"

@@ -156,9 +156,9 @@ def test_validate_says_everything_and_stores_nothing(api: Api):
     assert answer["errors"] == []
     assert answer["resolved_spec"]["training"]["learning_rate"] == 1e-5
     assert answer["estimate"] == {
-        "pairs_per_step": 64,
+        "examples_per_step": 64,
         "optimizer_steps": 4,
-        "num_training_pairs": 48,
+        "num_training_examples": 48,
         "epochs": 5.33,
         "num_checkpoints": 1,
         "evaluation_images": None,

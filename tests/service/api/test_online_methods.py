@@ -25,7 +25,7 @@ def body(method: dict[str, Any]) -> dict[str, Any]:
 def test_a_job_needs_prompts_and_a_reward_and_nothing_uploaded(method: dict[str, Any], api: Api):
     checked = api.client.post("/v1/jobs/validate", json=body(method)).json()
     assert checked["valid"], checked["errors"]
-    assert checked["estimate"]["num_training_pairs"] is None
+    assert checked["estimate"]["num_training_examples"] is None
     answer = api.client.post("/v1/jobs", json=body(method))
     assert answer.status_code == 201
     assert answer.json()["spec"]["method"]["type"] == method["type"]

@@ -166,7 +166,7 @@ def run_started(spec: JobSpec, steps: int) -> RunStarted:
         "spec_sha256": resolved.sha256(),
         "total_steps": steps,
         "learning_rate": resolved.training.learning_rate,
-        "pairs_per_step": 64,
+        "examples_per_step": 64,
         "device": "cpu",
         "precision": "fp32",
         "versions": {"attune": "0.1.0"},
