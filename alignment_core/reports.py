@@ -171,6 +171,17 @@ class Drift(ReportBase):
     )
 
 
+class StartingPoint(ReportBase):
+    """The LoRA of others that a run started from, and what became of it."""
+
+    lora: str = Field(description="The upload's or checkpoint's id, the repository and file, or the path.")
+    lora_sha256: str
+    format: Literal["peft", "diffusers", "kohya"] = Field(description="Whose names its file has.")
+    num_layers: int
+    mode: Literal["merge", "train"] = Field(description="Added to the model's weights, or trained further.")
+    initial: Literal["base", "lora"] = Field(description="Whether the initial model, the one compared with, has it.")
+
+
 class Subject(ReportBase):
     """What the report is of, in its owner's words."""
 
@@ -178,6 +189,9 @@ class Subject(ReportBase):
     job_name: str | None = None
     model: str = Field(description="The initial model: its name in the catalog, repository and commit, or folder.")
     dataset: str | None = Field(default=None, description="The training data's name or id; null for online methods.")
+    start: StartingPoint | None = Field(
+        default=None, description="The LoRA that training started from; null without one."
+    )
     steps: int = Field(description="Optimiser steps behind the aligned model.")
     written_at: datetime
 

@@ -6,7 +6,8 @@ frozen reference. With a full fine-tune the initial model is a frozen copy. A re
 """
 
 import copy
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, Protocol, assert_never, runtime_checkable
 
@@ -20,19 +21,23 @@ from alignment_core.actors.reference_copies import CopiesApart
 from alignment_core.actors.reference_deltas import DenseDelta, LowrankSum
 from alignment_core.actors.reference_weights import (
     ADAPTER,
+    INITIAL,
     AdapterFactors,
     FullWeights,
     ReferenceWeights,
     Shape,
     Weights,
+    has_initial_adapter,
+    initial_adapter,
     lora_layers,
-    without_adapter,
 )
 from alignment_core.diffusion.formulas import PredictionType
 from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.seeds import seed_of
 from alignment_core.shapes import Latents, Timesteps
 
+Factors = Mapping[str, tuple[Tensor, Tensor]]
+"""A and B of a LoRA by module, in PEFT's shapes."""
 AdapterStore = Literal["hard_copy", "dense_delta", "lowrank_sum", "shared_A", "factor_average"]
 
 
@@ -82,6 +87,24 @@ class Actors:
         """Parameters of the denoiser, without those that an adapter adds."""
         return sum(p.numel() for name, p in self.denoiser.named_parameters() if ".lora_" not in name)
 
+    def adapted_modules(self) -> tuple[str, ...]:
+        """The names of the layers that the adapter changes."""
+        return tuple(lora_layers(self.denoiser))
+
+    @torch.no_grad()
+    def begin_with(self, factors: Factors, *, is_initial: bool) -> None:
+        """Give the adapter these factors, before it is trained; `is_initial`: the initial model has them too, for ever."""
+        _set_factors(self.denoiser, ADAPTER, factors)
+        if is_initial:
+            trained = self.trainable().keys()
+            with torch.random.fork_rng(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # there are two on purpose
+                self.denoiser.add_adapter(self.denoiser.peft_config[ADAPTER], adapter_name=INITIAL)
+            _set_factors(self.denoiser, INITIAL, factors)
+            self.denoiser.set_adapter(ADAPTER)
+            for name, parameter in self.denoiser.named_parameters():
+                parameter.requires_grad_(name in trained)
+
     def freeze_a(self) -> None:
         """Train the B of the adapter alone; before there is an optimiser. Policy and reference then share one A."""
         for layer in lora_layers(self.denoiser).values():
@@ -107,7 +130,10 @@ class Actors:
 
     @contextmanager
     def initial_denoiser(self) -> Iterator[UNet2DConditionModel]:
-        """The model the run started from; with LoRA the adapter is off inside and on again after, whatever happens."""
+        """The model the run started from; with LoRA the adapter is off inside and on again after, whatever happens.
+
+        An adapter that began as a LoRA of others, which the initial model has too, is what it began as inside.
+        """
         if self._initial_copy is not None:
             try:
                 nn.Module.to(self._initial_copy, self.family.device)
@@ -116,7 +142,7 @@ class Actors:
                 if self._offload_initial:
                     nn.Module.to(self._initial_copy, "cpu")
             return
-        with without_adapter(self.denoiser):
+        with initial_adapter(self.denoiser):
             yield self.denoiser
 
     # --- a reference that moves ------------------------------------------------------------------------------------
@@ -190,10 +216,12 @@ class Actors:
 def _adapter_store(denoiser: UNet2DConditionModel, store: AdapterStore, rank_cap: int | None) -> ReferenceWeights:
     match store:
         case "dense_delta":
-            return CopiesApart(AdapterFactors(denoiser), DenseDelta(denoiser))
+            begun = has_initial_adapter(denoiser)
+            return CopiesApart(AdapterFactors(denoiser), DenseDelta(denoiser), begins_as_copy=begun)
         case "lowrank_sum":
             assert rank_cap is not None, "lowrank_sum has a cap"
-            return CopiesApart(AdapterFactors(denoiser), LowrankSum(denoiser, rank_cap))
+            begun = has_initial_adapter(denoiser)
+            return CopiesApart(AdapterFactors(denoiser), LowrankSum(denoiser, rank_cap), begins_as_copy=begun)
         case "shared_A":
             trained = [name for name, p in denoiser.named_parameters() if p.requires_grad]
             assert not any(".lora_A." in name for name in trained), "A is trained: call freeze_a first"
@@ -202,6 +230,13 @@ def _adapter_store(denoiser: UNet2DConditionModel, store: AdapterStore, rank_cap
             return AdapterFactors(denoiser)
         case _:
             assert_never(store)
+
+
+def _set_factors(denoiser: UNet2DConditionModel, adapter: str, factors: Factors) -> None:
+    for name, layer in lora_layers(denoiser).items():
+        down, up = factors[name]
+        for side, value in ((layer.lora_A[adapter], down), (layer.lora_B[adapter], up)):
+            side.weight.data = value.to(side.weight.device, torch.float32, copy=True)
 
 
 def _fits(tensor: Tensor, shape: Shape) -> bool:

@@ -25,12 +25,13 @@ class Averages(ReferenceWeights, Protocol):
 class CopiesApart:
     """`averages`, but what was copied whole (alpha 1) is kept as the adapter's own factors until it is averaged again."""
 
-    def __init__(self, factors: AdapterFactors, averages: Averages) -> None:
+    def __init__(self, factors: AdapterFactors, averages: Averages, *, begins_as_copy: bool) -> None:
         self._factors = factors
         self._averages = averages
+        self._begins_as_copy = begins_as_copy  # of an adapter that did not begin as nothing
 
     def initial(self) -> dict[str, Tensor]:
-        return self._averages.initial()
+        return self._factors.initial() if self._begins_as_copy else self._averages.initial()
 
     def blend(self, reference: Weights, alpha: float) -> dict[str, Tensor]:
         if alpha == 1 or (alpha == 0 and self._is_copy(reference)):

@@ -18,6 +18,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 ADAPTER = "default"
+INITIAL = "initial"  # a second adapter, never trained: what the first one began as, where that was not nothing
 Weights = Mapping[str, Tensor]
 Shape = tuple[int | None, ...]  # None: any length
 
@@ -93,8 +94,10 @@ class AdapterFactors:
         self._names = [name for name, p in denoiser.named_parameters() if p.requires_grad]
 
     def initial(self) -> dict[str, Tensor]:
-        zeroed = {f"{name}.lora_B.{ADAPTER}.weight" for name in self._layers}
         policy = self.blend({}, 1.0)
+        if has_initial_adapter(self._denoiser):
+            return {name: self._denoiser.get_parameter(_in_initial(name)).detach().clone() for name in policy}
+        zeroed = {f"{name}.lora_B.{ADAPTER}.weight" for name in self._layers}
         return {name: torch.zeros_like(p) if name in zeroed else p.detach() for name, p in policy.items()}
 
     def blend(self, reference: Weights, alpha: float) -> dict[str, Tensor]:
@@ -130,14 +133,47 @@ def lora_layers(denoiser: nn.Module) -> dict[str, LoraLayer]:
 @contextmanager
 def without_adapter(denoiser: UNet2DConditionModel) -> Iterator[None]:
     """The denoiser with its adapter off inside, and on again after, whatever happens; what was trained still is."""
+    with _same_trained(denoiser):
+        denoiser.disable_adapters()
+        try:
+            yield
+        finally:
+            denoiser.enable_adapters()
+
+
+@contextmanager
+def initial_adapter(denoiser: UNet2DConditionModel) -> Iterator[None]:
+    """The denoiser as it began inside, and as it is again after: with what its adapter began as, or with none."""
+    if not has_initial_adapter(denoiser):
+        with without_adapter(denoiser):
+            yield
+        return
+    with _same_trained(denoiser):
+        denoiser.set_adapter(INITIAL)
+        try:
+            yield
+        finally:
+            denoiser.set_adapter(ADAPTER)
+
+
+def has_initial_adapter(denoiser: nn.Module) -> bool:
+    """Whether the adapter began as something."""
+    return any(INITIAL in layer.lora_A for layer in lora_layers(denoiser).values())
+
+
+@contextmanager
+def _same_trained(denoiser: nn.Module) -> Iterator[None]:
+    """What is trained is so again after; peft makes everything trainable that it switches on."""
     trained = {name for name, p in denoiser.named_parameters() if p.requires_grad}
-    denoiser.disable_adapters()
     try:
         yield
     finally:
-        denoiser.enable_adapters()
-        for name, parameter in denoiser.named_parameters():  # peft makes everything trainable that it switches on
+        for name, parameter in denoiser.named_parameters():
             parameter.requires_grad_(name in trained)
+
+
+def _in_initial(name: str) -> str:
+    return name.replace(f".{ADAPTER}.", f".{INITIAL}.")
 
 
 class _WithWeights(nn.Module):

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import assert_never
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from alignment_core.actors.actors import Actors
-from alignment_core.actors.reference_weights import ADAPTER, lora_layers
+from alignment_core.actors.reference_weights import ADAPTER, INITIAL, lora_layers
 
 
 @torch.no_grad()
@@ -26,10 +27,7 @@ def weight_deltas(actors: Actors) -> dict[str, Tensor]:
 
 
 def _lora_deltas(actors: Actors) -> dict[str, Tensor]:
-    return {
-        f"{name}.weight": layer.get_delta_weight(ADAPTER).float().cpu()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-        for name, layer in lora_layers(actors.denoiser).items()
-    }
+    return {f"{name}.weight": _change(layer).cpu() for name, layer in lora_layers(actors.denoiser).items()}
 
 
 def _full_deltas(actors: Actors) -> dict[str, Tensor]:
@@ -38,6 +36,16 @@ def _full_deltas(actors: Actors) -> dict[str, Tensor]:
             name: (actors.denoiser.get_parameter(name).float() - parameter.float()).cpu()
             for name, parameter in initial.named_parameters()
         }
+
+
+def _change(layer: LoraLayer) -> Tensor:
+    """s B A, less what the adapter began as where the initial model has that too."""
+    change = layer.get_delta_weight(ADAPTER).float()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    return change - _initial_delta(layer) if INITIAL in layer.lora_A else change
+
+
+def _initial_delta(layer: LoraLayer) -> Tensor:
+    return layer.get_delta_weight(INITIAL).float()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
 
 
 @torch.no_grad()
@@ -54,9 +62,14 @@ def initial_norms(actors: Actors) -> dict[str, float]:
 
 def _lora_norms(actors: Actors) -> dict[str, float]:
     return {
-        f"{name}.weight": float(torch.linalg.vector_norm(layer.get_base_layer().get_parameter("weight").double()))
+        f"{name}.weight": float(torch.linalg.vector_norm(_initial_weight(layer).double()))
         for name, layer in lora_layers(actors.denoiser).items()
     }
+
+
+def _initial_weight(layer: LoraLayer) -> Tensor:
+    weight = layer.get_base_layer().get_parameter("weight")
+    return weight + _initial_delta(layer) if INITIAL in layer.lora_A else weight
 
 
 def _full_norms(actors: Actors) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import math
 
-from alignment_core.reports import EvaluationReport, RewardComparison
+from alignment_core.reports import EvaluationReport, RewardComparison, StartingPoint
 
 MINUS, NBSP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 SMALLEST_P = 1e-15
@@ -156,10 +156,22 @@ def subject(report: EvaluationReport) -> list[str]:
     return [
         *([f"job {told.job_name or told.job_id}"] if told.job_id else []),
         f"model {told.model}",
+        *([_started(told.start)] if told.start else []),
         *([f"data {told.dataset}"] if told.dataset else []),
         _count(told.steps, "step"),
         f"{told.written_at:%-d %B %Y, %H:%M} UTC",
     ]
+
+
+def _started(start: StartingPoint) -> str:
+    """Where training started, and whether the model that this one is compared with has it too."""
+    match start.mode, start.initial:
+        case "merge", _:
+            return f"with the LoRA {start.lora} merged into the initial model"
+        case "train", "lora":
+            return f"started from the LoRA {start.lora}, which the initial model has too"
+        case _:
+            return f"started from the LoRA {start.lora}, which the initial model does not have"
 
 
 def loading(report: EvaluationReport) -> str | None:

@@ -4,7 +4,7 @@ A family adapts a model to the names the methods use, so that methods stay innoc
 SD 1.5 go through the same code.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import cast
 
@@ -15,11 +15,12 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from alignment_core.diffusion.formulas import PredictionType, ddim_timesteps
+from alignment_core.families.keys import LoraLayers
+from alignment_core.families.merge import fingerprint_of
 from alignment_core.families.sd_configs import Config, latent_side
 from alignment_core.families.sd_load import load_pipeline, pipeline_of
-from alignment_core.families.source import ModelFolder, fetch_model
+from alignment_core.families.source import ModelFolder, ModelSource, fetch_model
 from alignment_core.shapes import Images, Latents, Timesteps
-from alignment_core.spec import CatalogSource, HubSource, LocalSource
 
 PIPELINE_CLASS = "StableDiffusionPipeline"
 ENCODERS = ("vae", "text_encoder", "tokenizer")
@@ -38,6 +39,7 @@ class StableDiffusion:
         self.scheduler = cast(DDIMScheduler, pipeline.scheduler)
         self.prediction_type: PredictionType = self.scheduler.config["prediction_type"]
         self.abar: Float[Tensor, " N"] = self.scheduler.alphas_cumprod.to(device)
+        self.merged: Mapping[str, LoraLayers] = {}  # of others' LoRAs into its weights, by component
         self.vae_stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
     @property
@@ -64,7 +66,10 @@ class StableDiffusion:
 
     def encoder_fingerprint(self) -> str:
         """Identifies what posteriors and text embeddings depend on, for the cache."""
-        return self.folder.fingerprint(ENCODERS)
+        plain = self.folder.fingerprint(ENCODERS)
+        if not (changed := {name: layers for name, layers in self.merged.items() if name in ENCODERS}):
+            return plain
+        return f"{plain}-{fingerprint_of(changed)}"
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""
@@ -147,7 +152,7 @@ class StableDiffusion:
 
 
 def load_sd(
-    source: CatalogSource | HubSource | LocalSource,
+    source: ModelSource,
     *,
     device: torch.device,
     frozen_dtype: torch.dtype,

@@ -10,8 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alignment_core.actors.actors import ADAPTER, Actors
+from alignment_core.checkpoints import STATE
 from alignment_core.errors import CheckpointError
+from alignment_core.families.joined_lora import OWN, joined_layers, save_own, write_diffusers, write_kohya
 from alignment_core.families.sd import StableDiffusion
+from alignment_core.families.sd_keys import SD
 from alignment_core.families.sd_kohya import kohya_layers, kohya_metadata
 from alignment_core.families.source import ModelFolder
 from alignment_core.safetensors_files import order_metadata, write_safetensors
@@ -29,6 +32,11 @@ def save_policy(family: StableDiffusion, actors: Actors, folder: Path) -> None:
         unet = folder / PIPELINE_FOLDER / "unet"
         actors.denoiser.save_pretrained(unet, safe_serialization=True)
         _forget_origin(unet / "config.json")
+        if "text_encoder" in family.merged:
+            _save_text_encoder(family, folder / PIPELINE_FOLDER / "text_encoder")
+        return
+    if family.merged:
+        _save_joined(family, actors, folder)
         return
     config = actors.denoiser.peft_config[ADAPTER]
     layers: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
@@ -46,6 +54,23 @@ def save_policy(family: StableDiffusion, actors: Actors, folder: Path) -> None:
     width = int(family.denoiser.config["cross_attention_dim"])
     metadata = kohya_metadata(rank=config.r, alpha=config.lora_alpha, text_width=width)
     write_safetensors(folder / KOHYA_FILE, kohya_layers(layers, config.lora_alpha), metadata)
+
+
+def _save_joined(family: StableDiffusion, actors: Actors, folder: Path) -> None:
+    layers = joined_layers(actors, family.merged, "unet")
+    configs = {"unet": family.denoiser.config, "text_encoder": family.text_encoder.config.to_dict()}
+    width = int(family.denoiser.config["cross_attention_dim"])
+    write_diffusers(layers, folder / LORA_FILE)
+    write_kohya(layers, SD, configs, folder / KOHYA_FILE, kohya_metadata(rank=1, alpha=1.0, text_width=width))
+    save_own(actors, folder)
+
+
+def _save_text_encoder(family: StableDiffusion, folder: Path) -> None:
+    """In place of the copied one, which does not have what was merged into it."""
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+    family.text_encoder.save_pretrained(folder, safe_serialization=True)
+    _forget_origin(folder / "config.json")
 
 
 def _forget_origin(config: Path) -> None:
@@ -82,9 +107,9 @@ def load_policy(actors: Actors, folder: Path) -> None:
         )
         actors.denoiser.load_state_dict(saved.state_dict())
         return
-    layers = {key.removeprefix("unet."): value for key, value in load_file(folder / LORA_FILE).items()}
+    own = folder / STATE / OWN  # beside a LoRA that holds what was merged too
+    path = own if own.is_file() else folder / LORA_FILE
+    layers = {key.removeprefix("unet."): value for key, value in load_file(path).items()}
     outcome = set_peft_model_state_dict(actors.denoiser, layers, adapter_name=ADAPTER)
     if outcome is not None and outcome.unexpected_keys:
-        raise CheckpointError(
-            "checkpoint_altered", f"{folder / LORA_FILE}: unexpected weight {outcome.unexpected_keys[0]!r}"
-        )
+        raise CheckpointError("checkpoint_altered", f"{path}: unexpected weight {outcome.unexpected_keys[0]!r}")

@@ -9,8 +9,9 @@ from typing import Any, assert_never
 
 from alignment_core.errors import ModelError
 from alignment_core.hub_errors import download_errors, hub_error
-from alignment_core.spec import CatalogSource, HubSource, LocalSource
+from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, LocalSource
 
+ModelSource = CatalogSource | HubSource | LocalSource | CheckpointSource
 _TRUSTED_LIBRARIES = {"diffusers", "transformers", None}
 WEIGHED = ("unet", "vae", "text_encoder")
 SHARD = r"-\d{5}-of-\d{5}"
@@ -46,7 +47,7 @@ class ModelFolder:
         return digest.hexdigest()
 
 
-def fetch_model(source: CatalogSource | HubSource | LocalSource, pipeline_class: str) -> ModelFolder:
+def fetch_model(source: ModelSource, pipeline_class: str) -> ModelFolder:
     """The local folder of a diffusers pipeline: the path given, or a download from the Hub at the pinned commit.
 
     Raises `ModelError` when it is missing, is another kind of pipeline, or names classes of its own code.
@@ -61,6 +62,10 @@ def fetch_model(source: CatalogSource | HubSource | LocalSource, pipeline_class:
             raise ModelError(
                 "model_not_resolved",
                 f"model.name {source.name!r}: the run was not told where its catalog models are",
+            )
+        case CheckpointSource(id=found):
+            raise ModelError(
+                "model_not_resolved", f"model.id {found!r}: the run was not told where its service has this"
             )
         case _:
             assert_never(source)

@@ -24,6 +24,7 @@ from alignment_core.families.sd import StableDiffusion, load_sd
 from alignment_core.load.objective import load_objective
 from alignment_core.load.online import OnlineMethod, sampling_timesteps
 from alignment_core.load.plugins import build_reference, build_timesteps
+from alignment_core.load.start import StartingLora, begin_with, load_start
 from alignment_core.protocols import RewardModel
 from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.spec import (
@@ -36,6 +37,7 @@ from alignment_core.spec import (
 from alignment_core.spec.controls import is_trained
 from alignment_core.spec.places import Sources, localize
 from alignment_core.spec.reference import shares_a
+from alignment_core.spec.start import lora_label
 from alignment_core.training.loop import learning_rate_schedule
 from alignment_core.training.run import Run
 from alignment_core.training.watch import Watch
@@ -69,8 +71,9 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     """Load model, rewards and data, yielding what happens; the generator's return value is the run."""
     here = localize(spec, sources)
     family = _load_model(here, accelerator)
-    actors = _build_actors(spec, family, accelerator)
-    fingerprint = family.fingerprint()
+    start = _load_start(spec, here, family)
+    actors = _build_actors(spec, family, accelerator, start)
+    fingerprint = family.fingerprint() if start is None else start.initial_model_sha256(family.fingerprint())
     _refuse_misread_options(spec, family)
     if spec.evaluation.rewards:
         sampling_timesteps(family, spec.evaluation.num_inference_steps, "evaluation.num_inference_steps")
@@ -124,12 +127,15 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         prompt_following=prompt_following,
         watch=_build_watch(spec),
         label=sources.label,
+        start=None if start is None else start.told(),
     )
 
 
 def load_actors(spec: JobSpec, sources: Sources, accelerator: Accelerator) -> Actors:
     """The networks of a spec alone, at step 0."""
-    return _build_actors(spec, _load_model(localize(spec, sources), accelerator), accelerator)
+    here = localize(spec, sources)
+    family = _load_model(here, accelerator)
+    return _build_actors(spec, family, accelerator, _load_start(spec, here, family))
 
 
 # --- the model -----------------------------------------------------------------------------------------------------
@@ -144,7 +150,16 @@ def _load_model(spec: JobSpec, accelerator: Accelerator) -> StableDiffusion:
     return load_sd(spec.model, device=accelerator.device, frozen_dtype=half, denoiser_dtype=denoiser_dtype)
 
 
-def _build_actors(spec: JobSpec, family: StableDiffusion, accelerator: Accelerator) -> Actors:
+def _load_start(spec: JobSpec, here: JobSpec, family: StableDiffusion) -> StartingLora | None:
+    """`here` is the spec as this machine finds its names; what people call the LoRA stands in the one that they wrote."""
+    if here.start is None or spec.start is None:
+        return None
+    return load_start(here.start.resolved(), lora_label(spec.start.lora), family)
+
+
+def _build_actors(
+    spec: JobSpec, family: StableDiffusion, accelerator: Accelerator, start: StartingLora | None
+) -> Actors:
     if spec.training.gradient_checkpointing:
         family.denoiser.enable_gradient_checkpointing()
     match spec.adapter:
@@ -158,6 +173,8 @@ def _build_actors(spec: JobSpec, family: StableDiffusion, accelerator: Accelerat
                 seed=spec.seed,
                 autocast=lambda: accelerator.autocast(),
             )
+            if start is not None and start.spec.mode == "train":
+                begin_with(actors, start, spec.adapter)
             if shares_a(spec.reference):
                 actors.freeze_a()
             return actors

@@ -113,6 +113,7 @@ def _subject(run: Run, policy: Contender, trained_by: JobSpec) -> Subject:
         job_name=label.job_name,
         model=label_of(trained_by.model),
         dataset=dataset,
+        start=run.start,
         steps=policy.told.step or 0,
         written_at=datetime.now(UTC),
     )

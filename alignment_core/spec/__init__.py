@@ -30,6 +30,7 @@ from alignment_core.spec.rewards import (
 )
 from alignment_core.spec.sources import (
     CatalogSource,
+    CheckpointSource,
     ColumnMapping,
     DatasetSpec,
     HubDataset,
@@ -40,6 +41,7 @@ from alignment_core.spec.sources import (
     Name,
     StoredDataset,
 )
+from alignment_core.spec.start import HubLora, LocalLora, StartSpec, StoredLora
 from alignment_core.spec.timesteps import TimestepSpec, UniformTimesteps
 from alignment_core.spec.training import (
     AdapterSpec,

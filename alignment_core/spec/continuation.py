@@ -1,6 +1,6 @@
 """Which changes of a spec a checkpoint survives: a new run may go on from one of another run. Pure data, no torch.
 
-What must stay is what the training state is made of (model, adapter, reference, timesteps, an online method's rollouts), and
+What must stay is what the training state is made of (model, start, adapter, reference, timesteps, an online method's rollouts), and
 what keeps held-out data held out (dataset, seed, share). All the rest may change, and that is what one changes: batch size,
 learning rate, beta, more steps, other evaluation prompts.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from alignment_core.spec.job import JobSpec
 
-MUST_STAY = ("model", "adapter", "reference", "timesteps", "seed")
+MUST_STAY = ("model", "start", "adapter", "reference", "timesteps", "seed")
 
 
 def broken_by(before: JobSpec, after: JobSpec) -> list[str]:

@@ -30,6 +30,7 @@ from alignment_core.spec.reference import (
 from alignment_core.spec.sources import (
     ModelSpec,
 )
+from alignment_core.spec.start import StartSpec
 from alignment_core.spec.timesteps import (
     TimestepSpec,
     UniformTimesteps,
@@ -53,6 +54,7 @@ class JobSpec(Spec):
     """One alignment run, complete."""
 
     model: ModelSpec
+    start: StartSpec | None = None
     method: MethodSpec
     reference: ReferenceSpec = FrozenReference()
     timesteps: TimestepSpec = UniformTimesteps()
@@ -126,6 +128,15 @@ class JobSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _the_start_fits_the_run(self) -> Self:
+        if self.start is not None and self.start.mode == "train" and not isinstance(self.adapter, LoraAdapter):
+            raise misfit(
+                "start.mode train goes on with a LoRA, and adapter is full: write merge, or leave adapter out",
+                "start.mode",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_report_has_prompts(self) -> Self:
         if not self.evaluation.rewards or self.evaluation.prompts is not None:
             return self
@@ -173,6 +184,7 @@ class JobSpec(Spec):
                 "reference": reference,
                 "timesteps": timesteps,
                 "adapter": adapter,
+                "start": self.start and self.start.resolved(),
                 "training": resolve_training(self.training, method, adapter),
                 "checkpoints": _with_result(self.checkpoints, self.evaluation),
                 "evaluation": with_controls(self.evaluation, method),
@@ -186,7 +198,10 @@ class JobSpec(Spec):
         words about a number that is.
         """
         apart = {"resources": {"max_run_seconds", "num_cpu_threads"}, "training": {"learning_rate_source"}}
-        return sha256_of_json(self.resolved().model_dump(mode="json", exclude=apart))
+        values = self.resolved().model_dump(mode="json", exclude=apart)
+        if self.start is None:
+            del values["start"]  # specs from before there was one keep their hash
+        return sha256_of_json(values)
 
 
 def _with_result(checkpoints: CheckpointSpec, evaluation: EvaluationSpec) -> CheckpointSpec:

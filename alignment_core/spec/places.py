@@ -14,13 +14,17 @@ from alignment_core.spec.job import JobSpec
 from alignment_core.spec.rewards import AestheticReward, AttributeClassifierReward, ImageRewardReward
 from alignment_core.spec.sources import (
     CatalogSource,
+    CheckpointId,
+    CheckpointSource,
     DatasetId,
     HubSource,
     LocalDataset,
     LocalSource,
     Name,
     StoredDataset,
+    WeightsId,
 )
+from alignment_core.spec.start import LocalLora, StartSpec, StoredLora
 
 WeightsReward = AttributeClassifierReward | ImageRewardReward | AestheticReward  # their `weights` are catalog rewards
 
@@ -34,13 +38,16 @@ class RunLabel(Spec):
 
 
 class Sources(Spec):
-    """Local folders, files and Hub commits for the catalog names and dataset ids of a spec, and what the run is called."""
+    """Local folders, files and Hub commits for the catalog names and ids of a spec, and what the run is called."""
 
     label: RunLabel = RunLabel()
 
     models: dict[Name, Annotated[HubSource | LocalSource, Field(discriminator="type")]] = Field(default_factory=dict)
     rewards: dict[Name, LocalSource] = Field(default_factory=dict)
     datasets: dict[DatasetId, LocalDataset] = Field(default_factory=dict)
+    weights: dict[WeightsId, LocalLora] = Field(default_factory=dict)
+    models_of_checkpoints: dict[CheckpointId, LocalSource] = Field(default_factory=dict)
+    loras_of_checkpoints: dict[CheckpointId, LocalLora] = Field(default_factory=dict)
 
 
 def localize(spec: JobSpec, sources: Sources) -> JobSpec:
@@ -72,6 +79,12 @@ def _localized(value: Any, sources: Sources) -> Any:
     match value:
         case StoredDataset(id=dataset_id):
             return sources.datasets.get(dataset_id, value)
+        case StoredLora(id=weights_id):
+            return sources.weights.get(weights_id, value)
+        case StartSpec(lora=CheckpointSource(id=checkpoint_id)):
+            return value.model_copy(update={"lora": sources.loras_of_checkpoints.get(checkpoint_id, value.lora)})
+        case CheckpointSource(id=checkpoint_id):
+            return sources.models_of_checkpoints.get(checkpoint_id, value)
         case BaseModel():
             parts = {field: _localized(getattr(value, field), sources) for field in type(value).model_fields}
             for field, section, name in catalog_names(value):

@@ -11,6 +11,8 @@ from alignment_core.spec.unions import OneOf
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 DATASET_ID = r"^ds_[0-9a-z]{26}$"
+WEIGHTS_ID = r"^wts_[0-9a-z]{26}$"
+CHECKPOINT_ID = r"^ckpt_[0-9a-z]{26}$"
 COMMIT = r"^[0-9a-f]{40}$"
 REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*/[A-Za-z0-9][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*$"
 WITHOUT_NUL = r"^[^\x00]*$"  # no database keeps one, and nobody means one
@@ -18,6 +20,8 @@ WITHOUT_NUL = r"^[^\x00]*$"  # no database keeps one, and nobody means one
 # Every text of a spec has bounds, and a pattern, under which pydantic refuses half a surrogate pair too.
 Name = Annotated[str, StringConstraints(pattern=NAME)]
 DatasetId = Annotated[str, StringConstraints(pattern=DATASET_ID)]
+WeightsId = Annotated[str, StringConstraints(pattern=WEIGHTS_ID)]
+CheckpointId = Annotated[str, StringConstraints(pattern=CHECKPOINT_ID)]
 Prompt = Annotated[str, StringConstraints(max_length=2000, pattern=WITHOUT_NUL)]
 Prompts = Annotated[tuple[Prompt, ...], AtFirstMistake()]
 LocalPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=WITHOUT_NUL)]
@@ -55,15 +59,31 @@ class LocalSource(Spec):
     path: LocalPath = Field(description="Path of the folder.", examples=["demo/assets/model"])
 
 
+class CheckpointSource(Spec):
+    """A checkpoint of an earlier job of the same project."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    id: CheckpointId = Field(description="Id of the checkpoint; see `GET /v1/jobs/{id}/checkpoints`.")
+
+
 def catalog_named(text: str) -> dict[str, str] | None:
     """`sd15` as the catalog's entry of this name."""
     return {"type": "catalog", "name": text} if re.fullmatch(NAME, text) else None
 
 
+def checkpoint_named(text: str) -> dict[str, str] | None:
+    """`ckpt_...` as the checkpoint of this id."""
+    return {"type": "checkpoint", "id": text} if re.fullmatch(CHECKPOINT_ID, text) else None
+
+
 HUB = '{"type": "hub", "repo_id": "OWNER/NAME", "revision": COMMIT}'
 ModelSpec = Annotated[
-    CatalogSource | HubSource | LocalSource,
-    OneOf(catalog_named, f'write the name of a catalog entry, {HUB}, or {{"type": "local", "path": FOLDER}}'),
+    CatalogSource | HubSource | LocalSource | CheckpointSource,
+    OneOf(
+        lambda text: checkpoint_named(text) or catalog_named(text),
+        f'write the name of a catalog entry, {HUB}, the id of a checkpoint of a full fine-tune ("ckpt_..."), or '
+        '{"type": "local", "path": FOLDER}',
+    ),
 ]
 
 
@@ -170,7 +190,9 @@ DatasetSpec = Annotated[
 ]
 
 
-def label_of(source: CatalogSource | HubSource | LocalSource | StoredDataset | LocalDataset | HubDataset) -> str:
+def label_of(
+    source: CatalogSource | HubSource | LocalSource | CheckpointSource | StoredDataset | LocalDataset | HubDataset,
+) -> str:
     """What people call it: the catalog's name, the repository, the path or the id."""
     match source:
         case CatalogSource(name=name):
@@ -179,7 +201,7 @@ def label_of(source: CatalogSource | HubSource | LocalSource | StoredDataset | L
             return repo_id
         case LocalSource(path=path) | LocalDataset(path=path):
             return path
-        case StoredDataset(id=dataset_id):
-            return dataset_id
+        case StoredDataset(id=found) | CheckpointSource(id=found):
+            return found
         case _:
             assert_never(source)

@@ -18,6 +18,7 @@ from alignment_core.errors import CheckpointError
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.families.sd_weights import load_policy, save_policy
 from alignment_core.protocols import Method, ReferenceUpdate, RewardModel, TimestepStrategy
+from alignment_core.reports import StartingPoint
 from alignment_core.rollouts.setup import Resumable
 from alignment_core.shapes import Images
 from alignment_core.spec import JobSpec
@@ -55,6 +56,7 @@ class Run:
     prompt_following: RewardModel | None
     watch: Watch
     label: RunLabel = field(default_factory=RunLabel)
+    start: StartingPoint | None = None
     history: History = field(default_factory=History)
     state: RunState = field(init=False)
 

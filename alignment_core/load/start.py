@@ -1,0 +1,176 @@
+"""The LoRA that a run starts from: its file, on this machine; then in the model's weights, or as the adapter that is trained."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from alignment_core.actors.actors import Actors
+from alignment_core.errors import ModelError
+from alignment_core.families.keys import FamilyKeys, LoraLayers
+from alignment_core.families.lora_file import LoraFile, read_lora
+from alignment_core.families.lora_places import Components, place
+from alignment_core.families.merge import merge
+from alignment_core.families.sd import StableDiffusion
+from alignment_core.families.sd_keys import SD
+from alignment_core.hub_errors import download_errors, hub_error
+from alignment_core.reports import StartingPoint
+from alignment_core.spec.sources import CheckpointSource
+from alignment_core.spec.start import HubLora, LocalLora, LoraSource, StartSpec, StoredLora
+from alignment_core.spec.training import LoraAdapter
+
+# Where a folder has its LoRA: one of diffusers' or of a checkpoint, or one of PEFT's.
+FILES_OF_A_FOLDER = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class StartingLora:
+    """A LoRA whose layers are those of the model."""
+
+    spec: StartSpec
+    file: LoraFile
+    placed: Mapping[str, LoraLayers]
+    label: str
+
+    def initial_model_sha256(self, base_model_sha256: str) -> str:
+        """What the initial model is known by: the base model's hash, and the LoRA's where it is part of it."""
+        if self.spec.initial == "base":
+            return base_model_sha256
+        told = f"{base_model_sha256}+{self.file.sha256}+{self.spec.alpha}"
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def told(self) -> StartingPoint:
+        """What the report says of it."""
+        assert self.spec.initial is not None, "the spec is resolved"
+        return StartingPoint(
+            lora=self.label,
+            lora_sha256=self.file.sha256,
+            format=self.file.format,
+            num_layers=sum(len(layers) for layers in self.placed.values()),
+            mode=self.spec.mode,
+            initial=self.spec.initial,
+        )
+
+
+def load_start(start: StartSpec, label: str, family: StableDiffusion) -> StartingLora:
+    """Read the LoRA and find its layers; `merge` adds them to the model's weights here, before anything else sees those.
+
+    Raises `ModelError` with the key of the file that is not understood, or that the model has no layer for.
+    """
+    file = read_lora(_file_of(start.lora), start.alpha)
+    components = components_of(family)
+    found = StartingLora(start, file, place(file, components, keys_of(family)), label)
+    match start.mode:
+        case "merge":
+            merge(components, found.placed)
+            family.merged = found.placed
+        case "train":
+            _refuse_other_components(found, denoiser=next(iter(components)))
+        case _:
+            assert_never(start.mode)
+    return found
+
+
+def begin_with(actors: Actors, start: StartingLora, adapter: LoraAdapter) -> None:
+    """Give the adapter the LoRA's factors; raises `ModelError` with what `adapter` would have to be for them to fit."""
+    layers = next(iter(start.placed.values()))
+    _refuse_other_adapter(start, layers, adapter, actors.adapted_modules())
+    factors = {module: (layer.down, layer.up) for module, layer in layers.items()}
+    actors.begin_with(factors, is_initial=start.spec.initial == "lora")
+
+
+def components_of(family: StableDiffusion) -> Components:
+    """What a LoRA may change; the denoiser comes first."""
+    return {"unet": family.denoiser, "text_encoder": family.text_encoder}
+
+
+def keys_of(family: StableDiffusion) -> FamilyKeys:
+    """What other tools call its weights."""
+    match family:
+        case StableDiffusion():
+            return SD
+        case _:
+            assert_never(family)
+
+
+# --- the file ------------------------------------------------------------------------------------------------------
+
+
+def _file_of(source: LoraSource) -> Path:
+    match source:
+        case LocalLora(path=path):
+            return _file_in(Path(path))
+        case HubLora():
+            return _download(source)
+        case StoredLora(id=found) | CheckpointSource(id=found):
+            raise ModelError(
+                "start_not_resolved", f"start.lora {found!r}: the run was not told where its service has this"
+            )
+        case _:
+            assert_never(source)
+
+
+def _file_in(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in FILES_OF_A_FOLDER:
+        if (path / name).is_file():
+            return path / name
+    raise ModelError("lora_not_found", f"{path}: expected {' or '.join(FILES_OF_A_FOLDER)} in this folder")
+
+
+def _download(source: HubLora) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(source.repo_id, source.file, revision=source.revision))
+    except download_errors() as error:
+        what = f"the LoRA {source.repo_id}/{source.file}@{source.revision[:12]}"
+        raise hub_error(ModelError, what, "lora_not_found", error) from error
+
+
+# --- the adapter that goes on --------------------------------------------------------------------------------------
+
+
+def _refuse_other_components(start: StartingLora, *, denoiser: str) -> None:
+    others = sorted(start.placed.keys() - {denoiser})
+    if others:
+        raise ModelError(
+            "start_unfit",
+            f"{start.file.path.name}: it changes {others[0]} too, and start.mode train goes on with layers of the {denoiser} "
+            "alone: use merge",
+        )
+
+
+def _refuse_other_adapter(
+    start: StartingLora, layers: LoraLayers, adapter: LoraAdapter, adapted: Iterable[str]
+) -> None:
+    """The spec says what is trained, so it has to say what the file has."""
+    name, wanted = start.file.path.name, set(adapted)
+    for module, layer in layers.items():
+        if module not in wanted:
+            raise ModelError(
+                "start_unfit",
+                f"{name}: adapter.target_modules leaves out {module!r}, which the LoRA has; its layers end in "
+                f"{', '.join(sorted(_endings(layers)))}",
+            )
+        rank, alpha = len(layer.down), layer.alpha
+        if rank != adapter.rank:
+            raise ModelError(
+                "start_unfit", f"{name}: {module!r} has the rank {rank}, and adapter.rank is {adapter.rank}"
+            )
+        if alpha != adapter.alpha:
+            raise ModelError(
+                "start_unfit", f"{name}: {module!r} has the alpha {alpha:g}, and adapter.alpha is {adapter.alpha}"
+            )
+    if missing := sorted(wanted - layers.keys()):
+        raise ModelError(
+            "start_unfit", f"{name}: adapter.target_modules takes in {missing[0]!r}, which the LoRA does not have"
+        )
+
+
+def _endings(layers: LoraLayers) -> set[str]:
+    """The last parts of the names, with the number of a list before it: `to_q`, `to_out.0`."""
+    split = [module.rpartition(".") for module in layers]
+    return {f"{head.rpartition('.')[2]}.{last}" if last.isdecimal() else last for head, _, last in split}

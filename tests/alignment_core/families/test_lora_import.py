@@ -1,0 +1,223 @@
+"""A LoRA that others saved is found whole, whatever it calls its layers, and adds to each weight what it says."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from alignment_core.errors import ModelError
+from alignment_core.families.keys import LoraLayer
+from alignment_core.families.lora_file import read_lora
+from alignment_core.families.lora_places import Components, config_of, place
+from alignment_core.families.merge import joined, merge, update_of
+from alignment_core.families.sd_keys import SD
+from tests.alignment_core.families.loras import (
+    Layers,
+    pipeline_of,
+    random_layers,
+    save_diffusers,
+    save_kohya,
+    save_old_diffusers,
+    save_peft,
+)
+
+# linear layers, 3x3 convolutions, and the transformer's 1x1 convolutions
+ENDINGS = (
+    "to_q",
+    "to_out.0",
+    "ff.net.2",
+    "conv1",
+    "proj_in",
+    "conv_in",
+    "downsamplers.0.conv",
+    "time_embedding.linear_1",
+)
+TEXT_ENDINGS = ("q_proj", "fc1")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_model: Path) -> StableDiffusionPipeline:
+    return pipeline_of(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def components(pipeline: StableDiffusionPipeline) -> Components:
+    return {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
+
+
+@pytest.fixture(scope="module")
+def unet_layers(pipeline: StableDiffusionPipeline) -> Layers:
+    return random_layers(pipeline.unet, ENDINGS)
+
+
+@pytest.fixture(scope="module")
+def text_layers(pipeline: StableDiffusionPipeline) -> Layers:
+    return random_layers(pipeline.text_encoder, TEXT_ENDINGS)
+
+
+SAVED: dict[str, Callable[[Layers, Layers, Components, Path], Path]] = {
+    "peft": lambda unet, _text, _components, path: save_peft(unet, path),
+    "diffusers": lambda unet, text, _components, path: save_diffusers({"unet": unet, "text_encoder": text}, path),
+    "kohya": lambda unet, text, _components, path: save_kohya({"unet": unet, "text_encoder": text}, path),
+    "kohya, original modules": lambda unet, text, components, path: save_kohya(
+        {"unet": unet, "text_encoder": text},
+        path,
+        config=components["unet"].config,  # pyright: ignore[reportArgumentType]
+    ),
+}
+
+
+@pytest.mark.parametrize("names", SAVED)
+def test_every_tools_names_find_the_same_layers_with_the_same_effect(
+    names: str, unet_layers: Layers, text_layers: Layers, components: Components, tmp_path: Path
+) -> None:
+    file = read_lora(SAVED[names](unet_layers, text_layers, components, tmp_path / "lora.safetensors"))
+    assert file.format == names.split(",")[0]
+    placed = place(file, components, SD)
+    assert same_effect(placed["unet"], unet_layers)
+    assert names == "peft" or same_effect(placed["text_encoder"], text_layers)
+
+
+def same_effect(found: dict[str, LoraLayer], expected: Layers) -> bool:
+    effects = {name: by_hand(one) for name, one in expected.items()}
+    return found.keys() == effects.keys() and all(
+        bool(torch.allclose(update_of(one).double(), effects[name], rtol=0, atol=1e-6)) for name, one in found.items()
+    )
+
+
+def by_hand(layer: LoraLayer) -> Tensor:
+    """B A alpha / rank in float64, as a sum over ranks."""
+    down, up = layer.down.double(), layer.up.double()
+    product = torch.einsum("or,r...->o...", up.flatten(1), down)
+    return product * layer.alpha / down.shape[0]
+
+
+def test_files_of_before_peft_are_read_with_scale_one(
+    pipeline: StableDiffusionPipeline, components: Components, tmp_path: Path
+) -> None:
+    attention = random_layers(pipeline.unet, ("to_q", "to_k", "to_v", "to_out.0"), rank=2, alpha=2.0)
+    placed = place(read_lora(save_old_diffusers(attention, tmp_path / "old.safetensors")), components, SD)
+    assert same_effect(placed["unet"], attention)
+
+
+def test_what_kohyas_export_writes_is_what_is_read(
+    unet_layers: Layers, text_layers: Layers, components: Components, tmp_path: Path
+) -> None:
+    """Reading is the inverse of `FamilyKeys.to_kohya`, layer by layer."""
+    tensors = {}
+    for component, layers in (("unet", unet_layers), ("text_encoder", text_layers)):
+        config = config_of(components[component])
+        assert SD.to_kohya is not None
+        for name, one in SD.to_kohya(component, layers, config).items():
+            tensors |= {f"{name}.lora_down.weight": one.down, f"{name}.lora_up.weight": one.up}
+            tensors[f"{name}.alpha"] = torch.tensor(one.alpha)
+    save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / "out.safetensors")
+    placed = place(read_lora(tmp_path / "out.safetensors"), components, SD)
+    assert same_effect(placed["unet"], unet_layers)
+    assert same_effect(placed["text_encoder"], text_layers)
+
+
+def test_matrices_stand_for_kernels_of_one_pixel(components: Components, unet_layers: Layers, tmp_path: Path) -> None:
+    name, layer = next((name, one) for name, one in unet_layers.items() if name.endswith("proj_in"))
+    flat = LoraLayer(layer.down.flatten(1), layer.up.flatten(1), layer.alpha)
+    placed = place(read_lora(save_kohya({"unet": {name: flat}}, tmp_path / "flat.safetensors")), components, SD)
+    assert same_effect(placed["unet"], {name: layer})
+
+
+def test_merging_adds_the_effect_to_every_kind_of_layer(
+    tiny_model: Path, unet_layers: Layers, text_layers: Layers, tmp_path: Path
+) -> None:
+    pipeline, before = pipeline_of(tiny_model), pipeline_of(tiny_model)
+    components = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
+    path = save_kohya({"unet": unet_layers, "text_encoder": text_layers}, tmp_path / "lora.safetensors")
+    merge(components, place(read_lora(path), components, SD))
+    for component, layers in (("unet", unet_layers), ("text_encoder", text_layers)):
+        for name, value in getattr(pipeline, component).state_dict().items():
+            change = value.double() - getattr(before, component).state_dict()[name].double()
+            module = name.removesuffix(".weight")
+            expected = by_hand(layers[module]) if module in layers else torch.zeros_like(change)
+            assert torch.allclose(change, expected, rtol=0, atol=1e-6), name
+
+
+def test_the_merged_pipeline_draws_what_diffusers_fused_pipeline_draws(
+    tiny_model: Path, unet_layers: Layers, text_layers: Layers, tmp_path: Path
+) -> None:
+    saved = save_diffusers({"unet": unet_layers, "text_encoder": text_layers}, tmp_path / "lora.safetensors")
+    ours, theirs, bare = (pipeline_of(tiny_model) for _ in range(3))
+    components = {"unet": ours.unet, "text_encoder": ours.text_encoder}
+    merge(components, place(read_lora(saved), components, SD))
+    theirs.load_lora_weights(tmp_path, weight_name=saved.name)
+    theirs.fuse_lora()
+    drawn = [_draw(one) for one in (ours, theirs, bare)]
+    assert torch.allclose(drawn[0], drawn[1], rtol=0, atol=1e-5)
+    assert not torch.allclose(drawn[0], drawn[2], atol=1e-3)
+
+
+def _draw(pipeline: StableDiffusionPipeline) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.from_numpy(
+        pipeline("a red circle", num_inference_steps=2, generator=generator, output_type="np").images  # pyright: ignore[reportAttributeAccessIssue]
+    )
+
+
+def test_two_loras_as_one_have_the_effect_of_both(pipeline: StableDiffusionPipeline) -> None:
+    first = random_layers(pipeline.unet, ("to_q", "conv1"))
+    second = random_layers(pipeline.unet, ("to_q", "to_k"), rank=2, alpha=3.0)
+    for name, one in joined(first, second).items():
+        expected = sum(by_hand(lora[name]) for lora in (first, second) if name in lora)
+        assert torch.allclose(update_of(one).double(), torch.as_tensor(expected), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("lora_unet_mid_block_attentions_0.dora_scale", "DoRA"),
+        ("lora_unet_mid_block_attentions_0.hada_w1_a", "LoHa"),
+        ("lora_unet_conv_in.lora_mid.weight", "Tucker"),
+        ("conv_in.weight", "no part of a LoRA"),
+    ],
+)
+def test_a_key_that_is_not_understood_is_named(key: str, told: str, unet_layers: Layers, tmp_path: Path) -> None:
+    path = save_kohya({"unet": unet_layers}, tmp_path / "lora.safetensors")
+    save_file({**load_file(path), key: torch.zeros(2, 2)}, path)
+    with pytest.raises(ModelError, match=f"lora.safetensors: unknown key '{key}'.*{told}"):
+        read_lora(path)
+
+
+def test_a_layer_that_the_model_does_not_have_is_named_with_one_that_it_has(
+    components: Components, tmp_path: Path
+) -> None:
+    layer = LoraLayer(torch.zeros(2, 8), torch.zeros(8, 2), 2.0)
+    path = save_kohya({"unet": {"down_blocks.7.to_q": layer}}, tmp_path / "lora.safetensors")
+    with pytest.raises(
+        ModelError, match=r"'lora_unet_down_blocks_7_to_q' is no layer of the model; .*'lora_unet_conv_in'"
+    ):
+        place(read_lora(path), components, SD)
+
+
+def test_layers_of_other_shapes_are_told_with_both(components: Components, tmp_path: Path) -> None:
+    layer = LoraLayer(torch.zeros(2, 9, 3, 3), torch.zeros(8, 2, 1, 1), 2.0)
+    path = save_kohya({"unet": {"conv_in": layer}}, tmp_path / "lora.safetensors")
+    with pytest.raises(
+        ModelError, match=r"down of \[2, 9, 3, 3\].*is of \[8, 4, 3, 3\]: expected \[2, 4, 3, 3\] and \[8, 2, 1, 1\]"
+    ):
+        place(read_lora(path), components, SD)
+
+
+def test_a_pickle_is_not_read(tmp_path: Path) -> None:
+    torch.save({"lora_unet_conv_in.lora_down.weight": torch.zeros(2, 2)}, tmp_path / "lora.safetensors")
+    with pytest.raises(ModelError, match="pickled weights are not read"):
+        read_lora(tmp_path / "lora.safetensors")
+
+
+def test_half_of_a_layer_is_refused(unet_layers: Layers, tmp_path: Path) -> None:
+    path = save_kohya({"unet": unet_layers}, tmp_path / "lora.safetensors")
+    tensors = load_file(path)
+    del tensors["lora_unet_conv_in.lora_up.weight"]
+    save_file(tensors, path)
+    with pytest.raises(ModelError, match=r"'lora_unet_conv_in' has no up \(B\)"):
+        read_lora(path)
