@@ -63,7 +63,7 @@ def align(
     if resumed:
         run.restore(resumed)
     if own is None:
-        run.forget_verdicts()  # what the guards of another run saw and decided is not this run's
+        run.forget_findings()  # what the guards of another run saw and decided is not this run's
     probe = yield from recorded(load_probe(run), history)
     result = yield from recorded(train_run(run, probe, workdir, started), history)
     if accelerator.is_main_process:

@@ -40,9 +40,9 @@ class Away(Exception):  # noqa: N818 - a state of affairs, read as one
 class TrainerWithoutDisk(Exception):  # noqa: N818
     """The training process ended because a disk was full, read-only or broken: its work folder's, as a rule."""
 
-    def __init__(self, told: RunFailed) -> None:
-        super().__init__(told.message)
-        self.told = told
+    def __init__(self, failure: RunFailed) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 def patiently(write: Callable[[], T], patience_seconds: float) -> T:
@@ -94,8 +94,8 @@ def away_of(error: BaseException) -> Away | None:
             return _away("database", reason_of_database(error.orig))
         case OSError() if (reason := ERRNO_REASONS.get(error.errno or 0)) is not None:
             return _away("worker's disk", reason)
-        case TrainerWithoutDisk(told=told):
-            fields = told.model_dump(include={"code", "message", "category", "retryable", "hint"})
+        case TrainerWithoutDisk(failure=failure):
+            fields = failure.model_dump(include={"code", "message", "category", "retryable", "hint"})
             return Away(JobError.model_validate(fields), part="worker's disk", reason="full")
         case _:
             return None

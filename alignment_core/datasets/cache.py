@@ -32,7 +32,7 @@ OPEN_SHARDS = 128
 STALE_SECONDS = 24 * 3600
 
 KEYS = "keys"
-Place = tuple[int, int]  # shard and row in it
+ShardRow = tuple[int, int]  # shard and row in it
 Places = Int[Tensor, "batch 2"]
 
 
@@ -48,7 +48,7 @@ class TensorCache:
         _remove_stale(self._folder)
         self._shards = sorted(self._folder.glob("*.safetensors"))
         self._verified: set[int] = set()
-        self._index: dict[bytes, Place] = {}
+        self._index: dict[bytes, ShardRow] = {}
         for number, path in enumerate(self._shards):
             self._index.update((key, (number, row)) for row, key in enumerate(_read_keys(path)))
         self._pending: list[dict[str, Tensor]] = []
@@ -58,7 +58,7 @@ class TensorCache:
         """The key of an image's bytes or a prompt in UTF-8."""
         return hashlib.sha256(self._namespace + hashlib.sha256(content).digest()).digest()
 
-    def find(self, key: bytes) -> Place | None:
+    def find(self, key: bytes) -> ShardRow | None:
         """Where the entry is, if it is there and undamaged."""
         place = self._index.get(key)
         if place is None or place[0] == len(self._shards) or self._is_sound(place[0]):
@@ -66,7 +66,7 @@ class TensorCache:
         self._index = {other: where for other, where in self._index.items() if where[0] != place[0]}
         return None
 
-    def add(self, key: bytes, tensors: Mapping[str, Tensor]) -> Place:
+    def add(self, key: bytes, tensors: Mapping[str, Tensor]) -> ShardRow:
         """Keep the tensors of one entry (no batch dimension); they are on disk after the next `flush`."""
         place = (len(self._shards), len(self._pending))
         entry = {name: tensor.detach().cpu() for name, tensor in tensors.items()}

@@ -32,7 +32,7 @@ SECONDS_BETWEEN_EVENTS = 1.0
 
 
 @dataclass
-class Progress:
+class EncodingProgress:
     """Counts what is done and says so about once a second, and at the beginning and the end."""
 
     total: int
@@ -51,7 +51,7 @@ class Progress:
 
 
 def cache_prompts(
-    prompts: Sequence[str], encode: EncodePrompts, cache: TensorCache, batch_size: int, progress: Progress
+    prompts: Sequence[str], encode: EncodePrompts, cache: TensorCache, batch_size: int, progress: EncodingProgress
 ) -> Generator[PhaseProgressed, None, Places]:
     """Encode the prompts that are not cached; returns the place of each."""
     keys = [cache.key(prompt.encode()) for prompt in prompts]
@@ -74,7 +74,7 @@ def cache_images(
     num_images: int,
     resolution: int,
     batch_size: int,
-    progress: Progress,
+    progress: EncodingProgress,
 ) -> Generator[PhaseProgressed, None, tuple[Places, ...]]:
     """Encode the images that are not cached; returns the places of each of a row's `num_images`.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic
 
 from alignment_core.datasets.cache import Places, ShardReader, TensorCache
-from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, Progress, cache_images, cache_prompts
+from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, EncodingProgress, cache_images, cache_prompts
 from alignment_core.datasets.rows import AnnotationT, ImageReader
 from alignment_core.datasets.unpacked import unpack_images
 from alignment_core.events import PhaseProgressed
@@ -57,7 +57,7 @@ def prepare(
     """
     reads_images = not is_random or not is_seekable
     prompts = list(dict.fromkeys(["", *(row.prompt for row in rows)]))
-    progress = Progress(total=len(prompts) + (num_images * len(rows) if reads_images else 0))
+    progress = EncodingProgress(total=len(prompts) + (num_images * len(rows) if reads_images else 0))
     shared: dict[str, str | int] = {"model": model_fingerprint, "dtype": "float32"}
     texts = TensorCache(cache_dir, {"kind": "text", **shared})
     places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress)

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from alignment_core.datasets.cache import cache_lost, write_durably
-from alignment_core.datasets.encoding import Progress, read_images
+from alignment_core.datasets.encoding import EncodingProgress, read_images
 from alignment_core.datasets.rows import Annotated, AnnotationT, BadRow, ImageReader, RowT
 from alignment_core.events import PhaseProgressed
 
@@ -57,7 +57,7 @@ class UnpackedImages:
 
 
 def unpack_images(
-    source: ImageReader, rows: Sequence[AnnotationT], folder: Path, progress: Progress
+    source: ImageReader, rows: Sequence[AnnotationT], folder: Path, progress: EncodingProgress
 ) -> Generator[PhaseProgressed, None, tuple[UnpackedImages, list[AnnotationT]]]:
     """Copy the images of `rows` that are not in `folder` yet; the rows that come back name the copies."""
     images = UnpackedImages(source.path, folder)

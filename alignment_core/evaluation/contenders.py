@@ -24,7 +24,7 @@ Draw = Callable[[nn.Module, Sequence[str], Sequence[int]], Images]
 class Contender:
     """A model that draws and predicts; how its trained weights differ from the initial model's, by name, on the CPU."""
 
-    told: ComparedModel
+    model: ComparedModel
     sample: Sampler
     predict: Predict
     deltas: Callable[[], dict[str, Tensor]]
@@ -46,14 +46,14 @@ def initial_model(actors: Actors, draw: Draw) -> Contender:
         with actors.initial_denoiser() as denoiser:
             return draw(denoiser, prompts, seeds)
 
-    told = ComparedModel(label="initial model", step=None, spec_sha256=None)
-    return Contender(told, sample, actors.predict_initial, dict, dict)
+    model = ComparedModel(label="initial model", step=None, spec_sha256=None)
+    return Contender(model, sample, actors.predict_initial, dict, dict)
 
 
-def policy_as_it_is(actors: Actors, draw: Draw, told: ComparedModel) -> Contender:
+def policy_as_it_is(actors: Actors, draw: Draw, model: ComparedModel) -> Contender:
     """The policy with the weights that it has now."""
     return Contender(
-        told,
+        model,
         lambda prompts, seeds: draw(actors.denoiser, prompts, seeds),
         lambda x_t, timesteps, conditioning: actors.predict_with(None, x_t, timesteps, conditioning),
         lambda: weight_deltas(actors),
@@ -68,7 +68,7 @@ def checkpointed_policy(actors: Actors, draw: Draw, folder: Path, label: str) ->
     """
     load_policy(actors, folder)
     kept = {name: parameter.detach().clone() for name, parameter in _own_parameters(actors).items()}
-    as_it_is = policy_as_it_is(actors, draw, told_of(read_manifest(folder), label))
+    as_it_is = policy_as_it_is(actors, draw, compared_model(read_manifest(folder), label))
 
     @torch.no_grad()
     def put() -> None:
@@ -87,7 +87,7 @@ def checkpointed_policy(actors: Actors, draw: Draw, folder: Path, label: str) ->
         put()
         return as_it_is.deltas()
 
-    return Contender(as_it_is.told, sample, predict, deltas, as_it_is.initial_norms)
+    return Contender(as_it_is.model, sample, predict, deltas, as_it_is.initial_norms)
 
 
 def _own_parameters(actors: Actors) -> dict[str, nn.Parameter]:
@@ -102,7 +102,7 @@ def _own_parameters(actors: Actors) -> dict[str, nn.Parameter]:
             assert_never(actors.kind)
 
 
-def told_of(manifest: Manifest, label: str) -> ComparedModel:
+def compared_model(manifest: Manifest, label: str) -> ComparedModel:
     """What a report says of a checkpoint: its step, its run, and every file but the training state by hash."""
     return ComparedModel(
         label=label,

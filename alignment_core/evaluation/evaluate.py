@@ -88,8 +88,8 @@ def evaluate(
     num_prompts = len(protocol.plan.prompts)
     if num_prompts < FEW_PROMPTS:
         few = _few_prompts(num_prompts, provenance.step)
-        told = RunWarning(code=few.code, message=few.message, step=few.step)
-        provenance = replace(provenance, warnings=[*provenance.warnings, told])
+        warning = RunWarning(code=few.code, message=few.message, step=few.step)
+        provenance = replace(provenance, warnings=[*provenance.warnings, warning])
         yield few
     yield PhaseChanged(phase="sampling")
     comparison = yield from compare(models.base, models.policy, protocol.plan, protocol.judges)

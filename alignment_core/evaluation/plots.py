@@ -198,7 +198,7 @@ class Bar:
     width: float
     height: float
     is_gain: bool
-    told: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def gain_bars(name: str, gains: Sequence[tuple[str, float]]) -> GainBars:
             width=round(slot * 0.8, 2),
             height=round(max(0.5, abs(zero - y.place(gain))), 2),
             is_gain=gain >= 0,
-            told=f"{gain:+.3g}: {prompt}",
+            caption=f"{gain:+.3g}: {prompt}",
         )
         for index, (prompt, gain) in enumerate(shown)
     ]

@@ -41,9 +41,11 @@ class ProbeFigures(BaseModel):
         lines = dict(self.rewards)
         if self.prompt_following is not None:
             lines["prompt_following"] = self.prompt_following
-        told = {name: line.mean for name, line in lines.items()} | {f"{n}_gain": line.gain for n, line in lines.items()}
+        figures = {name: line.mean for name, line in lines.items()} | {
+            f"{n}_gain": line.gain for n, line in lines.items()
+        }
         if self.diversity is not None:
-            told["diversity"] = self.diversity
+            figures["diversity"] = self.diversity
         if self.diversity_ratio is not None:
-            told["diversity_ratio"] = self.diversity_ratio
-        return told
+            figures["diversity_ratio"] = self.diversity_ratio
+        return figures

@@ -100,9 +100,9 @@ def _others(report: EvaluationReport) -> list[str]:
     others = [line for line in report.rewards[1:] if not line.trained]
     if not others:
         return []
-    told = [f"{line.name} {_change(line)}" for line in others]
+    changes = [f"{line.name} {_change(line)}" for line in others]
     lead = "Not trained on" if any(line.trained for line in report.rewards) else "Also measured"
-    return [f"{lead}: {', '.join(told)}."]
+    return [f"{lead}: {', '.join(changes)}."]
 
 
 def _change(line: RewardComparison) -> str:
@@ -150,16 +150,16 @@ def _choice(report: EvaluationReport) -> list[str]:
 
 def subject(report: EvaluationReport) -> list[str]:
     """What the report is of, part by part: job, model, data, steps, date. Empty in reports of before it was told."""
-    told = report.subject
-    if told is None:
+    about = report.subject
+    if about is None:
         return []
     return [
-        *([f"job {told.job_name or told.job_id}"] if told.job_id else []),
-        f"model {told.model}",
-        *([_started(told.start)] if told.start else []),
-        *([f"data {told.dataset}"] if told.dataset else []),
-        _count(told.steps, "step"),
-        f"{told.written_at:%-d %B %Y, %H:%M} UTC",
+        *([f"job {about.job_name or about.job_id}"] if about.job_id else []),
+        f"model {about.model}",
+        *([_started(about.start)] if about.start else []),
+        *([f"data {about.dataset}"] if about.dataset else []),
+        _count(about.steps, "step"),
+        f"{about.written_at:%-d %B %Y, %H:%M} UTC",
     ]
 
 

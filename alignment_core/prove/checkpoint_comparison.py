@@ -55,7 +55,7 @@ def compare_checkpoints(
         run.history.restore(folders[1] / checkpoints.STATE / HISTORY)
     specs = [JobSpec.model_validate(one.spec) for one in manifests if one is not None] or [spec]
     training = Training(specs, None if manifests[1] is None else manifests[1].dataset_sha256)
-    name = "-and-".join(_slug(side.told.label) for side in (sides.base, sides.policy))
+    name = "-and-".join(_slug(side.model.label) for side in (sides.base, sides.policy))
     yield from compare_contenders(run, sides, training, ReportFolder(workdir / "comparisons" / name, workdir))
 
 
@@ -75,8 +75,8 @@ def folder_of(side: str, workdir: Path) -> Path | None:
         return place
     newest = checkpoints.latest(place / CHECKPOINTS)
     if newest is None:
-        told = "neither initial, latest, result, a step, a checkpoint nor a work folder with one"
-        raise CheckpointError("no_checkpoint", f"{side!r} is {told}")
+        expected = "neither initial, latest, result, a step, a checkpoint nor a work folder with one"
+        raise CheckpointError("no_checkpoint", f"{side!r} is {expected}")
     chosen = None if side == LATEST else checkpoints.read_manifest(newest).result_step
     return newest if chosen is None else checkpoints.folder_of(place / CHECKPOINTS, chosen)
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from alignment_core import checkpoints
-from alignment_core.evaluation.contenders import Contender, Contenders, initial_model, policy_as_it_is, told_of
+from alignment_core.evaluation.contenders import Contender, Contenders, compared_model, initial_model, policy_as_it_is
 from alignment_core.evaluation.draw_and_judge import Judges
 from alignment_core.evaluation.evaluate import (
     EvaluationProtocol,
@@ -48,7 +48,7 @@ def evaluate_run(run: Run, workdir: Path, result: ResultSelected) -> Generator[E
         return
     manifest = checkpoints.read_manifest(workdir / result.path)
     base = initial_model(run.actors, run.draw)
-    policy = policy_as_it_is(run.actors, run.draw, told_of(manifest, f"step {manifest.step}"))
+    policy = policy_as_it_is(run.actors, run.draw, compared_model(manifest, f"step {manifest.step}"))
     place = ReportFolder(workdir / "evaluation" / f"step-{manifest.step:08d}", workdir)
     yield from compare_contenders(
         run, Contenders(base, policy), Training((run.spec,), run.dataset_sha256, result), place
@@ -81,9 +81,9 @@ def _provenance(run: Run, contenders: Contenders, training: Training) -> Provena
     policy = contenders.policy
     reference = spec.reference
     return Provenance(
-        step=policy.told.step or 0,
-        base=contenders.base.told,
-        policy=policy.told,
+        step=policy.model.step or 0,
+        base=contenders.base.model,
+        policy=policy.model,
         num_inference_steps=drawn.num_inference_steps,
         guidance_scale=drawn.guidance_scale,
         spec_sha256=spec.sha256(),
@@ -114,7 +114,7 @@ def _subject(run: Run, policy: Contender, trained_by: JobSpec) -> Subject:
         model=label_of(trained_by.model),
         dataset=dataset,
         start=run.start,
-        steps=policy.told.step or 0,
+        steps=policy.model.step or 0,
         written_at=datetime.now(UTC),
     )
 

@@ -90,7 +90,7 @@ class HardCopyReference(Moving):
     guard: DriftGuard | None = DriftGuard()
 
 
-Store = Literal["dense_delta", "lowrank_sum", "shared_A", "factor_average"]
+AverageStore = Literal["dense_delta", "lowrank_sum", "shared_A", "factor_average"]
 STORE = Field(
     default=None,
     description="LoRA: `dense_delta` averages the weights themselves, exactly (float32; the default). `lowrank_sum` "
@@ -123,7 +123,7 @@ class EmaReference(Moving):
         "ln 0.5 / ln(1-alpha): 693 updates at 1e-3.",
     )
     guard: DriftGuard | None = None
-    ref_store: Store | None = STORE
+    ref_store: AverageStore | None = STORE
     ref_rank_cap: int | None = RANK_CAP
 
 
@@ -143,7 +143,7 @@ class DriftControlledReference(Moving):
         "its prediction.",
     )
     num_samples: int = Field(default=64, ge=1, le=4096, description="Winners measured on; online, states.")
-    ref_store: Store | None = STORE
+    ref_store: AverageStore | None = STORE
     ref_rank_cap: int | None = RANK_CAP
 
 

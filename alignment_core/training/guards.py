@@ -101,8 +101,8 @@ def reward_hacking(
 ) -> str | None:
     """The reward `risen` rises, and what it should stand for falls, probe after probe; none of `trained` is a witness."""
     last = probes[-window:]
-    told = [_hacked(probe, risen, trained, max_drop) for probe in last]
-    return None if len(last) < window or any(sentence is None for sentence in told) else told[-1]
+    sentences = [_hacked(probe, risen, trained, max_drop) for probe in last]
+    return None if len(last) < window or any(sentence is None for sentence in sentences) else sentences[-1]
 
 
 def _hacked(probe: ProbeFigures, name: str, trained: frozenset[str], max_drop: float) -> str | None:

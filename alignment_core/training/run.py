@@ -125,7 +125,7 @@ class Run:
         if self.accelerator.scaler is not None and saved.loss_scaler is not None:
             self.accelerator.scaler.load_state_dict(saved.loss_scaler)
 
-    def forget_verdicts(self) -> None:
+    def forget_findings(self) -> None:
         """Keep how far the run has got, and nothing of what guards and probes saw and decided."""
         self.watch.seen, step = Seen(), self.state.step
         self.state = RunState(total_steps=self.state.total_steps, step=step, saved_step=step)

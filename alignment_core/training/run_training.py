@@ -147,9 +147,9 @@ def _probe_and_save(run: Run, probe: HeldOutProbe, workdir: Path) -> Iterator[Ev
         yield from _warnings(run)
         return
     assert isinstance(found, ProbeFigures)
-    verdict = run.watch.observe_probe(found)
-    run.state = run.state.probe(verdict.value)
-    _end(run, verdict.ending)
+    finding = run.watch.observe_probe(found)
+    run.state = run.state.probe(finding.value)
+    _end(run, finding.ending)
     is_best = run.state.best is not None and run.state.best.step == step
     yield ProbeCompleted(step=step, num_prompts=found.num_prompts, metrics=finite(found.metrics()), is_best=is_best)
     yield from _warnings(run)

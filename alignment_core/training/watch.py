@@ -22,7 +22,7 @@ WATCHED = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Finding:
     """What a guard says of the run as it is: a sentence, or None while all is well."""
 
     guard: str
@@ -42,7 +42,7 @@ class Seen(BaseModel):
 
 
 @dataclass(frozen=True)
-class ProbeVerdict:
+class ProbeFinding:
     """What follows from a probe: `value` makes it a candidate for the best, None where a guard objects or nothing chooses."""
 
     value: float | None
@@ -70,36 +70,36 @@ class Watch:
             self._say("reference_frozen", step, held)
         return self._judge(step, self._of_steps())
 
-    def observe_probe(self, probe: ProbeFigures) -> ProbeVerdict:
+    def observe_probe(self, probe: ProbeFigures) -> ProbeFinding:
         """Take in a probe. One that a guard objects to cannot be the best."""
         self.seen.probes.append(probe)
         del self.seen.probes[: -self._num_recent_probes]
-        verdicts = list(self._of_probes())
-        ending = self._judge(probe.step, verdicts)
-        if self._primary is None or any(verdict.message for verdict in verdicts):
-            return ProbeVerdict(None, ending)
-        return ProbeVerdict(probe.rewards[self._primary].mean, ending)
+        findings = list(self._of_probes())
+        ending = self._judge(probe.step, findings)
+        if self._primary is None or any(finding.message for finding in findings):
+            return ProbeFinding(None, ending)
+        return ProbeFinding(probe.rewards[self._primary].mean, ending)
 
     def observe_divergence(self, step: int, message: str) -> Ending | None:
         """Take in that `step` cannot be made or used; why the run ends well all the same, with what it has, if it does."""
         guard = self._spec.not_finite
-        return None if guard is None else self._judge(step, [Verdict("not_finite", message, guard.on_violation)])
+        return None if guard is None else self._judge(step, [Finding("not_finite", message, guard.on_violation)])
 
     def take_unsaid(self) -> list[WarningRaised]:
         """The warnings that nobody has heard yet."""
         unsaid, self.seen.unsaid = self.seen.unsaid, []
         return unsaid
 
-    def _judge(self, step: int, verdicts: Iterable[Verdict]) -> Ending | None:
+    def _judge(self, step: int, findings: Iterable[Finding]) -> Ending | None:
         """Say each violation the first time; the first that asks for more than a warning ends the training."""
         endings = []
-        for verdict in verdicts:
-            if verdict.message is None or verdict.guard in self.seen.fired:
+        for finding in findings:
+            if finding.message is None or finding.guard in self.seen.fired:
                 continue
-            self._say(verdict.guard, step, verdict.message)
-            action = verdict.on_violation or self._spec.on_violation
+            self._say(finding.guard, step, finding.message)
+            action = finding.on_violation or self._spec.on_violation
             if action != "warn":
-                endings.append(Ending(guard=verdict.guard, step=step, message=verdict.message, action=action))
+                endings.append(Ending(guard=finding.guard, step=step, message=finding.message, action=action))
         return next(iter(endings), None)
 
     def _say(self, code: str, step: int, message: str) -> None:
@@ -107,7 +107,7 @@ class Watch:
             self.seen.fired.append(code)
             self.seen.unsaid.append(WarningRaised(code=code, message=message, step=step))
 
-    def _of_steps(self) -> Iterator[Verdict]:
+    def _of_steps(self) -> Iterator[Finding]:
         recent = self.seen.recent
         if (guard := self._spec.margin_saturation) is not None:
             message = guards.margin_saturation(
@@ -117,26 +117,26 @@ class Watch:
                 max_clamped=guard.max_clamped,
                 window=guard.window,
             )
-            yield Verdict("margin_saturation", message, guard.on_violation)
+            yield Finding("margin_saturation", message, guard.on_violation)
         if (guard := self._spec.errors_rising) is not None:
             message = guards.errors_rising(recent, max_ratio=guard.max_ratio, window=guard.window)
-            yield Verdict("errors_rising", message, guard.on_violation)
+            yield Finding("errors_rising", message, guard.on_violation)
         if (guard := self._spec.reference_drift) is not None:
             message = guards.reference_drift(
                 recent, max_drift=guard.max_drift, max_mean_shift=guard.max_mean_shift, window=guard.window
             )
-            yield Verdict("reference_drift", message, guard.on_violation)
+            yield Finding("reference_drift", message, guard.on_violation)
 
-    def _of_probes(self) -> Iterator[Verdict]:
+    def _of_probes(self) -> Iterator[Finding]:
         probes = self.seen.probes
         if (guard := self._spec.diversity) is not None:
             message = guards.diversity(probes, min_ratio=guard.min_ratio, window=guard.window)
-            yield Verdict("diversity_falling", message, guard.on_violation)
+            yield Finding("diversity_falling", message, guard.on_violation)
         if (guard := self._spec.reward_hacking) is not None and self._risen is not None:
             message = guards.reward_hacking(
                 probes, risen=self._risen, trained=self._trained, max_drop=guard.max_drop, window=guard.window
             )
-            yield Verdict("reward_hacking", message, guard.on_violation)
+            yield Finding("reward_hacking", message, guard.on_violation)
 
     @property
     def _num_recent_steps(self) -> int:

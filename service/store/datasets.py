@@ -18,7 +18,7 @@ from service.store.fence import Fenced
 from service.store.ids import new_id
 from service.store.lease_clock import lease_now
 from service.store.models import LONGEST_FILENAME, LONGEST_NAME, Dataset
-from service.store.records import DatasetClaim, DatasetRecord, DatasetState, JobError, Page
+from service.store.records import DatasetClaim, DatasetRecord, DatasetState, JobError, Slice
 
 
 def create(
@@ -88,14 +88,14 @@ def get(store: Store, project_id: str, dataset_id: str) -> DatasetRecord | None:
 
 def list_datasets(
     store: Store, project_id: str, *, after_id: str | None = None, limit: int = 20
-) -> Page[DatasetRecord]:
+) -> Slice[DatasetRecord]:
     """The project's datasets, newest first, older than `after_id`."""
     query = sa.select(Dataset).where(Dataset.project_id == project_id).order_by(Dataset.id.desc()).limit(limit + 1)
     if after_id is not None:
         query = query.where(Dataset.id < after_id)
     with store.read() as session:
         rows = session.scalars(query).all()
-        return Page(tuple(record_of(row) for row in rows[:limit]), has_more=len(rows) > limit)
+        return Slice(tuple(record_of(row) for row in rows[:limit]), has_more=len(rows) > limit)
 
 
 def known_files(store: Store, sha256s: Sequence[str]) -> set[str]:

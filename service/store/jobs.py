@@ -27,7 +27,7 @@ from service.store.models import (
     Job,
     JobLabel,
 )
-from service.store.records import JobError, JobRecord, JobSummary, Page, Progress
+from service.store.records import JobError, JobRecord, JobSummary, Progress, Slice
 from service.store.states import TERMINAL, InvalidTransition, JobState, Verb, after
 from service.store.waiting import places
 
@@ -125,15 +125,15 @@ def list_jobs(
     method: str | None = None,
     model: str | None = None,
     metadata: Mapping[str, str] | None = None,
-) -> Page[JobSummary]:
+) -> Slice[JobSummary]:
     """The project's jobs, newest first, older than `after_id`; every filter that is given must hold."""
     labels = dict(metadata or {})
     if any("\0" in text for text in (after_id, method, model, *labels, *labels.values()) if text is not None):
-        return Page((), has_more=False)  # PostgreSQL refuses to look for what it cannot hold
+        return Slice((), has_more=False)  # PostgreSQL refuses to look for what it cannot hold
     query = filtered(project_id, after_id, limit + 1, states=states, method=method, model=model, labels=labels)
     with store.read() as session:
         rows = session.scalars(query.options(WITHOUT_SPEC)).all()
-        return Page(_shown(session, rows[:limit]), has_more=len(rows) > limit)
+        return Slice(_shown(session, rows[:limit]), has_more=len(rows) > limit)
 
 
 def request_cancel(store: Store, project_id: str, job_id: str) -> JobSummary | None:

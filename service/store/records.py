@@ -17,7 +17,7 @@ DatasetState = Literal["uploading", "checking", "ready", "failed"]
 
 
 @dataclass(frozen=True)
-class Page(Generic[T]):
+class Slice(Generic[T]):
     """A slice of a list, newest first unless said otherwise."""
 
     data: tuple[T, ...]

@@ -127,5 +127,5 @@ def test_bars_stand_on_zero_sorted_and_count_every_prompt(gains: list[float]) ->
         assert LEFT <= bar.x <= bar.x + bar.width <= WIDTH - RIGHT + 0.02
         assert TOP - 0.6 <= bar.y <= bar.y + bar.height <= HEIGHT - BOTTOM + 0.6
         assert bar.y == pytest.approx(found.zero) if not bar.is_gain else bar.y <= found.zero
-    assert found.bars[0].told.startswith(f"{min(gains):+.3g}:")
-    assert found.bars[-1].told.startswith(f"{max(gains):+.3g}:") or len(gains) == 1
+    assert found.bars[0].caption.startswith(f"{min(gains):+.3g}:")
+    assert found.bars[-1].caption.startswith(f"{max(gains):+.3g}:") or len(gains) == 1
