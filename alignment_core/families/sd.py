@@ -19,10 +19,9 @@ from alignment_core.families.keys import LoraLayers
 from alignment_core.families.merge import fingerprint_of
 from alignment_core.families.sd_configs import Config, latent_side
 from alignment_core.families.sd_load import load_pipeline, pipeline_of
-from alignment_core.families.source import ModelFolder, ModelSource, fetch_model
+from alignment_core.families.source import ModelFolder
 from alignment_core.shapes import Images, Latents, Timesteps
 
-PIPELINE_CLASS = "StableDiffusionPipeline"
 ENCODERS = ("vae", "text_encoder", "tokenizer")
 
 
@@ -152,19 +151,17 @@ class StableDiffusion:
 
 
 def load_sd(
-    source: ModelSource,
+    folder: ModelFolder,
     *,
     device: torch.device,
     frozen_dtype: torch.dtype,
     denoiser_dtype: torch.dtype,
 ) -> StableDiffusion:
-    """Load an SD 1.x pipeline in diffusers format, safetensors only.
+    """Load the SD 1.x pipeline of a folder that has been checked, safetensors only.
 
     `frozen_dtype` is that of the text encoder, `denoiser_dtype` that of the U-Net; the VAE stays float32, since it encodes
-    once and its posterior is cached. Raises `ModelError` when the folder is missing or of another kind, when its parts do not
-    fit each other, or when a weight is missing.
+    once and its posterior is cached. Raises `ModelError` when its parts do not fit each other, or when a weight is missing.
     """
-    folder = fetch_model(source, PIPELINE_CLASS)
     pipeline = load_pipeline(folder, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
     pipeline.to(device)
     return StableDiffusion(pipeline, folder, device)

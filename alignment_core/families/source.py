@@ -10,10 +10,11 @@ from typing import Any, assert_never
 from alignment_core.errors import ModelError
 from alignment_core.hub_errors import download_errors, hub_error
 from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, LocalSource
+from alignment_core.spec.families import FAMILIES, FamilyName, family_of, refusal_of
 
 ModelSource = CatalogSource | HubSource | LocalSource | CheckpointSource
 _TRUSTED_LIBRARIES = {"diffusers", "transformers", None}
-WEIGHED = ("unet", "vae", "text_encoder")
+WEIGHED = tuple(dict.fromkeys(part for facts in FAMILIES.values() for part in facts.weighed))  # of any family
 SHARD = r"-\d{5}-of-\d{5}"
 _IGNORED = {"safety_checker", "feature_extractor"}  # replaced by None when the pipeline is loaded
 
@@ -24,6 +25,13 @@ class ModelFolder:
 
     path: Path
     variant: str | None
+
+    @property
+    def family(self) -> FamilyName:
+        """The family of its pipeline's class."""
+        found = family_of(read_json(self.path / "model_index.json").get("_class_name"))
+        assert found is not None, "the folder has been checked"
+        return found
 
     def weight_files(self, component: str) -> list[Path]:
         """The safetensors files of a component: the variant's where it has some, those without a variant elsewhere."""
@@ -47,10 +55,10 @@ class ModelFolder:
         return digest.hexdigest()
 
 
-def fetch_model(source: ModelSource, pipeline_class: str) -> ModelFolder:
+def fetch_model(source: ModelSource) -> ModelFolder:
     """The local folder of a diffusers pipeline: the path given, or a download from the Hub at the pinned commit.
 
-    Raises `ModelError` when it is missing, is another kind of pipeline, or names classes of its own code.
+    Raises `ModelError` when it is missing, is of no family that is trained, or names classes of its own code.
     """
     match source:
         case LocalSource():
@@ -69,7 +77,7 @@ def fetch_model(source: ModelSource, pipeline_class: str) -> ModelFolder:
             )
         case _:
             assert_never(source)
-    check_pipeline_folder(folder, pipeline_class)
+    check_pipeline_folder(folder)
     return folder
 
 
@@ -103,24 +111,24 @@ def _download(source: HubSource) -> Path:
         raise hub_error(ModelError, what, "model_not_found", error) from error
 
 
-def check_pipeline_folder(folder: ModelFolder, pipeline_class: str) -> None:
-    """Refuse folders that are no `pipeline_class`, that name code of their own, or whose weights are not safetensors."""
+def check_pipeline_folder(folder: ModelFolder) -> None:
+    """Refuse folders of no family that is trained, that name code of their own, or whose weights are not safetensors."""
     index_path = folder.path / "model_index.json"
     if not index_path.is_file():
         raise ModelError("model_not_found", f"{folder.path}: expected a diffusers folder with a model_index.json")
     index = read_json(index_path)
-    if index.get("_class_name") != pipeline_class:
-        raise ModelError(
-            "model_unsupported", f"{index_path}: expected {pipeline_class}, found {index.get('_class_name')!r}"
-        )
+    if (refusal := refusal_of(index.get("_class_name"))) is not None:
+        raise ModelError("model_unsupported", f"{index_path}: {refusal}")
     for component, entry in index.items():
         if isinstance(entry, list) and component not in _IGNORED and not _is_trusted(entry):
             raise ModelError(
                 "model_unsupported",
                 f"{index_path}: {component} is {entry}; expected a class of diffusers or transformers",
             )
-    for component in WEIGHED:
-        if not folder.weight_files(component):
+    facts = FAMILIES[folder.family]
+    for component in facts.weighed:
+        is_left_out = component in facts.optional and index.get(component) in (None, [None, None])
+        if not is_left_out and not folder.weight_files(component):
             named = f"variant {folder.variant}" if folder.variant else "no variant in their names"
             raise ModelError(
                 "model_unsupported",

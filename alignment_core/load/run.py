@@ -20,7 +20,8 @@ from alignment_core.errors import AlignmentError, DataError, ModelError
 from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event, ModelLoaded, WarningRaised
-from alignment_core.families.sd import StableDiffusion, load_sd
+from alignment_core.families.sd import StableDiffusion
+from alignment_core.load.model import load_model
 from alignment_core.load.objective import load_objective
 from alignment_core.load.online import OnlineMethod, sampling_timesteps
 from alignment_core.load.plugins import build_reference, build_timesteps
@@ -147,7 +148,7 @@ def _load_model(spec: JobSpec, accelerator: Accelerator) -> StableDiffusion:
     half = _DTYPES[spec.training.precision]
     # A full fine-tune keeps float32 master weights and leaves the rounding to autocast.
     denoiser_dtype = torch.float32 if isinstance(spec.adapter, FullFineTune) else half
-    return load_sd(spec.model, device=accelerator.device, frozen_dtype=half, denoiser_dtype=denoiser_dtype)
+    return load_model(spec.model, device=accelerator.device, frozen_dtype=half, denoiser_dtype=denoiser_dtype)
 
 
 def _load_start(spec: JobSpec, here: JobSpec, family: StableDiffusion) -> StartingLora | None:

@@ -14,6 +14,7 @@ from alignment_core.spec import (
     RewardSpec,
     TimestepSpec,
 )
+from alignment_core.spec.families import served
 from alignment_core.spec.method import MethodBase
 from service.api.context import PartsDep
 from service.api.examples import STABLE_DIFFUSION, example_of
@@ -54,7 +55,7 @@ def list_methods(_project_id: ProjectDep, parts: PartsDep) -> Page[Method]:
     """The values of `spec.method.type`, each with its paper, its parameters, their ranges and their defaults, and with what
     may stand beside it: how the reference moves, where there is one, and which timesteps count how much. Each has an example
     that runs as it stands, once the id of a dataset is put in where it has one."""
-    trained = [name for name, model in sorted(parts.catalog.models.items()) if model.family != "clip"]
+    trained = [name for name, model in sorted(parts.catalog.models.items()) if model.family in served()]
     model = {"type": "catalog", "name": trained[0]} if trained else STABLE_DIFFUSION
     data = [
         Method(

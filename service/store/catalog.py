@@ -27,14 +27,15 @@ from alignment_core.spec import (
     Spec,
     StoredDataset,
 )
+from alignment_core.spec.families import FamilyName, served
 from alignment_core.spec.places import RunLabel, Sources, WeightsReward, catalog_names, walk
 from alignment_core.spec.sources import OnBadRow
 
-Family = Literal["sd", "sdxl", "clip"]
+Family = FamilyName | Literal["clip"]
 
 
 class CatalogModel(Spec):
-    """What every model entry says of its model. A `clip` scores images; the other families are trained."""
+    """What every model entry says of its model. A `clip` scores images; the other families are trained, where `spec/families.py` says so."""
 
     family: Family
     resolution: int = Field(ge=8, description="Pixels of the side that the model draws, or reads.")
@@ -174,7 +175,7 @@ def sources_of(
 
 
 def _check_model(pointer: str, user: Spec, name: str, catalog: Catalog) -> list[SpecProblem]:
-    families: tuple[Family, ...] = ("sd", "sdxl") if isinstance(user, JobSpec) else ("clip",)
+    families: tuple[Family, ...] = served() if isinstance(user, JobSpec) else ("clip",)
     model = catalog.models.get(name)
     if model is None:
         known = [known for known, entry in catalog.models.items() if entry.family in families]

@@ -42,7 +42,7 @@ def source(owner):
     return HubSource(repo_id=owner + "/x", revision="{SHA}")
 
 DOWNLOADS = {{
-    "model": lambda owner: fetch_model(source(owner), "StableDiffusionPipeline"),
+    "model": lambda owner: fetch_model(source(owner)),
     "reward": lambda owner: fetch_folder("clip_score", source(owner)),
     "dataset": lambda owner: download_dataset(owner + "/x", "{SHA}", Path(sys.argv[1])),
 }}

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from alignment_core.spec.families import FamilyName
 from service.api.schemas.base import Entry, Resource, with_example
 
 JsonSchema = dict[str, Any]
@@ -76,7 +77,7 @@ class CatalogModel(Entry):
 
     object: Literal["model"] = "model"
     description: str
-    family: Literal["sd", "sdxl", "clip"] = Field(description="`clip` scores images; the other families are trained.")
+    family: FamilyName | Literal["clip"] = Field(description="`clip` scores images; the other families are trained.")
     resolution: int = Field(description="Pixels of the side that the model draws, or reads.")
     source: dict[str, str] = Field(description="What to write as `spec.model`.")
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from alignment_core.actors.actors import Actors, full_actors, lora_actors
-from alignment_core.families.sd import StableDiffusion, load_sd
+from alignment_core.families.sd import StableDiffusion
+from alignment_core.load.model import load_model
 from alignment_core.spec import LocalSource
 
 KINDS = ["lora", "full"]
@@ -15,7 +16,7 @@ KINDS = ["lora", "full"]
 
 def actors_of(kind: str, model: Path, dtype: torch.dtype = torch.float32) -> tuple[StableDiffusion, Actors]:
     device = torch.device("cpu")
-    family = load_sd(LocalSource(path=str(model)), device=device, frozen_dtype=dtype, denoiser_dtype=dtype)
+    family = load_model(LocalSource(path=str(model)), device=device, frozen_dtype=dtype, denoiser_dtype=dtype)
 
     def autocast() -> torch.autocast:
         return torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32)

@@ -15,8 +15,9 @@ from alignment_core.actors.reference_deltas import supported_layers, truncated
 from alignment_core.actors.reference_weights import average, lora_layers
 from alignment_core.diffusion.formulas import regression_error
 from alignment_core.errors import CheckpointError, ModelError
-from alignment_core.families.sd import StableDiffusion, load_sd
+from alignment_core.families.sd import StableDiffusion
 from alignment_core.families.sd_weights import load_policy, save_policy
+from alignment_core.load.model import load_model
 from alignment_core.methods.diffusion_dpo import preference_logit
 from alignment_core.spec import LocalSource
 from tests.alignment_core.actors.test_actors import actors_of, inputs_of
@@ -47,7 +48,7 @@ def keep(actors: Actors, store: str, *, rank_cap: int = 64, offload_initial: boo
 
 def with_convolutions(model: Path) -> tuple[StableDiffusion, Actors]:
     """LoRA on convolutions of kernels 3 and 1 and stride 2, beside linear layers; of scale 1.5."""
-    family = load_sd(
+    family = load_model(
         LocalSource(path=str(model)),
         device=torch.device("cpu"),
         frozen_dtype=torch.float32,
@@ -147,7 +148,7 @@ def test_a_copy_is_the_policy_bit_for_bit(kind: str, store: str, tiny_model: Pat
 def in_precision(store: str, dtype: torch.dtype, model: Path, rank: int = 2) -> tuple[StableDiffusion, Actors]:
     """A LoRA of scale 3/rank over a base of this precision, or a full fine-tune over float32, under autocast."""
     is_full = store == "full"
-    family = load_sd(
+    family = load_model(
         LocalSource(path=str(model)),
         device=torch.device("cpu"),
         frozen_dtype=dtype,

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from alignment_core.actors.actors import ADAPTER, lora_actors
-from alignment_core.families.sd import load_sd
 from alignment_core.families.sd_kohya import kohya_layers
 from alignment_core.families.sd_weights import KOHYA_FILE, LORA_FILE, save_policy
+from alignment_core.load.model import load_model
 from alignment_core.safetensors_files import write_safetensors
 from alignment_core.spec import LocalSource
 
@@ -33,7 +33,7 @@ EVERY_KIND = (*ATTENTION, *REST)
 def saved(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a LoRA whose A and B are both random."""
     source, cpu, wide = LocalSource(path=str(tiny_model)), torch.device("cpu"), torch.float32
-    family = load_sd(source, device=cpu, frozen_dtype=wide, denoiser_dtype=wide)
+    family = load_model(source, device=cpu, frozen_dtype=wide, denoiser_dtype=wide)
     actors = lora_actors(
         family,
         family.denoiser,

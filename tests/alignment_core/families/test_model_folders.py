@@ -14,15 +14,18 @@ from alignment_core import AlignmentError, align
 from alignment_core.checkpoints import folder_of
 from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.events import StepCompleted, WarningRaised
-from alignment_core.families.sd import StableDiffusion, load_sd
+from alignment_core.families.sd import StableDiffusion
 from alignment_core.families.source import ModelFolder
+from alignment_core.load.model import load_model
 from alignment_core.spec import JobSpec, LocalSource
 from tests.alignment_core.tiny import save_pairs, tiny_spec
 
 
 def load(folder: Path) -> StableDiffusion:
     dtype = torch.float32
-    return load_sd(LocalSource(path=str(folder)), device=torch.device("cpu"), frozen_dtype=dtype, denoiser_dtype=dtype)
+    return load_model(
+        LocalSource(path=str(folder)), device=torch.device("cpu"), frozen_dtype=dtype, denoiser_dtype=dtype
+    )
 
 
 def run_two_steps(spec: JobSpec, workdir: Path, cache_dir: Path) -> None:
@@ -157,7 +160,10 @@ def test_a_local_folder_with_one_variant_alone_is_read_in_it_and_the_run_says_so
         (rewrite_index(lambda index: [index]), "expected a JSON object"),
         (rewrite_index(lambda index: {**index, "unet": []}), "unet is \\[\\]"),
         (rewrite_index(lambda index: {**index, "unet": ["my_code", "Net"]}), "expected a class of diffusers"),
-        (rewrite_index(lambda index: {**index, "_class_name": "FluxPipeline"}), "found 'FluxPipeline'"),
+        (
+            rewrite_index(lambda index: {**index, "_class_name": "LTXPipeline"}),
+            "is 'LTXPipeline', which is not trained",
+        ),
         (two_variants, "no variant in their names"),
         (only_pickles, "pickled weights are not read"),
     ],

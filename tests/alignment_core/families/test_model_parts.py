@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from alignment_core import align
 from alignment_core.errors import AlignmentError, ModelError
-from alignment_core.families.sd import StableDiffusion, load_sd
+from alignment_core.families.sd import StableDiffusion
 from alignment_core.families.sd_schedule import read_schedule
 from alignment_core.families.source import ModelFolder
+from alignment_core.load.model import load_model
 from alignment_core.quiet import silence_progress_bars
 from alignment_core.spec import LocalSource
 from tests.alignment_core.tiny import tiny_spec
@@ -35,7 +36,9 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
 
 def load(folder: Path) -> StableDiffusion:
     dtype = torch.float32
-    return load_sd(LocalSource(path=str(folder)), device=torch.device("cpu"), frozen_dtype=dtype, denoiser_dtype=dtype)
+    return load_model(
+        LocalSource(path=str(folder)), device=torch.device("cpu"), frozen_dtype=dtype, denoiser_dtype=dtype
+    )
 
 
 def rewrite(folder: Path, file: str, **changes: object) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from alignment_core import JobSpec, align
 from alignment_core.diffusion.formulas import scaled_linear_abar
 from alignment_core.events import Event, StepCompleted
-from alignment_core.families.sd import load_sd
+from alignment_core.load.model import load_model
 from alignment_core.load.run import load_run, new_accelerator
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, PairLoss, cdpo_loss, dmpo_loss, robust_loss
 from alignment_core.spec import LocalSource
@@ -288,7 +288,7 @@ def test_flips_are_drawn_once_a_pair_or_once_an_image(
 @pytest.mark.parametrize("which", ["tiny", "demo"])
 def test_the_noise_schedule_of_a_loaded_model_is_the_published_one(which: str, tiny_model: Path) -> None:
     folder = tiny_model if which == "tiny" else ASSETS / "model"
-    family = load_sd(
+    family = load_model(
         LocalSource(path=str(folder)),
         device=torch.device("cpu"),
         frozen_dtype=torch.float32,

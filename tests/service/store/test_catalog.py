@@ -14,6 +14,7 @@ from alignment_core.spec import (
     Spec,
     StoredDataset,
 )
+from alignment_core.spec.families import FAMILIES, FamilyName
 from alignment_core.spec.places import localize, walk
 from service.store.catalog import Catalog, SpecProblem, check_spec, sources_of, stored_datasets
 
@@ -296,3 +297,11 @@ def test_the_demos_catalog_is_good() -> None:
     for entry in (*demo.models.values(), *demo.rewards.values()):
         assert entry.type != "hub"
         assert entry.path.is_dir()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_catalog_offers_for_training_exactly_the_families_that_load(family: FamilyName, tmp_path: Path) -> None:
+    entry = {"type": "local", "path": "model", "family": family, "resolution": 64}
+    (tmp_path / "catalog.json").write_text(json.dumps({"models": {"shapes": entry}}))
+    found = problems(spec(), Catalog.load(tmp_path / "catalog.json"))
+    assert found == ([] if FAMILIES[family].is_served else [("/model/name", "wrong_model_family")])

@@ -1,0 +1,25 @@
+"""The one place that chooses a model family: a `match` on the family of a checked folder.
+
+What the table of `spec/families.py` says is served has a case that loads, and nothing else has; a test sees that.
+"""
+
+from typing import assert_never
+
+import torch
+
+from alignment_core.families.sd import StableDiffusion, load_sd
+from alignment_core.families.source import ModelSource, fetch_model
+
+
+def load_model(
+    source: ModelSource, *, device: torch.device, frozen_dtype: torch.dtype, denoiser_dtype: torch.dtype
+) -> StableDiffusion:
+    """Fetch and load the model; raises `ModelError` when it is missing, of no family that is served, or unfit."""
+    folder = fetch_model(source)
+    match folder.family:
+        case "sd":
+            return load_sd(folder, device=device, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
+        case "sdxl" | "sd3" | "flux":
+            raise AssertionError(f"{folder.family} is served by the table of families, and nothing here loads it")
+        case _:
+            assert_never(folder.family)
