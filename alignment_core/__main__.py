@@ -3,9 +3,11 @@
     python -m alignment_core run SPEC.yaml --workdir DIR      one JSON event a line on stdout, logs on stderr
     python -m alignment_core compare DIR --base STEP --policy STEP    the same report of any two checkpoints
     python -m alignment_core check DATA                       the preflight report of a dataset as JSON
+    python -m alignment_core check-lora FILE                  what a LoRA file holds as JSON
     python -m alignment_core prepare DATA --out pairs.parquet    the same data as canonical parquet
 
-Exit codes of `run`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event). Of `check`: 0
+Exit codes of `run`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event). Of `check`, and
+`check-lora`: 0
 usable, 3 read but not usable, 1 not readable (a `run_failed` line). Of `prepare`: 0 written, 1 not (a `run_failed` line).
 SIGTERM and SIGINT ask it to save and leave, and so does the end of stdin when stdin is a pipe: a parent that dies takes
 its run with it.
@@ -45,6 +47,8 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if arguments.command == "check":
         return _check(arguments.data, arguments.columns, arguments.on_bad_row)
+    if arguments.command == "check-lora":
+        return _check_lora(arguments.file)
     if arguments.command == "prepare":
         return _prepare(arguments.data, arguments.out, arguments.columns, arguments.on_bad_row)
     if arguments.command == "compare":
@@ -80,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         compare.add_argument(f"--{side}", default=default, help=told)
     compare.add_argument("--sources", type=Path, default=None, help="as for run")
     compare.add_argument("--cache-dir", type=Path, default=None, help="as for run")
+    check_lora = commands.add_parser("check-lora", help="say what a LoRA file holds")
+    check_lora.add_argument("file", type=Path, help="a safetensors file under PEFT's, diffusers' or kohya's names")
     check = commands.add_parser("check", help="preflight a preference dataset")
     prepare = commands.add_parser("prepare", help="write a preference dataset of any form as canonical parquet")
     prepare.add_argument("--out", type=Path, required=True, help="the parquet file to write")
@@ -261,6 +267,17 @@ def _check(data: Path, columns: str | None, on_bad_row: OnBadRow) -> int:
         return _failed(_run_failed(told, None))
     print(report.model_dump_json(), flush=True)  # noqa: T201
     return EXIT_COMPLETED if report.is_usable else EXIT_UNUSABLE
+
+
+def _check_lora(file: Path) -> int:
+    from alignment_core.families.lora_file import read_lora, report_of
+
+    try:
+        report = report_of(read_lora(file))
+    except AlignmentError as error:
+        return _failed(_run_failed(error, None))
+    print(report.model_dump_json(), flush=True)  # noqa: T201
+    return EXIT_COMPLETED
 
 
 def _print(event: Event) -> None:

@@ -171,6 +171,16 @@ class Drift(ReportBase):
     )
 
 
+class WeightsReport(ReportBase):
+    """What a LoRA file holds, as far as it can be told without the model that it is for."""
+
+    format: Literal["peft", "diffusers", "kohya"] = Field(description="Whose names the file has.")
+    num_layers: int
+    ranks: list[int] = Field(description="Which ranks its layers have, the lowest first.")
+    alphas: list[float] = Field(description="Which alphas its layers have; that of a layer without one is its rank.")
+    changes_text_encoder: bool = Field(description="Whether it is of a text encoder too.")
+
+
 class StartingPoint(ReportBase):
     """The LoRA of others that a run started from, and what became of it."""
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from attune.cli_data import checkpoints, datasets
 from attune.cli_jobs import jobs
 from attune.cli_lists import add_to
+from attune.cli_weights import weights
 from attune.client import Client
 from attune.demo import STOPPING, DemoError, run_demo
 from attune.errors import AttuneError
@@ -27,6 +28,7 @@ commands = typer.Typer(
 commands.add_typer(jobs, name="job")
 commands.add_typer(datasets, name="dataset")
 commands.add_typer(checkpoints, name="checkpoint")
+commands.add_typer(weights, name="weights")
 add_to(commands, jobs, datasets, checkpoints)
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended

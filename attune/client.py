@@ -37,6 +37,7 @@ from attune.resources import (
     MetricPoint,
     Sample,
     Validation,
+    Weights,
 )
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -146,6 +147,44 @@ class Client:
     def delete_dataset(self, dataset_id: str) -> None:
         """Remove a data set for good; refused while a job that has not ended needs it."""
         self._connection.request("DELETE", f"/v1/datasets/{segment(dataset_id)}")
+
+    # --- weights ---
+
+    def upload_weights(self, path: FilePath, *, name: str | None = None, idempotency_key: str | None = None) -> Weights:
+        """Upload a LoRA as safetensors, for jobs to start from; `wait_for_weights` waits for its check."""
+        path = Path(path)
+        with path.open("rb") as file:
+            answer = self._connection.request(
+                "POST",
+                "/v1/weights",
+                files={"file": (path.name, file, "application/octet-stream")},
+                data=_given({"name": name or None}),
+                headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
+                timeout=httpx.Timeout(30.0, read=600.0, write=600.0),
+            )
+        return Weights.model_validate(answer)
+
+    def weights(self) -> Iterator[Weights]:
+        """Uploaded weights, newest first, page by page as they are needed."""
+        return (Weights.model_validate(entry) for entry in self._connection.pages("/v1/weights", []))
+
+    def get_weights(self, weights_id: str, *, wait_seconds: float = 0) -> Weights:
+        """The weights as they are, or as they are when their check has ended or `wait_seconds` are over."""
+        return Weights.model_validate(self._poll(f"/v1/weights/{segment(weights_id)}", wait_seconds))
+
+    def wait_for_weights(self, weights_id: str, timeout_seconds: float = 600.0) -> Weights:
+        """The weights once they are ready; `AttuneError` with their error when they failed, `TimeoutError` when neither."""
+        deadline = time.monotonic() + timeout_seconds
+        while (weights := self.get_weights(weights_id, wait_seconds=_until(deadline))).status not in END_OF_CHECK:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"weights {weights_id} are still {weights.status} after {timeout_seconds:g} seconds")
+        if weights.error is not None:
+            raise AttuneError({"code": weights.error.code, "detail": weights.error.message})
+        return weights
+
+    def delete_weights(self, weights_id: str) -> None:
+        """Remove uploaded weights for good; refused while a job that has not ended needs them."""
+        self._connection.request("DELETE", f"/v1/weights/{segment(weights_id)}")
 
     # --- jobs ---
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alignment_core.events import Event, event_from_json
+from alignment_core.reports import WeightsReport
 
 JobStatus = Literal[
     "validating",
@@ -84,6 +85,17 @@ class Dataset(Resource):
     sha256: str | None
     columns: dict[str, str] | None = None
     num_usable_rows: int | None
+    error: ResourceError | None
+
+
+class Weights(Resource):
+    id: str
+    name: str | None
+    filename: str
+    status: Literal["uploading", "checking", "ready", "failed"]
+    size_bytes: int | None
+    sha256: str | None
+    report: WeightsReport | None
     error: ResourceError | None
 
 

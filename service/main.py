@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
 
 from service import errors
-from service.api import catalog, checkpoints, datasets, deletion, events, health, jobs, pages, results
+from service.api import catalog, checkpoints, datasets, deletion, events, health, jobs, pages, results, weights
 from service.api.browsers import HostCheck
 from service.api.context import Parts, refuse_unknown_parameters
 from service.api.feeds import Feeds
@@ -71,14 +71,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.parts = parts
     errors.install(app)
-    for module in (jobs, events, results, checkpoints, datasets, deletion, catalog, health):
+    for module in (jobs, events, results, checkpoints, datasets, weights, deletion, catalog, health):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
     app.include_router(pages.router)
     app.add_middleware(
         BodyLimit,
         max_json_bytes=MAX_JSON_BYTES,
         max_upload_bytes=settings.max_upload_bytes,
-        upload_path=datasets.UPLOAD_PATH,
+        upload_paths=(datasets.UPLOAD_PATH, weights.UPLOAD_PATH),
     )
     if not settings.api_keys_required:
         app.add_middleware(HostCheck, settings=settings)

@@ -1,4 +1,4 @@
-"""The check of an uploaded dataset: a process reads it, its report decides between ready and failed."""
+"""The check of an uploaded dataset or LoRA: a process reads it, its report decides between ready and failed."""
 
 import contextlib
 import json
@@ -7,13 +7,14 @@ import signal as signals
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import assert_never
 
 import structlog
 from pydantic import ValidationError
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import RunFailed
-from alignment_core.reports import DatasetProblem, DatasetReport
+from alignment_core.reports import DatasetProblem, DatasetReport, WeightsReport
 from attune.tether import tethered
 from service.store import datasets
 from service.store.fence import Fenced
@@ -32,6 +33,8 @@ from worker.patience import (
 from worker.run import training_environment
 
 log = structlog.get_logger()
+
+Report = DatasetReport | WeightsReport
 
 
 def prepare_dataset(parts: Parts, dataset_id: str) -> None:
@@ -66,7 +69,7 @@ def _heartbeat(parts: Parts, claim: DatasetClaim) -> Heartbeat:
     )
 
 
-def _checked(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetReport | JobError | None:
+def _checked(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> Report | JobError | None:
     """The report, or why there is none; None when another worker, or this one in a while, will check the dataset.
 
     A store that is away is waited for as long as it takes: the owner would have to upload everything again. A disk of this
@@ -88,7 +91,7 @@ def _without_disk(away: Away) -> JobError:
     return away.error.model_copy(update={"hint": hint})
 
 
-def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetReport | JobError | None:
+def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> Report | JobError | None:
     """One try of it. Raises `TrainerWithoutDisk` for a check that ended for want of a disk."""
     try:
         path = inputs.fetch_dataset(parts, claim.dataset)
@@ -97,7 +100,7 @@ def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetRe
             code=error.code, message=error.message, category=error.category, retryable=error.retryable, hint=error.hint
         )
     process = subprocess.Popen(
-        tethered([*parts.trainer, "check", str(path), *_how(claim.dataset)]),
+        tethered([*parts.trainer, *_command(claim.dataset, path)]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -118,7 +121,18 @@ def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> DatasetRe
         return None
     if is_late:
         return _too_slow(claim.dataset.filename, parts.settings.max_check_seconds)
-    return _result(process.returncode, stdout, stderr, path, claim.dataset.filename)
+    return _result(process.returncode, stdout, stderr, path, claim.dataset)
+
+
+def _command(dataset: DatasetRecord, path: Path) -> list[str]:
+    """What checks it."""
+    match dataset.kind:
+        case "data":
+            return ["check", str(path), *_how(dataset)]
+        case "lora":
+            return ["check-lora", str(path)]
+        case _:
+            assert_never(dataset.kind)
 
 
 def _how(dataset: DatasetRecord) -> list[str]:
@@ -144,9 +158,11 @@ def _too_slow(filename: str, max_seconds: float) -> JobError:
 EXIT_UNUSABLE = 3  # of `python -m alignment_core check`: there is a report, and it says that the rows cannot be used
 
 
-def _result(exit_code: int, stdout: bytes, stderr: bytes, path: Path, filename: str) -> DatasetReport | JobError:
-    line = (stdout.splitlines() or [b""])[-1]
+def _result(exit_code: int, stdout: bytes, stderr: bytes, path: Path, dataset: DatasetRecord) -> Report | JobError:
+    line, filename = (stdout.splitlines() or [b""])[-1], dataset.filename
     try:
+        if exit_code == 0 and dataset.kind == "lora":
+            return WeightsReport.model_validate_json(line)
         if exit_code in (0, EXIT_UNUSABLE):
             return _report_of(line, path, filename)
         failed = RunFailed.model_validate_json(line)
@@ -179,9 +195,9 @@ def _shown(message: str, path: Path, filename: str) -> str:
     return message.replace(str(path), filename).replace(path.name, filename)
 
 
-def _end(parts: Parts, claim: DatasetClaim, result: DatasetReport | JobError) -> None:
+def _end(parts: Parts, claim: DatasetClaim, result: Report | JobError) -> None:
     dataset_id, lease_seconds = claim.dataset.id, parts.settings.lease_seconds
-    if isinstance(result, DatasetReport):
+    if isinstance(result, DatasetReport | WeightsReport):
         ended = patiently(lambda: datasets.set_report(parts.store, dataset_id, claim.attempt, result), lease_seconds)
     else:
         ended = patiently(lambda: datasets.fail(parts.store, dataset_id, claim.attempt, result), lease_seconds)

@@ -23,6 +23,7 @@ from worker.parts import Parts
 from worker.patience import wait_out
 
 INPUTS = "inputs"
+LORA_FILE, PIPELINE = "pytorch_lora_weights.safetensors", "pipeline"  # of a checkpoint: a LoRA, a full fine-tune
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -72,6 +73,13 @@ def fetch_checkpoint(parts: Parts, checkpoint: CheckpointRecord, workdir: Path) 
         whole = Path(temporary) / folder.name
         fetch_files(parts, checkpoint.files, whole)
         whole.rename(folder)
+    return folder
+
+
+def fetch_weights(parts: Parts, checkpoint: CheckpointRecord, folder: Path) -> Path:
+    """Put what a checkpoint trained into `folder`, as another run begins with it: the LoRA, or the whole model."""
+    wanted = [file for file in checkpoint.files if file.path == LORA_FILE or file.path.startswith(f"{PIPELINE}/")]
+    fetch_files(parts, wanted, folder)
     return folder
 
 

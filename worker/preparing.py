@@ -1,16 +1,17 @@
 """Before a run: the data, the checkpoint to go on from and the names of its spec, brought to this machine."""
 
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import WarningRaised
-from alignment_core.spec import JobSpec
+from alignment_core.spec import JobSpec, LocalLora, LocalSource
 from alignment_core.spec.places import RunLabel
 from alignment_core.spec.sources import OnBadRow
 from service.store import datasets, outputs
-from service.store.catalog import sources_of, stored_datasets
+from service.store.catalog import checkpoint_sources, sources_of, stored_datasets, stored_weights
 from service.store.records import CheckpointRecord, Claim, DatasetRecord
 from worker import inputs
 from worker.parts import Parts
@@ -32,11 +33,35 @@ def prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
     names = [record.name or record.filename for record in records.values()]
     label = RunLabel(job_id=claim.job.id, job_name=claim.job.name, dataset_name=next(iter(names), None))
     try:
-        sources = sources_of(spec, parts.catalog, paths, columns, label, bad_rows)
+        sources = sources_of(spec, parts.catalog, paths, columns, label, bad_rows).model_copy(
+            update=starting_places(parts, claim.job.project_id, spec, workdir)
+        )
         return [*inputs.write_inputs(spec, sources, workdir), *begin]
     except KeyError as error:
         message = f"this worker's catalog has no {error.args[0]!r}"
         raise AlignmentError("catalog_entry_missing", message, category="system") from error
+
+
+def starting_places(parts: Parts, project_id: str, spec: JobSpec, workdir: Path) -> dict[str, Any]:
+    """Where this machine now has the uploaded weights and the earlier checkpoints that the spec names, for `Sources`."""
+    weights: dict[str, LocalLora] = {}
+    models: dict[str, LocalSource] = {}
+    loras: dict[str, LocalLora] = {}
+    for pointer, found in stored_weights(spec):
+        record = datasets.get(parts.store, project_id, found)
+        if record is None:
+            raise AlignmentError("weights_missing", f"{pointer}: {found} do not exist any more")
+        weights[found] = LocalLora(path=str(inputs.fetch_dataset(parts, record)))
+    for pointer, found in checkpoint_sources(spec):
+        checkpoint = outputs.get_checkpoint(parts.store, project_id, found)
+        if checkpoint is None:
+            raise AlignmentError("checkpoint_missing", f"{pointer}: {found} does not exist any more")
+        folder = inputs.fetch_weights(parts, checkpoint, workdir / "started_from" / found)
+        if pointer.startswith("/model/"):
+            models[found] = LocalSource(path=str(folder / inputs.PIPELINE))
+        else:
+            loras[found] = LocalLora(path=str(folder / inputs.LORA_FILE))
+    return {"weights": weights, "models_of_checkpoints": models, "loras_of_checkpoints": loras}
 
 
 def _fetch_checkpoints(parts: Parts, claim: Claim, workdir: Path) -> bool:

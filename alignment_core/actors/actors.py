@@ -236,7 +236,8 @@ def _set_factors(denoiser: UNet2DConditionModel, adapter: str, factors: Factors)
     for name, layer in lora_layers(denoiser).items():
         down, up = factors[name]
         for side, value in ((layer.lora_A[adapter], down), (layer.lora_B[adapter], up)):
-            side.weight.data = value.to(side.weight.device, torch.float32, copy=True)
+            weight = side.get_parameter("weight")
+            weight.data = value.to(weight.device, torch.float32, copy=True)
 
 
 def _fits(tensor: Tensor, shape: Shape) -> bool:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from alignment_core.errors import ModelError
 from alignment_core.families.keys import LoraLayer
+from alignment_core.reports import WeightsReport
 
 LoraFormat = Literal["peft", "diffusers", "kohya"]
 
@@ -28,6 +29,7 @@ DIFFUSERS_HEADER = "lora_adapter_metadata"
 PEFT_CONFIG = "adapter_config.json"
 PEFT_PREFIX = "base_model.model."
 KOHYA_PREFIX = "lora_"
+OF_TEXT_ENCODERS = ("text_encoder", "lora_te")
 ALPHA = ".alpha"
 _DOWN = (
     *(".lora_A.weight", ".lora_A.default.weight", ".lora_down.weight", ".lora.down.weight"),
@@ -83,6 +85,17 @@ def read_lora(path: Path, default_alpha: float | None = None) -> LoraFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return LoraFile(path, _format_of(tensors), digest, layers)
+
+
+def report_of(file: LoraFile) -> WeightsReport:
+    """What the file holds, for people and for checks before a run."""
+    return WeightsReport(
+        format=file.format,
+        num_layers=len(file.layers),
+        ranks=sorted({len(layer.down) for layer in file.layers.values()}),
+        alphas=sorted({layer.alpha for layer in file.layers.values()}),
+        changes_text_encoder=any(name.startswith(OF_TEXT_ENCODERS) for name in file.layers),
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -16,6 +16,7 @@ from alignment_core.spec.warnings import small_images, warnings_of
 from service.api.context import Parts
 from service.api.prospects import problems_of_data, problems_of_device, problems_of_model, warnings_of_model
 from service.api.schemas.jobs import Estimate, JobRequest, Validation
+from service.api.starts import problems_of_start
 from service.errors import FieldProblem, field_problems, invalid_request
 from service.store import datasets, jobs, outputs
 from service.store.catalog import check_spec, stored_datasets
@@ -69,6 +70,7 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
         elif spec.method.learns_from == "pairs" and _is_unpaired(dataset):
             message = f"data set {dataset_id!r} has single images, and {spec.method.type} learns from pairs: use diffusion_kto"
             found.append(FieldProblem(pointer=f"/spec{pointer}", code="dataset_unpaired", message=message))
+    found += problems_of_start(parts, project_id, spec)
     if not found:  # what is foreseen rests on names and data that are in order
         report = _report(parts, project_id, spec)
         found += problems_of_device(spec, parts.settings.worker_devices)

@@ -72,7 +72,7 @@ FORM = {
 
 T = TypeVar("T")
 
-_name: TypeAdapter[str] = TypeAdapter(Text)
+name_of_upload: TypeAdapter[str] = TypeAdapter(Text)
 _columns: TypeAdapter[ColumnMapping] = TypeAdapter(ColumnMapping)
 _on_bad_row: TypeAdapter[OnBadRow] = TypeAdapter(OnBadRow)
 TEXT_FIELDS = frozenset({"name", "columns", "on_bad_row"})
@@ -99,9 +99,9 @@ async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsD
     """
     limit = parts.settings.max_upload_bytes
     async with receive(request, uploads_folder(parts.settings), limit, TEXT_FIELDS) as upload:
-        name = _checked(_name, "name", upload.fields["name"]) if "name" in upload.fields else None
+        name = checked(name_of_upload, "name", upload.fields["name"]) if "name" in upload.fields else None
         columns = _checked_columns(upload.fields)
-        on_bad_row = _checked(_on_bad_row, "on_bad_row", upload.fields.get("on_bad_row", "fail"))
+        on_bad_row = checked(_on_bad_row, "on_bad_row", upload.fields.get("on_bad_row", "fail"))
         suffix = _suffix(upload)
 
         def create(dataset_id: str | None) -> Dataset:
@@ -114,7 +114,7 @@ async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsD
                 on_bad_row=on_bad_row,
                 dataset_id=dataset_id,
             )
-            return _store(parts, dataset, upload, suffix)
+            return Dataset.of(store_upload(parts, dataset, upload, suffix))
 
         same_request = {"sha256": upload.sha256, "filename": upload.filename, "name": name}
         if columns is not None:
@@ -129,7 +129,8 @@ def uploads_folder(settings: Settings) -> Path:
     return settings.data_dir / "uploads"
 
 
-def _store(parts: Parts, dataset: DatasetRecord, upload: Upload, suffix: str) -> Dataset:
+def store_upload(parts: Parts, dataset: DatasetRecord, upload: Upload, suffix: str) -> DatasetRecord:
+    """Give the file to the object store, and have a worker check it."""
     key = keys.dataset_key(dataset.project_id, dataset.id, suffix)
     try:
         parts.objects.put_file(key, upload.path)
@@ -140,7 +141,7 @@ def _store(parts: Parts, dataset: DatasetRecord, upload: Upload, suffix: str) ->
         parts.store, dataset.id, size_bytes=upload.size_bytes, sha256=upload.sha256, object_key=key
     )
     parts.bell.ring_dataset(stored.id)
-    return Dataset.of(stored)
+    return stored
 
 
 def _not_stored(error: BaseException) -> JobError:
@@ -163,10 +164,10 @@ def _checked_columns(fields: dict[str, str]) -> ColumnMapping | None:
     except (ValueError, RecursionError) as error:
         message = f'expected JSON of role to column, such as {{"prompt": "caption"}}: {error}'
         raise invalid_request([FieldProblem(pointer="/columns", code="json_invalid", message=message)]) from error
-    return _checked(_columns, "columns", columns)
+    return checked(_columns, "columns", columns)
 
 
-def _checked(adapter: TypeAdapter[T], field: str, value: Any) -> T:
+def checked(adapter: TypeAdapter[T], field: str, value: Any) -> T:
     """The value of a field of the form; 422 that points into it."""
     try:
         return adapter.validate_python(value)

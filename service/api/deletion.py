@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, BackgroundTasks, Depends, Query
 
 from service.api.context import Parts, PartsDep
-from service.api.lookup import CheckpointDep, DatasetDep, JobDep
+from service.api.lookup import CheckpointDep, DatasetDep, JobDep, WeightsDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.deleted import Deleted
 from service.errors import ApiError, not_found
@@ -15,7 +15,7 @@ from service.store.removals import remove_due
 
 router = APIRouter(prefix="/v1", responses=problems(401, 403, 422, 500, 503))
 
-Kind = Literal["dataset", "job", "checkpoint"]
+Kind = Literal["dataset", "weights", "job", "checkpoint"]
 
 
 class Deleter:
@@ -65,6 +65,26 @@ def delete_dataset(dataset: DatasetDep, parts: PartsDep, deleter: DeleterDep) ->
     A check that is at work is given up. Jobs that were trained on it stay, with what they left.
     """
     return deleter("dataset", dataset.id, lambda: deletion.delete_dataset(parts.store, dataset.project_id, dataset.id))
+
+
+@router.delete(
+    "/weights/{weights_id}",
+    tags=["weights"],
+    summary="Delete weights",
+    responses=_responses(
+        "weights",
+        "wts",
+        "weights_in_use",
+        "their upload has not ended",
+        "They arrive, or a job that has not ended needs them",
+    ),
+)
+def delete_weights(weights: WeightsDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
+    """Remove uploaded weights for good: their file, and the answers remembered under their `Idempotency-Key`.
+
+    Jobs that started from them stay, with what they left.
+    """
+    return deleter("weights", weights.id, lambda: deletion.delete_dataset(parts.store, weights.project_id, weights.id))
 
 
 @router.delete(

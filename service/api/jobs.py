@@ -18,7 +18,7 @@ from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
 from service.store import jobs
-from service.store.catalog import stored_datasets
+from service.store.catalog import stored_datasets, stored_weights
 from service.store.database import Store
 from service.store.pulses import JobPulse
 from service.store.records import JobSummary as SummaryRecord
@@ -54,7 +54,7 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
                 name=body.name,
                 metadata=body.metadata,
                 job_id=job_id,
-                needs=[dataset_id for _, dataset_id in stored_datasets(body.spec)],
+                needs=[found for _, found in (*stored_datasets(body.spec), *stored_weights(body.spec))],
                 resume_from_checkpoint_id=body.resume_from and body.resume_from.checkpoint_id,
             )
         except jobs.DatasetGone:  # deleted just now

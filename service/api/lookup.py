@@ -10,11 +10,12 @@ from service.auth import ProjectDep
 from service.errors import not_found
 from service.store import datasets, jobs, outputs
 from service.store.database import Store
-from service.store.records import CheckpointRecord, DatasetRecord, JobRecord, JobSummary
+from service.store.records import CheckpointRecord, DatasetRecord, JobRecord, JobSummary, UploadKind
 
 JobPath = Annotated[str, Path(description="Id of a job.", examples=["job_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
 CheckpointPath = Annotated[str, Path(description="Id of a checkpoint.", examples=["ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"])]
 DatasetPath = Annotated[str, Path(description="Id of a data set.", examples=["ds_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
+WeightsPath = Annotated[str, Path(description="Id of uploaded weights.", examples=["wts_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 
 _ID = re.compile(r"^[a-z]{2,4}_[0-9a-z]{26}$")
 
@@ -52,9 +53,18 @@ def _checkpoint(checkpoint_id: CheckpointPath, project_id: ProjectDep, parts: Pa
 
 def dataset_or_404(store: Store, project_id: str, dataset_id: str) -> DatasetRecord:
     """The project's data set; raises 404."""
-    found = datasets.get(store, project_id, dataset_id) if _ID.match(dataset_id) else None
-    if found is None:
-        raise not_found("dataset", dataset_id)
+    return _upload_or_404(store, project_id, dataset_id, "data", "dataset")
+
+
+def weights_or_404(store: Store, project_id: str, weights_id: str) -> DatasetRecord:
+    """The project's uploaded weights; raises 404."""
+    return _upload_or_404(store, project_id, weights_id, "lora", "weights")
+
+
+def _upload_or_404(store: Store, project_id: str, identifier: str, kind: UploadKind, word: str) -> DatasetRecord:
+    found = datasets.get(store, project_id, identifier) if _ID.match(identifier) else None
+    if found is None or found.kind != kind:
+        raise not_found(word, identifier)
     return found
 
 
@@ -62,7 +72,12 @@ def _dataset(dataset_id: DatasetPath, project_id: ProjectDep, parts: PartsDep) -
     return dataset_or_404(parts.store, project_id, dataset_id)
 
 
+def _weights(weights_id: WeightsPath, project_id: ProjectDep, parts: PartsDep) -> DatasetRecord:
+    return weights_or_404(parts.store, project_id, weights_id)
+
+
 JobDep = Annotated[JobSummary, Depends(_job)]
 WholeJobDep = Annotated[JobRecord, Depends(_whole_job)]
 CheckpointDep = Annotated[CheckpointRecord, Depends(_checkpoint)]
 DatasetDep = Annotated[DatasetRecord, Depends(_dataset)]
+WeightsDep = Annotated[DatasetRecord, Depends(_weights)]

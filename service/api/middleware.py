@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Collection
 from secrets import token_hex
 from typing import Final
 
@@ -82,16 +83,16 @@ class RequestContext:
 class BodyLimit:
     """Refuses bodies over a limit with 413: by `Content-Length` before reading, by counting while reading."""
 
-    def __init__(self, app: ASGIApp, max_json_bytes: int, max_upload_bytes: int, upload_path: str) -> None:
+    def __init__(self, app: ASGIApp, max_json_bytes: int, max_upload_bytes: int, upload_paths: Collection[str]) -> None:
         self.app = app
         self.max_json_bytes = max_json_bytes
         self.max_upload_bytes = max_upload_bytes
-        self.upload_path = upload_path
+        self.upload_paths = upload_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        is_upload = scope["path"].rstrip("/") == self.upload_path
+        is_upload = scope["path"].rstrip("/") in self.upload_paths
         limit = self.max_upload_bytes + MULTIPART_OVERHEAD_BYTES if is_upload else self.max_json_bytes
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:

@@ -36,6 +36,7 @@ TAGS = [
     {"name": "runs", "description": "What a run says and leaves: events, metrics, samples, the report, logs."},
     {"name": "checkpoints", "description": "Trained weights, file by file or as one archive."},
     {"name": "datasets", "description": "Preference pairs: uploaded, checked, reported on."},
+    {"name": "weights", "description": "LoRAs to start from: uploaded, checked."},
     {"name": "catalog", "description": "What can be asked for here, with JSON Schema."},
     {"name": "health", "description": "For load balancers and dashboards. Never asks for a key."},
 ]

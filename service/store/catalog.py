@@ -11,21 +11,24 @@ own machine (`alignment_core.spec.places`).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, assert_never
 
 from pydantic import Field, ValidationError, model_validator
 
 from alignment_core.spec import (
+    CheckpointSource,
     ColumnMapping,
     HubDataset,
     HubSource,
     JobSpec,
     LocalDataset,
+    LocalLora,
     LocalSource,
     Name,
     RemoteReward,
     Spec,
     StoredDataset,
+    StoredLora,
 )
 from alignment_core.spec.families import FamilyName, served
 from alignment_core.spec.places import RunLabel, Sources, WeightsReward, catalog_names, walk
@@ -130,9 +133,11 @@ def check_spec(
             case HubDataset() if not allow_hub_datasets:
                 message = "this server downloads no datasets of the Hugging Face Hub; upload it as a dataset instead"
                 found.append(SpecProblem(pointer, "hub_dataset_refused", message))
-            case LocalSource() | LocalDataset() if not allow_local_paths:
+            case LocalSource() | LocalDataset() | LocalLora() if not allow_local_paths:
                 found.append(_local_refused(f"{pointer}/path", value))
-            case LocalSource(path=path) | LocalDataset(path=path) if not Path(path).is_absolute():
+            case LocalSource(path=path) | LocalDataset(path=path) | LocalLora(path=path) if not Path(
+                path
+            ).is_absolute():
                 found.append(
                     SpecProblem(f"{pointer}/path", "local_path_relative", f"expected an absolute path, not {path!r}")
                 )
@@ -142,6 +147,16 @@ def check_spec(
 def stored_datasets(spec: Spec) -> list[tuple[str, str]]:
     """JSON pointer and id of every uploaded dataset that the spec names."""
     return [(f"{pointer}/id", value.id) for pointer, value in walk(spec) if isinstance(value, StoredDataset)]
+
+
+def stored_weights(spec: Spec) -> list[tuple[str, str]]:
+    """JSON pointer and id of every uploaded LoRA that the spec names."""
+    return [(f"{pointer}/id", value.id) for pointer, value in walk(spec) if isinstance(value, StoredLora)]
+
+
+def checkpoint_sources(spec: Spec) -> list[tuple[str, str]]:
+    """JSON pointer and id of every checkpoint that the spec names: of its model, of the LoRA that it starts from."""
+    return [(f"{pointer}/id", value.id) for pointer, value in walk(spec) if isinstance(value, CheckpointSource)]
 
 
 def sources_of(
@@ -210,8 +225,16 @@ def _host_refused(pointer: str, host: str, hosts: Sequence[str]) -> SpecProblem:
     return SpecProblem(pointer, "remote_host_refused", f"this server asks no rewards of {host!r}; {allowed}")
 
 
-def _local_refused(pointer: str, value: LocalSource | LocalDataset) -> SpecProblem:
-    instead = "upload it as a dataset" if isinstance(value, LocalDataset) else "use a catalog name or a Hub repository"
+def _local_refused(pointer: str, value: LocalSource | LocalDataset | LocalLora) -> SpecProblem:
+    match value:
+        case LocalDataset():
+            instead = "upload it as a dataset"
+        case LocalLora():
+            instead = "upload it as weights"
+        case LocalSource():
+            instead = "use a catalog name or a Hub repository"
+        case _:
+            assert_never(value)
     return SpecProblem(pointer, "local_path_refused", f"this server reads no local paths; {instead} instead")
 
 

@@ -1,4 +1,4 @@
-"""Datasets: uploaded by the API, checked by a worker under a lease, then ready or failed.
+"""Datasets, and weights to start from: uploaded by the API, checked by a worker under a lease, then ready or failed.
 
 `uploading -> checking -> ready | failed`. The functions take a `database.Store` first and return frozen records.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from alignment_core.reports import DatasetReport
+from alignment_core.reports import DatasetReport, WeightsReport
 from alignment_core.spec import ColumnMapping
 from alignment_core.spec.sources import OnBadRow
 from service.store.database import Store, now
@@ -18,7 +18,7 @@ from service.store.fence import Fenced
 from service.store.ids import new_id
 from service.store.lease_clock import lease_now
 from service.store.models import LONGEST_FILENAME, LONGEST_NAME, Dataset
-from service.store.records import DatasetClaim, DatasetRecord, DatasetState, JobError, Slice
+from service.store.records import DatasetClaim, DatasetRecord, DatasetState, JobError, Slice, UploadKind
 
 
 def create(
@@ -29,6 +29,7 @@ def create(
     name: str | None = None,
     columns: ColumnMapping | None = None,
     on_bad_row: OnBadRow = "fail",
+    kind: UploadKind = "data",
     dataset_id: str | None = None,
 ) -> DatasetRecord:
     """A dataset whose file is on its way; `columns` says which column is what, where their names do not. `dataset_id` is the id that `idempotency.begin` set aside."""
@@ -40,10 +41,11 @@ def create(
             return record_of(existing)
         time = now(session)
         row = Dataset(
-            id=dataset_id or new_id("ds"),
+            id=dataset_id or new_id("ds" if kind == "data" else "wts"),
             project_id=project_id,
             name=name,
             filename=filename,
+            kind=kind,
             on_bad_row=on_bad_row,
             columns=None if columns is None else {str(role): column for role, column in columns.items()},
             state="uploading",
@@ -87,10 +89,11 @@ def get(store: Store, project_id: str, dataset_id: str) -> DatasetRecord | None:
 
 
 def list_datasets(
-    store: Store, project_id: str, *, after_id: str | None = None, limit: int = 20
+    store: Store, project_id: str, *, kind: UploadKind = "data", after_id: str | None = None, limit: int = 20
 ) -> Slice[DatasetRecord]:
-    """The project's datasets, newest first, older than `after_id`."""
-    query = sa.select(Dataset).where(Dataset.project_id == project_id).order_by(Dataset.id.desc()).limit(limit + 1)
+    """The project's datasets, or its weights, newest first, older than `after_id`."""
+    of_kind = sa.select(Dataset).where(Dataset.project_id == project_id, Dataset.kind == kind)
+    query = of_kind.order_by(Dataset.id.desc()).limit(limit + 1)
     if after_id is not None:
         query = query.where(Dataset.id < after_id)
     with store.read() as session:
@@ -144,12 +147,12 @@ def renew(store: Store, dataset_id: str, attempt: int, lease_seconds: float) -> 
         return extended is not None
 
 
-def set_report(store: Store, dataset_id: str, attempt: int, report: DatasetReport) -> DatasetRecord:
-    """Store what preflight found: the dataset is ready when the report says that it can be used. Raises `Fenced`."""
+def set_report(store: Store, dataset_id: str, attempt: int, report: DatasetReport | WeightsReport) -> DatasetRecord:
+    """Store what the check found: the dataset is ready when the report says that it can be used. Raises `Fenced`."""
     with store.write() as session:
         row = _hold(session, dataset_id, attempt)
         row.report, row.format = report.model_dump(mode="json"), report.format
-        if report.is_usable:
+        if isinstance(report, WeightsReport) or report.is_usable:
             _end(session, row, "ready", None)
         else:
             _end(session, row, "failed", _unusable(report))

@@ -28,16 +28,17 @@ class InUse(Exception):  # noqa: N818 - a state of affairs, read as one
 
 
 def delete_dataset(store: Store, project_id: str, dataset_id: str) -> str | None:
-    """Delete a dataset; `InUse` while it arrives, or while a job that has not ended needs it. A check of it is given up."""
+    """Delete a dataset or weights; `InUse` while it arrives, or while a job that has not ended needs it. A check of it is given up."""
     with store.write() as session:
         query = sa.select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id)
         row = session.scalars(query.with_for_update()).one_or_none()
         if row is None:
             return None
+        in_use = "dataset_in_use" if row.kind == "data" else "weights_in_use"
         if row.state == "uploading":
-            raise InUse("dataset_in_use", "its upload has not ended")
+            raise InUse(in_use, "its upload has not ended")
         if users := _jobs_with(session, project_id, dataset_id):
-            raise InUse("dataset_in_use", f"{_named(users)} need it; cancel them or let them end")
+            raise InUse(in_use, f"{_named(users)} need it; cancel them or let them end")
         session.delete(row)
         _forget_answers(session, project_id, [dataset_id])
         to_remove(session, [keys.dataset_prefix(project_id, dataset_id)], now(session))
@@ -115,9 +116,11 @@ def _jobs_with(session: Session, project_id: str, dataset_id: str) -> list[str]:
 
 
 def _jobs_from(session: Session, checkpoint_ids: sa.Select[Any]) -> list[str]:
-    """Ids of jobs that have not ended and began, or will begin, from one of the checkpoints."""
+    """Ids of jobs that have not ended and go on, or will go on, from one of the checkpoints, or name it in their spec."""
     not_ended = sa.select(Job.id).where(Job.state.not_in(TERMINAL))
-    begun = not_ended.where(Job.resume_from_checkpoint_id.in_(checkpoint_ids))
+    wanted = checkpoint_ids.subquery()
+    named = sa.exists().where(sa.cast(Job.spec, sa.Text).contains(wanted.c.id))
+    begun = not_ended.where(sa.or_(Job.resume_from_checkpoint_id.in_(checkpoint_ids), named))
     return list(session.scalars(begun.order_by(Job.id).limit(JOBS_NAMED + 1)))
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from alignment_core.spec.sources import OnBadRow
-from service.store.records import DatasetState
+from service.store.records import DatasetState, UploadKind
 from service.store.states import JobState
 
 
@@ -249,6 +249,8 @@ class JobLog(Base):
 
 
 class Dataset(Base):
+    """What a user uploaded to be checked: preference data, or with the kind `lora` weights to start from."""
+
     __tablename__ = "datasets"
     __table_args__ = (sa.Index("ix_datasets_project_id_id", "project_id", "id"), sa.Index(None, "state"))
 
@@ -256,6 +258,7 @@ class Dataset(Base):
     project_id: Mapped[str] = project_id()
     name: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
     filename: Mapped[str] = mapped_column(sa.String(LONGEST_FILENAME))
+    kind: Mapped[UploadKind] = mapped_column(sa.String(8), default="data", server_default="data")
     state: Mapped[DatasetState] = mapped_column(sa.String(16))
     size_bytes: Mapped[int | None]
     sha256: Mapped[str | None] = mapped_column(sa.String(64))

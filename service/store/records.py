@@ -14,6 +14,7 @@ from service.store.states import TERMINAL, JobState
 T = TypeVar("T")
 
 DatasetState = Literal["uploading", "checking", "ready", "failed"]
+UploadKind = Literal["data", "lora"]  # preference data, or weights to start from
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ class DatasetRecord(Record):
     project_id: str
     name: str | None
     filename: str
+    kind: UploadKind = "data"
     state: DatasetState
     size_bytes: int | None
     sha256: str | None

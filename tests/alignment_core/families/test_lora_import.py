@@ -150,7 +150,7 @@ def test_the_merged_pipeline_draws_what_diffusers_fused_pipeline_draws(
     ours, theirs, bare = (pipeline_of(tiny_model) for _ in range(3))
     components = {"unet": ours.unet, "text_encoder": ours.text_encoder}
     merge(components, place(read_lora(saved), components, SD))
-    theirs.load_lora_weights(tmp_path, weight_name=saved.name)
+    theirs.load_lora_weights(str(tmp_path), weight_name=saved.name)
     theirs.fuse_lora()
     drawn = [_draw(one) for one in (ours, theirs, bare)]
     assert torch.allclose(drawn[0], drawn[1], rtol=0, atol=1e-5)

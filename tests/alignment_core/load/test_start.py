@@ -196,7 +196,7 @@ def test_the_checkpoint_is_one_lora_for_the_model_as_it_is_given_out(
     run(spec, tmp_path / "work", cache_dir)
     folder = last_checkpoint(tmp_path / "work")
     theirs = pipeline_of(tiny_model)
-    theirs.load_lora_weights(folder)
+    theirs.load_lora_weights(str(folder))
     ours = pipeline_with_policy(spec, folder)
     assert torch.allclose(_draw(ours), _draw(theirs), rtol=0, atol=1e-5)
     if start == "merge":

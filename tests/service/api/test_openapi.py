@@ -38,6 +38,7 @@ def accepts(document: dict[str, Any], schema: dict[str, Any], value: Any) -> Non
 def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
     found = {name for name, _ in operations(document)}
     job, checkpoint, dataset = "/v1/jobs/{job_id}", "/v1/checkpoints/{checkpoint_id}", "/v1/datasets/{dataset_id}"
+    weights = "/v1/weights/{weights_id}"
     results = ("events", "metrics", "checkpoints", "samples", "report", "manifest", "logs")
     assert found == {
         *("POST /v1/jobs", "POST /v1/jobs/validate", "GET /v1/jobs", f"GET {job}"),
@@ -47,7 +48,8 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         f"GET {job}/report.html",
         *(f"GET {checkpoint}{path}" for path in ("", "/files", "/files/{path}", "/download")),
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
-        *(f"DELETE {path}" for path in (job, checkpoint, dataset)),
+        *("POST /v1/weights", "GET /v1/weights", f"GET {weights}"),
+        *(f"DELETE {path}" for path in (job, checkpoint, dataset, weights)),
         *("GET /v1/methods", "GET /v1/models", "GET /v1/rewards"),
         *("GET /healthz", "GET /readyz", "GET /metrics"),
     }

@@ -1,10 +1,12 @@
 """A running API and what a worker writes behind it, through the store's own functions."""
 
 import hashlib
+import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from httpx2 import Response
@@ -21,7 +23,7 @@ from alignment_core.events import (
     StepCompleted,
     ValidationCompleted,
 )
-from alignment_core.reports import DatasetReport
+from alignment_core.reports import DatasetReport, WeightsReport
 from alignment_core.spec import JobSpec
 from service.api.context import Parts
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
@@ -32,6 +34,9 @@ from service.store.records import StoredFile
 
 CATALOG = Path(__file__).parents[3] / "demo" / "assets" / "catalog.json"
 
+HEADER = json.dumps({"lora_unet_conv_in.alpha": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}).encode()
+SAFETENSORS = struct.pack("<Q", len(HEADER)) + HEADER + bytes(4)
+LORA_REPORT = WeightsReport(format="kohya", num_layers=128, ranks=[8], alphas=[8.0], changes_text_encoder=False)
 PARQUET = b"PAR1" + bytes(range(256)) * 40 + b"PAR1"
 CHECKPOINT_FILES = {
     "pytorch_lora_weights.safetensors": bytes(range(251)) * 33,
@@ -75,6 +80,18 @@ class Api:
         datasets.set_report(store, dataset.id, claim.attempt, found)
         return dataset.id
 
+    def ready_weights(self, project_id: str = DEFAULT_PROJECT_ID, **report: object) -> str:
+        """Id of a LoRA that a worker has looked into."""
+        store = self.parts.store
+        weights = datasets.create(store, project_id=project_id, filename="style.safetensors", kind="lora")
+        key = keys.dataset_key(project_id, weights.id, ".safetensors")
+        self.parts.objects.put_bytes(key, SAFETENSORS)
+        datasets.uploaded(store, weights.id, size_bytes=len(SAFETENSORS), sha256=_sha256(SAFETENSORS), object_key=key)
+        claim = datasets.claim(store, weights.id, "worker", 60)
+        assert claim is not None
+        datasets.set_report(store, weights.id, claim.attempt, LORA_REPORT.model_copy(update=report))
+        return weights.id
+
     def post_job(self, headers: Mapping[str, str] | None = None, **body: object) -> Response:
         body = {"spec": spec_for(self.ready_dataset()), **body}
         return self.client.post("/v1/jobs", json=body, headers=headers)
@@ -111,12 +128,17 @@ class Api:
         leases.finish(self.parts.store, job_id, attempt, "succeeded")
 
     def save_checkpoint(
-        self, job_id: str, attempt: int, step: int, files: Mapping[str, bytes] = CHECKPOINT_FILES
+        self,
+        job_id: str,
+        attempt: int,
+        step: int,
+        files: Mapping[str, bytes] = CHECKPOINT_FILES,
+        kind: Literal["lora", "full"] = "lora",
     ) -> None:
         prefix = keys.checkpoint_prefix(DEFAULT_PROJECT_ID, job_id, step, attempt)
         stored = [self._store(path, prefix + path, content) for path, content in files.items()]
         size = sum(file.size_bytes for file in stored)
-        event = CheckpointSaved(step=step, path=f"step-{step}", kind="lora", is_final=True, size_bytes=size)
+        event = CheckpointSaved(step=step, path=f"step-{step}", kind=kind, is_final=True, size_bytes=size)
         events.record_event(self.parts.store, job_id, attempt, event, stored)
 
     def evaluate(self, job_id: str, attempt: int, step: int, page: bytes | None = PAGE) -> None:

@@ -1,0 +1,112 @@
+"""What a job starts from, known before it is queued: uploaded weights, and checkpoints of earlier jobs of the project."""
+
+from collections.abc import Iterator
+
+from alignment_core.reports import WeightsReport
+from alignment_core.spec import CheckpointSource, JobSpec, LoraAdapter, StoredLora
+from alignment_core.spec.sources import label_of
+from service.api.context import Parts
+from service.errors import FieldProblem
+from service.store import datasets, jobs, outputs
+from service.store.records import CheckpointRecord, DatasetRecord
+
+
+def problems_of_start(parts: Parts, project_id: str, spec: JobSpec) -> Iterator[FieldProblem]:
+    """Why the job cannot start from what its spec names."""
+    if isinstance(spec.model, CheckpointSource):
+        yield from _problems_of_model(parts, project_id, spec.model.id)
+    match spec.start and spec.start.lora:
+        case StoredLora(id=found):
+            yield from _problems_of_weights(spec, found, datasets.get(parts.store, project_id, found))
+        case CheckpointSource(id=found):
+            yield from _problems_of_lora(parts, project_id, spec, found)
+
+
+def _problems_of_model(parts: Parts, project_id: str, checkpoint_id: str) -> Iterator[FieldProblem]:
+    checkpoint = outputs.get_checkpoint(parts.store, project_id, checkpoint_id)
+    if checkpoint is None:
+        yield _no_checkpoint("/model/id", checkpoint_id)
+    elif checkpoint.kind != "full":
+        message = (
+            f"{checkpoint_id} is a LoRA and no whole model: name its job's model here, and write "
+            f'"start": {{"lora": "{checkpoint_id}"}}'
+        )
+        yield _problem("/model/id", "checkpoint_of_another_kind", message)
+
+
+def _problems_of_lora(parts: Parts, project_id: str, spec: JobSpec, checkpoint_id: str) -> Iterator[FieldProblem]:
+    checkpoint = outputs.get_checkpoint(parts.store, project_id, checkpoint_id)
+    job = None if checkpoint is None else jobs.get(parts.store, project_id, checkpoint.job_id)
+    if checkpoint is None or job is None:
+        yield _no_checkpoint("/start/lora/id", checkpoint_id)
+    elif checkpoint.kind != "lora":
+        message = f'{checkpoint_id} is a whole model and no LoRA: write "model": "{checkpoint_id}" and leave start out'
+        yield _problem("/start/lora/id", "checkpoint_of_another_kind", message)
+    else:
+        yield from _problems_of_trained(spec, checkpoint, JobSpec.model_validate(job.spec))
+
+
+def _problems_of_trained(spec: JobSpec, checkpoint: CheckpointRecord, before: JobSpec) -> Iterator[FieldProblem]:
+    if before.model != spec.model:
+        message = (
+            f"the LoRA {checkpoint.id} was trained on the model {label_of(before.model)!r}, and this job's is "
+            f"{label_of(spec.model)!r}"
+        )
+        yield _problem("/start/lora/id", "base_model_differs", message)
+    is_joined = before.start is not None and before.start.mode == "merge"
+    if (
+        spec.start is not None
+        and spec.start.mode == "train"
+        and not is_joined
+        and before.adapter != spec.resolved().adapter
+    ):
+        message = (
+            f"start.mode train goes on with the adapter of {checkpoint.job_id}: {before.adapter.model_dump_json()}"
+        )
+        yield _problem("/adapter", "start_unfit", message)
+
+
+def _problems_of_weights(spec: JobSpec, weights_id: str, weights: DatasetRecord | None) -> Iterator[FieldProblem]:
+    match None if weights is None else weights.state:
+        case None:
+            code, message = "weights_not_found", f"there are no weights {weights_id!r} in this project"
+        case "ready":
+            yield from _problems_of_train(spec, weights)
+            return
+        case "failed":
+            why = weights.error.message if weights is not None and weights.error is not None else "their check failed"
+            code, message = "weights_failed", f"weights {weights_id!r} cannot be used: {why}"
+        case state:
+            code, message = "weights_not_ready", f"weights {weights_id!r} are {state}; a job needs ones that are ready"
+    yield _problem("/start/lora/id", code, message)
+
+
+def _problems_of_train(spec: JobSpec, weights: DatasetRecord | None) -> Iterator[FieldProblem]:
+    """Where the adapter goes on, the spec says what it is, and the file has to agree."""
+    adapter, start = spec.resolved().adapter, spec.start
+    if start is None or start.mode != "train" or not isinstance(adapter, LoraAdapter):
+        return
+    if weights is None or weights.report is None:
+        return
+    report = WeightsReport.model_validate(weights.report)
+    if report.ranks != [adapter.rank]:
+        yield _problem("/adapter/rank", "start_unfit", f"is {adapter.rank}, and {_told('rank', report.ranks)}")
+    if report.alphas != [adapter.alpha] and start.alpha is None:
+        yield _problem("/adapter/alpha", "start_unfit", f"is {adapter.alpha:g}, and {_told('alpha', report.alphas)}")
+    if report.changes_text_encoder:
+        message = "the LoRA changes a text encoder too, whose layers are not trained further: write merge"
+        yield _problem("/start/mode", "start_unfit", message)
+
+
+def _told(name: str, values: list[int] | list[float]) -> str:
+    if len(values) == 1:
+        return f"the LoRA has the {name} {values[0]:g}: write that"
+    return f"the LoRA's layers have the {name}s {', '.join(f'{value:g}' for value in values)}: write start.mode merge"
+
+
+def _no_checkpoint(pointer: str, checkpoint_id: str) -> FieldProblem:
+    return _problem(pointer, "checkpoint_not_found", f"there is no checkpoint {checkpoint_id!r} in this project")
+
+
+def _problem(pointer: str, code: str, message: str) -> FieldProblem:
+    return FieldProblem(pointer=f"/spec{pointer}", code=code, message=message)

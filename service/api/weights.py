@@ -1,0 +1,128 @@
+"""Weights to start from: upload a LoRA, watch it being checked, read what it holds."""
+
+import struct
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from service.api.context import PartsDep
+from service.api.datasets import END_OF_CHECK, checked, name_of_upload, store_upload, uploads_folder
+from service.api.idempotency import IN_FLIGHT, OnceDep
+from service.api.lookup import WeightsPath, weights_or_404
+from service.api.paging import Page, PagingDep
+from service.api.problems import missing, problems
+from service.api.schemas.weights import Weights
+from service.api.uploads import Upload, receive
+from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
+from service.auth import ProjectDep
+from service.errors import FieldProblem, invalid_request
+from service.store import datasets
+
+router = APIRouter(prefix="/v1/weights", tags=["weights"], responses=problems(401, 403, 422, 500, 503))
+
+UPLOAD_PATH = "/v1/weights"
+SUFFIX = ".safetensors"
+LONGEST_HEADER_BYTES = 100_000_000  # that of the safetensors library
+
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "A LoRA as safetensors, under the names of PEFT, diffusers or kohya's scripts.",
+                        },
+                        "name": {"type": "string", "maxLength": 200, "description": "A name for people."},
+                    },
+                },
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Weights,
+    summary="Upload a LoRA to start from",
+    response_description="The weights, being checked",
+    responses={
+        201: {"headers": {"Location": {"description": "Where the new weights are.", "schema": {"type": "string"}}}},
+        **IN_FLIGHT,
+        **problems(413, 507),
+    },
+    openapi_extra=FORM,
+)
+async def create_weights(request: Request, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
+    """Store a LoRA and have it checked in the background; a job then names it: `"start": {"lora": "wts_..."}`.
+
+    Ask with `?wait=60` until it is `ready` or `failed`. With curl:
+    `curl -F file=@style.safetensors http://localhost:8000/v1/weights`
+    """
+    limit = parts.settings.max_upload_bytes
+    async with receive(request, uploads_folder(parts.settings), limit, frozenset({"name"})) as upload:
+        name = checked(name_of_upload, "name", upload.fields["name"]) if "name" in upload.fields else None
+        _refuse_other_files(upload)
+
+        def create(weights_id: str | None) -> Weights:
+            weights = datasets.create(
+                parts.store,
+                project_id=project_id,
+                filename=upload.filename,
+                name=name,
+                kind="lora",
+                dataset_id=weights_id,
+            )
+            return Weights.of(store_upload(parts, weights, upload, SUFFIX))
+
+        same_request = {"sha256": upload.sha256, "filename": upload.filename, "name": name}
+        return await run_in_threadpool(once, "wts", UPLOAD_PATH, same_request, create)
+
+
+def _refuse_other_files(upload: Upload) -> None:
+    """A safetensors file begins with the length of its header, and the header is JSON. A worker reads on from there."""
+    with upload.path.open("rb") as file:
+        start = file.read(9)
+    is_safetensors = len(start) == 9 and struct.unpack("<Q", start[:8])[0] <= LONGEST_HEADER_BYTES and start[8:] == b"{"
+    if not is_safetensors:
+        message = f"{upload.filename!r} is no safetensors file; pickled weights (.bin, .ckpt, .pt) are not read"
+        raise invalid_request([FieldProblem(pointer="/file", code="unknown_format", message=message)])
+
+
+@router.get("", summary="List weights")
+def list_weights(project_id: ProjectDep, parts: PartsDep, paging: PagingDep) -> Page[Weights]:
+    """The project's uploaded weights, newest first."""
+    page = datasets.list_datasets(parts.store, project_id, kind="lora", after_id=paging.after, limit=paging.limit)
+    return paging.page([Weights.of(one) for one in page.data], has_more=page.has_more)
+
+
+@router.get("/{weights_id}", summary="Look at weights, or wait for them", responses=missing("weights", "wts"))
+async def get_weights(
+    weights_id: WeightsPath,
+    request: Request,
+    project_id: ProjectDep,
+    parts: PartsDep,
+    wait: Annotated[
+        float,
+        Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for the end of the check before answering."),
+    ] = 0,
+) -> Weights:
+    """Uploaded weights, what they hold, and whether they can be used.
+
+    With `wait` the answer comes when they are `ready` or `failed`, and after so many seconds in any case.
+    """
+    weights = await run_in_threadpool(weights_or_404, parts.store, project_id, weights_id)
+    if wait and weights.state not in END_OF_CHECK:
+        over = END_OF_CHECK.__contains__
+        await wait_until(parts.datasets_lookout, weights.id, weights.state, over, wait, request)
+        weights = await run_in_threadpool(weights_or_404, parts.store, project_id, weights_id)
+    return Weights.of(weights)

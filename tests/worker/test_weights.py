@@ -1,0 +1,96 @@
+"""An uploaded LoRA is checked by the library's own command and becomes ready, or failed in words about its keys."""
+
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from alignment_core.errors import AlignmentError
+from alignment_core.spec import CatalogSource, DiffusionDPOSpec, JobSpec, LocalDataset, StartSpec, StoredLora
+from service.store import datasets, keys
+from service.store.projects import DEFAULT_PROJECT_ID
+from service.store.records import DatasetRecord
+from tests.worker.conftest import World
+from worker.dataset import prepare_dataset
+from worker.parts import Parts
+from worker.preparing import starting_places
+
+LIBRARY = (sys.executable, "-m", "alignment_core")
+
+
+def real_worker(world: World) -> Parts:
+    return replace(world.worker(), trainer=LIBRARY)
+
+
+def uploaded(world: World, path: Path) -> str:
+    weights = datasets.create(world.store, project_id=DEFAULT_PROJECT_ID, filename="my style.safetensors", kind="lora")
+    key = keys.dataset_key(DEFAULT_PROJECT_ID, weights.id, ".safetensors")
+    world.worker().objects.put_file(key, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    datasets.uploaded(world.store, weights.id, size_bytes=path.stat().st_size, sha256=digest, object_key=key)
+    return weights.id
+
+
+def checked(world: World, path: Path) -> DatasetRecord:
+    weights_id = uploaded(world, path)
+    prepare_dataset(real_worker(world), weights_id)
+    found = datasets.get(world.store, DEFAULT_PROJECT_ID, weights_id)
+    assert found is not None
+    return found
+
+
+def lora(path: Path, **extra: torch.Tensor) -> Path:
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors = {
+        f"{layer}.lora_down.weight": torch.zeros(4, 8),
+        f"{layer}.lora_up.weight": torch.zeros(8, 4),
+        f"{layer}.alpha": torch.tensor(2.0),
+    }
+    save_file({**tensors, **extra}, path)
+    return path
+
+
+def test_a_lora_becomes_ready_with_what_it_holds(world: World, tmp_path: Path) -> None:
+    found = checked(world, lora(tmp_path / "style.safetensors"))
+    assert (found.state, found.error) == ("ready", None)
+    assert found.report == {
+        "format": "kohya",
+        "num_layers": 1,
+        "ranks": [4],
+        "alphas": [2.0],
+        "changes_text_encoder": False,
+    }
+
+
+def test_a_file_that_is_no_lora_fails_with_its_key_and_the_users_name_of_the_file(world: World, tmp_path: Path) -> None:
+    found = checked(world, lora(tmp_path / "style.safetensors", **{"conv_in.weight": torch.zeros(2)}))
+    assert found.state == "failed"
+    assert found.error is not None
+    assert (found.error.code, found.error.category) == ("lora_invalid", "user")
+    assert found.error.message.startswith("my style.safetensors: unknown key 'conv_in.weight'")
+
+
+def test_a_file_that_only_begins_like_safetensors_fails_as_the_users(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "style.safetensors"
+    path.write_bytes((2).to_bytes(8, "little") + b"{")
+    found = checked(world, path)
+    assert found.error is not None
+    assert found.error.message == "my style.safetensors: no safetensors file; pickled weights are not read"
+
+
+def test_the_weights_of_a_spec_are_on_the_machine_before_it_runs(world: World, tmp_path: Path) -> None:
+    path = lora(tmp_path / "style.safetensors")
+    weights_id, worker = uploaded(world, path), world.worker()
+    spec = JobSpec(
+        model=CatalogSource(name="shapes"),
+        start=StartSpec(lora=StoredLora(id=weights_id)),
+        method=DiffusionDPOSpec(dataset=LocalDataset(path="/data")),
+    )
+    places = starting_places(worker, DEFAULT_PROJECT_ID, spec, tmp_path / "work")
+    assert Path(places["weights"][weights_id].path).read_bytes() == path.read_bytes()
+    with pytest.raises(AlignmentError, match=r"/start/lora/id: .* do not exist any more"):
+        starting_places(worker, "proj_other", spec, tmp_path / "work")
