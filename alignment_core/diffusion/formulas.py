@@ -47,13 +47,25 @@ def snr(abar_t: PerExample) -> PerExample:
 
 def training_target(kind: PredictionType, x_0: Batched, eps: Batched, abar_t: PerExample) -> Batched:
     """What the network is asked to predict: eps, or v."""
-    return eps if kind == "epsilon" else velocity(x_0, eps, abar_t)
+    match kind:
+        case "epsilon":
+            return eps
+        case "v_prediction":
+            return velocity(x_0, eps, abar_t)
+        case _:
+            assert_never(kind)
 
 
 def predict_x0(kind: PredictionType, x_t: Batched, prediction: Batched, abar_t: PerExample) -> Batched:
     """The x_0 that a prediction stands for."""
     signal, noise = _over(abar_t.sqrt(), x_t), _over((1 - abar_t).sqrt(), x_t)
-    return (x_t - noise * prediction) / signal if kind == "epsilon" else signal * x_t - noise * prediction
+    match kind:
+        case "epsilon":
+            return (x_t - noise * prediction) / signal
+        case "v_prediction":
+            return signal * x_t - noise * prediction
+        case _:
+            assert_never(kind)
 
 
 def regression_error(prediction: Batched, target: Batched) -> PerExample:
@@ -70,9 +82,13 @@ def regression_error(prediction: Batched, target: Batched) -> PerExample:
 
 def predict_eps(kind: PredictionType, x_t: Batched, prediction: Batched, abar_t: PerExample) -> Batched:
     """The noise that a prediction stands for."""
-    if kind == "epsilon":
-        return prediction
-    return _over(abar_t.sqrt(), x_t) * prediction + _over((1 - abar_t).sqrt(), x_t) * x_t
+    match kind:
+        case "epsilon":
+            return prediction
+        case "v_prediction":
+            return _over(abar_t.sqrt(), x_t) * prediction + _over((1 - abar_t).sqrt(), x_t) * x_t
+        case _:
+            assert_never(kind)
 
 
 Reduction = Literal["mean", "sum"]

@@ -10,7 +10,7 @@ samples are ours: t stratified over ten bins, everything drawn from the run's se
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, assert_never, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -83,9 +83,13 @@ class DriftOnWinners:
     def _one(self, probe: Probe, initial: Latents, weights: Weights | None) -> PerExample:
         with torch.no_grad():
             yhat = self.actors.predict_with(weights, probe.x_t, probe.timesteps, probe.conditioning)
-        if self.kind == "eps_dist":
-            return regression_error(yhat, initial)
-        return regression_error(yhat, probe.target) - regression_error(initial, probe.target)
+        match self.kind:
+            case "eps_dist":
+                return regression_error(yhat, initial)
+            case "mse_gap":
+                return regression_error(yhat, probe.target) - regression_error(initial, probe.target)
+            case _:
+                assert_never(self.kind)
 
     def _mean(self, values: list[Tensor]) -> float:
         here = torch.cat(values).double().cpu() if values else torch.zeros(0, dtype=torch.float64)
