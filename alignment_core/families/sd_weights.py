@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import assert_never
 
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -27,17 +28,26 @@ FROZEN = ("vae", "text_encoder", "tokenizer", "scheduler")
 
 def save_policy(family: StableDiffusion, actors: Actors, folder: Path) -> None:
     """Write the LoRA as `pipeline.load_lora_weights(folder)` reads it and as kohya's, or a whole folder under `pipeline/`."""
-    if actors.kind == "full":
-        _copy_frozen_parts(family.folder, folder / PIPELINE_FOLDER)
-        unet = folder / PIPELINE_FOLDER / "unet"
-        actors.denoiser.save_pretrained(unet, safe_serialization=True)
-        _forget_origin(unet / "config.json")
-        if "text_encoder" in family.merged:
-            _save_text_encoder(family, folder / PIPELINE_FOLDER / "text_encoder")
-        return
-    if family.merged:
-        _save_joined(family, actors, folder)
-        return
+    match actors.kind:
+        case "full":
+            _save_pipeline(family, actors, folder / PIPELINE_FOLDER)
+        case "lora" if family.merged:
+            _save_joined(family, actors, folder)
+        case "lora":
+            _save_lora(family, actors, folder)
+        case _:
+            assert_never(actors.kind)
+
+
+def _save_pipeline(family: StableDiffusion, actors: Actors, folder: Path) -> None:
+    _copy_frozen_parts(family.folder, folder)
+    actors.denoiser.save_pretrained(folder / "unet", safe_serialization=True)
+    _forget_origin(folder / "unet" / "config.json")
+    if "text_encoder" in family.merged:
+        _save_text_encoder(family, folder / "text_encoder")
+
+
+def _save_lora(family: StableDiffusion, actors: Actors, folder: Path) -> None:
     config = actors.denoiser.peft_config[ADAPTER]
     layers: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
     described = {**config.to_dict(), "target_modules": sorted(config.target_modules)}
@@ -101,12 +111,23 @@ def _without_variant(name: str, variant: str | None) -> str:
 
 def load_policy(actors: Actors, folder: Path) -> None:
     """Put the weights that `save_policy` wrote back into the policy, exactly."""
-    if actors.kind == "full":
-        saved = UNet2DConditionModel.from_pretrained(
-            folder / PIPELINE_FOLDER, subfolder="unet", use_safetensors=True, local_files_only=True
-        )
-        actors.denoiser.load_state_dict(saved.state_dict())
-        return
+    match actors.kind:
+        case "full":
+            _load_unet(actors, folder / PIPELINE_FOLDER)
+        case "lora":
+            _load_lora(actors, folder)
+        case _:
+            assert_never(actors.kind)
+
+
+def _load_unet(actors: Actors, pipeline: Path) -> None:
+    saved = UNet2DConditionModel.from_pretrained(
+        pipeline, subfolder="unet", use_safetensors=True, local_files_only=True
+    )
+    actors.denoiser.load_state_dict(saved.state_dict())
+
+
+def _load_lora(actors: Actors, folder: Path) -> None:
     own = folder / STATE / OWN  # beside a LoRA that holds what was merged too
     path = own if own.is_file() else folder / LORA_FILE
     layers = {key.removeprefix("unet."): value for key, value in load_file(path).items()}
