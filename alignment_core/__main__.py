@@ -4,11 +4,12 @@
     python -m alignment_core compare DIR --base STEP --policy STEP    the same report of any two checkpoints
     python -m alignment_core check DATA                       the preflight report of a dataset as JSON
     python -m alignment_core check-lora FILE                  what a LoRA file holds as JSON
+    python -m alignment_core model SOURCE                     what the files of a model say, as JSON; nothing is loaded
     python -m alignment_core prepare DATA --out pairs.parquet    the same data as canonical parquet
 
-Exit codes of `run`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event). Of `check`, and
-`check-lora`: 0
-usable, 3 read but not usable, 1 not readable (a `run_failed` line). Of `prepare`: 0 written, 1 not (a `run_failed` line).
+Exit codes of `run`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event). Of `check` and
+`check-lora`: 0 usable, 3 read but not usable, 1 not readable (a `run_failed` line). Of `prepare` and `model`: 0 done, 1 not (a
+`run_failed` line).
 SIGTERM and SIGINT ask it to save and leave, and so does the end of stdin when stdin is a pipe: a parent that dies takes
 its run with it.
 """
@@ -32,7 +33,7 @@ from alignment_core.errors import AlignmentError, CheckpointError, DataError
 from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
 from alignment_core.quiet import silence_imports, silence_progress_bars
-from alignment_core.spec import ColumnMapping, JobSpec
+from alignment_core.spec import ColumnMapping, HubSource, JobSpec, LocalSource
 from alignment_core.spec.mistakes import in_sentences
 from alignment_core.spec.places import Sources
 from alignment_core.spec.sources import OnBadRow
@@ -51,6 +52,8 @@ def main() -> int:
         return _check_lora(arguments.file)
     if arguments.command == "prepare":
         return _prepare(arguments.data, arguments.out, arguments.columns, arguments.on_bad_row)
+    if arguments.command == "model":
+        return _model(arguments.source)
     if arguments.command == "compare":
         return _compare(arguments.workdir, arguments.base, arguments.policy, arguments.sources, arguments.cache_dir)
     return _run(arguments)
@@ -86,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--cache-dir", type=Path, default=None, help="as for run")
     check_lora = commands.add_parser("check-lora", help="say what a LoRA file holds")
     check_lora.add_argument("file", type=Path, help="a safetensors file under PEFT's, diffusers' or kohya's names")
+    model = commands.add_parser("model", help="read what the files of a model say of it")
+    model.add_argument("source", help='JSON such as {"type": "local", "path": FOLDER}, or a hub source')
     check = commands.add_parser("check", help="preflight a preference dataset")
     prepare = commands.add_parser("prepare", help="write a preference dataset of any form as canonical parquet")
     prepare.add_argument("--out", type=Path, required=True, help="the parquet file to write")
@@ -274,6 +279,20 @@ def _check_lora(file: Path) -> int:
 
     try:
         report = report_of(read_lora(file))
+    except AlignmentError as error:
+        return _failed(_run_failed(error, None))
+    print(report.model_dump_json(), flush=True)  # noqa: T201
+    return EXIT_COMPLETED
+
+
+def _model(source: str) -> int:
+    from alignment_core.load.read_model import read_model
+
+    silence_progress_bars()
+    try:
+        report = read_model(TypeAdapter[HubSource | LocalSource](HubSource | LocalSource).validate_json(source))
+    except ValidationError as error:
+        return _failed(RunFailed(code="source_invalid", message=str(error), category="user", retryable=False))
     except AlignmentError as error:
         return _failed(_run_failed(error, None))
     print(report.model_dump_json(), flush=True)  # noqa: T201

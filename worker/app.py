@@ -21,6 +21,7 @@ from service.store.catalog import Catalog
 from service.store.database import open_store
 from service.store.objects import open_objects
 from worker import bell
+from worker.models import start_reading
 from worker.parts import Parts
 from worker.sweep import start_sweeping
 
@@ -92,6 +93,7 @@ def _begin(**_: object) -> None:
 @signals.worker_ready.connect
 def _start(**_: object) -> None:
     start_sweeping(parts())
+    start_reading(parts())
 
 
 @signals.worker_shutting_down.connect

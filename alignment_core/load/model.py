@@ -8,7 +8,9 @@ from typing import assert_never
 import torch
 
 from alignment_core.families.sd import StableDiffusion, load_sd
-from alignment_core.families.source import ModelSource, fetch_model
+from alignment_core.families.sd_configs import check_parts
+from alignment_core.families.sd_schedule import read_schedule
+from alignment_core.families.source import ModelFolder, ModelSource, fetch_model
 
 
 def load_model(
@@ -21,5 +23,17 @@ def load_model(
             return load_sd(folder, device=device, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
         case "sdxl" | "sd3" | "flux":
             raise AssertionError(f"{folder.family} is served by the table of families, and nothing here loads it")
+        case _:
+            assert_never(folder.family)
+
+
+def check_model(folder: ModelFolder) -> None:
+    """What loading refuses by the configs alone: raises the same `ModelError`, without any weight."""
+    match folder.family:
+        case "sd":
+            check_parts(folder)
+            read_schedule(folder)
+        case "sdxl" | "sd3" | "flux":
+            raise AssertionError(f"{folder.family} is served by the table of families, and nothing here checks it")
         case _:
             assert_never(folder.family)

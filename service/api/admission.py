@@ -5,16 +5,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from alignment_core.model_files import ModelReport
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import (
-    CatalogSource,
     JobSpec,
     StoredDataset,
 )
 from alignment_core.spec.continuation import broken_by
 from alignment_core.spec.warnings import small_images, warnings_of
 from service.api.context import Parts
-from service.api.prospects import problems_of_data, problems_of_device, problems_of_model, warnings_of_model
+from service.api.model_reports import foreseen, unread
+from service.api.prospects import (
+    problems_of_data,
+    problems_of_device,
+    problems_of_model,
+    resolution_of,
+    warnings_of_model,
+)
 from service.api.schemas.jobs import Estimate, JobRequest, Validation
 from service.api.starts import problems_of_start
 from service.errors import FieldProblem, field_problems, invalid_request
@@ -74,7 +81,7 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
     if not found:  # what is foreseen rests on names and data that are in order
         report = _report(parts, project_id, spec)
         found += problems_of_device(spec, parts.settings.worker_devices)
-        found += problems_of_model(spec, parts.catalog)
+        found += problems_of_model(spec, parts.catalog, foreseen(parts, spec))
         found += problems_of_data(spec, report) if report is not None else ()
     return found
 
@@ -94,11 +101,13 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     errors = [*unfit(parts, project_id, spec), *unfit_start(parts, project_id, request)]
     report = _report(parts, project_id, spec)
     estimate = estimate_of(spec, report)
+    model = None if errors else foreseen(parts, spec)  # a path that is refused is not looked at
     warnings = [
         *warnings_of(spec),
-        *warnings_of_model(spec, parts.catalog),
+        *warnings_of_model(spec, parts.catalog, model),
+        *([] if errors else unread(parts, spec)),
         *_data_warnings(estimate, report),
-        *_size_warnings(parts, spec, report),
+        *_size_warnings(parts, spec, report, model),
     ]
     return Validation(
         valid=not errors, errors=errors, warnings=warnings, resolved_spec=spec.resolved(), estimate=estimate
@@ -148,12 +157,11 @@ def _data_warnings(estimate: Estimate, report: DatasetReport | None) -> Sequence
     return found
 
 
-def _size_warnings(parts: Parts, spec: JobSpec, report: DatasetReport | None) -> list[str]:
-    """What is said of small images, where the resolution is in the spec or in the catalog."""
+def _size_warnings(parts: Parts, spec: JobSpec, report: DatasetReport | None, model: ModelReport | None) -> list[str]:
+    """What is said of small images, where the resolution is in the spec, in the model's files or in the catalog."""
     if report is None:
         return []
-    entry = parts.catalog.models.get(spec.model.name) if isinstance(spec.model, CatalogSource) else None
-    resolution = spec.method.resolution or (None if entry is None else entry.resolution)
+    resolution = spec.method.resolution or resolution_of(spec, parts.catalog, model)
     message = None if resolution is None else small_images(report, resolution)
     return [] if message is None else [message]
 

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from fastapi import APIRouter
 from pydantic import BaseModel, TypeAdapter
 
+from alignment_core.model_files import ModelReport
 from alignment_core.spec import (
     FrozenReference,
     MethodSpec,
@@ -16,12 +17,14 @@ from alignment_core.spec import (
 )
 from alignment_core.spec.families import served
 from alignment_core.spec.method import MethodBase
-from service.api.context import PartsDep
+from service.api.context import Parts, PartsDep
 from service.api.examples import STABLE_DIFFUSION, example_of
+from service.api.model_reports import report_of
 from service.api.paging import Page
 from service.api.problems import problems
 from service.api.schemas.catalog import CatalogEntry, CatalogModel, Method, ModelList, PlugIn, Reward
 from service.auth import ProjectDep
+from service.store.catalog import HubModel, LocalModel
 
 router = APIRouter(prefix="/v1", tags=["catalog"], responses=problems(401, 422, 500, 503))
 
@@ -73,23 +76,35 @@ def list_methods(_project_id: ProjectDep, parts: PartsDep) -> Page[Method]:
 
 @router.get("/models", summary="List models")
 def list_models(_project_id: ProjectDep, parts: PartsDep) -> ModelList:
-    """The models that this server offers by name, and the other sources that `spec.model` may name."""
-    data = [
-        CatalogModel(
-            id=name,
-            description=model.description,
-            family=model.family,
-            resolution=model.resolution,
-            source={"type": "catalog", "name": name},
-        )
-        for name, model in sorted(parts.catalog.models.items())
-    ]
+    """The models that this server offers by name, with what their files say once a worker has read them, and the other sources
+    that `spec.model` may name."""
+    data = [_model(parts, name, entry) for name, entry in sorted(parts.catalog.models.items())]
     return ModelList(
         data=data,
         first_id=data[0].id if data else None,
         last_id=data[-1].id if data else None,
         sources=["catalog", "hub", *(["local"] if parts.settings.allow_local_paths else [])],
         json_schema=TypeAdapter(ModelSpec).json_schema(),
+    )
+
+
+def _model(parts: Parts, name: str, entry: LocalModel | HubModel) -> CatalogModel:
+    """What the operator wrote of the model, and what its files say where somebody has read them."""
+    is_trained = entry.family in served()
+    read = report_of(parts, entry.source) if is_trained else None
+    read = read or ModelReport()
+    return CatalogModel(
+        id=name,
+        description=entry.description,
+        family=entry.family,
+        is_trained=is_trained,
+        resolution=read.resolution or entry.resolution,
+        pipeline_class=read.pipeline_class,
+        prediction_type=read.prediction_type,
+        num_parameters=read.num_parameters,
+        lora_targets=None if read.layers is None else list(read.targets),
+        problem=None if read.problem is None else read.problem.message,
+        source={"type": "catalog", "name": name},
     )
 
 

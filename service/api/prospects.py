@@ -4,24 +4,23 @@ A run finds all of it too, after it has waited, loaded a model and prepared its 
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
+from alignment_core.model_files import ModelReport
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import (
     CatalogSource,
     ImageMethodSpec,
     JobSpec,
-    LocalSource,
     LoraAdapter,
     OnlineMethodSpec,
 )
 from alignment_core.spec.timesteps import TIMESTEP_PRESETS, TimestepPreset, UniformTimesteps
 from service.errors import FieldProblem
-from service.store.catalog import Catalog, LocalModel
-from service.store.model_files import ModelFiles, read_model_files
+from service.store.catalog import Catalog
 
-FAR_ABOVE = 4.0  # times the model's own resolution: nothing that it draws there is an image
-ABOVE = 1.5
+FAR = 4.0  # times the model's own resolution, or that part of it: nothing that it draws there is an image
+NEAR = 1.5
+MOST_TARGETS = 40  # that a message lists
 
 
 def problems_of_device(spec: JobSpec, devices: Sequence[str]) -> Iterator[FieldProblem]:
@@ -30,6 +29,9 @@ def problems_of_device(spec: JobSpec, devices: Sequence[str]) -> Iterator[FieldP
     if devices and wanted != "auto" and wanted not in devices:
         message = f"no worker of this server has {wanted}; they have {', '.join(devices)}. `auto` takes what there is"
         yield _problem("/resources/device", "device_unavailable", message)
+    elif spec.training.precision == "fp16" and (wanted == "cpu" or tuple(devices) == ("cpu",)):
+        message = "fp16 needs a GPU, and this runs on a CPU; use fp32 or bf16"
+        yield _problem("/training/precision", "precision_unsupported", message)
 
 
 def problems_of_data(spec: JobSpec, report: DatasetReport) -> Iterator[FieldProblem]:
@@ -49,36 +51,44 @@ def problems_of_data(spec: JobSpec, report: DatasetReport) -> Iterator[FieldProb
         yield _problem("/evaluation/prompts", "no_evaluation_prompts", message)
 
 
-def problems_of_model(spec: JobSpec, catalog: Catalog) -> Iterator[FieldProblem]:
-    """Why the run cannot end well on this model, as far as this machine can read it."""
-    if (native := _resolution(spec, catalog)) is not None:
-        wanted = _wanted_resolution(spec)
-        if wanted is not None and wanted > FAR_ABOVE * native:
-            message = f"{wanted} pixels are more than {FAR_ABOVE:g} times the {native} that the model draws"
-            yield _problem("/method/transform/resolution", "resolution_unfit", message)
-    if (files := _files(spec, catalog)) is None:
+def resolution_of(spec: JobSpec, catalog: Catalog, model: ModelReport | None) -> int | None:
+    """What the files say; the catalog's word where they were not read."""
+    entry = catalog.models.get(spec.model.name) if isinstance(spec.model, CatalogSource) else None
+    read = None if model is None else model.resolution
+    return read if read is not None or entry is None else entry.resolution
+
+
+def problems_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None) -> Iterator[FieldProblem]:
+    """Why the run cannot end well on this model, as far as its files have been read."""
+    if model is not None and model.problem is not None:
+        yield _problem("/model", model.problem.code, model.problem.message)
+        return
+    native, wanted = resolution_of(spec, catalog, model), spec.method.resolution
+    if native is not None and wanted is not None and _ratio(native, wanted) > FAR:
+        far = "more than 4 times" if wanted > native else "less than a quarter of"
+        message = f"{wanted} pixels are {far} the {native} that the model draws"
+        yield _problem("/method/transform/resolution", "resolution_unfit", message)
+    if model is None:
         return
     adapter = spec.adapter
-    if files.layers and isinstance(adapter, LoraAdapter) and not any(map(files.has_layer, adapter.target_modules)):
-        message = f"no layer of the model has a name that ends so, such as {_example(files)}"
+    if model.layers and isinstance(adapter, LoraAdapter) and not any(map(model.has_layer, adapter.target_modules)):
+        message = f"no layer of the model has a name that ends so; they end in {_targets(model)}"
         yield _problem("/adapter/target_modules", "adapter_target_missing", message)
-    if files.num_timesteps is not None:
-        yield from _problems_of_timesteps(spec, files.num_timesteps)
-    method = spec.method
-    if method.needs_v_prediction and files.prediction_type == "epsilon":
-        message = "is for v-prediction models, and this one predicts epsilon"
+    if model.num_timesteps is not None:
+        yield from _problems_of_timesteps(spec, model, model.num_timesteps)
+    if spec.method.needs_v_prediction and model.prediction_type not in (None, "v_prediction"):
+        message = f"is for v-prediction models, and this one predicts {model.prediction_type}"
         yield _problem("/method/v_rescale", "v_rescale_unsupported", message)
 
 
-def warnings_of_model(spec: JobSpec, catalog: Catalog) -> Iterator[str]:
+def warnings_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None) -> Iterator[str]:
     """What the model can do and its author would probably not have asked of it."""
-    native, wanted = _resolution(spec, catalog), _wanted_resolution(spec)
-    if native is not None and wanted is not None and ABOVE * native < wanted <= FAR_ABOVE * native:
+    native, wanted = resolution_of(spec, catalog, model), spec.method.resolution
+    if native is not None and wanted is not None and NEAR < _ratio(native, wanted) <= FAR:
         yield f"method.transform.resolution is {wanted}, and the model draws {native} pixels: it learns what it never draws"
-    files = _files(spec, catalog)
-    if files is not None and files.layers and isinstance(spec.adapter, LoraAdapter):
+    if model is not None and model.layers and isinstance(spec.adapter, LoraAdapter):
         for name in spec.adapter.target_modules:
-            if not files.has_layer(name):
+            if not model.has_layer(name):
                 yield f"adapter.target_modules: no layer of the model has a name that ends in {name}"
 
 
@@ -95,18 +105,34 @@ def _problems_of_one_class(method: ImageMethodSpec, report: DatasetReport) -> It
             yield _problem("/method/like_probability", "one_class", message)
 
 
-def _problems_of_timesteps(spec: JobSpec, num_timesteps: int) -> Iterator[FieldProblem]:
+def _problems_of_timesteps(spec: JobSpec, model: ModelReport, num_timesteps: int) -> Iterator[FieldProblem]:
     steps = spec.timesteps
     chosen = TIMESTEP_PRESETS[steps.name] if isinstance(steps, TimestepPreset) else steps
     if not isinstance(chosen, UniformTimesteps) and chosen.num_bins > num_timesteps:
         message = f"is {chosen.num_bins}, and the model has {num_timesteps} timesteps"
         yield _problem("/timesteps/num_bins", "too_many_bins", message)
-    if isinstance(spec.method, OnlineMethodSpec) and spec.method.num_inference_steps > num_timesteps:
-        message = f"is {spec.method.num_inference_steps}, and the model has {num_timesteps} timesteps"
-        yield _problem("/method/num_inference_steps", "too_many_sampling_steps", message)
-    if spec.evaluation.num_inference_steps > num_timesteps:
-        message = f"is {spec.evaluation.num_inference_steps}, and the model has {num_timesteps} timesteps"
-        yield _problem("/evaluation/num_inference_steps", "too_many_sampling_steps", message)
+    if isinstance(spec.method, OnlineMethodSpec):
+        yield from _problems_of_sampling("/method", spec.method.num_inference_steps, model, num_timesteps)
+    yield from _problems_of_sampling("/evaluation", spec.evaluation.num_inference_steps, model, num_timesteps)
+
+
+def _problems_of_sampling(
+    section: str, num_steps: int, model: ModelReport, num_timesteps: int
+) -> Iterator[FieldProblem]:
+    pointer = f"{section}/num_inference_steps"
+    if num_steps > num_timesteps:
+        message = f"is {num_steps}, and the model has {num_timesteps} timesteps"
+        yield _problem(pointer, "too_many_sampling_steps", message)
+    elif num_steps in model.unfit_steps:
+        message = (
+            f"is {num_steps}, for which the model's scheduler has no timesteps; {_nearest(num_steps, model)} would do"
+        )
+        yield _problem(pointer, "sampling_steps_unsupported", message)
+
+
+def _nearest(num_steps: int, model: ModelReport) -> int:
+    fewer = (steps for steps in range(num_steps, 0, -1) if steps not in model.unfit_steps)
+    return next(fewer, num_steps)
 
 
 def _holds_out_a_prompt(report: DatasetReport) -> bool:
@@ -114,28 +140,13 @@ def _holds_out_a_prompt(report: DatasetReport) -> bool:
     return report.num_groups > 1 and report.num_empty_prompts < report.num_rows
 
 
-def _resolution(spec: JobSpec, catalog: Catalog) -> int | None:
-    entry = catalog.models.get(spec.model.name) if isinstance(spec.model, CatalogSource) else None
-    return None if entry is None else entry.resolution
+def _ratio(one: int, other: int) -> float:
+    return max(one, other) / min(one, other)
 
 
-def _wanted_resolution(spec: JobSpec) -> int | None:
-    return spec.method.resolution
-
-
-def _files(spec: JobSpec, catalog: Catalog) -> ModelFiles | None:
-    match spec.model:
-        case CatalogSource(name=name):
-            entry = catalog.models.get(name)
-            return read_model_files(entry.path) if isinstance(entry, LocalModel) else None
-        case LocalSource(path=path):
-            return read_model_files(Path(path))
-        case _:
-            return None
-
-
-def _example(files: ModelFiles) -> str:
-    return min((name for name in files.layers or () if "attn" in name), default=min(files.layers or ("",)))
+def _targets(model: ModelReport) -> str:
+    shown = ", ".join(model.targets[:MOST_TARGETS])
+    return shown if len(model.targets) <= MOST_TARGETS else f"{shown} and {len(model.targets) - MOST_TARGETS} more"
 
 
 def _problem(pointer: str, code: str, message: str) -> FieldProblem:

@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from alignment_core.errors import Category
+from alignment_core.model_files import ModelReport
 from alignment_core.spec import ColumnMapping
 from alignment_core.spec.sources import OnBadRow
 from service.store.states import TERMINAL, JobState
@@ -54,6 +55,17 @@ class JobError(Record):
     category: Category
     retryable: bool = False
     hint: str | None = None
+
+
+class KnownModelRecord(Record):
+    """What the files of a model say, once a worker has read them, or why none could."""
+
+    id: str
+    source: dict[str, Any]
+    report: ModelReport | None
+    error: str | None
+    asked_at: datetime
+    tried_at: datetime | None
 
 
 class JobSummary(Record):

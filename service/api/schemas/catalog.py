@@ -65,7 +65,13 @@ MODEL_EXAMPLE: dict[str, Any] = {
     "object": "model",
     "description": "The demo model: 32x32 pictures of coloured shapes.",
     "family": "sd",
+    "is_trained": True,
     "resolution": 32,
+    "pipeline_class": "StableDiffusionPipeline",
+    "prediction_type": "epsilon",
+    "num_parameters": 1077572,
+    "lora_targets": ["to_k", "to_out.0", "to_q", "to_v"],
+    "problem": None,
     "source": {"type": "catalog", "name": "shapes"},
 }
 
@@ -78,7 +84,13 @@ class CatalogModel(Entry):
     object: Literal["model"] = "model"
     description: str
     family: FamilyName | Literal["clip"] = Field(description="`clip` scores images; the other families are trained.")
+    is_trained: bool = Field(description="Whether this server trains models of this family.")
     resolution: int = Field(description="Pixels of the side that the model draws, or reads.")
+    pipeline_class: str | None = Field(description="The class that its files name; null until they have been read.")
+    prediction_type: str | None = Field(description="What it predicts: `epsilon`, `v_prediction` or `velocity`.")
+    num_parameters: int | None = Field(description="Parameters of its denoiser.")
+    lora_targets: list[str] | None = Field(description="What `adapter.target_modules` may name.")
+    problem: str | None = Field(description="Why a run would refuse the model, where its files say so.")
     source: dict[str, str] = Field(description="What to write as `spec.model`.")
 
 

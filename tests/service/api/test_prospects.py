@@ -1,17 +1,17 @@
 """What could never end well is said before the queue: by `validate`, and by the job that would have been."""
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.store.model_files import read_model_files
+from alignment_core.model_files import ModelReport
+from alignment_core.spec import HubSource
+from service.store import known_models
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, spec_for
 
-DEMO_MODEL = Path(__file__).parents[3] / "demo" / "assets" / "model"
 KTO = {"type": "diffusion_kto", "like_probability": 0.8}
 UNPAIRED = {"kind": "unpaired", "num_ties": 0}
 
@@ -54,7 +54,9 @@ def test_a_target_that_is_one_of_several_and_matches_nothing_is_warned_about(api
     assert "adapter.target_modules: no layer of the model has a name that ends in to_kk" in answer["warnings"]
 
 
-@pytest.mark.parametrize(("pixels", "says"), [(32, "nothing"), (64, "warning"), (128, "warning"), (4096, "error")])
+@pytest.mark.parametrize(
+    ("pixels", "says"), [(8, "warning"), (32, "nothing"), (64, "warning"), (128, "warning"), (4096, "error")]
+)
 def test_a_resolution_that_the_model_was_not_made_for(api: Api, pixels: int, says: str) -> None:
     spec = with_method(api, {}, transform={"resolution": pixels})
     answer = api.client.post("/v1/jobs/validate", json={"spec": spec}).json()
@@ -114,23 +116,102 @@ def _short_model(folder: Path, **scheduler: Any) -> None:
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
 
 
+def remember(api: Api, source: HubSource, **facts: Any) -> None:
+    """What a worker would have read of the model."""
+    known_models.ask(api.parts.store, source)
+    known_models.remember(api.parts.store, source, ModelReport.model_validate(facts))
+
+
+HUB = HubSource(repo_id="owner/tiny", revision="c" * 40)
+READ = {
+    "pipeline_class": "StableDiffusionPipeline",
+    "resolution": 512,
+    "prediction_type": "epsilon",
+    "num_timesteps": 1000,
+}
+LAYERS = ["down.0.attn1.to_q", "down.0.attn1.to_out.0", "mid.ff.net.2"]
+MISFIT = {"code": "model_parts_mismatch", "message": "unet/config.json: in_channels is 9; expected 4"}
+
+
+def hub_spec(api: Api, **changes: Any) -> dict[str, Any]:
+    return {**spec_for(api.ready_dataset()), "model": HUB.model_dump(), **changes}
+
+
+def test_a_model_that_nobody_has_read_is_warned_about_and_a_worker_is_asked_to_read_it(api: Api) -> None:
+    answer = api.client.post("/v1/jobs/validate", json={"spec": hub_spec(api)}).json()
+    assert answer["valid"]
+    assert any("no worker has read the files of the model" in one for one in answer["warnings"])
+    assert known_models.claim_unread(api.parts.store) == HUB
+    known_models.not_read(api.parts.store, HUB, "the Hub is away")
+    warnings = api.client.post("/v1/jobs/validate", json={"spec": hub_spec(api)}).json()["warnings"]
+    assert any("could not be read yet: the Hub is away" in one for one in warnings)
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"\x01", struct.pack("<Q", 2**60), struct.pack("<Q", 5) + b"{nope", b"x" * 100]
+    ("facts", "changes", "place"),
+    [
+        ({}, {}, None),
+        ({"problem": MISFIT}, {}, ("model", "model_parts_mismatch")),
+        ({"layers": LAYERS}, {}, None),
+        ({"layers": LAYERS}, {"adapter": {"type": "lora", "target_modules": ["proj"]}}, ("adapter/target_modules", "adapter_target_missing")),
+        ({"unfit_steps": [20]}, {}, ("evaluation/num_inference_steps", "sampling_steps_unsupported")),
+        ({"num_timesteps": 10}, {}, ("evaluation/num_inference_steps", "too_many_sampling_steps")),
+    ],
+)  # fmt: skip
+def test_what_a_worker_read_of_a_model_of_the_hub_decides_before_the_queue(
+    api: Api, facts: dict[str, Any], changes: dict[str, Any], place: tuple[str, str] | None
+) -> None:
+    remember(api, HUB, **{**READ, **facts})
+    assert told(api, hub_spec(api, **changes)) == ([] if place is None else [(f"/spec/{place[0]}", place[1])])
+
+
+def test_the_refusal_of_target_modules_lists_what_there_is(api: Api) -> None:
+    remember(api, HUB, **READ, layers=LAYERS)
+    spec = hub_spec(api, adapter={"type": "lora", "target_modules": ["proj"]})
+    (error,) = api.client.post("/v1/jobs/validate", json={"spec": spec}).json()["errors"]
+    assert error["message"].endswith("they end in net.2, to_out.0, to_q")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "code"), [(64, "resolution_unfit"), (128, None), (2048, None), (4096, "resolution_unfit")]
 )
-def test_a_model_that_cannot_be_read_here_is_left_to_the_run(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(content)
-    assert read_model_files(tmp_path).layers is None
-    assert read_model_files(tmp_path / "nowhere").layers is None
+def test_a_resolution_is_measured_by_the_models_files_both_ways(api: Api, pixels: int, code: str | None) -> None:
+    remember(api, HUB, **READ)
+    spec = hub_spec(api)
+    spec["method"]["transform"] = {"resolution": pixels}
+    assert told(api, spec) == ([] if code is None else [("/spec/method/transform/resolution", code)])
 
 
-def test_the_layers_read_are_those_that_a_lora_can_have() -> None:
-    from diffusers import UNet2DConditionModel
-    from torch import nn
+def test_a_model_of_a_family_that_is_not_trained_is_refused_by_its_folder(new_api: NewApi, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text('{"_class_name": "LTXPipeline"}')
+    api = new_api(allow_local_paths=True)
+    spec = {**spec_for(api.ready_dataset()), "model": {"type": "local", "path": str(tmp_path / "model")}}
+    assert told(api, spec) == [("/spec/model", "model_unsupported")]
 
-    unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet")
-    layers = {name for name, module in unet.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    assert read_model_files(DEMO_MODEL).layers == layers
+
+def test_a_path_that_is_refused_is_not_looked_at(api: Api, tmp_path: Path) -> None:
+    spec = {**spec_for(api.ready_dataset()), "model": {"type": "local", "path": str(tmp_path)}}
+    assert told(api, spec) == [("/spec/model/path", "local_path_refused")]
+    assert known_models.claim_unread(api.parts.store) is None
+
+
+def test_the_list_of_models_says_what_their_files_say(api: Api) -> None:
+    (model,) = api.client.get("/v1/models").json()["data"]
+    assert (model["family"], model["is_trained"], model["resolution"]) == ("sd", True, 32)
+    assert (model["pipeline_class"], model["prediction_type"]) == ("StableDiffusionPipeline", "epsilon")
+    assert model["num_parameters"] == 1_077_572
+    assert {"to_q", "to_k", "to_v", "to_out.0"} <= set(model["lora_targets"])
+    assert model["problem"] is None
+
+
+@pytest.mark.parametrize(
+    ("devices", "device", "is_refused"), [("cpu", "auto", True), ("", "cpu", True), ("cpu, cuda", "auto", False)]
+)
+def test_half_precision_on_a_cpu_is_refused(new_api: NewApi, devices: str, device: str, is_refused: bool) -> None:
+    api = new_api(worker_devices=devices)
+    spec = {**spec_for(api.ready_dataset(), precision="fp16"), "resources": {"device": device}}
+    assert told(api, spec) == ([("/spec/training/precision", "precision_unsupported")] if is_refused else [])
 
 
 @pytest.mark.parametrize(

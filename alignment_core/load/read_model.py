@@ -1,0 +1,103 @@
+"""What can be known of a model before it is loaded: read once by a process of the worker's, and remembered.
+
+Of the Hub's models the configs are fetched, and of their weights the headers alone.
+"""
+
+import json
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from alignment_core.diffusion.formulas import ddim_timesteps
+from alignment_core.errors import ModelError
+from alignment_core.families.source import WEIGHED, ModelFolder, check_pipeline_folder, only_variant
+from alignment_core.hub_errors import download_errors, hub_error
+from alignment_core.load.model import check_model
+from alignment_core.model_files import ModelProblem, ModelReport, read_model_files, stamp_of
+from alignment_core.spec import HubSource, LocalSource
+
+MOST_SAMPLING_STEPS = 1000
+MOST_FILES = 200  # FLUX.1 has about 20
+
+
+def read_model(source: HubSource | LocalSource) -> ModelReport:
+    """What the files say of the model, and why a run would refuse it, if it would.
+
+    Raises `ModelError` where they cannot be read: there is no such folder, or the Hub does not answer.
+    """
+    match source:
+        case LocalSource(path=path):
+            return _report(ModelFolder(Path(path), only_variant(Path(path))))
+        case HubSource():
+            with tempfile.TemporaryDirectory() as folder:
+                _fetch_headers(source, Path(folder))
+                return _report(ModelFolder(Path(folder), source.variant))
+
+
+def _report(folder: ModelFolder) -> ModelReport:
+    if not (folder.path / "model_index.json").is_file():
+        raise ModelError("model_not_found", f"{folder.path}: expected a diffusers folder with a model_index.json")
+    report = read_model_files(folder.path).model_copy(update={"stamp": stamp_of(folder.path)})
+    try:
+        check_pipeline_folder(folder)
+        check_model(folder)
+    except ModelError as error:
+        message = error.message.replace(f"{folder.path}/", "")
+        return report.model_copy(update={"problem": ModelProblem(code=error.code, message=message)})
+    return report.model_copy(update={"unfit_steps": _unfit_steps(folder.path, report)})
+
+
+def _unfit_steps(folder: Path, report: ModelReport) -> frozenset[int]:
+    """The numbers of sampling steps up to the training timesteps that the scheduler's spacing has no grid for."""
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes())
+    num, spacing = report.num_timesteps, config.get("timestep_spacing", "leading")
+    if num is None or report.prediction_type == "velocity":
+        return frozenset()
+    return frozenset(
+        steps
+        for steps in range(1, min(num, MOST_SAMPLING_STEPS) + 1)
+        if not _fits(num, steps, spacing, config.get("steps_offset", 1))
+    )
+
+
+def _fits(num_timesteps: int, num_steps: int, spacing: Any, offset: int) -> bool:
+    try:
+        ddim_timesteps(num_timesteps, num_steps, spacing=spacing, offset=offset)
+    except ValueError:
+        return False
+    return True
+
+
+def _fetch_headers(source: HubSource, folder: Path) -> None:
+    """A folder of the repository's configs, and of its safetensors files as far as their headers go."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    what = f"the model {source.repo_id}@{source.revision[:12]}"
+    try:
+        api = HfApi()
+        for name in api.list_repo_files(source.repo_id, revision=source.revision)[:MOST_FILES]:
+            path = Path(name)
+            if path.suffix == ".json" and _is_config(path):
+                fetched = hf_hub_download(source.repo_id, name, revision=source.revision)
+                _write(folder / name, Path(fetched).read_bytes())
+            elif path.suffix == ".safetensors" and path.parent.as_posix() in WEIGHED:
+                tensors = api.parse_safetensors_file_metadata(source.repo_id, name, revision=source.revision).tensors
+                shapes = {key: {"dtype": one.dtype, "shape": one.shape} for key, one in tensors.items()}
+                header = json.dumps(shapes).encode()
+                _write(folder / name, struct.pack("<Q", len(header)) + header)
+    except download_errors() as error:
+        raise hub_error(ModelError, what, "model_not_found", error) from error
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(
+            "model_not_found", f"{what}: the repository has no model_index.json: it is no diffusers folder"
+        )
+
+
+def _is_config(path: Path) -> bool:
+    return path.as_posix() == "model_index.json" or path.name in ("config.json", "scheduler_config.json")
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

@@ -1,0 +1,164 @@
+"""What a diffusers folder says of its model in JSON and in the headers of its weights: read without loading anything.
+
+Pure data like `reports`, so that the service reads folders that it can see by the same code as the library.
+"""
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from alignment_core.spec.families import FAMILIES, FamilyFacts, FamilyName, family_of, refusal_of
+
+LONGEST_JSON_BYTES = 4 * 2**20
+LONGEST_HEADER_BYTES = 64 * 2**20
+LAYER_DIMENSIONS = (2, 4)  # of the weights of linear layers and of convolutions, which a LoRA can be added to
+TRAINING_TIMESTEPS = 1000  # diffusers' value where a scheduler's config has none
+DENOISERS = tuple(dict.fromkeys(facts.denoiser for facts in FAMILIES.values()))
+
+
+class ModelProblem(BaseModel):
+    """Why a run refuses the model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    code: str
+    message: str
+
+
+class ModelReport(BaseModel):
+    """What could be read; None where it could not, as the folder may be on the workers' machines alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pipeline_class: str | None = Field(default=None, description="`_class_name` of the model's `model_index.json`.")
+    resolution: int | None = Field(default=None, description="Pixels of the side that it draws.")
+    prediction_type: str | None = Field(default=None, description="`epsilon`, `v_prediction`, or `velocity` (flow).")
+    num_timesteps: int | None = Field(default=None, description="Of the scheduler that it was trained with.")
+    num_parameters: int | None = Field(default=None, description="Of its denoiser.")
+    layers: frozenset[str] | None = Field(default=None, description="Names of its denoiser's layers.")
+    unfit_steps: frozenset[int] = Field(default=frozenset(), description="Numbers of sampling steps that do not fit.")
+    problem: ModelProblem | None = Field(default=None, description="Why a run would refuse it.")
+    stamp: str | None = Field(default=None, description="SHA-256 of all that was read.")
+
+    @property
+    def family(self) -> FamilyName | None:
+        return family_of(self.pipeline_class)
+
+    def has_layer(self, suffix: str) -> bool:
+        """Whether a LoRA for this suffix would find a layer."""
+        return any(name == suffix or name.endswith(f".{suffix}") for name in self.layers or ())
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What `target_modules` may name: the last parts of the layers' names, such as `to_q` and `to_out.0`."""
+        return tuple(sorted({_last_part(name) for name in self.layers or ()}))
+
+
+def read_model_files(folder: Path) -> ModelReport:
+    """What the files of a folder say; a class that is not trained is its problem."""
+    pipeline_class = (_json(folder / "model_index.json") or {}).get("_class_name")
+    family = family_of(pipeline_class)
+    facts = None if family is None else FAMILIES[family]
+    denoiser = facts.denoiser if facts is not None else next((n for n in DENOISERS if (folder / n).is_dir()), "unet")
+    shapes = _shapes(folder / denoiser)
+    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
+    refusal = None if pipeline_class is None else refusal_of(pipeline_class)
+    return ModelReport(
+        pipeline_class=pipeline_class if isinstance(pipeline_class, str) else None,
+        resolution=_resolution(_json(folder / denoiser / "config.json"), _json(folder / "vae" / "config.json"), facts),
+        prediction_type="velocity" if facts is not None and facts.is_flow else _text(scheduler, "prediction_type"),
+        num_timesteps=None if scheduler is None else _count(scheduler.get("num_train_timesteps", TRAINING_TIMESTEPS)),
+        num_parameters=None if shapes is None else sum(map(math.prod, shapes.values())),
+        layers=None if shapes is None else frozenset(_layer_names(shapes)),
+        problem=None if refusal is None else ModelProblem(code="model_unsupported", message=refusal),
+    )
+
+
+def stamp_of(folder: Path) -> str | None:
+    """SHA-256 of the configs and of the headers of all weights; None for what is no diffusers folder."""
+    if not (folder / "model_index.json").is_file():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("*/*.safetensors")]):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
+        try:
+            content = header_of(file) if file.suffix == ".safetensors" else file.read_bytes()
+        except (OSError, ValueError):
+            content = b"unreadable"
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def header_of(file: Path) -> bytes:
+    """The JSON at the start of a safetensors file; `ValueError` for what is none."""
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else LONGEST_HEADER_BYTES + 1
+        if length > LONGEST_HEADER_BYTES:
+            raise ValueError(f"{file} is no safetensors file")
+        return opened.read(length)
+
+
+def _resolution(
+    denoiser: Mapping[str, Any] | None, vae: Mapping[str, Any] | None, facts: FamilyFacts | None
+) -> int | None:
+    """Latents times what the VAE makes of each; that of the family's published models where the config has no size."""
+    levels = (vae or {}).get("block_out_channels")
+    size = (denoiser or {}).get("sample_size")
+    side = max(size, default=None) if isinstance(size, list) and all(map(_count, size)) else _count(size)
+    if denoiser is None or not isinstance(levels, list):
+        return None
+    if side is None:
+        return None if facts is None else facts.resolution
+    return side * 2 ** (len(levels) - 1)
+
+
+def _shapes(folder: Path) -> dict[str, list[int]] | None:
+    """The tensors of all files of one variant, by name."""
+    files = sorted(folder.glob("*.safetensors"))
+    try:
+        found = [dict(_tensors(file, file.stat().st_mtime_ns)) for file in files]
+    except (OSError, ValueError):
+        return None
+    return {name: shape for tensors in found for name, shape in tensors.items()} if found else None
+
+
+@lru_cache(maxsize=64)
+def _tensors(file: Path, _modified_ns: int) -> tuple[tuple[str, list[int]], ...]:
+    entries = json.loads(header_of(file)).items()
+    return tuple((name, entry["shape"]) for name, entry in entries if "shape" in entry)
+
+
+def _layer_names(shapes: Mapping[str, list[int]]) -> Iterable[str]:
+    for name, shape in shapes.items():
+        if name.endswith(".weight") and len(shape) in LAYER_DIMENSIONS:
+            yield name.removesuffix(".weight")
+
+
+def _last_part(name: str) -> str:
+    *_, before, last = ("", *name.split("."))
+    return f"{before}.{last}" if last.isdigit() and before else last
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes()) if path.stat().st_size <= LONGEST_JSON_BYTES else None
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _text(values: Mapping[str, Any] | None, key: str) -> str | None:
+    found = (values or {}).get(key)
+    return found if isinstance(found, str) else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

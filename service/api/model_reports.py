@@ -1,0 +1,58 @@
+"""What is known of a spec's model before any run: read by a worker once, or here where this machine has the folder."""
+
+from pathlib import Path
+
+from alignment_core.model_files import ModelReport, read_model_files, stamp_of
+from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, JobSpec, LocalSource
+from service.api.context import Parts
+from service.store import known_models
+from service.store.known_models import ModelFiles
+
+
+def files_of(parts: Parts, spec: JobSpec) -> ModelFiles | None:
+    """Where the files of the spec's model are; None for a name that the catalog lacks, and for what a job left."""
+    match spec.model:
+        case CatalogSource(name=name):
+            entry = parts.catalog.models.get(name)
+            return None if entry is None else entry.source
+        case HubSource() | LocalSource() as source:
+            return source
+        case CheckpointSource():
+            return None
+
+
+def report_of(parts: Parts, source: ModelFiles) -> ModelReport | None:
+    """What a worker read; where this machine has the folder and it changed since, or nobody read it yet, what is seen here."""
+    known = known_models.recall(parts.store, source)
+    report = None if known is None else known.report
+    if isinstance(source, HubSource):
+        return report
+    folder = Path(source.path)
+    stamp = stamp_of(folder)
+    if report is not None and stamp in (None, report.stamp):
+        return report
+    return read_model_files(folder)
+
+
+def foreseen(parts: Parts, spec: JobSpec) -> ModelReport | None:
+    """What is known of the spec's model; where that is nothing, a worker is asked to read it."""
+    source = files_of(parts, spec)
+    if source is None:
+        return None
+    known_models.ask(parts.store, source)
+    return report_of(parts, source)
+
+
+def unread(parts: Parts, spec: JobSpec) -> list[str]:
+    """The warning that nobody has read the model yet, or why nobody could."""
+    source = files_of(parts, spec)
+    if not isinstance(source, HubSource):
+        return []
+    known = known_models.recall(parts.store, source)
+    if known is not None and known.report is not None:
+        return []
+    if known is not None and known.error is not None:
+        return [f"the files of the model could not be read yet: {known.error}"]
+    return [
+        "no worker has read the files of the model yet: whether the rest of the spec fits it will be known when one has"
+    ]

@@ -1,0 +1,90 @@
+"""A process reads what can be known of a model, and why a run would refuse it, without loading it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alignment_core.errors import ModelError
+from alignment_core.load.read_model import read_model
+from alignment_core.model_files import ModelReport, read_model_files
+from alignment_core.spec import HubSource, LocalSource
+from tests.servers.hub import COMMIT, REPO, hub_of
+
+DEMO_MODEL = Path(__file__).parents[3] / "demo" / "assets" / "model"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy that a test may break."""
+    return shutil.copytree(DEMO_MODEL, tmp_path / "model")
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def report_of(folder: Path) -> ModelReport:
+    return read_model(LocalSource(path=str(folder)))
+
+
+def test_a_model_that_would_be_trained_has_no_problem() -> None:
+    report = report_of(DEMO_MODEL)
+    assert report.problem is None
+    assert report.unfit_steps == {1000}, "its offset of 1 leads past the last timestep"
+    assert report.stamp is not None
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "says"),
+    [
+        ("unet/config.json", {"in_channels": 9}, "in_channels is 9; expected 4"),
+        ("unet/config.json", {"out_channels": 8}, "out_channels is 8; expected 4"),
+        ("unet/config.json", {"cross_attention_dim": 2048}, "cross_attention_dim is 2048; expected"),
+        ("model_index.json", {"_class_name": "StableDiffusionInpaintPipeline"}, "StableDiffusionInpaintPipeline"),
+        ("model_index.json", {"unet": ["my_code", "Net"]}, "expected a class of diffusers"),
+        ("scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "flow matching"),
+    ],
+)
+def test_parts_that_do_not_fit_are_told_with_the_file_and_without_the_folder(
+    model: Path, file: str, changes: dict[str, object], says: str
+) -> None:
+    rewrite(model / file, **changes)
+    problem = report_of(model).problem
+    assert problem is not None
+    assert problem.message.startswith(file)
+    assert says in problem.message
+
+
+def test_numbers_of_steps_without_a_grid_are_known(model: Path) -> None:
+    rewrite(model / "scheduler" / "scheduler_config.json", timestep_spacing="trailing")
+    assert 61 in report_of(model).unfit_steps
+    assert 50 not in report_of(model).unfit_steps
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="expected a diffusers folder"):
+        report_of(tmp_path / "nowhere")
+
+
+@pytest.mark.slow  # a process of its own, as the worker's test of the same has one
+def test_of_a_model_of_the_hub_the_headers_of_its_weights_are_enough(tmp_path: Path) -> None:
+    source = HubSource(repo_id=REPO, revision=COMMIT).model_dump_json()
+    with hub_of(DEMO_MODEL) as (address, downloads):
+        environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run(
+            [sys.executable, "-m", "alignment_core", "model", source],
+            env={**os.environ, **environment},
+            capture_output=True,
+            check=True,
+        )
+    report = ModelReport.model_validate_json(done.stdout.splitlines()[-1])
+    expected = read_model_files(DEMO_MODEL)
+    assert report.problem is None
+    assert report.model_copy(update={"stamp": None, "unfit_steps": frozenset()}) == expected
+    largest = (DEMO_MODEL / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
+    assert max(size for _, size in downloads) < largest / 4
