@@ -6,10 +6,11 @@
     python -m alignment_core check-lora FILE                  what a LoRA file holds as JSON
     python -m alignment_core model SOURCE                     what the files of a model say, as JSON; nothing is loaded
     python -m alignment_core prepare DATA --out pairs.parquet    the same data as canonical parquet
+    python -m alignment_core export CHECKPOINT --format kohya --out DIR    a checkpoint as another tool reads it
 
 Exit codes of `run`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event). Of `check` and
-`check-lora`: 0 usable, 3 read but not usable, 1 not readable (a `run_failed` line). Of `prepare` and `model`: 0 done, 1 not (a
-`run_failed` line).
+`check-lora`: 0 usable, 3 read but not usable, 1 not readable (a `run_failed` line). Of `prepare`, `model` and `export`: 0
+done, 1 not (a `run_failed` line).
 SIGTERM and SIGINT ask it to save and leave, and so does the end of stdin when stdin is a pipe: a parent that dies takes
 its run with it.
 """
@@ -24,6 +25,7 @@ import traceback
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -33,7 +35,9 @@ from alignment_core.errors import AlignmentError, CheckpointError, DataError
 from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
 from alignment_core.quiet import silence_imports, silence_progress_bars
+from alignment_core.reports import EvaluationReport
 from alignment_core.spec import ColumnMapping, HubSource, JobSpec, LocalSource
+from alignment_core.spec.exports import ExportFormat
 from alignment_core.spec.mistakes import in_sentences
 from alignment_core.spec.places import Sources
 from alignment_core.spec.sources import OnBadRow
@@ -54,6 +58,8 @@ def main() -> int:
         return _prepare(arguments.data, arguments.out, arguments.columns, arguments.on_bad_row)
     if arguments.command == "model":
         return _model(arguments.source)
+    if arguments.command == "export":
+        return _export(arguments)
     if arguments.command == "compare":
         return _compare(arguments.workdir, arguments.base, arguments.policy, arguments.sources, arguments.cache_dir)
     return _run(arguments)
@@ -103,6 +109,14 @@ def _parser() -> argparse.ArgumentParser:
             help="whether rows with an error stop it, or are left out and counted (default fail)",
         )
         command.add_argument("--columns", help='JSON: role to column, such as {"prompt": "caption"}')
+    export = commands.add_parser("export", help="write a checkpoint as another tool reads it, with a model card")
+    export.add_argument("checkpoint", type=Path, help="the folder of a checkpoint")
+    export.add_argument("--format", choices=get_args(ExportFormat), required=True, help="docs/exports.md has the table")
+    export.add_argument("--out", type=Path, required=True, help="an empty folder, or one that is made")
+    export.add_argument("--sources", type=Path, default=None, help="as for run")
+    export.add_argument(
+        "--report", type=Path, default=None, help="the run's report.json, whose figures the card repeats"
+    )
     return parser
 
 
@@ -257,6 +271,27 @@ def _prepare(data: Path, out: Path, columns: str | None, on_bad_row: OnBadRow) -
     except AlignmentError as error:
         return _failed(_run_failed(error, None))
     print(json.dumps(asdict(prepared)), flush=True)  # noqa: T201
+    return EXIT_COMPLETED
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from alignment_core.exports.export import export
+
+    silence_progress_bars()
+    try:
+        sources = Sources.model_validate_json(arguments.sources.read_bytes()) if arguments.sources else Sources()
+        report = EvaluationReport.model_validate_json(arguments.report.read_bytes()) if arguments.report else None
+    except (ValidationError, OSError) as error:
+        return _failed(RunFailed(code="export_invalid", message=str(error), category="user", retryable=False))
+    try:
+        for event in export(arguments.checkpoint, arguments.out, arguments.format, sources=sources, report=report):
+            print(event.model_dump_json(), flush=True)  # noqa: T201
+    except Exception as error:  # noqa: BLE001  as for a run
+        if (known := disk_error_of(error) or error) is error and not isinstance(error, AlignmentError):
+            traceback.print_exc()
+            return _failed(unexpected_failure(error, None))
+        assert isinstance(known, AlignmentError)
+        return _failed(_run_failed(known, None))
     return EXIT_COMPLETED
 
 

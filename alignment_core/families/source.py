@@ -60,12 +60,19 @@ def fetch_model(source: ModelSource) -> ModelFolder:
 
     Raises `ModelError` when it is missing, is of no family that is trained, or names classes of its own code.
     """
+    folder = local_folder(source)
+    check_pipeline_folder(folder)
+    return folder
+
+
+def local_folder(source: ModelSource) -> ModelFolder:
+    """Where the source's files are on this machine, once they are; what is in them has not been looked at."""
     match source:
         case LocalSource():
             path = Path(source.path)
-            folder = ModelFolder(path, only_variant(path))
+            return ModelFolder(path, only_variant(path))
         case HubSource():
-            folder = ModelFolder(_download(source), source.variant)
+            return ModelFolder(_download(source), source.variant)
         case CatalogSource():
             raise ModelError(
                 "model_not_resolved",
@@ -77,8 +84,6 @@ def fetch_model(source: ModelSource) -> ModelFolder:
             )
         case _:
             assert_never(source)
-    check_pipeline_folder(folder)
-    return folder
 
 
 def only_variant(path: Path) -> str | None:

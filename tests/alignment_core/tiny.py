@@ -21,7 +21,7 @@ WORDS = ["a", "red", "green", "blue", "circle", "square"]
 def save_tiny_pipeline(folder: Path, *, prediction_type: Literal["epsilon", "v_prediction"] = "epsilon") -> Path:
     """A pipeline of some 40,000 parameters for 16x16 images, saved as a diffusers folder."""
     torch.manual_seed(0)
-    tokenizer = _tokenizer()
+    tokenizer = tiny_tokenizer()
     text_config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=16,
@@ -75,7 +75,7 @@ def save_tiny_pipeline(folder: Path, *, prediction_type: Literal["epsilon", "v_p
     return folder / "model"
 
 
-def _tokenizer() -> CLIPTokenizer:
+def tiny_tokenizer() -> CLIPTokenizer:
     tokens = [*WORDS, *[f"{word}</w>" for word in WORDS]]
     letters = sorted({letter for word in WORDS for letter in word})
     vocabulary = dict.fromkeys(

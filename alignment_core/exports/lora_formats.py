@@ -1,0 +1,93 @@
+"""A LoRA by itself: for PEFT, for diffusers, and for the tools that read kohya's files."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignment_core.errors import ModelError
+from alignment_core.exports.saved_lora import DOWN, LORA_FILE, UP
+from alignment_core.exports.source import ExportSource
+from alignment_core.families.keys import LoraLayers
+from alignment_core.safetensors_files import write_safetensors
+from alignment_core.spec.exports import ONE_FILE
+
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PEFT_PREFIX = "base_model.model."
+
+
+def write_diffusers(source: ExportSource, out: Path) -> Iterator[float]:
+    """`pipeline.load_lora_weights(out)`: the very file that training saved, rank and alpha in its header."""
+    shutil.copyfile(source.checkpoint / LORA_FILE, out / LORA_FILE)
+    yield 1.0
+
+
+def write_peft(source: ExportSource, out: Path) -> Iterator[float]:
+    """`PeftModel.from_pretrained(pipeline.unet, out / "unet")`: an adapter for each component that was trained."""
+    components = source.lora.components
+    for number, (component, layers) in enumerate(components.items(), start=1):
+        folder = out / component
+        folder.mkdir()
+        write_safetensors(folder / PEFT_WEIGHTS, _peft_tensors(layers), {"format": "pt"})
+        config = {**source.lora.configs[component], "base_model_name_or_path": None, "inference_mode": True}
+        (folder / PEFT_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        yield number / len(components)
+
+
+def write_kohya(source: ExportSource, out: Path) -> Iterator[float]:
+    """One file under kohya's names, the alpha of each layer beside it: without one, tools take alpha for the rank."""
+    to_kohya = source.keys.to_kohya
+    if to_kohya is None:
+        raise ModelError("export_unsupported", f"kohya's files have no names for {source.keys.family} models")
+    layers: dict[str, Any] = {}
+    for component, updates in source.lora.components.items():
+        layers |= to_kohya(component, updates, source.trained.config(component))
+    write_safetensors(out / ONE_FILE["kohya"], _kohya_tensors(layers), _kohya_header(source, layers))
+    yield 1.0
+
+
+def _peft_tensors(layers: LoraLayers) -> dict[str, Tensor]:
+    found = {}
+    for module, layer in layers.items():
+        found[f"{PEFT_PREFIX}{module}{DOWN}"], found[f"{PEFT_PREFIX}{module}{UP}"] = layer.down, layer.up
+    return found
+
+
+def _kohya_tensors(layers: LoraLayers) -> dict[str, Tensor]:
+    found = {}
+    for name, layer in layers.items():
+        found[f"{name}.lora_down.weight"], found[f"{name}.lora_up.weight"] = layer.down, layer.up
+        found[f"{name}.alpha"] = torch.tensor(layer.alpha)
+    return found
+
+
+def _kohya_header(source: ExportSource, layers: LoraLayers) -> dict[str, str]:
+    """What UIs sort LoRAs by, beside the names of https://github.com/Stability-AI/ModelSpec."""
+    ranks, alphas = {len(one.down) for one in layers.values()}, {one.alpha for one in layers.values()}
+    base_version = source.keys.base_version(source.trained.config(source.keys.components[0]))
+    return {
+        "format": "pt",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": str(alphas.pop()) if len(alphas) == 1 else "Dynamic",
+        "ss_base_model_version": base_version,
+        "ss_v2": str(base_version.startswith("sd_v2")),
+        **model_spec(source, "/lora"),
+    }
+
+
+def model_spec(source: ExportSource, suffix: str = "") -> Mapping[str, str]:
+    """The header entries of a file of its own, by https://github.com/Stability-AI/ModelSpec."""
+    label = source.sources.label
+    architecture = source.keys.architecture(source.trained.config(source.keys.components[0]))
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": architecture + suffix,
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": label.job_name or label.job_id or f"step {source.manifest.step}",
+        "modelspec.date": source.manifest.created_at.isoformat(timespec="seconds"),
+    }

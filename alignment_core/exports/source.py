@@ -1,0 +1,65 @@
+"""What an export is made of: a checkpoint, the model that it was trained from, and what people are told of both."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from alignment_core.checkpoints import MANIFEST, Manifest, read_manifest, record_of
+from alignment_core.errors import CheckpointError
+from alignment_core.exports.model_folder import TrainedFolder
+from alignment_core.exports.saved_lora import LORA_FILE, SavedLora
+from alignment_core.exports.tables import keys_of
+from alignment_core.families.keys import FamilyKeys
+from alignment_core.families.source import ModelFolder, local_folder
+from alignment_core.spec import JobSpec
+from alignment_core.spec.places import Sources, localize
+
+PIPELINE = "pipeline"
+STATE = "training_state/"
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """A checkpoint whose files are those of its manifest; the state that only training needs may be left out."""
+
+    checkpoint: Path
+    manifest: Manifest
+    sources: Sources
+
+    @cached_property
+    def spec(self) -> JobSpec:
+        """The spec of the run, as its owner wrote it."""
+        return JobSpec.model_validate(self.manifest.spec)
+
+    @cached_property
+    def lora(self) -> SavedLora:
+        return SavedLora(self.checkpoint / LORA_FILE)
+
+    @cached_property
+    def base(self) -> ModelFolder:
+        """The folder that training began from, or of a full fine-tune the one that it ended with."""
+        if self.manifest.kind == "full":
+            return ModelFolder(self.checkpoint / PIPELINE, None)
+        return local_folder(localize(self.spec, self.sources).model)
+
+    @cached_property
+    def keys(self) -> FamilyKeys:
+        return keys_of(self.base)
+
+    @property
+    def trained(self) -> TrainedFolder:
+        return TrainedFolder(self.base, {} if self.manifest.kind == "full" else self.lora.components)
+
+
+def open_checkpoint(checkpoint: Path, sources: Sources) -> ExportSource:
+    """Raises `CheckpointError` for a file that is missing or not the one that was saved."""
+    manifest = read_manifest(checkpoint)
+    for expected in manifest.files:
+        path = checkpoint / expected.path
+        if expected.path.startswith(STATE):
+            continue
+        if not path.is_file():
+            raise CheckpointError("checkpoint_incomplete", f"{expected.path}: {MANIFEST} lists it, and it is missing")
+        if record_of(checkpoint, path) != expected:
+            raise CheckpointError("checkpoint_altered", f"{expected.path}: size or sha256 differs from {MANIFEST}'s")
+    return ExportSource(checkpoint, manifest, sources)
