@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,13 @@ class ModelReport(BaseModel):
     prediction_type: str | None = Field(default=None, description="`epsilon`, `v_prediction`, or `velocity` (flow).")
     num_timesteps: int | None = Field(default=None, description="Of the scheduler that it was trained with.")
     num_parameters: int | None = Field(default=None, description="Of its denoiser.")
-    layers: frozenset[str] | None = Field(default=None, description="Names of its denoiser's layers.")
+    layers: dict[str, tuple[int, ...]] | None = Field(
+        default=None, description="The denoiser's linear layers and convolutions by name: the shapes of their weights."
+    )
     unfit_steps: frozenset[int] = Field(default=frozenset(), description="Numbers of sampling steps that do not fit.")
+    last_step_is_silent: bool = Field(
+        default=False, description="Whether the last sampling step adds no noise, whatever eta: it has no density."
+    )
     problem: ModelProblem | None = Field(default=None, description="Why a run would refuse it.")
     stamp: str | None = Field(default=None, description="SHA-256 of all that was read.")
 
@@ -53,7 +58,14 @@ class ModelReport(BaseModel):
 
     def has_layer(self, suffix: str) -> bool:
         """Whether a LoRA for this suffix would find a layer."""
-        return any(name == suffix or name.endswith(f".{suffix}") for name in self.layers or ())
+        return any(_ends_in(name, suffix) for name in self.layers or ())
+
+    def num_adapter_parameters(self, suffixes: Sequence[str], rank: int) -> int | None:
+        """Parameters of a LoRA of these target modules; None where the layers are not known."""
+        if self.layers is None:
+            return None
+        adapted = [shape for name, shape in self.layers.items() if any(_ends_in(name, suffix) for suffix in suffixes)]
+        return sum(rank * (out + math.prod(into)) for out, *into in adapted)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -76,7 +88,7 @@ def read_model_files(folder: Path) -> ModelReport:
         prediction_type="velocity" if facts is not None and facts.is_flow else _text(scheduler, "prediction_type"),
         num_timesteps=None if scheduler is None else _count(scheduler.get("num_train_timesteps", TRAINING_TIMESTEPS)),
         num_parameters=None if shapes is None else sum(map(math.prod, shapes.values())),
-        layers=None if shapes is None else frozenset(_layer_names(shapes)),
+        layers=None if shapes is None else dict(_layers(shapes)),
         problem=None if refusal is None else ModelProblem(code="model_unsupported", message=refusal),
     )
 
@@ -136,10 +148,15 @@ def _tensors(file: Path, _modified_ns: int) -> tuple[tuple[str, list[int]], ...]
     return tuple((name, entry["shape"]) for name, entry in entries if "shape" in entry)
 
 
-def _layer_names(shapes: Mapping[str, list[int]]) -> Iterable[str]:
-    for name, shape in shapes.items():
+def _layers(shapes: Mapping[str, list[int]]) -> Iterable[tuple[str, tuple[int, ...]]]:
+    for name, shape in sorted(shapes.items()):
         if name.endswith(".weight") and len(shape) in LAYER_DIMENSIONS:
-            yield name.removesuffix(".weight")
+            yield name.removesuffix(".weight"), tuple(shape)
+
+
+def _ends_in(name: str, suffix: str) -> bool:
+    """As peft matches target modules."""
+    return name == suffix or name.endswith(f".{suffix}")
 
 
 def _last_part(name: str) -> str:

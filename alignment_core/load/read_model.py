@@ -11,11 +11,13 @@ from typing import Any
 
 from alignment_core.diffusion.formulas import ddim_timesteps
 from alignment_core.errors import ModelError
+from alignment_core.families.sd_schedule import read_schedule
 from alignment_core.families.source import WEIGHED, ModelFolder, check_pipeline_folder, only_variant
 from alignment_core.hub_errors import download_errors, hub_error
 from alignment_core.load.model import check_model
 from alignment_core.model_files import ModelProblem, ModelReport, read_model_files, stamp_of
 from alignment_core.spec import HubSource, LocalSource
+from alignment_core.spec.families import FAMILIES
 
 MOST_SAMPLING_STEPS = 1000
 MOST_FILES = 200  # FLUX.1 has about 20
@@ -45,20 +47,21 @@ def _report(folder: ModelFolder) -> ModelReport:
     except ModelError as error:
         message = error.message.replace(f"{folder.path}/", "")
         return report.model_copy(update={"problem": ModelProblem(code=error.code, message=message)})
-    return report.model_copy(update={"unfit_steps": _unfit_steps(folder.path, report)})
+    if FAMILIES[folder.family].is_flow:
+        return report
+    return report.model_copy(update=_of_betas(folder))
 
 
-def _unfit_steps(folder: Path, report: ModelReport) -> frozenset[int]:
-    """The numbers of sampling steps up to the training timesteps that the scheduler's spacing has no grid for."""
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes())
-    num, spacing = report.num_timesteps, config.get("timestep_spacing", "leading")
-    if num is None or report.prediction_type == "velocity":
-        return frozenset()
-    return frozenset(
-        steps
-        for steps in range(1, min(num, MOST_SAMPLING_STEPS) + 1)
-        if not _fits(num, steps, spacing, config.get("steps_offset", 1))
-    )
+def _of_betas(folder: ModelFolder) -> dict[str, Any]:
+    """What follows from a schedule of betas: steps without a grid, and whether the last one is without noise."""
+    schedule = read_schedule(folder)
+    config, num = schedule.config, len(schedule.alphas_cumprod)
+    steps = range(1, min(num, MOST_SAMPLING_STEPS) + 1)
+    spacing, offset = config["timestep_spacing"], config["steps_offset"]
+    return {
+        "unfit_steps": frozenset(one for one in steps if not _fits(num, one, spacing, offset)),
+        "last_step_is_silent": float(schedule.final_alpha_cumprod) == 1.0,
+    }
 
 
 def _fits(num_timesteps: int, num_steps: int, spacing: Any, offset: int) -> bool:

@@ -1,14 +1,16 @@
 """Whether a spec may become a job here: its names are known, its data is ready, its paths are allowed."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from pydantic import ValidationError
 
 from alignment_core.model_files import ModelReport
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import (
+    FullFineTune,
     JobSpec,
+    LoraAdapter,
     StoredDataset,
 )
 from alignment_core.spec.continuation import broken_by
@@ -81,7 +83,7 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
     if not found:  # what is foreseen rests on names and data that are in order
         report = _report(parts, project_id, spec)
         found += problems_of_device(spec, parts.settings.worker_devices)
-        found += problems_of_model(spec, parts.catalog, foreseen(parts, spec))
+        found += problems_of_model(spec, parts.catalog, foreseen(parts, project_id, spec))
         found += problems_of_data(spec, report) if report is not None else ()
     return found
 
@@ -100,12 +102,12 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     spec = request.spec
     errors = [*unfit(parts, project_id, spec), *unfit_start(parts, project_id, request)]
     report = _report(parts, project_id, spec)
-    estimate = estimate_of(spec, report)
-    model = None if errors else foreseen(parts, spec)  # a path that is refused is not looked at
+    model = None if errors else foreseen(parts, project_id, spec)  # a path that is refused is not looked at
+    estimate = estimate_of(spec, report, model)
     warnings = [
         *warnings_of(spec),
         *warnings_of_model(spec, parts.catalog, model),
-        *([] if errors else unread(parts, spec)),
+        *([] if errors else unread(parts, project_id, spec)),
         *_data_warnings(estimate, report),
         *_size_warnings(parts, spec, report, model),
     ]
@@ -114,8 +116,8 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     )
 
 
-def estimate_of(spec: JobSpec, report: DatasetReport | None) -> Estimate:
-    """What follows from the numbers of the spec and of the preflight report."""
+def estimate_of(spec: JobSpec, report: DatasetReport | None, model: ModelReport | None) -> Estimate:
+    """What follows from the numbers of the spec, of the preflight report and of the model's files."""
     training, evaluation = spec.training, spec.evaluation
     examples_per_step = spec.examples_per_step
     examples = None if report is None else _training_examples(spec, report)
@@ -127,7 +129,18 @@ def estimate_of(spec: JobSpec, report: DatasetReport | None) -> Estimate:
         epochs=round(training.steps * examples_per_step / examples, 2) if examples else None,
         num_checkpoints=-(-training.steps // spec.checkpoints.every),
         evaluation_images=None if prompts is None else 2 * prompts * evaluation.seeds_per_prompt,
+        num_trainable_parameters=None if model is None else _trainable_parameters(spec, model),
     )
+
+
+def _trainable_parameters(spec: JobSpec, model: ModelReport) -> int | None:
+    match spec.adapter:
+        case LoraAdapter(target_modules=targets, rank=rank):
+            return model.num_adapter_parameters(targets, rank)
+        case FullFineTune():
+            return model.num_parameters
+        case _:
+            assert_never(spec.adapter)
 
 
 def _training_examples(spec: JobSpec, report: DatasetReport) -> int:

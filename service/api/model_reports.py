@@ -5,20 +5,25 @@ from pathlib import Path
 from alignment_core.model_files import ModelReport, read_model_files, stamp_of
 from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, JobSpec, LocalSource
 from service.api.context import Parts
-from service.store import known_models
+from service.store import jobs, known_models, outputs
 from service.store.known_models import ModelFiles
 
 
-def files_of(parts: Parts, spec: JobSpec) -> ModelFiles | None:
-    """Where the files of the spec's model are; None for a name that the catalog lacks, and for what a job left."""
+def files_of(parts: Parts, project_id: str, spec: JobSpec) -> ModelFiles | None:
+    """Where the files of the spec's model are; None for what is not there any more.
+
+    What an earlier job left has the layers and the configs of the model that the job began with.
+    """
     match spec.model:
         case CatalogSource(name=name):
             entry = parts.catalog.models.get(name)
             return None if entry is None else entry.source
         case HubSource() | LocalSource() as source:
             return source
-        case CheckpointSource():
-            return None
+        case CheckpointSource(id=checkpoint_id):
+            checkpoint = outputs.get_checkpoint(parts.store, project_id, checkpoint_id)
+            job = None if checkpoint is None else jobs.get(parts.store, project_id, checkpoint.job_id)
+            return None if job is None else files_of(parts, project_id, JobSpec.model_validate(job.spec))
 
 
 def report_of(parts: Parts, source: ModelFiles) -> ModelReport | None:
@@ -34,18 +39,18 @@ def report_of(parts: Parts, source: ModelFiles) -> ModelReport | None:
     return read_model_files(folder)
 
 
-def foreseen(parts: Parts, spec: JobSpec) -> ModelReport | None:
+def foreseen(parts: Parts, project_id: str, spec: JobSpec) -> ModelReport | None:
     """What is known of the spec's model; where that is nothing, a worker is asked to read it."""
-    source = files_of(parts, spec)
+    source = files_of(parts, project_id, spec)
     if source is None:
         return None
     known_models.ask(parts.store, source)
     return report_of(parts, source)
 
 
-def unread(parts: Parts, spec: JobSpec) -> list[str]:
+def unread(parts: Parts, project_id: str, spec: JobSpec) -> list[str]:
     """The warning that nobody has read the model yet, or why nobody could."""
-    source = files_of(parts, spec)
+    source = files_of(parts, project_id, spec)
     if not isinstance(source, HubSource):
         return []
     known = known_models.recall(parts.store, source)

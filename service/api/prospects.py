@@ -86,6 +86,9 @@ def warnings_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None
     native, wanted = resolution_of(spec, catalog, model), spec.method.resolution
     if native is not None and wanted is not None and NEAR < _ratio(native, wanted) <= FAR:
         yield f"method.transform.resolution is {wanted}, and the model draws {native} pixels: it learns what it never draws"
+    entry = catalog.models.get(spec.model.name) if isinstance(spec.model, CatalogSource) else None
+    if entry is not None and model is not None and model.family not in (None, entry.family):
+        yield f"model: the catalog says that {entry.family!r} is its family, and its files are of {model.family!r}"
     if model is not None and model.layers and isinstance(spec.adapter, LoraAdapter):
         for name in spec.adapter.target_modules:
             if not model.has_layer(name):
@@ -113,6 +116,12 @@ def _problems_of_timesteps(spec: JobSpec, model: ModelReport, num_timesteps: int
         yield _problem("/timesteps/num_bins", "too_many_bins", message)
     if isinstance(spec.method, OnlineMethodSpec):
         yield from _problems_of_sampling("/method", spec.method.num_inference_steps, model, num_timesteps)
+        if model.last_step_is_silent and spec.method.trained_steps == spec.method.num_inference_steps:
+            message = "trains every step, and the last one of this model's schedule adds no noise, so it has no density"
+            pointer = (
+                "/method/num_trained_steps" if "num_trained_steps" in type(spec.method).model_fields else "/method"
+            )
+            yield _problem(pointer, "no_noise_to_train_on", message)
     yield from _problems_of_sampling("/evaluation", spec.evaluation.num_inference_steps, model, num_timesteps)
 
 

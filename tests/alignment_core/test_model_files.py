@@ -30,8 +30,22 @@ def test_the_layers_and_parameters_are_those_of_the_denoiser() -> None:
 
     unet = UNet2DConditionModel.from_pretrained(SD / "unet")
     report = read_model_files(SD)
-    assert report.layers == {name for name, one in unet.named_modules() if isinstance(one, nn.Linear | nn.Conv2d)}
+    assert report.layers is not None
+    assert report.layers.keys() == {
+        name for name, one in unet.named_modules() if isinstance(one, nn.Linear | nn.Conv2d)
+    }
     assert report.num_parameters == sum(one.numel() for one in unet.parameters())
+
+
+@pytest.mark.parametrize("targets", [("to_k", "to_q", "to_v", "to_out.0"), ("conv1", "proj_in", "to_q")])
+def test_an_adapter_has_as_many_parameters_as_peft_gives_it(targets: tuple[str, ...]) -> None:
+    from diffusers import UNet2DConditionModel
+    from peft import LoraConfig
+
+    unet = UNet2DConditionModel.from_pretrained(SD / "unet").requires_grad_(False)
+    unet.add_adapter(LoraConfig(r=3, target_modules=list(targets)))
+    trained = sum(one.numel() for one in unet.parameters() if one.requires_grad)
+    assert read_model_files(SD).num_adapter_parameters(targets, rank=3) == trained
 
 
 @pytest.mark.parametrize(

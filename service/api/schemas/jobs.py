@@ -228,6 +228,9 @@ class Estimate(Resource):
     evaluation_images: int | None = Field(
         description="Images that evaluation samples, base and policy together; null when the prompts come from data."
     )
+    num_trainable_parameters: int | None = Field(
+        description="Of the adapter, or of the whole denoiser; null until the files of the model have been read."
+    )
 
 
 VALIDATION_EXAMPLE: dict[str, Any] = {
@@ -242,6 +245,7 @@ VALIDATION_EXAMPLE: dict[str, Any] = {
         "epochs": 13.47,
         "num_checkpoints": 1,
         "evaluation_images": 128,
+        "num_trainable_parameters": 46592,
     },
 }
 

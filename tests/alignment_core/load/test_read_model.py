@@ -13,6 +13,7 @@ from alignment_core.errors import ModelError
 from alignment_core.load.read_model import read_model
 from alignment_core.model_files import ModelReport, read_model_files
 from alignment_core.spec import HubSource, LocalSource
+from alignment_core.spec.families import FAMILIES, FamilyName, served
 from tests.servers.hub import COMMIT, REPO, hub_of
 
 DEMO_MODEL = Path(__file__).parents[3] / "demo" / "assets" / "model"
@@ -35,7 +36,7 @@ def report_of(folder: Path) -> ModelReport:
 def test_a_model_that_would_be_trained_has_no_problem() -> None:
     report = report_of(DEMO_MODEL)
     assert report.problem is None
-    assert report.unfit_steps == {1000}, "its offset of 1 leads past the last timestep"
+    assert report.unfit_steps == frozenset({1000}), "its offset of 1 leads past the last timestep"
     assert report.stamp is not None
 
 
@@ -64,6 +65,23 @@ def test_numbers_of_steps_without_a_grid_are_known(model: Path) -> None:
     rewrite(model / "scheduler" / "scheduler_config.json", timestep_spacing="trailing")
     assert 61 in report_of(model).unfit_steps
     assert 50 not in report_of(model).unfit_steps
+
+
+def test_a_last_step_without_noise_is_known(model: Path) -> None:
+    assert not report_of(model).last_step_is_silent
+    rewrite(model / "scheduler" / "scheduler_config.json", set_alpha_to_one=True)
+    assert report_of(model).last_step_is_silent
+
+
+@pytest.mark.parametrize("family", served())
+def test_every_family_that_is_served_is_checked(family: FamilyName, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": FAMILIES[family].pipeline_class}))
+    for part in FAMILIES[family].weighed:
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "model.safetensors").write_bytes(b"")
+    problem = report_of(tmp_path).problem
+    assert problem is not None
+    assert problem.code in ("model_unsupported", "model_invalid")
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:

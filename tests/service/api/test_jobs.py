@@ -162,6 +162,7 @@ def test_validate_says_everything_and_stores_nothing(api: Api):
         "epochs": 5.33,
         "num_checkpoints": 1,
         "evaluation_images": None,
+        "num_trainable_parameters": 46_592,
     }
     assert any("fewer than the 64" in warning for warning in answer["warnings"])
     assert api.client.get("/v1/jobs").json()["data"] == []

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from alignment_core.events import CheckpointSaved
 from alignment_core.model_files import ModelReport
 from alignment_core.spec import HubSource
 from service.store import known_models
+from service.store.events import record_event
+from service.store.records import StoredFile
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, spec_for
 
@@ -129,7 +132,7 @@ READ = {
     "prediction_type": "epsilon",
     "num_timesteps": 1000,
 }
-LAYERS = ["down.0.attn1.to_q", "down.0.attn1.to_out.0", "mid.ff.net.2"]
+LAYERS = {"down.0.attn1.to_q": [8, 4], "down.0.attn1.to_out.0": [4, 4], "mid.ff.net.2": [4, 16], "conv": [3, 5, 3, 3]}
 MISFIT = {"code": "model_parts_mismatch", "message": "unet/config.json: in_channels is 9; expected 4"}
 
 
@@ -169,7 +172,7 @@ def test_the_refusal_of_target_modules_lists_what_there_is(api: Api) -> None:
     remember(api, HUB, **READ, layers=LAYERS)
     spec = hub_spec(api, adapter={"type": "lora", "target_modules": ["proj"]})
     (error,) = api.client.post("/v1/jobs/validate", json={"spec": spec}).json()["errors"]
-    assert error["message"].endswith("they end in net.2, to_out.0, to_q")
+    assert error["message"].endswith("they end in conv, net.2, to_out.0, to_q")
 
 
 @pytest.mark.parametrize(
@@ -222,3 +225,51 @@ def test_a_device_that_no_worker_has_is_refused(new_api: NewApi, devices: str, w
     api = new_api(worker_devices=devices)
     spec = {**spec_for(api.ready_dataset()), "resources": {"device": wanted}}
     assert told(api, spec) == ([("/spec/resources/device", "device_unavailable")] if is_refused else [])
+
+
+def test_the_estimate_counts_what_is_trained(api: Api) -> None:
+    remember(api, HUB, **READ, layers=LAYERS, num_parameters=1234)
+
+    def trained(**adapter: Any) -> int:
+        answer = api.client.post("/v1/jobs/validate", json={"spec": hub_spec(api, adapter=adapter)}).json()
+        return answer["estimate"]["num_trainable_parameters"]
+
+    assert trained(type="full") == 1234
+    assert trained(type="lora", rank=2, target_modules=["to_q"]) == 2 * (8 + 4)
+    assert trained(type="lora", rank=2, target_modules=["conv", "net.2"]) == 2 * (3 + 5 * 9) + 2 * (4 + 16)
+
+
+@pytest.mark.parametrize(
+    ("method", "pointer"),
+    [
+        ({"type": "dpok", "reward": "brightness"}, "/spec/method"),
+        ({"type": "ddpo", "reward": "brightness"}, "/spec/method/num_trained_steps"),
+        ({"type": "d3po", "rewards": ["brightness"], "num_trained_steps": 4}, "/spec/method/num_trained_steps"),
+        ({"type": "d3po", "rewards": ["brightness"], "num_trained_steps": 2}, None),
+        ({"type": "tailorpo", "rewards": ["brightness"], "num_trained_steps": 2}, None),
+    ],
+)
+def test_a_last_step_without_noise_is_known_where_it_would_be_trained(
+    api: Api, method: dict[str, Any], pointer: str | None
+) -> None:
+    remember(api, HUB, **READ, last_step_is_silent=True)
+    whole = {"prompts": ["a"], "num_inference_steps": 4, **method}
+    spec = {"model": HUB.model_dump(), "method": whole}
+    assert told(api, spec) == ([] if pointer is None else [(pointer, "no_noise_to_train_on")])
+
+
+def test_a_model_that_an_earlier_job_left_is_known_by_what_the_job_began_with(api: Api) -> None:
+    remember(api, HUB, **READ, layers=LAYERS)
+    before = api.client.post("/v1/jobs", json={"spec": hub_spec(api, adapter={"type": "full"})}).json()["id"]
+    attempt = api.claim(before)
+    key = outputs_of(api, before, attempt)
+    spec = hub_spec(api, model=key, adapter={"type": "lora", "target_modules": ["proj"]})
+    assert told(api, spec) == [("/spec/adapter/target_modules", "adapter_target_missing")]
+
+
+def outputs_of(api: Api, job_id: str, attempt: int) -> str:
+    """Id of a whole model that the job saved."""
+    event = CheckpointSaved(step=4, path="step-4", kind="full", is_final=True, size_bytes=9)
+    file = StoredFile(path="model.safetensors", size_bytes=9, sha256="0" * 64, object_key="k")
+    record_event(api.parts.store, job_id, attempt, event, [file])
+    return api.checkpoint_id(job_id)

@@ -20,7 +20,7 @@ def test_what_one_worker_has_read_is_asked_of_no_other(store: Store) -> None:
     known_models.ask(store, HUB)
     assert known_models.claim_unread(store) == HUB
     assert known_models.claim_unread(store) is None, "another worker is at it"
-    report = ModelReport(pipeline_class="FluxPipeline", layers=frozenset({"a.to_q"}), resolution=64)
+    report = ModelReport(pipeline_class="FluxPipeline", layers={"a.to_q": (4, 8)}, resolution=64)
     known_models.remember(store, HUB, report)
     known = known_models.recall(store, HUB)
     assert known is not None
