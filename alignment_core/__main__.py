@@ -36,7 +36,7 @@ from alignment_core.events import Event, RunFailed, RunStopped, event_to_json
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
 from alignment_core.quiet import silence_imports, silence_progress_bars
 from alignment_core.reports import EvaluationReport
-from alignment_core.spec import ColumnMapping, HubSource, JobSpec, LocalSource
+from alignment_core.spec import ColumnMapping, JobSpec
 from alignment_core.spec.exports import ExportFormat
 from alignment_core.spec.mistakes import in_sentences
 from alignment_core.spec.places import Sources
@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=get_args(ExportFormat), required=True, help="docs/exports.md has the table")
     export.add_argument("--out", type=Path, required=True, help="an empty folder, or one that is made")
     export.add_argument("--sources", type=Path, default=None, help="as for run")
+    export.add_argument("--cache-dir", type=Path, default=None, help="as for run")
     export.add_argument(
         "--report", type=Path, default=None, help="the run's report.json, whose figures the card repeats"
     )
@@ -284,7 +285,8 @@ def _export(arguments: argparse.Namespace) -> int:
     except (ValidationError, OSError) as error:
         return _failed(RunFailed(code="export_invalid", message=str(error), category="user", retryable=False))
     try:
-        for event in export(arguments.checkpoint, arguments.out, arguments.format, sources=sources, report=report):
+        out, form, cache_dir = arguments.out, arguments.format, arguments.cache_dir
+        for event in export(arguments.checkpoint, out, form, sources=sources, report=report, cache_dir=cache_dir):
             print(event.model_dump_json(), flush=True)  # noqa: T201
     except Exception as error:  # noqa: BLE001  as for a run
         if (known := disk_error_of(error) or error) is error and not isinstance(error, AlignmentError):
@@ -321,11 +323,11 @@ def _check_lora(file: Path) -> int:
 
 
 def _model(source: str) -> int:
-    from alignment_core.load.read_model import read_model
+    from alignment_core.load.read_model import ModelFiles, read_model
 
     silence_progress_bars()
     try:
-        report = read_model(TypeAdapter[HubSource | LocalSource](HubSource | LocalSource).validate_json(source))
+        report = read_model(TypeAdapter[ModelFiles](ModelFiles).validate_json(source))
     except ValidationError as error:
         return _failed(RunFailed(code="source_invalid", message=str(error), category="user", retryable=False))
     except AlignmentError as error:

@@ -94,7 +94,9 @@ def read_model_files(folder: Path) -> ModelReport:
 
 
 def stamp_of(folder: Path) -> str | None:
-    """SHA-256 of the configs and of the headers of all weights; None for what is no diffusers folder."""
+    """SHA-256 of the configs and of the headers of all weights, or of one file's header; None for what is neither."""
+    if folder.is_file():
+        return _stamp_of_file(folder)
     if not (folder / "model_index.json").is_file():
         return None
     digest = hashlib.sha256()
@@ -106,6 +108,13 @@ def stamp_of(folder: Path) -> str | None:
             content = b"unreadable"
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
+
+
+def _stamp_of_file(file: Path) -> str | None:
+    try:
+        return hashlib.sha256(header_of(file)).hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 def header_of(file: Path) -> bytes:

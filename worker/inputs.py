@@ -119,20 +119,25 @@ def _with_links(value: Any, place: tuple[str, ...], workdir: Path) -> Any:
     """`value` with the path of every local source replaced by a link named after its place."""
     match value:
         case {"type": "local", "path": str(path)}:
-            target = Path(path).absolute()
-            if not target.exists():
-                raise AlignmentError(
-                    "path_missing", f"{'.'.join(place)}: this worker does not have it", category="system"
-                )
-            link = workdir / INPUTS / ("-".join(place) + (target.suffix if target.is_file() else ""))
-            link.symlink_to(target)
-            return {**value, "path": f"{INPUTS}/{link.name}"}
+            return {**value, "path": _link(path, place, workdir)}
+        case {"type": "single_file", "path": str(path), "config": config}:
+            linked = None if config is None else _link(config, (*place, "config"), workdir)
+            return {**value, "path": _link(path, place, workdir), "config": linked}
         case dict():
             return {key: _with_links(entry, (*place, key), workdir) for key, entry in value.items()}
         case list():
             return [_with_links(entry, (*place, str(index)), workdir) for index, entry in enumerate(value)]
         case _:
             return value
+
+
+def _link(path: str, place: tuple[str, ...], workdir: Path) -> str:
+    target = Path(path).absolute()
+    if not target.exists():
+        raise AlignmentError("path_missing", f"{'.'.join(place)}: this worker does not have it", category="system")
+    link = workdir / INPUTS / ("-".join(place) + (target.suffix if target.is_file() else ""))
+    link.symlink_to(target)
+    return f"{INPUTS}/{link.name}"
 
 
 def _inside(path: str) -> PurePosixPath:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from alignment_core.events import RunFailed
 from alignment_core.model_files import ModelReport, stamp_of
-from alignment_core.spec import LocalSource
+from alignment_core.spec import LocalSource, SingleFileSource
 from attune.tether import tethered
 from service.store import known_models
 from service.store.known_models import ModelFiles
@@ -29,7 +29,7 @@ def read_models(parts: Parts) -> None:
     sources = [entry.source for entry in parts.catalog.models.values() if entry.family != "clip"]
     for source in sources:
         known_models.ask(parts.store, source)
-        if isinstance(source, LocalSource) and _has_changed(parts, source):
+        if isinstance(source, LocalSource | SingleFileSource) and _has_changed(parts, source):
             _read(parts, source)
     while not parts.shutting_down.is_set() and (asked := known_models.claim_unread(parts.store)) is not None:
         _read(parts, asked)
@@ -51,7 +51,7 @@ def _read_until_shutdown(parts: Parts) -> None:
             log.exception("models_not_read")
 
 
-def _has_changed(parts: Parts, source: LocalSource) -> bool:
+def _has_changed(parts: Parts, source: LocalSource | SingleFileSource) -> bool:
     known = known_models.recall(parts.store, source)
     if known is None or known.report is None:
         return False  # unread ones are claimed below

@@ -23,12 +23,14 @@ def export(
     *,
     sources: Sources | None = None,
     report: EvaluationReport | None = None,
+    cache_dir: Path | None = None,
 ) -> Iterator[ExportProgressed | ExportCompleted]:
     """Write `format` and a model card into the empty folder `out`; raises `AlignmentError` where there is no such form.
 
-    The base model is only looked for by the formats that need it: kohya's for its configs, whole models for its weights.
+    The base model is only looked for by the formats that need it: kohya's for its configs, whole models for its weights;
+    one that is a single file is unpacked to `cache_dir`, as a run does (default `~/.cache/attune`).
     """
-    source = open_checkpoint(checkpoint, sources or Sources())
+    source = open_checkpoint(checkpoint, sources or Sources(), cache_dir or Path.home() / ".cache" / "attune")
     if (why_not := refusal(format, source.manifest.kind, None)) is not None:
         raise AlignmentError("format_not_available", why_not)
     out.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from alignment_core.exports.model_folder import TrainedFolder
 from alignment_core.exports.saved_lora import LORA_FILE, SavedLora
 from alignment_core.exports.tables import keys_of
 from alignment_core.families.keys import FamilyKeys
+from alignment_core.families.single_file import in_a_folder
 from alignment_core.families.source import ModelFolder, local_folder
 from alignment_core.spec import JobSpec
 from alignment_core.spec.places import Sources, localize
@@ -25,6 +26,8 @@ class ExportSource:
     checkpoint: Path
     manifest: Manifest
     sources: Sources
+    cache_dir: Path
+    """Where a base model in one file is unpacked to."""
 
     @cached_property
     def spec(self) -> JobSpec:
@@ -40,7 +43,7 @@ class ExportSource:
         """The folder that training began from, or of a full fine-tune the one that it ended with."""
         if self.manifest.kind == "full":
             return ModelFolder(self.checkpoint / PIPELINE, None)
-        return local_folder(localize(self.spec, self.sources).model)
+        return local_folder(in_a_folder(localize(self.spec, self.sources).model, self.cache_dir))
 
     @cached_property
     def keys(self) -> FamilyKeys:
@@ -51,7 +54,7 @@ class ExportSource:
         return TrainedFolder(self.base, {} if self.manifest.kind == "full" else self.lora.components)
 
 
-def open_checkpoint(checkpoint: Path, sources: Sources) -> ExportSource:
+def open_checkpoint(checkpoint: Path, sources: Sources, cache_dir: Path) -> ExportSource:
     """Raises `CheckpointError` for a file that is missing or not the one that was saved."""
     manifest = read_manifest(checkpoint)
     for expected in manifest.files:
@@ -62,4 +65,4 @@ def open_checkpoint(checkpoint: Path, sources: Sources) -> ExportSource:
             raise CheckpointError("checkpoint_incomplete", f"{expected.path}: {MANIFEST} lists it, and it is missing")
         if record_of(checkpoint, path) != expected:
             raise CheckpointError("checkpoint_altered", f"{expected.path}: size or sha256 differs from {MANIFEST}'s")
-    return ExportSource(checkpoint, manifest, sources)
+    return ExportSource(checkpoint, manifest, sources, cache_dir)

@@ -9,10 +9,10 @@ from typing import Any, assert_never
 
 from alignment_core.errors import ModelError
 from alignment_core.hub_errors import download_errors, hub_error
-from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, LocalSource
+from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, LocalSource, SingleFileSource
 from alignment_core.spec.families import FAMILIES, FamilyName, family_of, refusal_of
 
-ModelSource = CatalogSource | HubSource | LocalSource | CheckpointSource
+ModelSource = CatalogSource | HubSource | LocalSource | SingleFileSource | CheckpointSource
 _TRUSTED_LIBRARIES = {"diffusers", "transformers", None}
 WEIGHED = tuple(dict.fromkeys(part for facts in FAMILIES.values() for part in facts.weighed))  # of any family
 SHARD = r"-\d{5}-of-\d{5}"
@@ -78,6 +78,8 @@ def local_folder(source: ModelSource) -> ModelFolder:
                 "model_not_resolved",
                 f"model.name {source.name!r}: the run was not told where its catalog models are",
             )
+        case SingleFileSource():
+            raise AssertionError("it is unpacked before it is fetched")
         case CheckpointSource(id=found):
             raise ModelError(
                 "model_not_resolved", f"model.id {found!r}: the run was not told where its service has this"

@@ -12,18 +12,22 @@ from typing import Any
 from alignment_core.diffusion.formulas import ddim_timesteps
 from alignment_core.errors import ModelError
 from alignment_core.families.sd_schedule import read_schedule
+from alignment_core.families.single_file import write_headers
 from alignment_core.families.source import WEIGHED, ModelFolder, check_pipeline_folder, only_variant
 from alignment_core.hub_errors import download_errors, hub_error
 from alignment_core.load.model import check_model
 from alignment_core.model_files import ModelProblem, ModelReport, read_model_files, stamp_of
-from alignment_core.spec import HubSource, LocalSource
+from alignment_core.spec import HubSource, LocalSource, SingleFileSource
 from alignment_core.spec.families import FAMILIES
 
 MOST_SAMPLING_STEPS = 1000
 MOST_FILES = 200  # FLUX.1 has about 20
 
 
-def read_model(source: HubSource | LocalSource) -> ModelReport:
+ModelFiles = HubSource | LocalSource | SingleFileSource
+
+
+def read_model(source: ModelFiles) -> ModelReport:
     """What the files say of the model, and why a run would refuse it, if it would.
 
     Raises `ModelError` where they cannot be read: there is no such folder, or the Hub does not answer.
@@ -35,6 +39,21 @@ def read_model(source: HubSource | LocalSource) -> ModelReport:
             with tempfile.TemporaryDirectory() as folder:
                 _fetch_headers(source, Path(folder))
                 return _report(ModelFolder(Path(folder), source.variant))
+        case SingleFileSource(path=path, config=config):
+            return _report_of_file(Path(path), None if config is None else Path(config))
+
+
+def _report_of_file(file: Path, config: Path | None) -> ModelReport:
+    """That of the folder which it would be unpacked to; what a file of another kind is, is its problem."""
+    stamp = stamp_of(file)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            write_headers(file, config, Path(folder))
+            return _report(ModelFolder(Path(folder), None)).model_copy(update={"stamp": stamp})
+    except ModelError as error:
+        if error.code == "model_not_found":
+            raise
+        return ModelReport(problem=ModelProblem(code=error.code, message=error.message), stamp=stamp)
 
 
 def _report(folder: ModelFolder) -> ModelReport:

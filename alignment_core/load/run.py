@@ -21,6 +21,7 @@ from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event, ModelLoaded, WarningRaised
 from alignment_core.families.sd import StableDiffusion
+from alignment_core.families.single_file import in_a_folder
 from alignment_core.load.model import load_model
 from alignment_core.load.objective import load_objective
 from alignment_core.load.online import OnlineMethod, sampling_timesteps
@@ -70,7 +71,8 @@ def new_accelerator(spec: JobSpec) -> Accelerator:
 
 def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_dir: Path) -> Generator[Event, None, Run]:
     """Load model, rewards and data, yielding what happens; the generator's return value is the run."""
-    here = localize(spec, sources)
+    with accelerator.main_process_first():  # the others find an unpacked file in the cache
+        here = _on_this_machine(spec, sources, cache_dir)
     family = _load_model(here, accelerator)
     start = _load_start(spec, here, family)
     actors = _build_actors(spec, family, accelerator, start)
@@ -132,9 +134,9 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     )
 
 
-def load_actors(spec: JobSpec, sources: Sources, accelerator: Accelerator) -> Actors:
+def load_actors(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_dir: Path) -> Actors:
     """The networks of a spec alone, at step 0."""
-    here = localize(spec, sources)
+    here = _on_this_machine(spec, sources, cache_dir)
     family = _load_model(here, accelerator)
     return _build_actors(spec, family, accelerator, _load_start(spec, here, family))
 
@@ -142,6 +144,12 @@ def load_actors(spec: JobSpec, sources: Sources, accelerator: Accelerator) -> Ac
 # --- the model -----------------------------------------------------------------------------------------------------
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _on_this_machine(spec: JobSpec, sources: Sources, cache_dir: Path) -> JobSpec:
+    """The spec with every name in it replaced by its place, and a model in one file by the folder that it is unpacked to."""
+    here = localize(spec, sources)
+    return here.model_copy(update={"model": in_a_folder(here.model, cache_dir)})
 
 
 def _load_model(spec: JobSpec, accelerator: Accelerator) -> StableDiffusion:

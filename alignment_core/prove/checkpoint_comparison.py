@@ -50,7 +50,9 @@ def compare_checkpoints(
         raise DataError(
             "no_evaluation_prompts", "the work folder's spec holds no prompts out: there is nothing to draw"
         )
-    sides = Contenders(*(_contender(run, sources, *side) for side in zip(folders, (base, policy), strict=True)))
+    sides = Contenders(
+        *(_contender(run, sources, cache_dir, *side) for side in zip(folders, (base, policy), strict=True))
+    )
     if folders[1] is not None:
         run.history.restore(folders[1] / checkpoints.STATE / HISTORY)
     specs = [JobSpec.model_validate(one.spec) for one in manifests if one is not None] or [spec]
@@ -81,7 +83,7 @@ def folder_of(side: str, workdir: Path) -> Path | None:
     return newest if chosen is None else checkpoints.folder_of(place / CHECKPOINTS, chosen)
 
 
-def _contender(run: Run, sources: Sources, folder: Path | None, side: str) -> Contender:
+def _contender(run: Run, sources: Sources, cache_dir: Path, folder: Path | None, side: str) -> Contender:
     if folder is None:
         return initial_model(run.actors, run.draw)
     manifest = checkpoints.read_manifest(folder)
@@ -89,14 +91,16 @@ def _contender(run: Run, sources: Sources, folder: Path | None, side: str) -> Co
         raise CheckpointError("other_initial_model", f"{folder} was trained from another initial model")
     own = side in (LATEST, RESULT) or side.isdecimal()
     label = f"step {manifest.step}" if own else f"step {manifest.step} of run {manifest.spec_sha256[:8]}"
-    return checkpointed_policy(_actors(run, sources, JobSpec.model_validate(manifest.spec)), run.draw, folder, label)
+    return checkpointed_policy(
+        _actors(run, sources, cache_dir, JobSpec.model_validate(manifest.spec)), run.draw, folder, label
+    )
 
 
-def _actors(run: Run, sources: Sources, trained_by: JobSpec) -> Actors:
+def _actors(run: Run, sources: Sources, cache_dir: Path, trained_by: JobSpec) -> Actors:
     """The run's own networks where the weights fit them, or others of the same initial model."""
     if trained_by.adapter == run.spec.adapter:
         return run.actors
-    return load_actors(run.spec.model_copy(update={"adapter": trained_by.adapter}), sources, run.accelerator)
+    return load_actors(run.spec.model_copy(update={"adapter": trained_by.adapter}), sources, run.accelerator, cache_dir)
 
 
 def _slug(label: str) -> str:

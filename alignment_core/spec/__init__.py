@@ -39,6 +39,7 @@ from alignment_core.spec.sources import (
     LocalSource,
     ModelSpec,
     Name,
+    SingleFileSource,
     StoredDataset,
 )
 from alignment_core.spec.start import HubLora, LocalLora, StartSpec, StoredLora

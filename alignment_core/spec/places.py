@@ -21,6 +21,7 @@ from alignment_core.spec.sources import (
     LocalDataset,
     LocalSource,
     Name,
+    SingleFileSource,
     StoredDataset,
     WeightsId,
 )
@@ -42,7 +43,9 @@ class Sources(Spec):
 
     label: RunLabel = RunLabel()
 
-    models: dict[Name, Annotated[HubSource | LocalSource, Field(discriminator="type")]] = Field(default_factory=dict)
+    models: dict[Name, Annotated[HubSource | LocalSource | SingleFileSource, Field(discriminator="type")]] = Field(
+        default_factory=dict
+    )
     rewards: dict[Name, LocalSource] = Field(default_factory=dict)
     datasets: dict[DatasetId, LocalDataset] = Field(default_factory=dict)
     weights: dict[WeightsId, LocalLora] = Field(default_factory=dict)

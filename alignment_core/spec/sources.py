@@ -59,6 +59,23 @@ class LocalSource(Spec):
     path: LocalPath = Field(description="Path of the folder.", examples=["demo/assets/model"])
 
 
+class SingleFileSource(Spec):
+    """A model in one `.safetensors` file under the original names, as A1111 and ComfyUI keep them: SD 1.x or SDXL.
+
+    The HTTP service refuses it unless its operator allows local paths.
+    """
+
+    type: Literal["single_file"] = "single_file"
+    path: LocalPath = Field(
+        description="Path of the file on the machine that trains.", examples=["models/mine.safetensors"]
+    )
+    config: LocalPath | None = Field(
+        default=None,
+        description="A diffusers folder with the model's configs, scheduler and tokenizer; those of SD 1.5 or SDXL 1.0 when left "
+        "out, with the prediction type that the file says.",
+    )
+
+
 class CheckpointSource(Spec):
     """A checkpoint of an earlier job of the same project."""
 
@@ -78,11 +95,11 @@ def checkpoint_named(text: str) -> dict[str, str] | None:
 
 HUB = '{"type": "hub", "repo_id": "OWNER/NAME", "revision": COMMIT}'
 ModelSpec = Annotated[
-    CatalogSource | HubSource | LocalSource | CheckpointSource,
+    CatalogSource | HubSource | LocalSource | SingleFileSource | CheckpointSource,
     OneOf(
         lambda text: checkpoint_named(text) or catalog_named(text),
-        f'write the name of a catalog entry, {HUB}, the id of a checkpoint of a full fine-tune ("ckpt_..."), or '
-        '{"type": "local", "path": FOLDER}',
+        f'write the name of a catalog entry, {HUB}, the id of a checkpoint of a full fine-tune ("ckpt_..."), '
+        '{"type": "local", "path": FOLDER}, or {"type": "single_file", "path": FILE}',
     ),
 ]
 
@@ -191,7 +208,14 @@ DatasetSpec = Annotated[
 
 
 def label_of(
-    source: CatalogSource | HubSource | LocalSource | CheckpointSource | StoredDataset | LocalDataset | HubDataset,
+    source: CatalogSource
+    | HubSource
+    | LocalSource
+    | SingleFileSource
+    | CheckpointSource
+    | StoredDataset
+    | LocalDataset
+    | HubDataset,
 ) -> str:
     """What people call it: the catalog's name, the repository, the path or the id."""
     match source:
@@ -199,7 +223,7 @@ def label_of(
             return name
         case HubSource(repo_id=repo_id) | HubDataset(repo_id=repo_id):
             return repo_id
-        case LocalSource(path=path) | LocalDataset(path=path):
+        case LocalSource(path=path) | SingleFileSource(path=path) | LocalDataset(path=path):
             return path
         case StoredDataset(id=found) | CheckpointSource(id=found):
             return found

@@ -24,7 +24,7 @@ from service.api.paging import Page
 from service.api.problems import problems
 from service.api.schemas.catalog import CatalogEntry, CatalogModel, Method, ModelList, PlugIn, Reward
 from service.auth import ProjectDep
-from service.store.catalog import HubModel, LocalModel
+from service.store.catalog import CatalogEntry as Entry
 
 router = APIRouter(prefix="/v1", tags=["catalog"], responses=problems(401, 422, 500, 503))
 
@@ -88,7 +88,7 @@ def list_models(_project_id: ProjectDep, parts: PartsDep) -> ModelList:
     )
 
 
-def _model(parts: Parts, name: str, entry: LocalModel | HubModel) -> CatalogModel:
+def _model(parts: Parts, name: str, entry: Entry) -> CatalogModel:
     """What the operator wrote of the model, and what its files say where somebody has read them."""
     is_trained = entry.family in served()
     read = report_of(parts, entry.source) if is_trained else None

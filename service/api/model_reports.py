@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from alignment_core.model_files import ModelReport, read_model_files, stamp_of
-from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, JobSpec, LocalSource
+from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, JobSpec, LocalSource, SingleFileSource
 from service.api.context import Parts
 from service.store import jobs, known_models, outputs
 from service.store.known_models import ModelFiles
@@ -18,7 +18,7 @@ def files_of(parts: Parts, project_id: str, spec: JobSpec) -> ModelFiles | None:
         case CatalogSource(name=name):
             entry = parts.catalog.models.get(name)
             return None if entry is None else entry.source
-        case HubSource() | LocalSource() as source:
+        case HubSource() | LocalSource() | SingleFileSource() as source:
             return source
         case CheckpointSource(id=checkpoint_id):
             checkpoint = outputs.get_checkpoint(parts.store, project_id, checkpoint_id)

@@ -26,6 +26,7 @@ from alignment_core.spec import (
     LocalSource,
     Name,
     RemoteReward,
+    SingleFileSource,
     Spec,
     StoredDataset,
     StoredLora,
@@ -70,6 +71,24 @@ class HubModel(CatalogModel):
         return HubSource(repo_id=self.repo_id, revision=self.revision, variant=self.variant)
 
 
+class SingleFileModel(CatalogModel):
+    """A `.safetensors` file under the original names; `config` is a diffusers folder, for what is not shaped as the published models."""
+
+    type: Literal["single_file"]
+    path: Path
+    config: Path | None = None
+
+    @model_validator(mode="after")
+    def _is_of_a_family_with_single_files(self) -> Self:
+        if self.family not in ("sd", "sdxl"):
+            raise ValueError(f"family {self.family!r} has no files that are read; expected sd or sdxl")
+        return self
+
+    @property
+    def source(self) -> SingleFileSource:
+        return SingleFileSource(path=str(self.path), config=None if self.config is None else str(self.config))
+
+
 class CatalogReward(Spec):
     """Weights of the reward of this type. Ones that are `judge_only` may score an evaluation and train nothing."""
 
@@ -83,8 +102,11 @@ class CatalogReward(Spec):
         return LocalSource(path=str(self.path))
 
 
+CatalogEntry = Annotated[LocalModel | HubModel | SingleFileModel, Field(discriminator="type")]
+
+
 class Catalog(Spec):
-    models: dict[Name, Annotated[LocalModel | HubModel, Field(discriminator="type")]] = Field(default_factory=dict)
+    models: dict[Name, CatalogEntry] = Field(default_factory=dict)
     rewards: dict[Name, CatalogReward] = Field(default_factory=dict)
 
     @classmethod
@@ -133,14 +155,15 @@ def check_spec(
             case HubDataset() if not allow_hub_datasets:
                 message = "this server downloads no datasets of the Hugging Face Hub; upload it as a dataset instead"
                 found.append(SpecProblem(pointer, "hub_dataset_refused", message))
-            case LocalSource() | LocalDataset() | LocalLora() if not allow_local_paths:
+            case LocalSource() | SingleFileSource() | LocalDataset() | LocalLora() if not allow_local_paths:
                 found.append(_local_refused(f"{pointer}/path", value))
             case LocalSource(path=path) | LocalDataset(path=path) | LocalLora(path=path) if not Path(
                 path
             ).is_absolute():
-                found.append(
-                    SpecProblem(f"{pointer}/path", "local_path_relative", f"expected an absolute path, not {path!r}")
-                )
+                found.append(_relative(f"{pointer}/path", path))
+            case SingleFileSource(path=path, config=config):
+                named = (("path", path), ("config", config or "/"))
+                found += [_relative(f"{pointer}/{field}", one) for field, one in named if not Path(one).is_absolute()]
     return found
 
 
@@ -171,7 +194,7 @@ def sources_of(
 
     `KeyError` for a name that the catalog lost since the spec was checked, or a dataset that has no path.
     """
-    models: dict[Name, HubSource | LocalSource] = {}
+    models: dict[Name, HubSource | LocalSource | SingleFileSource] = {}
     rewards: dict[Name, LocalSource] = {}
     for _, value in walk(spec):
         for _, kind, name in catalog_names(value):
@@ -225,13 +248,17 @@ def _host_refused(pointer: str, host: str, hosts: Sequence[str]) -> SpecProblem:
     return SpecProblem(pointer, "remote_host_refused", f"this server asks no rewards of {host!r}; {allowed}")
 
 
-def _local_refused(pointer: str, value: LocalSource | LocalDataset | LocalLora) -> SpecProblem:
+def _relative(pointer: str, path: str) -> SpecProblem:
+    return SpecProblem(pointer, "local_path_relative", f"expected an absolute path, not {path!r}")
+
+
+def _local_refused(pointer: str, value: LocalSource | SingleFileSource | LocalDataset | LocalLora) -> SpecProblem:
     match value:
         case LocalDataset():
             instead = "upload it as a dataset"
         case LocalLora():
             instead = "upload it as weights"
-        case LocalSource():
+        case LocalSource() | SingleFileSource():
             instead = "use a catalog name or a Hub repository"
         case _:
             assert_never(value)
@@ -240,7 +267,8 @@ def _local_refused(pointer: str, value: LocalSource | LocalDataset | LocalLora) 
 
 def _resolved(catalog: Catalog, folder: Path) -> Catalog:
     def resolve(entry: Any) -> Any:
-        return entry.model_copy(update={"path": folder / entry.path}) if "path" in type(entry).model_fields else entry
+        paths = {field: getattr(entry, field) for field in ("path", "config") if field in type(entry).model_fields}
+        return entry.model_copy(update={field: folder / path for field, path in paths.items() if path is not None})
 
     return Catalog(
         models={name: resolve(entry) for name, entry in catalog.models.items()},

@@ -11,12 +11,12 @@ from pydantic import TypeAdapter
 from sqlalchemy.exc import IntegrityError
 
 from alignment_core.model_files import ModelReport
-from alignment_core.spec import HubSource, LocalSource, sha256_of_json
+from alignment_core.spec import HubSource, LocalSource, SingleFileSource, sha256_of_json
 from service.store.database import Store, now
 from service.store.models import Model
 from service.store.records import KnownModelRecord
 
-ModelFiles = HubSource | LocalSource
+ModelFiles = HubSource | LocalSource | SingleFileSource
 MOST_KEPT = 1000  # those asked about last; a report has at most some 100 kB
 TRY_AGAIN_SECONDS = 300.0  # the Hub was away, or its owner had not let us in yet
 CANDIDATES = 20
@@ -43,14 +43,14 @@ def ask(store: Store, source: ModelFiles) -> None:
 
 
 def claim_unread(store: Store) -> ModelFiles | None:
-    """A model that nobody has read, for this worker to try: no other one does for a while. Folders must be on this machine."""
+    """A model that nobody has read, for this worker to try: no other one does for a while. Folders and files must be on this machine."""
     with store.write() as session:
         time = now(session)
         is_due = sa.or_(Model.tried_at.is_(None), Model.tried_at < time - timedelta(seconds=TRY_AGAIN_SECONDS))
         unread = sa.select(Model).where(Model.report.is_(None), is_due).order_by(Model.asked_at).limit(CANDIDATES)
         for row in session.scalars(unread.with_for_update(skip_locked=True)):
             source = _SOURCE.validate_python(row.source)
-            if isinstance(source, HubSource) or Path(source.path).is_dir():
+            if isinstance(source, HubSource) or Path(source.path).exists():
                 row.tried_at = time
                 return source
     return None

@@ -10,12 +10,22 @@ import torch
 from safetensors.torch import save_file
 
 from alignment_core.errors import AlignmentError
-from alignment_core.spec import CatalogSource, DiffusionDPOSpec, JobSpec, LocalDataset, StartSpec, StoredLora
+from alignment_core.spec import (
+    CatalogSource,
+    DiffusionDPOSpec,
+    JobSpec,
+    LocalDataset,
+    SingleFileSource,
+    StartSpec,
+    StoredLora,
+)
+from alignment_core.spec.places import Sources
 from service.store import datasets, keys
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import DatasetRecord
 from tests.worker.conftest import World
 from worker.dataset import prepare_dataset
+from worker.inputs import write_inputs
 from worker.parts import Parts
 from worker.preparing import starting_places
 
@@ -94,3 +104,17 @@ def test_the_weights_of_a_spec_are_on_the_machine_before_it_runs(world: World, t
     assert Path(places["weights"][weights_id].path).read_bytes() == path.read_bytes()
     with pytest.raises(AlignmentError, match=r"/start/lora/id: .* do not exist any more"):
         starting_places(worker, "proj_other", spec, tmp_path / "work")
+
+
+def test_a_model_in_one_file_is_linked_into_the_work_folder_with_its_configs(world: World, tmp_path: Path) -> None:
+    """No message of the run names a path of this machine."""
+    file, configs = lora(tmp_path / "mine.safetensors"), tmp_path / "configs"
+    configs.mkdir()
+    spec = JobSpec(model=CatalogSource(name="mine"), method=DiffusionDPOSpec(dataset=LocalDataset(path="/data")))
+    places = Sources(models={"mine": SingleFileSource(path=str(file), config=str(configs))})
+    workdir = tmp_path / "work"
+    write_inputs(spec, places, workdir)
+    linked = Sources.model_validate_json((workdir / "sources.json").read_bytes()).models["mine"]
+    assert linked == SingleFileSource(path="inputs/models-mine.safetensors", config="inputs/models-mine-config")
+    assert (workdir / "inputs/models-mine.safetensors").resolve() == file
+    assert (workdir / "inputs/models-mine-config").resolve() == configs

@@ -15,6 +15,7 @@ from alignment_core.alignment import align
 from alignment_core.errors import AlignmentError, ModelError
 from alignment_core.evaluation.weight_change import initial_norms, weight_deltas
 from alignment_core.events import EvaluationCompleted, Event, StepCompleted
+from alignment_core.exports.export import export
 from alignment_core.families.lora_file import read_lora
 from alignment_core.families.lora_places import place
 from alignment_core.families.merge import merge, update_of
@@ -28,6 +29,7 @@ from alignment_core.spec.start import LocalLora
 from tests.alignment_core.families.loras import Layers, pipeline_of, random_layers, save_diffusers, save_kohya
 from tests.alignment_core.tiny import tiny_spec
 
+NO_CACHE = Path("/nonexistent")  # nothing is unpacked
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 STARTS: dict[str, dict[str, Any]] = {
     "merge": {"mode": "merge"},
@@ -52,7 +54,7 @@ def spec_of(model: Path, pairs: Path, lora: Path, start: dict[str, Any], **chang
 
 
 def actors_of(spec: JobSpec) -> Actors:
-    return load_actors(spec.resolved(), Sources(), new_accelerator(spec.resolved()))
+    return load_actors(spec.resolved(), Sources(), new_accelerator(spec.resolved()), NO_CACHE)
 
 
 def inputs() -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -204,6 +206,8 @@ def test_the_checkpoint_is_one_lora_for_the_model_as_it_is_given_out(
         components = {"unet": kohya.unet, "text_encoder": kohya.text_encoder}
         merge(components, place(read_lora(folder / "pytorch_lora_weights_kohya.safetensors"), components, SD))
         assert torch.allclose(_draw(ours), _draw(kohya), rtol=0, atol=1e-5)
+        list(export(folder, tmp_path / "merged", "merged"))
+        assert torch.allclose(_draw(ours), _draw(pipeline_of(tmp_path / "merged")), rtol=0, atol=1e-5)
     assert not torch.allclose(_draw(ours), _draw(pipeline_of(tiny_model)), atol=1e-3)
 
 

@@ -11,6 +11,7 @@ from alignment_core.spec import (
     LocalDataset,
     LocalSource,
     RewardSpec,
+    SingleFileSource,
     Spec,
     StoredDataset,
 )
@@ -305,3 +306,28 @@ def test_the_catalog_offers_for_training_exactly_the_families_that_load(family: 
     (tmp_path / "catalog.json").write_text(json.dumps({"models": {"shapes": entry}}))
     found = problems(spec(), Catalog.load(tmp_path / "catalog.json"))
     assert found == ([] if FAMILIES[family].is_served else [("/model/name", "wrong_model_family")])
+
+
+def test_a_model_in_one_file_is_an_entry_with_its_configs_and_paths_start_at_the_catalog(tmp_path: Path) -> None:
+    entry = {"type": "single_file", "path": "models/a.safetensors", "family": "sd", "resolution": 512}
+    with_config = {**entry, "config": "configs/a"}
+    path = tmp_path / "catalog.json"
+    path.write_text(json.dumps({"models": {"plain": entry, "odd": with_config}}))
+    loaded = Catalog.load(path)
+    for name, config in (("plain", None), ("odd", str(tmp_path / "configs/a"))):
+        given = spec({"type": "catalog", "name": name})
+        assert problems(given, loaded) == []
+        places = sources_of(given, loaded, {DATASET: tmp_path / "pairs.parquet"}).models
+        assert places[name] == SingleFileSource(path=str(tmp_path / "models/a.safetensors"), config=config)
+    path.write_text(json.dumps({"models": {"judge": {**entry, "family": "clip"}}}))
+    with pytest.raises(ValueError, match="family"):
+        Catalog.load(path)
+
+
+def test_a_model_in_one_file_is_a_local_path_too(catalog: Catalog) -> None:
+    file = {"type": "single_file", "path": "a.safetensors", "config": "configs"}
+    assert problems(spec(file), catalog) == [("/model/path", "local_path_refused")]
+    assert problems(spec(file), catalog, allow_local_paths=True) == [
+        ("/model/path", "local_path_relative"),
+        ("/model/config", "local_path_relative"),
+    ]
