@@ -14,12 +14,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from alignment_core.spec.families import FAMILIES, FamilyFacts, FamilyName, family_of, refusal_of
+from alignment_core.spec.families import FAMILIES, FamilyFacts, FamilyName, family_of, refusal_of, served
 
 LONGEST_JSON_BYTES = 4 * 2**20
 LONGEST_HEADER_BYTES = 64 * 2**20
 LAYER_DIMENSIONS = (2, 4)  # of the weights of linear layers and of convolutions, which a LoRA can be added to
 TRAINING_TIMESTEPS = 1000  # diffusers' value where a scheduler's config has none
+READER = f"1: {', '.join(served())}"  # who reads: a number to raise where reading learns more, and what is trained
 DENOISERS = tuple(dict.fromkeys(facts.denoiser for facts in FAMILIES.values()))
 
 

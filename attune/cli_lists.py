@@ -126,9 +126,12 @@ def list_checkpoints(client: Client, job_id: str) -> None:
 @with_client
 def list_models(client: Client) -> None:
     """Show the models that jobs may name."""
-    table = listing("name", "family", Column("side", justify="right"), _description())
+    size = (Column("side", justify="right"), Column("parameters", justify="right"))
+    table = listing("name", "family", *size, _description())
     for one in client.models():
-        table.add_row(one.id, one.family, f"{one.resolution} px", one.description)
+        parameters = "" if one.num_parameters is None else f"{one.num_parameters / 1e6:,.1f} M"
+        told = one.description if one.problem is None else f"{one.description} CANNOT BE TRAINED: {one.problem}".strip()
+        table.add_row(one.id, one.family, f"{one.resolution} px", parameters, told)
     _show(table, "the operator's catalog has no model; name one of the Hub by repository and commit")
 
 

@@ -155,9 +155,11 @@ class MetricPoint(Resource):
 
 
 class CatalogEntry(Resource):
-    """A model, a method or a reward that a spec may name; of a model also its family and the pixels of its side."""
+    """A model, a method or a reward that a spec may name; of a model also what its files say, once they have been read."""
 
     id: str
     description: str
     family: str | None = None
     resolution: int | None = None
+    num_parameters: int | None = None
+    problem: str | None = None

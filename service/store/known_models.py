@@ -1,6 +1,7 @@
 """What the files of models say: asked by the API, read once by a worker, which has the files and the network.
 
-A model of the Hub is a commit, so what was read of it holds for ever. A folder may change: its report has a stamp.
+A model of the Hub is a commit, so what was read of it holds until a later Attune reads more, or trains another family. A folder
+may change: its report has a stamp.
 """
 
 from datetime import timedelta
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 from sqlalchemy.exc import IntegrityError
 
-from alignment_core.model_files import ModelReport
+from alignment_core.model_files import READER, ModelReport
 from alignment_core.spec import HubSource, LocalSource, SingleFileSource, sha256_of_json
 from service.store.database import Store, now
 from service.store.models import Model
@@ -25,10 +26,13 @@ _SOURCE: TypeAdapter[ModelFiles] = TypeAdapter(ModelFiles)
 
 
 def recall(store: Store, source: ModelFiles) -> KnownModelRecord | None:
-    """What is known of the model; None where nobody asked yet."""
+    """What is known of the model; None where nobody asked yet. What an older reader found does not count."""
     with store.read() as session:
         row = session.get(Model, _id(source))
-        return None if row is None else KnownModelRecord.model_validate(row)
+        if row is None:
+            return None
+        found = {field: getattr(row, field) for field in KnownModelRecord.model_fields}
+        return KnownModelRecord.model_validate(found | ({} if row.reader == READER else {"report": None}))
 
 
 def ask(store: Store, source: ModelFiles) -> None:
@@ -47,7 +51,8 @@ def claim_unread(store: Store) -> ModelFiles | None:
     with store.write() as session:
         time = now(session)
         is_due = sa.or_(Model.tried_at.is_(None), Model.tried_at < time - timedelta(seconds=TRY_AGAIN_SECONDS))
-        unread = sa.select(Model).where(Model.report.is_(None), is_due).order_by(Model.asked_at).limit(CANDIDATES)
+        is_unread = sa.or_(Model.reader.is_(None), Model.reader != READER)
+        unread = sa.select(Model).where(is_unread, is_due).order_by(Model.asked_at).limit(CANDIDATES)
         for row in session.scalars(unread.with_for_update(skip_locked=True)):
             source = _SOURCE.validate_python(row.source)
             if isinstance(source, HubSource) or Path(source.path).exists():
@@ -61,7 +66,7 @@ def remember(store: Store, source: ModelFiles, report: ModelReport) -> None:
     with store.write() as session:
         row = session.get(Model, _id(source))
         if row is not None:
-            row.report, row.error = report.model_dump(mode="json"), None
+            row.report, row.reader, row.error = report.model_dump(mode="json"), READER, None
 
 
 def not_read(store: Store, source: ModelFiles, why: str) -> None:

@@ -279,13 +279,14 @@ class Dataset(Base):
 
 
 class Model(Base):
-    """What the files of a model say; `id` is the hash of where it is. See `known_models.py`."""
+    """What the files of a model say, and to which `reader`; `id` is the hash of where it is. See `known_models.py`."""
 
     __tablename__ = "models"
 
     id: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
     source: Mapped[dict[str, Any]]
     report: Mapped[dict[str, Any] | None]
+    reader: Mapped[str | None] = mapped_column(sa.String(200))
     error: Mapped[str | None] = mapped_column(sa.Text)
     asked_at: Mapped[datetime] = mapped_column(index=True)
     tried_at: Mapped[datetime | None]

@@ -63,6 +63,7 @@ class KnownModelRecord(Record):
     id: str
     source: dict[str, Any]
     report: ModelReport | None
+    reader: str | None
     error: str | None
     asked_at: datetime
     tried_at: datetime | None

@@ -41,7 +41,9 @@ def test_data_sets_and_the_catalog_are_listed(api: Api, attune: Attune) -> None:
     dataset = api.ready_dataset()
     assert dataset in attune("dataset", "list").stdout
     assert json.loads(attune("dataset", "get", dataset).stdout)["status"] == "ready"
-    assert "shapes" in attune("models").stdout
+    models = attune("models").stdout
+    assert "shapes" in models
+    assert "1.1 M" in models
     assert "diffusion_dpo" in attune("methods").stdout
     assert "colorfulness" in attune("rewards").stdout
 

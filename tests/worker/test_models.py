@@ -12,8 +12,9 @@ from alignment_core.spec import HubSource
 from service.store import known_models
 from service.store.catalog import Catalog
 from tests.servers.hub import COMMIT, REPO, hub_of
+from tests.servers.process import wait_until
 from tests.worker.conftest import World
-from worker.models import read_models
+from worker.models import read_models, start_reading
 from worker.parts import Parts
 
 DEMO_MODEL = Path(__file__).parents[2] / "demo" / "assets" / "model"
@@ -76,3 +77,20 @@ def test_a_model_that_cannot_be_read_keeps_why(world: World, monkeypatch: pytest
     assert known is not None
     assert known.error is not None
     assert "cannot be reached" in known.error
+
+
+def test_a_worker_reads_what_is_asked_for_while_it_runs_and_stops_when_it_shuts_down(world: World) -> None:
+    source = HubSource(repo_id=REPO, revision=COMMIT)
+    known_models.ask(world.store, source)
+    settings = world.settings.model_copy(update={"sweep_every_seconds": 0.05})
+    parts = replace(world.worker(), settings=settings, trainer=("false",))
+    thread = start_reading(parts)
+
+    def is_tried() -> bool:
+        known = known_models.recall(world.store, source)
+        return known is not None and known.error == "the process that reads it ended with exit code 1"
+
+    wait_until(is_tried, "a try to read the model")
+    parts.shutting_down.set()
+    thread.join(timeout=30)
+    assert not thread.is_alive()

@@ -53,3 +53,14 @@ def test_only_those_asked_about_last_are_kept(store: Store) -> None:
         known_models.ask(store, source)
     known_models.forget_old(store, most=2)
     assert [known_models.recall(store, source) is not None for source in sources] == [False, True, True]
+
+
+def test_what_an_older_reader_found_is_read_again(store: Store, monkeypatch) -> None:
+    known_models.ask(store, HUB)
+    known_models.remember(store, HUB, ModelReport(pipeline_class="FluxPipeline"))
+    assert known_models.claim_unread(store) is None
+    monkeypatch.setattr(known_models, "READER", "2: sd, flux")
+    known = known_models.recall(store, HUB)
+    assert known is not None
+    assert known.report is None
+    assert known_models.claim_unread(store) == HUB

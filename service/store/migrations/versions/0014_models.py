@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("source", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("report", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("reader", sa.String(length=200), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("tried_at", sa.DateTime(timezone=True), nullable=True),
