@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +47,21 @@ def test_data_sets_and_the_catalog_are_listed(api: Api, attune: Attune) -> None:
     assert "1.1 M" in models
     assert "diffusion_dpo" in attune("methods").stdout
     assert "colorfulness" in attune("rewards").stdout
+
+
+def test_weights_are_uploaded_listed_shown_and_deleted(api: Api, attune: Attune, tmp_path: Path) -> None:  # noqa: F811
+    ready = api.ready_weights()
+    lines = attune("weights", "list").stdout.splitlines()
+    assert lines[2].split()[:4] == [ready, "ready", "kohya", "8"]
+    assert max(len(line) for line in lines) <= NARROW
+    assert json.loads(attune("weights", "get", ready).stdout)["report"]["num_layers"] == 128
+    path = tmp_path / "style.bin"
+    path.write_bytes(b"PK\x03\x04 a torch archive")
+    refused = attune("weights", "upload", str(path))
+    assert refused.returncode == 1
+    assert "pickled weights" in refused.stderr
+    assert attune("weights", "delete", ready).stdout == "deleted\n"
+    assert attune("weights", "list").stdout == "no weights\n"
 
 
 def test_events_metrics_and_checkpoints_of_a_job_are_shown(api: Api, attune: Attune) -> None:  # noqa: F811

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import SD3Transformer2DModel, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignment_core.errors import ModelError
-from alignment_core.families.keys import LoraLayer
+from alignment_core.families.keys import FamilyKeys, LoraLayer
 from alignment_core.families.lora_file import read_lora
 from alignment_core.families.lora_places import Components, config_of, place
 from alignment_core.families.merge import joined, merge, update_of
 from alignment_core.families.sd_keys import SD
+from alignment_core.families.sdxl_keys import SDXL
 from tests.alignment_core.families.loras import (
     Layers,
     pipeline_of,
@@ -36,6 +37,7 @@ ENDINGS = (
     "downsamplers.0.conv",
     "time_embedding.linear_1",
 )
+FAMILIES = Path(__file__).parents[3] / "demo" / "families" / "assets"
 TEXT_ENDINGS = ("q_proj", "fc1")
 
 
@@ -108,14 +110,8 @@ def test_what_kohyas_export_writes_is_what_is_read(
     unet_layers: Layers, text_layers: Layers, components: Components, tmp_path: Path
 ) -> None:
     """Reading is the inverse of `FamilyKeys.to_kohya`, layer by layer."""
-    tensors = {}
-    for component, layers in (("unet", unet_layers), ("text_encoder", text_layers)):
-        config = config_of(components[component])
-        assert SD.to_kohya is not None
-        for name, one in SD.to_kohya(component, layers, config).items():
-            tensors |= {f"{name}.lora_down.weight": one.down, f"{name}.lora_up.weight": one.up}
-            tensors[f"{name}.alpha"] = torch.tensor(one.alpha)
-    save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / "out.safetensors")
+    layers = {"unet": unet_layers, "text_encoder": text_layers}
+    save_by_table(SD, layers, components, tmp_path / "out.safetensors")
     placed = place(read_lora(tmp_path / "out.safetensors"), components, SD)
     assert same_effect(placed["unet"], unet_layers)
     assert same_effect(placed["text_encoder"], text_layers)
@@ -221,3 +217,83 @@ def test_half_of_a_layer_is_refused(unet_layers: Layers, tmp_path: Path) -> None
     save_file(tensors, path)
     with pytest.raises(ModelError, match=r"'lora_unet_conv_in' has no up \(B\)"):
         read_lora(path)
+
+
+# --- other families' names ---
+
+
+@pytest.fixture(scope="module")
+def sdxl() -> StableDiffusionXLPipeline:
+    return StableDiffusionXLPipeline.from_pretrained(FAMILIES / "sdxl")
+
+
+def sdxl_layers(pipeline: StableDiffusionXLPipeline) -> dict[str, Layers]:
+    return {
+        "unet": random_layers(pipeline.unet, ENDINGS),
+        "text_encoder": random_layers(pipeline.text_encoder, TEXT_ENDINGS),
+        "text_encoder_2": random_layers(pipeline.text_encoder_2, TEXT_ENDINGS),
+    }
+
+
+def sdxl_components(pipeline: StableDiffusionXLPipeline) -> dict[str, nn.Module]:
+    return {name: getattr(pipeline, name) for name in ("unet", "text_encoder", "text_encoder_2")}
+
+
+@pytest.mark.parametrize("names", ["kohya", "diffusers"])
+def test_sdxl_has_a_text_encoder_more_and_the_original_modules_in_kohyas_files(
+    names: str, sdxl: StableDiffusionXLPipeline, tmp_path: Path
+) -> None:
+    layers, components = sdxl_layers(sdxl), sdxl_components(sdxl)
+    path = tmp_path / "sdxl.safetensors"
+    if names == "diffusers":
+        save_diffusers(layers, path)
+    else:
+        save_by_table(SDXL, layers, components, path)
+        keys = load_file(path).keys()
+        assert "lora_unet_input_blocks_0_0.alpha" in keys
+        assert {key.partition("_text")[0] for key in keys if "_te" in key[:8]} == {"lora_te1", "lora_te2"}
+    placed = place(read_lora(path), components, SDXL)
+    assert placed.keys() == layers.keys()
+    assert all(same_effect(placed[name], layers[name]) for name in layers)
+
+
+def test_kohyas_file_of_sdxl_adds_what_diffusers_own_reader_adds(tmp_path: Path) -> None:
+    ours, theirs = (StableDiffusionXLPipeline.from_pretrained(FAMILIES / "sdxl") for _ in range(2))
+    # one scale everywhere: of an attention layer's own alpha, diffusers' reader loses the name
+    layers = {"unet": random_layers(ours.unet, ("to_q", "to_out.0", "ff.net.2"), rank=2, alpha=2.0)}
+    path = tmp_path / "sdxl.safetensors"
+    save_by_table(SDXL, layers, sdxl_components(ours), path)
+    merge(sdxl_components(ours), place(read_lora(path), sdxl_components(ours), SDXL))
+    theirs.load_lora_weights(str(tmp_path), weight_name=path.name)
+    theirs.fuse_lora()
+    theirs.unload_lora_weights()
+    expected = theirs.unet.state_dict()
+    for name, value in ours.unet.state_dict().items():
+        assert torch.allclose(value, expected[name], rtol=0, atol=1e-6), name
+
+
+def test_transformers_are_known_by_diffusers_names_with_their_component_and_without(tmp_path: Path) -> None:
+    transformer = SD3Transformer2DModel.from_pretrained(FAMILIES / "sd3", subfolder="transformer")
+    layers = random_layers(transformer, ("to_q", "add_k_proj", "ff.net.2"))
+    components: dict[str, nn.Module] = {"transformer": transformer}
+    assert layers
+    saved = [
+        save_diffusers({"transformer": layers}, tmp_path / "prefixed.safetensors"),
+        save_peft(layers, tmp_path / "peft.safetensors"),
+    ]
+    for path in saved:
+        assert same_effect(place(read_lora(path), components, NO_OTHER_NAMES)["transformer"], layers)
+
+
+NO_OTHER_NAMES = FamilyKeys("sd3", ("transformer",), None, None, lambda _: "", lambda _: "")
+
+
+def save_by_table(keys: FamilyKeys, layers: dict[str, Layers], components: Components, path: Path) -> None:
+    """kohya's file as the exports write it."""
+    assert keys.to_kohya is not None
+    tensors = {}
+    for component, updates in layers.items():
+        for name, one in keys.to_kohya(component, updates, config_of(components[component])).items():
+            tensors |= {f"{name}.lora_down.weight": one.down, f"{name}.lora_up.weight": one.up}
+            tensors[f"{name}.alpha"] = torch.tensor(one.alpha)
+    save_file({key: value.contiguous() for key, value in tensors.items()}, path)
