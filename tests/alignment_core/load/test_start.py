@@ -1,5 +1,8 @@
 """Runs that start from a LoRA of others: what the policy, the reference and the initial model are, and what is saved."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from alignment_core.spec.places import Sources, localize
 from alignment_core.spec.start import LocalLora
 from tests.alignment_core.families.loras import Layers, pipeline_of, random_layers, save_diffusers, save_kohya
 from tests.alignment_core.tiny import tiny_spec
+from tests.servers.hub import COMMIT, REPO, hub_of
 
 NO_CACHE = Path("/nonexistent")  # nothing is unpacked
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -76,6 +80,16 @@ def test_policy_reference_and_initial_model_agree_at_step_0(
     assert torch.equal(policy, actors.predict_initial(*given))
     bare = actors_of(tiny_spec(tiny_model, tiny_pairs))
     assert not torch.allclose(policy, bare.predict_policy(*given), atol=1e-3)
+
+
+def test_in_half_precision_they_agree_too(tiny_model: Path, tiny_pairs: Path, lora: Path) -> None:
+    start = STARTS["train, the LoRA initial"]
+    spec = spec_of(tiny_model, tiny_pairs, lora, start, training={**TRAINING, "precision": "bf16"})
+    x_t, timesteps, conditioning = inputs()
+    actors = actors_of(spec)
+    assert torch.equal(
+        actors.predict_policy(x_t, timesteps, conditioning), actors.predict_initial(x_t, timesteps, conditioning)
+    )
 
 
 def test_with_the_base_initial_the_policy_has_the_lora_and_the_reference_has_not(
@@ -330,3 +344,29 @@ def test_ids_stand_for_what_sources_say_they_are(tiny_model: Path, tiny_pairs: P
 def test_specs_without_a_start_keep_their_hash(tiny_pairs: Path) -> None:
     spec = JobSpec.model_validate({"model": "sd15", "method": {"type": "diffusion_dpo", "dataset": f"ds_{'0' * 26}"}})
     assert spec.sha256() == "9da14b486a212ab2f80b25de9541d246810944cc9d41756043da17cbcd98116a"
+
+
+@pytest.mark.slow  # a process of its own, which alone may have another Hub
+def test_a_lora_of_the_hub_is_read_at_its_commit(
+    tiny_model: Path, tiny_pairs: Path, layers: Layers, tmp_path: Path
+) -> None:
+    (tmp_path / "repository").mkdir()
+    lora = save_kohya({"unet": layers}, tmp_path / "repository" / "style.safetensors")
+    local = spec_of(tiny_model, tiny_pairs, lora, {"mode": "merge"}, training=TRAINING, evaluation={})
+    source = {"type": "hub", "repo_id": REPO, "revision": COMMIT, "file": "style.safetensors"}
+    hub = JobSpec.model_validate({**local.model_dump(), "start": {"lora": source}})
+    (tmp_path / "spec.json").write_text(hub.model_dump_json())
+    with hub_of(tmp_path / "repository") as (address, downloads):
+        environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
+        command = ["run", str(tmp_path / "spec.json"), "--workdir", str(tmp_path / "work")]
+        subprocess.run(
+            [sys.executable, "-m", "alignment_core", *command, "--cache-dir", str(tmp_path / "cache")],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+        )
+    assert [path for path, _ in downloads if path.endswith("style.safetensors")]
+    run(local, tmp_path / "local", tmp_path / "cache")
+    files = [last_checkpoint(tmp_path / name) / "pytorch_lora_weights.safetensors" for name in ("work", "local")]
+    assert files[0].read_bytes() == files[1].read_bytes()
