@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 from torch import Generator, Tensor
 
-from alignment_core.shapes import Images, Latents, PerExample, PerStep, Timesteps
+from alignment_core.diffusion.formulas import regression_error
+from alignment_core.shapes import Images, Latents, PerExample, PerStep, Times, Timesteps
 
 if TYPE_CHECKING:
     from alignment_core.actors.actors import Actors
@@ -46,19 +47,24 @@ class Predictions:
 
     A batch of B examples with n images each has n B rows, image by image: the first B rows are each example's first image.
     `initial` is `reference` itself while that does not move. `logit_scale` is what turns an unscaled margin into a logit
-    (Diffusion-DPO: beta/2). Only `policy` has a gradient. Predictions of online methods are guided, by `guidance_scale` away
+    (Diffusion-DPO: beta/2); `eps_scale` what turns a squared distance between predictions into one between noises. Only `policy` has a gradient. Predictions of online methods are guided, by `guidance_scale` away
     from the conditioning `empty`.
     """
 
     x_t: Latents
-    timesteps: Timesteps
+    times: Times
     conditioning: dict[str, Tensor]
     policy: Latents
     reference: Latents
     initial: Latents
     logit_scale: float
+    eps_scale: PerExample
     empty: dict[str, Tensor] = field(default_factory=dict)
     guidance_scale: float = 1.0
+
+    def distance(self, one: Latents, other: Latents) -> PerExample:
+        """Squared distance of two of the predictions, row by row, in noise: |eps - eps'|^2, mean over the latent."""
+        return self.eps_scale * regression_error(one, other)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, Protocol, assert_never, runtime_checkable
 
 import torch
-from diffusers import UNet2DConditionModel
-from jaxtyping import Float
+from diffusers import ModelMixin
 from peft import LoraConfig
 from torch import Tensor, nn
 
@@ -31,10 +30,10 @@ from alignment_core.actors.reference_weights import (
     initial_adapter,
     lora_layers,
 )
-from alignment_core.diffusion.formulas import PredictionType
+from alignment_core.diffusion.path import Path
 from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.seeds import seed_of
-from alignment_core.shapes import Latents, Timesteps
+from alignment_core.shapes import Latents, Times
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 """A and B of a LoRA by module, in PEFT's shapes."""
@@ -45,13 +44,13 @@ AdapterStore = Literal["hard_copy", "dense_delta", "lowrank_sum", "shared_A", "f
 class DenoiserFamily(Protocol):
     """What actors and methods need to know of a model family."""
 
-    prediction_type: PredictionType
-    abar: Float[Tensor, " N"]
-    device: torch.device
+    @property
+    def path(self) -> Path: ...
 
-    def predict(
-        self, denoiser: nn.Module, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]
-    ) -> Latents: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def predict(self, denoiser: nn.Module, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents: ...
 
 
 class Actors:
@@ -60,9 +59,9 @@ class Actors:
     def __init__(
         self,
         family: DenoiserFamily,
-        denoiser: UNet2DConditionModel,
+        denoiser: ModelMixin,
         *,
-        initial_copy: UNet2DConditionModel | None,
+        initial_copy: ModelMixin | None,
         autocast: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self.family = family
@@ -110,26 +109,26 @@ class Actors:
         for layer in lora_layers(self.denoiser).values():
             layer.lora_A[ADAPTER].requires_grad_(False)
 
-    def predict_policy(self, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]) -> Latents:
+    def predict_policy(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The policy's prediction, with gradients, float32."""
         with self._autocast():
-            return self.family.predict(self.trained, x_t, timesteps, conditioning).float()
+            return self.family.predict(self.trained, x_t, times, conditioning).float()
 
-    def predict_reference(self, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]) -> Latents:
+    def predict_reference(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The reference's prediction, without gradients, float32."""
         if not self.reference_moves:
-            return self.predict_initial(x_t, timesteps, conditioning)
+            return self.predict_initial(x_t, times, conditioning)
         with torch.no_grad():
-            return self.predict_with(self._reference, x_t, timesteps, conditioning)
+            return self.predict_with(self._reference, x_t, times, conditioning)
 
     @torch.no_grad()
-    def predict_initial(self, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]) -> Latents:
+    def predict_initial(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The initial model's prediction, without gradients, float32."""
         with self.initial_denoiser() as denoiser, self._autocast():
-            return self.family.predict(denoiser, x_t, timesteps, conditioning).float()
+            return self.family.predict(denoiser, x_t, times, conditioning).float()
 
     @contextmanager
-    def initial_denoiser(self) -> Iterator[UNet2DConditionModel]:
+    def initial_denoiser(self) -> Iterator[ModelMixin]:
         """The model the run started from; with LoRA the adapter is off inside and on again after, whatever happens.
 
         An adapter that began as a LoRA of others, which the initial model has too, is what it began as inside.
@@ -188,14 +187,14 @@ class Actors:
         return self._moving().blending_metrics(self._reference, alpha)
 
     def predict_with(
-        self, weights: Weights | None, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]
+        self, weights: Weights | None, x_t: Latents, times: Times, conditioning: dict[str, Tensor]
     ) -> Latents:
         """The prediction, float32, of a reference with these weights, or of the policy outside the distributed wrapper."""
         if weights is None:
             with self._autocast():
-                return self.family.predict(self.denoiser, x_t, timesteps, conditioning).float()
+                return self.family.predict(self.denoiser, x_t, times, conditioning).float()
         with self._moving().denoiser(weights) as denoiser, self._autocast():
-            return self.family.predict(denoiser, x_t, timesteps, conditioning).float()
+            return self.family.predict(denoiser, x_t, times, conditioning).float()
 
     def load_reference(self, weights: Weights) -> None:
         """Put back what `reference` was; raises `CheckpointError` when a weight is missing or of another shape."""
@@ -213,7 +212,7 @@ class Actors:
         return self._store
 
 
-def _adapter_store(denoiser: UNet2DConditionModel, store: AdapterStore, rank_cap: int | None) -> ReferenceWeights:
+def _adapter_store(denoiser: ModelMixin, store: AdapterStore, rank_cap: int | None) -> ReferenceWeights:
     match store:
         case "dense_delta":
             begun = has_initial_adapter(denoiser)
@@ -232,7 +231,7 @@ def _adapter_store(denoiser: UNet2DConditionModel, store: AdapterStore, rank_cap
             assert_never(store)
 
 
-def _set_factors(denoiser: UNet2DConditionModel, adapter: str, factors: Factors) -> None:
+def _set_factors(denoiser: ModelMixin, adapter: str, factors: Factors) -> None:
     for name, layer in lora_layers(denoiser).items():
         down, up = factors[name]
         for side, value in ((layer.lora_A[adapter], down), (layer.lora_B[adapter], up)):
@@ -246,7 +245,7 @@ def _fits(tensor: Tensor, shape: Shape) -> bool:
 
 def lora_actors(
     family: DenoiserFamily,
-    denoiser: UNet2DConditionModel,
+    denoiser: ModelMixin,
     *,
     rank: int,
     alpha: float,
@@ -274,7 +273,7 @@ def lora_actors(
 
 
 def full_actors(
-    family: DenoiserFamily, denoiser: UNet2DConditionModel, *, autocast: Callable[[], AbstractContextManager[object]]
+    family: DenoiserFamily, denoiser: ModelMixin, *, autocast: Callable[[], AbstractContextManager[object]]
 ) -> Actors:
     """Train every weight of `denoiser` (float32); a frozen copy in the same precision is the reference.
 

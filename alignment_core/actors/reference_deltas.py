@@ -11,7 +11,7 @@ from typing import assert_never
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from jaxtyping import Float
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class DenseDelta:
     Raises `ModelError` when a target is neither a linear layer nor a convolution that can be multiplied out.
     """
 
-    def __init__(self, denoiser: UNet2DConditionModel) -> None:
+    def __init__(self, denoiser: ModelMixin) -> None:
         self._denoiser = denoiser
         self._layers = supported_layers(denoiser, "dense_delta")
 
@@ -67,7 +67,7 @@ class LowrankSum:
     keeps more than its own full rank. Raises `ModelError` like `DenseDelta`.
     """
 
-    def __init__(self, denoiser: UNet2DConditionModel, rank_cap: int) -> None:
+    def __init__(self, denoiser: ModelMixin, rank_cap: int) -> None:
         self._denoiser = denoiser
         self._layers = supported_layers(denoiser, "lowrank_sum")
         self._ranks = {name: min(rank_cap, *_matrix_shape(layer)) for name, layer in self._layers.items()}
@@ -158,9 +158,7 @@ def supported_layers(denoiser: nn.Module, store: str) -> dict[str, LoraLayer]:
 
 
 @contextmanager
-def _changed(
-    denoiser: UNet2DConditionModel, layers: Mapping[str, LoraLayer], changes: Mapping[str, Change]
-) -> Iterator[None]:
+def _changed(denoiser: ModelMixin, layers: Mapping[str, LoraLayer], changes: Mapping[str, Change]) -> Iterator[None]:
     """The denoiser without its adapter, and with these changes added to the outputs of its layers."""
     with ExitStack() as hooks, without_adapter(denoiser):
         for name, change in changes.items():

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -60,7 +60,7 @@ def average(old: Tensor, new: Tensor, alpha: float) -> Tensor:
 class FullWeights:
     """Every parameter of the denoiser; the reference of a full fine-tune. `frozen` is the network it started as."""
 
-    def __init__(self, denoiser: UNet2DConditionModel, frozen: UNet2DConditionModel) -> None:
+    def __init__(self, denoiser: ModelMixin, frozen: ModelMixin) -> None:
         self._denoiser = denoiser
         self._frozen = frozen
 
@@ -88,7 +88,7 @@ class AdapterFactors:
     Exact for copies (alpha 0 or 1) and where B alone is trained (`shared_A`); otherwise `factor_average`, an approximation.
     """
 
-    def __init__(self, denoiser: UNet2DConditionModel) -> None:
+    def __init__(self, denoiser: ModelMixin) -> None:
         self._denoiser = denoiser
         self._layers = lora_layers(denoiser)
         self._names = [name for name, p in denoiser.named_parameters() if p.requires_grad]
@@ -131,7 +131,7 @@ def lora_layers(denoiser: nn.Module) -> dict[str, LoraLayer]:
 
 
 @contextmanager
-def without_adapter(denoiser: UNet2DConditionModel) -> Iterator[None]:
+def without_adapter(denoiser: ModelMixin) -> Iterator[None]:
     """The denoiser with its adapter off inside, and on again after, whatever happens; what was trained still is."""
     with _same_trained(denoiser):
         denoiser.disable_adapters()
@@ -142,7 +142,7 @@ def without_adapter(denoiser: UNet2DConditionModel) -> Iterator[None]:
 
 
 @contextmanager
-def initial_adapter(denoiser: UNet2DConditionModel) -> Iterator[None]:
+def initial_adapter(denoiser: ModelMixin) -> Iterator[None]:
     """The denoiser as it began inside, and as it is again after: with what its adapter began as, or with none."""
     if not has_initial_adapter(denoiser):
         with without_adapter(denoiser):

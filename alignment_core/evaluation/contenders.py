@@ -12,10 +12,10 @@ from alignment_core.actors.actors import Actors
 from alignment_core.checkpoints import STATE, Manifest, read_manifest
 from alignment_core.evaluation.policy_drift import Predict
 from alignment_core.evaluation.weight_change import initial_norms, weight_deltas
-from alignment_core.families.sd_weights import load_policy
+from alignment_core.families.family import Family
 from alignment_core.protocols import Sampler
 from alignment_core.reports import ComparedModel
-from alignment_core.shapes import Images, Latents, Timesteps
+from alignment_core.shapes import Images, Latents, Times
 
 Draw = Callable[[nn.Module, Sequence[str], Sequence[int]], Images]
 
@@ -55,18 +55,18 @@ def policy_as_it_is(actors: Actors, draw: Draw, model: ComparedModel) -> Contend
     return Contender(
         model,
         lambda prompts, seeds: draw(actors.denoiser, prompts, seeds),
-        lambda x_t, timesteps, conditioning: actors.predict_with(None, x_t, timesteps, conditioning),
+        lambda x_t, times, conditioning: actors.predict_with(None, x_t, times, conditioning),
         lambda: weight_deltas(actors),
         lambda: initial_norms(actors),
     )
 
 
-def checkpointed_policy(actors: Actors, draw: Draw, folder: Path, label: str) -> Contender:
+def checkpointed_policy(family: Family, actors: Actors, draw: Draw, folder: Path, label: str) -> Contender:
     """The policy of a checkpoint, which need not be the one that `actors` has when it is asked to draw.
 
     Its weights are read now and put in place before each use, so two of them can share one set of actors.
     """
-    load_policy(actors, folder)
+    family.load_policy(actors, folder)
     kept = {name: parameter.detach().clone() for name, parameter in _own_parameters(actors).items()}
     as_it_is = policy_as_it_is(actors, draw, compared_model(read_manifest(folder), label))
 
@@ -79,9 +79,9 @@ def checkpointed_policy(actors: Actors, draw: Draw, folder: Path, label: str) ->
         put()
         return as_it_is.sample(prompts, seeds)
 
-    def predict(x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]) -> Latents:
+    def predict(x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         put()
-        return as_it_is.predict(x_t, timesteps, conditioning)
+        return as_it_is.predict(x_t, times, conditioning)
 
     def deltas() -> dict[str, Tensor]:
         put()

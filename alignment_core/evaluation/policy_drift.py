@@ -1,6 +1,6 @@
 """How far the policy has moved from the base model in what it predicts.
 
-    eps_dist = mean |yhat_policy - yhat_base|^2   at noised images that the policy drew, without guidance
+    eps_dist = mean |eps_policy - eps_base|^2   at noised images that the policy drew, without guidance
 
 This is `reference/drift_on_winners.py`'s distance on the images that matter at the end: those that users will get.
 """
@@ -8,19 +8,19 @@ This is `reference/drift_on_winners.py`'s distance on the images that matter at 
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from alignment_core.diffusion.formulas import add_noise, regression_error
+from alignment_core.diffusion.formulas import regression_error
+from alignment_core.diffusion.path import Path
 from alignment_core.reports import DriftBin
 from alignment_core.seeds import generator_of
-from alignment_core.shapes import Latents, PerExample, Timesteps
+from alignment_core.shapes import Latents, PerExample, Times, Timesteps
 from alignment_core.timesteps.weights import bounds_of
 
 NUM_BINS = 10
 DRAWS_PER_BIN = 16
 
-Predict = Callable[[Latents, Timesteps, dict[str, Tensor]], Latents]
+Predict = Callable[[Latents, Times, dict[str, Tensor]], Latents]
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def eps_distance(
     *,
     latents: Latents,
     conditioning: Mapping[str, Tensor],
-    abar: Float[Tensor, " N"],
+    path: Path,
     seed: int,
     batch_size: int,
 ) -> tuple[float, list[DriftBin]]:
@@ -38,19 +38,21 @@ def eps_distance(
 
     Latent i has row i of each tensor of `conditioning`; the draws go through the latents in turn.
     """
-    num_bins = min(NUM_BINS, len(abar))
+    num = path.num_timesteps
+    num_bins = min(NUM_BINS, num)
     numbers = list(range(num_bins * DRAWS_PER_BIN))
     found: list[PerExample] = []
     for start in range(0, len(numbers), batch_size):
         part = numbers[start : start + batch_size]
         rows = torch.tensor([number // num_bins % len(latents) for number in part], device=latents.device)
-        t, eps = _draws(part, num_bins, len(abar), latents.shape[1:], seed)
+        t, eps = _draws(part, num_bins, num, latents.shape[1:], seed)
         t, eps = t.to(latents.device), eps.to(latents.device)
-        x_t = add_noise(latents[rows], eps, abar[t])
+        x_t, times = path.noisy(latents[rows], eps, t), path.time(t)
         own = {name: value[rows] for name, value in conditioning.items()}
-        found.append(regression_error(policy(x_t, t, own), base(x_t, t, own)).double().cpu())
+        moved = regression_error(policy(x_t, times, own), base(x_t, times, own))
+        found.append((path.eps_scale(t) * moved).double().cpu())
     by_bin = torch.cat(found).view(DRAWS_PER_BIN, num_bins).mean(dim=0)
-    bounds = [bounds_of(number, num_bins, len(abar)) for number in range(num_bins)]
+    bounds = [bounds_of(number, num_bins, num) for number in range(num_bins)]
     bins = [
         DriftBin(first_timestep=first, last_timestep=last, eps_dist=value)
         for (first, last), value in zip(bounds, by_bin.tolist(), strict=True)

@@ -6,6 +6,7 @@ SD 1.5 go through the same code.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -14,13 +15,16 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from alignment_core.diffusion.formulas import PredictionType, ddim_timesteps
+from alignment_core.actors.actors import Actors
+from alignment_core.diffusion.discrete_vp import DiscreteVP
 from alignment_core.families.keys import LoraLayers
 from alignment_core.families.merge import fingerprint_of
 from alignment_core.families.sd_configs import Config, latent_side
+from alignment_core.families.sd_keys import SD
 from alignment_core.families.sd_load import load_pipeline, pipeline_of
+from alignment_core.families.sd_weights import load_policy, save_policy
 from alignment_core.families.source import ModelFolder
-from alignment_core.shapes import Images, Latents, Timesteps
+from alignment_core.shapes import Images, Latents, Times
 
 ENCODERS = ("vae", "text_encoder", "tokenizer")
 
@@ -36,8 +40,7 @@ class StableDiffusion:
         self.tokenizer = cast(CLIPTokenizer, pipeline.tokenizer)
         self.denoiser = cast(UNet2DConditionModel, pipeline.unet).requires_grad_(False).eval()
         self.scheduler = cast(DDIMScheduler, pipeline.scheduler)
-        self.prediction_type: PredictionType = self.scheduler.config["prediction_type"]
-        self.abar: Float[Tensor, " N"] = self.scheduler.alphas_cumprod.to(device)
+        self.path = path_of(self.scheduler, device)
         self.merged: Mapping[str, LoraLayers] = {}  # of others' LoRAs into its weights, by component
         self.vae_stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
@@ -51,12 +54,11 @@ class StableDiffusion:
         """The model's own image size in pixels."""
         return latent_side(Config(self.folder.path / "unet", dict(self.denoiser.config))) * self.vae_stride
 
-    def sampling_timesteps(self, num_steps: int) -> list[int]:
-        """The timesteps of `num_steps` sampling steps, noisiest first; raises `ValueError` where there are no such steps."""
-        config = self.scheduler.config
-        return ddim_timesteps(
-            len(self.abar), num_steps, spacing=config["timestep_spacing"], offset=config["steps_offset"]
-        )
+    keys = SD
+
+    def components(self) -> dict[str, nn.Module]:
+        """What a LoRA may change; the denoiser comes first."""
+        return {"unet": self.denoiser, "text_encoder": self.text_encoder}
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of the latent of an image of `resolution` pixels."""
@@ -65,7 +67,7 @@ class StableDiffusion:
 
     def encoder_fingerprint(self) -> str:
         """Identifies what posteriors and text embeddings depend on, for the cache."""
-        plain = self.folder.fingerprint(ENCODERS)
+        plain = f"{self.folder.fingerprint(ENCODERS)}/{self.text_encoder.dtype}"
         if not (changed := {name: layers for name, layers in self.merged.items() if name in ENCODERS}):
             return plain
         return f"{plain}-{fingerprint_of(changed)}"
@@ -97,17 +99,19 @@ class StableDiffusion:
         )
         return {"prompt_embeds": self.text_encoder(tokens.input_ids.to(self.device))[0].float()}
 
+    def encode_empty(self) -> dict[str, Tensor]:
+        """The encoding of "", as diffusers has it."""
+        return self.encode_prompts([""])
+
     def decode(self, latents: Latents) -> Images:
         """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""
         scaled = latents.to(self.vae.dtype) / float(self.vae.config["scaling_factor"])
         (pixels,) = self.vae.decode(scaled, return_dict=False)  # pyright: ignore[reportArgumentType]  (any float tensor)
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
-    def predict(
-        self, denoiser: nn.Module, x_t: Latents, timesteps: Timesteps, conditioning: dict[str, Tensor]
-    ) -> Latents:
+    def predict(self, denoiser: nn.Module, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The denoiser's prediction (epsilon or v) at `x_t`, in the precision that autocast gives it."""
-        return denoiser(x_t, timesteps, encoder_hidden_states=conditioning["prompt_embeds"], return_dict=False)[0]
+        return denoiser(x_t, times, encoder_hidden_states=conditioning["prompt_embeds"], return_dict=False)[0]
 
     def pipeline(self, denoiser: nn.Module) -> StableDiffusionPipeline:
         """The diffusers pipeline around `denoiser`, with DDIM."""
@@ -148,6 +152,26 @@ class StableDiffusion:
         z = cast(torch.FloatTensor, latents / float(self.vae.config["scaling_factor"]))
         (images,) = self.vae.decode(z, return_dict=False)
         return (images / 2 + 0.5).clamp(0, 1)
+
+    def save_policy(self, actors: Actors, folder: Path) -> None:
+        """The LoRA as `pipeline.load_lora_weights(folder)` reads it and as kohya's, or a whole folder under `pipeline/`."""
+        save_policy(self, actors, folder)
+
+    def load_policy(self, actors: Actors, folder: Path) -> None:
+        """Put the weights that `save_policy` wrote back into the policy, exactly."""
+        load_policy(actors, folder)
+
+
+def path_of(scheduler: DDIMScheduler, device: torch.device) -> DiscreteVP:
+    """The noise levels of a schedule, and the grid that it samples on."""
+    config = scheduler.config
+    return DiscreteVP(
+        config["prediction_type"],
+        scheduler.alphas_cumprod.to(device),
+        spacing=config["timestep_spacing"],
+        offset=config["steps_offset"],
+        final_abar=float(scheduler.final_alpha_cumprod),
+    )
 
 
 def load_sd(

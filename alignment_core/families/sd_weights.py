@@ -3,18 +3,19 @@
 import json
 import shutil
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from alignment_core.actors.actors import ADAPTER, Actors
 from alignment_core.checkpoints import STATE
 from alignment_core.errors import CheckpointError
+from alignment_core.families.family import Family
 from alignment_core.families.joined_lora import OWN, joined_layers, save_own, write_diffusers, write_kohya
-from alignment_core.families.sd import StableDiffusion
 from alignment_core.families.sd_keys import SD
 from alignment_core.families.sd_kohya import kohya_layers, kohya_metadata
 from alignment_core.families.source import ModelFolder
@@ -26,7 +27,7 @@ PIPELINE_FOLDER = "pipeline"
 FROZEN = ("vae", "text_encoder", "tokenizer", "scheduler")
 
 
-def save_policy(family: StableDiffusion, actors: Actors, folder: Path) -> None:
+def save_policy(family: Family, actors: Actors, folder: Path) -> None:
     """Write the LoRA as `pipeline.load_lora_weights(folder)` reads it and as kohya's, or a whole folder under `pipeline/`."""
     match actors.kind:
         case "full":
@@ -39,15 +40,15 @@ def save_policy(family: StableDiffusion, actors: Actors, folder: Path) -> None:
             assert_never(actors.kind)
 
 
-def _save_pipeline(family: StableDiffusion, actors: Actors, folder: Path) -> None:
+def _save_pipeline(family: Family, actors: Actors, folder: Path) -> None:
     _copy_frozen_parts(family.folder, folder)
     actors.denoiser.save_pretrained(folder / "unet", safe_serialization=True)
     _forget_origin(folder / "unet" / "config.json")
     if "text_encoder" in family.merged:
-        _save_text_encoder(family, folder / "text_encoder")
+        _save_text_encoder(family.components()["text_encoder"], folder / "text_encoder")
 
 
-def _save_lora(family: StableDiffusion, actors: Actors, folder: Path) -> None:
+def _save_lora(family: Family, actors: Actors, folder: Path) -> None:
     config = actors.denoiser.peft_config[ADAPTER]
     layers: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
     described = {**config.to_dict(), "target_modules": sorted(config.target_modules)}
@@ -61,25 +62,30 @@ def _save_lora(family: StableDiffusion, actors: Actors, folder: Path) -> None:
         unet_lora_adapter_metadata=described,
     )
     order_metadata(folder / LORA_FILE)
-    width = int(family.denoiser.config["cross_attention_dim"])
+    width = int(family.components()["unet"].config["cross_attention_dim"])
     metadata = kohya_metadata(rank=config.r, alpha=config.lora_alpha, text_width=width)
     write_safetensors(folder / KOHYA_FILE, kohya_layers(layers, config.lora_alpha), metadata)
 
 
-def _save_joined(family: StableDiffusion, actors: Actors, folder: Path) -> None:
+def _save_joined(family: Family, actors: Actors, folder: Path) -> None:
     layers = joined_layers(actors, family.merged, "unet")
-    configs = {"unet": family.denoiser.config, "text_encoder": family.text_encoder.config.to_dict()}
-    width = int(family.denoiser.config["cross_attention_dim"])
+    configs = {name: _config_of(model) for name, model in family.components().items()}
+    width = int(family.components()["unet"].config["cross_attention_dim"])
     write_diffusers(layers, folder / LORA_FILE)
     write_kohya(layers, SD, configs, folder / KOHYA_FILE, kohya_metadata(rank=1, alpha=1.0, text_width=width))
     save_own(actors, folder)
 
 
-def _save_text_encoder(family: StableDiffusion, folder: Path) -> None:
+def _config_of(model: PreTrainedModel | ModelMixin) -> dict[str, Any]:
+    """The two libraries keep it in two ways."""
+    return model.config.to_dict() if isinstance(model, PreTrainedModel) else dict(model.config)  # pyright: ignore
+
+
+def _save_text_encoder(text_encoder: PreTrainedModel, folder: Path) -> None:
     """In place of the copied one, which does not have what was merged into it."""
     for path in folder.glob("*.safetensors*"):
         path.unlink()
-    family.text_encoder.save_pretrained(folder, safe_serialization=True)
+    text_encoder.save_pretrained(folder, safe_serialization=True)
     _forget_origin(folder / "config.json")
 
 

@@ -7,7 +7,8 @@ from typing import assert_never
 
 import torch
 
-from alignment_core.families.sd import StableDiffusion, load_sd
+from alignment_core.families.family import Family
+from alignment_core.families.sd import load_sd
 from alignment_core.families.sd_configs import check_parts
 from alignment_core.families.sd_schedule import read_schedule
 from alignment_core.families.source import ModelFolder, ModelSource, fetch_model
@@ -15,7 +16,7 @@ from alignment_core.families.source import ModelFolder, ModelSource, fetch_model
 
 def load_model(
     source: ModelSource, *, device: torch.device, frozen_dtype: torch.dtype, denoiser_dtype: torch.dtype
-) -> StableDiffusion:
+) -> Family:
     """Fetch and load the model; raises `ModelError` when it is missing, of no family that is served, or unfit."""
     folder = fetch_model(source)
     match folder.family:

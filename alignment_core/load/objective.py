@@ -13,7 +13,7 @@ from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.errors import AlignmentError
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event
-from alignment_core.families.sd import StableDiffusion
+from alignment_core.families.family import Family
 from alignment_core.load.online import OnlineMethod, build_online
 from alignment_core.load.pairs import PairSplits, load_pairs
 from alignment_core.load.unpaired import ImageSplits, load_images
@@ -51,7 +51,7 @@ class Objective:
 
 
 def load_objective(
-    spec: JobSpec, family: StableDiffusion, accelerator: Accelerator, cache_dir: Path
+    spec: JobSpec, family: Family, accelerator: Accelerator, cache_dir: Path
 ) -> Generator[Event, None, Objective]:
     """The method that a spec asks for, with its data; the generator's return value is the objective."""
     method = spec.method
@@ -111,7 +111,7 @@ def _pair_method(method: PairMethodSpec, draws: PairDraws) -> Method[Any]:
                 beta=method.beta,
                 reduction=method.reduction,
                 half_factor=method.half_factor,
-                rescale_v=method.v_rescale == "abar",
+                in_eps_units=method.v_rescale == "abar",
             )
         case MaPOSpec():
             return MaPO(draws, method.beta, method.kappa, method.logit_scale)
@@ -162,7 +162,7 @@ def _on_images(spec: JobSpec, method: DiffusionKTOSpec, data: ImageSplits, accel
     )
 
 
-def _online(spec: JobSpec, method: OnlineMethodSpec, family: StableDiffusion, accelerator: Accelerator) -> OnlineMethod:
+def _online(spec: JobSpec, method: OnlineMethodSpec, family: Family, accelerator: Accelerator) -> OnlineMethod:
     """Raises `AlignmentError` where several processes train, or a reward cannot read a prompt."""
     if accelerator.num_processes > 1:
         raise AlignmentError("one_process_only", f"{method.type} trains in one process, and this run has several")

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from alignment_core.diffusion.path import SIGMA_FLOOR, Grid
 from alignment_core.errors import AlignmentError
-from alignment_core.families.sd import StableDiffusion
+from alignment_core.families.family import Family
 from alignment_core.methods.d3po import D3PO
 from alignment_core.methods.ddpo import DDPO
 from alignment_core.methods.dpok import DPOK
 from alignment_core.methods.tailorpo import RewardGuidance, TailorPO
 from alignment_core.methods.value_network import ValueNetwork
 from alignment_core.protocols import RewardModel
-from alignment_core.rollouts.rollout import SIGMA_FLOOR, ddim_grid
 from alignment_core.rollouts.setup import RolloutSetup
 from alignment_core.spec import (
     D3POSpec,
@@ -28,7 +28,7 @@ Baseline = Literal["none", "batch", "prompt"] | ValueNetwork
 
 def build_online(
     method: OnlineMethodSpec,
-    family: StableDiffusion,
+    family: Family,
     rewards: Mapping[str, RewardModel],
     *,
     batch_size: int,
@@ -125,7 +125,7 @@ def _dpok(method: DPOKSpec, setup: RolloutSetup, cut: Cut, baseline: Baseline) -
     )
 
 
-def _baseline(method: DPOKSpec, family: StableDiffusion, seed: int) -> Baseline:
+def _baseline(method: DPOKSpec, family: Family, seed: int) -> Baseline:
     match method.baseline:
         case "value":
             return _value_network(method, family, seed)
@@ -135,7 +135,7 @@ def _baseline(method: DPOKSpec, family: StableDiffusion, seed: int) -> Baseline:
             assert_never(method.baseline)
 
 
-def _value_network(method: DPOKSpec, family: StableDiffusion, seed: int) -> ValueNetwork:
+def _value_network(method: DPOKSpec, family: Family, seed: int) -> ValueNetwork:
     value = method.value_network
     assert value is not None, "the spec is resolved"
     return ValueNetwork(
@@ -143,7 +143,7 @@ def _value_network(method: DPOKSpec, family: StableDiffusion, seed: int) -> Valu
         learning_rate=value.learning_rate,
         batch_size=value.batch_size,
         num_batches=value.num_batches,
-        num_timesteps=len(family.abar),
+        num_timesteps=family.path.num_timesteps,
         seed=seed,
     )
 
@@ -167,30 +167,23 @@ def _refuse_silent_steps(setup: RolloutSetup, trained: Sequence[int]) -> None:
         )
 
 
-def sampling_timesteps(family: StableDiffusion, num_steps: int, field: str) -> list[int]:
-    """The model's timesteps of so many steps; raises `AlignmentError` that names the spec's field where there are none."""
+def sampling_grid(family: Family, num_steps: int, eta: float, field: str) -> Grid:
+    """The steps that sampling takes; raises `AlignmentError` that names the spec's field where there are not so many."""
     try:
-        return family.sampling_timesteps(num_steps)
+        return family.path.grid(num_steps, eta)
     except ValueError as error:
         raise AlignmentError("sampling_steps_unsupported", f"{field}: {error}") from error
 
 
-def _setup(
-    method: OnlineMethodSpec, family: StableDiffusion, rewards: Mapping[str, RewardModel], seed: int
-) -> RolloutSetup:
-    grid = ddim_grid(
-        family.prediction_type,
-        family.abar,
-        sampling_timesteps(family, method.num_inference_steps, "method.num_inference_steps"),
-        eta=method.eta,
-        final_abar=float(family.scheduler.final_alpha_cumprod),
-    )
+def _setup(method: OnlineMethodSpec, family: Family, rewards: Mapping[str, RewardModel], seed: int) -> RolloutSetup:
+    grid = sampling_grid(family, method.num_inference_steps, method.eta, "method.num_inference_steps")
     return RolloutSetup(
         prompts=method.prompts,
         grid=grid,
         guidance_scale=method.guidance_scale,
         latent_shape=family.latent_shape(family.resolution),
         encode=family.encode_prompts,
+        encode_empty=family.encode_empty,
         decode=family.decode,
         rewards=list(rewards.values()),
         seed=seed,

@@ -16,7 +16,7 @@ from alignment_core.datasets.splits import split_by_group
 from alignment_core.datasets.warnings import data_warnings
 from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
-from alignment_core.families.sd import StableDiffusion
+from alignment_core.families.family import Family
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import HubDataset, JobSpec, LocalDataset, PairMethodSpec, StoredDataset, TransformSpec
 from alignment_core.spec.sources import OnBadRow, Role
@@ -33,7 +33,7 @@ class PairSplits:
 
 
 def load_pairs(
-    spec: JobSpec, method: PairMethodSpec, family: StableDiffusion, cache_dir: Path
+    spec: JobSpec, method: PairMethodSpec, family: Family, cache_dir: Path
 ) -> Generator[Event, None, PairSplits]:
     """Check, split and cache the pairs of the spec's dataset; yields progress and returns both sides.
 
@@ -60,7 +60,7 @@ def load_pairs(
     )
     yield from data_warnings(report, rows, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
-    encoders = encoders_of(family)
+    encoders = family.encoder_fingerprint()
     train = yield from _prepare_pairs(spec, method.transform, family, encoders, source, split.train, cache_dir)
     validation = None
     if split.validation:
@@ -88,15 +88,10 @@ def _shown(rows: list[int]) -> str:
     return ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
 
 
-def encoders_of(family: StableDiffusion) -> str:
-    """What the cache tells one model's encodings from another's by."""
-    return f"{family.encoder_fingerprint()}/{family.text_encoder.dtype}"
-
-
 def _prepare_pairs(
     spec: JobSpec,
     transform: TransformSpec,
-    family: StableDiffusion,
+    family: Family,
     encoders: str,
     source: PreferenceSource,
     rows: Sequence[Annotation],

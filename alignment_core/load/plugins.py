@@ -4,16 +4,16 @@ from typing import Literal, Protocol, TypeVar, assert_never, cast, runtime_check
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from alignment_core.actors.actors import Actors
+from alignment_core.diffusion.path import Grid, Path
 from alignment_core.errors import ModelError
 from alignment_core.protocols import ReferenceUpdate, TimestepStrategy
 from alignment_core.reference.drift_on_states import DriftOnStates
 from alignment_core.reference.drift_on_winners import DriftKind, DriftMeasure, DriftOnWinners, Winners, winner_probes
 from alignment_core.reference.moving import DriftControl, FixedAlpha, FrozenReference, Guard, MovingReference, Penalty
-from alignment_core.rollouts.rollout import DDIMGrid
 from alignment_core.rollouts.setup import RolloutSetup
 from alignment_core.shapes import PerStep
 from alignment_core.spec import JobSpec
@@ -200,51 +200,49 @@ class Stepwise(Protocol):
         ...
 
 
-def build_timesteps(
-    timesteps: TimestepSpec, abar: Float[Tensor, " N"], online: Stepwise | None = None
-) -> TimestepStrategy:
+def build_timesteps(timesteps: TimestepSpec, path: Path, online: Stepwise | None = None) -> TimestepStrategy:
     """The strategy for an offline method, or for the steps of an online one.
 
     Raises `ModelError` when the model has fewer timesteps than the spec has bins.
     """
     match timesteps:
         case UniformTimestepsSpec():
-            return UniformTimesteps(len(abar))
+            return UniformTimesteps(path.num_timesteps)
         case TimestepPreset():
             raise AssertionError("the spec is resolved")
         case TimestepAwareSpec():
-            return _timestep_aware(timesteps, abar.cpu(), online)
+            return _timestep_aware(timesteps, path, online)
         case _:
             assert_never(timesteps)
 
 
-def _timestep_aware(spec: TimestepAwareSpec, abar: Float[Tensor, " N"], online: Stepwise | None) -> TimestepAware:
-    if spec.num_bins > len(abar):
+def _timestep_aware(spec: TimestepAwareSpec, path: Path, online: Stepwise | None) -> TimestepAware:
+    if spec.num_bins > path.num_timesteps:
         raise ModelError(
-            "too_many_bins", f"timesteps.num_bins is {spec.num_bins}, and the model has {len(abar)} timesteps"
+            "too_many_bins", f"timesteps.num_bins is {spec.num_bins}, and the model has {path.num_timesteps} timesteps"
         )
     weight = spec.loss_weight
     learnt = _variance_weights(weight, spec.num_bins) if isinstance(weight, VarianceWeight) else None
     against = weight.stat_against if isinstance(weight, VarianceWeight) else None
-    bins = bin_of(torch.arange(len(abar)), spec.num_bins, len(abar))
+    bins = bin_of(torch.arange(path.num_timesteps), spec.num_bins, path.num_timesteps)
     fixed = _fixed_weights(spec)[bins]
     if online is None:
-        probabilities, wanted = _probabilities(spec.sampler, spec.num_bins, len(abar)), None
-        density = _density(probabilities, len(abar))
+        probabilities, wanted = _probabilities(spec.sampler, spec.num_bins, path.num_timesteps), None
+        density = _density(probabilities, path.num_timesteps)
         fixed = fixed * _correction(spec.sampler, density, bins)
     else:
         probabilities, grid = None, online.setup.grid
         wanted = _step_probabilities(spec.sampler, len(grid))
         share = online.trained_share(wanted)
-        density = torch.zeros(len(abar), dtype=torch.float64).index_add(0, grid.timesteps, share.double())
+        density = torch.zeros(path.num_timesteps, dtype=torch.float64).index_add(0, grid.timesteps, share.double())
         fixed[grid.timesteps] *= _correction_of_steps(spec.sampler, share, grid)
     return TimestepAware(
-        num_timesteps=len(abar),
+        num_timesteps=path.num_timesteps,
         num_bins=spec.num_bins,
         probabilities=probabilities,
         density=density,
         step_probabilities=wanted,
-        scale=_scale(spec.reward_scale, spec.num_bins, abar),
+        scale=_scale(spec.reward_scale, spec.num_bins, path),
         fixed_weights=fixed,
         learnt_weights=learnt,
         signal_against=against or "reference",
@@ -282,14 +280,14 @@ def _step_probabilities(sampler: SamplerSpec, num_steps: int) -> PerStep | None:
             assert_never(sampler)
 
 
-def _scale(scale: RewardScaleSpec, num_bins: int, abar: Float[Tensor, " N"]) -> PerTimestep:
+def _scale(scale: RewardScaleSpec, num_bins: int, path: Path) -> PerTimestep:
     match scale:
         case ConstantScale(value=value):
-            return torch.full((len(abar),), value, dtype=torch.float64)
+            return torch.full((path.num_timesteps,), value, dtype=torch.float64)
         case MinMaxScale():
-            return minmax_inv_sqrt_snr(abar)
+            return minmax_inv_sqrt_snr(path.snr)
         case TableScale(values=values):
-            bins = bin_of(torch.arange(len(abar)), num_bins, len(abar))
+            bins = bin_of(torch.arange(path.num_timesteps), num_bins, path.num_timesteps)
             return torch.tensor(values, dtype=torch.float64)[bins]
         case _:
             assert_never(scale)
@@ -323,7 +321,7 @@ def _correction(sampler: SamplerSpec, density: PerTimestep, bins: Int[Tensor, " 
     return of_bins[bins]
 
 
-def _correction_of_steps(sampler: SamplerSpec, share: PerStep, grid: DDIMGrid) -> PerStep:
+def _correction_of_steps(sampler: SamplerSpec, share: PerStep, grid: Grid) -> PerStep:
     """1/(n share) over the n steps that can be trained, if asked for."""
     if isinstance(sampler, UniformSampler) or not sampler.importance_correction:
         return torch.ones(len(grid), dtype=torch.float64)

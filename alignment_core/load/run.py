@@ -20,11 +20,11 @@ from alignment_core.errors import AlignmentError, DataError, ModelError
 from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event, ModelLoaded, WarningRaised
-from alignment_core.families.sd import StableDiffusion
+from alignment_core.families.family import Family
 from alignment_core.families.single_file import in_a_folder
 from alignment_core.load.model import load_model
 from alignment_core.load.objective import load_objective
-from alignment_core.load.online import OnlineMethod, sampling_timesteps
+from alignment_core.load.online import OnlineMethod, sampling_grid
 from alignment_core.load.plugins import build_reference, build_timesteps
 from alignment_core.load.start import StartingLora, begin_with, load_start
 from alignment_core.protocols import RewardModel
@@ -79,7 +79,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     fingerprint = family.fingerprint() if start is None else start.initial_model_sha256(family.fingerprint())
     _refuse_misread_options(spec, family)
     if spec.evaluation.rewards:
-        sampling_timesteps(family, spec.evaluation.num_inference_steps, "evaluation.num_inference_steps")
+        sampling_grid(family, spec.evaluation.num_inference_steps, 0.0, "evaluation.num_inference_steps")
     yield _model_loaded(family, actors, fingerprint)
     if isinstance(here.model, LocalSource) and family.folder.variant is not None:
         yield _variant_taken(family.folder.variant)
@@ -117,7 +117,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         validation=objective.validation,
         num_validation_examples=objective.num_validation_examples,
         reference=reference,
-        timesteps=build_timesteps(spec.timesteps, family.abar, online),
+        timesteps=build_timesteps(spec.timesteps, family.path, online),
         optimizer=optimizer,
         learning_rate_at=learning_rate_schedule(
             training.schedule,
@@ -152,23 +152,21 @@ def _on_this_machine(spec: JobSpec, sources: Sources, cache_dir: Path) -> JobSpe
     return here.model_copy(update={"model": in_a_folder(here.model, cache_dir)})
 
 
-def _load_model(spec: JobSpec, accelerator: Accelerator) -> StableDiffusion:
+def _load_model(spec: JobSpec, accelerator: Accelerator) -> Family:
     half = _DTYPES[spec.training.precision]
     # A full fine-tune keeps float32 master weights and leaves the rounding to autocast.
     denoiser_dtype = torch.float32 if isinstance(spec.adapter, FullFineTune) else half
     return load_model(spec.model, device=accelerator.device, frozen_dtype=half, denoiser_dtype=denoiser_dtype)
 
 
-def _load_start(spec: JobSpec, here: JobSpec, family: StableDiffusion) -> StartingLora | None:
+def _load_start(spec: JobSpec, here: JobSpec, family: Family) -> StartingLora | None:
     """`here` is the spec as this machine finds its names; what people call the LoRA stands in the one that they wrote."""
     if here.start is None or spec.start is None:
         return None
     return load_start(here.start.resolved(), lora_label(spec.start.lora), family)
 
 
-def _build_actors(
-    spec: JobSpec, family: StableDiffusion, accelerator: Accelerator, start: StartingLora | None
-) -> Actors:
+def _build_actors(spec: JobSpec, family: Family, accelerator: Accelerator, start: StartingLora | None) -> Actors:
     if spec.training.gradient_checkpointing:
         family.denoiser.enable_gradient_checkpointing()
     match spec.adapter:
@@ -193,14 +191,14 @@ def _build_actors(
             assert_never(spec.adapter)
 
 
-def _model_loaded(family: StableDiffusion, actors: Actors, fingerprint: str) -> ModelLoaded:
+def _model_loaded(family: Family, actors: Actors, fingerprint: str) -> ModelLoaded:
     trainable = sum(parameter.numel() for parameter in actors.trainable().values())
     return ModelLoaded(
         base_model_sha256=fingerprint,
         num_parameters=actors.num_base_parameters(),
         num_trainable_parameters=trainable,
         resolution=family.resolution,
-        prediction_type=family.prediction_type,
+        prediction_type=family.path.prediction_type,
     )
 
 
@@ -222,12 +220,12 @@ def _build_rewards(spec: JobSpec, device: torch.device) -> tuple[dict[str, Rewar
     return rewards, build_prompt_following(judge, device) if judge is not None else None
 
 
-def _refuse_misread_options(spec: JobSpec, family: StableDiffusion) -> None:
+def _refuse_misread_options(spec: JobSpec, family: Family) -> None:
     method = spec.method
-    if method.needs_v_prediction and family.prediction_type != "v_prediction":
+    if method.needs_v_prediction and family.path.prediction_type != "v_prediction":
         raise ModelError(
             "v_rescale_unsupported",
-            f"method.v_rescale is for v-prediction models, and this one predicts {family.prediction_type}",
+            f"method.v_rescale is for v-prediction models, and this one predicts {family.path.prediction_type}",
         )
 
 

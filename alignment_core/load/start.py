@@ -8,12 +8,11 @@ from typing import assert_never
 
 from alignment_core.actors.actors import Actors
 from alignment_core.errors import ModelError
-from alignment_core.families.keys import FamilyKeys, LoraLayers
+from alignment_core.families.family import Family
+from alignment_core.families.keys import LoraLayers
 from alignment_core.families.lora_file import LoraFile, read_lora
-from alignment_core.families.lora_places import Components, place
+from alignment_core.families.lora_places import place
 from alignment_core.families.merge import merge
-from alignment_core.families.sd import StableDiffusion
-from alignment_core.families.sd_keys import SD
 from alignment_core.hub_errors import download_errors, hub_error
 from alignment_core.reports import StartingPoint
 from alignment_core.spec.sources import CheckpointSource
@@ -53,14 +52,14 @@ class StartingLora:
         )
 
 
-def load_start(start: StartSpec, label: str, family: StableDiffusion) -> StartingLora:
+def load_start(start: StartSpec, label: str, family: Family) -> StartingLora:
     """Read the LoRA and find its layers; `merge` adds them to the model's weights here, before anything else sees those.
 
     Raises `ModelError` with the key of the file that is not understood, or that the model has no layer for.
     """
     file = read_lora(_file_of(start.lora), start.alpha)
-    components = components_of(family)
-    found = StartingLora(start, file, place(file, components, keys_of(family)), label)
+    components = family.components()
+    found = StartingLora(start, file, place(file, components, family.keys), label)
     match start.mode:
         case "merge":
             merge(components, found.placed)
@@ -78,20 +77,6 @@ def begin_with(actors: Actors, start: StartingLora, adapter: LoraAdapter) -> Non
     _refuse_other_adapter(start, layers, adapter, actors.adapted_modules())
     factors = {module: (layer.down, layer.up) for module, layer in layers.items()}
     actors.begin_with(factors, is_initial=start.spec.initial == "lora")
-
-
-def components_of(family: StableDiffusion) -> Components:
-    """What a LoRA may change; the denoiser comes first."""
-    return {"unet": family.denoiser, "text_encoder": family.text_encoder}
-
-
-def keys_of(family: StableDiffusion) -> FamilyKeys:
-    """What other tools call its weights."""
-    match family:
-        case StableDiffusion():
-            return SD
-        case _:
-            assert_never(family)
 
 
 # --- the file ------------------------------------------------------------------------------------------------------

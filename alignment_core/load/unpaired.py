@@ -13,8 +13,8 @@ from alignment_core.datasets.unpaired import ImageAnnotation, images_of_pairs, r
 from alignment_core.datasets.warnings import data_warnings
 from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
-from alignment_core.families.sd import StableDiffusion
-from alignment_core.load.pairs import Located, encoders_of, located, usable
+from alignment_core.families.family import Family
+from alignment_core.load.pairs import Located, located, usable
 from alignment_core.spec import ImageMethodSpec, JobSpec
 
 
@@ -36,7 +36,7 @@ class _Rows:
 
 
 def load_images(
-    spec: JobSpec, method: ImageMethodSpec, family: StableDiffusion, cache_dir: Path
+    spec: JobSpec, method: ImageMethodSpec, family: Family, cache_dir: Path
 ) -> Generator[Event, None, ImageSplits]:
     """Check, split and cache the images of the spec's dataset; yields progress and returns both sides.
 
@@ -93,7 +93,7 @@ def _refuse_one_class(path: Path, method: ImageMethodSpec, images: Sequence[Imag
 def _prepare(
     spec: JobSpec,
     method: ImageMethodSpec,
-    family: StableDiffusion,
+    family: Family,
     rows: _Rows,
     images: Sequence[ImageAnnotation],
     cache_dir: Path,
@@ -106,7 +106,7 @@ def _prepare(
             is_seekable=rows.is_seekable,
             encode_images=family.encode_images,
             encode_prompts=family.encode_prompts,
-            model_fingerprint=encoders_of(family),
+            model_fingerprint=family.encoder_fingerprint(),
             resolution=transform.resolution or family.resolution,
             crop=transform.crop,
             horizontal_flip=transform.horizontal_flip,

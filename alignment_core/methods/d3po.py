@@ -131,7 +131,7 @@ class D3PO:
         """The loss of each pair's step, float32 `[B]`; ties stay in, at ln 2 and without gradient."""
         steps = both(batch.of_0, batch.of_1)  # in one forward
         logit_scale = beta_of_means(self.beta, steps.x_t, self.reduction)
-        predictions = steps.rollouts.predictions(steps.rows, steps.x_t, steps.timesteps, logit_scale=logit_scale)
+        predictions = steps.rollouts.predictions(steps.rows, steps.x_t, steps.index, logit_scale=logit_scale)
         (ratio_0, ratio_1), (moved_0, moved_1) = (
             values.chunk(2) for values in self._log_ratios(steps, predictions.policy, predictions.reference)
         )

@@ -123,7 +123,8 @@ class DDPO:
     def loss(self, actors: Actors, batch: WeighedSteps) -> StepLoss:
         """The loss of each step, float32 `[B]`."""
         steps = batch.steps
-        policy = steps.rollouts.policy(steps.rows)(steps.x_t, steps.timesteps)
+        times = self.setup.grid.time(steps.index, steps.x_t)
+        policy = steps.rollouts.policy(steps.rows)(steps.x_t, times)
         log_ratio = log_prob(self.setup.grid, steps.x_prev, steps.x_t, policy, steps.index) - steps.log_prob
         per_example = clipped_surrogate(log_ratio, batch.advantage, self.ratio_clamp)
         metrics = {"loss": per_example.detach(), **ratio_metrics(log_ratio.detach(), self.ratio_clamp), **batch.metrics}

@@ -131,7 +131,7 @@ class DiffusionDPO:
     beta: float
     reduction: Reduction
     half_factor: bool
-    rescale_v: bool
+    in_eps_units: bool
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[PairBatch]:
         """Micro-batches from `first_step` on, without end; epochs are shuffled anew and run into each other."""
@@ -165,8 +165,8 @@ class DiffusionDPO:
         return beta_of_means(beta, batch.eps, self.reduction)
 
     def _forward(self, actors: Actors, batch: PairBatch) -> PairForward:
-        abar_t = actors.family.abar[batch.timesteps]
-        scale = abar_t if self.rescale_v else torch.ones_like(abar_t)
+        in_eps = actors.family.path.eps_scale(batch.timesteps)
+        scale = in_eps if self.in_eps_units else torch.ones_like(in_eps)
         inputs, target = noisy_pairs(actors.family, batch)
         reference = actors.predict_reference(*inputs)
         initial = actors.predict_initial(*inputs) if actors.reference_moves else reference
@@ -176,6 +176,7 @@ class DiffusionDPO:
             reference=reference,
             initial=initial,
             logit_scale=0.5 * self._beta(batch),
+            eps_scale=in_eps.repeat(2),
         )
         (m_w, m_l), (r_w, r_l), (i_w, i_l) = (
             [error * scale for error in regression_error(yhat, target).chunk(2)]
@@ -215,4 +216,4 @@ def metrics_vs_init(errors: PairErrors, beta: float) -> dict[str, PerExample]:
 
 def reference_distance(predictions: Predictions, num_pairs: int) -> PerExample:
     """|yhat_ref - yhat_init|^2, mean over both images of each pair."""
-    return regression_error(predictions.reference, predictions.initial).reshape(2, num_pairs).mean(dim=0)
+    return predictions.distance(predictions.reference, predictions.initial).reshape(2, num_pairs).mean(dim=0)

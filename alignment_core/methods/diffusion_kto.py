@@ -19,7 +19,7 @@ from torch import Tensor
 
 from alignment_core.actors.actors import Actors
 from alignment_core.datasets.judged_images import JudgedImages
-from alignment_core.diffusion.formulas import add_noise, regression_error, training_target
+from alignment_core.diffusion.formulas import regression_error
 from alignment_core.methods.draws import (
     MicroBatch,
     dropped_conditioning,
@@ -28,7 +28,7 @@ from alignment_core.methods.draws import (
     micro_batches,
 )
 from alignment_core.protocols import Predictions, StepLoss, TimestepStrategy
-from alignment_core.shapes import Latents, PerExample, Timesteps
+from alignment_core.shapes import Latents, PerExample, Times, Timesteps
 
 Baseline = Literal["batch_mean", "class_mean", "mismatched"]
 Utility = Literal["sigmoid", "loss_averse"]
@@ -138,7 +138,7 @@ class DiffusionKTO:
             z_init = kto_logit(i - m.detach(), against, batch.liked, self.beta)
             metrics |= {
                 **kto_metrics_vs_init(m.detach(), i, z_init, batch.liked),
-                "ref_drift_batch_eps_dist": regression_error(predictions.reference, predictions.initial),
+                "ref_drift_batch_eps_dist": predictions.distance(predictions.reference, predictions.initial),
             }
             signal_vs_initial = z_init / self.beta
         return StepLoss(
@@ -151,8 +151,8 @@ class DiffusionKTO:
         )
 
     def _forward(self, actors: Actors, batch: ImageBatch) -> tuple[Predictions, Latents]:
-        abar_t = actors.family.abar[batch.timesteps]
-        inputs = (add_noise(batch.x_0, batch.eps, abar_t), batch.timesteps, batch.conditioning)
+        path, t = actors.family.path, batch.timesteps
+        inputs = (path.noisy(batch.x_0, batch.eps, t), path.time(t), batch.conditioning)
         reference = actors.predict_reference(*inputs)
         predictions = Predictions(
             *inputs,
@@ -160,8 +160,9 @@ class DiffusionKTO:
             reference=reference,
             initial=actors.predict_initial(*inputs) if actors.reference_moves else reference,
             logit_scale=self.beta,
+            eps_scale=path.eps_scale(t),
         )
-        return predictions, training_target(actors.family.prediction_type, batch.x_0, batch.eps, abar_t)
+        return predictions, path.target(batch.x_0, batch.eps, t)
 
     def _baseline(
         self,
@@ -170,7 +171,7 @@ class DiffusionKTO:
         g: PerExample,
         predictions: Predictions,
         target: Latents,
-        predict: Callable[[Latents, Timesteps, dict[str, Tensor]], Latents],
+        predict: Callable[[Latents, Times, dict[str, Tensor]], Latents],
     ) -> Scalar:
         """Q against the model that `predict` asks; without gradient."""
         match self.baseline:
@@ -180,7 +181,7 @@ class DiffusionKTO:
                 return class_mean(g, batch.liked, self.add_up)
             case "mismatched":
                 others = {name: value.roll(1, dims=0) for name, value in batch.conditioning.items()}
-                inputs = (predictions.x_t, predictions.timesteps, others)
+                inputs = (predictions.x_t, predictions.times, others)
                 with torch.no_grad():
                     policy, other = actors.predict_policy(*inputs), predict(*inputs)
                 gap = regression_error(other, target) - regression_error(policy, target)

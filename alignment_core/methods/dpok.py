@@ -142,7 +142,7 @@ class DPOK:
     def loss(self, actors: Actors, batch: ReplayedSteps) -> StepLoss:
         """The loss of each step, float32 `[B]`."""
         steps, grid = batch.steps, self.setup.grid
-        predictions = steps.rollouts.predictions(steps.rows, steps.x_t, steps.timesteps, logit_scale=1.0)
+        predictions = steps.rollouts.predictions(steps.rows, steps.x_t, steps.index, logit_scale=1.0)
         log_ratio = log_prob(grid, steps.x_prev, steps.x_t, predictions.policy, steps.index) - steps.log_prob
         eps, eps_ref = (grid.eps(steps.x_t, yhat, steps.index) for yhat in (predictions.policy, predictions.reference))
         kl = regression_error(eps, eps_ref)

@@ -8,7 +8,6 @@ from torch import Generator, Tensor
 
 from alignment_core.actors.actors import Actors, DenoiserFamily
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.diffusion.formulas import add_noise, training_target
 from alignment_core.methods.draws import (
     MicroBatch,
     dropped_conditioning,
@@ -17,7 +16,7 @@ from alignment_core.methods.draws import (
     micro_batches,
 )
 from alignment_core.protocols import TimestepStrategy
-from alignment_core.shapes import Latents, PerExample, Timesteps
+from alignment_core.shapes import Latents, PerExample, Times, Timesteps
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,12 @@ class PairDraws:
         )
 
 
-NoisyInputs = tuple[Latents, Timesteps, dict[str, Tensor]]
+NoisyInputs = tuple[Latents, Times, dict[str, Tensor]]
 
 
 def noisy_pairs(family: DenoiserFamily, batch: PairBatch) -> tuple[NoisyInputs, Latents]:
     """What the networks are given, winners first and then losers, and what they should say to it."""
     x_0 = torch.cat([batch.x_0_w, batch.x_0_l])
-    eps, abar = batch.eps.repeat(2, 1, 1, 1), family.abar[batch.timesteps].repeat(2)
+    eps, t, path = batch.eps.repeat(2, 1, 1, 1), batch.timesteps.repeat(2), family.path
     conditioning = {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in batch.conditioning.items()}
-    inputs = (add_noise(x_0, eps, abar), batch.timesteps.repeat(2), conditioning)
-    return inputs, training_target(family.prediction_type, x_0, eps, abar)
+    return (path.noisy(x_0, eps, t), path.time(t), conditioning), path.target(x_0, eps, t)

@@ -194,7 +194,7 @@ class TailorPO:
         """The loss of each prompt, float32 `[B]`; prompts whose candidates tie lose nothing and have no gradient."""
         grid = self.setup.grid
         predictions = batch.rollouts.predictions(
-            batch.rows, batch.x_t, batch.timesteps, logit_scale=beta_of_means(self.beta, batch.x_t, self.reduction)
+            batch.rows, batch.x_t, batch.index, logit_scale=beta_of_means(self.beta, batch.x_t, self.reduction)
         )
         mu, mu_ref = (grid.mean(batch.x_t, yhat, batch.index) for yhat in (predictions.policy, predictions.reference))
         sigma = grid.sigma(batch.index, batch.x_t)
@@ -265,24 +265,23 @@ class TailorPO:
             x_w, guided = self._guide(self.guidance, rollouts, predict, x_w, rows, index)
             metrics |= guided
         at = index_of(index, x_t)
-        t = grid.t(at, x_t)
+        t = grid.level(at, x_t)
         scale = timesteps.reward_scale(t.cpu()).to(x_t.device)
         return BranchBatch(rollouts, rows, x_t, x_w, x_l, at, t, scale, (h != 0).float(), metrics)
 
     def _foresee(self, predict: Guided, x: Latents, index: int, *, through_network: bool = True) -> Latents:
         """The image foreseen from a state, at that state's own timestep; the state itself at the end.
 
-        With the network's noise held fixed, d x0hat / dx is 1/sqrt(abar_t).
+        With the network's noise held fixed, d x0hat / dx is 1/a(t): 1/sqrt(abar_t), or 1/(1-s) in flow matching.
         """
         grid = self.setup.grid
         if index == len(grid):
             return x
         at = index_of(index, x)
         if through_network:
-            return grid.x_0(x, predict(x, grid.t(at, x)), at)
-        eps = grid.eps(x.detach(), predict(x.detach(), grid.t(at, x)), at).detach()
-        abar_t = grid.abar_t[index].to(x)
-        return (x - (1 - abar_t).sqrt() * eps) / abar_t.sqrt()
+            return grid.x_0(x, predict(x, grid.time(at, x)), at)
+        eps = grid.eps(x.detach(), predict(x.detach(), grid.time(at, x)), at).detach()
+        return grid.x_0_of_eps(x, eps, at)
 
     def _guide(
         self,

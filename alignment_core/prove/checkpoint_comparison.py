@@ -92,7 +92,7 @@ def _contender(run: Run, sources: Sources, cache_dir: Path, folder: Path | None,
     own = side in (LATEST, RESULT) or side.isdecimal()
     label = f"step {manifest.step}" if own else f"step {manifest.step} of run {manifest.spec_sha256[:8]}"
     return checkpointed_policy(
-        _actors(run, sources, cache_dir, JobSpec.model_validate(manifest.spec)), run.draw, folder, label
+        run.family, _actors(run, sources, cache_dir, JobSpec.model_validate(manifest.spec)), run.draw, folder, label
     )
 
 

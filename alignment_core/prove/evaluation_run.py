@@ -139,7 +139,7 @@ def _drift_between(run: Run, contenders: Contenders) -> MeasureDrift:
             policy.predict,
             latents=latents,
             conditioning=run.family.encode_prompts(prompts),
-            abar=run.family.abar,
+            path=run.family.path,
             seed=run.spec.seed,
             batch_size=size,
         )

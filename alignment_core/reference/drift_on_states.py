@@ -21,7 +21,7 @@ from alignment_core.reference.drift_on_winners import DriftKind
 from alignment_core.rollouts.rollout import walk
 from alignment_core.rollouts.setup import RolloutBatch, RolloutSetup
 from alignment_core.seeds import seed_of
-from alignment_core.shapes import Latents, PerExample, Timesteps
+from alignment_core.shapes import Latents, PerExample, Times
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class StateProbe:
 
     rows: Sequence[int]
     x_t: Latents
-    timesteps: Timesteps
+    times: Times
     initial: Latents
+    eps_scale: PerExample
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,17 @@ class DriftOnStates:
         return _mean([self._one(probe, weights) for probe in self._probes])
 
     def unit(self) -> float:
-        return _mean([regression_error(probe.initial, torch.zeros_like(probe.initial)) for probe in self._probes])
+        return _mean(
+            [
+                probe.eps_scale * regression_error(probe.initial, torch.zeros_like(probe.initial))
+                for probe in self._probes
+            ]
+        )
 
     @torch.no_grad()
     def _one(self, probe: StateProbe, weights: Weights | None) -> PerExample:
-        moved = self._rollouts.model_with(weights, probe.rows)(probe.x_t, probe.timesteps)
-        return regression_error(moved, probe.initial)
+        moved = self._rollouts.model_with(weights, probe.rows)(probe.x_t, probe.times)
+        return probe.eps_scale * regression_error(moved, probe.initial)
 
     @cached_property
     def _rollouts(self) -> RolloutBatch:
@@ -80,8 +86,9 @@ def _probe(rollouts: RolloutBatch, rows: Sequence[int], steps: Sequence[int]) ->
     )
     states = [start, *drawn.states]
     x_t = torch.stack([states[step][place] for place, step in enumerate(steps)])
-    t = rollouts.setup.grid.t(torch.tensor(steps), x_t)
-    return StateProbe(rows, x_t, t, predict(x_t, t))
+    grid, at = rollouts.setup.grid, torch.tensor(steps)
+    times = grid.time(at, x_t)
+    return StateProbe(rows, x_t, times, predict(x_t, times), grid.eps_scale(at, x_t))
 
 
 def _mean(values: list[Tensor]) -> float:

@@ -1,7 +1,9 @@
 """How far the reference has drifted from the initial model, measured on winners at noise and timesteps that never change.
 
     mse_gap   D = mean(r_w - i_w)                     signed: a reference that models winners better gives D < 0
-    eps_dist  D = mean |yhat_ref - yhat_init|^2       never negative
+    eps_dist  D = mean |eps_ref - eps_init|^2         never negative
+
+Errors are told in noise, whatever the network predicts, so that a threshold means the same for every family.
 
 Kang et al., "Rethinking Direct Preference Optimization in Diffusion Models", arXiv 2505.18736, without DPO's constants. The
 samples are ours: t stratified over ten bins, everything drawn from the run's seed, so that successive values compare.
@@ -17,9 +19,9 @@ from torch import Tensor
 
 from alignment_core.actors.actors import Actors
 from alignment_core.actors.reference_weights import Weights
-from alignment_core.diffusion.formulas import add_noise, regression_error, training_target
+from alignment_core.diffusion.formulas import regression_error
 from alignment_core.seeds import generator_of, permutation_of
-from alignment_core.shapes import Latents, PerExample, Timesteps
+from alignment_core.shapes import Latents, PerExample, Times
 
 DriftKind = Literal["mse_gap", "eps_dist"]
 STRATA = 10
@@ -60,9 +62,10 @@ class Probe:
     """Noisy winners with what they are the noisy form of."""
 
     x_t: Latents
-    timesteps: Timesteps
+    times: Times
     conditioning: dict[str, Tensor]
     target: Latents
+    eps_scale: PerExample
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,16 @@ class DriftOnWinners:
         return self._mean([self._one(probe, initial, weights) for probe, initial in self._with_initial])
 
     def unit(self) -> float:
-        return self._mean([regression_error(initial, probe.target) for probe, initial in self._with_initial])
+        return self._mean([_error(probe, initial, probe.target) for probe, initial in self._with_initial])
 
     def _one(self, probe: Probe, initial: Latents, weights: Weights | None) -> PerExample:
         with torch.no_grad():
-            yhat = self.actors.predict_with(weights, probe.x_t, probe.timesteps, probe.conditioning)
+            yhat = self.actors.predict_with(weights, probe.x_t, probe.times, probe.conditioning)
         match self.kind:
             case "eps_dist":
-                return regression_error(yhat, initial)
+                return _error(probe, yhat, initial)
             case "mse_gap":
-                return regression_error(yhat, probe.target) - regression_error(initial, probe.target)
+                return _error(probe, yhat, probe.target) - _error(probe, initial, probe.target)
             case _:
                 assert_never(self.kind)
 
@@ -100,7 +103,11 @@ class DriftOnWinners:
     def _with_initial(self) -> list[tuple[Probe, Latents]]:
         """The initial model never changes, and is asked once."""
         predict = self.actors.predict_initial
-        return [(probe, predict(probe.x_t, probe.timesteps, probe.conditioning)) for probe in self.probes]
+        return [(probe, predict(probe.x_t, probe.times, probe.conditioning)) for probe in self.probes]
+
+
+def _error(probe: Probe, yhat: Latents, other: Latents) -> PerExample:
+    return probe.eps_scale * regression_error(yhat, other)
 
 
 def winner_probes(
@@ -120,12 +127,14 @@ def _probe(winners: Winners, actors: Actors, numbers: list[int], indices: list[i
     noise = torch.stack([torch.randn((2, *mean.shape[1:]), generator=draw) for draw in draws])
     places = torch.stack([torch.rand((), generator=draw, dtype=torch.float64) for draw in draws])
     stratum = torch.tensor(numbers) % STRATA
-    t = ((stratum + places) * len(family.abar) / STRATA).long().clamp(max=len(family.abar) - 1).to(family.device)
+    num, path = family.path.num_timesteps, family.path
+    t = ((stratum + places) * num / STRATA).long().clamp(max=num - 1).to(family.device)
     x_0 = (mean + std * noise[:, 1]).to(family.device)
-    eps, abar_t = noise[:, 0].to(family.device), family.abar[t]
+    eps = noise[:, 0].to(family.device)
     return Probe(
-        x_t=add_noise(x_0, eps, abar_t),
-        timesteps=t,
+        x_t=path.noisy(x_0, eps, t),
+        times=path.time(t),
         conditioning={name: value.to(family.device) for name, value in conditioning.items()},
-        target=training_target(family.prediction_type, x_0, eps, abar_t),
+        target=path.target(x_0, eps, t),
+        eps_scale=path.eps_scale(t),
     )

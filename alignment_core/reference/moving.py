@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from alignment_core.actors.actors import Actors
-from alignment_core.diffusion.formulas import regression_error
 from alignment_core.errors import CheckpointError
 from alignment_core.protocols import Predictions, StepLoss
 from alignment_core.reference.drift_control import largest_alpha
@@ -101,7 +100,7 @@ class Penalty:
 
     def of(self, actors: Actors, predictions: Predictions, num_examples: int) -> PerExample:
         """The term of each example; `log_only` has no gradient."""
-        moved = regression_error(self._prediction(actors, predictions), predictions.initial)
+        moved = predictions.distance(self._prediction(actors, predictions), predictions.initial)
         scale = self.lambda_1 * (predictions.logit_scale if self.in_logit_units else 1.0)
         return scale * moved.reshape(-1, num_examples).mean(dim=0)
 
@@ -122,7 +121,7 @@ def _guided_as(predictions: Predictions, predict: Predict) -> Latents:
     return guided(
         predict,
         predictions.x_t,
-        predictions.timesteps,
+        predictions.times,
         predictions.conditioning,
         predictions.empty,
         predictions.guidance_scale,

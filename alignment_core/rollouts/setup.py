@@ -11,11 +11,11 @@ from torch import Tensor
 
 from alignment_core.actors.actors import Actors
 from alignment_core.actors.reference_weights import Weights
-from alignment_core.diffusion.formulas import regression_error
+from alignment_core.diffusion.path import Grid, Indices
 from alignment_core.errors import CheckpointError
 from alignment_core.protocols import Predictions, RewardModel
-from alignment_core.rollouts.rollout import DDIMGrid, Draws, Guided, Predict, guided, prompts_of_iteration, scores
-from alignment_core.shapes import Images, Latents, PerExample, Timesteps
+from alignment_core.rollouts.rollout import Draws, Guided, Predict, guided, prompts_of_iteration, scores
+from alignment_core.shapes import Images, Latents, PerExample
 
 
 @runtime_checkable
@@ -57,14 +57,15 @@ class PendingRollouts:
 class RolloutSetup:
     """How an online method draws and judges: prompts, grid, guidance, decoder and rewards.
 
-    `encode` gives the conditioning of prompts, `decode` images in [0, 1] of latents, with gradients where those have any.
+    `encode` gives the conditioning of prompts and `encode_empty` that without one, `decode` images in [0, 1] of latents, with gradients where those have any.
     """
 
     prompts: Sequence[str]
-    grid: DDIMGrid
+    grid: Grid
     guidance_scale: float
     latent_shape: tuple[int, int, int]
     encode: Callable[[Sequence[str]], dict[str, Tensor]]
+    encode_empty: Callable[[], dict[str, Tensor]]
     decode: Callable[[Latents], Images]
     rewards: Sequence[RewardModel]
     seed: int
@@ -81,7 +82,7 @@ class RolloutSetup:
     def rollout_batch_of(self, actors: Actors, iteration: int, prompts: Sequence[str]) -> "RolloutBatch":
         """The same for given prompts."""
         draws = Draws(self.seed, iteration, self.latent_shape)
-        return RolloutBatch(self, actors, prompts, self.encode(prompts), self.encode([""]), draws)
+        return RolloutBatch(self, actors, prompts, self.encode(prompts), self.encode_empty(), draws)
 
 
 @dataclass(frozen=True)
@@ -114,19 +115,19 @@ class RolloutBatch:
         """The same of a reference with these weights, or of the policy, outside the distributed wrapper."""
         return self._predict(partial(self.actors.predict_with, weights), rows)
 
-    def predictions(
-        self, rows: Sequence[int], x_t: Latents, timesteps: Timesteps, *, logit_scale: float
-    ) -> Predictions:
-        """What policy, reference and initial model say to states that belong to the prompts of `rows`; all guided."""
-        reference = self.reference(rows)(x_t, timesteps)
+    def predictions(self, rows: Sequence[int], x_t: Latents, index: Indices, *, logit_scale: float) -> Predictions:
+        """What policy, reference and initial model say to states at the steps `index` of `rows`' prompts; all guided."""
+        times = self.setup.grid.time(index, x_t)
+        reference = self.reference(rows)(x_t, times)
         return Predictions(
             x_t,
-            timesteps,
+            times,
             self.conditioning_of(rows),
-            policy=self.policy(rows)(x_t, timesteps),
+            policy=self.policy(rows)(x_t, times),
             reference=reference,
-            initial=self.initial(rows)(x_t, timesteps) if self.actors.reference_moves else reference,
+            initial=self.initial(rows)(x_t, times) if self.actors.reference_moves else reference,
             logit_scale=logit_scale,
+            eps_scale=self.setup.grid.eps_scale(index, x_t),
             empty=self.empty,
             guidance_scale=self.setup.guidance_scale,
         )
@@ -150,8 +151,8 @@ def spread(values: Tensor) -> Tensor:
 
 
 def reference_metrics(predictions: Predictions, num_examples: int) -> dict[str, PerExample]:
-    """How far the reference is from the initial model on the step's own states: |yhat_ref - yhat_init|^2."""
-    moved = regression_error(predictions.reference, predictions.initial)
+    """How far the reference is from the initial model on the step's own states: |eps_ref - eps_init|^2."""
+    moved = predictions.distance(predictions.reference, predictions.initial)
     return {"ref_drift_batch_eps_dist": moved.reshape(-1, num_examples).mean(dim=0)}
 
 

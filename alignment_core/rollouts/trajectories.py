@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from alignment_core.rollouts.rollout import DDIMGrid, Indices, walk
+from alignment_core.diffusion.path import Grid, Indices
+from alignment_core.rollouts.rollout import walk
 from alignment_core.rollouts.setup import RolloutBatch
 from alignment_core.rollouts.step_choice import draw_items, inclusion_probabilities
 from alignment_core.seeds import generator_of
@@ -105,7 +106,7 @@ def drawn_places(
     return [Place(number // len(trainable), trainable[number % len(trainable)]) for number in order]
 
 
-def trained_share(grid: DDIMGrid, num: int, wanted: PerStep | None, num_rows: int = 1) -> PerStep:
+def trained_share(grid: Grid, num: int, wanted: PerStep | None, num_rows: int = 1) -> PerStep:
     """The share that each step has in what is trained when `num` of the steps of `num_rows` trajectories are drawn; float64."""
     share = torch.zeros(len(grid), dtype=torch.float64)
     if wanted is None:
@@ -138,7 +139,7 @@ def transitions(rollouts: RolloutBatch, trajectories: Trajectories, places: Sequ
         rollouts,
         rows,
         index,
-        rollouts.setup.grid.t(index, x_t),
+        rollouts.setup.grid.level(index, x_t),
         x_t,
         trajectories.states[rows, index + 1].to(device),
         trajectories.log_probs[rows, index].to(device),

@@ -11,8 +11,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from alignment_core.diffusion.formulas import snr
-
 PerBin = Float[Tensor, " bins"]
 PerTimestep = Float[Tensor, " N"]
 
@@ -79,12 +77,12 @@ def importance_correction(
 # --- lambda(t) -----------------------------------------------------------------------------------------------------
 
 
-def minmax_inv_sqrt_snr(abar: PerTimestep) -> PerTimestep:
+def minmax_inv_sqrt_snr(snr: PerTimestep) -> PerTimestep:
     """lambda(t) = 1 + (q - q_min) / (q_max - q_min), q = 1/sqrt(SNR(t)), float64; from 1 (clean) to 2 (noisy).
 
     Where the SNR is zero (zero-terminal-SNR schedules) q is that of the noisiest t whose SNR is not.
     """
-    q = 1 / snr(abar.double()).sqrt()
+    q = 1 / snr.sqrt()
     q = q.clamp(max=float(q[q.isfinite()].max()))
     return 1 + (q - q.min()) / (q.max() - q.min())
 

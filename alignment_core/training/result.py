@@ -5,7 +5,6 @@ from pathlib import Path
 
 from alignment_core import checkpoints
 from alignment_core.events import ResultSelected, WarningRaised
-from alignment_core.families.sd_weights import load_policy
 from alignment_core.training.run import Run
 from alignment_core.training.run_state import choose_result, reason_of, selected_by
 
@@ -38,7 +37,7 @@ def load_result(run: Run, workdir: Path) -> ResultSelected:
     folder = checkpoints.folder_of(workdir / "checkpoints", state.result_step)
     if state.result_step != state.step:
         checkpoints.verify(folder)
-        load_policy(run.actors, folder)
+        run.family.load_policy(run.actors, folder)
     return ResultSelected(
         step=state.result_step,
         path=folder.relative_to(workdir).as_posix(),

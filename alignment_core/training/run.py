@@ -15,8 +15,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from alignment_core import checkpoints
 from alignment_core.actors.actors import Actors
 from alignment_core.errors import CheckpointError
-from alignment_core.families.sd import StableDiffusion
-from alignment_core.families.sd_weights import load_policy, save_policy
+from alignment_core.families.family import Family
 from alignment_core.protocols import Method, ReferenceUpdate, RewardModel, TimestepStrategy
 from alignment_core.reports import StartingPoint
 from alignment_core.rollouts.setup import Resumable
@@ -40,7 +39,7 @@ class Run:
 
     spec: JobSpec
     accelerator: Accelerator
-    family: StableDiffusion
+    family: Family
     base_model_sha256: str
     dataset_sha256: str
     actors: Actors
@@ -68,7 +67,7 @@ class Run:
         step = self.state.step
         temporary = checkpoints.begin(folder, step)
         state = temporary / checkpoints.STATE
-        save_policy(self.family, self.actors, temporary)
+        self.family.save_policy(self.actors, temporary)
         names = list(self.actors.trainable())
         checkpoints.save_tensors(state / "optimizer.safetensors", checkpoints.optimizer_tensors(self.optimizer, names))
         checkpoints.save_tensors(state / "reference.safetensors", self.reference.state_dict())
@@ -108,7 +107,7 @@ class Run:
                 f"{folder.name} was made with other model weights or other data: it cannot be continued",
             )
         state = folder / checkpoints.STATE
-        load_policy(self.actors, folder)
+        self.family.load_policy(self.actors, folder)
         checkpoints.load_optimizer_tensors(
             self.optimizer, list(self.actors.trainable()), checkpoints.load_tensors(state / "optimizer.safetensors")
         )

@@ -70,7 +70,7 @@ def train_run(
 def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, started: float) -> Iterator[Event]:
     """Steps until the last one, or until a guard ends the training; the last one is left to be saved."""
     spec, limit = run.spec, run.spec.resources.max_run_seconds
-    tally = TimestepTally(len(run.family.abar), since_step=run.state.step)
+    tally = TimestepTally(run.family.path.num_timesteps, since_step=run.state.step)
     for event in _steps(run, tally):
         run.state = run.state.complete_step(event.step)
         _end(run, run.watch.observe_step(event.step, event.metrics))

@@ -29,7 +29,7 @@ def validate(
             break
     metrics = {name: torch.cat([loss.metrics[name] for loss in losses])[:num_examples] for name in losses[0].metrics}
     t = torch.cat([loss.timesteps for loss in losses])[:num_examples]
-    tally = TimestepTally(len(actors.family.abar))
+    tally = TimestepTally(actors.family.path.num_timesteps)
     tally.add(
         Examples(
             t.cpu(),

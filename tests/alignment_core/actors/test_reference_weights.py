@@ -16,7 +16,6 @@ from alignment_core.actors.reference_weights import average, lora_layers
 from alignment_core.diffusion.formulas import regression_error
 from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.families.sd import StableDiffusion
-from alignment_core.families.sd_weights import load_policy, save_policy
 from alignment_core.load.model import load_model
 from alignment_core.methods.diffusion_dpo import preference_logit
 from alignment_core.spec import LocalSource
@@ -432,9 +431,9 @@ def test_with_a_shared_a_only_b_is_ever_trained_and_the_file_holds_both(tiny_mod
     assert actors.trainable().keys() == actors.reference.keys()
     assert all(".lora_B." in name for name in actors.trainable())
     assert all(torch.equal(actors.denoiser.get_parameter(name), value) for name, value in frozen.items())
-    save_policy(family, actors, tmp_path)
+    family.save_policy(actors, tmp_path)
     loaded, fresh = actors_of("lora", tiny_model)
-    load_policy(fresh, tmp_path)
+    fresh.family.load_policy(fresh, tmp_path)
     assert torch.equal(fresh.predict_policy(*inputs), actors.predict_policy(*inputs))
     assert not torch.equal(actors.predict_policy(*inputs), actors.predict_initial(*inputs))
     assert loaded.fingerprint() == family.fingerprint()

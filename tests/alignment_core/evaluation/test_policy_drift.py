@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from alignment_core.diffusion.discrete_vp import DiscreteVP
 from alignment_core.evaluation.policy_drift import DRAWS_PER_BIN, eps_distance
 from alignment_core.evaluation.weight_change import relative_change
 
@@ -28,7 +29,13 @@ class Shifted:
 
 def measured(base: Shifted, policy: Shifted, batch_size: int = 7) -> tuple[float, list[float]]:
     distance, bins = eps_distance(
-        base, policy, latents=LATENTS, conditioning=CONDITIONING, abar=ABAR, seed=3, batch_size=batch_size
+        base,
+        policy,
+        latents=LATENTS,
+        conditioning=CONDITIONING,
+        path=DiscreteVP("epsilon", ABAR),
+        seed=3,
+        batch_size=batch_size,
     )
     return distance, [one.eps_dist for one in bins]
 

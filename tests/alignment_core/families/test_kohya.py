@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from alignment_core.actors.actors import ADAPTER, lora_actors
 from alignment_core.families.sd_kohya import kohya_layers
-from alignment_core.families.sd_weights import KOHYA_FILE, LORA_FILE, save_policy
+from alignment_core.families.sd_weights import KOHYA_FILE, LORA_FILE
 from alignment_core.load.model import load_model
 from alignment_core.safetensors_files import write_safetensors
 from alignment_core.spec import LocalSource
@@ -47,7 +47,7 @@ def saved(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: py
         noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
         parameter.data.copy_(noise)
     folder = tmp_path_factory.mktemp("saved")
-    save_policy(family, actors, folder)
+    family.save_policy(actors, folder)
     return folder
 
 

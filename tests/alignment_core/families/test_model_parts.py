@@ -290,7 +290,7 @@ def test_the_report_samples_at_the_offset_that_the_file_has(model: Path) -> None
     family = load(model)
     pipeline = family.pipeline(family.denoiser)
     pipeline.scheduler.set_timesteps(20)
-    assert pipeline.scheduler.timesteps.tolist() == family.sampling_timesteps(20) == list(range(950, -1, -50))
+    assert pipeline.scheduler.timesteps.tolist() == family.path.sampling_timesteps(20) == list(range(950, -1, -50))
 
 
 def test_sampling_steps_that_the_schedule_cannot_take_are_refused_before_training(model: Path, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def run(tiny_v_model: Path, labelled_pairs: Path, cache_dir: Path) -> Run:
 
 def test_the_method_has_the_options_of_the_spec(run: Run) -> None:
     found = dpo(run)
-    assert (found.beta, found.reduction, found.half_factor, found.rescale_v) == (123.0, "sum", False, True)
+    assert (found.beta, found.reduction, found.half_factor, found.in_eps_units) == (123.0, "sum", False, True)
     draws = found.draws
     assert (draws.caption_dropout, draws.batch_size, draws.accumulation, draws.seed) == (0.4, 3, 5, 11)
     h = torch.tensor([1.5, -1.5])
@@ -108,7 +108,7 @@ def test_the_method_has_the_options_of_the_spec(run: Run) -> None:
 def test_validation_has_the_options_of_the_method_and_every_caption(run: Run) -> None:
     found = run.validation
     assert isinstance(found, DiffusionDPO)
-    assert (found.beta, found.reduction, found.half_factor, found.rescale_v) == (123.0, "sum", False, True)
+    assert (found.beta, found.reduction, found.half_factor, found.in_eps_units) == (123.0, "sum", False, True)
     assert (found.draws.caption_dropout, found.draws.seed) == (0.0, 11)
     h = torch.tensor([1.5, -1.5])
     assert torch.equal(found.loss_of(h), cdpo_loss(h, 0.3))
@@ -305,8 +305,8 @@ def test_the_noise_schedule_of_a_loaded_model_is_the_published_one(which: str, t
         1: 0.9982960278,
         0: 0.99915,
     }
-    assert {t: family.abar[t].item() for t in expected} == pytest.approx(expected, rel=1e-5)
-    assert torch.allclose(family.abar.double(), scaled_linear_abar(), rtol=1e-5)
+    assert {t: family.path.abar[t].item() for t in expected} == pytest.approx(expected, rel=1e-5)
+    assert torch.allclose(family.path.abar.double(), scaled_linear_abar(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "denoiser"), [("lora", torch.bfloat16), ("full", torch.float32)])

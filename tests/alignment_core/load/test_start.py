@@ -23,7 +23,6 @@ from alignment_core.families.lora_file import read_lora
 from alignment_core.families.lora_places import place
 from alignment_core.families.merge import merge, update_of
 from alignment_core.families.sd_keys import SD
-from alignment_core.families.sd_weights import load_policy
 from alignment_core.load.run import load_actors, new_accelerator
 from alignment_core.reports import EvaluationReport, StartingPoint
 from alignment_core.spec import JobSpec, LocalSource
@@ -227,7 +226,7 @@ def test_the_checkpoint_is_one_lora_for_the_model_as_it_is_given_out(
 
 def pipeline_with_policy(spec: JobSpec, folder: Path) -> StableDiffusionPipeline:
     actors = actors_of(spec)
-    load_policy(actors, folder)
+    actors.family.load_policy(actors, folder)
     return actors.family.pipeline(actors.denoiser)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -264,7 +263,7 @@ def test_a_checkpoint_is_the_start_of_the_next_run(
     actors = actors_of(spec_of(tiny_model, tiny_pairs, folder, STARTS["train, the LoRA initial"]))
     given = inputs()
     trained = actors_of(first)
-    load_policy(trained, folder)
+    trained.family.load_policy(trained, folder)
     assert torch.equal(actors.predict_initial(*given), trained.predict_policy(*given))
 
 

@@ -16,6 +16,7 @@ from alignment_core.datasets.cache import TensorCache
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.posteriors import PairPosteriors
 from alignment_core.datasets.rows import Annotation
+from alignment_core.diffusion.discrete_vp import DiscreteVP
 from alignment_core.diffusion.formulas import PredictionType, Reduction, scaled_linear_abar
 from alignment_core.methods.diffusion_dpo import (
     DiffusionDPO,
@@ -52,6 +53,10 @@ class Scaling:
     abar: Tensor = field(default_factory=lambda: scaled_linear_abar().float())
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seen: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+    @property
+    def path(self) -> DiscreteVP:
+        return DiscreteVP(self.prediction_type, self.abar)
 
     def predict(self, denoiser: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         self.seen.append((x_t, timesteps, conditioning["prompt_embeds"]))
@@ -121,7 +126,7 @@ def method_of(pairs: PreferencePairs) -> DiffusionDPO:
         beta=BETA,
         reduction="mean",
         half_factor=True,
-        rescale_v=False,
+        in_eps_units=False,
     )
 
 
@@ -186,7 +191,7 @@ def test_the_loss_of_a_drawn_batch_is_the_one_worked_by_hand(
         method_of(pairs),
         half_factor=half_factor,
         reduction=reduction,
-        rescale_v=rescale_v,
+        in_eps_units=rescale_v,
         loss_of=sigmoid_loss,
     )
     family = Scaling(kind)

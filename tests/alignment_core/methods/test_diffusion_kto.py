@@ -181,7 +181,7 @@ def test_the_loss_of_a_drawn_batch_is_the_one_worked_by_hand(images: JudgedImage
     family = Scaling()
     (batch,) = drawn(method, 1)
     loss = method.loss(actors_of(family), batch)
-    x_t = add_noise(batch.x_0, batch.eps, family.abar[batch.timesteps])
+    x_t = add_noise(batch.x_0, batch.eps, family.path.abar[batch.timesteps])
     m, r = (regression_error(network * x_t, batch.eps) for network in (POLICY, REFERENCE))
     g = r - m
     z = torch.where(batch.liked, 1, -1) * 3.0 * (g - g.mean().clamp(min=0))

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from alignment_core.diffusion.discrete_vp import ddim_grid
 from alignment_core.diffusion.formulas import scaled_linear_abar, step_log_prob
 from alignment_core.methods.d3po import d3po_logit
 from alignment_core.methods.ddpo import advantages, clipped_surrogate
 from alignment_core.methods.dpok import dpok_loss
 from alignment_core.methods.tailorpo import RewardGuidance, branching_margin, clamped_margin, climb, margin_loss
-from alignment_core.rollouts.rollout import ddim_grid
 
 finite = st.floats(-2, 2, allow_nan=False)
 

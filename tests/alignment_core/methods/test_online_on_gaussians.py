@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from alignment_core.actors.actors import Actors
+from alignment_core.diffusion.discrete_vp import DDIMGrid, ddim_grid
 from alignment_core.diffusion.formulas import scaled_linear_abar
 from alignment_core.methods.d3po import D3PO
 from alignment_core.methods.ddpo import DDPO
 from alignment_core.methods.dpok import DPOK
 from alignment_core.methods.tailorpo import TailorPO
-from alignment_core.rollouts.rollout import DDIMGrid, Draws, ddim_grid, walk
+from alignment_core.rollouts.rollout import Draws, walk
 from alignment_core.rollouts.setup import RolloutSetup
 from alignment_core.timesteps.strategies import UniformTimesteps
 
@@ -66,6 +67,7 @@ def setup(shape: Callable[[Tensor], Tensor], grid: DDIMGrid = GRID) -> RolloutSe
         guidance_scale=1.0,
         latent_shape=SHAPE,
         encode=lambda prompts: {"prompt_embeds": torch.zeros(len(prompts), 1, 1)},
+        encode_empty=lambda: {"prompt_embeds": torch.zeros(1, 1, 1)},
         decode=lambda latents: latents,
         rewards=[MeanReward(shape)],
         seed=0,

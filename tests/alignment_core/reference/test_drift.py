@@ -59,7 +59,7 @@ def test_drift_is_what_its_equations_say(setting: tuple[Actors, PreferencePairs]
     update(actors, 1.0)
     probes = winner_probes(pairs, actors, num=20, batch_size=20, seed=3, rank=0, num_processes=1)
     (probe,) = probes
-    inputs = (probe.x_t, probe.timesteps, probe.conditioning)
+    inputs = (probe.x_t, probe.times, probe.conditioning)
     ref, init = actors.predict_reference(*inputs), actors.predict_initial(*inputs)
     gap = regression_error(ref, probe.target) - regression_error(init, probe.target)
     assert drift_of(actors, pairs, "mse_gap").of(actors.reference) == pytest.approx(gap.mean().item(), rel=1e-4)
@@ -74,7 +74,7 @@ def test_timesteps_are_stratified_and_draws_never_change(setting: tuple[Actors, 
 
     def probes(batch_size: int) -> list[torch.Tensor]:
         found = winner_probes(pairs, actors, num=20, batch_size=batch_size, seed=3, rank=0, num_processes=1)
-        return [torch.cat([getattr(probe, name) for probe in found]) for name in ("timesteps", "x_t", "target")]
+        return [torch.cat([getattr(probe, name) for probe in found]) for name in ("times", "x_t", "target")]
 
     once, again = probes(20), probes(7)
     assert all(torch.equal(one, other) for one, other in zip(once, again, strict=True))

@@ -40,10 +40,10 @@ def test_states_are_spread_over_the_steps_and_are_the_same_whatever_the_batch(
     setup, drift = measured
     nudge(drift.actors, 0)  # the policy has no part in them
     again = DriftOnStates(setup, drift.actors, num=8, batch_size=8)
-    timesteps = torch.cat([probe.timesteps for probe in drift._probes])
+    timesteps = torch.cat([probe.times for probe in drift._probes])
     assert timesteps.tolist() == [751, 751, 501, 501, 251, 251, 1, 1]
     (whole,) = again._probes
-    assert torch.equal(whole.timesteps, timesteps)
+    assert torch.equal(whole.times, timesteps)
     assert torch.allclose(whole.x_t, torch.cat([probe.x_t for probe in drift._probes]), atol=1e-5)
     assert again.of(None) == pytest.approx(drift.of(None), rel=1e-4)
     assert len({tuple(state.flatten().tolist()) for state in whole.x_t}) == 8
@@ -57,7 +57,7 @@ def test_drift_is_of_guided_predictions(measured: tuple[RolloutSetup, DriftOnSta
 
     def prediction(trained: bool, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
         predict = drift.actors.predict_policy if trained else drift.actors.predict_initial
-        return predict(probe.x_t, probe.timesteps, conditioning).detach()
+        return predict(probe.x_t, probe.times, conditioning).detach()
 
     own = rollouts.conditioning_of(probe.rows)
     empty = {name: value.expand_as(own[name]) for name, value in rollouts.empty.items()}

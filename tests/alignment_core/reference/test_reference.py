@@ -256,12 +256,13 @@ def penalty_of_toy(mode: str, model: Path, *, lambda_1: float = 1.0, beta: float
     theta = torch.tensor(0.5, requires_grad=True)
     predictions = Predictions(
         x_t=scalar(1.0),
-        timesteps=torch.tensor([0]),
+        times=torch.tensor([0]),
         conditioning={},
         policy=scalar(theta),
         reference=scalar(0.2),
         initial=scalar(0.0),
         logit_scale=0.5 * (beta or 0.0),
+        eps_scale=torch.ones(1),
     )
     penalty = Penalty(mode, lambda_1, beta is not None, alpha=0.1)  # pyright: ignore[reportArgumentType]
     value = penalty.of(toy_actors(theta, model), predictions, 1)
@@ -306,7 +307,7 @@ def test_a_penalty_is_the_mean_over_both_images_of_a_pair(tiny_model: Path) -> N
     _, actors = moving("lora", "hard_copy", tiny_model)
     policy = torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(4, 1, 1, 1)  # winners 1, 2; losers 3, 4
     zero = torch.zeros_like(policy)
-    predictions = Predictions(zero, torch.zeros(4, dtype=torch.int64), {}, policy, zero, zero, 1.0)
+    predictions = Predictions(zero, torch.zeros(4, dtype=torch.int64), {}, policy, zero, zero, 1.0, torch.ones(4))
     value = Penalty("policy_to_init", 1.0, False, 1.0).of(actors, predictions, 2)
     assert value.tolist() == [5.0, 10.0]
 

@@ -6,12 +6,11 @@ from diffusers import DDIMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alignment_core.diffusion.discrete_vp import DDIMGrid, ddim_grid
 from alignment_core.diffusion.formulas import TimestepSpacing, ddim_timesteps, scaled_linear_abar, step_log_prob
 from alignment_core.rollouts.rollout import (
-    DDIMGrid,
     Draws,
     branch,
-    ddim_grid,
     guided,
     index_of,
     log_prob,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alignment_core.diffusion.formulas import scaled_linear_abar
+from alignment_core.diffusion.formulas import scaled_linear_abar, snr
 from alignment_core.methods.diffusion_dpo import preference_logit, sigmoid_loss
 from alignment_core.timesteps.weights import (
     MAX_CORRECTION,
@@ -84,7 +84,7 @@ def test_draws_follow_the_probabilities_and_fill_every_bin() -> None:
 
 
 def test_lambda_runs_from_1_at_the_cleanest_step_to_2_at_the_noisiest() -> None:
-    scale = minmax_inv_sqrt_snr(scaled_linear_abar())
+    scale = minmax_inv_sqrt_snr(snr(scaled_linear_abar()))
     expected = {0: 1.0, 250: 1.045705184, 500: 1.108951664, 750: 1.279044539, 900: 1.57025431, 999: 2.0}
     assert {t: scale[t].item() for t in expected} == pytest.approx(expected, rel=1e-9)
     assert scale.mean().item() == pytest.approx(1.205145322, rel=1e-9)
@@ -93,7 +93,7 @@ def test_lambda_runs_from_1_at_the_cleanest_step_to_2_at_the_noisiest() -> None:
 def test_a_step_without_signal_counts_like_the_noisiest_that_has_some() -> None:
     abar = scaled_linear_abar().clone()
     abar[-1] = 0.0
-    scale = minmax_inv_sqrt_snr(abar)
+    scale = minmax_inv_sqrt_snr(snr(abar.double()))
     assert scale[-1] == scale[-2] == 2.0
     assert bool(scale.isfinite().all())
 
@@ -105,7 +105,7 @@ def test_a_zero_terminal_snr_schedule_ends_at_the_last_step_with_signal() -> Non
     abar = scheduler.alphas_cumprod
     assert abar[-1] == 0 < abar[-2]
     q = ((1 - abar[:-1].double()) / abar[:-1].double()).sqrt()
-    scale = minmax_inv_sqrt_snr(abar)
+    scale = minmax_inv_sqrt_snr(snr(abar.double()))
     assert torch.allclose(scale[:-1], 1 + (q - q[0]) / (q[-1] - q[0]))
     assert scale[-1] == scale[-2] == 2.0
 

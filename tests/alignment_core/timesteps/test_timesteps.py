@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from alignment_core.diffusion.discrete_vp import DiscreteVP
 from alignment_core.diffusion.formulas import scaled_linear_abar
 from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.load.plugins import build_timesteps
@@ -13,11 +14,12 @@ from alignment_core.timesteps.strategies import UniformTimesteps
 from alignment_core.timesteps.weights import MAX_CORRECTION, discounted_probabilities, logit_normal_density
 
 ABAR = scaled_linear_abar()
+PATH = DiscreteVP("epsilon", ABAR)
 EVERY_T = torch.arange(1000)
 
 
 def strategy(**parts: object) -> TimestepStrategy:
-    return build_timesteps(TimestepAware.model_validate(parts), ABAR)
+    return build_timesteps(TimestepAware.model_validate(parts), PATH)
 
 
 def learning(**options: object) -> TimestepStrategy:
@@ -48,7 +50,7 @@ def test_without_settings_it_is_the_uniform_strategy_bit_for_bit() -> None:
 
 
 def test_the_paper_draws_noisy_steps_and_scales_the_logit_there() -> None:
-    paper = build_timesteps(TIMESTEP_PRESETS["paper"], ABAR)
+    paper = build_timesteps(TIMESTEP_PRESETS["paper"], PATH)
     t = draws(paper, 20_000)
     assert (t >= 500).float().mean().item() == pytest.approx(0.629, abs=0.01)
     assert paper.reward_scale(torch.tensor([0, 500, 999])).tolist() == pytest.approx([1.0, 1.108951664, 2.0])
@@ -228,4 +230,4 @@ def test_a_state_that_lost_a_tensor_is_refused() -> None:
 
 def test_more_bins_than_timesteps_are_refused_by_name() -> None:
     with pytest.raises(ModelError, match=r"timesteps\.num_bins is 20, and the model has 10 timesteps"):
-        build_timesteps(TimestepAware(num_bins=20), ABAR[:10])
+        build_timesteps(TimestepAware(num_bins=20), DiscreteVP("epsilon", ABAR[:10]))

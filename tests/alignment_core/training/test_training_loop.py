@@ -25,7 +25,8 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from alignment_core.actors.actors import Actors, full_actors
-from alignment_core.diffusion.formulas import PredictionType, scaled_linear_abar
+from alignment_core.diffusion.discrete_vp import DiscreteVP
+from alignment_core.diffusion.formulas import scaled_linear_abar
 from alignment_core.errors import DivergenceError
 from alignment_core.events import StepCompleted
 from alignment_core.load.run import new_accelerator
@@ -55,8 +56,7 @@ MICROS = (
 class NoDenoising:
     """The part of a family that actors ask for; nothing here predicts noise."""
 
-    prediction_type: PredictionType = "epsilon"
-    abar: Tensor = field(default_factory=lambda: scaled_linear_abar().float())
+    path: DiscreteVP = field(default_factory=lambda: DiscreteVP("epsilon", scaled_linear_abar().float()))
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def predict(self, denoiser: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,115 @@
+"""What a run needs of a model family. A family is one file: what no other module may know of it is here behind names.
+
+Conditioning is a `dict[str, Tensor]`, `[B, ...]` each; nobody but the family knows a key.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from diffusers import ModelMixin
+from torch import Tensor, nn
+
+from alignment_core.actors.actors import Actors
+from alignment_core.diffusion import path as paths
+from alignment_core.families.keys import FamilyKeys, LoraLayers
+from alignment_core.families.source import ModelFolder
+from alignment_core.shapes import Images, Latents, Times
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A loaded pipeline; everything but the denoiser is frozen."""
+
+    folder: ModelFolder
+    merged: Mapping[str, LoraLayers]
+    """Of others' LoRAs into its weights, by component."""
+
+    @property
+    def path(self) -> paths.Path: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def denoiser(self) -> ModelMixin:
+        """The network that is trained."""
+        ...
+
+    @property
+    def keys(self) -> FamilyKeys:
+        """What other tools call its weights."""
+        ...
+
+    def components(self) -> Mapping[str, Any]:
+        """What a LoRA may change, by the pipeline's names; the denoiser comes first."""
+        ...
+
+    @property
+    def resolution(self) -> int:
+        """The model's own image size in pixels."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a prompt that are read."""
+        ...
+
+    def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each prompt, all of them, without the marks of start and end."""
+        ...
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """Channels, height and width of the latent of an image of `resolution` pixels."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Identifies the whole model: every weight and config file."""
+        ...
+
+    def encoder_fingerprint(self) -> str:
+        """Identifies what posteriors and conditioning depend on, for the cache."""
+        ...
+
+    def encode_images(self, pixels: Tensor) -> tuple[Latents, Latents]:
+        """Mean and standard deviation of the VAE posterior of images `[B, 3, H, W]` in [-1, 1] as latents, float32."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """What `predict` needs of the prompts; those beyond the text encoder's length are cut, as in diffusers."""
+        ...
+
+    def encode_empty(self) -> dict[str, Tensor]:
+        """The same, `[1, ...]`, of no prompt: what guidance leads away from."""
+        ...
+
+    def decode(self, latents: Latents) -> Images:
+        """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""
+        ...
+
+    def predict(self, denoiser: nn.Module, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
+        """The denoiser's prediction at `x_t`, in the precision that autocast gives it."""
+        ...
+
+    def sample(
+        self,
+        denoiser: nn.Module,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> Images:
+        """One image for each (prompt, seed) by diffusers' own pipeline: all randomness is the seed's starting noise."""
+        ...
+
+    def save_policy(self, actors: Actors, folder: Path) -> None:
+        """Write what was trained as the family's tools read it."""
+        ...
+
+    def load_policy(self, actors: Actors, folder: Path) -> None:
+        """Put the weights that `save_policy` wrote back into the policy, exactly."""
+        ...
