@@ -120,6 +120,12 @@ class Settings(BaseSettings):
         description="Devices that the workers have, `cpu` and `cuda`, separated by commas: a job that asks for another is "
         "refused instead of queued. Not looked at when empty. `attune up` sets it.",
     )
+    worker_processes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that train one job on every worker, the `--num_processes` of `ATTUNE_TRAINER_COMMAND`: a method "
+        "that trains in one process is refused instead of queued where there are more. Not looked at when left out.",
+    )
 
     # --- remote rewards ---
     remote_reward_hosts: Annotated[tuple[str, ...], NoDecode] = Field(

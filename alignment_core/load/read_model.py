@@ -21,7 +21,6 @@ from alignment_core.spec import HubSource, LocalSource, SingleFileSource
 from alignment_core.spec.families import FAMILIES
 
 MOST_SAMPLING_STEPS = 1000
-MOST_FILES = 200  # FLUX.1 has about 20
 
 
 ModelFiles = HubSource | LocalSource | SingleFileSource
@@ -98,12 +97,11 @@ def _fetch_headers(source: HubSource, folder: Path) -> None:
     what = f"the model {source.repo_id}@{source.revision[:12]}"
     try:
         api = HfApi()
-        for name in api.list_repo_files(source.repo_id, revision=source.revision)[:MOST_FILES]:
-            path = Path(name)
-            if path.suffix == ".json" and _is_config(path):
+        for name in filter(_is_read, api.list_repo_files(source.repo_id, revision=source.revision)):
+            if name.endswith(".json"):
                 fetched = hf_hub_download(source.repo_id, name, revision=source.revision)
                 _write(folder / name, Path(fetched).read_bytes())
-            elif path.suffix == ".safetensors" and path.parent.as_posix() in WEIGHED:
+            else:
                 tensors = api.parse_safetensors_file_metadata(source.repo_id, name, revision=source.revision).tensors
                 shapes = {key: {"dtype": one.dtype, "shape": one.shape} for key, one in tensors.items()}
                 header = json.dumps(shapes).encode()
@@ -116,8 +114,14 @@ def _fetch_headers(source: HubSource, folder: Path) -> None:
         )
 
 
-def _is_config(path: Path) -> bool:
-    return path.as_posix() == "model_index.json" or path.name in ("config.json", "scheduler_config.json")
+def _is_read(name: str) -> bool:
+    """Whether it is one of the few files of a repository that say something of the model."""
+    path = Path(name)
+    if path.suffix == ".safetensors":
+        return path.parent.as_posix() in WEIGHED
+    parts = (*WEIGHED, "scheduler")
+    is_config = path.parent.as_posix() in parts and path.name in ("config.json", "scheduler_config.json")
+    return name == "model_index.json" or is_config
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -21,6 +21,7 @@ from service.api.prospects import (
     problems_of_data,
     problems_of_device,
     problems_of_model,
+    problems_of_processes,
     resolution_of,
     warnings_of_model,
 )
@@ -83,6 +84,7 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
     if not found:  # what is foreseen rests on names and data that are in order
         report = _report(parts, project_id, spec)
         found += problems_of_device(spec, parts.settings.worker_devices)
+        found += problems_of_processes(spec, parts.settings.worker_processes)
         found += problems_of_model(spec, parts.catalog, foreseen(parts, project_id, spec))
         found += problems_of_data(spec, report) if report is not None else ()
     return found

@@ -34,6 +34,13 @@ def problems_of_device(spec: JobSpec, devices: Sequence[str]) -> Iterator[FieldP
         yield _problem("/training/precision", "precision_unsupported", message)
 
 
+def problems_of_processes(spec: JobSpec, num_processes: int | None) -> Iterator[FieldProblem]:
+    """Whether the method trains in one process, and every worker starts several for a job."""
+    if spec.is_online and num_processes is not None and num_processes > 1:
+        message = f"{spec.method.type} trains in one process, and the workers of this server train in {num_processes}"
+        yield _problem("/method/type", "one_process_only", message)
+
+
 def problems_of_data(spec: JobSpec, report: DatasetReport) -> Iterator[FieldProblem]:
     """Why the run cannot end well on this data set."""
     method, evaluation = spec.method, spec.evaluation

@@ -273,3 +273,13 @@ def outputs_of(api: Api, job_id: str, attempt: int) -> str:
     file = StoredFile(path="model.safetensors", size_bytes=9, sha256="0" * 64, object_key="k")
     record_event(api.parts.store, job_id, attempt, event, [file])
     return api.checkpoint_id(job_id)
+
+
+@pytest.mark.parametrize(("processes", "is_refused"), [(None, False), (1, False), (4, True)])
+def test_an_online_method_is_refused_where_every_worker_trains_in_several_processes(
+    new_api: NewApi, processes: int | None, is_refused: bool
+) -> None:
+    api = new_api(worker_processes=processes)
+    online = {"model": "shapes", "method": {"type": "ddpo", "prompts": ["a"], "reward": "brightness"}}
+    assert told(api, online) == ([("/spec/method/type", "one_process_only")] if is_refused else [])
+    assert told(api, spec_for(api.ready_dataset())) == []
