@@ -6,12 +6,14 @@ The front matter is that of https://huggingface.co/docs/hub/model-cards, so that
 import json
 from collections.abc import Iterator
 from importlib.metadata import version
+from typing import assert_never
 
 from alignment_core.exports.source import ExportSource
 from alignment_core.reports import EvaluationReport, RewardComparison
-from alignment_core.spec import HubSource, LocalSource, ModelSpec
+from alignment_core.spec import HubSource, LocalLora, LocalSource, ModelSpec, SingleFileSource, StartSpec
 from alignment_core.spec.exports import ONE_FILE, ExportFormat
 from alignment_core.spec.sources import label_of
+from alignment_core.spec.start import lora_label
 
 USE: dict[ExportFormat, str] = {
     "peft": 'PEFT: `PeftModel.from_pretrained(pipeline.unet, "unet")` for each folder of a component.',
@@ -61,6 +63,7 @@ def _provenance(source: ExportSource) -> Iterator[str]:
         "Job": label.job_id,
         "Base model": _base(source.spec.model),
         "SHA-256 of the base model": manifest.base_model_sha256,
+        "Started from": _start(source.spec.start),
         "Method": source.spec.method.type,
         "Data set": label.dataset_name,
         "SHA-256 of the data": manifest.dataset_sha256,
@@ -73,6 +76,21 @@ def _provenance(source: ExportSource) -> Iterator[str]:
     yield "|---|---|"
     quoted = ("Job", "Data set")
     yield from (f"| {name} | {_code(told) if name in quoted else told} |" for name, told in rows.items() if told)
+
+
+def _start(start: StartSpec | None) -> str | None:
+    """The LoRA of others that is in these weights."""
+    if start is None:
+        return None
+    name = lora_label(start.lora)
+    told = _code(_last_part(name) if isinstance(start.lora, LocalLora) else name)
+    match start.mode:
+        case "merge":
+            return f"the LoRA {told}, merged into the base model and part of these weights"
+        case "train":
+            return f"the LoRA {told}, trained further"
+        case _:
+            assert_never(start.mode)
 
 
 def _lora(source: ExportSource) -> str:
@@ -105,8 +123,11 @@ def _line(one: RewardComparison) -> str:
 
 
 def _licence(source: ExportSource) -> str:
+    start = source.spec.start
+    from_lora = "" if start is None else f" and from the LoRA {_code(_last_part(lora_label(start.lora)))}"
+    its = "its licence" if start is None else "their licences"
     return (
-        f"These weights are derived from {_base(source.spec.model)} and stand under its licence, whose conditions pass to "
+        f"These weights are derived from {_base(source.spec.model)}{from_lora} and stand under {its}, whose conditions pass to "
         "whoever uses or shares them. Attune adds none of its own, and has not looked whether the licence or the data allow "
         "what you mean to do."
     )
@@ -116,10 +137,15 @@ def _base(model: ModelSpec) -> str:
     match model:
         case HubSource(repo_id=repo_id, revision=revision):
             return f"[{repo_id}](https://huggingface.co/{repo_id}/tree/{revision}) at {revision[:12]}"
-        case LocalSource(path=path):
-            return _code(path.rstrip("/").rpartition("/")[2])
+        case LocalSource(path=path) | SingleFileSource(path=path):
+            return _code(_last_part(path))
         case _:
             return _code(label_of(model))
+
+
+def _last_part(path: str) -> str:
+    """Where a path leads, and not by which way: folders are the operator's."""
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def _code(text: str) -> str:

@@ -220,6 +220,10 @@ def test_the_checkpoint_is_one_lora_for_the_model_as_it_is_given_out(
         merge(components, place(read_lora(folder / "pytorch_lora_weights_kohya.safetensors"), components, SD))
         assert torch.allclose(_draw(ours), _draw(kohya), rtol=0, atol=1e-5)
         list(export(folder, tmp_path / "merged", "merged"))
+        card = (tmp_path / "merged" / "README.md").read_text()
+        assert "the LoRA `style.safetensors`, merged into the base model and part of these weights" in card
+        assert "and from the LoRA `style.safetensors` and stand under their licences" in card
+        assert str(tmp_path) not in card
         assert torch.allclose(_draw(ours), _draw(pipeline_of(tmp_path / "merged")), rtol=0, atol=1e-5)
     assert not torch.allclose(_draw(ours), _draw(pipeline_of(tiny_model)), atol=1e-3)
 
