@@ -45,12 +45,12 @@ def write_diffusers(layers: Mapping[str, LoraLayers], path: Path) -> None:
     unet, text = layers["unet"], layers.get("text_encoder", {})
     StableDiffusionPipeline.save_lora_weights(
         path.parent,
-        unet_lora_layers=_tensors(unet),
-        text_encoder_lora_layers=_tensors(text) if text else None,  # pyright: ignore[reportArgumentType]
+        unet_lora_layers=tensors_of(unet),
+        text_encoder_lora_layers=tensors_of(text) if text else None,  # pyright: ignore[reportArgumentType]
         weight_name=path.name,
         safe_serialization=True,
-        unet_lora_adapter_metadata=_described(unet),
-        text_encoder_lora_adapter_metadata=_described(text) if text else None,
+        unet_lora_adapter_metadata=described_layers(unet),
+        text_encoder_lora_adapter_metadata=described_layers(text) if text else None,
     )
     order_metadata(path)
 
@@ -74,14 +74,15 @@ def write_kohya(
     write_safetensors(path, found, {**metadata, "ss_network_dim": shown, "ss_network_alpha": shown})
 
 
-def _tensors(layers: LoraLayers) -> dict[str, nn.Module | Tensor]:
+def tensors_of(layers: LoraLayers) -> dict[str, nn.Module | Tensor]:
+    """Both factors of each layer under PEFT's names."""
     found: dict[str, nn.Module | Tensor] = {}
     for module, layer in layers.items():
         found[module + DOWN], found[module + UP] = layer.down, layer.up
     return found
 
 
-def _described(layers: LoraLayers) -> dict[str, Any]:
+def described_layers(layers: LoraLayers) -> dict[str, Any]:
     """PEFT's config of layers whose alpha is their rank, whatever that is."""
     ranks = {module: len(layer.down) for module, layer in layers.items()}
     highest = max(ranks.values())

@@ -77,13 +77,15 @@ def latent_side(unet: Config) -> int:
     return int(sides[0])
 
 
-def check_vocabulary(folder: ModelFolder, vocabulary: dict[str, int], num_embeddings: int) -> None:
+def check_vocabulary(
+    folder: ModelFolder, vocabulary: dict[str, int], num_embeddings: int, part: str = "text_encoder"
+) -> None:
     """Raise `ModelError` when the tokenizer knows tokens that the text encoder has no embedding for."""
     token, number = max(vocabulary.items(), key=lambda item: item[1])
     if number >= num_embeddings:
         raise ModelError(
             "model_parts_mismatch",
-            f"{folder.path / 'text_encoder' / 'config.json'}: vocab_size is {num_embeddings}, and the tokenizer's token "
+            f"{folder.path / part / 'config.json'}: vocab_size is {num_embeddings}, and the tokenizer's token "
             f"{token!r} has number {number}",
         )
 

@@ -76,11 +76,12 @@ def _load(folder: ModelFolder, part: str, dtype: torch.dtype) -> Any:
         output_loading_info=True,
         **options,
     )
-    _refuse_partial(folder.path / part, loading)
+    refuse_partial(folder.path / part, loading)
     return model
 
 
-def _refuse_partial(path: Path, loading: dict[str, Any]) -> None:
+def refuse_partial(path: Path, loading: dict[str, Any]) -> None:
+    """Raise `ModelError` with the weight that a part lacks, or has too many, by what a library says that it loaded."""
     config = f"the model that {path / 'config.json'} describes"
     if missing := sorted(loading["missing_keys"]):
         raise ModelError("model_invalid", f"{path}: {_named(missing)} of {config} is missing")
