@@ -1,0 +1,248 @@
+"""What holds of every model family: its encoders, sampler and files are diffusers', and all that trains, trains it."""
+
+import itertools
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from alignment_core.actors.actors import Actors, full_actors, lora_actors
+from alignment_core.diffusion.path import Grid
+from alignment_core.diffusion.path import Path as NoisePath
+from alignment_core.families.family import Family
+from alignment_core.load.model import load_model
+from alignment_core.spec import LocalSource
+from alignment_core.spec.families import FAMILIES
+from tests.alignment_core.families.tiny_models import TINY
+from tests.alignment_core.load.test_combinations import (
+    ALLOWED,
+    METHODS,
+    REFERENCES,
+    TIMESTEPS,
+    Folders,
+    assert_it_trains,
+    load,
+    spec_of,
+)
+
+torch.set_num_threads(1)
+
+PROMPTS, SEEDS = ["a red circle", "a blue square", "a red circle"], [1, 2, 1]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=list(TINY))
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return TINY[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def family(model: Path) -> Family:
+    return family_of(model)
+
+
+def family_of(model: Path) -> Family:
+    source, dtype = LocalSource(path=str(model)), torch.float32
+    return load_model(source, device=CPU, frozen_dtype=dtype, denoiser_dtype=dtype)
+
+
+def of_diffusers(model: Path) -> Any:
+    index = json.loads((model / "model_index.json").read_text())
+    absent = {name: None for name, value in index.items() if value == [None, None]}
+    pipeline = DiffusionPipeline.from_pretrained(model, local_files_only=True, use_safetensors=True, **absent)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def draw(family: Family, denoiser: Any, scale: float = 1.0, num_steps: int = 3) -> Tensor:
+    steps = {"num_inference_steps": num_steps, "guidance_scale": scale}
+    return family.sample(denoiser, PROMPTS, SEEDS, **steps, autocast=nullcontext)
+
+
+def noise_of(family: Family) -> Tensor:
+    shape = family.latent_shape(family.resolution)
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
+
+
+def lora_of(family: Family, seed: int = 0) -> Actors:
+    targets = ("to_q", "to_v")
+    return lora_actors(
+        family, family.denoiser, rank=2, alpha=2.0, target_modules=targets, seed=seed, autocast=nullcontext
+    )
+
+
+def inputs_of(family: Family, num: int = 2) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    t = torch.tensor([family.path.num_timesteps // 10, family.path.num_timesteps * 9 // 10])
+    x_t = torch.randn(num, *family.latent_shape(family.resolution), generator=torch.Generator().manual_seed(7))
+    return x_t, family.path.time(t), family.encode_prompts(PROMPTS[:num])
+
+
+def nudge(actors: Actors, size: float = 0.05) -> None:
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in actors.trainable().values():
+            parameter += size * torch.randn(parameter.shape, generator=generator)
+
+
+# --- what the family is ----------------------------------------------------------------------------------------------
+
+
+def test_every_family_that_is_served_is_in_the_suite() -> None:
+    served = {name for name, family in FAMILIES.items() if family.is_served}
+    assert served == {name.split("_")[0] for name in TINY}
+
+
+def test_it_is_a_family(family: Family) -> None:
+    assert isinstance(family, Family)
+    assert isinstance(family.path, NoisePath)
+    assert isinstance(family.path.grid(4, 0.5), Grid)
+    assert next(iter(family.components().values())) is family.denoiser
+
+
+def test_images_come_back_from_latents(family: Family, model: Path) -> None:
+    """Encoding and decoding scale and shift in opposite ways, as the VAE's config says."""
+    vae = of_diffusers(model).vae
+    pixels = torch.rand(2, 3, family.resolution, family.resolution, generator=torch.Generator().manual_seed(3))
+    mean, std = family.encode_images(2 * pixels - 1)
+    with torch.no_grad():
+        posterior = vae.encode(2 * pixels - 1).latent_dist
+        plain = vae.decode(posterior.mean).sample
+    assert mean.shape[1:] == family.latent_shape(family.resolution)
+    assert torch.allclose(std / posterior.std, (std / posterior.std).mean().expand_as(std), rtol=1e-4)
+    assert torch.allclose(family.decode(mean), (plain / 2 + 0.5).clamp(0, 1), atol=1e-5)
+
+
+def test_gradients_flow_through_the_decoder(family: Family) -> None:
+    latents = noise_of(family)[:1].requires_grad_(True)
+    family.decode(latents).mean().backward()
+    assert latents.grad is not None
+    assert latents.grad.isfinite().all()
+
+
+def test_conditioning_is_rows_of_prompts_and_a_row_of_none(family: Family) -> None:
+    several, none = family.encode_prompts(PROMPTS), family.encode_empty()
+    assert {len(value) for value in several.values()} == {len(PROMPTS)}
+    assert {name: value.shape[1:] for name, value in none.items()} == {
+        name: value.shape[1:] for name, value in several.items()
+    }
+    for value in several.values():
+        assert torch.allclose(value[0], value[2], atol=1e-6)
+
+
+def test_the_same_seed_draws_the_same_image_whatever_the_batch(family: Family) -> None:
+    images = draw(family, family.denoiser)
+    assert images.shape == (3, 3, family.resolution, family.resolution)
+    assert torch.allclose(images[0], images[2], atol=1e-5)
+    assert not torch.allclose(images[0], images[1], atol=1e-2)
+
+
+# --- the path and its grid -------------------------------------------------------------------------------------------
+
+
+def test_what_is_mixed_in_is_found_again(family: Family) -> None:
+    path = family.path
+    t = torch.linspace(1, path.num_timesteps - 2, 5).long()
+    x_0, eps = (torch.randn(5, *family.latent_shape(family.resolution)) for _ in range(2))
+    x_t, target = path.noisy(x_0, eps, t), path.target(x_0, eps, t)
+    assert torch.allclose(path.eps(x_t, target, t), eps, atol=1e-3)
+    assert torch.allclose(path.x_0(x_t, target, t), x_0, rtol=1e-2, atol=2e-2)
+
+
+def test_a_distance_in_noise_is_the_distance_times_its_scale(family: Family) -> None:
+    path = family.path
+    t = torch.linspace(1, path.num_timesteps - 2, 5).long()
+    x_t, one, other = (torch.randn(5, *family.latent_shape(family.resolution)) for _ in range(3))
+    in_noise = (path.eps(x_t, one, t) - path.eps(x_t, other, t)).square().flatten(1).mean(1)
+    plain = (one - other).square().flatten(1).mean(1)
+    assert torch.allclose(in_noise, path.eps_scale(t) * plain, rtol=1e-4, atol=1e-7)
+
+
+def test_the_signal_to_noise_ratio_falls_with_the_level(family: Family) -> None:
+    snr = family.path.snr
+    assert snr.dtype == torch.float64
+    assert (snr.diff() <= 0).all()
+    assert (snr[0] > 1) & (snr[-1] < 1)
+
+
+# --- what is trained -------------------------------------------------------------------------------------------------
+
+
+def test_policy_and_reference_agree_bit_for_bit_at_the_start(model: Path) -> None:
+    for build in (lora_of, lambda family: full_actors(family, family.denoiser, autocast=nullcontext)):
+        family = family_of(model)
+        actors = build(family)
+        inputs = inputs_of(family)
+        assert torch.equal(actors.predict_policy(*inputs), actors.predict_reference(*inputs))
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_policy_comes_back_from_disk_exactly(kind: str, model: Path, tmp_path: Path) -> None:
+    def actors_of(family: Family) -> Actors:
+        return lora_of(family) if kind == "lora" else full_actors(family, family.denoiser, autocast=nullcontext)
+
+    family, other = family_of(model), family_of(model)
+    trained, fresh = actors_of(family), actors_of(other)
+    nudge(trained)
+    family.save_policy(trained, tmp_path)
+    other.load_policy(fresh, tmp_path)
+    for name, parameter in trained.trainable().items():
+        assert torch.equal(fresh.trainable()[name], parameter), name
+
+
+def test_diffusers_draws_what_was_trained(model: Path, tmp_path: Path) -> None:
+    """A fine-tune is a folder that diffusers opens; a LoRA is a file that its own loader reads, to the same images."""
+    family = family_of(model)
+    actors = lora_of(family)
+    nudge(actors, 0.3)
+    family.save_policy(actors, tmp_path / "lora")
+    reloaded = family_of(model)
+    pipeline = of_diffusers(model)
+    pipeline.load_lora_weights(tmp_path / "lora", weight_name="pytorch_lora_weights.safetensors")
+    denoiser = getattr(pipeline, next(iter(reloaded.components())))
+    ours, theirs = draw(family, actors.denoiser), draw(reloaded, denoiser)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert not torch.allclose(ours, draw(reloaded, reloaded.denoiser), atol=1e-3)
+
+
+# --- the matrix ------------------------------------------------------------------------------------------------------
+
+
+def covering() -> list[tuple[str, str, str]]:
+    """Each method with each reference and each strategy that it takes, in as few combinations as do."""
+    chosen: list[tuple[str, str, str]] = []
+    seen: set[tuple[str, str]] = set()
+    turn = itertools.count()
+    for method, reference in itertools.product(METHODS, REFERENCES):
+        fit = [timesteps for m, r, timesteps in ALLOWED if (m, r) == (method, reference)]
+        if fit:
+            new = [timesteps for timesteps in fit if (method, timesteps) not in seen] or fit
+            timesteps = new[next(turn) % len(new)]
+            seen.add((method, timesteps))
+            chosen.append((method, reference, timesteps))
+    return chosen + [
+        (m, r, t)
+        for m, r, t in ALLOWED
+        if (m, t) not in seen and not seen.add((m, t))  # pyright: ignore[reportUnusedExpression]
+    ]
+
+
+def test_the_matrix_has_every_method_with_every_plug_in_that_it_takes() -> None:
+    found = covering()
+    assert set(found) <= set(ALLOWED)
+    assert {(m, r) for m, r, _ in found} == {(m, r) for m, r, _ in ALLOWED}
+    assert {(m, t) for m, _, t in found} == {(m, t) for m, _, t in ALLOWED}
+    assert {t for _, _, t in found} == set(TIMESTEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "reference", "timesteps"), covering())
+def test_every_method_and_every_plug_in_trains_every_family(
+    method: str, reference: str, timesteps: str, model: Path, tiny_pairs: Path, cache_dir: Path
+) -> None:
+    folders = Folders(model, tiny_pairs, cache_dir)
+    assert_it_trains(load(spec_of(folders, method, reference, timesteps), folders), method)
