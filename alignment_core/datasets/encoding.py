@@ -18,7 +18,7 @@ from torch import Tensor
 from alignment_core.datasets.cache import Places, TensorCache
 from alignment_core.datasets.images import decode_image
 from alignment_core.datasets.rows import Annotated, BadRow, ImageReader, Row, RowT, row_error
-from alignment_core.datasets.transforms import transform
+from alignment_core.datasets.transforms import Frame, Pixels, frame, transform
 from alignment_core.errors import AlignmentError, DataError
 from alignment_core.events import PhaseProgressed
 
@@ -26,6 +26,9 @@ Images = Float[Tensor, "batch 3 resolution resolution"]
 Latents = Float[Tensor, "batch channels h w"]
 EncodeImages = Callable[[Images], tuple[Latents, Latents]]
 EncodePrompts = Callable[[list[str]], Mapping[str, Tensor]]
+Frames = Float[Tensor, "batch 4"]
+ImageConditioning = Callable[[Frames], dict[str, Tensor]]
+"""What a denoiser is told of images beside the prompt, by name, `[B, ...]`; nothing, for most."""
 
 DECODING_THREADS = 4
 SECONDS_BETWEEN_EVENTS = 1.0
@@ -92,12 +95,24 @@ def cache_images(
                     if cache.find(key) is None:
                         missing[key] = (row, index)
             if missing:
-                decoded = threads.map(lambda item: transform(decode(source, *item), resolution), missing.values())
-                mean, std = encode_in_parts(encode, torch.stack(list(decoded)), batch_size)
+                pixels, frames = zip(
+                    *threads.map(lambda item: _centered(decode(source, *item), resolution), missing.values()),
+                    strict=True,
+                )
+                mean, std = encode_in_parts(encode, torch.stack(pixels), batch_size)
                 names = [f"{row.columns[index]} of row {row.number}" for row, index in missing.values()]
-                _add(cache, list(missing), {"mean": mean, "std": std}, names)
+                _add(cache, list(missing), {"mean": mean, "std": std, "frame": torch.stack(frames)}, names)
             yield from progress.advance(num_images * len(batch), num_images * len(batch) - len(missing))
     return tuple(_places(cache, each) for each in keys)
+
+
+def _centered(image: Image.Image, resolution: int) -> tuple[Pixels, Frame]:
+    return transform(image, resolution), frame(image, resolution)
+
+
+def told_nothing(frames: Frames) -> dict[str, Tensor]:
+    """`ImageConditioning` of denoisers that know the prompt alone."""
+    return {}
 
 
 def read_images(source: ImageReader, rows: Sequence[Annotated[RowT]]) -> Iterator[RowT]:

@@ -4,7 +4,7 @@ Caching as for `pairs.PreferencePairs`: a dataset that was read as pairs before 
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,32 +17,42 @@ from alignment_core.datasets.cache import Places, ShardReader
 from alignment_core.datasets.encoding import (
     EncodeImages,
     EncodePrompts,
+    Frames,
+    ImageConditioning,
     Latents,
     decode,
     encode_in_parts,
     read_images,
+    told_nothing,
 )
 from alignment_core.datasets.preparation import Prepared, prepare
 from alignment_core.datasets.rows import ImageReader
-from alignment_core.datasets.transforms import Crop, draw_placement, is_random, transform
+from alignment_core.datasets.transforms import Crop, draw_placement, frame, is_random, transform
 from alignment_core.datasets.unpaired import ImageAnnotation
 from alignment_core.events import PhaseProgressed
 
 
 @dataclass(frozen=True)
 class ImageTensors:
-    """A batch of images on the CPU: posteriors float32 `[B, C, h, w]`, conditioning by name `[B, ...]`, `liked` `[B]`."""
+    """A batch of images on the CPU: posteriors float32 `[B, C, h, w]`, conditioning by name `[B, ...]`, `liked` `[B]`.
+
+    `image_conditioning` is what a denoiser is told of the images beside the prompts.
+    """
 
     mean: Latents
     std: Latents
     conditioning: dict[str, Tensor]
     liked: Bool[Tensor, " batch"]
+    image_conditioning: dict[str, Tensor] = field(default_factory=dict)
+
+
+MeanStdFrame = tuple[Latents, Latents, Frames]
 
 
 class ImagePosteriors(Protocol):
-    """`read(indices, draws)`: mean and standard deviation of the images at `indices`."""
+    """`read(indices, draws)`: mean and standard deviation of the images at `indices`, and their frames."""
 
-    def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> tuple[Latents, Latents]: ...
+    def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> MeanStdFrame: ...
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,9 @@ class CachedImages:
     shards: ShardReader
     places: Places
 
-    def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> tuple[Latents, Latents]:
+    def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> MeanStdFrame:
         found = self.shards.read(self.places[list(indices)])
-        return found["mean"], found["std"]
+        return found["mean"], found["std"], found["frame"]
 
 
 @dataclass(frozen=True)
@@ -69,19 +79,21 @@ class FreshImages:
     horizontal_flip: bool
     batch_size: int
 
-    def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> tuple[Latents, Latents]:
+    def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> MeanStdFrame:
         if draws is None or len(draws) != len(indices):
             raise ValueError("a random transform needs one generator for each image of the batch")
         decoded = self._decoded(sorted(set(indices)))
-        images = [
-            transform(
+        placed = [
+            (
                 decoded[index],
                 self.resolution,
                 draw_placement(draw, crop=self.crop, horizontal_flip=self.horizontal_flip),
             )
             for index, draw in zip(indices, draws, strict=True)
         ]
-        return encode_in_parts(self.encode, torch.stack(images), self.batch_size)
+        pixels = torch.stack([transform(*one) for one in placed])
+        mean, std = encode_in_parts(self.encode, pixels, self.batch_size)
+        return mean, std, torch.stack([frame(*one) for one in placed])
 
     def _decoded(self, indices: Sequence[int]) -> dict[int, Image.Image]:
         """An image that a batch holds twice is read once."""
@@ -99,6 +111,7 @@ class JudgedImages:
         text: ShardReader,
         prompts: Places,
         empty_prompt: Places,
+        image_conditioning: ImageConditioning = told_nothing,
     ) -> None:
         self.prompts: list[str] = [row.prompt for row in rows]
         self.liked: Bool[Tensor, " images"] = torch.tensor([row.liked for row in rows], dtype=torch.bool)
@@ -108,6 +121,7 @@ class JudgedImages:
         self._posteriors = posteriors
         self._text = text
         self._prompt_places = prompts
+        self._image_conditioning = image_conditioning
 
     @classmethod
     def prepare(
@@ -124,6 +138,7 @@ class JudgedImages:
         horizontal_flip: bool,
         cache_dir: Path,
         batch_size: int,
+        image_conditioning: ImageConditioning = told_nothing,
     ) -> Generator[PhaseProgressed, None, "JudgedImages"]:
         """Fill the cache for `rows`, which ascend; see `PreferencePairs.prepare`.
 
@@ -149,7 +164,7 @@ class JudgedImages:
             posteriors: ImagePosteriors = CachedImages(found.images, found.places[0][kept])
         else:
             posteriors = FreshImages(found.reader, rows, encode_images, resolution, crop, horizontal_flip, batch_size)
-        return cls(rows, posteriors, found.text, found.prompts[kept], found.empty_prompt)
+        return cls(rows, posteriors, found.text, found.prompts[kept], found.empty_prompt, image_conditioning)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -163,15 +178,15 @@ class JudgedImages:
     ) -> tuple[Latents, Latents, dict[str, Tensor]]:
         """See `drift.Winners`: the liked images."""
         images = self.batch([self.likes[index] for index in indices], draws)
-        return images.mean, images.std, images.conditioning
+        return images.mean, images.std, {**images.conditioning, **images.image_conditioning}
 
     def batch(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None = None) -> ImageTensors:
         """The images at `indices`. `draws`, one generator an image, is read by random transforms alone."""
         if not indices:
             raise ValueError("a batch needs at least one image")
-        mean, std = self._posteriors.read(indices, draws)
-        chosen = list(indices)
-        return ImageTensors(mean, std, self._text.read(self._prompt_places[chosen]), self.liked[chosen])
+        mean, std, frames = self._posteriors.read(indices, draws)
+        chosen, told = list(indices), self._image_conditioning(frames)
+        return ImageTensors(mean, std, self._text.read(self._prompt_places[chosen]), self.liked[chosen], told)
 
 
 def _without_lost_wins(found: Prepared[ImageAnnotation]) -> list[int]:

@@ -8,7 +8,7 @@ What is cached is always read back from the cache, so a first and a second run s
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alignment_core.datasets.cache import Places, ShardReader
-from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, Latents
+from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, ImageConditioning, Latents, told_nothing
 from alignment_core.datasets.posteriors import CachedPosteriors, FreshPosteriors, Posteriors
 from alignment_core.datasets.preparation import prepare
 from alignment_core.datasets.rows import Annotation, PreferenceSource
@@ -28,7 +28,8 @@ from alignment_core.events import PhaseProgressed
 class PairTensors:
     """A batch of pairs on the CPU. Posteriors are float32 `[B, C, h, w]`, exactly as the encoder gave them.
 
-    `conditioning` is what the text encoder gave for the prompts, by name, `[B, ...]`; `label` is `[B]` in [0.5, 1].
+    `conditioning` is what the text encoder gave for the prompts, by name, `[B, ...]`; what a denoiser is told of either image
+    beside it is in `chosen_conditioning` and `rejected_conditioning`. `label` is `[B]` in [0.5, 1].
     """
 
     chosen_mean: Latents
@@ -37,6 +38,8 @@ class PairTensors:
     rejected_std: Latents
     conditioning: dict[str, Tensor]
     label: Float[Tensor, " batch"]
+    chosen_conditioning: dict[str, Tensor] = field(default_factory=dict)
+    rejected_conditioning: dict[str, Tensor] = field(default_factory=dict)
 
 
 class PreferencePairs:
@@ -49,6 +52,7 @@ class PreferencePairs:
         text: ShardReader,
         prompts: Places,
         empty_prompt: Places,
+        image_conditioning: ImageConditioning = told_nothing,
     ) -> None:
         self.prompts: list[str] = [row.prompt for row in rows]
         self.labels: Float[Tensor, " pairs"] = torch.tensor([row.label for row in rows], dtype=torch.float32)
@@ -56,6 +60,7 @@ class PreferencePairs:
         self._posteriors = posteriors
         self._text = text
         self._prompt_places = prompts
+        self._image_conditioning = image_conditioning
 
     @classmethod
     def prepare(
@@ -72,12 +77,13 @@ class PreferencePairs:
         joint: bool,
         cache_dir: Path,
         batch_size: int,
+        image_conditioning: ImageConditioning = told_nothing,
     ) -> Generator[PhaseProgressed, None, "PreferencePairs"]:
         """Fill the cache for `rows` (ascending, from `rows.read_annotations` or `splits.split_by_group`).
 
         `encode_images`: `[B, 3, R, R]` in [-1, 1] on the CPU to mean and std `[B, C, h, w]`. `encode_prompts`: B prompts
         to named tensors `[B, ...]`. Neither sees more than `batch_size` at once. `model_fingerprint` must change when
-        either would give other numbers. Progress counts images and prompts; use `pairs = yield from prepare(...)`.
+        either would give other numbers. `image_conditioning`: what the denoiser is told of images by their frames. Progress counts images and prompts; use `pairs = yield from prepare(...)`.
         Raises `DataError` for an image that cannot be decoded, naming its row.
         """
         found = yield from prepare(
@@ -99,7 +105,7 @@ class PreferencePairs:
             posteriors = FreshPosteriors(
                 found.reader, found.rows, encode_images, resolution, crop, horizontal_flip, joint, batch_size
             )
-        return cls(found.rows, posteriors, found.text, found.prompts, found.empty_prompt)
+        return cls(found.rows, posteriors, found.text, found.prompts, found.empty_prompt, image_conditioning)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -113,7 +119,7 @@ class PreferencePairs:
     ) -> tuple[Latents, Latents, dict[str, Tensor]]:
         """See `drift.Winners`: the chosen images."""
         pairs = self.batch(indices, draws)
-        return pairs.chosen_mean, pairs.chosen_std, pairs.conditioning
+        return pairs.chosen_mean, pairs.chosen_std, {**pairs.conditioning, **pairs.chosen_conditioning}
 
     def batch(self, indices: Sequence[int] | Tensor, draws: Sequence[torch.Generator] | None = None) -> PairTensors:
         """The pairs at `indices`. `draws`, one generator a pair, is needed by random transforms and read by them alone."""
@@ -128,4 +134,6 @@ class PreferencePairs:
             rejected_std=posteriors.rejected_std,
             conditioning=self._text.read(self._prompt_places[chosen]),
             label=self.labels[chosen],
+            chosen_conditioning=self._image_conditioning(posteriors.chosen_frame),
+            rejected_conditioning=self._image_conditioning(posteriors.rejected_frame),
         )

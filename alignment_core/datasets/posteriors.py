@@ -8,19 +8,21 @@ import torch
 from PIL import Image
 
 from alignment_core.datasets.cache import Places, ShardReader
-from alignment_core.datasets.encoding import EncodeImages, Latents, decode, encode_in_parts, read_images
+from alignment_core.datasets.encoding import EncodeImages, Frames, Latents, decode, encode_in_parts, read_images
 from alignment_core.datasets.rows import Annotation, ImageReader
-from alignment_core.datasets.transforms import Crop, transform_pair
+from alignment_core.datasets.transforms import Crop, draw_placements, frame, transform
 
 
 @dataclass(frozen=True)
 class PairPosteriors:
-    """Mean and standard deviation of the VAE's posterior of both images of each pair, float32 `[B, C, h, w]`."""
+    """Mean and standard deviation of the VAE's posterior of both images of each pair, float32 `[B, C, h, w]`, and their frames."""
 
     chosen_mean: Latents
     chosen_std: Latents
     rejected_mean: Latents
     rejected_std: Latents
+    chosen_frame: Frames
+    rejected_frame: Frames
 
 
 class Posteriors(Protocol):
@@ -40,7 +42,9 @@ class CachedPosteriors:
     def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> PairPosteriors:
         chosen = self.shards.read(self.chosen[list(indices)])
         rejected = self.shards.read(self.rejected[list(indices)])
-        return PairPosteriors(chosen["mean"], chosen["std"], rejected["mean"], rejected["std"])
+        return PairPosteriors(
+            *(chosen["mean"], chosen["std"], rejected["mean"], rejected["std"]), chosen["frame"], rejected["frame"]
+        )
 
 
 @dataclass(frozen=True)
@@ -64,22 +68,21 @@ class FreshPosteriors:
             raise ValueError("a random transform needs one generator for each pair of the batch")
         rows = [self.rows[index] for index in indices]
         decoded = self._decoded(rows)
-        pairs = [
-            transform_pair(
-                *decoded[row.number],
-                self.resolution,
-                crop=self.crop,
-                horizontal_flip=self.horizontal_flip,
-                joint=self.joint,
-                generator=generator,
-            )
-            for row, generator in zip(rows, draws, strict=True)
+        placements = [
+            draw_placements(draw, crop=self.crop, horizontal_flip=self.horizontal_flip, joint=self.joint)
+            for draw in draws
         ]
-        images = torch.stack([chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs])
-        mean, std = encode_in_parts(self.encode, images, self.batch_size)
+        placed = [
+            (decoded[row.number][side], self.resolution, both[side])
+            for side in (0, 1)
+            for row, both in zip(rows, placements, strict=True)
+        ]
+        pixels = torch.stack([transform(*one) for one in placed])
+        mean, std = encode_in_parts(self.encode, pixels, self.batch_size)
         chosen_mean, rejected_mean = mean.chunk(2)
         chosen_std, rejected_std = std.chunk(2)
-        return PairPosteriors(chosen_mean, chosen_std, rejected_mean, rejected_std)
+        chosen_frame, rejected_frame = torch.stack([frame(*one) for one in placed]).chunk(2)
+        return PairPosteriors(chosen_mean, chosen_std, rejected_mean, rejected_std, chosen_frame, rejected_frame)
 
     def _decoded(self, rows: Sequence[Annotation]) -> dict[int, tuple[Image.Image, Image.Image]]:
         """Both images by row number; a row that a batch holds twice is read once."""

@@ -16,7 +16,7 @@ from alignment_core.datasets.unpacked import unpack_images
 from alignment_core.events import PhaseProgressed
 
 # Part of the cache's key: a change of the pixels that the centred transform gives must change it.
-CENTERED_TRANSFORM = "shorter-side-bilinear/center/v1"
+CENTERED_TRANSFORM = "shorter-side-bilinear/center/v2"  # v2: each posterior with its frame
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from torch import Generator, Tensor
 
 Crop = Literal["center", "random"]
 Pixels = Float[Tensor, "3 resolution resolution"]
+Frame = Float[Tensor, "4"]
+"""Height and width of an image's file, top and left of the crop in the resized image: what SDXL is told of an image."""
 
 
 @dataclass(frozen=True)
@@ -65,28 +67,33 @@ def transform(image: Image.Image, resolution: int, placement: Placement = CENTER
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(127.5).sub(1).contiguous()
 
 
-def transform_pair(
-    chosen: Image.Image,
-    rejected: Image.Image,
-    resolution: int,
-    *,
-    crop: Crop,
-    horizontal_flip: bool,
-    joint: bool,
-    generator: Generator,
-) -> tuple[Pixels, Pixels]:
-    """Both images of a pair, with one placement for the two (`joint`) or one each."""
+def frame(image: Image.Image, resolution: int, placement: Placement = CENTER) -> Frame:
+    """Where `transform` takes its pixels from, as diffusers' SDXL scripts count: a mirrored image is mirrored before the crop."""
+    width, height = _resized(image.size, resolution)
+    top, left = _offset(height - resolution, placement.top), _offset(width - resolution, placement.left)
+    if placement.flip:
+        left = width - resolution - left
+    return torch.tensor([image.height, image.width, top, left], dtype=torch.float32)
+
+
+def draw_placements(
+    generator: Generator, *, crop: Crop, horizontal_flip: bool, joint: bool
+) -> tuple[Placement, Placement]:
+    """Those of both images of a pair: one for the two (`joint`) or one each."""
     first = draw_placement(generator, crop=crop, horizontal_flip=horizontal_flip)
-    second = first if joint else draw_placement(generator, crop=crop, horizontal_flip=horizontal_flip)
-    return transform(chosen, resolution, first), transform(rejected, resolution, second)
+    return first, first if joint else draw_placement(generator, crop=crop, horizontal_flip=horizontal_flip)
+
+
+def _resized(size: tuple[int, int], resolution: int) -> tuple[int, int]:
+    """Width and height, the shorter of them the resolution."""
+    width, height = (side * resolution // min(size) for side in size)
+    return width, height
 
 
 def _resize_shorter_side(image: Image.Image, resolution: int) -> Image.Image:
-    shorter = min(image.size)
-    if shorter == resolution:
+    if min(image.size) == resolution:
         return image
-    width, height = (side * resolution // shorter for side in image.size)
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+    return image.resize(_resized(image.size, resolution), Image.Resampling.BILINEAR)
 
 
 def _offset(room: int, share: float | None) -> int:

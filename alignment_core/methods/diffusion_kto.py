@@ -9,7 +9,7 @@ mean squared regression error on an image at a (t, eps) of its own, s = 1 for a 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
 import torch
@@ -26,6 +26,7 @@ from alignment_core.methods.draws import (
     examples_per_step,
     indices_of_step,
     micro_batches,
+    on_device,
 )
 from alignment_core.protocols import Predictions, StepLoss, TimestepStrategy
 from alignment_core.shapes import Latents, PerExample, Times, Timesteps
@@ -75,7 +76,10 @@ def class_mean(g: PerExample, liked: Liked, add_up: AddUp) -> Scalar:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Judged images as latents `[B, C, h, w]`, each with a noise and a timestep of its own."""
+    """Judged images as latents `[B, C, h, w]`, each with a noise and a timestep of its own.
+
+    `conditioning` is the prompt's; `image_conditioning` is what the networks are told of the image beside it.
+    """
 
     x_0: Latents
     eps: Latents
@@ -83,6 +87,7 @@ class ImageBatch:
     reward_scale: PerExample
     conditioning: dict[str, Tensor]
     liked: Liked
+    image_conditioning: dict[str, Tensor] = field(default_factory=dict)
 
 
 # --- the method ----------------------------------------------------------------------------------------------------
@@ -152,7 +157,8 @@ class DiffusionKTO:
 
     def _forward(self, actors: Actors, batch: ImageBatch) -> tuple[Predictions, Latents]:
         path, t = actors.family.path, batch.timesteps
-        inputs = (path.noisy(batch.x_0, batch.eps, t), path.time(t), batch.conditioning)
+        told = {**batch.conditioning, **batch.image_conditioning}
+        inputs = (path.noisy(batch.x_0, batch.eps, t), path.time(t), told)
         reference = actors.predict_reference(*inputs)
         predictions = Predictions(
             *inputs,
@@ -181,7 +187,8 @@ class DiffusionKTO:
                 return class_mean(g, batch.liked, self.add_up)
             case "mismatched":
                 others = {name: value.roll(1, dims=0) for name, value in batch.conditioning.items()}
-                inputs = (predictions.x_t, predictions.times, others)
+                told = {**others, **batch.image_conditioning}  # an image stays what it is under another's prompt
+                inputs = (predictions.x_t, predictions.times, told)
                 with torch.no_grad():
                     policy, other = actors.predict_policy(*inputs), predict(*inputs)
                 gap = regression_error(other, target) - regression_error(policy, target)
@@ -210,8 +217,9 @@ class DiffusionKTO:
             eps=noise[:, 0].to(device),
             timesteps=drawn.timesteps.to(device),
             reward_scale=timesteps.reward_scale(drawn.timesteps).to(device),
-            conditioning={name: value.to(device) for name, value in conditioning.items()},
+            conditioning=on_device(conditioning, device),
             liked=images.liked.to(device),
+            image_conditioning=on_device(images.image_conditioning, device),
         )
 
 

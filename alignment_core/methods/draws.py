@@ -76,6 +76,10 @@ def indices_of_step(size: int, num: int, step: int, seed: int) -> list[int]:
     return [orders[position // size][position % size] for position in positions]
 
 
+def on_device(conditioning: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in conditioning.items()}
+
+
 def dropped_conditioning(
     conditioning: Mapping[str, Tensor], empty: Mapping[str, Tensor], dropped: Tensor
 ) -> dict[str, Tensor]:

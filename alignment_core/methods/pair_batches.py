@@ -1,7 +1,7 @@
 """Batches of pairs: what is drawn for each pair of a step. Shared by the methods that learn from pairs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
@@ -14,6 +14,7 @@ from alignment_core.methods.draws import (
     examples_per_step,
     indices_of_step,
     micro_batches,
+    on_device,
 )
 from alignment_core.protocols import TimestepStrategy
 from alignment_core.shapes import Latents, PerExample, Times, Timesteps
@@ -21,7 +22,10 @@ from alignment_core.shapes import Latents, PerExample, Times, Timesteps
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Pairs as latents `[B, C, h, w]`, with the one noise and the one timestep that both members of a pair share."""
+    """Pairs as latents `[B, C, h, w]`, with the one noise and the one timestep that both members of a pair share.
+
+    `conditioning` is the prompt's; what the networks are told of either image beside it is in `image_w` and `image_l`.
+    """
 
     x_0_w: Latents
     x_0_l: Latents
@@ -30,6 +34,8 @@ class PairBatch:
     reward_scale: PerExample
     conditioning: dict[str, Tensor]
     label: PerExample
+    image_w: dict[str, Tensor] = field(default_factory=dict)
+    image_l: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,10 @@ class PairDraws:
             eps=noise[:, 0].to(device),
             timesteps=drawn.timesteps.to(device),
             reward_scale=timesteps.reward_scale(drawn.timesteps).to(device),
-            conditioning={name: value.to(device) for name, value in conditioning.items()},
+            conditioning=on_device(conditioning, device),
             label=pairs.label.to(device),
+            image_w=on_device(pairs.chosen_conditioning, device),
+            image_l=on_device(pairs.rejected_conditioning, device),
         )
 
 
@@ -77,4 +85,5 @@ def noisy_pairs(family: DenoiserFamily, batch: PairBatch) -> tuple[NoisyInputs, 
     x_0 = torch.cat([batch.x_0_w, batch.x_0_l])
     eps, t, path = batch.eps.repeat(2, 1, 1, 1), batch.timesteps.repeat(2), family.path
     conditioning = {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in batch.conditioning.items()}
+    conditioning |= {name: torch.cat([value, batch.image_l[name]]) for name, value in batch.image_w.items()}
     return (path.noisy(x_0, eps, t), path.time(t), conditioning), path.target(x_0, eps, t)

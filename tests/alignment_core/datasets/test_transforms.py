@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from alignment_core.datasets.transforms import Placement, draw_placement, transform, transform_pair
+from alignment_core.datasets.transforms import (
+    Crop,
+    Pixels,
+    Placement,
+    draw_placement,
+    draw_placements,
+    frame,
+    transform,
+)
 from tests.alignment_core.datasets.builders import pixels
 
 
@@ -15,6 +23,20 @@ def _image(seed: int, width: int, height: int) -> Image.Image:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def transform_pair(
+    chosen: Image.Image,
+    rejected: Image.Image,
+    resolution: int,
+    *,
+    crop: Crop,
+    horizontal_flip: bool,
+    joint: bool,
+    generator: torch.Generator,
+) -> tuple[Pixels, Pixels]:
+    first, second = draw_placements(generator, crop=crop, horizontal_flip=horizontal_flip, joint=joint)
+    return transform(chosen, resolution, first), transform(rejected, resolution, second)
 
 
 @settings(max_examples=40, deadline=None)
@@ -97,3 +119,14 @@ def test_half_of_the_images_are_mirrored() -> None:
     assert 150 < sum(flips) < 250
     image = _image(0, 16, 16)
     assert torch.equal(transform(image, 16, Placement(flip=True)), transform(image, 16).flip(2))
+
+
+@pytest.mark.parametrize("placement", [Placement(), Placement(0.3, 0.7), Placement(0.9, 0.1, flip=True)])
+def test_a_frame_says_where_the_pixels_come_from(placement: Placement) -> None:
+    image = _image(0, 61, 40)
+    height, width, top, left = (int(number) for number in frame(image, 16, placement))
+    assert (height, width) == (40, 61)
+    resized = image.resize((61 * 16 // 40, 16), Image.Resampling.BILINEAR)
+    seen = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if placement.flip else resized
+    expected = torch.from_numpy(np.array(seen.crop((left, top, left + 16, top + 16)))).permute(2, 0, 1) / 127.5 - 1
+    assert torch.equal(transform(image, 16, placement), expected)

@@ -17,7 +17,7 @@ from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.posteriors import PairPosteriors
 from alignment_core.datasets.rows import Annotation
 from alignment_core.diffusion.discrete_vp import DiscreteVP
-from alignment_core.diffusion.formulas import Reduction, VPPrediction, scaled_linear_abar
+from alignment_core.diffusion.formulas import PredictionType, Reduction, scaled_linear_abar
 from alignment_core.methods.diffusion_dpo import (
     DiffusionDPO,
     PairErrors,
@@ -34,6 +34,7 @@ from alignment_core.timesteps.strategies import UniformTimesteps
 NUM_PAIRS, LABEL, BETA = 6, 0.8, 3.0
 CHOSEN_STD, REJECTED_STD = 0.5, 0.25
 LATENT, NUM_VALUES = (4, 2, 2), 16
+DICTIONARIES = ("conditioning", "image_w", "image_l", "image_conditioning")  # of a batch
 POLICY, REFERENCE = 0.1, 0.04  # what each network multiplies its input by
 
 
@@ -42,14 +43,15 @@ class AroundOne:
 
     def read(self, indices: Sequence[int], draws: Sequence[Generator] | None) -> PairPosteriors:
         one = torch.ones(len(indices), *LATENT)
-        return PairPosteriors(one, CHOSEN_STD * one, -one, REJECTED_STD * one)
+        frames = torch.zeros(len(indices), 4)
+        return PairPosteriors(one, CHOSEN_STD * one, -one, REJECTED_STD * one, frames, frames)
 
 
 @dataclass
 class Scaling:
     """A family whose prediction is the input times the denoiser's bias; remembers what the networks were given."""
 
-    prediction_type: VPPrediction = "epsilon"
+    prediction_type: PredictionType = "epsilon"
     abar: Tensor = field(default_factory=lambda: scaled_linear_abar().float())
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seen: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
@@ -139,7 +141,7 @@ def drawn(draws: PairDraws, num_batches: int, first_step: int = 0) -> list[PairB
 def joined(batches: Sequence[PairBatch | ImageBatch]) -> dict[str, Tensor]:
     """Everything that micro-batches hold, as one batch."""
     parts = [{**vars(batch), **batch.conditioning} for batch in batches]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "conditioning"}
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name not in DICTIONARIES}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -181,7 +183,7 @@ def logit_by_hand(x_0_w: Tensor, x_0_l: Tensor, eps: Tensor, abar_t: float, kind
 )
 def test_the_loss_of_a_drawn_batch_is_the_one_worked_by_hand(
     pairs: PreferencePairs,
-    kind: VPPrediction,
+    kind: PredictionType,
     rescale_v: bool,
     half_factor: bool,
     reduction: Reduction,

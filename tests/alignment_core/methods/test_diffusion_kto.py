@@ -81,9 +81,9 @@ NUM_LIKES, NUM_IMAGES = 3, 12
 class Around:
     """Posteriors around each image's own number."""
 
-    def read(self, indices: Sequence[int], draws: Sequence[Generator] | None) -> tuple[Tensor, Tensor]:
+    def read(self, indices: Sequence[int], draws: Sequence[Generator] | None) -> tuple[Tensor, Tensor, Tensor]:
         mean = torch.tensor(indices, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(-1, *LATENT).clone()
-        return mean, 0.01 * torch.ones_like(mean)
+        return mean, 0.01 * torch.ones_like(mean), torch.zeros(len(indices), 4)
 
 
 @pytest.fixture
