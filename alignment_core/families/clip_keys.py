@@ -48,8 +48,7 @@ def open_clip(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         elif key in _OUTSIDE:
             found[_OUTSIDE[key]] = value
         elif layer := _LAYER.fullmatch(key):
-            number, part, kind = layer.groups()
-            found |= _of_layer(number, part, kind, named)
+            found |= _of_layer(*layer.groups(), named)
     return {prefix + key: value for key, value in found.items()}
 
 

@@ -81,6 +81,14 @@ class Family(Protocol):
         """What `predict` needs of the prompts; those beyond the text encoder's length are cut, as in diffusers."""
         ...
 
+    def image_conditioning(self, frames: Tensor, resolution: int) -> dict[str, Tensor]:
+        """What `predict` is told of images beside their prompts, by their frames `[B, 4]` (`datasets/transforms.py`)."""
+        ...
+
+    def sampling_conditioning(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """All that `predict` needs to draw for these prompts."""
+        ...
+
     def encode_empty(self) -> dict[str, Tensor]:
         """The same, `[1, ...]`, of no prompt: what guidance leads away from."""
         ...

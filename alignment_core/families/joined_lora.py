@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionXLPipeline
 from peft import get_peft_model_state_dict
 from peft.tuners.lora import LoraConfig
 from torch import Tensor, nn
@@ -26,12 +26,17 @@ DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 def joined_layers(actors: Actors, merged: Mapping[str, LoraLayers], denoiser: str) -> dict[str, dict[str, LoraLayer]]:
     """What was merged and what was trained, by component."""
+    own = own_layers(actors)
+    others = {name: joined(layers, {}) for name, layers in merged.items() if name != denoiser}
+    return {denoiser: joined(merged.get(denoiser, {}), own), **others}
+
+
+def own_layers(actors: Actors) -> dict[str, LoraLayer]:
+    """The layers of the adapter that is trained."""
     config: LoraConfig = actors.denoiser.peft_config[ADAPTER]
     tensors: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
     modules = [key.removesuffix(DOWN) for key in tensors if key.endswith(DOWN)]
-    own = {name: LoraLayer(tensors[name + DOWN], tensors[name + UP], float(config.lora_alpha)) for name in modules}
-    others = {name: joined(layers, {}) for name, layers in merged.items() if name != denoiser}
-    return {denoiser: joined(merged.get(denoiser, {}), own), **others}
+    return {name: LoraLayer(tensors[name + DOWN], tensors[name + UP], float(config.lora_alpha)) for name in modules}
 
 
 def save_own(actors: Actors, folder: Path) -> None:
@@ -42,16 +47,13 @@ def save_own(actors: Actors, folder: Path) -> None:
 
 def write_diffusers(layers: Mapping[str, LoraLayers], path: Path) -> None:
     """Write the file that `pipeline.load_lora_weights` reads, each layer's rank and alpha in its header."""
-    unet, text = layers["unet"], layers.get("text_encoder", {})
-    StableDiffusionPipeline.save_lora_weights(
-        path.parent,
-        unet_lora_layers=tensors_of(unet),
-        text_encoder_lora_layers=tensors_of(text) if text else None,  # pyright: ignore[reportArgumentType]
-        weight_name=path.name,
-        safe_serialization=True,
-        unet_lora_adapter_metadata=described_layers(unet),
-        text_encoder_lora_adapter_metadata=described_layers(text) if text else None,
-    )
+    told: dict[str, Any] = {}
+    for component, updates in layers.items():
+        if updates:
+            told[f"{component}_lora_layers"] = _tensors(updates)
+            told[f"{component}_lora_adapter_metadata"] = _described(updates)
+    # SD's files are the same, without a second text encoder.
+    StableDiffusionXLPipeline.save_lora_weights(path.parent, weight_name=path.name, safe_serialization=True, **told)
     order_metadata(path)
 
 
@@ -74,15 +76,14 @@ def write_kohya(
     write_safetensors(path, found, {**metadata, "ss_network_dim": shown, "ss_network_alpha": shown})
 
 
-def tensors_of(layers: LoraLayers) -> dict[str, nn.Module | Tensor]:
-    """Both factors of each layer under PEFT's names."""
+def _tensors(layers: LoraLayers) -> dict[str, nn.Module | Tensor]:
     found: dict[str, nn.Module | Tensor] = {}
     for module, layer in layers.items():
         found[module + DOWN], found[module + UP] = layer.down, layer.up
     return found
 
 
-def described_layers(layers: LoraLayers) -> dict[str, Any]:
+def _described(layers: LoraLayers) -> dict[str, Any]:
     """PEFT's config of layers whose alpha is their rank, whatever that is."""
     ranks = {module: len(layer.down) for module, layer in layers.items()}
     highest = max(ranks.values())

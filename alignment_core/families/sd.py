@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x: one U-Net, one CLIP text encoder, epsilon or v-prediction.
+"""Stable Diffusion 1.x and 2.x: one U-Net, one CLIP text encoder, epsilon or v-prediction.
 
 A family adapts a model to the names the methods use, so that methods stay innocent of it: the tiny demo model and
 SD 1.5 go through the same code.
@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from alignment_core.actors.actors import Actors
 from alignment_core.diffusion.discrete_vp import DiscreteVP
+from alignment_core.families.autoencoder import decoded, posterior
 from alignment_core.families.keys import LoraLayers
 from alignment_core.families.merge import fingerprint_of
 from alignment_core.families.sd_configs import Config, latent_side
@@ -30,7 +31,7 @@ ENCODERS = ("vae", "text_encoder", "tokenizer")
 
 
 class StableDiffusion:
-    """A loaded SD 1.x pipeline; everything but the denoiser is frozen."""
+    """A loaded SD pipeline; everything but the denoiser is frozen."""
 
     def __init__(self, pipeline: StableDiffusionPipeline, folder: ModelFolder, device: torch.device) -> None:
         self.folder = folder
@@ -76,12 +77,9 @@ class StableDiffusion:
         """Identifies the whole model: every weight and config file."""
         return self.folder.fingerprint(("unet", "scheduler", *ENCODERS))
 
-    @torch.no_grad()
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], times the scaling factor, float32."""
-        (posterior,) = self.vae.encode(pixels.to(self.device, self.vae.dtype), return_dict=False)
-        scale = float(self.vae.config["scaling_factor"])
-        return posterior.mean.float() * scale, posterior.std.float() * scale
+        return posterior(self.vae, pixels, self.device)
 
     def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of each prompt, all of them, without the marks of start and end."""
@@ -103,11 +101,17 @@ class StableDiffusion:
         """The encoding of "", as diffusers has it."""
         return self.encode_prompts([""])
 
+    def image_conditioning(self, frames: Float[Tensor, "batch 4"], resolution: int) -> dict[str, Tensor]:
+        """Nothing: the U-Net is told the prompt alone."""
+        return {}
+
+    def sampling_conditioning(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """The prompts, and nothing beside them."""
+        return self.encode_prompts(prompts)
+
     def decode(self, latents: Latents) -> Images:
         """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""
-        scaled = latents.to(self.vae.dtype) / float(self.vae.config["scaling_factor"])
-        (pixels,) = self.vae.decode(scaled, return_dict=False)  # pyright: ignore[reportArgumentType]  (any float tensor)
-        return (pixels.float() / 2 + 0.5).clamp(0, 1)
+        return decoded(self.vae, latents)
 
     def predict(self, denoiser: nn.Module, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The denoiser's prediction (epsilon or v) at `x_t`, in the precision that autocast gives it."""
@@ -147,11 +151,8 @@ class StableDiffusion:
                 guidance_scale=guidance_scale,
                 output_type="latent",
             )
-        latents = cast(Tensor, output.images).float()  # pyright: ignore[reportAttributeAccessIssue]
         # Outside autocast: the VAE stays float32, here as in training.
-        z = cast(torch.FloatTensor, latents / float(self.vae.config["scaling_factor"]))
-        (images,) = self.vae.decode(z, return_dict=False)
-        return (images / 2 + 0.5).clamp(0, 1)
+        return self.decode(cast(Tensor, output.images).float())  # pyright: ignore[reportAttributeAccessIssue]
 
     def save_policy(self, actors: Actors, folder: Path) -> None:
         """The LoRA as `pipeline.load_lora_weights(folder)` reads it and as kohya's, or a whole folder under `pipeline/`."""
@@ -181,7 +182,7 @@ def load_sd(
     frozen_dtype: torch.dtype,
     denoiser_dtype: torch.dtype,
 ) -> StableDiffusion:
-    """Load the SD 1.x pipeline of a folder that has been checked, safetensors only.
+    """Load the SD pipeline of a folder that has been checked, safetensors only.
 
     `frozen_dtype` is that of the text encoder, `denoiser_dtype` that of the U-Net; the VAE stays float32, since it encodes
     once and its posterior is cached. Raises `ModelError` when its parts do not fit each other, or when a weight is missing.

@@ -1,8 +1,9 @@
-"""Whether the parts of an SD 1.x folder fit each other, read from their configs before any weight is.
+"""Whether the parts of an SD folder fit each other, read from their configs before any weight is.
 
 Each key that is looked at must be there: what a file does not say is not guessed.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,17 +54,22 @@ def read_config(path: Path) -> Config:
 
 def check_parts(folder: ModelFolder) -> None:
     """Raise `ModelError` with the key of the config where one part does not fit the others."""
-    _check_classes(folder)
+    check_classes(folder, PARTS)
     unet = read_config(folder.path / "unet" / "config.json")
     vae = read_config(folder.path / "vae" / "config.json")
     text = read_config(folder.path / "text_encoder" / "config.json")
-    _refuse_set(unet, OTHER_INPUTS, "the U-Net wants an input that Stable Diffusion 1.x does not give")
-    _refuse_set(vae, OTHER_LATENTS, "Stable Diffusion 1.x scales its latents and does not shift them")
-    for key in ("in_channels", "out_channels"):
-        _expect(vae, key, NUM_COLOURS, "the colours of an image")
-        _expect(unet, key, vae.count("latent_channels"), f"the latent_channels of {vae.path}")
-    _check_text_width(unet, text)
+    refuse_set(unet, OTHER_INPUTS, "the U-Net wants an input that Stable Diffusion does not give")
+    check_latents(unet, vae)
+    check_text_width(unet, text.count("hidden_size"), f"the hidden_size of {text.path}")
     latent_side(unet)
+
+
+def check_latents(unet: Config, vae: Config) -> None:
+    """Raise `ModelError` where the U-Net does not take and give what the VAE makes of images."""
+    refuse_set(vae, OTHER_LATENTS, "Stable Diffusion scales its latents and does not shift them")
+    for key in ("in_channels", "out_channels"):
+        expect(vae, key, NUM_COLOURS, "the colours of an image")
+        expect(unet, key, vae.count("latent_channels"), f"the latent_channels of {vae.path}")
 
 
 def latent_side(unet: Config) -> int:
@@ -78,43 +84,47 @@ def latent_side(unet: Config) -> int:
 
 
 def check_vocabulary(
-    folder: ModelFolder, vocabulary: dict[str, int], num_embeddings: int, part: str = "text_encoder"
+    folder: ModelFolder, vocabulary: dict[str, int], num_embeddings: int, encoder: str = "text_encoder"
 ) -> None:
     """Raise `ModelError` when the tokenizer knows tokens that the text encoder has no embedding for."""
     token, number = max(vocabulary.items(), key=lambda item: item[1])
     if number >= num_embeddings:
         raise ModelError(
             "model_parts_mismatch",
-            f"{folder.path / part / 'config.json'}: vocab_size is {num_embeddings}, and the tokenizer's token "
+            f"{folder.path / encoder / 'config.json'}: vocab_size is {num_embeddings}, and the tokenizer's token "
             f"{token!r} has number {number}",
         )
 
 
-def _check_classes(folder: ModelFolder) -> None:
+def check_classes(folder: ModelFolder, parts: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise `ModelError` where a part of the folder is of another class."""
     index = read_config(folder.path / "model_index.json")
-    for part, classes in PARTS.items():
+    for part, classes in parts.items():
         entry = index.get(part)
         found = entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
         if found not in classes:
             raise ModelError("model_unsupported", f"{index.path}: {part} is {found!r}; expected {classes[0]}")
 
 
-def _check_text_width(unet: Config, text: Config) -> None:
-    widths, expected = unet.get("cross_attention_dim"), text.count("hidden_size")
+def check_text_width(unet: Config, expected: int, meaning: str) -> None:
+    """Raise `ModelError` where the U-Net attends to text of another width."""
+    widths = unet.get("cross_attention_dim")
     for width in widths if isinstance(widths, list) else [widths]:
         if width != expected:
             raise ModelError(
                 "model_parts_mismatch",
-                f"{unet.path}: cross_attention_dim is {widths!r}; expected {expected}, the hidden_size of {text.path}",
+                f"{unet.path}: cross_attention_dim is {widths!r}; expected {expected}, {meaning}",
             )
 
 
-def _expect(config: Config, key: str, expected: int, meaning: str) -> None:
+def expect(config: Config, key: str, expected: int, meaning: str) -> None:
+    """Raise `ModelError` where a number of the config is another one."""
     if (found := config.count(key)) != expected:
         raise ModelError("model_parts_mismatch", f"{config.path}: {key} is {found}; expected {expected}, {meaning}")
 
 
-def _refuse_set(config: Config, keys: tuple[str, ...], reason: str) -> None:
+def refuse_set(config: Config, keys: Iterable[str], reason: str) -> None:
+    """Raise `ModelError` where the config has one of the keys."""
     for key in keys:
         if config.values.get(key) is not None:
             raise ModelError("model_unsupported", f"{config.path}: {key} is {config.values[key]!r}; {reason}")

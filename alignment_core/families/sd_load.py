@@ -1,6 +1,7 @@
-"""The parts of an SD 1.x folder as modules, whole: every weight that a config asks for is there, and none besides."""
+"""The parts of an SD folder as modules, whole: every weight that a config asks for is there, and none besides."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,11 @@ def load_pipeline(
     """The pipeline of a folder whose parts fit; raises `ModelError` that names the file, and the key or weight."""
     check_parts(folder)
     scheduler = read_schedule(folder)
-    try:
-        with only_errors():  # the libraries warn of what is checked here
-            text_encoder = _load(folder, "text_encoder", frozen_dtype)
-            tokenizer = CLIPTokenizer.from_pretrained(folder.path / "tokenizer", local_files_only=True)
-            vae, unet = _load(folder, "vae", torch.float32), _load(folder, "unet", denoiser_dtype)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ModelError("model_invalid", f"{folder.path}: could not be loaded: {error}") from error
+    with reading(folder):
+        text_encoder = load_encoder(folder, "text_encoder", CLIPTextModel, frozen_dtype)
+        tokenizer = CLIPTokenizer.from_pretrained(folder.path / "tokenizer", local_files_only=True)
+        vae = load_part(folder, "vae", AutoencoderKL, torch.float32)
+        unet = load_part(folder, "unet", UNet2DConditionModel, denoiser_dtype)
     check_vocabulary(folder, tokenizer.get_vocab(), text_encoder.config.vocab_size)
     return pipeline_of(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, denoiser=unet, scheduler=scheduler)
 
@@ -60,14 +59,25 @@ def pipeline_of(
     return pipeline
 
 
-_CLASSES = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+@contextmanager
+def reading(folder: ModelFolder) -> Iterator[None]:
+    """What the libraries raise inside is a `ModelError`; what they warn of is checked here."""
+    try:
+        with only_errors():
+            yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError("model_invalid", f"{folder.path}: could not be loaded: {error}") from error
 
 
-def _load(folder: ModelFolder, part: str, dtype: torch.dtype) -> Any:
+def load_encoder(folder: ModelFolder, part: str, model_class: Any, dtype: torch.dtype) -> Any:
+    """A model of transformers, whose weights of another shape are told with their key."""
+    return load_part(folder, part, model_class, dtype, ignore_mismatched_sizes=True)
+
+
+def load_part(folder: ModelFolder, part: str, model_class: Any, dtype: torch.dtype, **options: bool) -> Any:
     """Both libraries leave missing weights empty or random and only warn, so they are asked what was missing."""
     of_a_variant = any("." in file.stem for file in folder.weight_files(part))
-    options = {"ignore_mismatched_sizes": True} if part == "text_encoder" else {}  # told with the key, below
-    model, loading = _CLASSES[part].from_pretrained(
+    model, loading = model_class.from_pretrained(
         folder.path / part,
         variant=folder.variant if of_a_variant else None,
         use_safetensors=True,
@@ -76,12 +86,11 @@ def _load(folder: ModelFolder, part: str, dtype: torch.dtype) -> Any:
         output_loading_info=True,
         **options,
     )
-    refuse_partial(folder.path / part, loading)
+    _refuse_partial(folder.path / part, loading)
     return model
 
 
-def refuse_partial(path: Path, loading: dict[str, Any]) -> None:
-    """Raise `ModelError` with the weight that a part lacks, or has too many, by what a library says that it loaded."""
+def _refuse_partial(path: Path, loading: dict[str, Any]) -> None:
     config = f"the model that {path / 'config.json'} describes"
     if missing := sorted(loading["missing_keys"]):
         raise ModelError("model_invalid", f"{path}: {_named(missing)} of {config} is missing")

@@ -1,4 +1,4 @@
-"""The noise schedule of an SD 1.x folder, and the DDIM grid that everything samples on.
+"""The noise schedule of an SD or SDXL folder, and the DDIM grid that everything samples on.
 
 `scheduler_config.json` names a sampler and a schedule. Attune samples by DDIM whatever the sampler, in rollouts, probes and the
 report alike, on the schedule and the grid that the file describes. What makes the schedule must stand in the file: a

@@ -1,11 +1,11 @@
-"""The policy's weights of the SD family on disk, in the two forms that users' tools read."""
+"""The policy's weights of SD and SDXL on disk, in the two forms that users' tools read."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any, assert_never
 
-from diffusers import ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import ModelMixin, StableDiffusionXLPipeline, UNet2DConditionModel
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -15,16 +15,15 @@ from alignment_core.actors.actors import ADAPTER, Actors
 from alignment_core.checkpoints import STATE
 from alignment_core.errors import CheckpointError
 from alignment_core.families.family import Family
-from alignment_core.families.joined_lora import OWN, joined_layers, save_own, write_diffusers, write_kohya
-from alignment_core.families.sd_keys import SD
+from alignment_core.families.joined_lora import OWN, joined_layers, own_layers, save_own, write_diffusers, write_kohya
 from alignment_core.families.sd_kohya import kohya_layers, kohya_metadata
 from alignment_core.families.source import ModelFolder
 from alignment_core.safetensors_files import order_metadata, write_safetensors
+from alignment_core.spec.families import FAMILIES
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 KOHYA_FILE = "pytorch_lora_weights_kohya.safetensors"  # diffusers looks for names that end in the first one's
 PIPELINE_FOLDER = "pipeline"
-FROZEN = ("vae", "text_encoder", "tokenizer", "scheduler")
 
 
 def save_policy(family: Family, actors: Actors, folder: Path) -> None:
@@ -41,18 +40,18 @@ def save_policy(family: Family, actors: Actors, folder: Path) -> None:
 
 
 def _save_pipeline(family: Family, actors: Actors, folder: Path) -> None:
-    copy_frozen_parts(family.folder, folder, FROZEN)
+    _copy_frozen_parts(family.folder, folder)
     actors.denoiser.save_pretrained(folder / "unet", safe_serialization=True)
-    forget_origin(folder / "unet" / "config.json")
-    if "text_encoder" in family.merged:
-        _save_text_encoder(family.components()["text_encoder"], folder / "text_encoder")
+    _forget_origin(folder / "unet" / "config.json")
+    for name in family.merged.keys() - {"unet"}:
+        _save_text_encoder(family.components()[name], folder / name)
 
 
 def _save_lora(family: Family, actors: Actors, folder: Path) -> None:
     config = actors.denoiser.peft_config[ADAPTER]
     layers: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
     described = {**config.to_dict(), "target_modules": sorted(config.target_modules)}
-    StableDiffusionPipeline.save_lora_weights(
+    StableDiffusionXLPipeline.save_lora_weights(  # SD's files are the same
         folder,
         # PEFT's own key names: diffusers' older ones cover attention alone, and a file with both loses half of itself.
         unet_lora_layers=dict[str, nn.Module | Tensor](layers),
@@ -62,18 +61,29 @@ def _save_lora(family: Family, actors: Actors, folder: Path) -> None:
         unet_lora_adapter_metadata=described,
     )
     order_metadata(folder / LORA_FILE)
-    width = int(family.components()["unet"].config["cross_attention_dim"])
-    metadata = kohya_metadata(rank=config.r, alpha=config.lora_alpha, text_width=width)
-    write_safetensors(folder / KOHYA_FILE, kohya_layers(layers, config.lora_alpha), metadata)
+    metadata = _kohya_header(family, rank=config.r, alpha=config.lora_alpha)
+    if family.keys.family == "sd":  # under diffusers' names of the modules, which SD's have had here from the first
+        write_safetensors(folder / KOHYA_FILE, kohya_layers(layers, config.lora_alpha), metadata)
+    else:
+        unet = family.components()["unet"].config
+        write_kohya({"unet": own_layers(actors)}, family.keys, {"unet": unet}, folder / KOHYA_FILE, metadata)
 
 
 def _save_joined(family: Family, actors: Actors, folder: Path) -> None:
     layers = joined_layers(actors, family.merged, "unet")
     configs = {name: _config_of(model) for name, model in family.components().items()}
-    width = int(family.components()["unet"].config["cross_attention_dim"])
     write_diffusers(layers, folder / LORA_FILE)
-    write_kohya(layers, SD, configs, folder / KOHYA_FILE, kohya_metadata(rank=1, alpha=1.0, text_width=width))
+    metadata = _kohya_header(family, rank=1, alpha=1.0)
+    write_kohya(layers, family.keys, configs, folder / KOHYA_FILE, metadata)
     save_own(actors, folder)
+
+
+def _kohya_header(family: Family, *, rank: int, alpha: float) -> dict[str, str]:
+    unet = family.components()["unet"].config
+    plain = kohya_metadata(rank=rank, alpha=alpha, text_width=int(unet["cross_attention_dim"]))
+    if family.keys.family == "sd":
+        return plain
+    return {**plain, "ss_v2": "False", "ss_base_model_version": family.keys.base_version(unet)}
 
 
 def _config_of(model: PreTrainedModel | ModelMixin) -> dict[str, Any]:
@@ -86,19 +96,19 @@ def _save_text_encoder(text_encoder: PreTrainedModel, folder: Path) -> None:
     for path in folder.glob("*.safetensors*"):
         path.unlink()
     text_encoder.save_pretrained(folder, safe_serialization=True)
-    forget_origin(folder / "config.json")
+    _forget_origin(folder / "config.json")
 
 
-def forget_origin(config: Path) -> None:
+def _forget_origin(config: Path) -> None:
     """Take out where diffusers loaded the model from: a path of the operator's, and another one on another worker."""
     values = json.loads(config.read_text(encoding="utf-8"))
     values.pop("_name_or_path", None)
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def copy_frozen_parts(source: ModelFolder, target: Path, parts: tuple[str, ...]) -> None:
+def _copy_frozen_parts(source: ModelFolder, target: Path) -> None:
     """Copy everything that was not trained as it is; the safety checker, which is never loaded, is left out."""
-    for component in parts:
+    for component in _frozen_parts(source):
         (target / component).mkdir(parents=True)
         for file in [*source.config_files(component), *source.weight_files(component)]:
             shutil.copyfile(file, target / component / _without_variant(file.name, source.variant))
@@ -109,6 +119,11 @@ def copy_frozen_parts(source: ModelFolder, target: Path, parts: tuple[str, ...])
     index = json.loads((source.path / "model_index.json").read_text(encoding="utf-8"))
     left_out = {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
     (target / "model_index.json").write_text(json.dumps({**index, **left_out}, indent=2), encoding="utf-8")
+
+
+def _frozen_parts(source: ModelFolder) -> tuple[str, ...]:
+    encoders = FAMILIES[source.family].text_encoders
+    return ("vae", *encoders, *(name.replace("text_encoder", "tokenizer") for name in encoders), "scheduler")
 
 
 def _without_variant(name: str, variant: str | None) -> str:

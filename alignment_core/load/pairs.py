@@ -97,6 +97,7 @@ def _prepare_pairs(
     rows: Sequence[Annotation],
     cache_dir: Path,
 ) -> Generator[Event, None, PreferencePairs]:
+    resolution = transform.resolution or family.resolution
     return (
         yield from PreferencePairs.prepare(
             source,
@@ -104,12 +105,13 @@ def _prepare_pairs(
             encode_images=family.encode_images,
             encode_prompts=family.encode_prompts,
             model_fingerprint=encoders,
-            resolution=transform.resolution or family.resolution,
+            resolution=resolution,
             crop=transform.crop,
             horizontal_flip=transform.horizontal_flip,
             joint=transform.joint,
             cache_dir=cache_dir,
             batch_size=spec.evaluation.batch_size,
+            image_conditioning=lambda frames: family.image_conditioning(frames, resolution),
         )
     )
 

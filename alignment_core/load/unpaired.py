@@ -99,6 +99,7 @@ def _prepare(
     cache_dir: Path,
 ) -> Generator[Event, None, JudgedImages]:
     transform = method.transform
+    resolution = transform.resolution or family.resolution
     return (
         yield from JudgedImages.prepare(
             rows.reader,
@@ -107,10 +108,11 @@ def _prepare(
             encode_images=family.encode_images,
             encode_prompts=family.encode_prompts,
             model_fingerprint=family.encoder_fingerprint(),
-            resolution=transform.resolution or family.resolution,
+            resolution=resolution,
             crop=transform.crop,
             horizontal_flip=transform.horizontal_flip,
             cache_dir=cache_dir,
             batch_size=spec.evaluation.batch_size,
+            image_conditioning=lambda frames: family.image_conditioning(frames, resolution),
         )
     )

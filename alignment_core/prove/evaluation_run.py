@@ -138,7 +138,7 @@ def _drift_between(run: Run, contenders: Contenders) -> MeasureDrift:
             base.predict,
             policy.predict,
             latents=latents,
-            conditioning=run.family.encode_prompts(prompts),
+            conditioning=run.family.sampling_conditioning(prompts),
             path=run.family.path,
             seed=run.spec.seed,
             batch_size=size,

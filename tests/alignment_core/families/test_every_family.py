@@ -79,7 +79,7 @@ def lora_of(family: Family, seed: int = 0) -> Actors:
 def inputs_of(family: Family, num: int = 2) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     t = torch.tensor([family.path.num_timesteps // 10, family.path.num_timesteps * 9 // 10])
     x_t = torch.randn(num, *family.latent_shape(family.resolution), generator=torch.Generator().manual_seed(7))
-    return x_t, family.path.time(t), family.encode_prompts(PROMPTS[:num])
+    return x_t, family.path.time(t), family.sampling_conditioning(PROMPTS[:num])
 
 
 def nudge(actors: Actors, size: float = 0.05) -> None:

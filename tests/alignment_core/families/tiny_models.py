@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.alignment_core.tiny import save_tiny_pipeline
+from tests.alignment_core.tiny_sdxl import save_tiny_sdxl
 
 TINY: dict[str, Callable[[Path], Path]] = {
     "sd": save_tiny_pipeline,
     "sd_v": lambda folder: save_tiny_pipeline(folder, prediction_type="v_prediction"),
+    "sdxl": save_tiny_sdxl,
+    "sdxl_v": lambda folder: save_tiny_sdxl(folder, prediction_type="v_prediction", zero_terminal_snr=True),
 }
