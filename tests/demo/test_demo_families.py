@@ -11,6 +11,7 @@ from demo.classifiers import attribute_accuracy
 from demo.families import FAMILIES
 from demo.families.assets import FAMILY_ASSETS, load_sd3, load_sdxl, verify_family
 from demo.families.build import SD3, SDXL, FamiliesConfig, build
+from demo.families.job import family_job
 from demo.gates import failed_gates
 from demo.sampling import draw_samples
 from demo.text import MAX_TOKENS
@@ -106,6 +107,13 @@ def test_sd3_draws_what_it_is_told_however_many_tokens_stand_for_the_missing_enc
         accuracy = judged(draw(length), prompts)
         assert accuracy["color"] > 0.9
         assert accuracy["position"] > 0.9
+
+
+def test_a_family_s_job_takes_changes_part_by_part(family):
+    spec = family_job(family, training={"steps": 7})
+    assert spec.training.steps == 7
+    assert spec.training.batch_size == 16
+    assert list(spec.evaluation.prompts) == (ASSETS / "prompts.txt").read_text().splitlines()
 
 
 @pytest.mark.slow
