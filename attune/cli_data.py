@@ -1,12 +1,13 @@
 """Commands that bring data in and take checkpoints out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from attune.client import Client, WeightsFormat
+from alignment_core.spec.exports import ExportFormat
+from attune.client import Client
 from attune.errors import AttuneError
 from attune.preparation import prepare_dataset, read_columns
 from attune.refusals import unusable
@@ -18,6 +19,7 @@ Columns = Annotated[
     str | None,
     typer.Option(help="Which column is what, where names do not say so: ROLE=COLUMN,... or JSON; see docs/data.md."),
 ]
+Format = Literal["safetensors"] | ExportFormat
 console = Console()
 
 
@@ -108,17 +110,27 @@ def download_checkpoint(
             help="Id of a checkpoint, or of a job for its result: the best one where that is known, else the latest."
         ),
     ],
-    target: Annotated[Path, typer.Argument(help="Folder to download into; with --format the file to write.")],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder to download into; with --format safetensors, kohya or single_file the file to write."
+        ),
+    ],
     training_state: Annotated[bool, typer.Option(help="Also what training goes on from.")] = False,
     format: Annotated[
-        WeightsFormat | None,
-        typer.Option(help="One file instead: kohya for ComfyUI, A1111, InvokeAI and kohya's scripts."),
+        Format | None,
+        typer.Option(
+            help="What another tool reads: kohya for ComfyUI, A1111, InvokeAI and kohya's scripts, merged for a whole "
+            "diffusers folder, single_file for a whole model as one file, peft, diffusers. Waits until a worker has made it."
+        ),
     ] = None,
 ) -> None:
-    """Download a checkpoint; diffusers loads the folder."""
+    """Download a checkpoint; diffusers loads the folder. Other tools take other forms."""
     checkpoint_id = client.result_checkpoint(identifier) if identifier.startswith("job_") else identifier
     if format is None:
         client.download_checkpoint(checkpoint_id, target, with_training_state=training_state)
-    else:
+    elif format == "safetensors" or (format == "kohya" and client.has_weights(checkpoint_id, "kohya")):
         client.download_weights(checkpoint_id, target, format=format)
+    else:
+        client.download_export(checkpoint_id, target, format=format)
     console.print(str(target), highlight=False, soft_wrap=True)

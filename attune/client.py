@@ -21,6 +21,7 @@ import httpx
 
 from alignment_core.reports import DatasetReport, EvaluationReport
 from alignment_core.spec import JobSpec
+from alignment_core.spec.exports import ONE_FILE, ExportFormat
 from attune.connection import Connection, checked_url, segment
 from attune.downloads import download_file, inside
 from attune.errors import AttuneError
@@ -30,6 +31,7 @@ from attune.resources import (
     Checkpoint,
     CheckpointFile,
     Dataset,
+    Export,
     Job,
     JobEvent,
     JobStatus,
@@ -368,6 +370,40 @@ class Client:
         url = f"/v1/checkpoints/{segment(checkpoint_id)}/files/{quote(name)}"
         return download_file(self._connection.http, url, file, path)
 
+    def has_weights(self, checkpoint_id: str, format: WeightsFormat) -> bool:
+        """Whether training saved the LoRA as this one file, so that no worker is needed for it."""
+        return any(file.path == WEIGHTS_FILES[format] for file in self.checkpoint_files(checkpoint_id))
+
+    def export_checkpoint(self, checkpoint_id: str, format: ExportFormat) -> Export:
+        """Ask for a checkpoint in another form; a worker makes it, once. One that failed is made anew."""
+        answer = self._connection.request("POST", _exports(checkpoint_id), json={"format": format})
+        return Export.model_validate(answer)
+
+    def wait_for_export(self, checkpoint_id: str, format: ExportFormat, timeout_seconds: float = 3600.0) -> Export:
+        """The export once it is ready; `AttuneError` with its error when it failed, `TimeoutError` when neither."""
+        deadline, path = time.monotonic() + timeout_seconds, f"{_exports(checkpoint_id)}/{format}"
+        while (export := Export.model_validate(self._poll(path, _until(deadline)))).status not in END_OF_CHECK:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"the {format} export is still {export.status} after {timeout_seconds:g} seconds")
+        if export.error is not None:
+            raise AttuneError({"code": export.error.code, "detail": export.error.message})
+        return export
+
+    def download_export(self, checkpoint_id: str, target: FilePath, *, format: ExportFormat) -> Path:
+        """Have a checkpoint made in another form, wait for it, and save it, each file checked against its sha256.
+
+        `target` is the file to write for `kohya` and `single_file`, and a folder for the others.
+        """
+        target = Path(target)
+        self.export_checkpoint(checkpoint_id, format)
+        for file in self.wait_for_export(checkpoint_id, format).files:
+            url = f"{_exports(checkpoint_id)}/{format}/files/{quote(file.path)}"
+            if format not in ONE_FILE:
+                download_file(self._connection.http, url, file, target / inside(file.path))
+            elif file.path == ONE_FILE[format]:
+                download_file(self._connection.http, url, file, target)
+        return target
+
     def delete_checkpoint(self, checkpoint_id: str, *, even_result: bool = False) -> None:
         """Remove a checkpoint of a job that has ended; the job's result only with `even_result`."""
         params = {"even_result": "true"} if even_result else None
@@ -412,6 +448,10 @@ def _to_send(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _job(job_id: str) -> str:
     return f"/v1/jobs/{segment(job_id)}"
+
+
+def _exports(checkpoint_id: str) -> str:
+    return f"/v1/checkpoints/{segment(checkpoint_id)}/exports"
 
 
 def _job_body(

@@ -115,6 +115,18 @@ class Checkpoint(Resource):
     size_bytes: int
 
 
+class Export(Resource):
+    """A checkpoint in another form, and how far it is."""
+
+    id: str
+    checkpoint_id: str
+    format: str
+    status: Literal["queued", "running", "ready", "failed"]
+    percent: float
+    files: list[CheckpointFile]
+    error: ResourceError | None
+
+
 class Sample(Resource):
     id: str
     step: int

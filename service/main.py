@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
 
 from service import errors
-from service.api import catalog, checkpoints, datasets, deletion, events, health, jobs, pages, results, weights
+from service.api import catalog, checkpoints, datasets, deletion, events, exports, health, jobs, pages, results, weights
 from service.api.browsers import HostCheck
 from service.api.context import Parts, refuse_unknown_parameters
 from service.api.feeds import Feeds
@@ -30,7 +30,7 @@ from service.store.database import open_store
 from service.store.migrations import migrate
 from service.store.objects import open_objects, remove_abandoned
 from service.store.probe import StoreProbe
-from service.store.pulses import dataset_states, job_pulses
+from service.store.pulses import dataset_states, export_states, job_pulses
 
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
@@ -71,7 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.parts = parts
     errors.install(app)
-    for module in (jobs, events, results, checkpoints, datasets, weights, deletion, catalog, health):
+    for module in (jobs, events, results, checkpoints, exports, datasets, weights, deletion, catalog, health):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
     app.include_router(pages.router)
     app.add_middleware(
@@ -101,11 +101,12 @@ def build_parts(settings: Settings) -> Parts:
         bell=Bell(
             settings.resolved_broker_url,
             num_jobs=partial(waiting.num_jobs, store),
-            num_datasets=partial(waiting.num_datasets, store),
+            num_datasets=partial(waiting.num_beside_jobs, store),
         ),
         telemetry=Telemetry(lambda: jobs_by_state(store)),
         jobs_lookout=Lookout(partial(job_pulses, store)),
         datasets_lookout=Lookout(partial(dataset_states, store)),
+        exports_lookout=Lookout(partial(export_states, store)),
         feeds=Feeds(partial(events.read_chunk, store)),
     )
 

@@ -160,6 +160,9 @@ class Settings(BaseSettings):
     max_check_seconds: float = Field(
         default=3600.0, gt=0, description="A dataset whose check takes longer is refused; it is killed."
     )
+    max_export_seconds: float = Field(
+        default=3600.0, gt=0, description="An export of a checkpoint that takes longer is given up; it is killed."
+    )
     max_checks_per_project: int = Field(
         default=3,
         ge=1,

@@ -18,8 +18,8 @@ def ring(app: Celery, store: Store, job_id: str) -> None:
 
 
 def ring_dataset(app: Celery, store: Store, dataset_id: str) -> None:
-    """The same for a data set."""
-    _send(app, "attune.prepare_dataset", dataset_id, lambda at_most: waiting.num_datasets(store, at_most))
+    """The same for a data set, or an export, which the same workers make."""
+    _send(app, "attune.prepare_dataset", dataset_id, lambda at_most: waiting.num_beside_jobs(store, at_most))
 
 
 def _send(app: Celery, task: str, identifier: str, num_waiting: Callable[[int], int]) -> None:

@@ -27,4 +27,5 @@ class Parts:
     ring_dataset: Callable[[str], None]
     trainer: tuple[str, ...]
     shutting_down: threading.Event = field(default_factory=threading.Event)
+    exporting: threading.Lock = field(default_factory=threading.Lock)
     asked: Callable[[], Signal] = lambda: "go_on"

@@ -7,7 +7,7 @@ import structlog
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import WarningRaised
-from alignment_core.spec import JobSpec, LocalLora, LocalSource
+from alignment_core.spec import CheckpointSource, JobSpec, LocalLora, LocalSource
 from alignment_core.spec.places import RunLabel
 from alignment_core.spec.sources import OnBadRow
 from service.store import datasets, outputs
@@ -62,6 +62,17 @@ def starting_places(parts: Parts, project_id: str, spec: JobSpec, workdir: Path)
         else:
             loras[found] = LocalLora(path=str(folder / inputs.LORA_FILE))
     return {"weights": weights, "models_of_checkpoints": models, "loras_of_checkpoints": loras}
+
+
+def model_of_checkpoint(parts: Parts, project_id: str, spec: JobSpec, folder: Path) -> dict[str, LocalSource]:
+    """Where this machine now has the earlier checkpoint that the spec names as its model, if it names one."""
+    if not isinstance(spec.model, CheckpointSource):
+        return {}
+    checkpoint = outputs.get_checkpoint(parts.store, project_id, spec.model.id)
+    if checkpoint is None:
+        raise AlignmentError("checkpoint_missing", f"/model/id: {spec.model.id} does not exist any more")
+    inputs.fetch_weights(parts, checkpoint, folder)
+    return {spec.model.id: LocalSource(path=str(folder / inputs.PIPELINE))}
 
 
 def _fetch_checkpoints(parts: Parts, claim: Claim, workdir: Path) -> bool:

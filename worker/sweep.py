@@ -5,11 +5,12 @@ that could be missing. Each part is a conditional UPDATE: any number of workers 
 """
 
 import threading
+import time
 from pathlib import Path
 
 import structlog
 
-from service.store import datasets, idempotency, leases, waiting
+from service.store import datasets, exports, idempotency, leases, waiting
 from service.store.removals import remove_due
 from worker import inputs
 from worker.parts import Parts
@@ -34,10 +35,13 @@ def sweep(parts: Parts) -> None:
     datasets.sweep(
         parts.store, max_attempts=settings.max_attempts, upload_timeout_seconds=settings.upload_timeout_seconds
     )
+    exports.sweep(parts.store, settings.max_attempts)
     for job_id in waiting.next_jobs(parts.store, RING_AT_ONCE):
         parts.ring(job_id)
     for dataset_id in waiting.next_datasets(parts.store, RING_AT_ONCE):
         parts.ring_dataset(dataset_id)
+    for export_id in waiting.next_exports(parts.store, RING_AT_ONCE):
+        parts.ring_dataset(export_id)
     idempotency.forget_old(parts.store, KEEP_IDEMPOTENCY_KEYS_SECONDS)
 
 
@@ -64,6 +68,10 @@ def remove_leftovers(parts: Parts) -> None:
     for folder in parts.settings.resolved_work_dir.glob("job_*/attempt-*"):
         job_id, number = folder.parent.name, folder.name.removeprefix("attempt-")
         if number.isdigit() and leases.poll(parts.store, job_id, int(number)) == "lost":
+            inputs.remove(folder)
+    oldest = time.time() - 2 * parts.settings.max_export_seconds
+    for folder in parts.settings.resolved_work_dir.glob(".export-*"):
+        if folder.stat().st_mtime < oldest:  # no export takes so long
             inputs.remove(folder)
     _remove_empty(parts.settings.resolved_work_dir)
 

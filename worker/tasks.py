@@ -2,7 +2,7 @@
 
 from worker.app import app, parts
 from worker.sweep import sweep as sweep_once
-from worker.turns import check_uploaded_datasets, run_queued_jobs
+from worker.turns import check_uploaded_datasets, make_exports, run_queued_jobs
 
 
 @app.task(name="attune.run_job")
@@ -13,6 +13,7 @@ def run_job(_job_id: str) -> None:
 @app.task(name="attune.prepare_dataset")
 def prepare_dataset(_dataset_id: str) -> None:
     check_uploaded_datasets(parts())
+    make_exports(parts())
 
 
 @app.task(name="attune.sweep")

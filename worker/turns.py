@@ -6,6 +6,7 @@ until nothing waits, whether or not the broker is there.
 
 from service.store import waiting
 from worker.dataset import prepare_dataset
+from worker.export import make_export
 from worker.parts import Parts
 from worker.run import run_job
 
@@ -24,3 +25,17 @@ def check_uploaded_datasets(parts: Parts) -> None:
     most = parts.settings.max_checks_per_project
     while not parts.shutting_down.is_set() and (found := waiting.next_datasets(parts.store, most_per_project=most)):
         prepare_dataset(parts, found[0])
+
+
+def make_exports(parts: Parts) -> None:
+    """Make exports in the order in which they were asked for, until none waits or this worker leaves.
+
+    One at a time in a process: a whole model fits into memory once, and the other threads go on checking data sets.
+    """
+    if not parts.exporting.acquire(blocking=False):
+        return  # whoever has it goes on until none waits
+    try:
+        while not parts.shutting_down.is_set() and (found := waiting.next_exports(parts.store)):
+            make_export(parts, found[0])
+    finally:
+        parts.exporting.release()

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from alignment_core.diffusion.formulas import (
-    PredictionType,
     TimestepSpacing,
+    VPPrediction,
     add_noise,
     ddim_mean,
     ddim_sigma,
@@ -31,7 +31,7 @@ from alignment_core.shapes import Latents, PerExample, Timesteps
 class DiscreteVP:
     """`Path`; `final_abar` is that of the image (SD: abar[0]), `spacing` and `offset` make the grids (arXiv 2305.08891)."""
 
-    prediction_type: PredictionType
+    prediction_type: VPPrediction
     abar: Float[Tensor, " N"]
     spacing: TimestepSpacing = "leading"
     offset: int = 1
@@ -73,7 +73,7 @@ class DiscreteVP:
         return ddim_grid(self.prediction_type, self.abar, at, eta=eta, final_abar=self.final_abar)
 
 
-def _eps_scale(kind: PredictionType, abar_t: PerExample) -> PerExample:
+def _eps_scale(kind: VPPrediction, abar_t: PerExample) -> PerExample:
     match kind:
         case "epsilon":
             return torch.ones_like(abar_t)
@@ -87,7 +87,7 @@ def _eps_scale(kind: PredictionType, abar_t: PerExample) -> PerExample:
 class DDIMGrid:
     """`Grid` of DDIM with noise: float64 `[T]` coefficients, from noise to image, on the CPU."""
 
-    kind: PredictionType
+    kind: VPPrediction
     timesteps: Int[Tensor, " T"]
     abar_t: Float[Tensor, " T"]
     abar_prev: Float[Tensor, " T"]
@@ -130,7 +130,7 @@ class DDIMGrid:
 
 
 def ddim_grid(
-    kind: PredictionType, abar: Float[Tensor, " N"], timesteps: Sequence[int], *, eta: float, final_abar: float
+    kind: VPPrediction, abar: Float[Tensor, " N"], timesteps: Sequence[int], *, eta: float, final_abar: float
 ) -> DDIMGrid:
     """The grid of these timesteps; `final_abar` is that of the image (SD: abar[0]).
 

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-PredictionType = Literal["epsilon", "v_prediction"]
+VPPrediction = Literal["epsilon", "v_prediction"]
+PredictionType = VPPrediction | Literal["flow"]
 
 Batched = Float[Tensor, "batch ..."]
 PerExample = Float[Tensor, " batch"]
@@ -45,7 +46,7 @@ def snr(abar_t: PerExample) -> PerExample:
     return abar_t / (1 - abar_t)
 
 
-def training_target(kind: PredictionType, x_0: Batched, eps: Batched, abar_t: PerExample) -> Batched:
+def training_target(kind: VPPrediction, x_0: Batched, eps: Batched, abar_t: PerExample) -> Batched:
     """What the network is asked to predict: eps, or v."""
     match kind:
         case "epsilon":
@@ -56,7 +57,7 @@ def training_target(kind: PredictionType, x_0: Batched, eps: Batched, abar_t: Pe
             assert_never(kind)
 
 
-def predict_x0(kind: PredictionType, x_t: Batched, prediction: Batched, abar_t: PerExample) -> Batched:
+def predict_x0(kind: VPPrediction, x_t: Batched, prediction: Batched, abar_t: PerExample) -> Batched:
     """The x_0 that a prediction stands for."""
     signal, noise = _over(abar_t.sqrt(), x_t), _over((1 - abar_t).sqrt(), x_t)
     match kind:
@@ -80,7 +81,7 @@ def regression_error(prediction: Batched, target: Batched) -> PerExample:
 # --- sampling with noise (DDIM, arXiv 2010.02502) ------------------------------------------------------------------
 
 
-def predict_eps(kind: PredictionType, x_t: Batched, prediction: Batched, abar_t: PerExample) -> Batched:
+def predict_eps(kind: VPPrediction, x_t: Batched, prediction: Batched, abar_t: PerExample) -> Batched:
     """The noise that a prediction stands for."""
     match kind:
         case "epsilon":

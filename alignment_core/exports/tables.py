@@ -2,6 +2,7 @@
 
 from alignment_core.errors import ModelError
 from alignment_core.families.keys import FamilyKeys
+from alignment_core.families.sd3_keys import SD3
 from alignment_core.families.sd_keys import SD
 from alignment_core.families.sdxl_keys import SDXL
 from alignment_core.families.source import ModelFolder, read_json
@@ -14,5 +15,7 @@ def keys_of(folder: ModelFolder) -> FamilyKeys:
             return SD
         case "StableDiffusionXLPipeline":
             return SDXL
+        case "StableDiffusion3Pipeline":
+            return SD3
         case other:
             raise ModelError("export_unsupported", f"there are no tables for the weights of a {other}")

@@ -48,7 +48,8 @@ def open_clip(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         elif key in _OUTSIDE:
             found[_OUTSIDE[key]] = value
         elif layer := _LAYER.fullmatch(key):
-            found |= _of_layer(*layer.groups(), named)
+            number, part, kind = layer.groups()
+            found |= _of_layer(number, part, kind, named)
     return {prefix + key: value for key, value in found.items()}
 
 

@@ -50,8 +50,8 @@ def write_diffusers(layers: Mapping[str, LoraLayers], path: Path) -> None:
     told: dict[str, Any] = {}
     for component, updates in layers.items():
         if updates:
-            told[f"{component}_lora_layers"] = _tensors(updates)
-            told[f"{component}_lora_adapter_metadata"] = _described(updates)
+            told[f"{component}_lora_layers"] = tensors_of(updates)
+            told[f"{component}_lora_adapter_metadata"] = described_layers(updates)
     # SD's files are the same, without a second text encoder.
     StableDiffusionXLPipeline.save_lora_weights(path.parent, weight_name=path.name, safe_serialization=True, **told)
     order_metadata(path)
@@ -76,14 +76,15 @@ def write_kohya(
     write_safetensors(path, found, {**metadata, "ss_network_dim": shown, "ss_network_alpha": shown})
 
 
-def _tensors(layers: LoraLayers) -> dict[str, nn.Module | Tensor]:
+def tensors_of(layers: LoraLayers) -> dict[str, nn.Module | Tensor]:
+    """Both factors of each layer under PEFT's names."""
     found: dict[str, nn.Module | Tensor] = {}
     for module, layer in layers.items():
         found[module + DOWN], found[module + UP] = layer.down, layer.up
     return found
 
 
-def _described(layers: LoraLayers) -> dict[str, Any]:
+def described_layers(layers: LoraLayers) -> dict[str, Any]:
     """PEFT's config of layers whose alpha is their rank, whatever that is."""
     ranks = {module: len(layer.down) for module, layer in layers.items()}
     highest = max(ranks.values())

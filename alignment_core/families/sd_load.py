@@ -86,11 +86,12 @@ def load_part(folder: ModelFolder, part: str, model_class: Any, dtype: torch.dty
         output_loading_info=True,
         **options,
     )
-    _refuse_partial(folder.path / part, loading)
+    refuse_partial(folder.path / part, loading)
     return model
 
 
-def _refuse_partial(path: Path, loading: dict[str, Any]) -> None:
+def refuse_partial(path: Path, loading: dict[str, Any]) -> None:
+    """Raise `ModelError` with the weight that a part lacks, or has too many, by what a library says that it loaded."""
     config = f"the model that {path / 'config.json'} describes"
     if missing := sorted(loading["missing_keys"]):
         raise ModelError("model_invalid", f"{path}: {_named(missing)} of {config} is missing")

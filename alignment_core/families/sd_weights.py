@@ -40,9 +40,9 @@ def save_policy(family: Family, actors: Actors, folder: Path) -> None:
 
 
 def _save_pipeline(family: Family, actors: Actors, folder: Path) -> None:
-    _copy_frozen_parts(family.folder, folder)
+    copy_frozen_parts(family.folder, folder, _frozen_parts(family.folder))
     actors.denoiser.save_pretrained(folder / "unet", safe_serialization=True)
-    _forget_origin(folder / "unet" / "config.json")
+    forget_origin(folder / "unet" / "config.json")
     for name in family.merged.keys() - {"unet"}:
         _save_text_encoder(family.components()[name], folder / name)
 
@@ -96,19 +96,19 @@ def _save_text_encoder(text_encoder: PreTrainedModel, folder: Path) -> None:
     for path in folder.glob("*.safetensors*"):
         path.unlink()
     text_encoder.save_pretrained(folder, safe_serialization=True)
-    _forget_origin(folder / "config.json")
+    forget_origin(folder / "config.json")
 
 
-def _forget_origin(config: Path) -> None:
+def forget_origin(config: Path) -> None:
     """Take out where diffusers loaded the model from: a path of the operator's, and another one on another worker."""
     values = json.loads(config.read_text(encoding="utf-8"))
     values.pop("_name_or_path", None)
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _copy_frozen_parts(source: ModelFolder, target: Path) -> None:
+def copy_frozen_parts(source: ModelFolder, target: Path, parts: tuple[str, ...]) -> None:
     """Copy everything that was not trained as it is; the safety checker, which is never loaded, is left out."""
-    for component in _frozen_parts(source):
+    for component in parts:
         (target / component).mkdir(parents=True)
         for file in [*source.config_files(component), *source.weight_files(component)]:
             shutil.copyfile(file, target / component / _without_variant(file.name, source.variant))

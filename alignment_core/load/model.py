@@ -8,7 +8,10 @@ from typing import assert_never
 import torch
 
 from alignment_core.families.family import Family
+from alignment_core.families.flow_schedule import read_flow_schedule
 from alignment_core.families.sd import load_sd
+from alignment_core.families.sd3 import load_sd3
+from alignment_core.families.sd3_configs import check_sd3
 from alignment_core.families.sd_configs import check_parts
 from alignment_core.families.sd_schedule import read_schedule
 from alignment_core.families.sdxl import load_sdxl
@@ -26,7 +29,9 @@ def load_model(
             return load_sd(folder, device=device, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
         case "sdxl":
             return load_sdxl(folder, device=device, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
-        case "sd3" | "flux":
+        case "sd3":
+            return load_sd3(folder, device=device, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
+        case "flux":
             raise AssertionError(f"{folder.family} is served by the table of families, and nothing here loads it")
         case _:
             assert_never(folder.family)
@@ -41,7 +46,10 @@ def check_model(folder: ModelFolder) -> None:
         case "sdxl":
             check_xl_parts(folder)
             read_schedule(folder)
-        case "sd3" | "flux":
+        case "sd3":
+            check_sd3(folder)
+            read_flow_schedule(folder)
+        case "flux":
             raise AssertionError(f"{folder.family} is served by the table of families, and nothing here checks it")
         case _:
             assert_never(folder.family)

@@ -111,7 +111,7 @@ def _pair_method(method: PairMethodSpec, draws: PairDraws) -> Method[Any]:
                 beta=method.beta,
                 reduction=method.reduction,
                 half_factor=method.half_factor,
-                in_eps_units=method.v_rescale == "abar",
+                in_eps_units=method.v_rescale == "abar" or method.flow_beta == "one_minus_s_squared",
             )
         case MaPOSpec():
             return MaPO(draws, method.beta, method.kappa, method.logit_scale)

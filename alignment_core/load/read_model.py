@@ -52,7 +52,8 @@ def _report_of_file(file: Path, config: Path | None) -> ModelReport:
     except ModelError as error:
         if error.code == "model_not_found":
             raise
-        return ModelReport(problem=ModelProblem(code=error.code, message=error.message), stamp=stamp)
+        message = error.message.replace(f"{file.parent}/", "")  # where the operator keeps it is nobody's business
+        return ModelReport(problem=ModelProblem(code=error.code, message=message), stamp=stamp)
 
 
 def _report(folder: ModelFolder) -> ModelReport:

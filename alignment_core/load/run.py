@@ -227,6 +227,11 @@ def _refuse_misread_options(spec: JobSpec, family: Family) -> None:
             "v_rescale_unsupported",
             f"method.v_rescale is for v-prediction models, and this one predicts {family.path.prediction_type}",
         )
+    if method.needs_flow and family.path.prediction_type != "flow":
+        raise ModelError(
+            "flow_beta_unsupported",
+            f"method.flow_beta is for flow matching, and this model predicts {family.path.prediction_type}",
+        )
 
 
 def _build_watch(spec: JobSpec) -> Watch:

@@ -36,12 +36,12 @@ from alignment_core.spec import (
     HubSource,
     ImageRewardReward,
     JpegSizeReward,
-    ModelSpec,
     PickScoreReward,
     RemoteReward,
     RewardSpec,
     SymmetryReward,
     WeightedSumReward,
+    WeightsSpec,
     reward_name,
 )
 
@@ -120,9 +120,9 @@ def _load_classifier(spec: AttributeClassifierReward, device: torch.device) -> A
         raise ModelError("reward_invalid", f"reward {reward_name(spec)!r}: {error}") from error
 
 
-def _folder(spec: RewardSpec, source: ModelSpec) -> Path:
+def _folder(spec: RewardSpec, source: WeightsSpec) -> Path:
     return fetch_folder(reward_name(spec), source)
 
 
-def _variant(source: ModelSpec) -> str | None:
+def _variant(source: WeightsSpec) -> str | None:
     return source.variant if isinstance(source, HubSource) else None

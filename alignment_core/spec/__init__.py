@@ -41,6 +41,7 @@ from alignment_core.spec.sources import (
     Name,
     SingleFileSource,
     StoredDataset,
+    WeightsSpec,
 )
 from alignment_core.spec.start import HubLora, LocalLora, StartSpec, StoredLora
 from alignment_core.spec.timesteps import TimestepSpec, UniformTimesteps

@@ -76,7 +76,7 @@ FAMILIES = MappingProxyType[FamilyName, FamilyFacts](
         "sd3": FamilyFacts(
             title="Stable Diffusion 3 and 3.5",
             pipeline_class="StableDiffusion3Pipeline",
-            is_served=False,
+            is_served=True,
             is_flow=True,
             denoiser="transformer",
             latent_channels=16,

@@ -94,6 +94,11 @@ class MethodBase(Spec):
         """Whether an option is read that models of other predictions do not have."""
         return False
 
+    @property
+    def needs_flow(self) -> bool:
+        """Whether an option is read that models without flow matching do not have."""
+        return False
+
     # --- how a run is cut up ---
 
     @property

@@ -76,6 +76,10 @@ class DiffusionDPOSpec(MethodBase):
     v_rescale: Literal["none", "abar"] = Field(
         default="none", description="v-prediction: `abar` multiplies errors by abar_t, which gives epsilon's weighting."
     )
+    flow_beta: Literal["constant", "one_minus_s_squared"] = Field(
+        default="constant",
+        description="Flow matching: `one_minus_s_squared` multiplies errors by (1 - s)^2, which gives epsilon's weighting.",
+    )
     transform: TransformSpec = TransformSpec()
 
     @model_validator(mode="after")
@@ -103,6 +107,10 @@ class DiffusionDPOSpec(MethodBase):
     @property
     def needs_v_prediction(self) -> bool:
         return self.v_rescale != "none"
+
+    @property
+    def needs_flow(self) -> bool:
+        return self.flow_beta != "constant"
 
     def resolved(self) -> Self:
         """The same with the loss's own options written out."""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from alignment_core.spec.base import Spec, misfit
-from alignment_core.spec.sources import CatalogSource, LocalSource, ModelSpec, Name, catalog_named
+from alignment_core.spec.sources import CatalogSource, LocalSource, Name, WeightsSpec, catalog_named
 from alignment_core.spec.unions import OneOf
 
 PRINTED_ASCII = r"^[!-~]+$"
@@ -66,15 +66,15 @@ class ClipScoreReward(RewardBase):
     """Cosine of CLIP's image and text embeddings, in [-1, 1]; say which CLIP."""
 
     type: Literal["clip_score"] = "clip_score"
-    model: ModelSpec
+    model: WeightsSpec
 
 
 class PickScoreReward(RewardBase):
     """PickScore (arXiv 2305.01569): exp(logit_scale) cos of a CLIP-H tuned on Pick-a-Pic, usually 17 to 24."""
 
     type: Literal["pick_score"] = "pick_score"
-    model: ModelSpec = Field(description="The tuned CLIP, published as `yuvalkirstain/PickScore_v1`.")
-    processor: ModelSpec | None = Field(
+    model: WeightsSpec = Field(description="The tuned CLIP, published as `yuvalkirstain/PickScore_v1`.")
+    processor: WeightsSpec | None = Field(
         default=None,
         description="Tokenizer and preprocessor where the model's folder has none; published with PickScore is "
         "`laion/CLIP-ViT-H-14-laion2B-s32B-b79K`.",
@@ -85,7 +85,7 @@ class HpsV2Reward(RewardBase):
     """HPSv2 (arXiv 2306.09341): cosine of a CLIP-H tuned on HPDv2, usually 0.15 to 0.37; reports show it times 100."""
 
     type: Literal["hpsv2"] = "hpsv2"
-    model: ModelSpec = Field(
+    model: WeightsSpec = Field(
         description="What `python -m alignment_core.rewards.convert hpsv2` made of `HPS_v2_compressed.pt`."
     )
 
@@ -94,7 +94,7 @@ class HpsV21Reward(RewardBase):
     """HPSv2.1: HPSv2's cosine with later weights; scores of the two versions are not comparable."""
 
     type: Literal["hpsv2.1"] = "hpsv2.1"
-    model: ModelSpec = Field(
+    model: WeightsSpec = Field(
         description="What `python -m alignment_core.rewards.convert hpsv2.1` made of `HPS_v2.1_compressed.pt`."
     )
 
@@ -103,7 +103,7 @@ class ImageRewardReward(RewardBase):
     """ImageReward (arXiv 2304.05977): a BLIP tuned on ranked images, standardised, usually -2.3 to 2.1."""
 
     type: Literal["image_reward"] = "image_reward"
-    weights: ModelSpec = Field(
+    weights: WeightsSpec = Field(
         description="What `python -m alignment_core.rewards.convert image_reward` made of `ImageReward.pt`."
     )
 
@@ -112,8 +112,8 @@ class AestheticReward(RewardBase):
     """LAION's aesthetic predictor v2: an affine map of CLIP's unit image embedding, usually 4 to 7.5."""
 
     type: Literal["aesthetic"] = "aesthetic"
-    model: ModelSpec = Field(description="CLIP ViT-L/14, published as `openai/clip-vit-large-patch14`.")
-    weights: ModelSpec = Field(
+    model: WeightsSpec = Field(description="CLIP ViT-L/14, published as `openai/clip-vit-large-patch14`.")
+    weights: WeightsSpec = Field(
         description="What `python -m alignment_core.rewards.convert aesthetic` made of `sac+logos+ava1-l14-linearMSE.pth`."
     )
 

@@ -103,6 +103,11 @@ ModelSpec = Annotated[
     ),
 ]
 
+WeightsSpec = Annotated[  # of a reward; what a job of ours left is no judge
+    CatalogSource | HubSource | LocalSource,
+    OneOf(catalog_named, f'write the name of a catalog entry, {HUB}, or {{"type": "local", "path": FOLDER}}'),
+]
+
 
 class StoredDataset(Spec):
     """A dataset that was uploaded to the service."""

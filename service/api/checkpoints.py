@@ -1,13 +1,15 @@
-"""Checkpoints: list a job's, look at one, and download its files one by one or all together."""
+"""Checkpoints: list a job's, look at one, and download its files one by one, all together, or in another form."""
 
 from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from alignment_core.spec.exports import ExportFormat
 from service.api.archive import Archive, Member
 from service.api.context import Parts, PartsDep
 from service.api.downloads import BYTES_EXAMPLE, Body, attachment, file_responses, send_body, send_file
+from service.api.export_downloads import EXPORT_RESPONSES, send_export
 from service.api.lookup import CheckpointDep, JobDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
@@ -95,6 +97,7 @@ def download_file(
             "there is no checkpoint 'ckpt_01kaf0h2v7x3m5q8r1s4t6w9yz' in this project",
             when="No such checkpoint in this project, or no such format of it",
         ),
+        **EXPORT_RESPONSES,
     },
 )
 @router.head("/checkpoints/{checkpoint_id}/download", include_in_schema=False)
@@ -103,10 +106,12 @@ def download_checkpoint(
     checkpoint: CheckpointDep,
     parts: PartsDep,
     format: Annotated[
-        Literal["zip", "safetensors", "kohya"],
+        Literal["zip", "safetensors"] | ExportFormat,
         Query(
             description="`zip`: the folder that diffusers loads; `safetensors`: its LoRA weights alone, as one file; "
-            "`kohya`: the same under the names that ComfyUI, A1111, InvokeAI and kohya's scripts read."
+            "`kohya`: the same under the names that ComfyUI, A1111, InvokeAI and kohya's scripts read. The rest is made by a "
+            "worker when it is first asked for: `peft` and `diffusers`, what was trained alone; `merged`, a whole diffusers "
+            "folder; `single_file`, a whole model under the original names."
         ),
     ] = "zip",
     include: Annotated[
@@ -120,9 +125,19 @@ def download_checkpoint(
     `python3 -m zipfile -e aligned.zip aligned`, then `pipeline.load_lora_weights("aligned")`. It is made while it is sent and is stored
     without compression; its length is known and it comes with ranges and an `ETag`, so that a broken download can go on
     (`curl -C -`). The weights come like any single file, with ranges or by redirect.
+
+    A form that a worker has yet to make answers 202 with the export, and where it is in `Location`: ask again after
+    `Retry-After` seconds, or wait there. It is made once and kept. One that could not be made answers 409 with the reason.
     """
-    if format != "zip":
-        return send_file(request, parts, _lora_weights(checkpoint, format), f"{checkpoint.id}.safetensors", OCTETS)
+    match format:
+        case "zip":
+            pass
+        case "kohya" if any(file.path == ONE_FILE["kohya"] for file in checkpoint.files):  # saved by training
+            return send_file(request, parts, _lora_weights(checkpoint, "kohya"), f"{checkpoint.id}.safetensors", OCTETS)
+        case "safetensors":
+            return send_file(request, parts, _lora_weights(checkpoint, format), f"{checkpoint.id}.safetensors", OCTETS)
+        case _:
+            return send_export(request, parts, checkpoint, format)
     files = [file for file in checkpoint.files if include == "all" or not file.path.startswith(TRAINING_STATE)]
     if request.method == "GET":  # what else is asked needs no checksum
         files = with_checksums(parts.store, parts.objects, checkpoint.id, files)

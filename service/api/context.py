@@ -20,7 +20,7 @@ from service.store.database import Store
 from service.store.objects import ObjectStore
 from service.store.probe import StoreProbe
 from service.store.pulses import JobPulse
-from service.store.records import DatasetState
+from service.store.records import DatasetState, ExportState
 
 _INDEX = re.compile(r"\[.*\]$", re.DOTALL)  # `metadata[team]` is one of `metadata[*]`
 
@@ -38,6 +38,7 @@ class Parts:
     telemetry: Telemetry
     jobs_lookout: Lookout[JobPulse]
     datasets_lookout: Lookout[DatasetState]
+    exports_lookout: Lookout[ExportState]
     feeds: Feeds
 
     @property

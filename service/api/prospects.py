@@ -86,6 +86,9 @@ def problems_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None
     if spec.method.needs_v_prediction and model.prediction_type not in (None, "v_prediction"):
         message = f"is for v-prediction models, and this one predicts {model.prediction_type}"
         yield _problem("/method/v_rescale", "v_rescale_unsupported", message)
+    if spec.method.needs_flow and model.prediction_type not in (None, "velocity"):
+        message = f"is for flow matching, and this model predicts {model.prediction_type}"
+        yield _problem("/method/flow_beta", "flow_beta_unsupported", message)
 
 
 def warnings_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None) -> Iterator[str]:

@@ -82,6 +82,7 @@ def delete_checkpoint(store: Store, project_id: str, checkpoint_id: str, *, even
         # by attempt: a later one may save this step anew, and must keep what it saves
         attempts = range(1, job.attempt + 1)
         prefixes = [keys.checkpoint_prefix(project_id, job.id, row.step, attempt) for attempt in attempts]
+        prefixes.append(keys.exports_prefix(project_id, job.id, checkpoint_id))
         session.delete(row)
         session.flush()
         _move_on(session, job, checkpoint_id)

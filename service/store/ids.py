@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Literal
 
-Prefix = Literal["job", "ds", "wts", "ckpt", "evt", "proj", "key", "smp"]
+Prefix = Literal["job", "ds", "wts", "ckpt", "exp", "evt", "proj", "key", "smp"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _RANDOM_BITS = 80

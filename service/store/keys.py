@@ -19,6 +19,16 @@ def checkpoint_prefix(project_id: str, job_id: str, step: int, attempt: int) -> 
     return f"projects/{project_id}/jobs/{job_id}/checkpoints/{step}/attempt-{attempt}/"
 
 
+def exports_prefix(project_id: str, job_id: str, checkpoint_id: str) -> str:
+    """Prefix of a checkpoint's exports."""
+    return f"projects/{project_id}/jobs/{job_id}/exports/{checkpoint_id}/"
+
+
+def export_prefix(project_id: str, job_id: str, checkpoint_id: str, export_id: str) -> str:
+    """Prefix of what all attempts at an export uploaded; each has a folder `attempt-N` in it."""
+    return f"{exports_prefix(project_id, job_id, checkpoint_id)}{export_id}/"
+
+
 def sample_key(project_id: str, job_id: str, step: int, attempt: int) -> str:
     return f"projects/{project_id}/jobs/{job_id}/samples/{step}/attempt-{attempt}.png"
 

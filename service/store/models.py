@@ -7,8 +7,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from alignment_core.spec.exports import ExportFormat
 from alignment_core.spec.sources import OnBadRow
-from service.store.records import DatasetState, UploadKind
+from service.store.records import DatasetState, ExportState, UploadKind
 from service.store.states import JobState
 
 
@@ -195,6 +196,31 @@ class CheckpointFile(Base):
     sha256: Mapped[str] = mapped_column(sa.String(64))
     crc32: Mapped[int | None]
     object_key: Mapped[str] = mapped_column(sa.Text)
+
+
+class Export(Base):
+    """A checkpoint in another form; `files` are `records.StoredFile`s."""
+
+    __tablename__ = "exports"
+    __table_args__ = (sa.UniqueConstraint("checkpoint_id", "format"), sa.Index(None, "state"))
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("checkpoints.id", ondelete="CASCADE"))
+    job_id: Mapped[str] = mapped_column(Id)
+    project_id: Mapped[str] = project_id()
+    format: Mapped[ExportFormat] = mapped_column(sa.String(16))
+    state: Mapped[ExportState] = mapped_column(sa.String(16))
+    percent: Mapped[float]
+    files: Mapped[list[dict[str, Any]]] = mapped_column(sa.JSON(none_as_null=True))
+    error: Mapped[dict[str, Any] | None]
+
+    attempt: Mapped[int]
+    num_lost: Mapped[int]
+    worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
+    lease_expires_at: Mapped[datetime | None]
+
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
 
 
 class Sample(Base):

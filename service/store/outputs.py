@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from alignment_core.events import CheckpointSaved, EvaluationCompleted, SamplesDrawn
+from service.store import exports
 from service.store.database import Store, now
 from service.store.fence import hold
 from service.store.ids import new_id
@@ -49,6 +50,7 @@ def put_checkpoint(session: Session, job: Job, event: CheckpointSaved, files: Se
     ).one_or_none()
     if old_id is not None:
         session.execute(sa.delete(CheckpointFile).where(CheckpointFile.checkpoint_id == old_id))
+        exports.forget(session, old_id)  # they were made of the files that go
     if event.is_best:  # there is one at a time
         session.execute(sa.update(Checkpoint).where(Checkpoint.job_id == job.id).values(is_best=False))
     checkpoint = session.merge(

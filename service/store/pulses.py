@@ -6,8 +6,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from service.store.database import Store
-from service.store.models import Dataset, Job
-from service.store.records import DatasetState
+from service.store.models import Dataset, Export, Job
+from service.store.records import DatasetState, ExportState
 from service.store.states import TERMINAL, JobState
 
 AT_ONCE = 500  # far below what either database binds in a statement
@@ -41,6 +41,16 @@ def dataset_states(store: Store, ids: Sequence[str]) -> dict[str, DatasetState]:
         for some in _batches(ids):
             rows = session.execute(sa.select(Dataset.id, Dataset.state).where(Dataset.id.in_(some)))
             found |= {dataset_id: state for dataset_id, state in rows}  # noqa: C416  rows are tuples to run time alone
+    return found
+
+
+def export_states(store: Store, ids: Sequence[str]) -> dict[str, ExportState]:
+    """By id; an export that went with its checkpoint is left out."""
+    found: dict[str, ExportState] = {}
+    with store.read() as session:
+        for some in _batches(ids):
+            rows = session.execute(sa.select(Export.id, Export.state).where(Export.id.in_(some)))
+            found |= {export_id: state for export_id, state in rows}  # noqa: C416  as above
     return found
 
 

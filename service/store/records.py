@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict
 from alignment_core.errors import Category
 from alignment_core.model_files import ModelReport
 from alignment_core.spec import ColumnMapping
+from alignment_core.spec.exports import ExportFormat
 from alignment_core.spec.sources import OnBadRow
 from service.store.states import TERMINAL, JobState
 
 T = TypeVar("T")
 
+ExportState = Literal["queued", "running", "ready", "failed"]
 DatasetState = Literal["uploading", "checking", "ready", "failed"]
 UploadKind = Literal["data", "lora"]  # preference data, or weights to start from
 
@@ -159,6 +161,23 @@ class CheckpointRecord(Record):
     size_bytes: int
     created_at: datetime
     files: tuple[StoredFile, ...]
+
+
+class ExportRecord(Record):
+    """A checkpoint in another form; `files` are there once it is ready."""
+
+    id: str
+    checkpoint_id: str
+    job_id: str
+    project_id: str
+    format: ExportFormat
+    state: ExportState
+    percent: float
+    files: tuple[StoredFile, ...]
+    error: JobError | None
+    attempt: int
+    created_at: datetime
+    updated_at: datetime
 
 
 class SampleRecord(Record):

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store.database import Store
-from service.store.models import Dataset, Job
+from service.store.models import Dataset, Export, Job
 from service.store.records import QueuePlace
 from service.store.states import HELD
 
@@ -55,6 +55,19 @@ def next_datasets(store: Store, limit: int = 1, most_per_project: int | None = N
 def num_datasets(store: Store, at_most: int) -> int:
     """How many data sets no worker has taken yet; counting ends at `at_most`."""
     return _count(store, sa.select(Dataset.id).where(_UNCHECKED), at_most)
+
+
+def next_exports(store: Store, limit: int = 1) -> tuple[str, ...]:
+    """Ids of the exports to make next, in the order in which they were asked for."""
+    query = sa.select(Export.id).where(Export.state == "queued").order_by(Export.id).limit(limit)
+    with store.read() as session:
+        return tuple(session.scalars(query))
+
+
+def num_beside_jobs(store: Store, at_most: int) -> int:
+    """How many data sets and exports no worker has taken yet; counting ends at `at_most`. One kind of message rings for both."""
+    asked = _count(store, sa.select(Export.id).where(Export.state == "queued"), at_most)
+    return min(at_most, asked + num_datasets(store, at_most))
 
 
 def places(session: Session, queued: Sequence[Job]) -> dict[str, QueuePlace]:

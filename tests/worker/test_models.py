@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from alignment_core.spec import HubSource
+from service.main import create_app
 from service.store import known_models
 from service.store.catalog import Catalog
 from tests.servers.hub import COMMIT, REPO, hub_of
@@ -94,3 +96,27 @@ def test_a_worker_reads_what_is_asked_for_while_it_runs_and_stops_when_it_shuts_
     parts.shutting_down.set()
     thread.join(timeout=30)
     assert not thread.is_alive()
+
+
+@pytest.mark.slow
+def test_an_inpainting_model_of_the_hub_is_refused_at_post_once_a_worker_has_read_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(DEMO_MODEL, world.root / "inpainting")
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "in_channels": 9}))
+    online = {"type": "ddpo", "prompts": ["a red circle"], "reward": "brightness"}
+    spec = {"model": HubSource(repo_id=REPO, revision=COMMIT).model_dump(), "method": online}
+    monkeypatch.setenv("HF_HOME", str(world.root / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with TestClient(create_app(world.settings), base_url="http://localhost") as client, hub_of(folder) as (address, _):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        before = client.post("/v1/jobs/validate", json={"spec": spec}).json()
+        assert before["valid"]
+        assert any("no worker has read" in one for one in before["warnings"])
+        read_models(reader(world))
+        after = client.post("/v1/jobs", json={"spec": spec})
+    assert after.status_code == 422
+    (error,) = after.json()["errors"]
+    assert (error["pointer"], error["code"]) == ("/spec/model", "model_parts_mismatch")
+    assert error["message"].startswith("unet/config.json: in_channels is 9; expected 4")

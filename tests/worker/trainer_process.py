@@ -23,6 +23,9 @@ from alignment_core.events import (
     CheckpointSaved,
     EvaluationCompleted,
     Event,
+    ExportCompleted,
+    ExportProgressed,
+    FileRecord,
     PhaseChanged,
     RunCompleted,
     RunFailed,
@@ -53,10 +56,38 @@ def main() -> int:
     check_parser.add_argument("path", type=Path)
     check_parser.add_argument("--columns", type=json.loads)
     check_parser.add_argument("--on-bad-row", choices=["fail", "drop"], default="fail")
+    export_parser = commands.add_parser("export")
+    export_parser.add_argument("checkpoint", type=Path)
+    export_parser.add_argument("--format", required=True)
+    export_parser.add_argument("--out", type=Path, required=True)
+    export_parser.add_argument("--sources", type=Path, required=True)
+    export_parser.add_argument("--cache-dir", type=Path, required=True)
+    export_parser.add_argument("--report", type=Path)
     arguments = parser.parse_args()
+    if arguments.command == "export":
+        return export(arguments)
     if arguments.command == "check":
         return check(arguments.path, arguments.columns)
     return run(JobSpec.model_validate_json(arguments.spec.read_text()), arguments.workdir, arguments.resume_from)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """A card that says what was given, or what `BEHAVIOUR` has befall it."""
+    if failure := BEHAVIOUR.get("export_fails"):
+        print(RunFailed(code=failure, message="as told", category="user", retryable=False).model_dump_json())
+        return 1
+    print(ExportProgressed(percent=50.0).model_dump_json(), flush=True)
+    time.sleep(BEHAVIOUR.get("export_seconds", 0))
+    files = sorted(path.relative_to(arguments.checkpoint).as_posix() for path in arguments.checkpoint.rglob("*.*"))
+    sources = json.loads(arguments.sources.read_text())
+    arguments.out.mkdir()
+    told = {"format": arguments.format, "files": files, "sources": sources}
+    (arguments.out / "README.md").write_text(json.dumps(told))
+    content = (arguments.out / "README.md").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    record = FileRecord(path="README.md", size_bytes=len(content), sha256=digest)
+    print(ExportCompleted(files=[record]).model_dump_json(), flush=True)
+    return 0
 
 
 def run(spec: JobSpec, workdir: Path, resume_from: Path | None) -> int:

@@ -239,3 +239,10 @@ def test_the_table_says_no_in_sentences() -> None:
         for kind, offered in kinds.items():
             refused = {one for one in OF_A_LORA if refusal(one, kind, family) is not None}
             assert refused == set(OF_A_LORA) - set(offered)
+
+
+def test_the_page_shows_the_table() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "exports.md").read_text(encoding="utf-8")
+    for family, kinds in EXPORTS.items():
+        assert f"| `{family}` | {', '.join(kinds['lora'])} | {', '.join(kinds['full'])} |\n" in page
+    assert page.count("\n| `sd") + page.count("\n| `flux") == len(EXPORTS)

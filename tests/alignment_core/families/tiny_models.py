@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.alignment_core.tiny import save_tiny_pipeline
+from tests.alignment_core.tiny_sd3 import save_tiny_sd3
 from tests.alignment_core.tiny_sdxl import save_tiny_sdxl
 
 TINY: dict[str, Callable[[Path], Path]] = {
@@ -14,4 +15,6 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "sd_v": lambda folder: save_tiny_pipeline(folder, prediction_type="v_prediction"),
     "sdxl": save_tiny_sdxl,
     "sdxl_v": lambda folder: save_tiny_sdxl(folder, prediction_type="v_prediction", zero_terminal_snr=True),
+    "sd3": save_tiny_sd3,
+    "sd3_t5": lambda folder: save_tiny_sd3(folder, with_t5=True),
 }

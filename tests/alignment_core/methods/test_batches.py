@@ -17,7 +17,7 @@ from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.posteriors import PairPosteriors
 from alignment_core.datasets.rows import Annotation
 from alignment_core.diffusion.discrete_vp import DiscreteVP
-from alignment_core.diffusion.formulas import PredictionType, Reduction, scaled_linear_abar
+from alignment_core.diffusion.formulas import Reduction, VPPrediction, scaled_linear_abar
 from alignment_core.methods.diffusion_dpo import (
     DiffusionDPO,
     PairErrors,
@@ -51,7 +51,7 @@ class AroundOne:
 class Scaling:
     """A family whose prediction is the input times the denoiser's bias; remembers what the networks were given."""
 
-    prediction_type: PredictionType = "epsilon"
+    prediction_type: VPPrediction = "epsilon"
     abar: Tensor = field(default_factory=lambda: scaled_linear_abar().float())
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seen: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
@@ -183,7 +183,7 @@ def logit_by_hand(x_0_w: Tensor, x_0_l: Tensor, eps: Tensor, abar_t: float, kind
 )
 def test_the_loss_of_a_drawn_batch_is_the_one_worked_by_hand(
     pairs: PreferencePairs,
-    kind: PredictionType,
+    kind: VPPrediction,
     rescale_v: bool,
     half_factor: bool,
     reduction: Reduction,

@@ -66,6 +66,7 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
         "dataset_id": api.ready_dataset(),
         "weights_id": api.ready_weights(),
         "sample_id": sample["id"],
+        "format": "merged",
         "path": "manifest.json",
     }
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)

@@ -47,6 +47,8 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         f"GET {job}/samples/{{sample_id}}.png",
         f"GET {job}/report.html",
         *(f"GET {checkpoint}{path}" for path in ("", "/files", "/files/{path}", "/download")),
+        *(f"GET {checkpoint}/exports{path}" for path in ("", "/{format}", "/{format}/files/{path}")),
+        f"POST {checkpoint}/exports",
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
         *("POST /v1/weights", "GET /v1/weights", f"GET {weights}"),
         *(f"DELETE {path}" for path in (job, checkpoint, dataset, weights)),

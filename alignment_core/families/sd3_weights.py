@@ -1,0 +1,92 @@
+"""The policy's weights of the SD 3 family on disk: a LoRA under diffusers' names, which ComfyUI reads too, or a whole folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, assert_never
+
+from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from alignment_core.actors.actors import ADAPTER, Actors
+from alignment_core.checkpoints import STATE
+from alignment_core.errors import CheckpointError
+from alignment_core.families.family import Family
+from alignment_core.families.joined_lora import OWN, described_layers, joined_layers, save_own, tensors_of
+from alignment_core.families.sd_weights import LORA_FILE, PIPELINE_FOLDER, copy_frozen_parts, forget_origin
+from alignment_core.safetensors_files import order_metadata
+
+DENOISER = "transformer"
+
+
+def save_policy(family: Family, actors: Actors, folder: Path, frozen: tuple[str, ...]) -> None:
+    """Write the LoRA as `pipeline.load_lora_weights(folder)` reads it, or a whole folder under `pipeline/`."""
+    match actors.kind:
+        case "full":
+            _save_pipeline(family, actors, folder / PIPELINE_FOLDER, frozen)
+        case "lora" if family.merged:
+            _save_joined(family, actors, folder)
+        case "lora":
+            _save_lora(actors, folder)
+        case _:
+            assert_never(actors.kind)
+
+
+def _save_pipeline(family: Family, actors: Actors, folder: Path, frozen: tuple[str, ...]) -> None:
+    copy_frozen_parts(family.folder, folder, frozen)
+    _save_part(actors.denoiser, folder / DENOISER)
+    for name in family.merged.keys() - {DENOISER}:
+        for copied in (folder / name).glob("*.safetensors*"):  # without what was merged into it
+            copied.unlink()
+        _save_part(family.components()[name], folder / name)
+
+
+def _save_part(model: nn.Module, folder: Path) -> None:
+    model.save_pretrained(folder, safe_serialization=True)  # pyright: ignore[reportCallIssue]
+    forget_origin(folder / "config.json")
+
+
+def _save_lora(actors: Actors, folder: Path) -> None:
+    config = actors.denoiser.peft_config[ADAPTER]
+    layers: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
+    # Rank and alpha travel in the file's header: without them every loader assumes alpha = rank.
+    described = {**config.to_dict(), "target_modules": sorted(config.target_modules)}
+    _write({DENOISER: layers}, {DENOISER: described}, folder)
+
+
+def _save_joined(family: Family, actors: Actors, folder: Path) -> None:
+    layers = joined_layers(actors, family.merged, DENOISER)
+    tensors = {name: tensors_of(updates) for name, updates in layers.items()}
+    _write(tensors, {name: described_layers(updates) for name, updates in layers.items()}, folder)
+    save_own(actors, folder)
+
+
+def _write(layers: Mapping[str, Any], described: Mapping[str, Any], folder: Path) -> None:
+    named: dict[str, Any] = {f"{name}_lora_layers": tensors for name, tensors in layers.items()}
+    named |= {f"{name}_lora_adapter_metadata": config for name, config in described.items()}
+    StableDiffusion3Pipeline.save_lora_weights(folder, weight_name=LORA_FILE, safe_serialization=True, **named)
+    order_metadata(folder / LORA_FILE)
+
+
+def load_policy(actors: Actors, folder: Path) -> None:
+    """Put the weights that `save_policy` wrote back into the policy, exactly."""
+    match actors.kind:
+        case "full":
+            saved = SD3Transformer2DModel.from_pretrained(
+                folder / PIPELINE_FOLDER, subfolder=DENOISER, use_safetensors=True, local_files_only=True
+            )
+            actors.denoiser.load_state_dict(saved.state_dict())
+        case "lora":
+            _load_lora(actors, folder)
+        case _:
+            assert_never(actors.kind)
+
+
+def _load_lora(actors: Actors, folder: Path) -> None:
+    own = folder / STATE / OWN  # beside a LoRA that holds what was merged too
+    path = own if own.is_file() else folder / LORA_FILE
+    layers = {key.removeprefix(f"{DENOISER}."): value for key, value in load_file(path).items()}
+    outcome = set_peft_model_state_dict(actors.denoiser, layers, adapter_name=ADAPTER)
+    if outcome is not None and outcome.unexpected_keys:
+        raise CheckpointError("checkpoint_altered", f"{path}: unexpected weight {outcome.unexpected_keys[0]!r}")
