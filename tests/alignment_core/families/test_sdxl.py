@@ -13,8 +13,10 @@ from alignment_core.errors import ModelError
 from alignment_core.families.sdxl import StableDiffusionXL, load_sdxl
 from alignment_core.families.source import ModelFolder
 from alignment_core.load.model import load_model
+from alignment_core.load.plugins import build_timesteps
 from alignment_core.rollouts.rollout import guided, walk
 from alignment_core.spec import LocalSource
+from alignment_core.spec.timesteps import TimestepAware
 from tests.alignment_core.families.test_model_parts import rewrite
 from tests.alignment_core.tiny_sdxl import save_tiny_sdxl
 
@@ -161,6 +163,20 @@ def test_parts_that_do_not_fit_are_refused_with_the_key(
     rewrite(model, file, **change)
     with pytest.raises(ModelError, match=told):
         load(model)
+
+
+@pytest.mark.parametrize(
+    ("num_bins", "wanted", "expected"),
+    [(5, {4: 1.0}, set(range(200))), (1000, dict.fromkeys((0, 250, 500, 750), 0.25), {999, 749, 499, 249})],
+)
+def test_a_table_draws_the_timesteps_of_the_refiner_and_of_turbo(
+    num_bins: int, wanted: dict[int, float], expected: set[int], tiny_sdxl: Path
+) -> None:
+    table = {"type": "table", "probabilities": [wanted.get(number, 0.0) for number in range(num_bins)]}
+    spec = TimestepAware.model_validate({"num_bins": num_bins, "sampler": table})
+    strategy = build_timesteps(spec, load(tiny_sdxl).path, None)
+    drawn = strategy.sample(4000, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == expected
 
 
 def test_the_schedule_is_that_of_the_folder(tmp_path: Path) -> None:
