@@ -131,14 +131,14 @@ def header_of(file: Path) -> bytes:
 def _resolution(
     denoiser: Mapping[str, Any] | None, vae: Mapping[str, Any] | None, facts: FamilyFacts | None
 ) -> int | None:
-    """Latents times what the VAE makes of each; that of the family's published models where the config has no size."""
+    """Latents times what the VAE makes of each; what the VAE says, or that of the family's published models, without a size."""
     levels = (vae or {}).get("block_out_channels")
     size = (denoiser or {}).get("sample_size")
     side = max(size, default=None) if isinstance(size, list) and all(map(_count, size)) else _count(size)
     if denoiser is None or not isinstance(levels, list):
         return None
     if side is None:
-        return None if facts is None else facts.resolution
+        return _count((vae or {}).get("sample_size")) or (None if facts is None else facts.resolution)
     return side * 2 ** (len(levels) - 1)
 
 

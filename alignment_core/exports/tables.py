@@ -1,6 +1,7 @@
 """Which family's names a model folder's weights have."""
 
 from alignment_core.errors import ModelError
+from alignment_core.families.flux_keys import FLUX
 from alignment_core.families.keys import FamilyKeys
 from alignment_core.families.sd3_keys import SD3
 from alignment_core.families.sd_keys import SD
@@ -17,5 +18,7 @@ def keys_of(folder: ModelFolder) -> FamilyKeys:
             return SDXL
         case "StableDiffusion3Pipeline":
             return SD3
+        case "FluxPipeline":
+            return FLUX
         case other:
             raise ModelError("export_unsupported", f"there are no tables for the weights of a {other}")

@@ -121,3 +121,24 @@ class Family(Protocol):
     def load_policy(self, actors: Actors, folder: Path) -> None:
         """Put the weights that `save_policy` wrote back into the policy, exactly."""
         ...
+
+
+@runtime_checkable
+class ToldGuidance(Protocol):
+    """A family whose guidance is told to the network, or that has none: a prediction is one forward, whatever the scale."""
+
+    training_guidance: float
+    """What is told where the conditioning says nothing: in the forwards of offline methods."""
+
+    def with_guidance(self, conditioning: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
+        """The conditioning that says the scale too."""
+        ...
+
+
+@runtime_checkable
+class LargeEncoders(Protocol):
+    """A family whose text encoders are large enough to be in the way once the prompts are read."""
+
+    def release_encoders(self) -> None:
+        """Keep the text encoders on the CPU from now on, but for while they read."""
+        ...

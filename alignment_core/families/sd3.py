@@ -20,10 +20,11 @@ from alignment_core.diffusion.rectified_flow import RectifiedFlow
 from alignment_core.errors import ModelError
 from alignment_core.families.keys import LoraLayers
 from alignment_core.families.merge import fingerprint_of
+from alignment_core.families.pretrained import fresh_scheduler
 from alignment_core.families.sd3_keys import SD3
-from alignment_core.families.sd3_load import fresh_scheduler, load_sd3_pipeline, sd3_pipeline_of
-from alignment_core.families.sd3_weights import load_policy, save_policy
+from alignment_core.families.sd3_load import load_sd3_pipeline, sd3_pipeline_of
 from alignment_core.families.source import ModelFolder
+from alignment_core.families.transformer_weights import load_policy, save_policy
 from alignment_core.shapes import Images, Latents, Times
 
 CLIP_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -241,7 +242,7 @@ class StableDiffusion3:
 
     def save_policy(self, actors: Actors, folder: Path) -> None:
         """The LoRA as `pipeline.load_lora_weights(folder)` reads it, or a whole folder under `pipeline/`."""
-        save_policy(self, actors, folder, (*self._frozen_parts(), "scheduler"))
+        save_policy(self, StableDiffusion3Pipeline, actors, folder, (*self._frozen_parts(), "scheduler"))
 
     def load_policy(self, actors: Actors, folder: Path) -> None:
         """Put the weights that `save_policy` wrote back into the policy, exactly."""

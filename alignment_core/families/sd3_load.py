@@ -3,15 +3,16 @@
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 from safetensors import SafetensorError
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedModel, T5EncoderModel, T5Tokenizer
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from alignment_core.errors import ModelError
 from alignment_core.families.flow_schedule import read_flow_schedule
+from alignment_core.families.pretrained import in_wide_half, load_tokenizer
 from alignment_core.families.sd3_configs import check_sd3, has_t5
 from alignment_core.families.sd_configs import check_vocabulary
-from alignment_core.families.sd_load import refuse_partial
+from alignment_core.families.sd_load import load_encoder, load_part
 from alignment_core.families.source import ModelFolder
 from alignment_core.quiet import only_errors
 
@@ -25,16 +26,16 @@ def load_sd3_pipeline(
     try:
         with only_errors():  # the libraries warn of what is checked here
             pipeline = sd3_pipeline_of(
-                vae=_load(folder, "vae", AutoencoderKL, torch.float32),
-                text_encoder=_load(folder, "text_encoder", CLIPTextModelWithProjection, frozen_dtype),
-                tokenizer=_tokenizer(folder, "tokenizer", CLIPTokenizer),
-                text_encoder_2=_load(folder, "text_encoder_2", CLIPTextModelWithProjection, frozen_dtype),
-                tokenizer_2=_tokenizer(folder, "tokenizer_2", CLIPTokenizer),
-                text_encoder_3=_load(folder, "text_encoder_3", T5EncoderModel, _wide(frozen_dtype))
+                vae=load_part(folder, "vae", AutoencoderKL, torch.float32),
+                text_encoder=load_encoder(folder, "text_encoder", CLIPTextModelWithProjection, frozen_dtype),
+                tokenizer=load_tokenizer(folder, "tokenizer", CLIPTokenizer),
+                text_encoder_2=load_encoder(folder, "text_encoder_2", CLIPTextModelWithProjection, frozen_dtype),
+                tokenizer_2=load_tokenizer(folder, "tokenizer_2", CLIPTokenizer),
+                text_encoder_3=load_encoder(folder, "text_encoder_3", T5EncoderModel, in_wide_half(frozen_dtype))
                 if has_t5(folder)
                 else None,
-                tokenizer_3=_tokenizer(folder, "tokenizer_3", T5Tokenizer) if has_t5(folder) else None,
-                transformer=_load(folder, "transformer", SD3Transformer2DModel, denoiser_dtype),
+                tokenizer_3=load_tokenizer(folder, "tokenizer_3", T5Tokenizer) if has_t5(folder) else None,
+                transformer=load_part(folder, "transformer", SD3Transformer2DModel, denoiser_dtype),
                 scheduler=scheduler,
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -48,40 +49,6 @@ def sd3_pipeline_of(**parts: Any) -> StableDiffusion3Pipeline:
     pipeline = StableDiffusion3Pipeline(**parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def fresh_scheduler(scheduler: FlowMatchEulerDiscreteScheduler) -> FlowMatchEulerDiscreteScheduler:
-    """The same levels in a scheduler that has not stepped yet."""
-    return FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)  # pyright: ignore[reportReturnType]
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """The half precision of T5, whose activations overflow in float16."""
-    return torch.bfloat16 if dtype is torch.float16 else dtype
-
-
-def _load(folder: ModelFolder, part: str, kind: Any, dtype: torch.dtype) -> Any:
-    """Both libraries leave missing weights empty or random and only warn, so they are asked what was missing."""
-    read: Any = kind.from_pretrained
-    of_a_variant = any("." in file.stem for file in folder.weight_files(part))
-    options: dict[str, Any] = (
-        {"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}
-    )  # told with the key
-    model, loading = read(
-        folder.path / part,
-        variant=folder.variant if of_a_variant else None,
-        use_safetensors=True,
-        local_files_only=True,
-        dtype=dtype,
-        output_loading_info=True,
-        **options,
-    )
-    refuse_partial(folder.path / part, loading)
-    return model
-
-
-def _tokenizer(folder: ModelFolder, part: str, kind: Any) -> Any:
-    return kind.from_pretrained(folder.path / part, local_files_only=True)
 
 
 def _check_vocabularies(folder: ModelFolder, pipeline: StableDiffusion3Pipeline) -> None:

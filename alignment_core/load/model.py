@@ -9,6 +9,8 @@ import torch
 
 from alignment_core.families.family import Family
 from alignment_core.families.flow_schedule import read_flow_schedule
+from alignment_core.families.flux import load_flux
+from alignment_core.families.flux_configs import check_flux
 from alignment_core.families.sd import load_sd
 from alignment_core.families.sd3 import load_sd3
 from alignment_core.families.sd3_configs import check_sd3
@@ -32,7 +34,7 @@ def load_model(
         case "sd3":
             return load_sd3(folder, device=device, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
         case "flux":
-            raise AssertionError(f"{folder.family} is served by the table of families, and nothing here loads it")
+            return load_flux(folder, device=device, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
         case _:
             assert_never(folder.family)
 
@@ -50,6 +52,7 @@ def check_model(folder: ModelFolder) -> None:
             check_sd3(folder)
             read_flow_schedule(folder)
         case "flux":
-            raise AssertionError(f"{folder.family} is served by the table of families, and nothing here checks it")
+            check_flux(folder)
+            read_flow_schedule(folder, may_be_dynamic=True)
         case _:
             assert_never(folder.family)

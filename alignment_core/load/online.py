@@ -1,12 +1,14 @@
 """From an online method's spec to the method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from torch import Tensor
+
 from alignment_core.diffusion.path import SIGMA_FLOOR, Grid
 from alignment_core.errors import AlignmentError
-from alignment_core.families.family import Family
+from alignment_core.families.family import Family, ToldGuidance
 from alignment_core.methods.d3po import D3PO
 from alignment_core.methods.ddpo import DDPO
 from alignment_core.methods.dpok import DPOK
@@ -175,14 +177,21 @@ def sampling_grid(family: Family, num_steps: int, eta: float, field: str) -> Gri
         raise AlignmentError("sampling_steps_unsupported", f"{field}: {error}") from error
 
 
+def _encode(family: Family, scale: float) -> Callable[[Sequence[str]], dict[str, Tensor]]:
+    """How prompts are read, with the guidance said where the network is told it."""
+    if not isinstance(family, ToldGuidance):
+        return family.sampling_conditioning
+    return lambda prompts: family.with_guidance(family.sampling_conditioning(prompts), scale)
+
+
 def _setup(method: OnlineMethodSpec, family: Family, rewards: Mapping[str, RewardModel], seed: int) -> RolloutSetup:
     grid = sampling_grid(family, method.num_inference_steps, method.eta, "method.num_inference_steps")
     return RolloutSetup(
         prompts=method.prompts,
         grid=grid,
-        guidance_scale=method.guidance_scale,
+        guidance_scale=1.0 if isinstance(family, ToldGuidance) else method.guidance_scale,
         latent_shape=family.latent_shape(family.resolution),
-        encode=family.sampling_conditioning,
+        encode=_encode(family, method.guidance_scale),
         encode_empty=lambda: {**family.sampling_conditioning([""]), **family.encode_empty()},
         decode=family.decode,
         rewards=list(rewards.values()),

@@ -20,7 +20,7 @@ from alignment_core.errors import AlignmentError, DataError, ModelError
 from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event, ModelLoaded, WarningRaised
-from alignment_core.families.family import Family
+from alignment_core.families.family import Family, LargeEncoders, ToldGuidance
 from alignment_core.families.single_file import in_a_folder
 from alignment_core.load.model import load_model
 from alignment_core.load.objective import load_objective
@@ -40,6 +40,7 @@ from alignment_core.spec.controls import is_trained
 from alignment_core.spec.places import Sources, localize
 from alignment_core.spec.reference import shares_a
 from alignment_core.spec.start import lora_label
+from alignment_core.spec.training import TRAINING_GUIDANCE
 from alignment_core.training.loop import learning_rate_schedule
 from alignment_core.training.run import Run
 from alignment_core.training.watch import Watch
@@ -102,6 +103,8 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     online = objective.method if isinstance(objective.method, OnlineMethod) else None
     setup = online.setup if online is not None else None
     reference = build_reference(spec, actors, objective.winners, setup, accelerator)
+    if isinstance(family, LargeEncoders):
+        family.release_encoders()  # what the data needs of them is in the cache
     optimizer = _build_optimizer(spec, actors, accelerator)
     if accelerator.num_processes > 1:
         actors.trained = accelerator.prepare_model(actors.denoiser)
@@ -156,7 +159,10 @@ def _load_model(spec: JobSpec, accelerator: Accelerator) -> Family:
     half = _DTYPES[spec.training.precision]
     # A full fine-tune keeps float32 master weights and leaves the rounding to autocast.
     denoiser_dtype = torch.float32 if isinstance(spec.adapter, FullFineTune) else half
-    return load_model(spec.model, device=accelerator.device, frozen_dtype=half, denoiser_dtype=denoiser_dtype)
+    family = load_model(spec.model, device=accelerator.device, frozen_dtype=half, denoiser_dtype=denoiser_dtype)
+    if isinstance(family, ToldGuidance):
+        family.training_guidance = spec.training.embedded_guidance
+    return family
 
 
 def _load_start(spec: JobSpec, here: JobSpec, family: Family) -> StartingLora | None:
@@ -226,6 +232,11 @@ def _refuse_misread_options(spec: JobSpec, family: Family) -> None:
         raise ModelError(
             "v_rescale_unsupported",
             f"method.v_rescale is for v-prediction models, and this one predicts {family.path.prediction_type}",
+        )
+    if spec.training.embedded_guidance != TRAINING_GUIDANCE and not isinstance(family, ToldGuidance):
+        raise ModelError(
+            "embedded_guidance_unsupported",
+            "training.embedded_guidance is for models that are told their guidance, and this one is guided by a second forward",
         )
     if method.needs_flow and family.path.prediction_type != "flow":
         raise ModelError(

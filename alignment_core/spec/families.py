@@ -48,6 +48,7 @@ class FamilyFacts:
 
 _ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 _BOTH_STREAMS = (*_ATTENTION, "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 
 FAMILIES = MappingProxyType[FamilyName, FamilyFacts](
     {
@@ -88,12 +89,12 @@ FAMILIES = MappingProxyType[FamilyName, FamilyFacts](
         "flux": FamilyFacts(
             title="FLUX.1",
             pipeline_class="FluxPipeline",
-            is_served=False,
+            is_served=True,
             is_flow=True,
             denoiser="transformer",
             latent_channels=16,
             resolution=1024,
-            lora_targets=_BOTH_STREAMS,
+            lora_targets=(*_BOTH_STREAMS, *_FEED_FORWARD),
             text_lengths=(77, 512),
         ),
     }

@@ -28,6 +28,9 @@ class LoraAdapter(Spec):
     )
 
 
+TRAINING_GUIDANCE = 3.5
+
+
 class FullFineTune(Spec):
     """Every weight of the denoiser is trained; the reference is a frozen second copy."""
 
@@ -84,6 +87,12 @@ class TrainingSpec(Spec):
         default="fp32", description="Precision of the networks; errors and logits stay float32."
     )
     gradient_checkpointing: bool = False
+    embedded_guidance: float = Field(
+        default=TRAINING_GUIDANCE,
+        ge=0,
+        description="What a network that is told its guidance (FLUX.1 dev) is told where nothing is drawn: in the forwards of "
+        "methods on preference data. diffusers' FLUX scripts: 3.5.",
+    )
     validation_fraction: float = Field(
         default=0.05, ge=0, le=0.5, description="Share of groups held out of training to validate on."
     )

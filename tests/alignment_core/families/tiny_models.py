@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.alignment_core.tiny import save_tiny_pipeline
+from tests.alignment_core.tiny_flux import save_tiny_flux
 from tests.alignment_core.tiny_sd2 import save_tiny_sd2
 from tests.alignment_core.tiny_sd3 import save_tiny_sd3
 from tests.alignment_core.tiny_sdxl import save_tiny_sdxl
@@ -19,4 +20,6 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "sdxl_v": lambda folder: save_tiny_sdxl(folder, prediction_type="v_prediction", zero_terminal_snr=True),
     "sd3": save_tiny_sd3,
     "sd3_t5": lambda folder: save_tiny_sd3(folder, with_t5=True),
+    "flux": save_tiny_flux,
+    "flux_schnell": lambda folder: save_tiny_flux(folder, is_dev=False),
 }

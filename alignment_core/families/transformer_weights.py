@@ -1,10 +1,10 @@
-"""The policy's weights of the SD 3 family on disk: a LoRA under diffusers' names, which ComfyUI reads too, or a whole folder."""
+"""The policy's weights of SD 3 and FLUX.1 on disk: a LoRA under diffusers' names, which ComfyUI reads too, or a whole folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_never
 
-from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import FluxPipeline, StableDiffusion3Pipeline
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -18,17 +18,18 @@ from alignment_core.families.sd_weights import LORA_FILE, PIPELINE_FOLDER, copy_
 from alignment_core.safetensors_files import order_metadata
 
 DENOISER = "transformer"
+Pipeline = type[StableDiffusion3Pipeline] | type[FluxPipeline]
 
 
-def save_policy(family: Family, actors: Actors, folder: Path, frozen: tuple[str, ...]) -> None:
+def save_policy(family: Family, pipeline: Pipeline, actors: Actors, folder: Path, frozen: tuple[str, ...]) -> None:
     """Write the LoRA as `pipeline.load_lora_weights(folder)` reads it, or a whole folder under `pipeline/`."""
     match actors.kind:
         case "full":
             _save_pipeline(family, actors, folder / PIPELINE_FOLDER, frozen)
         case "lora" if family.merged:
-            _save_joined(family, actors, folder)
+            _save_joined(family, pipeline, actors, folder)
         case "lora":
-            _save_lora(actors, folder)
+            _save_lora(pipeline, actors, folder)
         case _:
             assert_never(actors.kind)
 
@@ -47,25 +48,25 @@ def _save_part(model: nn.Module, folder: Path) -> None:
     forget_origin(folder / "config.json")
 
 
-def _save_lora(actors: Actors, folder: Path) -> None:
+def _save_lora(pipeline: Pipeline, actors: Actors, folder: Path) -> None:
     config = actors.denoiser.peft_config[ADAPTER]
     layers: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
     # Rank and alpha travel in the file's header: without them every loader assumes alpha = rank.
     described = {**config.to_dict(), "target_modules": sorted(config.target_modules)}
-    _write({DENOISER: layers}, {DENOISER: described}, folder)
+    _write(pipeline, {DENOISER: layers}, {DENOISER: described}, folder)
 
 
-def _save_joined(family: Family, actors: Actors, folder: Path) -> None:
+def _save_joined(family: Family, pipeline: Pipeline, actors: Actors, folder: Path) -> None:
     layers = joined_layers(actors, family.merged, DENOISER)
     tensors = {name: tensors_of(updates) for name, updates in layers.items()}
-    _write(tensors, {name: described_layers(updates) for name, updates in layers.items()}, folder)
+    _write(pipeline, tensors, {name: described_layers(updates) for name, updates in layers.items()}, folder)
     save_own(actors, folder)
 
 
-def _write(layers: Mapping[str, Any], described: Mapping[str, Any], folder: Path) -> None:
+def _write(pipeline: Pipeline, layers: Mapping[str, Any], described: Mapping[str, Any], folder: Path) -> None:
     named: dict[str, Any] = {f"{name}_lora_layers": tensors for name, tensors in layers.items()}
     named |= {f"{name}_lora_adapter_metadata": config for name, config in described.items()}
-    StableDiffusion3Pipeline.save_lora_weights(folder, weight_name=LORA_FILE, safe_serialization=True, **named)
+    pipeline.save_lora_weights(folder, weight_name=LORA_FILE, safe_serialization=True, **named)
     order_metadata(folder / LORA_FILE)
 
 
@@ -73,7 +74,7 @@ def load_policy(actors: Actors, folder: Path) -> None:
     """Put the weights that `save_policy` wrote back into the policy, exactly."""
     match actors.kind:
         case "full":
-            saved = SD3Transformer2DModel.from_pretrained(
+            saved = type(actors.denoiser).from_pretrained(
                 folder / PIPELINE_FOLDER, subfolder=DENOISER, use_safetensors=True, local_files_only=True
             )
             actors.denoiser.load_state_dict(saved.state_dict())
