@@ -50,6 +50,10 @@ OfflineMethodSpec = PairMethodSpec | ImageMethodSpec
 MethodSpec = Annotated[OfflineMethodSpec | OnlineMethodSpec, OneOf()]
 
 
+# Where they are left at their default, specs from before there were such fields keep their hash.
+LATER_FIELDS = (("", "start"), ("method", "flow_beta"), ("training", "embedded_guidance"))
+
+
 class JobSpec(Spec):
     """One alignment run, complete."""
 
@@ -199,8 +203,11 @@ class JobSpec(Spec):
         """
         apart = {"resources": {"max_run_seconds", "num_cpu_threads"}, "training": {"learning_rate_source"}}
         values = self.resolved().model_dump(mode="json", exclude=apart)
-        if self.start is None:
-            del values["start"]  # specs from before there was one keep their hash
+        for part, name in LATER_FIELDS:
+            owner, parsed = (values[part], getattr(self, part)) if part else (values, self)
+            field = type(parsed).model_fields.get(name)
+            if field is not None and owner[name] == field.default:
+                del owner[name]
         return sha256_of_json(values)
 
 

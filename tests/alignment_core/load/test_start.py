@@ -344,9 +344,13 @@ def test_ids_stand_for_what_sources_say_they_are(tiny_model: Path, tiny_pairs: P
         actors_of(unknown)
 
 
-def test_specs_without_a_start_keep_their_hash(tiny_pairs: Path) -> None:
-    spec = JobSpec.model_validate({"model": "sd15", "method": {"type": "diffusion_dpo", "dataset": f"ds_{'0' * 26}"}})
+def test_specs_from_before_there_were_starts_and_flows_keep_their_hash() -> None:
+    plain = {"model": "sd15", "method": {"type": "diffusion_dpo", "dataset": f"ds_{'0' * 26}"}}
+    spec = JobSpec.model_validate(plain)
     assert spec.sha256() == "9da14b486a212ab2f80b25de9541d246810944cc9d41756043da17cbcd98116a"
+    flowing = {**plain, "method": {**plain["method"], "flow_beta": "one_minus_s_squared"}}
+    guided = {**plain, "training": {"embedded_guidance": 1.0}}
+    assert len({JobSpec.model_validate(one).sha256() for one in (plain, flowing, guided)}) == 3
 
 
 @pytest.mark.slow  # a process of its own, which alone may have another Hub
