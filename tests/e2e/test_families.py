@@ -1,0 +1,103 @@
+"""SDXL, Stable Diffusion 3 and FLUX.1 over HTTP, from POST to every form that there is of their LoRAs, on both sets of parts."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment_core.spec.exports import EXPORTS, OF_A_LORA
+from alignment_core.spec.families import FamilyName
+from attune.client import Client
+from attune.errors import AttuneError
+from tests.alignment_core.families.tiny_models import TINY
+from tests.alignment_core.tiny import save_pairs
+from tests.e2e.conftest import Deployment, embedded, real_servers
+from tests.e2e.test_exports import downloaded, trained
+
+FAMILIES: tuple[FamilyName, ...] = ("sdxl", "sd3", "flux")
+LORA_FILE = "pytorch_lora_weights.safetensors"
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+@pytest.fixture(params=["embedded", "real servers"])
+def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
+    """With a tiny model of each family in the catalog."""
+    catalog = tmp_path / "catalog.json"
+    catalog.write_text(json.dumps({"models": {name: entry_of(name, tmp_path) for name in FAMILIES}}))
+    with embedded() if request.param == "embedded" else real_servers(request) as settings:
+        deployed = Deployment(tmp_path, {**settings, "CATALOG_PATH": str(catalog)})
+        try:
+            deployed.start_api()
+            yield deployed
+        finally:
+            deployed.stop()
+
+
+def entry_of(family: FamilyName, folder: Path) -> dict[str, Any]:
+    path = TINY[family](folder / family)
+    return {"type": "local", "path": str(path), "family": family, "resolution": 16, "description": "tiny"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore:.*peft:UserWarning", "ignore::FutureWarning")
+def test_a_lora_of_every_family_is_trained_and_had_in_every_form(deployment: Deployment, tmp_path: Path) -> None:
+    deployment.start_worker("only")
+    pairs = save_pairs(tmp_path / "pairs.parquet")
+    with deployment.client as client:
+        dataset = client.wait_for_dataset(client.upload_dataset(pairs).id, timeout_seconds=60).id
+        for family in FAMILIES:
+            checkpoint, saved = trained(client, spec_of(family, dataset)), tmp_path / "saved" / family
+            found = {one: downloaded(client, checkpoint, saved, one) for one in EXPORTS[family]["lora"]}
+            the_lora_and_the_merged_model_draw_the_same(
+                tmp_path / family / "model", found["diffusers"], found["merged"]
+            )
+            refuses_the_others(client, checkpoint, family, saved)
+
+
+def spec_of(family: FamilyName, dataset_id: str) -> dict[str, Any]:
+    return {
+        "model": {"type": "catalog", "name": family},
+        "method": {"type": "diffusion_dpo", "dataset": {"type": "stored", "id": dataset_id}, "beta": 500},
+        "adapter": {"type": "lora", "rank": 2, "target_modules": TARGETS},
+        "training": {"steps": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 1e-2},
+        "evaluation": {
+            "prompts": ["a red circle"],
+            "num_inference_steps": 2,
+            "rewards": [{"type": "brightness"}],
+        },
+    }
+
+
+def refuses_the_others(client: Client, checkpoint: str, family: FamilyName, folder: Path) -> None:
+    for missing in set(OF_A_LORA) - set(EXPORTS[family]["lora"]):
+        with pytest.raises(AttuneError, match=family):
+            downloaded(client, checkpoint, folder, missing)
+
+
+def the_lora_and_the_merged_model_draw_the_same(model: Path, lora: Path, merged: Path) -> None:
+    import torch
+
+    with_lora = pipeline_of(model)
+    with_lora.load_lora_weights(lora, weight_name=LORA_FILE)
+    assert torch.allclose(drawn(with_lora), drawn(pipeline_of(merged)), atol=1e-4)
+    assert not torch.allclose(drawn(with_lora), drawn(pipeline_of(model)), atol=1e-3)
+
+
+def pipeline_of(folder: Path) -> Any:
+    from diffusers import DiffusionPipeline
+
+    index = json.loads((folder / "model_index.json").read_text())
+    absent = {name: None for name, entry in index.items() if entry == [None, None]}
+    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **absent)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def drawn(pipeline: Any) -> Any:
+    import torch
+
+    generator, size = torch.Generator().manual_seed(0), {"height": 16, "width": 16}
+    return pipeline("a red circle", num_inference_steps=2, generator=generator, output_type="pt", **size).images
