@@ -19,7 +19,7 @@ Columns = Annotated[
     str | None,
     typer.Option(help="Which column is what, where names do not say so: ROLE=COLUMN,... or JSON; see docs/data.md."),
 ]
-Format = Literal["safetensors"] | ExportFormat
+Format = Literal["safetensors", ExportFormat]  # flat, as typer wants it
 console = Console()
 
 
