@@ -239,10 +239,23 @@ def test_the_matrix_has_every_method_with_every_plug_in_that_it_takes() -> None:
     assert {t for _, _, t in found} == set(TIMESTEPS)
 
 
+# One model of each family; `load/test_combinations.py` has every combination on SD with epsilon.
+IN_THE_MATRIX = ("sd_2", "sdxl", "sd3", "flux")
+
+
+@pytest.fixture(scope="module", params=IN_THE_MATRIX)
+def one_of_each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return TINY[request.param](tmp_path_factory.mktemp(request.param))
+
+
+def test_the_matrix_has_every_family() -> None:
+    assert {name.split("_")[0] for name in IN_THE_MATRIX} == {name.split("_")[0] for name in TINY}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "reference", "timesteps"), covering())
 def test_every_method_and_every_plug_in_trains_every_family(
-    method: str, reference: str, timesteps: str, model: Path, tiny_pairs: Path, cache_dir: Path
+    method: str, reference: str, timesteps: str, one_of_each: Path, tiny_pairs: Path, cache_dir: Path
 ) -> None:
-    folders = Folders(model, tiny_pairs, cache_dir)
+    folders = Folders(one_of_each, tiny_pairs, cache_dir)
     assert_it_trains(load(spec_of(folders, method, reference, timesteps), folders), method)
