@@ -87,10 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="compare two checkpoints on the prompts of a work folder's spec")
     compare.add_argument("workdir", type=Path, help="work folder of a run; receives comparisons/")
     for side, default in (("base", "initial"), ("policy", "result")):
-        told = (
+        help_text = (
             f"initial, result, latest, a step, or the path of a checkpoint or another work folder (default {default})"
         )
-        compare.add_argument(f"--{side}", default=default, help=told)
+        compare.add_argument(f"--{side}", default=default, help=help_text)
     compare.add_argument("--sources", type=Path, default=None, help="as for run")
     compare.add_argument("--cache-dir", type=Path, default=None, help="as for run")
     check_lora = commands.add_parser("check-lora", help="say what a LoRA file holds")
@@ -303,10 +303,10 @@ def _check(data: Path, columns: str | None, on_bad_row: OnBadRow) -> int:
     try:
         report = check_preferences(data, _columns(columns), on_bad_row)
     except (AlignmentError, OSError) as error:
-        told = disk_error_of(error) or error
-        if not isinstance(told, AlignmentError):
+        found = disk_error_of(error) or error
+        if not isinstance(found, AlignmentError):
             raise
-        return _failed(_run_failed(told, None))
+        return _failed(_run_failed(found, None))
     print(report.model_dump_json(), flush=True)  # noqa: T201
     return EXIT_COMPLETED if report.is_usable else EXIT_UNUSABLE
 

@@ -61,8 +61,8 @@ def prepare(
 ) -> None:
     """Write preference data of any form as one parquet file with its images, on this machine."""
     found = prepare_dataset(path, out, read_columns(columns) if columns else None, drops_bad_rows=drop_bad_rows)
-    for told in found["dropped"]:
-        console.print(f"left out {told}", highlight=False, markup=False, soft_wrap=True)
+    for row in found["dropped"]:
+        console.print(f"left out {row}", highlight=False, markup=False, soft_wrap=True)
     left_out = f", {found['num_left_out']} left out, as nothing is said in them" if found["num_left_out"] else ""
     dropped = f", {found['num_dropped']} dropped for an error" if found["num_dropped"] else ""
     what = "pairs" if found["kind"] == "pairs" else "single images"

@@ -130,8 +130,8 @@ def list_models(client: Client) -> None:
     table = listing("name", "family", *size, _description())
     for one in client.models():
         parameters = "" if one.num_parameters is None else f"{one.num_parameters / 1e6:,.1f} M"
-        told = one.description if one.problem is None else f"{one.description} CANNOT BE TRAINED: {one.problem}".strip()
-        table.add_row(one.id, one.family, f"{one.resolution} px", parameters, told)
+        refusal = "" if one.problem is None else f" CANNOT BE TRAINED: {one.problem}"
+        table.add_row(one.id, one.family, f"{one.resolution} px", parameters, f"{one.description}{refusal}".strip())
     _show(table, "the operator's catalog has no model; name one of the Hub by repository and commit")
 
 

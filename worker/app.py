@@ -22,7 +22,7 @@ from service.store.database import open_store
 from service.store.objects import open_objects
 from worker import bell
 from worker.models import start_reading
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.sweep import start_sweeping
 
 JOBS_QUEUE = "celery"
@@ -61,11 +61,11 @@ app = new_app(Settings().resolved_broker_url)
 
 
 @functools.cache
-def parts() -> Parts:
+def parts() -> WorkerParts:
     """The parts of this worker, opened at the first use: importing this module connects to nothing."""
     settings = Settings()
     store = open_store(settings.resolved_database_url)
-    return Parts(
+    return WorkerParts(
         settings=settings,
         store=store,
         objects=open_objects(settings),

@@ -21,7 +21,7 @@ from service.store.fence import Fenced
 from service.store.records import DatasetClaim, DatasetRecord, JobError
 from worker import inputs
 from worker.heartbeat import Heartbeat, Signal
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.patience import (
     LONGEST_PAUSE_SECONDS,
     Away,
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 Report = DatasetReport | WeightsReport
 
 
-def prepare_dataset(parts: Parts, dataset_id: str) -> None:
+def prepare_dataset(parts: WorkerParts, dataset_id: str) -> None:
     """Check an uploaded dataset; one that is not waiting for it is left alone."""
     claim = datasets.claim(parts.store, dataset_id, parts.worker_id, parts.settings.lease_seconds)
     if claim is None:
@@ -54,7 +54,7 @@ def prepare_dataset(parts: Parts, dataset_id: str) -> None:
             log.warning("dataset_lost")
 
 
-def _heartbeat(parts: Parts, claim: DatasetClaim) -> Heartbeat:
+def _heartbeat(parts: WorkerParts, claim: DatasetClaim) -> Heartbeat:
     def renew() -> Signal:
         is_held = datasets.renew(parts.store, claim.dataset.id, claim.attempt, parts.settings.lease_seconds)
         return "go_on" if is_held else "lost"
@@ -69,7 +69,7 @@ def _heartbeat(parts: Parts, claim: DatasetClaim) -> Heartbeat:
     )
 
 
-def _checked(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> Report | JobError | None:
+def _checked(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat) -> Report | JobError | None:
     """The report, or why there is none; None when another worker, or this one in a while, will check the dataset.
 
     A store that is away is waited for as long as it takes: the owner would have to upload everything again. A disk of this
@@ -91,7 +91,7 @@ def _without_disk(away: Away) -> JobError:
     return away.error.model_copy(update={"hint": hint})
 
 
-def _check(parts: Parts, claim: DatasetClaim, heartbeat: Heartbeat) -> Report | JobError | None:
+def _check(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat) -> Report | JobError | None:
     """One try of it. Raises `TrainerWithoutDisk` for a check that ended for want of a disk."""
     try:
         path = inputs.fetch_dataset(parts, claim.dataset)
@@ -195,7 +195,7 @@ def _shown(message: str, path: Path, filename: str) -> str:
     return message.replace(str(path), filename).replace(path.name, filename)
 
 
-def _end(parts: Parts, claim: DatasetClaim, result: Report | JobError) -> None:
+def _end(parts: WorkerParts, claim: DatasetClaim, result: Report | JobError) -> None:
     dataset_id, lease_seconds = claim.dataset.id, parts.settings.lease_seconds
     if isinstance(result, DatasetReport | WeightsReport):
         ended = patiently(lambda: datasets.set_report(parts.store, dataset_id, claim.attempt, result), lease_seconds)
@@ -204,7 +204,7 @@ def _end(parts: Parts, claim: DatasetClaim, result: Report | JobError) -> None:
     log.info("dataset_checked", state=ended.state)
 
 
-def _give_back(parts: Parts, claim: DatasetClaim) -> None:
+def _give_back(parts: WorkerParts, claim: DatasetClaim) -> None:
     datasets.give_back(parts.store, claim.dataset.id, claim.attempt)
     log.info("dataset_given_back")
     parts.ring_dataset(claim.dataset.id)

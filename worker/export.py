@@ -36,7 +36,7 @@ from service.store.objects import CHUNK_BYTES
 from service.store.records import CheckpointRecord, ExportRecord, JobError, JobRecord, StoredFile
 from worker import inputs
 from worker.heartbeat import Heartbeat, Signal
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.patience import Away, TrainerWithoutDisk, is_without_disk, patiently, wait_out
 from worker.preparing import model_of_checkpoint
 from worker.run import training_environment
@@ -47,7 +47,7 @@ STATE = "training_state/"
 log = structlog.get_logger()
 
 
-def make_export(parts: Parts, export_id: str) -> None:
+def make_export(parts: WorkerParts, export_id: str) -> None:
     """Make a queued export; one that is not queued is left alone."""
     claim = exports.claim(parts.store, export_id, parts.worker_id, parts.settings.lease_seconds)
     if claim is None:
@@ -61,7 +61,7 @@ def make_export(parts: Parts, export_id: str) -> None:
             log.warning("export_lost")
 
 
-def _heartbeat(parts: Parts, claim: ExportRecord) -> Heartbeat:
+def _heartbeat(parts: WorkerParts, claim: ExportRecord) -> Heartbeat:
     settings = parts.settings
 
     def renew() -> Signal:
@@ -77,7 +77,7 @@ def _heartbeat(parts: Parts, claim: ExportRecord) -> Heartbeat:
     )
 
 
-def _made(parts: Parts, claim: ExportRecord, heartbeat: Heartbeat) -> list[StoredFile] | JobError | None:
+def _made(parts: WorkerParts, claim: ExportRecord, heartbeat: Heartbeat) -> list[StoredFile] | JobError | None:
     """The stored files, or why there are none; None when this worker has to leave it."""
     parts.settings.resolved_work_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -95,7 +95,7 @@ def _made(parts: Parts, claim: ExportRecord, heartbeat: Heartbeat) -> list[Store
 
 
 def _attempt(
-    parts: Parts, claim: ExportRecord, folder: Path, heartbeat: Heartbeat
+    parts: WorkerParts, claim: ExportRecord, folder: Path, heartbeat: Heartbeat
 ) -> list[StoredFile] | JobError | None:
     for leftover in folder.iterdir():  # of a try that a store or a disk ended
         inputs.remove(leftover)
@@ -109,7 +109,7 @@ def _attempt(
 # --- before --------------------------------------------------------------------------------------------------------
 
 
-def _fetched(parts: Parts, claim: ExportRecord, folder: Path) -> list[str]:
+def _fetched(parts: WorkerParts, claim: ExportRecord, folder: Path) -> list[str]:
     """Bring the checkpoint and what its spec names as its model to this machine; the arguments of the process."""
     checkpoint = outputs.get_checkpoint(parts.store, claim.project_id, claim.checkpoint_id)
     job = jobs.get(parts.store, claim.project_id, claim.job_id)
@@ -128,7 +128,7 @@ def _fetched(parts: Parts, claim: ExportRecord, folder: Path) -> list[str]:
     return arguments
 
 
-def _sources(parts: Parts, job: JobRecord, checkpoint: CheckpointRecord, folder: Path) -> Sources:
+def _sources(parts: WorkerParts, job: JobRecord, checkpoint: CheckpointRecord, folder: Path) -> Sources:
     spec = JobSpec.model_validate(job.spec)
     ids = [found for _, found in stored_datasets(spec)]
     records = [datasets.get(parts.store, job.project_id, found) for found in ids]
@@ -149,7 +149,7 @@ def _json(value: object) -> bytes:
 
 
 def _converted(
-    parts: Parts, claim: ExportRecord, arguments: list[str], folder: Path, heartbeat: Heartbeat
+    parts: WorkerParts, claim: ExportRecord, arguments: list[str], folder: Path, heartbeat: Heartbeat
 ) -> ExportCompleted | JobError | None:
     with (folder / "export.log").open("wb") as stderr:
         process = subprocess.Popen(
@@ -177,7 +177,7 @@ def _converted(
     return _result(last, process.returncode, folder / "export.log")
 
 
-def _followed(parts: Parts, claim: ExportRecord, stream: IO[bytes]) -> ExportEvent | None:
+def _followed(parts: WorkerParts, claim: ExportRecord, stream: IO[bytes]) -> ExportEvent | None:
     """The last event; how far it is becomes part of the row on the way."""
     last, told_at = None, time.monotonic()
     for line in stream:
@@ -218,7 +218,7 @@ def _too_slow(max_seconds: float) -> JobError:
 # --- after ---------------------------------------------------------------------------------------------------------
 
 
-def _uploaded(parts: Parts, claim: ExportRecord, out: Path, files: Sequence[FileRecord]) -> list[StoredFile]:
+def _uploaded(parts: WorkerParts, claim: ExportRecord, out: Path, files: Sequence[FileRecord]) -> list[StoredFile]:
     prefix = keys.export_prefix(claim.project_id, claim.job_id, claim.checkpoint_id, claim.id)
     stored = []
     for record in files:
@@ -232,7 +232,7 @@ def _uploaded(parts: Parts, claim: ExportRecord, out: Path, files: Sequence[File
     return stored
 
 
-def _end(parts: Parts, claim: ExportRecord, result: list[StoredFile] | JobError | None, signal: Signal) -> None:
+def _end(parts: WorkerParts, claim: ExportRecord, result: list[StoredFile] | JobError | None, signal: Signal) -> None:
     store, seconds = parts.store, parts.settings.lease_seconds
     match result:
         case list():

@@ -75,11 +75,11 @@ class Guard:
 
     def _hear(self) -> None:
         """Take what the worker said: the last whole line counts, and a line that is no number ends everything here."""
-        said = os.read(0, 65_536)
-        *lines, self._pending = (self._pending + said).split(b"\n")
+        received = os.read(0, 65_536)
+        *lines, self._pending = (self._pending + received).split(b"\n")
         if lines:
             self._until = float(lines[-1])
-        if not said:
+        if not received:
             self._inputs.remove(0)
             self._ask_to_leave()
 

@@ -19,7 +19,7 @@ from alignment_core.spec.places import Sources
 from service.store import datasets
 from service.store.objects import ObjectNotFound
 from service.store.records import CheckpointRecord, DatasetRecord, StoredFile
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.patience import wait_out
 
 INPUTS = "inputs"
@@ -40,7 +40,7 @@ def write_inputs(spec: JobSpec, sources: Sources, workdir: Path) -> list[str]:
     return ["run", str(spec_path), "--sources", str(sources_path)]
 
 
-def fetch_dataset(parts: Parts, dataset: DatasetRecord) -> Path:
+def fetch_dataset(parts: WorkerParts, dataset: DatasetRecord) -> Path:
     """The dataset's file in the cache, downloaded unless another job or its check left it there."""
     if dataset.object_key is None or dataset.sha256 is None or dataset.size_bytes is None:
         raise AlignmentError("dataset_missing", f"dataset {dataset.id} has no file: its upload has not ended")
@@ -54,18 +54,18 @@ def fetch_dataset(parts: Parts, dataset: DatasetRecord) -> Path:
     return target
 
 
-def remove_deleted_datasets(parts: Parts) -> None:
+def remove_deleted_datasets(parts: WorkerParts) -> None:
     """Remove the files of datasets that no project has any more from this machine's cache."""
     files = {path.stem: path for path in _datasets_folder(parts).glob("*") if SHA256.fullmatch(path.stem)}
     for sha256 in sorted(files.keys() - datasets.known_files(parts.store, list(files))):
         files[sha256].unlink(missing_ok=True)
 
 
-def _datasets_folder(parts: Parts) -> Path:
+def _datasets_folder(parts: WorkerParts) -> Path:
     return parts.settings.resolved_cache_dir / "datasets"
 
 
-def fetch_checkpoint(parts: Parts, checkpoint: CheckpointRecord, workdir: Path) -> Path:
+def fetch_checkpoint(parts: WorkerParts, checkpoint: CheckpointRecord, workdir: Path) -> Path:
     """Put a stored checkpoint, training state included, where the training process looks for it."""
     folder = workdir / "checkpoints" / f"step-{checkpoint.step:08d}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -76,18 +76,18 @@ def fetch_checkpoint(parts: Parts, checkpoint: CheckpointRecord, workdir: Path) 
     return folder
 
 
-def fetch_weights(parts: Parts, checkpoint: CheckpointRecord, folder: Path) -> Path:
+def fetch_weights(parts: WorkerParts, checkpoint: CheckpointRecord, folder: Path) -> Path:
     """Put what a checkpoint trained into `folder`, as another run begins with it: the LoRA, or the whole model."""
     wanted = [file for file in checkpoint.files if file.path == LORA_FILE or file.path.startswith(f"{PIPELINE}/")]
     fetch_files(parts, wanted, folder)
     return folder
 
 
-def _fetch(parts: Parts, key: str, target: Path) -> None:
+def _fetch(parts: WorkerParts, key: str, target: Path) -> None:
     wait_out(lambda: parts.objects.get_file(key, target), parts.settings, parts.asked)
 
 
-def fetch_files(parts: Parts, files: Sequence[StoredFile], folder: Path) -> None:
+def fetch_files(parts: WorkerParts, files: Sequence[StoredFile], folder: Path) -> None:
     """Download files into `folder`; each appears under its name only once its sha256 is right."""
     for file in files:
         target = folder / _inside(file.path)

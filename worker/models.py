@@ -16,7 +16,7 @@ from alignment_core.spec import LocalSource, SingleFileSource
 from attune.tether import tethered
 from service.store import known_models
 from service.store.known_models import ModelFiles
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.run import training_environment
 
 READ_SECONDS = 120.0  # a process starts in five; the headers of a large model of the Hub take some more
@@ -24,7 +24,7 @@ READ_SECONDS = 120.0  # a process starts in five; the headers of a large model o
 log = structlog.get_logger()
 
 
-def read_models(parts: Parts) -> None:
+def read_models(parts: WorkerParts) -> None:
     """Read the catalog's models where nobody has, or where a folder changed, and those that specs name."""
     sources = [entry.source for entry in parts.catalog.models.values() if entry.family != "clip"]
     for source in sources:
@@ -36,14 +36,14 @@ def read_models(parts: Parts) -> None:
     known_models.forget_old(parts.store)
 
 
-def start_reading(parts: Parts) -> threading.Thread:
+def start_reading(parts: WorkerParts) -> threading.Thread:
     """Read what is asked for every `sweep_every_seconds`, from a thread, until the worker shuts down."""
     thread = threading.Thread(target=_read_until_shutdown, args=(parts,), name="models", daemon=True)
     thread.start()
     return thread
 
 
-def _read_until_shutdown(parts: Parts) -> None:
+def _read_until_shutdown(parts: WorkerParts) -> None:
     while not parts.shutting_down.wait(parts.settings.sweep_every_seconds):
         try:
             read_models(parts)
@@ -51,7 +51,7 @@ def _read_until_shutdown(parts: Parts) -> None:
             log.exception("models_not_read")
 
 
-def _has_changed(parts: Parts, source: LocalSource | SingleFileSource) -> bool:
+def _has_changed(parts: WorkerParts, source: LocalSource | SingleFileSource) -> bool:
     known = known_models.recall(parts.store, source)
     if known is None or known.report is None:
         return False  # unread ones are claimed below
@@ -59,7 +59,7 @@ def _has_changed(parts: Parts, source: LocalSource | SingleFileSource) -> bool:
     return stamp is not None and stamp != known.report.stamp
 
 
-def _read(parts: Parts, source: ModelFiles) -> None:
+def _read(parts: WorkerParts, source: ModelFiles) -> None:
     result = _result(parts, source)
     if isinstance(result, ModelReport):
         known_models.remember(parts.store, source, result)
@@ -69,7 +69,7 @@ def _read(parts: Parts, source: ModelFiles) -> None:
         log.info("model_not_read", source=source.type, reason=result)
 
 
-def _result(parts: Parts, source: ModelFiles) -> ModelReport | str:
+def _result(parts: WorkerParts, source: ModelFiles) -> ModelReport | str:
     """What its files say, or why they could not be read."""
     command = tethered([*parts.trainer, "model", source.model_dump_json()])
     try:

@@ -12,7 +12,7 @@ from worker.heartbeat import Signal
 
 
 @dataclass(frozen=True)
-class Parts:
+class WorkerParts:
     """Built once by `app.py`, or by a test. `ring` sends the message of a queued job, `ring_dataset` that of a dataset.
 
     `asked` is what is asked of whoever waits for a store just now; a job's attempt puts its heartbeat there.

@@ -14,13 +14,13 @@ from service.store import datasets, outputs
 from service.store.catalog import checkpoint_sources, sources_of, stored_datasets, stored_weights
 from service.store.records import CheckpointRecord, Claim, DatasetRecord
 from worker import inputs
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.recording import record_plain
 
 log = structlog.get_logger()
 
 
-def prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
+def prepare(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
     """Bring everything the spec names to this machine; returns the arguments of the run that will read it."""
     inputs.remove(workdir)
     workdir.mkdir(parents=True, exist_ok=True)  # a read-only disk keeps it, and says so at the next write
@@ -42,7 +42,7 @@ def prepare(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
         raise AlignmentError("catalog_entry_missing", message, category="system") from error
 
 
-def starting_places(parts: Parts, project_id: str, spec: JobSpec, workdir: Path) -> dict[str, Any]:
+def starting_places(parts: WorkerParts, project_id: str, spec: JobSpec, workdir: Path) -> dict[str, Any]:
     """Where this machine now has the uploaded weights and the earlier checkpoints that the spec names, for `Sources`."""
     weights: dict[str, LocalLora] = {}
     models: dict[str, LocalSource] = {}
@@ -64,7 +64,7 @@ def starting_places(parts: Parts, project_id: str, spec: JobSpec, workdir: Path)
     return {"weights": weights, "models_of_checkpoints": models, "loras_of_checkpoints": loras}
 
 
-def model_of_checkpoint(parts: Parts, project_id: str, spec: JobSpec, folder: Path) -> dict[str, LocalSource]:
+def model_of_checkpoint(parts: WorkerParts, project_id: str, spec: JobSpec, folder: Path) -> dict[str, LocalSource]:
     """Where this machine now has the earlier checkpoint that the spec names as its model, if it names one."""
     if not isinstance(spec.model, CheckpointSource):
         return {}
@@ -75,7 +75,7 @@ def model_of_checkpoint(parts: Parts, project_id: str, spec: JobSpec, folder: Pa
     return {spec.model.id: LocalSource(path=str(folder / inputs.PIPELINE))}
 
 
-def _fetch_checkpoints(parts: Parts, claim: Claim, workdir: Path) -> bool:
+def _fetch_checkpoints(parts: WorkerParts, claim: Claim, workdir: Path) -> bool:
     """Fetch the newest whole checkpoint, and those before it that may be the result; False when there is none."""
     before_step = None
     while needed := outputs.checkpoints_to_resume(parts.store, claim.job.id, before_step):
@@ -88,7 +88,7 @@ def _fetch_checkpoints(parts: Parts, claim: Claim, workdir: Path) -> bool:
     return False
 
 
-def _fetch_start(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
+def _fetch_start(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
     """The arguments of a run that begins from another job's checkpoint, which is fetched; none for a run that does not."""
     checkpoint_id = claim.job.resume_from_checkpoint_id
     if checkpoint_id is None:
@@ -99,7 +99,7 @@ def _fetch_start(parts: Parts, claim: Claim, workdir: Path) -> list[str]:
     return ["--resume-from", str(inputs.fetch_checkpoint(parts, checkpoint, workdir / "resume_from"))]
 
 
-def _fetch_checkpoint(parts: Parts, claim: Claim, workdir: Path, checkpoint: CheckpointRecord) -> bool:
+def _fetch_checkpoint(parts: WorkerParts, claim: Claim, workdir: Path, checkpoint: CheckpointRecord) -> bool:
     """False, and a warning among the job's events, when a file of it is missing or altered."""
     try:
         inputs.fetch_checkpoint(parts, checkpoint, workdir)
@@ -111,7 +111,7 @@ def _fetch_checkpoint(parts: Parts, claim: Claim, workdir: Path, checkpoint: Che
     return True
 
 
-def _dataset(parts: Parts, claim: Claim, pointer: str, dataset_id: str) -> DatasetRecord:
+def _dataset(parts: WorkerParts, claim: Claim, pointer: str, dataset_id: str) -> DatasetRecord:
     dataset = datasets.get(parts.store, claim.job.project_id, dataset_id)
     if dataset is None:
         raise AlignmentError("dataset_missing", f"{pointer}: {dataset_id} does not exist any more")

@@ -8,7 +8,7 @@ from alignment_core.events import CheckpointSaved, EvaluationCompleted, Event, S
 from service.store import events, outputs
 from service.store.records import Claim, StoredFile
 from worker import uploads
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.patience import patiently
 from worker.process import TrainingProcess
 
@@ -17,7 +17,7 @@ WithFiles = CheckpointSaved | SamplesDrawn | EvaluationCompleted
 log = structlog.get_logger()
 
 
-def record(parts: Parts, claim: Claim, workdir: Path, batch: list[Event]) -> None:
+def record(parts: WorkerParts, claim: Claim, workdir: Path, batch: list[Event]) -> None:
     """Turn events into rows, in order; what speaks of files is recorded once they are in the object store."""
     plain: list[Event] = []
     for event in batch:
@@ -30,14 +30,14 @@ def record(parts: Parts, claim: Claim, workdir: Path, batch: list[Event]) -> Non
     record_plain(parts, claim, plain)
 
 
-def record_plain(parts: Parts, claim: Claim, batch: list[Event]) -> None:
+def record_plain(parts: WorkerParts, claim: Claim, batch: list[Event]) -> None:
     if batch:
         patiently(
             lambda: events.record_events(parts.store, claim.job.id, claim.attempt, batch), parts.settings.lease_seconds
         )
 
 
-def _record_with_files(parts: Parts, claim: Claim, workdir: Path, event: WithFiles) -> None:
+def _record_with_files(parts: WorkerParts, claim: Claim, workdir: Path, event: WithFiles) -> None:
     files = _upload(parts, claim, workdir, event)
     if files or isinstance(event, EvaluationCompleted):
         patiently(
@@ -46,7 +46,7 @@ def _record_with_files(parts: Parts, claim: Claim, workdir: Path, event: WithFil
         )
 
 
-def _upload(parts: Parts, claim: Claim, workdir: Path, event: WithFiles) -> list[StoredFile]:
+def _upload(parts: WorkerParts, claim: Claim, workdir: Path, event: WithFiles) -> list[StoredFile]:
     if isinstance(event, SamplesDrawn):
         return uploads.upload_sample(parts, claim, workdir, event)
     if isinstance(event, EvaluationCompleted):
@@ -60,6 +60,6 @@ def _upload(parts: Parts, claim: Claim, workdir: Path, event: WithFiles) -> list
         return []
 
 
-def keep_log(parts: Parts, claim: Claim, process: TrainingProcess) -> None:
+def keep_log(parts: WorkerParts, claim: Claim, process: TrainingProcess) -> None:
     text = process.log.read_end(outputs.LOG_TAIL_CHARACTERS)
     patiently(lambda: outputs.put_log(parts.store, claim.job.id, claim.attempt, text), parts.settings.lease_seconds)

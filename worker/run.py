@@ -33,7 +33,7 @@ from service.store.records import Claim, JobError
 from worker import inputs
 from worker.guard import EXIT_LEASE_ENDED
 from worker.heartbeat import Heartbeat, Signal
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.patience import Away, TrainerWithoutDisk, away_of, is_without_disk, patiently, wait_out
 from worker.preparing import prepare
 from worker.process import TrainingProcess
@@ -48,7 +48,7 @@ ELASTIC_GRACE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"  # torchrun kills its ranks 30 
 log = structlog.get_logger()
 
 
-def run_job(parts: Parts, job_id: str) -> None:
+def run_job(parts: WorkerParts, job_id: str) -> None:
     """Run a queued job to its end, or as far as this worker gets; anything but a queued job is left alone."""
     claimed_at = host_seconds()
     claim = leases.claim(parts.store, job_id, parts.worker_id, parts.settings.lease_seconds)
@@ -71,7 +71,7 @@ def run_job(parts: Parts, job_id: str) -> None:
             inputs.remove(workdir)
 
 
-def _heartbeat(parts: Parts, claim: Claim, claimed_at: float) -> Heartbeat:
+def _heartbeat(parts: WorkerParts, claim: Claim, claimed_at: float) -> Heartbeat:
     settings, job_id = parts.settings, claim.job.id
     return Heartbeat(
         lambda: leases.renew(parts.store, job_id, claim.attempt, settings.lease_seconds),
@@ -95,7 +95,7 @@ Result = JobError | Away | Stopped | None
 """How an attempt ended; None when the run completed."""
 
 
-def _attempt(parts: Parts, claim: Claim, workdir: Path, heartbeat: Heartbeat) -> Result:
+def _attempt(parts: WorkerParts, claim: Claim, workdir: Path, heartbeat: Heartbeat) -> Result:
     """Run the training process; None when it completed. Raises `Fenced` when the job is another worker's by now."""
 
     def train() -> JobError | Stopped | None:
@@ -125,7 +125,7 @@ def _attempt(parts: Parts, claim: Claim, workdir: Path, heartbeat: Heartbeat) ->
 
 
 def _train(
-    parts: Parts, claim: Claim, workdir: Path, run_inputs: list[str], heartbeat: Heartbeat
+    parts: WorkerParts, claim: Claim, workdir: Path, run_inputs: list[str], heartbeat: Heartbeat
 ) -> JobError | Stopped | None:
     cache_dir = parts.settings.resolved_cache_dir
     command = [*parts.trainer, *run_inputs, "--workdir", str(workdir), "--cache-dir", str(cache_dir)]
@@ -223,7 +223,7 @@ EXIT_STOPPED = 75  # of `python -m alignment_core run`: stopped, and resumable
 # --- the end -------------------------------------------------------------------------------------------------------
 
 
-def _end(parts: Parts, claim: Claim, signal: Signal, result: Result) -> None:
+def _end(parts: WorkerParts, claim: Claim, signal: Signal, result: Result) -> None:
     """Put the job into the state that follows from how its process ended and what was asked of it."""
     lease_seconds = parts.settings.lease_seconds
 

@@ -13,7 +13,7 @@ import structlog
 from service.store import datasets, exports, idempotency, leases, waiting
 from service.store.removals import remove_due
 from worker import inputs
-from worker.parts import Parts
+from worker.parts import WorkerParts
 
 RING_AT_ONCE = 5  # so many idle workers are woken; each goes on until nothing waits
 KEEP_IDEMPOTENCY_KEYS_SECONDS = 24 * 3600.0  # a client that repeats a request a day later means a new one
@@ -21,7 +21,7 @@ KEEP_IDEMPOTENCY_KEYS_SECONDS = 24 * 3600.0  # a client that repeats a request a
 log = structlog.get_logger()
 
 
-def sweep(parts: Parts) -> None:
+def sweep(parts: WorkerParts) -> None:
     """Put lost jobs and data sets back into the queue, and ring for what waits: a message may be lost with its worker.
 
     `parts.ring` sends nothing while the broker has a message for everything that waits, so sweeps never pile them up.
@@ -45,7 +45,7 @@ def sweep(parts: Parts) -> None:
     idempotency.forget_old(parts.store, KEEP_IDEMPOTENCY_KEYS_SECONDS)
 
 
-def start_sweeping(parts: Parts) -> threading.Thread:
+def start_sweeping(parts: WorkerParts) -> threading.Thread:
     """Sweep now and every `sweep_every_seconds`, from a thread, until the worker shuts down; clean up once before."""
     thread = threading.Thread(target=_sweep_until_shutdown, args=(parts,), name="sweep", daemon=True)
     thread.start()
@@ -54,13 +54,13 @@ def start_sweeping(parts: Parts) -> threading.Thread:
     return thread
 
 
-def remove_deleted(parts: Parts) -> None:
+def remove_deleted(parts: WorkerParts) -> None:
     """Remove what was deleted: objects that have not left the store yet, and this machine's copies of data sets."""
     remove_due(parts.store, parts.objects)
     inputs.remove_deleted_datasets(parts)
 
 
-def remove_leftovers(parts: Parts) -> None:
+def remove_leftovers(parts: WorkerParts) -> None:
     """Remove the work folders of attempts that ended without this worker, such as one that was killed.
 
     A folder is only removed when its job is no longer held under that attempt, so workers may share `work_dir`.
@@ -84,7 +84,7 @@ def _remove_empty(work_dir: Path) -> None:
             continue  # an attempt is at work in it
 
 
-def _remove_until_shutdown(parts: Parts) -> None:
+def _remove_until_shutdown(parts: WorkerParts) -> None:
     while True:
         try:
             remove_deleted(parts)
@@ -94,7 +94,7 @@ def _remove_until_shutdown(parts: Parts) -> None:
             return
 
 
-def _sweep_until_shutdown(parts: Parts) -> None:
+def _sweep_until_shutdown(parts: WorkerParts) -> None:
     has_cleaned = False
     while True:
         try:

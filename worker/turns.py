@@ -7,17 +7,17 @@ until nothing waits, whether or not the broker is there.
 from service.store import waiting
 from worker.dataset import prepare_dataset
 from worker.export import make_export
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.run import run_job
 
 
-def run_queued_jobs(parts: Parts) -> None:
+def run_queued_jobs(parts: WorkerParts) -> None:
     """Run jobs in the order of the queue, until none is queued or this worker leaves."""
     while not parts.shutting_down.is_set() and (found := waiting.next_jobs(parts.store)):
         run_job(parts, found[0])
 
 
-def check_uploaded_datasets(parts: Parts) -> None:
+def check_uploaded_datasets(parts: WorkerParts) -> None:
     """Check data sets, one of the owner with the fewest in work first, until none waits or this worker leaves.
 
     No owner has all checkers at once: another's data set finds one free, however long the checks of the first take.
@@ -27,7 +27,7 @@ def check_uploaded_datasets(parts: Parts) -> None:
         prepare_dataset(parts, found[0])
 
 
-def make_exports(parts: Parts) -> None:
+def make_exports(parts: WorkerParts) -> None:
     """Make exports in the order in which they were asked for, until none waits or this worker leaves.
 
     One at a time in a process: a whole model fits into memory once, and the other threads go on checking data sets.

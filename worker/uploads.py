@@ -11,13 +11,13 @@ from service.store.checksums import crc32_of
 from service.store.objects import CHUNK_BYTES
 from service.store.records import Claim, StoredFile
 from worker.inputs import sha256_of
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.patience import wait_out
 
 MANIFEST = "manifest.json"
 
 
-def upload_checkpoint(parts: Parts, claim: Claim, workdir: Path, event: CheckpointSaved) -> list[StoredFile]:
+def upload_checkpoint(parts: WorkerParts, claim: Claim, workdir: Path, event: CheckpointSaved) -> list[StoredFile]:
     """Upload every file that the manifest lists, then the manifest, as the mark that the rest is there."""
     folder = _inside(workdir, event.path)
     manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -36,7 +36,7 @@ def upload_checkpoint(parts: Parts, claim: Claim, workdir: Path, event: Checkpoi
     return stored
 
 
-def upload_sample(parts: Parts, claim: Claim, workdir: Path, event: SamplesDrawn) -> list[StoredFile]:
+def upload_sample(parts: WorkerParts, claim: Claim, workdir: Path, event: SamplesDrawn) -> list[StoredFile]:
     """Upload the picture that the event speaks of."""
     record = _record_of(workdir, event.path)
     key = keys.sample_key(claim.job.project_id, claim.job.id, event.step, claim.attempt)
@@ -44,7 +44,7 @@ def upload_sample(parts: Parts, claim: Claim, workdir: Path, event: SamplesDrawn
     return [StoredFile(**record.model_dump(), object_key=key)]
 
 
-def upload_page(parts: Parts, claim: Claim, workdir: Path, event: EvaluationCompleted) -> list[StoredFile]:
+def upload_page(parts: WorkerParts, claim: Claim, workdir: Path, event: EvaluationCompleted) -> list[StoredFile]:
     """Upload the report's page, if the run wrote one."""
     if event.page is None:
         return []
@@ -54,7 +54,7 @@ def upload_page(parts: Parts, claim: Claim, workdir: Path, event: EvaluationComp
     return [StoredFile(**record.model_dump(), object_key=key)]
 
 
-def _put(parts: Parts, key: str, path: Path) -> None:
+def _put(parts: WorkerParts, key: str, path: Path) -> None:
     wait_out(lambda: parts.objects.put_file(key, path), parts.settings, parts.asked)
 
 

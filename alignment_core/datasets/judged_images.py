@@ -185,8 +185,8 @@ class JudgedImages:
         if not indices:
             raise ValueError("a batch needs at least one image")
         mean, std, frames = self._posteriors.read(indices, draws)
-        chosen, told = list(indices), self._image_conditioning(frames)
-        return ImageTensors(mean, std, self._text.read(self._prompt_places[chosen]), self.liked[chosen], told)
+        chosen, conditioning = list(indices), self._image_conditioning(frames)
+        return ImageTensors(mean, std, self._text.read(self._prompt_places[chosen]), self.liked[chosen], conditioning)
 
 
 def _without_lost_wins(found: Prepared[ImageAnnotation]) -> list[int]:

@@ -242,8 +242,8 @@ def on_every_side(sides: Sequence[str], values: Sequence[T], read: Callable[[T],
                 raise
             errors.append((side, error))
     if errors:
-        told = (one.message if one.message.startswith(side) else f"{side}: {one.message}" for side, one in errors)
-        raise DataError(errors[0][1].code, "; ".join(told))
+        messages = (one.message if one.message.startswith(side) else f"{side}: {one.message}" for side, one in errors)
+        raise DataError(errors[0][1].code, "; ".join(messages))
     return found
 
 

@@ -18,16 +18,16 @@ def label_of_winner(winner: object, values: Mapping[str, object], names: Mapping
     """
     if winner is None or winner == "":
         return None
-    said = _text(winner)
+    name = _text(winner)
     first, second = (_words_of(role, values, names) for role in ("image_0", "image_1"))
-    if said in first - second:
+    if name in first - second:
         return 1.0
-    if said in second - first:
+    if name in second - first:
         return 0.0
-    if said in TIES:
+    if name in TIES:
         return TIE
-    if said in FIRST | SECOND:
-        return float(said in FIRST)
+    if name in FIRST | SECOND:
+        return float(name in FIRST)
     expected = sorted({names["image_0"], names["image_1"], *_endings(names).values(), "a", "b", "left", "right", "tie"})
     raise DataError("invalid_label", f"{names['winner']} is {shown(winner)}; expected one of {', '.join(expected)}")
 

@@ -75,7 +75,7 @@ def _provenance(source: ExportSource) -> Iterator[str]:
     yield "| | |"
     yield "|---|---|"
     quoted = ("Job", "Data set")
-    yield from (f"| {name} | {_code(told) if name in quoted else told} |" for name, told in rows.items() if told)
+    yield from (f"| {name} | {_code(value) if name in quoted else value} |" for name, value in rows.items() if value)
 
 
 def _start(start: StartSpec | None) -> str | None:
@@ -83,12 +83,12 @@ def _start(start: StartSpec | None) -> str | None:
     if start is None:
         return None
     name = lora_label(start.lora)
-    told = _code(_last_part(name) if isinstance(start.lora, LocalLora) else name)
+    label = _code(_last_part(name) if isinstance(start.lora, LocalLora) else name)
     match start.mode:
         case "merge":
-            return f"the LoRA {told}, merged into the base model and part of these weights"
+            return f"the LoRA {label}, merged into the base model and part of these weights"
         case "train":
-            return f"the LoRA {told}, trained further"
+            return f"the LoRA {label}, trained further"
         case _:
             assert_never(start.mode)
 

@@ -47,13 +47,13 @@ def save_own(actors: Actors, folder: Path) -> None:
 
 def write_diffusers(layers: Mapping[str, LoraLayers], path: Path) -> None:
     """Write the file that `pipeline.load_lora_weights` reads, each layer's rank and alpha in its header."""
-    told: dict[str, Any] = {}
+    saved: dict[str, Any] = {}
     for component, updates in layers.items():
         if updates:
-            told[f"{component}_lora_layers"] = tensors_of(updates)
-            told[f"{component}_lora_adapter_metadata"] = described_layers(updates)
+            saved[f"{component}_lora_layers"] = tensors_of(updates)
+            saved[f"{component}_lora_adapter_metadata"] = described_layers(updates)
     # SD's files are the same, without a second text encoder.
-    StableDiffusionXLPipeline.save_lora_weights(path.parent, weight_name=path.name, safe_serialization=True, **told)
+    StableDiffusionXLPipeline.save_lora_weights(path.parent, weight_name=path.name, safe_serialization=True, **saved)
     order_metadata(path)
 
 

@@ -124,10 +124,10 @@ def _sorted_out(
             alphas[_as_in_peft(key.removesuffix(ALPHA))] = float(value)
         else:
             kind = next((kind for ending, kind in _OTHER_KINDS.items() if key.endswith(ending)), None)
-            told = f"it is of {kind}, which is not read" if kind else "it is no part of a LoRA"
+            reason = f"it is of {kind}, which is not read" if kind else "it is no part of a LoRA"
             raise ModelError(
                 "lora_invalid",
-                f"{path.name}: unknown key {key!r}: {told}; expected pairs of lora_A and lora_B, or of lora_down and lora_up",
+                f"{path.name}: unknown key {key!r}: {reason}; expected pairs of lora_A and lora_B, or of lora_down and lora_up",
             )
     return downs, ups, alphas
 

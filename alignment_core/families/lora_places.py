@@ -34,7 +34,7 @@ def place(file: LoraFile, components: Components, keys: FamilyKeys) -> Placed:
     for name, layer in file.layers.items():
         if name not in places:
             raise ModelError(
-                "lora_unfit", f"{file.path.name}: {name!r} is no layer of the model; {_told(name, places)}"
+                "lora_unfit", f"{file.path.name}: {name!r} is no layer of the model; {_expected(name, places)}"
             )
         component, module = places[name]
         weight = components[component].get_submodule(module).get_parameter("weight")
@@ -108,7 +108,7 @@ def _of_another_kernel(layer: LoraLayer, kernel: list[int]) -> bool:
     return (found or [1, 1]) != (kernel or [1, 1])
 
 
-def _told(name: str, places: Mapping[str, tuple[str, str]]) -> str:
+def _expected(name: str, places: Mapping[str, tuple[str, str]]) -> str:
     start = name[:10]
     example = min((known for known in places if known.startswith(start)), default=min(places))
     return f"expected names such as {example!r}"

@@ -112,16 +112,16 @@ class StableDiffusionXL:
             pooled = output[0].float()  # the second encoder's is the projected embedding
         embeds = torch.cat(states, dim=-1)
         if self.empty_is_zeros:
-            said = torch.tensor([prompt != "" for prompt in prompts], dtype=embeds.dtype, device=embeds.device)
-            embeds, pooled = embeds * said[:, None, None], pooled * said[:, None]
+            not_empty = torch.tensor([prompt != "" for prompt in prompts], dtype=embeds.dtype, device=embeds.device)
+            embeds, pooled = embeds * not_empty[:, None, None], pooled * not_empty[:, None]
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
     def _token_ids(
         self, tokenizer: CLIPTokenizer, encoder: CLIPTextModel | CLIPTextModelWithProjection, prompts: Sequence[str]
     ) -> Tensor:
         length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-        told = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return told.input_ids
+        tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return tokens.input_ids
 
     def image_conditioning(self, frames: Float[Tensor, "batch 4"], resolution: int) -> dict[str, Tensor]:
         """`time_ids` `[B, 6]`: a frame is height and width of the file, top and left of the crop.
@@ -183,9 +183,9 @@ class StableDiffusionXL:
         shape = self.latent_shape(self.resolution)
         noise = torch.stack([torch.randn(shape, generator=Generator().manual_seed(seed)) for seed in seeds])
         with autocast():
-            told, empty = self.encode_prompts(prompts), self.encode_prompts([""] * len(prompts))
+            full, empty = self.encode_prompts(prompts), self.encode_prompts([""] * len(prompts))
             output = self.pipeline(denoiser)(
-                **told,  # pyright: ignore[reportArgumentType]
+                **full,  # pyright: ignore[reportArgumentType]
                 negative_prompt_embeds=empty["prompt_embeds"],
                 negative_pooled_prompt_embeds=empty["pooled_prompt_embeds"],
                 latents=noise.to(self.device),

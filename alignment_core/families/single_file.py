@@ -122,8 +122,8 @@ def _family_of(file: Path, header: Header) -> SingleFileFamily:
     """Which family a file is of; raises `ModelError` that says what it is instead."""
     found: SingleFileFamily | None = next((family for key, family in _SERVED.items() if key in header.shapes), None)
     if found is None:
-        told = next((what for key, what in _OTHERS.items() if key in header.shapes), None)
-        what = f"it is of {told}" if told else f"it has neither {' nor '.join(list(_SERVED)[:2])}"
+        other = next((what for key, what in _OTHERS.items() if key in header.shapes), None)
+        what = f"it is of {other}" if other else f"it has neither {' nor '.join(list(_SERVED)[:2])}"
         raise ModelError(
             "model_unsupported",
             f"{file.name}: {what}; expected a whole checkpoint of Stable Diffusion 1.x or SDXL, text encoder and VAE included",
@@ -197,10 +197,10 @@ def _widest(header: Header) -> torch.dtype:
 
 def _say_prediction_type(scheduler: Path, header: Header) -> None:
     """What the file says of its objective goes into the schedule; one that says nothing has that of the configs."""
-    said: dict[str, Any] = {}
+    declared: dict[str, Any] = {}
     if V_PREDICTION in header.shapes or header.entries.get("modelspec.prediction_type") == V_IN_HEADER:
-        said["prediction_type"] = "v_prediction"
+        declared["prediction_type"] = "v_prediction"
     if ZERO_TERMINAL_SNR in header.shapes:
-        said |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    if said:
-        scheduler.write_text(json.dumps({**read_json(scheduler), **said}, indent=2), encoding="utf-8")
+        declared |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    if declared:
+        scheduler.write_text(json.dumps({**read_json(scheduler), **declared}, indent=2), encoding="utf-8")

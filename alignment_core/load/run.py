@@ -133,7 +133,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         prompt_following=prompt_following,
         watch=_build_watch(spec),
         label=sources.label,
-        start=None if start is None else start.told(),
+        start=None if start is None else start.described(),
     )
 
 

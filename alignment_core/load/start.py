@@ -36,10 +36,10 @@ class StartingLora:
         """What the initial model is known by: the base model's hash, and the LoRA's where it is part of it."""
         if self.spec.initial == "base":
             return base_model_sha256
-        told = f"{base_model_sha256}+{self.file.sha256}+{self.spec.alpha}"
-        return hashlib.sha256(told.encode()).hexdigest()
+        identity = f"{base_model_sha256}+{self.file.sha256}+{self.spec.alpha}"
+        return hashlib.sha256(identity.encode()).hexdigest()
 
-    def told(self) -> StartingPoint:
+    def described(self) -> StartingPoint:
         """What the report says of it."""
         assert self.spec.initial is not None, "the spec is resolved"
         return StartingPoint(

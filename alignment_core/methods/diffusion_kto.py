@@ -157,8 +157,8 @@ class DiffusionKTO:
 
     def _forward(self, actors: Actors, batch: ImageBatch) -> tuple[Predictions, Latents]:
         path, t = actors.family.path, batch.timesteps
-        told = {**batch.conditioning, **batch.image_conditioning}
-        inputs = (path.noisy(batch.x_0, batch.eps, t), path.time(t), told)
+        conditioning = {**batch.conditioning, **batch.image_conditioning}
+        inputs = (path.noisy(batch.x_0, batch.eps, t), path.time(t), conditioning)
         reference = actors.predict_reference(*inputs)
         predictions = Predictions(
             *inputs,
@@ -187,8 +187,8 @@ class DiffusionKTO:
                 return class_mean(g, batch.liked, self.add_up)
             case "mismatched":
                 others = {name: value.roll(1, dims=0) for name, value in batch.conditioning.items()}
-                told = {**others, **batch.image_conditioning}  # an image stays what it is under another's prompt
-                inputs = (predictions.x_t, predictions.times, told)
+                conditioning = {**others, **batch.image_conditioning}  # an image's own stays under another's prompt
+                inputs = (predictions.x_t, predictions.times, conditioning)
                 with torch.no_grad():
                     policy, other = actors.predict_policy(*inputs), predict(*inputs)
                 gap = regression_error(other, target) - regression_error(policy, target)

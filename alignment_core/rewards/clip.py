@@ -128,8 +128,8 @@ def load_clip(folder: Path, variant: str | None, device: torch.device, processor
             "model_invalid", f"{folder}: the weights lack {len(missing)} tensors of CLIP, {missing[0]} first"
         )
     for name, found, expected in sorted(info["mismatched_keys"]):
-        told = f"{name} has the shape {list(found)}, expected {list(expected)}"
-        raise ModelError("model_invalid", f"{folder}: {told}")
+        difference = f"{name} has the shape {list(found)}, expected {list(expected)}"
+        raise ModelError("model_invalid", f"{folder}: {difference}")
     _check_vocabulary(folder, model, tokenizer)
     cast(nn.Module, model).to(device)
     return Clip(model, tokenizer)

@@ -85,8 +85,8 @@ def _warnings_of_plugins(spec: JobSpec) -> list[str]:
         )
     every = reference.every if isinstance(reference, HardCopyReference | DriftControlledReference) else None
     if every is not None and every * spec.steps_per_turn > spec.training.steps:
-        told = f"reference.every ({every}{' iterations' if spec.is_online else ''})"
-        found.append(f"{told} is larger than training.steps: the reference never moves")
+        field = f"reference.every ({every}{' iterations' if spec.is_online else ''})"
+        found.append(f"{field} is larger than training.steps: the reference never moves")
     if isinstance(reference, EmaReference | DriftControlledReference) and reference.ref_store == "factor_average":
         found.append("reference.ref_store factor_average is not the average of the weights; dense_delta is")
     return found

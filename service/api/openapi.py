@@ -112,8 +112,8 @@ def _tell_object_defaults(schema: dict[str, Any]) -> None:
     """Generators of clients drop every model that has an object as a default, so such a default is told in words."""
     for one in _schemas_in(schema):
         if isinstance(one.get("default"), dict):
-            told = f"Left out, it is `{json.dumps(one.pop('default'))}`."
-            one["description"] = f"{one['description']} {told}" if "description" in one else told
+            default = f"Left out, it is `{json.dumps(one.pop('default'))}`."
+            one["description"] = f"{one['description']} {default}" if "description" in one else default
 
 
 def _schemas_in(node: Any) -> Iterator[dict[str, Any]]:

@@ -90,15 +90,17 @@ def _problems_of_train(spec: JobSpec, weights: DatasetRecord | None) -> Iterator
         return
     report = WeightsReport.model_validate(weights.report)
     if report.ranks != [adapter.rank]:
-        yield _problem("/adapter/rank", "start_unfit", f"is {adapter.rank}, and {_told('rank', report.ranks)}")
+        yield _problem("/adapter/rank", "start_unfit", f"is {adapter.rank}, and {_expected('rank', report.ranks)}")
     if report.alphas != [adapter.alpha] and start.alpha is None:
-        yield _problem("/adapter/alpha", "start_unfit", f"is {adapter.alpha:g}, and {_told('alpha', report.alphas)}")
+        yield _problem(
+            "/adapter/alpha", "start_unfit", f"is {adapter.alpha:g}, and {_expected('alpha', report.alphas)}"
+        )
     if report.changes_text_encoder:
         message = "the LoRA changes a text encoder too, whose layers are not trained further: write merge"
         yield _problem("/start/mode", "start_unfit", message)
 
 
-def _told(name: str, values: list[int] | list[float]) -> str:
+def _expected(name: str, values: list[int] | list[float]) -> str:
     if len(values) == 1:
         return f"the LoRA has the {name} {values[0]:g}: write that"
     return f"the LoRA's layers have the {name}s {', '.join(f'{value:g}' for value in values)}: write start.mode merge"

@@ -26,7 +26,7 @@ from service.store.migrations import migrate
 from service.store.objects import open_objects
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import JobRecord
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.run import run_job
 
 TRAINER = (sys.executable, str(Path(__file__).parent / "trainer_process.py"))
@@ -50,12 +50,12 @@ class World:
         path.write_text(json.dumps({"models": {"shapes": entry}}))
         return path
 
-    def worker(self, name: str = "first") -> Parts:
+    def worker(self, name: str = "first") -> WorkerParts:
         """A worker with a machine of its own: nothing but the database and the objects is shared."""
         settings = self.settings.model_copy(
             update={"cache_dir": self.root / name / "cache", "work_dir": self.root / name / "work"}
         )
-        return Parts(
+        return WorkerParts(
             settings=settings,
             store=self.store,
             objects=open_objects(settings),
@@ -115,7 +115,7 @@ def behave(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 class Background:
     """A job that runs in a thread, as it does in a worker."""
 
-    parts: Parts
+    parts: WorkerParts
     thread: threading.Thread
 
     def join(self) -> None:
@@ -124,10 +124,10 @@ class Background:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[Parts, JobRecord], Background]]:
+def start() -> Iterator[Callable[[WorkerParts, JobRecord], Background]]:
     started: list[Background] = []
 
-    def _start(parts: Parts, job: JobRecord) -> Background:
+    def _start(parts: WorkerParts, job: JobRecord) -> Background:
         thread = threading.Thread(target=run_job, args=(parts, job.id), daemon=True)
         thread.start()
         started.append(Background(parts, thread))

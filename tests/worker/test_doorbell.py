@@ -19,7 +19,7 @@ from tests.servers.process import wait_until
 from tests.worker.conftest import TRAINER, World
 from worker import bell
 from worker.app import DATASETS_QUEUE, JOBS_QUEUE, new_app
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.sweep import sweep
 
 
@@ -37,7 +37,7 @@ def app(redis_url: str, broker: object) -> Celery:
     return new_app(redis_url)
 
 
-def ringing(world: World, app: Celery) -> Parts:
+def ringing(world: World, app: Celery) -> WorkerParts:
     return replace(
         world.worker(),
         ring=partial(bell.ring, app, world.store),

@@ -17,12 +17,12 @@ from tests.servers.hub import COMMIT, REPO, hub_of
 from tests.servers.process import wait_until
 from tests.worker.conftest import World
 from worker.models import read_models, start_reading
-from worker.parts import Parts
+from worker.parts import WorkerParts
 
 DEMO_MODEL = Path(__file__).parents[2] / "demo" / "assets" / "model"
 
 
-def reader(world: World, catalog: Path | None = None) -> Parts:
+def reader(world: World, catalog: Path | None = None) -> WorkerParts:
     """A worker whose processes are the library's own."""
     found = Catalog.load(catalog) if catalog else Catalog()
     return replace(world.worker(), catalog=found, trainer=(sys.executable, "-P", "-m", "alignment_core"))

@@ -18,10 +18,10 @@ from service.store.objects import ObjectStore
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import JobRecord
 from tests.worker.conftest import Background, World
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.run import run_job
 
-Start = Callable[[Parts, JobRecord], Background]
+Start = Callable[[WorkerParts, JobRecord], Background]
 Behave = Callable[[str], None]
 
 SLOW = '{"step_seconds": 0.05}'
@@ -132,7 +132,7 @@ class Recording:
 def test_the_manifest_of_a_checkpoint_is_uploaded_last(world: World) -> None:
     job, parts = world.queue(), world.worker()
     recording = Recording(parts.objects)
-    run_job(Parts(**{**vars(parts), "objects": recording}), job.id)
+    run_job(WorkerParts(**{**vars(parts), "objects": recording}), job.id)
     for step in (4, 8, 10):
         names = [key for key in recording.keys if f"/checkpoints/{step}/" in key]
         assert len(names) == 3
@@ -159,7 +159,7 @@ def test_cancel_is_noticed_within_two_seconds_and_keeps_the_last_checkpoint(
 def test_a_process_that_does_not_leave_is_cancelled_by_force(world: World, start: Start, behave: Behave) -> None:
     behave('{"step_seconds": 0.05, "deaf": true}')
     job, parts = world.queue(steps=2000), world.worker()
-    hasty = Parts(**{**vars(parts), "settings": parts.settings.model_copy(update={"cancel_grace_seconds": 0.2})})
+    hasty = WorkerParts(**{**vars(parts), "settings": parts.settings.model_copy(update={"cancel_grace_seconds": 0.2})})
     background = start(hasty, job)
     wait_until(lambda: step_of(world, job) > 0)
     jobs.request_cancel(world.store, DEFAULT_PROJECT_ID, job.id)
@@ -276,7 +276,7 @@ def test_a_catalog_folder_that_this_worker_does_not_have_is_named(world: World) 
     assert str(world.root) not in error.message
 
 
-def uploaded(world: World, parts: Parts, content: bytes) -> str:
+def uploaded(world: World, parts: WorkerParts, content: bytes) -> str:
     dataset = datasets.create(world.store, project_id=DEFAULT_PROJECT_ID, filename="my pairs.parquet")
     key = f"projects/test/datasets/{dataset.id}/data.parquet"
     parts.objects.put_bytes(key, content)

@@ -25,13 +25,13 @@ from service.store.records import JobRecord
 from service.store.unavailable import ObjectsUnavailable
 from tests.worker.conftest import Background, World
 from tests.worker.test_run import Behave, Start, final_total, steps_trained, types_of, undisturbed_total, wait_until
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.patience import away_of
 from worker.run import run_job
 from worker.sweep import sweep
 
 
-def parts_on(world: World, disk: Path, patience: float = 60, name: str = "first") -> Parts:
+def parts_on(world: World, disk: Path, patience: float = 60, name: str = "first") -> WorkerParts:
     """A worker whose object store lies on `disk`."""
     parts = world.worker(name)
     settings = parts.settings.model_copy(update={"storage_patience_seconds": patience})
@@ -262,7 +262,7 @@ def test_mistakes_are_nothing_to_wait_for(error: Exception) -> None:
 
 
 def paused_after_checkpoints(
-    world: World, start: Callable[[Parts, JobRecord], Background], behave: Behave
+    world: World, start: Callable[[WorkerParts, JobRecord], Background], behave: Behave
 ) -> JobRecord:
     """A job with checkpoints of steps 4, 8 and some later one, ready to go on."""
     behave('{"step_seconds": 0.02}')

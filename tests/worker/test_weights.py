@@ -26,13 +26,13 @@ from service.store.records import DatasetRecord
 from tests.worker.conftest import World
 from worker.dataset import prepare_dataset
 from worker.inputs import write_inputs
-from worker.parts import Parts
+from worker.parts import WorkerParts
 from worker.preparing import starting_places
 
 LIBRARY = (sys.executable, "-m", "alignment_core")
 
 
-def real_worker(world: World) -> Parts:
+def real_worker(world: World) -> WorkerParts:
     return replace(world.worker(), trainer=LIBRARY)
 
 
