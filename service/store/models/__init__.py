@@ -1,0 +1,43 @@
+"""The tables. Rows never leave `service.store`: its functions hand out the frozen records of `records.py`."""
+
+from service.store.models.base import (
+    LONGEST_FILENAME,
+    LONGEST_LABEL_KEY,
+    LONGEST_LABEL_VALUE,
+    LONGEST_MODEL,
+    LONGEST_NAME,
+    Base,
+    UTCDateTime,
+)
+from service.store.models.bookkeeping import HostClock, IdempotencyKey, Model, Removal
+from service.store.models.jobs import Job, JobEvent, JobLabel, JobLog, Metric
+from service.store.models.projects import ApiKey, Project
+from service.store.models.results import Checkpoint, CheckpointFile, Export, Report, Sample
+from service.store.models.uploads import Dataset
+
+__all__ = [
+    "LONGEST_FILENAME",
+    "LONGEST_LABEL_KEY",
+    "LONGEST_LABEL_VALUE",
+    "LONGEST_MODEL",
+    "LONGEST_NAME",
+    "ApiKey",
+    "Base",
+    "Checkpoint",
+    "CheckpointFile",
+    "Dataset",
+    "Export",
+    "HostClock",
+    "IdempotencyKey",
+    "Job",
+    "JobEvent",
+    "JobLabel",
+    "JobLog",
+    "Metric",
+    "Model",
+    "Project",
+    "Removal",
+    "Report",
+    "Sample",
+    "UTCDateTime",
+]

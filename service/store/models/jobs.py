@@ -1,0 +1,113 @@
+"""A job and what its run says while it goes on."""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.store.models.base import (
+    LONGEST_LABEL_KEY,
+    LONGEST_LABEL_VALUE,
+    LONGEST_NAME,
+    Base,
+    Id,
+    job_id_key,
+    project_id,
+)
+from service.store.states import JobState
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+    __table_args__ = (
+        sa.Index("ix_jobs_project_id_id", "project_id", "id"),
+        sa.Index("ix_jobs_project_id_state_id", "project_id", "state", "id"),
+        sa.Index("ix_jobs_project_id_method_id", "project_id", "method", "id"),
+        sa.Index("ix_jobs_project_id_model_id", "project_id", "model", "id"),
+        sa.Index("ix_jobs_queue", "state", "queued_at", "id"),  # the line of queued jobs, in its order
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = project_id()
+    name: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
+    labels: Mapped[dict[str, Any]] = mapped_column("metadata")  # `metadata` is taken by SQLAlchemy
+    spec: Mapped[dict[str, Any]]
+    spec_sha256: Mapped[str] = mapped_column(sa.String(64))
+    method: Mapped[str] = mapped_column(sa.String(64))
+    model: Mapped[str] = mapped_column(sa.Text)
+
+    state: Mapped[JobState] = mapped_column(sa.String(16))
+    phase: Mapped[str | None] = mapped_column(sa.String(16))
+    step: Mapped[int] = mapped_column(default=0)
+    total_steps: Mapped[int | None]
+    resume_from_checkpoint_id: Mapped[str | None] = mapped_column(Id)  # of another job
+    eta_seconds: Mapped[float | None]
+    error: Mapped[dict[str, Any] | None]
+    latest_checkpoint_id: Mapped[str | None] = mapped_column(Id)
+    result_checkpoint_id: Mapped[str | None] = mapped_column(Id)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    last_seq: Mapped[int] = mapped_column(default=0)
+    metric_names: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    num_lost: Mapped[int] = mapped_column(default=0)
+    worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
+    lease_expires_at: Mapped[datetime | None]
+
+    created_at: Mapped[datetime]
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime]
+
+
+class JobLabel(Base):
+    """A pair of a job's metadata, where an index finds it."""
+
+    __tablename__ = "job_labels"
+    __table_args__ = (sa.Index("ix_job_labels_project_id_key_value_job_id", "project_id", "key", "value", "job_id"),)
+
+    job_id: Mapped[str] = job_id_key()
+    key: Mapped[str] = mapped_column(sa.String(LONGEST_LABEL_KEY), primary_key=True)
+    project_id: Mapped[str] = project_id()
+    value: Mapped[str] = mapped_column(sa.String(LONGEST_LABEL_VALUE))
+
+
+class JobEvent(Base):
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = job_id_key()
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[str] = project_id()
+    id: Mapped[str] = mapped_column(Id, unique=True)
+    attempt: Mapped[int]
+    type: Mapped[str] = mapped_column(sa.String(40))
+    data: Mapped[dict[str, Any]]
+    time: Mapped[datetime]
+
+
+class Metric(Base):
+    """The metrics of one step and split. A step that a later attempt runs again replaces the row."""
+
+    __tablename__ = "metrics"
+
+    job_id: Mapped[str] = job_id_key()
+    split: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[str] = project_id()
+    attempt: Mapped[int]
+    figures: Mapped[dict[str, Any]]
+    time: Mapped[datetime]
+
+
+class JobLog(Base):
+    """The end of what one attempt's process printed."""
+
+    __tablename__ = "logs"
+
+    job_id: Mapped[str] = job_id_key()
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[str] = project_id()
+    text: Mapped[str] = mapped_column(sa.Text)
+    updated_at: Mapped[datetime]

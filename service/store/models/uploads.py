@@ -1,0 +1,41 @@
+"""What a user uploaded."""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from alignment_core.spec.sources import OnBadRow
+from service.store.models.base import LONGEST_FILENAME, LONGEST_NAME, Base, Id, project_id
+from service.store.records import DatasetState, UploadKind
+
+
+class Dataset(Base):
+    """What a user uploaded to be checked: preference data, or with the kind `lora` weights to start from."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (sa.Index("ix_datasets_project_id_id", "project_id", "id"), sa.Index(None, "state"))
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = project_id()
+    name: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
+    filename: Mapped[str] = mapped_column(sa.String(LONGEST_FILENAME))
+    kind: Mapped[UploadKind] = mapped_column(sa.String(8), default="data", server_default="data")
+    state: Mapped[DatasetState] = mapped_column(sa.String(16))
+    size_bytes: Mapped[int | None]
+    sha256: Mapped[str | None] = mapped_column(sa.String(64))
+    object_key: Mapped[str | None] = mapped_column(sa.Text)
+    columns: Mapped[dict[str, Any] | None]
+    on_bad_row: Mapped[OnBadRow] = mapped_column(sa.String(8), default="fail", server_default="fail")
+    format: Mapped[str | None] = mapped_column(sa.String(40))
+    report: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    num_lost: Mapped[int] = mapped_column(default=0, server_default="0")
+    worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
+    lease_expires_at: Mapped[datetime | None]
+
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
