@@ -1,0 +1,53 @@
+"""Waiting for what a worker does: the check of an upload, an export, a job."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from attune.errors import AttuneError
+from attune.resources import Job, ResourceError
+
+LONG_POLL_SECONDS = 30.0
+ENDS = ("ready", "failed")
+
+
+class InWork(Protocol):
+    """What a worker makes ready, or fails to."""
+
+    @property
+    def status(self) -> str: ...
+
+    @property
+    def error(self) -> ResourceError | None: ...
+
+
+T = TypeVar("T", bound=InWork)
+
+
+def until_ready(poll: Callable[[float], T], what_is: str, timeout_seconds: float) -> T:
+    """What `poll` answers once it is ready; `AttuneError` with its error when it failed, `TimeoutError` when neither.
+
+    `poll` is told how many seconds the server may wait with its answer; `what_is` begins the sentence of the error.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while (found := poll(_until(deadline))).status not in ENDS:
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"{what_is} still {found.status} after {timeout_seconds:g} seconds")
+    if found.error is not None:
+        raise AttuneError({"code": found.error.code, "detail": found.error.message})
+    return found
+
+
+def until_ended(poll: Callable[[float], Job], timeout_seconds: float | None) -> Job:
+    """The job once it has ended; `TimeoutError` when it has not within `timeout_seconds`."""
+    deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
+    while not (job := poll(_until(deadline))).is_terminal:
+        if job.status == "paused":
+            time.sleep(1.0)  # the server answers at once
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"job {job.id} is still {job.status} after {timeout_seconds} seconds")
+    return job
+
+
+def _until(deadline: float) -> float:
+    return min(LONG_POLL_SECONDS, max(0.0, deadline - time.monotonic()))
