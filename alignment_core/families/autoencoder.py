@@ -1,7 +1,7 @@
-"""The VAE of SD and SDXL: images in [-1, 1] to posteriors, and latents to images in [0, 1].
+"""The VAE that every family has: images in [-1, 1] to posteriors, and latents to images in [0, 1].
 
 It stays float32 whatever the run's precision: it encodes once, and the VAE that SDXL was given out with overflows in half
-precision (`force_upcast`).
+precision (`force_upcast`). Latents are z times the scaling factor, and those of SD 3 and FLUX.1 are shifted before.
 """
 
 import torch
@@ -16,14 +16,24 @@ from alignment_core.shapes import Images, Latents
 def posterior(
     vae: AutoencoderKL, pixels: Float[Tensor, "batch 3 height width"], device: torch.device
 ) -> tuple[Latents, Latents]:
-    """Mean and standard deviation of the posterior of images in [-1, 1], times the scaling factor, float32."""
+    """Mean and standard deviation of the posterior of images in [-1, 1], (z - shift) scale, float32."""
     (found,) = vae.encode(pixels.to(device, vae.dtype), return_dict=False)
-    scale = float(vae.config["scaling_factor"])
-    return found.mean.float() * scale, found.std.float() * scale
+    scale, shift = _scale_and_shift(vae)
+    return (found.mean.float() - shift) * scale, found.std.float() * scale
 
 
 def decoded(vae: AutoencoderKL, latents: Latents) -> Images:
     """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""
-    scaled = latents.to(vae.dtype) / float(vae.config["scaling_factor"])
-    (pixels,) = vae.decode(scaled, return_dict=False)  # pyright: ignore[reportArgumentType]  (any float tensor)
+    scale, shift = _scale_and_shift(vae)
+    z = latents.to(vae.dtype) / scale + shift
+    (pixels,) = vae.decode(z, return_dict=False)  # pyright: ignore[reportArgumentType]  (any float tensor)
     return (pixels.float() / 2 + 0.5).clamp(0, 1)
+
+
+def _scale_and_shift(vae: AutoencoderKL) -> tuple[float, float]:
+    return float(vae.config["scaling_factor"]), float(vae.config["shift_factor"] or 0)
+
+
+def stride_of(vae: AutoencoderKL) -> int:
+    """Pixels that a latent's place stands for, along one side."""
+    return 2 ** (len(vae.config["block_out_channels"]) - 1)

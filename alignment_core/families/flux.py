@@ -13,26 +13,29 @@ from typing import Any, cast
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from alignment_core.actors.actors import Actors
 from alignment_core.diffusion.rectified_flow import RectifiedFlow
-from alignment_core.errors import ModelError
+from alignment_core.families.autoencoder import decoded, posterior, stride_of
+from alignment_core.families.encoder_fingerprint import encoder_fingerprint
 from alignment_core.families.flux_configs import PATCH
 from alignment_core.families.flux_keys import FLUX
 from alignment_core.families.flux_load import flux_pipeline_of, load_flux_pipeline
+from alignment_core.families.frozen import frozen
 from alignment_core.families.keys import LoraLayers
-from alignment_core.families.merge import fingerprint_of
+from alignment_core.families.latents import patched_shape, starting_noise
 from alignment_core.families.pretrained import fresh_scheduler
 from alignment_core.families.released import Released
+from alignment_core.families.remembered import Remembered
 from alignment_core.families.source import ModelFolder
+from alignment_core.families.tokens import all_tokens, read_tokens
 from alignment_core.families.transformer_weights import load_policy, save_policy
 from alignment_core.shapes import Images, Latents, Times
 from alignment_core.spec.training import TRAINING_GUIDANCE
 
 FROZEN = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
-MOST_REMEMBERED = 512  # prompts: some 4 MB each in half precision
 MOST_TOKENS = 512  # diffusers' `max_sequence_length`
 TIME_SCALE = 1000  # the network is told s, and a path's times are 1000 s
 GUIDANCE = "guidance"
@@ -50,18 +53,17 @@ class Flux:
         self.folder = folder
         self.device = device
         self.training_guidance = TRAINING_GUIDANCE
-        self.vae = cast(AutoencoderKL, _frozen(pipeline.vae).to(device))
-        self.clip = cast(CLIPTextModel, _frozen(pipeline.text_encoder))
-        self.t5 = cast(T5EncoderModel, _frozen(pipeline.text_encoder_2))
+        self.vae = cast(AutoencoderKL, frozen(pipeline.vae, device))
+        self.clip = cast(CLIPTextModel, frozen(pipeline.text_encoder, device))
+        self.t5 = cast(T5EncoderModel, frozen(pipeline.text_encoder_2, device))
         self.clip_tokenizer = cast(CLIPTokenizer, pipeline.tokenizer)
         self.t5_tokenizer = cast(T5Tokenizer, pipeline.tokenizer_2)
         self._encoders = Released((self.clip, self.t5), device)
-        self._remembered: dict[str, dict[str, Tensor]] = {}
-        self.denoiser = cast(FluxTransformer2DModel, _frozen(pipeline.transformer).to(device))
+        self._read = Remembered(self._read_by_both)
+        self.denoiser = cast(FluxTransformer2DModel, frozen(pipeline.transformer, device))
         self.scheduler = cast(FlowMatchEulerDiscreteScheduler, pipeline.scheduler)
         self.merged: Mapping[str, LoraLayers] = {}  # of others' LoRAs into its weights, by component
-        self.vae_stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
-        self.path = path_of(self.scheduler, (self.resolution // (self.vae_stride * PATCH)) ** 2)
+        self.path = path_of(self.scheduler, (self.resolution // (stride_of(self.vae) * PATCH)) ** 2)
 
     @property
     def resolution(self) -> int:
@@ -79,18 +81,11 @@ class Flux:
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of the latent of an image of `resolution` pixels; `ModelError` where it cannot be packed."""
-        unit = self.vae_stride * PATCH
-        if resolution % unit:
-            raise ModelError("resolution_unfit", f"{resolution} pixels: the model draws multiples of {unit}")
-        side = resolution // self.vae_stride
-        return int(self.vae.config["latent_channels"]), side, side
+        return patched_shape(self.vae, PATCH, resolution)
 
     def encoder_fingerprint(self) -> str:
         """Identifies what posteriors and text embeddings depend on, for the cache."""
-        plain = f"{self.folder.fingerprint(FROZEN)}/{self.clip.dtype}"
-        if not (changed := {name: layers for name, layers in self.merged.items() if name in FROZEN}):
-            return plain
-        return f"{plain}-{fingerprint_of(changed)}"
+        return encoder_fingerprint(self.folder, FROZEN, [self.clip.dtype], self.merged)
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""
@@ -98,24 +93,14 @@ class Flux:
 
     # --- images --------------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], shifted and scaled, float32."""
         self.latent_shape(pixels.shape[-1])
-        (posterior,) = self.vae.encode(pixels.to(self.device, self.vae.dtype), return_dict=False)
-        scale, shift = self._scale_and_shift
-        return (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
+        return posterior(self.vae, pixels, self.device)
 
     def decode(self, latents: Latents) -> Images:
         """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""
-        scale, shift = self._scale_and_shift
-        z = latents.to(self.vae.dtype) / scale + shift
-        (pixels,) = self.vae.decode(z, return_dict=False)  # pyright: ignore[reportArgumentType]  (any float tensor)
-        return (pixels.float() / 2 + 0.5).clamp(0, 1)
-
-    @property
-    def _scale_and_shift(self) -> tuple[float, float]:
-        return float(self.vae.config["scaling_factor"]), float(self.vae.config["shift_factor"])
+        return decoded(self.vae, latents)
 
     # --- prompts -------------------------------------------------------------------------------------------------------
 
@@ -125,17 +110,11 @@ class Flux:
 
     def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of each prompt for the T5, all of them, without the mark of the end."""
-        return self.t5_tokenizer(list(prompts), add_special_tokens=False, verbose=False).input_ids
+        return all_tokens(self.t5_tokenizer, prompts)
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """`t5_embeds` `[B, L, D]` and `pooled` `[B, D]`; prompts beyond the encoders' lengths are cut, as in diffusers."""
-        if unread := [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]:
-            with self._encoders.in_use():
-                self._remembered |= {prompt: self._read(prompt) for prompt in unread}
-        read = [self._remembered[prompt] for prompt in prompts]
-        while len(self._remembered) > MOST_REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
-        return {name: torch.stack([one[name] for one in read]).to(self.device).float() for name in read[0]}
+        return {name: value.to(self.device).float() for name, value in self._read.of(prompts).items()}
 
     def image_conditioning(self, frames: Float[Tensor, "batch 4"], resolution: int) -> dict[str, Tensor]:
         """Nothing: the transformer is told of places alone."""
@@ -150,15 +129,18 @@ class Flux:
         return self.encode_prompts([""])
 
     @torch.no_grad()
-    def _read(self, prompt: str) -> dict[str, Tensor]:
-        """Of one prompt by itself, so that it is the same whatever it is asked for with."""
-        clip_tokens = self._tokens(self.clip_tokenizer, prompt, self.clip_tokenizer.model_max_length)
-        t5_tokens = self._tokens(self.t5_tokenizer, prompt, self.max_tokens)
-        return {"t5_embeds": self.t5(t5_tokens)[0][0].cpu(), "pooled": self.clip(clip_tokens).pooler_output[0].cpu()}
+    def _read_by_both(self, prompts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+        """Each prompt by itself, so that it is the same whatever it is asked for with."""
+        with self._encoders.in_use():
+            return {prompt: self._read_alone(prompt) for prompt in prompts}
 
-    def _tokens(self, tokenizer: CLIPTokenizer | T5Tokenizer, prompt: str, length: int) -> Tensor:
-        tokens = tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return tokens.input_ids.to(self.device)
+    def _read_alone(self, prompt: str) -> dict[str, Tensor]:
+        clip_tokens = read_tokens(self.clip_tokenizer, [prompt], self.clip_tokenizer.model_max_length)
+        t5_tokens = read_tokens(self.t5_tokenizer, [prompt], self.max_tokens)
+        return {
+            "t5_embeds": self.t5(t5_tokens.to(self.device))[0][0].cpu(),
+            "pooled": self.clip(clip_tokens.to(self.device)).pooler_output[0].cpu(),
+        }
 
     def with_guidance(self, conditioning: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
         """The same, and the guidance that the network is told; a network that is not told of any does not hear of it."""
@@ -216,7 +198,7 @@ class Flux:
     ) -> Images:
         """One image for each (prompt, seed) by Euler's method: all randomness is the seed's starting noise."""
         shape = self.latent_shape(self.resolution)
-        noise = torch.stack([torch.randn(shape, generator=Generator().manual_seed(seed)) for seed in seeds])
+        noise = starting_noise(shape, seeds)
         text = self.encode_prompts(prompts)
         pipeline: Any = self.pipeline(denoiser)  # its annotations know no plain tensors
         with autocast():
@@ -243,10 +225,6 @@ class Flux:
     def load_policy(self, actors: Actors, folder: Path) -> None:
         """Put the weights that `save_policy` wrote back into the policy, exactly."""
         load_policy(actors, folder)
-
-
-def _frozen(module: nn.Module) -> nn.Module:
-    return module.requires_grad_(False).eval()
 
 
 def packed(latents: Latents) -> Float[Tensor, "batch places values"]:

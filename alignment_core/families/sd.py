@@ -12,19 +12,22 @@ from typing import cast
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from alignment_core.actors.actors import Actors
 from alignment_core.diffusion.discrete_vp import DiscreteVP
-from alignment_core.families.autoencoder import decoded, posterior
+from alignment_core.families.autoencoder import decoded, posterior, stride_of
+from alignment_core.families.encoder_fingerprint import encoder_fingerprint
+from alignment_core.families.frozen import frozen
 from alignment_core.families.keys import LoraLayers
-from alignment_core.families.merge import fingerprint_of
+from alignment_core.families.latents import latent_shape, starting_noise
 from alignment_core.families.sd_configs import Config, latent_side
 from alignment_core.families.sd_keys import SD
 from alignment_core.families.sd_load import load_pipeline, pipeline_of
 from alignment_core.families.sd_weights import load_policy, save_policy
 from alignment_core.families.source import ModelFolder
+from alignment_core.families.tokens import all_tokens, read_tokens
 from alignment_core.shapes import Images, Latents, Times
 
 ENCODERS = ("vae", "text_encoder", "tokenizer")
@@ -36,14 +39,13 @@ class StableDiffusion:
     def __init__(self, pipeline: StableDiffusionPipeline, folder: ModelFolder, device: torch.device) -> None:
         self.folder = folder
         self.device = device
-        self.vae = cast(AutoencoderKL, pipeline.vae).requires_grad_(False).eval()
-        self.text_encoder = cast(CLIPTextModel, pipeline.text_encoder).requires_grad_(False).eval()
+        self.vae = cast(AutoencoderKL, frozen(pipeline.vae, device))
+        self.text_encoder = cast(CLIPTextModel, frozen(pipeline.text_encoder, device))
         self.tokenizer = cast(CLIPTokenizer, pipeline.tokenizer)
-        self.denoiser = cast(UNet2DConditionModel, pipeline.unet).requires_grad_(False).eval()
+        self.denoiser = cast(UNet2DConditionModel, frozen(pipeline.unet, device))
         self.scheduler = cast(DDIMScheduler, pipeline.scheduler)
         self.path = path_of(self.scheduler, device)
         self.merged: Mapping[str, LoraLayers] = {}  # of others' LoRAs into its weights, by component
-        self.vae_stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
     @property
     def max_tokens(self) -> int:
@@ -53,7 +55,7 @@ class StableDiffusion:
     @property
     def resolution(self) -> int:
         """The model's own image size in pixels."""
-        return latent_side(Config(self.folder.path / "unet", dict(self.denoiser.config))) * self.vae_stride
+        return unet_resolution(self.folder, self.denoiser, self.vae)
 
     keys = SD
 
@@ -63,15 +65,11 @@ class StableDiffusion:
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of the latent of an image of `resolution` pixels."""
-        side = resolution // self.vae_stride
-        return int(self.vae.config["latent_channels"]), side, side
+        return latent_shape(self.vae, resolution)
 
     def encoder_fingerprint(self) -> str:
         """Identifies what posteriors and text embeddings depend on, for the cache."""
-        plain = f"{self.folder.fingerprint(ENCODERS)}/{self.text_encoder.dtype}"
-        if not (changed := {name: layers for name, layers in self.merged.items() if name in ENCODERS}):
-            return plain
-        return f"{plain}-{fingerprint_of(changed)}"
+        return encoder_fingerprint(self.folder, ENCODERS, [self.text_encoder.dtype], self.merged)
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""
@@ -83,19 +81,13 @@ class StableDiffusion:
 
     def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of each prompt, all of them, without the marks of start and end."""
-        return self.tokenizer(list(prompts), add_special_tokens=False, verbose=False).input_ids
+        return all_tokens(self.tokenizer, prompts)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """`{"prompt_embeds": [B, L, D]}`; prompts beyond the text encoder's length are cut, as in diffusers."""
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.max_tokens,
-            truncation=True,
-            return_tensors="pt",
-        )
-        return {"prompt_embeds": self.text_encoder(tokens.input_ids.to(self.device))[0].float()}
+        tokens = read_tokens(self.tokenizer, prompts, self.max_tokens)
+        return {"prompt_embeds": self.text_encoder(tokens.to(self.device))[0].float()}
 
     def encode_empty(self) -> dict[str, Tensor]:
         """The encoding of "", as diffusers has it."""
@@ -141,8 +133,7 @@ class StableDiffusion:
         autocast: Callable[[], AbstractContextManager[object]],
     ) -> Images:
         """One image for each (prompt, seed) by deterministic DDIM: all randomness is the seed's starting noise."""
-        shape = self.latent_shape(self.resolution)
-        noise = torch.stack([torch.randn(shape, generator=Generator().manual_seed(seed)) for seed in seeds])
+        noise = starting_noise(self.latent_shape(self.resolution), seeds)
         with autocast():
             output = self.pipeline(denoiser)(
                 prompt=list(prompts),
@@ -161,6 +152,11 @@ class StableDiffusion:
     def load_policy(self, actors: Actors, folder: Path) -> None:
         """Put the weights that `save_policy` wrote back into the policy, exactly."""
         load_policy(actors, folder)
+
+
+def unet_resolution(folder: ModelFolder, unet: UNet2DConditionModel, vae: AutoencoderKL) -> int:
+    """The image size in pixels whose latents a U-Net says are its own."""
+    return latent_side(Config(folder.path / "unet", dict(unet.config))) * stride_of(vae)
 
 
 def path_of(scheduler: DDIMScheduler, device: torch.device) -> DiscreteVP:
@@ -188,5 +184,4 @@ def load_sd(
     once and its posterior is cached. Raises `ModelError` when its parts do not fit each other, or when a weight is missing.
     """
     pipeline = load_pipeline(folder, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
-    pipeline.to(device)
     return StableDiffusion(pipeline, folder, device)

@@ -12,18 +12,22 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from alignment_core.actors.actors import Actors
 from alignment_core.diffusion.rectified_flow import RectifiedFlow
-from alignment_core.errors import ModelError
+from alignment_core.families.autoencoder import decoded, posterior, stride_of
+from alignment_core.families.encoder_fingerprint import encoder_fingerprint
+from alignment_core.families.frozen import frozen
 from alignment_core.families.keys import LoraLayers
-from alignment_core.families.merge import fingerprint_of
+from alignment_core.families.latents import patched_shape, starting_noise
 from alignment_core.families.pretrained import fresh_scheduler
+from alignment_core.families.remembered import Remembered
 from alignment_core.families.sd3_keys import SD3
 from alignment_core.families.sd3_load import load_sd3_pipeline, sd3_pipeline_of
 from alignment_core.families.source import ModelFolder
+from alignment_core.families.tokens import all_tokens, read_tokens
 from alignment_core.families.transformer_weights import load_policy, save_policy
 from alignment_core.shapes import Images, Latents, Times
 
@@ -31,7 +35,6 @@ CLIP_ENCODERS = ("text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 T5_PARTS = ("text_encoder_3", "tokenizer_3")
 T5_TOKENS = 256  # diffusers' `max_sequence_length`; zeros stand for them where there is no T5
-MOST_REMEMBERED = 512  # prompts of the T5: some 2 MB each in half precision
 
 
 class StableDiffusion3:
@@ -42,21 +45,20 @@ class StableDiffusion3:
     def __init__(self, pipeline: StableDiffusion3Pipeline, folder: ModelFolder, device: torch.device) -> None:
         self.folder = folder
         self.device = device
-        self.vae = cast(AutoencoderKL, _frozen(pipeline.vae, device))
+        self.vae = cast(AutoencoderKL, frozen(pipeline.vae, device))
         self.text_encoders = [
-            cast(CLIPTextModelWithProjection, _frozen(getattr(pipeline, n), device)) for n in CLIP_ENCODERS
+            cast(CLIPTextModelWithProjection, frozen(getattr(pipeline, n), device)) for n in CLIP_ENCODERS
         ]
         self.tokenizers = [cast(CLIPTokenizer, getattr(pipeline, name)) for name in TOKENIZERS]
         self.t5 = cast(
-            T5EncoderModel | None, pipeline.text_encoder_3 and _frozen(pipeline.text_encoder_3, torch.device("cpu"))
+            T5EncoderModel | None, pipeline.text_encoder_3 and frozen(pipeline.text_encoder_3, torch.device("cpu"))
         )
         self.t5_tokenizer = cast(T5Tokenizer | None, pipeline.tokenizer_3)
-        self.denoiser = cast(SD3Transformer2DModel, _frozen(pipeline.transformer, device))
+        self.denoiser = cast(SD3Transformer2DModel, frozen(pipeline.transformer, device))
         self.scheduler = cast(FlowMatchEulerDiscreteScheduler, pipeline.scheduler)
         self.path = path_of(self.scheduler)
         self.merged: Mapping[str, LoraLayers] = {}  # of others' LoRAs into its weights, by component
-        self.vae_stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
-        self._remembered: dict[str, Tensor] = {}
+        self._t5_embeds = Remembered(self._read_by_t5)
 
     @property
     def max_tokens(self) -> int:
@@ -72,7 +74,7 @@ class StableDiffusion3:
     @property
     def resolution(self) -> int:
         """The model's own image size in pixels."""
-        return int(self.denoiser.config["sample_size"]) * self.vae_stride
+        return int(self.denoiser.config["sample_size"]) * stride_of(self.vae)
 
     def components(self) -> dict[str, nn.Module]:
         """What a LoRA may change; the denoiser comes first."""
@@ -80,19 +82,12 @@ class StableDiffusion3:
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of the latent of an image of `resolution` pixels; `ModelError` where it has no patches."""
-        unit = self.vae_stride * int(self.denoiser.config["patch_size"])
-        if resolution % unit:
-            raise ModelError("resolution_unfit", f"{resolution} pixels: the model draws multiples of {unit}")
-        side = resolution // self.vae_stride
-        return int(self.vae.config["latent_channels"]), side, side
+        return patched_shape(self.vae, int(self.denoiser.config["patch_size"]), resolution)
 
     def encoder_fingerprint(self) -> str:
         """Identifies what posteriors and text embeddings depend on, for the cache."""
-        parts = self._frozen_parts()
-        plain = f"{self.folder.fingerprint(parts)}/{self.text_encoders[0].dtype}"
-        if not (changed := {name: layers for name, layers in self.merged.items() if name in parts}):
-            return plain
-        return f"{plain}-{fingerprint_of(changed)}"
+        dtype = self.text_encoders[0].dtype
+        return encoder_fingerprint(self.folder, self._frozen_parts(), [dtype], self.merged)
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""
@@ -101,22 +96,14 @@ class StableDiffusion3:
     def _frozen_parts(self) -> tuple[str, ...]:
         return ("vae", *CLIP_ENCODERS, *TOKENIZERS, *(T5_PARTS if self.t5 is not None else ()))
 
-    @torch.no_grad()
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], shifted and scaled, float32."""
         self.latent_shape(pixels.shape[-1])
-        (posterior,) = self.vae.encode(pixels.to(self.device, self.vae.dtype), return_dict=False)
-        scale, shift = self._scale_and_shift
-        return (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
-
-    @property
-    def _scale_and_shift(self) -> tuple[float, float]:
-        return float(self.vae.config["scaling_factor"]), float(self.vae.config["shift_factor"])
+        return posterior(self.vae, pixels, self.device)
 
     def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of each prompt, all of them, without the marks of start and end."""
-        tokenizer = self.tokenizers[0] if self.t5_tokenizer is None else self.t5_tokenizer
-        return tokenizer(list(prompts), add_special_tokens=False, verbose=False).input_ids
+        return all_tokens(self.t5_tokenizer or self.tokenizers[0], prompts)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -127,7 +114,9 @@ class StableDiffusion3:
             "clip_embeds": torch.cat([hidden for hidden, _ in read], dim=-1),
             "pooled": torch.cat([pooled for _, pooled in read], dim=-1),
         }
-        return found if self.t5 is None else {**found, "t5_embeds": self._read_by_t5(prompts)}
+        if self.t5 is None:
+            return found
+        return found | {name: value.to(self.device).float() for name, value in self._t5_embeds.of(prompts).items()}
 
     def image_conditioning(self, frames: Float[Tensor, "batch 4"], resolution: int) -> dict[str, Tensor]:
         """Nothing: the transformer is told the prompt alone."""
@@ -145,37 +134,20 @@ class StableDiffusion3:
         self, tokenizer: CLIPTokenizer, encoder: CLIPTextModelWithProjection, prompts: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
         """The layer before the last, and the projection."""
-        tokens = tokenizer(
-            list(prompts), padding="max_length", max_length=self._clip_tokens, truncation=True, return_tensors="pt"
-        )
-        read = encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
+        tokens = read_tokens(tokenizer, prompts, self._clip_tokens)
+        read = encoder(tokens.to(self.device), output_hidden_states=True)
         return read.hidden_states[-2].float(), read.text_embeds.float()
 
-    def _read_by_t5(self, prompts: Sequence[str]) -> Tensor:
-        return torch.stack([self._remember_t5(prompt) for prompt in prompts]).to(self.device).float()
-
-    def _remember_t5(self, prompt: str) -> Tensor:
-        """Of one prompt by itself, so that it is the same whatever it is asked for with."""
-        if prompt not in self._remembered:
-            if len(self._remembered) == MOST_REMEMBERED:
-                del self._remembered[next(iter(self._remembered))]
-            self._remembered[prompt] = self._t5_embeds(prompt)
-        return self._remembered[prompt]
-
-    def _t5_embeds(self, prompt: str) -> Tensor:
+    def _read_by_t5(self, prompts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+        """Each prompt by itself, so that it is the same whatever it is asked for with."""
         assert self.t5 is not None, "asked for where there is a T5"
         assert self.t5_tokenizer is not None, "checked with the T5"
-        tokens = self.t5_tokenizer(
-            prompt, padding="max_length", max_length=T5_TOKENS, truncation=True, return_tensors="pt"
-        )
-        return self.t5(tokens.input_ids)[0][0]
+        tokens = {prompt: read_tokens(self.t5_tokenizer, [prompt], T5_TOKENS) for prompt in prompts}
+        return {prompt: {"t5_embeds": self.t5(ids)[0][0]} for prompt, ids in tokens.items()}
 
     def decode(self, latents: Latents) -> Images:
         """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""
-        scale, shift = self._scale_and_shift
-        z = latents.to(self.vae.dtype) / scale + shift
-        (pixels,) = self.vae.decode(z, return_dict=False)  # pyright: ignore[reportArgumentType]  (any float tensor)
-        return (pixels.float() / 2 + 0.5).clamp(0, 1)
+        return decoded(self.vae, latents)
 
     def predict(self, denoiser: nn.Module, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The denoiser's velocity at `x_t`, in the precision that autocast gives it."""
@@ -220,8 +192,7 @@ class StableDiffusion3:
         autocast: Callable[[], AbstractContextManager[object]],
     ) -> Images:
         """One image for each (prompt, seed) by Euler's method: all randomness is the seed's starting noise."""
-        shape = self.latent_shape(self.resolution)
-        noise = torch.stack([torch.randn(shape, generator=Generator().manual_seed(seed)) for seed in seeds])
+        noise = starting_noise(self.latent_shape(self.resolution), seeds)
         text, empty = self.encode_prompts(prompts), self.encode_empty()
         inputs: dict[str, Any] = {
             "prompt_embeds": self._joined_text(text),
@@ -247,10 +218,6 @@ class StableDiffusion3:
     def load_policy(self, actors: Actors, folder: Path) -> None:
         """Put the weights that `save_policy` wrote back into the policy, exactly."""
         load_policy(actors, folder)
-
-
-def _frozen(module: nn.Module, device: torch.device) -> nn.Module:
-    return module.requires_grad_(False).eval().to(device)
 
 
 def path_of(scheduler: FlowMatchEulerDiscreteScheduler) -> RectifiedFlow:

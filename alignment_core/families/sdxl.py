@@ -13,21 +13,21 @@ from typing import cast
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from alignment_core.actors.actors import Actors
 from alignment_core.families.autoencoder import decoded, posterior
+from alignment_core.families.encoder_fingerprint import encoder_fingerprint
+from alignment_core.families.frozen import frozen
 from alignment_core.families.keys import LoraLayers
-from alignment_core.families.merge import fingerprint_of
-from alignment_core.families.sd import path_of
-from alignment_core.families.sd_configs import Config, check_vocabulary, latent_side
-from alignment_core.families.sd_load import load_encoder, load_part, reading
-from alignment_core.families.sd_schedule import read_schedule
+from alignment_core.families.latents import latent_shape, starting_noise
+from alignment_core.families.sd import path_of, unet_resolution
 from alignment_core.families.sd_weights import load_policy, save_policy
-from alignment_core.families.sdxl_configs import check_xl_parts
 from alignment_core.families.sdxl_keys import SDXL
-from alignment_core.families.source import ModelFolder, read_json
+from alignment_core.families.sdxl_load import load_xl_pipeline, xl_pipeline_of
+from alignment_core.families.source import ModelFolder
+from alignment_core.families.tokens import all_tokens, read_tokens
 from alignment_core.shapes import Images, Latents, Times
 
 XL_ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
@@ -41,30 +41,26 @@ class StableDiffusionXL:
     def __init__(self, pipeline: StableDiffusionXLPipeline, folder: ModelFolder, device: torch.device) -> None:
         self.folder = folder
         self.device = device
-        self.vae = cast(AutoencoderKL, pipeline.vae).requires_grad_(False).eval()
-        self.text_encoder = cast(CLIPTextModel, pipeline.text_encoder).requires_grad_(False).eval()
-        self.text_encoder_2 = cast(CLIPTextModelWithProjection, pipeline.text_encoder_2).requires_grad_(False).eval()
+        self.vae = cast(AutoencoderKL, frozen(pipeline.vae, device))
+        self.text_encoder = cast(CLIPTextModel, frozen(pipeline.text_encoder, device))
+        self.text_encoder_2 = cast(CLIPTextModelWithProjection, frozen(pipeline.text_encoder_2, device))
         self.tokenizer = cast(CLIPTokenizer, pipeline.tokenizer)
         self.tokenizer_2 = cast(CLIPTokenizer, pipeline.tokenizer_2)
-        self.denoiser = cast(UNet2DConditionModel, pipeline.unet).requires_grad_(False).eval()
+        self.denoiser = cast(UNet2DConditionModel, frozen(pipeline.unet, device))
         self.scheduler = cast(DDIMScheduler, pipeline.scheduler)
         self.path = path_of(self.scheduler, device)
         self.merged: Mapping[str, LoraLayers] = {}  # of others' LoRAs into its weights, by component
-        self.vae_stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
         self.empty_is_zeros = bool(pipeline.config["force_zeros_for_empty_prompt"])
 
     @property
     def max_tokens(self) -> int:
         """Tokens of a prompt that both encoders read."""
-        return min(
-            min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-            for tokenizer, encoder in self._readers
-        )
+        return min(_length(tokenizer, encoder) for tokenizer, encoder in self._readers)
 
     @property
     def resolution(self) -> int:
         """The model's own image size in pixels."""
-        return latent_side(Config(self.folder.path / "unet", dict(self.denoiser.config))) * self.vae_stride
+        return unet_resolution(self.folder, self.denoiser, self.vae)
 
     def components(self) -> dict[str, nn.Module]:
         """What a LoRA may change; the denoiser comes first."""
@@ -76,15 +72,12 @@ class StableDiffusionXL:
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of the latent of an image of `resolution` pixels."""
-        side = resolution // self.vae_stride
-        return int(self.vae.config["latent_channels"]), side, side
+        return latent_shape(self.vae, resolution)
 
     def encoder_fingerprint(self) -> str:
         """Identifies what posteriors and text embeddings depend on, for the cache."""
-        plain = f"{self.folder.fingerprint(XL_ENCODERS)}/{self.text_encoder.dtype}/zeros={self.empty_is_zeros}"
-        if not (changed := {name: layers for name, layers in self.merged.items() if name in XL_ENCODERS}):
-            return plain
-        return f"{plain}-{fingerprint_of(changed)}"
+        settings = [self.text_encoder.dtype, f"zeros={self.empty_is_zeros}"]
+        return encoder_fingerprint(self.folder, XL_ENCODERS, settings, self.merged)
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""
@@ -96,7 +89,7 @@ class StableDiffusionXL:
 
     def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of each prompt, all of them, without the marks of start and end; both tokenizers give the same."""
-        return self.tokenizer(list(prompts), add_special_tokens=False, verbose=False).input_ids
+        return all_tokens(self.tokenizer, prompts)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -106,8 +99,8 @@ class StableDiffusionXL:
         """
         states, pooled = [], torch.empty(0)
         for tokenizer, encoder in self._readers:
-            ids = self._token_ids(tokenizer, encoder, prompts)
-            output = encoder(ids.to(self.device), output_hidden_states=True)
+            tokens = read_tokens(tokenizer, prompts, _length(tokenizer, encoder))
+            output = encoder(tokens.to(self.device), output_hidden_states=True)
             states.append(output.hidden_states[-2].float())
             pooled = output[0].float()  # the second encoder's is the projected embedding
         embeds = torch.cat(states, dim=-1)
@@ -115,13 +108,6 @@ class StableDiffusionXL:
             not_empty = torch.tensor([prompt != "" for prompt in prompts], dtype=embeds.dtype, device=embeds.device)
             embeds, pooled = embeds * not_empty[:, None, None], pooled * not_empty[:, None]
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
-
-    def _token_ids(
-        self, tokenizer: CLIPTokenizer, encoder: CLIPTextModel | CLIPTextModelWithProjection, prompts: Sequence[str]
-    ) -> Tensor:
-        length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-        tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return tokens.input_ids
 
     def image_conditioning(self, frames: Float[Tensor, "batch 4"], resolution: int) -> dict[str, Tensor]:
         """`time_ids` `[B, 6]`: a frame is height and width of the file, top and left of the crop.
@@ -180,8 +166,7 @@ class StableDiffusionXL:
         autocast: Callable[[], AbstractContextManager[object]],
     ) -> Images:
         """One image for each (prompt, seed) by deterministic DDIM: all randomness is the seed's starting noise."""
-        shape = self.latent_shape(self.resolution)
-        noise = torch.stack([torch.randn(shape, generator=Generator().manual_seed(seed)) for seed in seeds])
+        noise = starting_noise(self.latent_shape(self.resolution), seeds)
         with autocast():
             full, empty = self.encode_prompts(prompts), self.encode_prompts([""] * len(prompts))
             output = self.pipeline(denoiser)(
@@ -205,27 +190,8 @@ class StableDiffusionXL:
         load_policy(actors, folder)
 
 
-def xl_pipeline_of(
-    *,
-    vae: AutoencoderKL,
-    text_encoders: tuple[CLIPTextModel, CLIPTextModelWithProjection],
-    tokenizers: tuple[CLIPTokenizer, CLIPTokenizer],
-    denoiser: UNet2DConditionModel,
-    scheduler: DDIMScheduler,
-    empty_is_zeros: bool,
-) -> StableDiffusionXLPipeline:
-    """The diffusers pipeline of these parts."""
-    return StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=text_encoders[0],
-        text_encoder_2=text_encoders[1],
-        tokenizer=tokenizers[0],
-        tokenizer_2=tokenizers[1],
-        unet=denoiser,
-        scheduler=scheduler,  # pyright: ignore[reportArgumentType]
-        force_zeros_for_empty_prompt=empty_is_zeros,
-        add_watermarker=False,
-    )
+def _length(tokenizer: CLIPTokenizer, encoder: CLIPTextModel | CLIPTextModelWithProjection) -> int:
+    return min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
 
 
 def load_sdxl(
@@ -236,29 +202,5 @@ def load_sdxl(
     denoiser_dtype: torch.dtype,
 ) -> StableDiffusionXL:
     """Load the SDXL pipeline of a folder that has been checked, safetensors only; see `sd.load_sd`."""
-    check_xl_parts(folder)
-    scheduler = read_schedule(folder)
-    with reading(folder):
-        text_encoder = load_encoder(folder, "text_encoder", CLIPTextModel, frozen_dtype)
-        text_encoder_2 = load_encoder(folder, "text_encoder_2", CLIPTextModelWithProjection, frozen_dtype)
-        tokenizers = [
-            CLIPTokenizer.from_pretrained(folder.path / name, local_files_only=True)
-            for name in ("tokenizer", "tokenizer_2")
-        ]
-        vae = load_part(folder, "vae", AutoencoderKL, torch.float32)
-        unet = load_part(folder, "unet", UNet2DConditionModel, denoiser_dtype)
-    for name, tokenizer, encoder in zip(
-        ("text_encoder", "text_encoder_2"), tokenizers, (text_encoder, text_encoder_2), strict=True
-    ):
-        check_vocabulary(folder, tokenizer.get_vocab(), encoder.config.vocab_size, name)
-    zeros = read_json(folder.path / "model_index.json").get("force_zeros_for_empty_prompt", True)
-    pipeline = xl_pipeline_of(
-        vae=vae,
-        text_encoders=(text_encoder, text_encoder_2),
-        tokenizers=(tokenizers[0], tokenizers[1]),
-        denoiser=unet,
-        scheduler=scheduler,
-        empty_is_zeros=bool(zeros),
-    )
-    pipeline.to(device)
+    pipeline = load_xl_pipeline(folder, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
     return StableDiffusionXL(pipeline, folder, device)
