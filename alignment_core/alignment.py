@@ -15,12 +15,13 @@ from pathlib import Path
 from alignment_core import checkpoints
 from alignment_core.errors import CheckpointError
 from alignment_core.events import Event, PhaseChanged, RunCompleted, RunStarted
+from alignment_core.load.model import family_of_source
 from alignment_core.load.probe import load_probe
 from alignment_core.load.run import load_run, new_accelerator
 from alignment_core.prove.evaluation_run import evaluate_run
 from alignment_core.spec import JobSpec
 from alignment_core.spec.continuation import broken_by
-from alignment_core.spec.places import Sources
+from alignment_core.spec.places import Sources, localize
 from alignment_core.spec.warnings import warnings_of
 from alignment_core.training.history import History, recorded
 from alignment_core.training.run_training import CHECKPOINTS, train_run
@@ -48,7 +49,7 @@ def align(
 
     Raises `AlignmentError` when the run cannot go on; checkpoints saved before that are good.
     """
-    spec = spec.resolved()
+    spec = spec.resolved(family_of_source(localize(spec, sources).model))
     started = time.monotonic()
     accelerator = new_accelerator(spec)
     with accelerator.main_process_first():

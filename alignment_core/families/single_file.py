@@ -84,6 +84,11 @@ def unpacked(file: Path, config: Path | None, cache_dir: Path) -> Path:
     return folder
 
 
+def family_of_file(file: Path) -> SingleFileFamily:
+    """The family of a single file by its header; raises `ModelError` like `unpacked`."""
+    return _family_of(file, _read_header(file))
+
+
 def write_headers(file: Path, config: Path | None, folder: Path) -> None:
     """The configs of the folder that a file is unpacked to, and its weights as far as the headers of their files go.
 

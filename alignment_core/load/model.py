@@ -3,10 +3,12 @@
 What the table of `spec/families.py` says is served has a case that loads, and nothing else has; a test sees that.
 """
 
+from pathlib import Path
 from typing import assert_never
 
 import torch
 
+from alignment_core.errors import ModelError
 from alignment_core.families.family import Family
 from alignment_core.families.flow_schedule import read_flow_schedule
 from alignment_core.families.flux import load_flux
@@ -18,7 +20,11 @@ from alignment_core.families.sd_configs import check_parts
 from alignment_core.families.sd_schedule import read_schedule
 from alignment_core.families.sdxl import load_sdxl
 from alignment_core.families.sdxl_configs import check_xl_parts
-from alignment_core.families.source import ModelFolder, ModelSource, fetch_model
+from alignment_core.families.single_file import family_of_file
+from alignment_core.families.source import ModelFolder, ModelSource, fetch_model, read_json
+from alignment_core.hub_errors import download_errors
+from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, LocalSource, SingleFileSource
+from alignment_core.spec.families import FamilyName, family_of
 
 
 def load_model(
@@ -37,6 +43,31 @@ def load_model(
             return load_flux(folder, device=device, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)
         case _:
             assert_never(folder.family)
+
+
+def family_of_source(source: ModelSource) -> FamilyName | None:
+    """What a model says of its family before anything else of it is read; None where that cannot be told, and loading says why."""
+    try:
+        match source:
+            case SingleFileSource(path=path):
+                return family_of_file(Path(path))
+            case LocalSource(path=path):
+                index = Path(path) / "model_index.json"
+            case HubSource():
+                index = _index_of(source)
+            case CatalogSource() | CheckpointSource():
+                return None
+            case _:
+                assert_never(source)
+        return family_of(read_json(index).get("_class_name"))
+    except (ModelError, *download_errors()):
+        return None
+
+
+def _index_of(source: HubSource) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(source.repo_id, "model_index.json", revision=source.revision))
 
 
 def check_model(folder: ModelFolder) -> None:

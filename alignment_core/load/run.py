@@ -182,7 +182,7 @@ def _build_actors(spec: JobSpec, family: Family, accelerator: Accelerator, start
                 family.denoiser,
                 rank=rank,
                 alpha=_set(alpha),
-                target_modules=targets,
+                target_modules=_set(targets),
                 seed=spec.seed,
                 autocast=lambda: accelerator.autocast(),
             )

@@ -7,14 +7,18 @@ learning rate, beta, more steps, other evaluation prompts.
 
 from typing import Any
 
+from alignment_core.spec.families import FamilyName
 from alignment_core.spec.job import JobSpec
 
 MUST_STAY = ("model", "start", "adapter", "reference", "timesteps", "seed")
 
 
-def broken_by(before: JobSpec, after: JobSpec) -> list[str]:
-    """JSON pointers to what of `after` differs from `before` and must not, for a run of `after` to go on from `before`'s."""
-    old, new = (spec.resolved().model_dump(mode="json") for spec in (before, after))
+def broken_by(before: JobSpec, after: JobSpec, family: FamilyName | None = None) -> list[str]:
+    """JSON pointers to what of `after` differs from `before` and must not, for a run of `after` to go on from `before`'s.
+
+    `family` is that of the model, if it is known.
+    """
+    old, new = (spec.resolved(family).model_dump(mode="json") for spec in (before, after))
     pointers = [f"/{name}" for name in MUST_STAY if old[name] != new[name]]
     if after.is_online or before.is_online:
         return pointers + _differing(old, new, ("method",), ("training", "batch_size"), ACCUMULATION)

@@ -29,7 +29,10 @@ class FamilyFacts:
     resolution: int
     """Pixels of the side that its published models draw."""
     lora_targets: tuple[str, ...]
-    """What diffusers' own LoRA scripts train."""
+    """What is trained where `adapter.target_modules` is left out: what diffusers' scripts train when they are told nothing,
+    `train_text_to_image_lora.py` and `train_dreambooth_lora_sdxl.py`, `_sd3.py` (since it has `--lora_layers`; before, the first four)
+    and `_flux.py`. The last two write `attn.` before the projections; without it those of `attn2` are trained too, which some
+    blocks of SD 3.5 medium have."""
     text_lengths: tuple[int, ...]
     """Tokens of a prompt for each text encoder: `text_encoder`, `text_encoder_2`, and so on."""
     optional: frozenset[str] = frozenset()
@@ -46,8 +49,8 @@ class FamilyFacts:
         return (self.denoiser, "vae", *self.text_encoders)
 
 
-_ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
-_BOTH_STREAMS = (*_ATTENTION, "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")
+ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
+_BOTH_STREAMS = (*ATTENTION, "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 
 FAMILIES = MappingProxyType[FamilyName, FamilyFacts](
@@ -60,7 +63,7 @@ FAMILIES = MappingProxyType[FamilyName, FamilyFacts](
             denoiser="unet",
             latent_channels=4,
             resolution=512,
-            lora_targets=_ATTENTION,
+            lora_targets=ATTENTION,
             text_lengths=(77,),
         ),
         "sdxl": FamilyFacts(
@@ -71,7 +74,7 @@ FAMILIES = MappingProxyType[FamilyName, FamilyFacts](
             denoiser="unet",
             latent_channels=4,
             resolution=1024,
-            lora_targets=_ATTENTION,
+            lora_targets=ATTENTION,
             text_lengths=(77, 77),
         ),
         "sd3": FamilyFacts(

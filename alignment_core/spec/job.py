@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from alignment_core.spec.base import Spec, misfit
 from alignment_core.spec.controls import with_controls
 from alignment_core.spec.evaluation import EvaluationSpec
+from alignment_core.spec.families import ATTENTION, FAMILIES, FamilyName
 from alignment_core.spec.fits import refuse_short_table, refuse_unfit_reference, refuse_unfit_timesteps
 from alignment_core.spec.guards import GuardsSpec
 from alignment_core.spec.online import OnlineMethodSpec
@@ -173,11 +174,9 @@ class JobSpec(Spec):
             )
         return self
 
-    def resolved(self) -> "JobSpec":
-        """The same spec with every default that depends on another field written out."""
-        method, adapter = self.method.resolved(), self.adapter
-        if isinstance(adapter, LoraAdapter) and adapter.alpha is None:
-            adapter = adapter.model_copy(update={"alpha": float(adapter.rank)})
+    def resolved(self, family: FamilyName | None = None) -> "JobSpec":
+        """The same spec with every default that depends on another field written out, and those of the model's family if it is known."""
+        method, adapter = self.method.resolved(), _resolved_adapter(self.adapter, family)
         is_lora = isinstance(adapter, LoraAdapter)
         reference = resolve_reference(self.reference, is_lora=is_lora, is_online=self.is_online)
         resets = is_copied_whole(reference) and method.signal == "margin"  # an advantage stays what it is
@@ -208,7 +207,17 @@ class JobSpec(Spec):
             field = type(parsed).model_fields.get(name)
             if field is not None and owner[name] == field.default:
                 del owner[name]
+        if values["adapter"].get("target_modules", ()) is None:  # what it meant when it did not follow from the family
+            values["adapter"]["target_modules"] = ATTENTION
         return sha256_of_json(values)
+
+
+def _resolved_adapter(adapter: AdapterSpec, family: FamilyName | None) -> AdapterSpec:
+    if not isinstance(adapter, LoraAdapter):
+        return adapter
+    targets = adapter.target_modules or (None if family is None else FAMILIES[family].lora_targets)
+    alpha = float(adapter.rank) if adapter.alpha is None else adapter.alpha
+    return adapter.model_copy(update={"alpha": alpha, "target_modules": targets})
 
 
 def _with_result(checkpoints: CheckpointSpec, evaluation: EvaluationSpec) -> CheckpointSpec:

@@ -13,18 +13,19 @@ ModuleName = Annotated[str, StringConstraints(max_length=200, pattern=MODULE)]
 
 
 class LoraAdapter(Spec):
-    """Low-rank adapters on the attention projections of the denoiser (peft)."""
+    """Low-rank adapters on layers of the denoiser (peft)."""
 
     type: Literal["lora"] = "lora"
     rank: int = Field(default=8, ge=1, le=1024, description="diffusers' Diffusion-DPO LoRA scripts: 8.")
     alpha: float | None = Field(
         default=None, gt=0, description="LoRA scale numerator; the rank when left out, so the scale is 1."
     )
-    target_modules: tuple[ModuleName, ...] = Field(
-        default=("to_k", "to_q", "to_v", "to_out.0"),
+    target_modules: tuple[ModuleName, ...] | None = Field(
+        default=None,
         min_length=1,
         max_length=256,
-        description="Suffixes of module names in the denoiser: the last parts of a name with dots.",
+        description="Suffixes of module names in the denoiser: the last parts of a name with dots. When left out, those of the "
+        "model's family (`docs/methods.md`, defaults by family): the projections of attention for Stable Diffusion 1.x, 2.x and XL.",
     )
 
 

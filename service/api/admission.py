@@ -16,7 +16,7 @@ from alignment_core.spec import (
 from alignment_core.spec.continuation import broken_by
 from alignment_core.spec.warnings import small_images, warnings_of
 from service.api.context import Parts
-from service.api.model_reports import foreseen, unread
+from service.api.model_reports import family_of, foreseen, resolved, unread
 from service.api.prospects import (
     problems_of_data,
     problems_of_device,
@@ -49,13 +49,14 @@ def unfit_start(parts: Parts, project_id: str, body: JobRequest) -> list[FieldPr
     if checkpoint is None or before is None:
         message = f"there is no checkpoint {checkpoint_id!r} in this project"
         return [FieldProblem(pointer=pointer, code="checkpoint_not_found", message=message)]
+    family = family_of(parts, project_id, JobSpec.model_validate(before.spec))
     found = [
         FieldProblem(
             pointer=f"/spec{broken}",
             code="checkpoint_of_another_kind",
             message=f"a run that begins from {checkpoint_id} must have the {broken.rpartition('/')[2]} of its job, {before.id}",
         )
-        for broken in broken_by(JobSpec.model_validate(before.spec), body.spec)
+        for broken in broken_by(JobSpec.model_validate(before.spec), body.spec, family)
     ]
     if checkpoint.step >= body.spec.training.steps:
         message = f"the checkpoint is of step {checkpoint.step}: nothing would be left to train"
@@ -82,6 +83,7 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
             found.append(FieldProblem(pointer=f"/spec{pointer}", code="dataset_unpaired", message=message))
     found += problems_of_start(parts, project_id, spec)
     if not found:  # what is foreseen rests on names and data that are in order
+        spec = resolved(parts, project_id, spec)
         report = _report(parts, project_id, spec)
         found += problems_of_device(spec, parts.settings.worker_devices)
         found += problems_of_processes(spec, parts.settings.worker_processes)
@@ -105,6 +107,7 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     errors = [*unfit(parts, project_id, spec), *unfit_start(parts, project_id, request)]
     report = _report(parts, project_id, spec)
     model = None if errors else foreseen(parts, project_id, spec)  # a path that is refused is not looked at
+    spec = spec.resolved() if errors else resolved(parts, project_id, spec)
     estimate = estimate_of(spec, report, model)
     warnings = [
         *warnings_of(spec),
@@ -113,9 +116,7 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
         *_data_warnings(estimate, report),
         *_size_warnings(parts, spec, report, model),
     ]
-    return Validation(
-        valid=not errors, errors=errors, warnings=warnings, resolved_spec=spec.resolved(), estimate=estimate
-    )
+    return Validation(valid=not errors, errors=errors, warnings=warnings, resolved_spec=spec, estimate=estimate)
 
 
 def estimate_of(spec: JobSpec, report: DatasetReport | None, model: ModelReport | None) -> Estimate:
@@ -138,7 +139,7 @@ def estimate_of(spec: JobSpec, report: DatasetReport | None, model: ModelReport 
 def _trainable_parameters(spec: JobSpec, model: ModelReport) -> int | None:
     match spec.adapter:
         case LoraAdapter(target_modules=targets, rank=rank):
-            return model.num_adapter_parameters(targets, rank)
+            return None if targets is None else model.num_adapter_parameters(targets, rank)
         case FullFineTune():
             return model.num_parameters
         case _:

@@ -11,6 +11,7 @@ from service.api.admission import refuse_unfit, validate_spec
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import JobDep, JobPath, job_or_404, whole_job_or_404
+from service.api.model_reports import resolved
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, JobSummary, Validation
@@ -50,7 +51,7 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
             job = jobs.create(
                 parts.store,
                 project_id=project_id,
-                spec=body.spec,
+                spec=resolved(parts, project_id, body.spec),
                 name=body.name,
                 metadata=body.metadata,
                 job_id=job_id,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from alignment_core.model_files import ModelReport, read_model_files, stamp_of
 from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, JobSpec, LocalSource, SingleFileSource
+from alignment_core.spec.families import FamilyName
 from service.api.context import Parts
 from service.store import jobs, known_models, outputs
 from service.store.known_models import ModelFiles
@@ -46,6 +47,20 @@ def foreseen(parts: Parts, project_id: str, spec: JobSpec) -> ModelReport | None
         return None
     known_models.ask(parts.store, source)
     return report_of(parts, source)
+
+
+def family_of(parts: Parts, project_id: str, spec: JobSpec) -> FamilyName | None:
+    """The family of the spec's model by its files, or by the catalog's word where nobody has read them."""
+    report = foreseen(parts, project_id, spec)
+    if report is not None and report.family is not None:
+        return report.family
+    entry = parts.catalog.models.get(spec.model.name) if isinstance(spec.model, CatalogSource) else None
+    return None if entry is None or entry.family == "clip" else entry.family
+
+
+def resolved(parts: Parts, project_id: str, spec: JobSpec) -> JobSpec:
+    """The spec with every default written out, those of the model's family too where that is known."""
+    return spec.resolved(family_of(parts, project_id, spec))
 
 
 def unread(parts: Parts, project_id: str, spec: JobSpec) -> list[str]:

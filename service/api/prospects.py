@@ -78,7 +78,8 @@ def problems_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None
     if model is None:
         return
     adapter = spec.adapter
-    if model.layers and isinstance(adapter, LoraAdapter) and not any(map(model.has_layer, adapter.target_modules)):
+    targets = adapter.target_modules if isinstance(adapter, LoraAdapter) else None
+    if model.layers and targets and not any(map(model.has_layer, targets)):
         message = f"no layer of the model has a name that ends so; they end in {_targets(model)}"
         yield _problem("/adapter/target_modules", "adapter_target_missing", message)
     if model.num_timesteps is not None:
@@ -100,7 +101,7 @@ def warnings_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None
     if entry is not None and model is not None and model.family not in (None, entry.family):
         yield f"model: the catalog says that {entry.family!r} is its family, and its files are of {model.family!r}"
     if model is not None and model.layers and isinstance(spec.adapter, LoraAdapter):
-        for name in spec.adapter.target_modules:
+        for name in spec.adapter.target_modules or ():
             if not model.has_layer(name):
                 yield f"adapter.target_modules: no layer of the model has a name that ends in {name}"
 

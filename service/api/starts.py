@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 from alignment_core.reports import WeightsReport
 from alignment_core.spec import CheckpointSource, JobSpec, LoraAdapter, StoredLora
+from alignment_core.spec.families import FamilyName
 from alignment_core.spec.sources import label_of
 from service.api.context import Parts
+from service.api.model_reports import family_of
 from service.errors import FieldProblem
 from service.store import datasets, jobs, outputs
 from service.store.records import CheckpointRecord, DatasetRecord
@@ -43,10 +45,13 @@ def _problems_of_lora(parts: Parts, project_id: str, spec: JobSpec, checkpoint_i
         message = f'{checkpoint_id} is a whole model and no LoRA: write "model": "{checkpoint_id}" and leave start out'
         yield _problem("/start/lora/id", "checkpoint_of_another_kind", message)
     else:
-        yield from _problems_of_trained(spec, checkpoint, JobSpec.model_validate(job.spec))
+        before = JobSpec.model_validate(job.spec)
+        yield from _problems_of_trained(spec, checkpoint, before, family_of(parts, project_id, before))
 
 
-def _problems_of_trained(spec: JobSpec, checkpoint: CheckpointRecord, before: JobSpec) -> Iterator[FieldProblem]:
+def _problems_of_trained(
+    spec: JobSpec, checkpoint: CheckpointRecord, before: JobSpec, family: FamilyName | None
+) -> Iterator[FieldProblem]:
     if before.model != spec.model:
         message = (
             f"the LoRA {checkpoint.id} was trained on the model {label_of(before.model)!r}, and this job's is "
@@ -58,11 +63,9 @@ def _problems_of_trained(spec: JobSpec, checkpoint: CheckpointRecord, before: Jo
         spec.start is not None
         and spec.start.mode == "train"
         and not is_joined
-        and before.adapter != spec.resolved().adapter
+        and (adapter := before.resolved(family).adapter) != spec.resolved(family).adapter
     ):
-        message = (
-            f"start.mode train goes on with the adapter of {checkpoint.job_id}: {before.adapter.model_dump_json()}"
-        )
+        message = f"start.mode train goes on with the adapter of {checkpoint.job_id}: {adapter.model_dump_json()}"
         yield _problem("/adapter", "start_unfit", message)
 
 

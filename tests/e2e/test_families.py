@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from alignment_core.spec.exports import EXPORTS, OF_A_LORA
+from alignment_core.spec.families import FAMILIES as TRAINED
 from alignment_core.spec.families import FamilyName
 from attune.client import Client
 from attune.errors import AttuneError
@@ -18,7 +19,6 @@ from tests.e2e.test_exports import downloaded, trained
 
 FAMILIES: tuple[FamilyName, ...] = ("sdxl", "sd3", "flux")
 LORA_FILE = "pytorch_lora_weights.safetensors"
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 @pytest.fixture(params=["embedded", "real servers"])
@@ -49,6 +49,8 @@ def test_a_lora_of_every_family_is_trained_and_had_in_every_form(deployment: Dep
     with deployment.client as client:
         dataset = client.wait_for_dataset(client.upload_dataset(pairs).id, timeout_seconds=60).id
         for family in FAMILIES:
+            validated = client.validate(spec_of(family, dataset)).resolved_spec or {}
+            assert validated["adapter"]["target_modules"] == list(TRAINED[family].lora_targets)
             checkpoint, saved = trained(client, spec_of(family, dataset)), tmp_path / "saved" / family
             found = {one: downloaded(client, checkpoint, saved, one) for one in EXPORTS[family]["lora"]}
             the_lora_and_the_merged_model_draw_the_same(
@@ -61,7 +63,7 @@ def spec_of(family: FamilyName, dataset_id: str) -> dict[str, Any]:
     return {
         "model": {"type": "catalog", "name": family},
         "method": {"type": "diffusion_dpo", "dataset": {"type": "stored", "id": dataset_id}, "beta": 500},
-        "adapter": {"type": "lora", "rank": 2, "target_modules": TARGETS},
+        "adapter": {"type": "lora", "rank": 2},
         "training": {"steps": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 1e-2},
         "evaluation": {
             "prompts": ["a red circle"],

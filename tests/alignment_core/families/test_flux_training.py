@@ -233,7 +233,7 @@ def test_what_a_run_saves_opens_in_diffusers_and_draws_what_the_run_drew(
         max_sequence_length=T5_TOKENS,
         output_type="pt",
     )
-    run = load(spec.resolved(), own)
+    run = load(spec.resolved("flux"), own)
     run.restore(saved)
     drawn = run.family.sample(
         run.actors.denoiser,

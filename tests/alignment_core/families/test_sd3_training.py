@@ -238,7 +238,7 @@ def test_what_a_run_saves_opens_in_diffusers_and_draws_what_the_run_drew(
     pipeline.set_progress_bar_config(disable=True)
     noise = torch.stack([torch.randn(16, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6)])
     loaded = pipeline(["a red circle"] * 2, latents=noise, num_inference_steps=2, guidance_scale=2.0, output_type="pt")
-    run = load(spec.resolved(), folders)
+    run = load(spec.resolved("sd3"), folders)
     run.restore(saved)
     drawn = run.family.sample(
         run.actors.denoiser,

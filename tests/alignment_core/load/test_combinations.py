@@ -143,7 +143,7 @@ def spec_of(folders: Folders, method: str, reference: str, timesteps: str) -> Jo
             "learning_rate": 1e-3,
         },
         evaluation={"prompts": ["a red circle"]},
-    ).resolved()
+    ).resolved("sd")
 
 
 def load(spec: JobSpec, folders: Folders) -> Run:

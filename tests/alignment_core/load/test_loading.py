@@ -31,7 +31,7 @@ LABELS = [1.0, 0.5, 0.8]
 
 def loaded(spec: JobSpec, cache_dir: Path) -> Run:
     """The run of a spec, loaded and not begun."""
-    spec = spec.resolved()
+    spec = spec.resolved("sd")
 
     def last(run: list[Run]) -> Iterator[Event]:
         run.append((yield from load_run(spec, Sources(), new_accelerator(spec), cache_dir)))

@@ -57,7 +57,7 @@ def spec_of(model: Path, pairs: Path, lora: Path, start: dict[str, Any], **chang
 
 
 def actors_of(spec: JobSpec) -> Actors:
-    return load_actors(spec.resolved(), Sources(), new_accelerator(spec.resolved()), NO_CACHE)
+    return load_actors(spec.resolved("sd"), Sources(), new_accelerator(spec.resolved()), NO_CACHE)
 
 
 def inputs() -> tuple[Tensor, Tensor, dict[str, Tensor]]:

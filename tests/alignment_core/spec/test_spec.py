@@ -6,13 +6,16 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from alignment_core.spec import EvaluationSpec, JobSpec
+from alignment_core.spec import EvaluationSpec, JobSpec, LoraAdapter
+from alignment_core.spec.families import FAMILIES, FamilyName
 from alignment_core.spec.warnings import warnings_of
 
 MINIMAL = {
     "model": {"type": "local", "path": "model"},
     "method": {"type": "diffusion_dpo", "dataset": {"type": "local", "path": "pairs.parquet"}},
 }
+
+HASH_OF_MINIMAL = "a9e44a14c335616849bba4cd2b6e803647c8f961081a56b6207fc61bc3bd9d50"  # since before flow matching
 
 
 def error_of(changes: dict[str, object]) -> tuple[str, str]:
@@ -99,6 +102,27 @@ def test_the_hash_is_that_of_the_meaning_and_not_of_the_spelling() -> None:
     assert plain.sha256() == plain.resolved().sha256()
     assert plain.sha256() == JobSpec.model_validate({**MINIMAL, "seed": 0}).sha256()
     assert plain.sha256() != JobSpec.model_validate({**MINIMAL, "seed": 1}).sha256()
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
+def test_a_lora_is_of_the_familys_own_layers_where_the_spec_leaves_them_out(family: FamilyName) -> None:
+    left_out = JobSpec.model_validate(MINIMAL)
+    found = left_out.resolved(family)
+    assert isinstance(found.adapter, LoraAdapter)
+    assert found.adapter.target_modules == FAMILIES[family].lora_targets
+    assert left_out.resolved(family).resolved("sd") == found  # what is written out stays
+    keeps_hash = found.sha256() == left_out.sha256()
+    assert keeps_hash == (family in ("sd", "sdxl"))
+
+
+def test_layers_that_the_spec_names_are_no_familys_to_change() -> None:
+    named = {**MINIMAL, "adapter": {"type": "lora", "target_modules": ["to_q"]}}
+    assert JobSpec.model_validate(named).resolved("flux") == JobSpec.model_validate(named).resolved()
+
+
+def test_a_spec_from_before_layers_followed_from_the_family_keeps_its_hash() -> None:
+    stored = {**MINIMAL, "adapter": {"type": "lora", "target_modules": ["to_k", "to_q", "to_v", "to_out.0"]}}
+    assert JobSpec.model_validate(MINIMAL).sha256() == JobSpec.model_validate(stored).sha256() == HASH_OF_MINIMAL
 
 
 def test_small_batches_and_missing_rewards_are_warned_about() -> None:
