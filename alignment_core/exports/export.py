@@ -31,7 +31,7 @@ def export(
     one that is a single file is unpacked to `cache_dir`, as a run does (default `~/.cache/attune`).
     """
     source = open_checkpoint(checkpoint, sources or Sources(), cache_dir or Path.home() / ".cache" / "attune")
-    if (why_not := refusal(format, source.manifest.kind, None)) is not None:
+    if (why_not := refusal(format, source.manifest.kind)) is not None:
         raise AlignmentError("format_not_available", why_not)
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignment_core.errors import ModelError
 from alignment_core.exports.saved_lora import DOWN, LORA_FILE, UP
 from alignment_core.exports.source import ExportSource
 from alignment_core.families.keys import LoraLayers
@@ -40,12 +39,9 @@ def write_peft(source: ExportSource, out: Path) -> Iterator[float]:
 
 def write_kohya(source: ExportSource, out: Path) -> Iterator[float]:
     """One file under kohya's names, the alpha of each layer beside it: without one, tools take alpha for the rank."""
-    to_kohya = source.keys.to_kohya
-    if to_kohya is None:
-        raise ModelError("export_unsupported", f"kohya's files have no names for {source.keys.family} models")
     layers: dict[str, Any] = {}
     for component, updates in source.lora.components.items():
-        layers |= to_kohya(component, updates, source.trained.config(component))
+        layers |= source.keys.to_kohya(component, updates, source.trained.config(component))
     write_safetensors(out / ONE_FILE["kohya"], _kohya_tensors(layers), _kohya_header(source, layers))
     yield 1.0
 
@@ -87,7 +83,7 @@ def model_spec(source: ExportSource, suffix: str = "") -> Mapping[str, str]:
     return {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": architecture + suffix,
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.implementation": source.keys.implementation,
         "modelspec.title": label.job_name or label.job_id or f"step {source.manifest.step}",
         "modelspec.date": source.manifest.created_at.isoformat(timespec="seconds"),
     }

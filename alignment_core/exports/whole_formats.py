@@ -6,7 +6,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from alignment_core.errors import ModelError
 from alignment_core.exports.lora_formats import model_spec
 from alignment_core.exports.source import ExportSource
 from alignment_core.safetensors_files import write_safetensors
@@ -32,8 +31,6 @@ def write_merged(source: ExportSource, out: Path) -> Iterator[float]:
 def write_single_file(source: ExportSource, out: Path) -> Iterator[float]:
     """`from_single_file`, ComfyUI, A1111: every weight of the same model under the names of the original code."""
     trained, keys = source.trained, source.keys
-    if keys.to_original is None:
-        raise ModelError("export_unsupported", f"there are no original names for the weights of {keys.family} models")
     there = [component for component in keys.components if component in trained.components]
     found: dict[str, Tensor] = {}
     for number, component in enumerate(there, start=1):

@@ -65,7 +65,6 @@ def write_kohya(
     metadata: Mapping[str, str],
 ) -> None:
     """Write the file that ComfyUI, A1111 and kohya's scripts read."""
-    assert keys.to_kohya is not None, "the family has kohya's names"
     found: dict[str, Tensor] = {}
     for component, updates in layers.items():
         for name, layer in keys.to_kohya(component, updates, configs[component]).items():

@@ -2,7 +2,7 @@
 
 The names are those that exports write (`FamilyKeys.to_kohya`), so reading undoes writing by construction. Beside them, U-Nets
 are known by both names that trainers use for them, diffusers' and the original ones, and text encoders with and without
-`text_model.`.
+`text_model.`. Where the original joins layers, so do the files, and each is parted into the model's own.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,7 @@ from alignment_core.errors import ModelError
 from alignment_core.families.clip_keys import text_module
 from alignment_core.families.keys import FamilyKeys, LoraLayer
 from alignment_core.families.lora_file import LoraFile
+from alignment_core.families.original_layers import apart
 from alignment_core.families.unet_keys import original_unet_module
 
 Components = Mapping[str, nn.Module]
@@ -31,7 +32,7 @@ def place(file: LoraFile, components: Components, keys: FamilyKeys) -> Placed:
     """
     places = dict(_places(components, keys))
     placed: Placed = {}
-    for name, layer in file.layers.items():
+    for name, layer in _apart(file, components, keys).items():
         if name not in places:
             raise ModelError(
                 "lora_unfit", f"{file.path.name}: {name!r} is no layer of the model; {_expected(name, places)}"
@@ -40,6 +41,32 @@ def place(file: LoraFile, components: Components, keys: FamilyKeys) -> Placed:
         weight = components[component].get_submodule(module).get_parameter("weight")
         placed.setdefault(component, {})[module] = _fitted(layer, weight, f"{file.path.name}: {name!r}")
     return placed
+
+
+def _apart(file: LoraFile, components: Components, keys: FamilyKeys) -> dict[str, LoraLayer]:
+    """The layers of a file, those that the original code joins as the several that the model has."""
+    if keys.joined is None:
+        return dict(file.layers)
+    component, denoiser = next(iter(components.items()))
+    rows = {
+        module: len(layer.weight)
+        for module, layer in denoiser.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    }
+    config = config_of(denoiser)
+    originals = {f"lora_unet_{one.name.replace('.', '_')}": one for one in (keys.joined(name, config) for name in rows)}
+    found: dict[str, LoraLayer] = {}
+    for name, layer in file.layers.items():
+        if (original := originals.get(name)) is None:
+            found[name] = layer
+            continue
+        heights = [rows[part] for part in original.parts]
+        if sum(heights) != len(layer.up):
+            shapes = f"has an up of {list(layer.up.shape)}, and the model's layer {sum(heights)} rows"
+            raise ModelError("lora_unfit", f"{file.path.name}: {name!r} {shapes}")
+        for module, part in apart(layer, original, heights).items():
+            found[f"{component}.{module}"] = part
+    return found
 
 
 def _places(components: Components, keys: FamilyKeys) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -61,7 +88,7 @@ def _names(
         yield module
     else:
         yield f"{component}.{text_module(module)}"
-    if keys.to_kohya is not None:
+    if keys.joined is None or not is_denoiser:
         yield from keys.to_kohya(component, {module: _NOTHING}, config)
     if component == "unet":
         yield f"lora_unet_{module.replace('.', '_')}"

@@ -30,10 +30,10 @@ _LEVEL = re.compile(r"(encoder|decoder)\.(down|up)_blocks\.(\d+)\.(?:resnets\.(\
 _MIDDLE = re.compile(r"(encoder|decoder)\.mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
 
 
-def original_vae(weights: Mapping[str, Tensor], config: ComponentConfig) -> dict[str, Tensor]:
+def original_vae(weights: Mapping[str, Tensor], config: ComponentConfig, prefix: str = PREFIX) -> dict[str, Tensor]:
     """The weights of diffusers' VAE as the single file of a whole model names them."""
     num_levels = len(config["block_out_channels"])
-    return {PREFIX + _renamed(key, num_levels): _of_the_original(key, value) for key, value in weights.items()}
+    return {prefix + _renamed(key, num_levels): _of_the_original(key, value) for key, value in weights.items()}
 
 
 def _renamed(key: str, num_levels: int) -> str:

@@ -14,8 +14,8 @@ OF_A_WHOLE_MODEL: tuple[ExportFormat, ...] = ("diffusers", "merged", "single_fil
 EXPORTS: Mapping[FamilyName, Mapping[CheckpointKind, tuple[ExportFormat, ...]]] = {
     "sd": {"lora": OF_A_LORA, "full": OF_A_WHOLE_MODEL},
     "sdxl": {"lora": OF_A_LORA, "full": OF_A_WHOLE_MODEL},
-    "sd3": {"lora": ("peft", "diffusers", "merged"), "full": ("diffusers", "merged")},
-    "flux": {"lora": ("peft", "diffusers", "merged"), "full": ("diffusers", "merged")},
+    "sd3": {"lora": OF_A_LORA, "full": OF_A_WHOLE_MODEL},
+    "flux": {"lora": OF_A_LORA, "full": OF_A_WHOLE_MODEL},
 }
 """`docs/exports.md` shows it, and a test compares the two."""
 
@@ -26,16 +26,10 @@ CARD = "README.md"
 REPORT_FILE = "report.json"
 
 
-def refusal(format: ExportFormat, kind: CheckpointKind, family: FamilyName | None) -> str | None:
-    """Why there is no such form of such a checkpoint, as a sentence; None where there is one.
-
-    A family of None is one that is not known here: the machine that has the model says so then.
-    """
+def refusal(format: ExportFormat, kind: CheckpointKind) -> str | None:
+    """Why there is no such form of such a checkpoint, as a sentence; None where there is one, which is so for every family."""
     if kind == "full" and format not in OF_A_WHOLE_MODEL:
         return f"a full fine-tune has no LoRA that {format} could hold; ask for {_listed(OF_A_WHOLE_MODEL)}"
-    offered = OF_A_LORA if family is None else EXPORTS[family][kind]
-    if format not in offered:
-        return f"there is no {format} form of {family} models; ask for {_listed(offered)}"
     return None
 
 

@@ -42,7 +42,7 @@ def address_of(parts: Parts, export: ExportRecord) -> str:
 
 def asked_for(parts: Parts, checkpoint: CheckpointRecord, format: ExportFormat, *, again: bool = False) -> ExportRecord:
     """The export, which a worker is rung for while it waits; 409 where there is no such form of the checkpoint."""
-    if (why_not := refusal(format, checkpoint.kind, None)) is not None:
+    if (why_not := refusal(format, checkpoint.kind)) is not None:
         field = FieldProblem(pointer="query:format", code="format_not_available", message=why_not)
         raise ApiError(409, "format_not_available", f"checkpoint {checkpoint.id}: {why_not}", errors=[field])
     export = exports.ask(parts.store, checkpoint, format, again=again)

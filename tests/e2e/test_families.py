@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from alignment_core.spec.exports import EXPORTS, OF_A_LORA
+from alignment_core.spec.exports import EXPORTS
 from alignment_core.spec.families import FAMILIES as TRAINED
 from alignment_core.spec.families import FamilyName
-from attune.client import Client
-from attune.errors import AttuneError
 from tests.alignment_core.families.tiny_models import TINY
 from tests.alignment_core.tiny import save_pairs
 from tests.e2e.conftest import Deployment, embedded, real_servers
@@ -56,7 +54,6 @@ def test_a_lora_of_every_family_is_trained_and_had_in_every_form(deployment: Dep
             the_lora_and_the_merged_model_draw_the_same(
                 tmp_path / family / "model", found["diffusers"], found["merged"]
             )
-            refuses_the_others(client, checkpoint, family, saved)
 
 
 def spec_of(family: FamilyName, dataset_id: str) -> dict[str, Any]:
@@ -71,12 +68,6 @@ def spec_of(family: FamilyName, dataset_id: str) -> dict[str, Any]:
             "rewards": [{"type": "brightness"}],
         },
     }
-
-
-def refuses_the_others(client: Client, checkpoint: str, family: FamilyName, folder: Path) -> None:
-    for missing in set(OF_A_LORA) - set(EXPORTS[family]["lora"]):
-        with pytest.raises(AttuneError, match=family):
-            downloaded(client, checkpoint, folder, missing)
 
 
 def the_lora_and_the_merged_model_draw_the_same(model: Path, lora: Path, merged: Path) -> None:

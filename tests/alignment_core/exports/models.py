@@ -9,6 +9,8 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DiffusionPipeline,
+    FluxPipeline,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -22,16 +24,49 @@ from alignment_core.safetensors_files import order_metadata
 from alignment_core.spec import DiffusionDPOSpec, JobSpec, LocalDataset, LocalSource
 from alignment_core.versions import versions
 from tests.alignment_core.tiny import save_tiny_pipeline, tiny_tokenizer
+from tests.alignment_core.tiny_flux import save_tiny_flux
+from tests.alignment_core.tiny_sd3 import save_tiny_sd3
 
 RANK, ALPHA = 3, 6.0  # a reader that takes alpha for the rank halves the update
+DENOISER = {"sd": "unet", "sdxl": "unet", "sd3": "transformer", "flux": "transformer"}
 UNET = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "time_emb_proj", "downsamplers.0.conv")
+# of what the original joins, each time something else is not trained
+SD3 = ("to_q", "to_v", "to_out.0", "add_k_proj", "to_add_out", "ff.net.0.proj", "norm1.linear", "norm1_context.linear")
+FLUX = ("to_q", "to_k", "to_out.0", "add_q_proj", "add_v_proj", "to_add_out", "ff.net.2", "proj_mlp", "norm1.linear")
+TARGETS = {"sd": UNET, "sdxl": UNET, "sd3": SD3, "flux": FLUX}
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1")
-PIPELINES: dict[str, type[DiffusionPipeline]] = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
-TRAINED = {"sd": ("unet", "text_encoder"), "sdxl": ("unet", "text_encoder", "text_encoder_2")}
+PIPELINES: dict[str, type[DiffusionPipeline]] = {
+    "sd": StableDiffusionPipeline,
+    "sdxl": StableDiffusionXLPipeline,
+    "sd3": StableDiffusion3Pipeline,
+    "flux": FluxPipeline,
+}
+TRAINED = {
+    "sd": ("unet", "text_encoder"),
+    "sdxl": ("unet", "text_encoder", "text_encoder_2"),
+    "sd3": ("transformer",),
+    "flux": ("transformer",),
+}
 
 
 def save_model(family: str, folder: Path) -> Path:
-    return save_tiny_pipeline(folder) if family == "sd" else save_tiny_sdxl(folder)
+    match family:
+        case "sd":
+            return save_tiny_pipeline(folder)
+        case "sdxl":
+            return save_tiny_sdxl(folder)
+        case "sd3":
+            return _without_projection(save_tiny_sd3(folder, with_t5=True))
+        case _:
+            return save_tiny_flux(folder)
+
+
+def _without_projection(model: Path) -> Path:
+    """Single files of SD 3 have none of the first text encoder: it is the identity there."""
+    encoder = CLIPTextModelWithProjection.from_pretrained(model / "text_encoder")
+    nn.init.eye_(encoder.text_projection.weight)
+    encoder.save_pretrained(model / "text_encoder")
+    return model
 
 
 def save_tiny_sdxl(folder: Path) -> Path:
@@ -99,7 +134,9 @@ def lora_checkpoint(family: str, model: Path, folder: Path, trained: tuple[str, 
     layers: dict[str, Any] = {}
     for component in trained:
         module = getattr(pipeline, component)
-        config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(UNET if component == "unet" else TEXT))  # pyright: ignore[reportArgumentType]
+        config = LoraConfig(
+            r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS[family] if component == DENOISER[family] else TEXT)
+        )  # pyright: ignore[reportArgumentType]
         module.add_adapter(config, adapter_name="policy")
         _fill(module)
         described = {**config.to_dict(), "target_modules": sorted(config.target_modules or ())}
@@ -111,10 +148,11 @@ def lora_checkpoint(family: str, model: Path, folder: Path, trained: tuple[str, 
     return _commit(temporary, model, "lora")
 
 
-def full_checkpoint(family: str, model: Path, folder: Path) -> Path:
+def full_checkpoint(family: str, model: Path, folder: Path, change: float = 0.01) -> Path:
     """A checkpoint of a full fine-tune: the base model with another first layer."""
     pipeline = load(family, model)
-    pipeline.unet.conv_in.weight.data += 0.01
+    first = next(getattr(pipeline, DENOISER[family]).parameters())
+    first.data += change
     temporary = checkpoints.begin(folder, 4)
     pipeline.save_pretrained(temporary / "pipeline", safe_serialization=True)
     return _commit(temporary, model, "full")

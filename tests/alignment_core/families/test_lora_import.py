@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import SD3Transformer2DModel, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from alignment_core.errors import ModelError
+from alignment_core.families.flux_keys import FLUX
 from alignment_core.families.keys import FamilyKeys, LoraLayer
 from alignment_core.families.lora_file import read_lora
 from alignment_core.families.lora_places import Components, config_of, place
 from alignment_core.families.merge import joined, merge, update_of
+from alignment_core.families.sd3_keys import SD3
 from alignment_core.families.sd_keys import SD
 from alignment_core.families.sdxl_keys import SDXL
 from tests.alignment_core.families.loras import (
@@ -25,6 +28,8 @@ from tests.alignment_core.families.loras import (
     save_old_diffusers,
     save_peft,
 )
+from tests.alignment_core.tiny_flux import save_tiny_flux
+from tests.alignment_core.tiny_sd3 import save_tiny_sd3
 
 # linear layers, 3x3 convolutions, and the transformer's 1x1 convolutions
 ENDINGS = (
@@ -282,15 +287,45 @@ def test_transformers_are_known_by_diffusers_names_with_their_component_and_with
         save_peft(layers, tmp_path / "peft.safetensors"),
     ]
     for path in saved:
-        assert same_effect(place(read_lora(path), components, NO_OTHER_NAMES)["transformer"], layers)
+        assert same_effect(place(read_lora(path), components, SD3)["transformer"], layers)
 
 
-NO_OTHER_NAMES = FamilyKeys("sd3", ("transformer",), None, None, lambda _: "", lambda _: "")
+TRANSFORMERS: dict[str, tuple[Callable[[Path], Path], type[nn.Module], FamilyKeys]] = {
+    "sd3": (save_tiny_sd3, SD3Transformer2DModel, SD3),
+    "flux": (save_tiny_flux, FluxTransformer2DModel, FLUX),
+}
+# some of what the original joins, what it turns round, and what it has as it is
+OF_TRANSFORMERS = ("to_q", "to_v", "add_k_proj", "proj_mlp", "norm_out.linear", "norm1_context.linear", "ff.net.2")
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+def test_what_kohyas_file_joins_is_parted_again(family: str, tmp_path: Path) -> None:
+    save, network, keys = TRANSFORMERS[family]
+    transformer: Any = network.from_pretrained(save(tmp_path) / "transformer")  # pyright: ignore[reportAttributeAccessIssue]
+    layers = random_layers(transformer, OF_TRANSFORMERS)
+    save_by_table(keys, {"transformer": layers}, {"transformer": transformer}, tmp_path / "lora.safetensors")
+    placed = place(read_lora(tmp_path / "lora.safetensors"), {"transformer": transformer}, keys)
+    assert same_effect(placed["transformer"], layers)
+
+
+def test_a_joined_lora_that_was_trained_as_one_is_parted_with_its_whole_rank(tmp_path: Path) -> None:
+    transformer = FluxTransformer2DModel.from_pretrained(save_tiny_flux(tmp_path) / "transformer")
+    name, generator = "lora_unet_double_blocks_0_img_attn_qkv", torch.Generator().manual_seed(1)
+    down, up = torch.randn(3, 16, generator=generator), torch.randn(48, 3, generator=generator)
+    path = tmp_path / "lora.safetensors"
+    save_file(
+        {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(1.5)}, path
+    )
+    placed = place(read_lora(path), {"transformer": transformer}, FLUX)["transformer"]
+    parts = [placed[f"transformer_blocks.0.attn.to_{one}"] for one in "qkv"]
+    assert torch.allclose(torch.cat([update_of(one) for one in parts]), 0.5 * up @ down, atol=1e-6)
+    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up[:40].contiguous()}, path)
+    with pytest.raises(ModelError, match="has an up of \\[40, 3\\], and the model's layer 48 rows"):
+        place(read_lora(path), {"transformer": transformer}, FLUX)
 
 
 def save_by_table(keys: FamilyKeys, layers: dict[str, Layers], components: Components, path: Path) -> None:
     """kohya's file as the exports write it."""
-    assert keys.to_kohya is not None
     tensors = {}
     for component, updates in layers.items():
         for name, one in keys.to_kohya(component, updates, config_of(components[component])).items():

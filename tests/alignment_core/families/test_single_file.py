@@ -66,7 +66,6 @@ def one_file(
     for part in parts:
         config = json.loads((model / part / "config.json").read_text())
         tensors = load_file(next((model / part).glob("*.safetensors")))
-        assert keys.to_original is not None
         weights |= keys.to_original(part, tensors, config)
     save_file({key: value.contiguous() for key, value in {**weights, **(extra or {})}.items()}, path, metadata)
     return path
@@ -272,7 +271,6 @@ def test_bundled_configs_describe_models_of_the_published_sizes(family: str, siz
 
 def test_exports_and_configs_agree_on_the_first_layer_that_tells_an_inpainting_model() -> None:
     for keys, unet in ((SD, CONFIGS["sd"]["unet/config.json"]), (SDXL, CONFIGS["sdxl"]["unet/config.json"])):
-        assert keys.to_original is not None
         named = keys.to_original("unet", {"conv_in.weight": torch.zeros(1, unet["in_channels"])}, unet)
         assert list(named) == ["model.diffusion_model.input_blocks.0.0.weight"]
 
