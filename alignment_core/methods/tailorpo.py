@@ -109,6 +109,7 @@ class BranchBatch:
     """Two candidates of each prompt from one x_t.
 
     `weight` makes the mean over the step one over the prompts that were decided; ties weigh 0. `metrics` are of the draw.
+    `policy` is the prediction that the candidates were drawn around, with its gradient, where that was kept.
     """
 
     rollouts: RolloutBatch
@@ -121,6 +122,7 @@ class BranchBatch:
     reward_scale: PerExample
     weight: PerExample
     metrics: dict[str, PerExample]
+    policy: Latents | None = None
 
 
 # --- the method ----------------------------------------------------------------------------------------------------
@@ -180,10 +182,12 @@ class TailorPO:
             x = rollouts.start(range(num)) if position == 0 else self.pending.at(step)["x"].to(actors.family.device)
             begun = 0 if position == 0 else trained[position - 1] + 1
             drawn = [self._advance(rollouts, x[rows], rows, begun, trained[position]) for rows in parts]
-            batches = [
-                self._branch(rollouts, x_t, rows, trained[position], timesteps)
-                for x_t, rows in zip(drawn, parts, strict=True)
+            # The first part to be trained is the last to branch: so the gradient of one prediction waits at a time.
+            last_to_first = [
+                self._branch(rollouts, drawn[part], parts[part], trained[position], timesteps, keeps_policy=part == 0)
+                for part in reversed(range(len(parts)))
             ]
+            batches = last_to_first[::-1]
             self.pending.keep(
                 step + 1, {"x": torch.cat([batch.x_w for batch in batches])} if position + 1 < len(trained) else {}
             )
@@ -194,7 +198,11 @@ class TailorPO:
         """The loss of each prompt, float32 `[B]`; prompts whose candidates tie lose nothing and have no gradient."""
         grid = self.setup.grid
         predictions = batch.rollouts.predictions(
-            batch.rows, batch.x_t, batch.index, logit_scale=beta_of_means(self.beta, batch.x_t, self.reduction)
+            batch.rows,
+            batch.x_t,
+            batch.index,
+            logit_scale=beta_of_means(self.beta, batch.x_t, self.reduction),
+            policy=batch.policy,
         )
         mu, mu_ref = (grid.mean(batch.x_t, yhat, batch.index) for yhat in (predictions.policy, predictions.reference))
         sigma = grid.sigma(batch.index, batch.x_t)
@@ -249,12 +257,20 @@ class TailorPO:
 
     @torch.no_grad()
     def _branch(
-        self, rollouts: RolloutBatch, x_t: Latents, rows: Sequence[int], index: int, timesteps: TimestepStrategy
+        self,
+        rollouts: RolloutBatch,
+        x_t: Latents,
+        rows: Sequence[int],
+        index: int,
+        timesteps: TimestepStrategy,
+        *,
+        keeps_policy: bool,
     ) -> BranchBatch:
         grid, predict = self.setup.grid, rollouts.policy(rows)
-        x_0, x_1 = branch(
-            grid, predict, x_t, rollouts.draws.noise(rows, index), rollouts.draws.noise(rows, index, 1), index=index
-        )
+        with torch.set_grad_enabled(keeps_policy):
+            policy = predict(x_t, grid.time(index_of(index, x_t), x_t))
+        z_0, z_1 = (rollouts.draws.noise(rows, index, number) for number in (0, 1))
+        x_0, x_1 = branch(grid, policy, x_t, z_0, z_1, index=index)
         r_0, r_1 = (rollouts.judge(self._foresee(predict, x, index + 1), rows) for x in (x_0, x_1))
         h = preference(r_0, r_1).to(x_t.device)
         first_wins = (h >= 0).reshape(-1, 1, 1, 1)  # a tie goes on with candidate 0
@@ -267,7 +283,9 @@ class TailorPO:
         at = index_of(index, x_t)
         t = grid.level(at, x_t)
         scale = timesteps.reward_scale(t.cpu()).to(x_t.device)
-        return BranchBatch(rollouts, rows, x_t, x_w, x_l, at, t, scale, (h != 0).float(), metrics)
+        weight = (h != 0).float()
+        kept = policy if keeps_policy else None
+        return BranchBatch(rollouts, rows, x_t, x_w, x_l, at, t, scale, weight, metrics, kept)
 
     def _foresee(self, predict: Guided, x: Latents, index: int, *, through_network: bool = True) -> Latents:
         """The image foreseen from a state, at that state's own timestep; the state itself at the end.

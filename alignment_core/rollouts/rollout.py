@@ -99,11 +99,11 @@ def walk(grid: Grid, predict: Guided, x: Latents, noise: Callable[[int], Latents
 
 @torch.no_grad()
 def branch(
-    grid: Grid, predict: Guided, x_t: Latents, z_0: Latents, z_1: Latents, *, index: int
+    grid: Grid, prediction: Latents, x_t: Latents, z_0: Latents, z_1: Latents, *, index: int
 ) -> tuple[Latents, Latents]:
     """Two candidates for the next state from one x_t: one prediction, two draws."""
     at = index_of(index, x_t)
-    mu, sigma = grid.mean(x_t, predict(x_t, grid.time(at, x_t)), at), grid.sigma(at, x_t).reshape(-1, 1, 1, 1)
+    mu, sigma = grid.mean(x_t, prediction, at), grid.sigma(at, x_t).reshape(-1, 1, 1, 1)
     return mu + sigma * z_0.to(x_t), mu + sigma * z_1.to(x_t)
 
 

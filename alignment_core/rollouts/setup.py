@@ -115,15 +115,26 @@ class RolloutBatch:
         """The same of a reference with these weights, or of the policy, outside the distributed wrapper."""
         return self._predict(partial(self.actors.predict_with, weights), rows)
 
-    def predictions(self, rows: Sequence[int], x_t: Latents, index: Indices, *, logit_scale: float) -> Predictions:
-        """What policy, reference and initial model say to states at the steps `index` of `rows`' prompts; all guided."""
+    def predictions(
+        self,
+        rows: Sequence[int],
+        x_t: Latents,
+        index: Indices,
+        *,
+        logit_scale: float,
+        policy: Latents | None = None,
+    ) -> Predictions:
+        """What policy, reference and initial model say to states at the steps `index` of `rows`' prompts; all guided.
+
+        `policy` is what the policy said, where it was asked already and has not changed since.
+        """
         times = self.setup.grid.time(index, x_t)
         reference = self.reference(rows)(x_t, times)
         return Predictions(
             x_t,
             times,
             self.conditioning_of(rows),
-            policy=self.policy(rows)(x_t, times),
+            policy=self.policy(rows)(x_t, times) if policy is None else policy,
             reference=reference,
             initial=self.initial(rows)(x_t, times) if self.actors.reference_moves else reference,
             logit_scale=logit_scale,

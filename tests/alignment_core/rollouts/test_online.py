@@ -1,6 +1,8 @@
 """Online runs of a tiny model: resumed bit for bit, judged, drawn and refused as the spec says."""
 
 import json
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from alignment_core.rewards.build import build_reward
 from alignment_core.spec import RewardSpec
 from alignment_core.spec.rewards import without_gradient
 from alignment_core.spec.warnings import warnings_of
+from tests.alignment_core.load.test_loading import loaded
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
 from tests.alignment_core.tiny import tiny_spec
 
@@ -297,3 +300,20 @@ def test_a_run_ends_with_the_comparison(tiny_model: Path, tmp_path: Path) -> Non
     events = list(align(online_spec(tiny_model, METHODS["tailorpo"]), tmp_path))
     (report,) = of_type(events, EvaluationCompleted)
     assert report.report["rewards"][0]["name"] == "brightness"
+
+
+def test_tailorpo_trains_on_the_prediction_that_it_branched_from_and_on_nothing_else(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    spec = online_spec(tiny_model, METHODS["tailorpo_g"], training={"steps": 3, "batch_size": 2, "learning_rate": 1e-2})
+    run = loaded(spec, tmp_path)
+    batches = list(islice(run.method.batches(run.actors, run.timesteps, 0), spec.accumulation))
+    assert [batch.policy is not None for batch in batches] == [True] + [False] * (spec.accumulation - 1)
+    trainable = list(run.actors.trainable().values())
+    found = []
+    for batch in (batches[0], replace(batches[0], policy=None)):
+        loss = run.method.loss(run.actors, batch).per_example
+        found.append((loss.detach(), *torch.autograd.grad(loss.mean(), trainable)))
+    again, asked = found
+    assert all(torch.equal(one, other) for one, other in zip(again, asked, strict=True))
+    assert any(gradient.abs().max() > 0 for gradient in again[1:])

@@ -149,7 +149,8 @@ def test_a_walk_follows_a_branch_s_first_candidate() -> None:
     rows, predict = [0, 1, 2], lambda x, t: 0.3 * x
     start = draws.start(rows)
     whole = walk(GRID, predict, start, lambda index: draws.noise(rows, index), first=0, last=3)
-    candidate, other = branch(GRID, predict, whole.states[1], draws.noise(rows, 2), draws.noise(rows, 2, 1), index=2)
+    x_t = whole.states[1]
+    candidate, other = branch(GRID, 0.3 * x_t, x_t, draws.noise(rows, 2), draws.noise(rows, 2, 1), index=2)
     assert torch.equal(candidate, whole.states[2])
     assert not torch.equal(candidate, other)
     again = log_prob(GRID, whole.states[2], whole.states[1], 0.3 * whole.states[1], index_of(2, start))
