@@ -16,11 +16,13 @@ from alignment_core.events import Event
 from alignment_core.families.family import Family
 from alignment_core.load.online import OnlineMethod, build_online
 from alignment_core.load.pairs import PairSplits, load_pairs
+from alignment_core.load.reference_errors import reference_errors
 from alignment_core.load.unpaired import ImageSplits, load_images
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
 from alignment_core.methods.diffusion_kto import DiffusionKTO
 from alignment_core.methods.mapo import MaPO
 from alignment_core.methods.pair_batches import PairDraws
+from alignment_core.methods.reference_errors import ReferenceErrors
 from alignment_core.protocols import Method
 from alignment_core.reference.drift_on_winners import Winners
 from alignment_core.rewards.build import build_ranking_reward, build_reward
@@ -43,6 +45,7 @@ class Objective:
 
     method: Method[Any]
     winners: Winners | None = None
+    reference_errors: ReferenceErrors | None = None
     validation: Method[Any] | None = None
     num_validation_examples: int = 0
     dataset_sha256: str = ""
@@ -51,14 +54,30 @@ class Objective:
 
 
 def load_objective(
-    spec: JobSpec, family: Family, accelerator: Accelerator, cache_dir: Path
+    spec: JobSpec, family: Family, fingerprint: str, accelerator: Accelerator, cache_dir: Path
 ) -> Generator[Event, None, Objective]:
-    """The method that a spec asks for, with its data; the generator's return value is the objective."""
+    """The method that a spec asks for, with its data; the generator's return value is the objective.
+
+    `fingerprint` is that of the model that the run starts from.
+    """
+
+    def remembered(num_examples: int, dataset_sha256: str) -> ReferenceErrors | None:
+        return reference_errors(
+            spec,
+            model_sha256=fingerprint,
+            dataset_sha256=dataset_sha256,
+            num_examples=num_examples,
+            device=family.device,
+            cache_dir=cache_dir,
+        )
+
     method = spec.method
     if isinstance(method, PairMethodSpec):
-        return _on_pairs(spec, method, (yield from load_pairs(spec, method, family, cache_dir)), accelerator)
+        pairs = yield from load_pairs(spec, method, family, cache_dir)
+        return _on_pairs(spec, method, pairs, accelerator, remembered(len(pairs.train), pairs.dataset_sha256))
     if isinstance(method, ImageMethodSpec):
-        return _on_images(spec, method, (yield from load_images(spec, method, family, cache_dir)), accelerator)
+        images = yield from load_images(spec, method, family, cache_dir)
+        return _on_images(spec, method, images, accelerator, remembered(len(images.train), images.dataset_sha256))
     if isinstance(method, OnlineMethodSpec):
         return Objective(
             _online(spec, method, family, accelerator),
@@ -68,12 +87,19 @@ def load_objective(
     assert_never(method)
 
 
-def _on_pairs(spec: JobSpec, method: PairMethodSpec, data: PairSplits, accelerator: Accelerator) -> Objective:
+def _on_pairs(
+    spec: JobSpec,
+    method: PairMethodSpec,
+    data: PairSplits,
+    accelerator: Accelerator,
+    remembered: ReferenceErrors | None,
+) -> Objective:
     validation = None
     if data.validation is not None:
-        validation = _pair_method(method, _validation_draws(spec, data.validation))
+        validation = _pair_method(method, _validation_draws(spec, data.validation), None)
     return Objective(
-        method=_pair_method(method, _training_draws(spec, data.train, method.caption_dropout, accelerator)),
+        method=_pair_method(method, _training_draws(spec, data.train, method.caption_dropout, accelerator), remembered),
+        reference_errors=remembered,
         winners=data.train,
         validation=validation,
         num_validation_examples=len(data.validation) if data.validation else 0,
@@ -94,7 +120,12 @@ def _training_draws(
         seed=spec.seed,
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
+        num_draws=_num_draws(spec),
     )
+
+
+def _num_draws(spec: JobSpec) -> int | None:
+    return None if spec.training.reference_cache is None else spec.training.reference_cache.draws
 
 
 def _validation_draws(spec: JobSpec, pairs: PreferencePairs) -> PairDraws:
@@ -102,7 +133,7 @@ def _validation_draws(spec: JobSpec, pairs: PreferencePairs) -> PairDraws:
     return PairDraws(pairs=pairs, caption_dropout=0.0, batch_size=spec.batch_size, accumulation=1, seed=spec.seed)
 
 
-def _pair_method(method: PairMethodSpec, draws: PairDraws) -> Method[Any]:
+def _pair_method(method: PairMethodSpec, draws: PairDraws, remembered: ReferenceErrors | None) -> Method[Any]:
     match method:
         case DiffusionDPOSpec():
             return DiffusionDPO(
@@ -112,6 +143,7 @@ def _pair_method(method: PairMethodSpec, draws: PairDraws) -> Method[Any]:
                 reduction=method.reduction,
                 half_factor=method.half_factor,
                 in_eps_units=method.v_rescale == "abar" or method.flow_beta == "one_minus_s_squared",
+                reference_errors=remembered,
             )
         case MaPOSpec():
             return MaPO(draws, method.beta, method.kappa, method.logit_scale)
@@ -119,7 +151,13 @@ def _pair_method(method: PairMethodSpec, draws: PairDraws) -> Method[Any]:
             assert_never(method)
 
 
-def _on_images(spec: JobSpec, method: DiffusionKTOSpec, data: ImageSplits, accelerator: Accelerator) -> Objective:
+def _on_images(
+    spec: JobSpec,
+    method: DiffusionKTOSpec,
+    data: ImageSplits,
+    accelerator: Accelerator,
+    remembered: ReferenceErrors | None,
+) -> Objective:
     def add_up(values: Tensor) -> Tensor:
         return cast(Tensor, accelerator.reduce(values, reduction="sum"))
 
@@ -138,6 +176,8 @@ def _on_images(spec: JobSpec, method: DiffusionKTOSpec, data: ImageSplits, accel
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
         add_up=add_up,
+        num_draws=_num_draws(spec),
+        reference_errors=remembered,
     )
     validation = None
     if data.validation is not None:  # every process validates on everything, each image once
@@ -150,9 +190,12 @@ def _on_images(spec: JobSpec, method: DiffusionKTOSpec, data: ImageSplits, accel
             rank=0,
             num_processes=1,
             add_up=torch.clone,
+            num_draws=None,
+            reference_errors=None,
         )
     return Objective(
         method=train,
+        reference_errors=remembered,
         winners=data.train,
         validation=validation,
         num_validation_examples=len(data.validation) if data.validation else 0,

@@ -86,7 +86,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         yield _variant_taken(family.folder.variant)
     rewards, prompt_following = _build_rewards(here, accelerator.device)
     with accelerator.main_process_first():  # the others find everything in the cache
-        objective = yield from load_objective(here, family, accelerator, cache_dir)
+        objective = yield from load_objective(here, family, fingerprint, accelerator, cache_dir)
     prompts = spec.evaluation.prompts or objective.held_out_prompts
     if spec.evaluation.rewards and not prompts:
         raise DataError(
@@ -120,6 +120,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         validation=objective.validation,
         num_validation_examples=objective.num_validation_examples,
         reference=reference,
+        reference_errors=objective.reference_errors,
         timesteps=build_timesteps(spec.timesteps, family.path, online),
         optimizer=optimizer,
         learning_rate_at=learning_rate_schedule(

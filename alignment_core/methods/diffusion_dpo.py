@@ -15,12 +15,14 @@ from typing import Literal, assert_never
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from alignment_core.actors.actors import Actors
 from alignment_core.diffusion.formulas import Reduction, beta_of_means, regression_error
-from alignment_core.methods.pair_batches import PairBatch, PairDraws, noisy_pairs
+from alignment_core.methods.pair_batches import NoisyInputs, PairBatch, PairDraws, noisy_pairs
+from alignment_core.methods.reference_errors import ReferenceErrors
 from alignment_core.protocols import Predictions, StepLoss, TimestepStrategy
-from alignment_core.shapes import PerExample
+from alignment_core.shapes import Latents, PerExample
 
 LossKind = Literal["sigmoid", "hinge", "ipo", "cdpo", "robust", "dmpo"]
 PairLoss = Callable[[PerExample], PerExample]
@@ -112,9 +114,12 @@ class PairErrors:
 
 @dataclass(frozen=True)
 class PairForward:
-    """A batch's predictions with their errors; `vs_initial` holds the initial model's in place of a moving reference's."""
+    """A batch's predictions with their errors; `vs_initial` holds the initial model's in place of a moving reference's.
 
-    predictions: Predictions
+    No predictions are told where the reference was not asked: nothing but what moves it reads them.
+    """
+
+    predictions: Predictions | None
     errors: PairErrors
     vs_initial: PairErrors | None
 
@@ -124,7 +129,10 @@ class PairForward:
 
 @dataclass(frozen=True)
 class DiffusionDPO:
-    """Diffusion-DPO over a set of pairs: `protocols.Method[PairBatch]`."""
+    """Diffusion-DPO over a set of pairs: `protocols.Method[PairBatch]`.
+
+    `reference_errors` remembers those of a reference that never moves, at the draws of `PairDraws.num_draws`.
+    """
 
     draws: PairDraws
     loss_of: PairLoss
@@ -132,6 +140,7 @@ class DiffusionDPO:
     reduction: Reduction
     half_factor: bool
     in_eps_units: bool
+    reference_errors: ReferenceErrors | None = None
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[PairBatch]:
         """Micro-batches from `first_step` on, without end; epochs are shuffled anew and run into each other."""
@@ -147,7 +156,7 @@ class DiffusionDPO:
         gains = metrics["chosen_gain"].abs() + metrics["rejected_gain"].abs()
         metrics["reward_magnitude"] = 0.25 * beta * gains
         signal_vs_initial = None
-        if forward.vs_initial is not None:
+        if forward.vs_initial is not None and forward.predictions is not None:
             metrics |= metrics_vs_init(forward.vs_initial, beta)
             metrics["ref_drift_batch_eps_dist"] = reference_distance(forward.predictions, len(u))
             signal_vs_initial = pair_metrics(forward.vs_initial, metrics["margin_vs_init"])["margin_unscaled"]
@@ -168,6 +177,8 @@ class DiffusionDPO:
         in_eps = actors.family.path.eps_scale(batch.timesteps)
         scale = in_eps if self.in_eps_units else torch.ones_like(in_eps)
         inputs, target = noisy_pairs(actors.family, batch)
+        if self.reference_errors is not None:
+            return self._remembered(actors, batch, inputs, target, scale, self.reference_errors)
         reference = actors.predict_reference(*inputs)
         initial = actors.predict_initial(*inputs) if actors.reference_moves else reference
         predictions = Predictions(
@@ -184,6 +195,23 @@ class DiffusionDPO:
         )
         vs_initial = PairErrors(m_w, m_l, i_w, i_l) if actors.reference_moves else None
         return PairForward(predictions, PairErrors(m_w, m_l, r_w, r_l), vs_initial)
+
+    def _remembered(
+        self,
+        actors: Actors,
+        batch: PairBatch,
+        inputs: NoisyInputs,
+        target: Latents,
+        scale: Tensor,
+        known: ReferenceErrors,
+    ) -> PairForward:
+        def ask() -> Tensor:
+            return torch.stack(regression_error(actors.predict_reference(*inputs), target).chunk(2), dim=1)
+
+        assert batch.visits is not None, "errors are remembered by the draw"
+        r_w, r_l = (error * scale for error in known.of(batch.visits, ask).unbind(dim=1))
+        m_w, m_l = (error * scale for error in regression_error(actors.predict_policy(*inputs), target).chunk(2))
+        return PairForward(None, PairErrors(m_w, m_l, r_w, r_l), None)
 
 
 def pair_metrics(errors: PairErrors, u: PerExample) -> dict[str, PerExample]:

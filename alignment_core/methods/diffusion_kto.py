@@ -28,6 +28,8 @@ from alignment_core.methods.draws import (
     micro_batches,
     on_device,
 )
+from alignment_core.methods.pair_batches import NoisyInputs
+from alignment_core.methods.reference_errors import ReferenceErrors, Visits
 from alignment_core.protocols import Predictions, StepLoss, TimestepStrategy
 from alignment_core.shapes import Latents, PerExample, Times, Timesteps
 
@@ -78,7 +80,8 @@ def class_mean(g: PerExample, liked: Liked, add_up: AddUp) -> Scalar:
 class ImageBatch:
     """Judged images as latents `[B, C, h, w]`, each with a noise and a timestep of its own.
 
-    `conditioning` is the prompt's; `image_conditioning` is what the networks are told of the image beside it.
+    `conditioning` is the prompt's; `image_conditioning` is what the networks are told of the image beside it. `visits` says
+    which of its image's own draws each is, where those are of a fixed number.
     """
 
     x_0: Latents
@@ -88,6 +91,22 @@ class ImageBatch:
     conditioning: dict[str, Tensor]
     liked: Liked
     image_conditioning: dict[str, Tensor] = field(default_factory=dict)
+    visits: Visits | None = None
+
+
+@dataclass(frozen=True)
+class ImageForward:
+    """What the networks were given and should say, and the errors of policy (m), reference (r) and initial model (i).
+
+    No predictions are told where the reference was not asked: nothing but what moves it reads them.
+    """
+
+    inputs: NoisyInputs
+    target: Latents
+    m: PerExample
+    r: PerExample
+    i: PerExample
+    predictions: Predictions | None
 
 
 # --- the method ----------------------------------------------------------------------------------------------------
@@ -98,7 +117,7 @@ class DiffusionKTO:
     """Diffusion-KTO over judged images: `protocols.Method[ImageBatch]`.
 
     Each image of a step is a like with `like_probability`; None visits every image once an epoch instead. Steps are
-    cut up as `StepLayout` says. Q is that of a micro-batch over all processes, so it changes with accumulation; `add_up` sums over the processes.
+    cut up as `StepLayout` says, and `reference_errors` are as for Diffusion-DPO. Q is that of a micro-batch over all processes, so it changes with accumulation; `add_up` sums over the processes.
     """
 
     images: JudgedImages
@@ -115,6 +134,12 @@ class DiffusionKTO:
     rank: int = 0
     num_processes: int = 1
     add_up: AddUp = torch.Tensor.clone
+    num_draws: int | None = None
+    reference_errors: ReferenceErrors | None = None
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.images)
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[ImageBatch]:
         """Micro-batches from `first_step` on, without end."""
@@ -123,11 +148,9 @@ class DiffusionKTO:
 
     def loss(self, actors: Actors, batch: ImageBatch) -> StepLoss:
         """The loss of each image, float32 `[B]`, and the metrics of `docs/methods.md`."""
-        predictions, target = self._forward(actors, batch)
-        m, r, i = (
-            regression_error(yhat, target) for yhat in (predictions.policy, predictions.reference, predictions.initial)
-        )
-        baseline = self._baseline(actors, batch, r - m, predictions, target, actors.predict_reference)
+        forward = self._forward(actors, batch)
+        m, r, i = forward.m, forward.r, forward.i
+        baseline = self._baseline(actors, batch, r - m, forward, actors.predict_reference)
         z = kto_logit(r - m, baseline, batch.liked, self.beta)
         weight = torch.where(batch.liked, self.like_weight, self.dislike_weight).to(z.dtype)
         per_example = weight * utility_loss(batch.reward_scale * z, self.utility)
@@ -138,8 +161,9 @@ class DiffusionKTO:
             "kl_baseline": baseline.expand_as(z),
         }
         signal_vs_initial = None
-        if actors.reference_moves:
-            against = self._baseline(actors, batch, i - m, predictions, target, actors.predict_initial)
+        predictions = forward.predictions
+        if actors.reference_moves and predictions is not None:
+            against = self._baseline(actors, batch, i - m, forward, actors.predict_initial)
             z_init = kto_logit(i - m.detach(), against, batch.liked, self.beta)
             metrics |= {
                 **kto_metrics_vs_init(m.detach(), i, z_init, batch.liked),
@@ -155,10 +179,17 @@ class DiffusionKTO:
             predictions=predictions,
         )
 
-    def _forward(self, actors: Actors, batch: ImageBatch) -> tuple[Predictions, Latents]:
+    def _forward(self, actors: Actors, batch: ImageBatch) -> ImageForward:
         path, t = actors.family.path, batch.timesteps
         conditioning = {**batch.conditioning, **batch.image_conditioning}
         inputs = (path.noisy(batch.x_0, batch.eps, t), path.time(t), conditioning)
+        target = path.target(batch.x_0, batch.eps, t)
+        if self.reference_errors is not None:
+            assert batch.visits is not None, "errors are remembered by the draw"
+            (r,) = self.reference_errors.of(
+                batch.visits, lambda: regression_error(actors.predict_reference(*inputs), target)[:, None]
+            ).unbind(dim=1)
+            return ImageForward(inputs, target, regression_error(actors.predict_policy(*inputs), target), r, r, None)
         reference = actors.predict_reference(*inputs)
         predictions = Predictions(
             *inputs,
@@ -168,15 +199,16 @@ class DiffusionKTO:
             logit_scale=self.beta,
             eps_scale=path.eps_scale(t),
         )
-        return predictions, path.target(batch.x_0, batch.eps, t)
+        said = (predictions.policy, predictions.reference, predictions.initial)
+        m, r, i = (regression_error(yhat, target) for yhat in said)
+        return ImageForward(inputs, target, m, r, i, predictions)
 
     def _baseline(
         self,
         actors: Actors,
         batch: ImageBatch,
         g: PerExample,
-        predictions: Predictions,
-        target: Latents,
+        forward: ImageForward,
         predict: Callable[[Latents, Times, dict[str, Tensor]], Latents],
     ) -> Scalar:
         """Q against the model that `predict` asks; without gradient."""
@@ -188,10 +220,10 @@ class DiffusionKTO:
             case "mismatched":
                 others = {name: value.roll(1, dims=0) for name, value in batch.conditioning.items()}
                 conditioning = {**others, **batch.image_conditioning}  # an image's own stays under another's prompt
-                inputs = (predictions.x_t, predictions.times, conditioning)
+                inputs = (*forward.inputs[:2], conditioning)
                 with torch.no_grad():
                     policy, other = actors.predict_policy(*inputs), predict(*inputs)
-                gap = regression_error(other, target) - regression_error(policy, target)
+                gap = regression_error(other, forward.target) - regression_error(policy, forward.target)
                 total = self.add_up(torch.stack([gap.sum(), torch.ones_like(gap).sum()]))
                 return total[0] / total[1]
             case _:
@@ -220,6 +252,7 @@ class DiffusionKTO:
             conditioning=on_device(conditioning, device),
             liked=images.liked.to(device),
             image_conditioning=on_device(images.image_conditioning, device),
+            visits=drawn.visits,
         )
 
 

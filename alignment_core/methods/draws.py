@@ -1,10 +1,11 @@
 """Draws that the offline methods share."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int
 from torch import Generator, Tensor
 
 from alignment_core.protocols import TimestepStrategy
@@ -34,16 +35,27 @@ class StepLayout(Protocol):
     def seed(self) -> int: ...
     @property
     def caption_dropout(self) -> float: ...
+    @property
+    def num_draws(self) -> int | None:
+        """How many draws an example has, which its visits take in turn; None draws anew at each visit."""
+        ...
+
+    @property
+    def num_examples(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What is drawn for the examples of a micro-batch; a generator for each, named by its own place in the step."""
+    """What is drawn for the examples of a micro-batch; a generator for each, named by its own place in the step.
+
+    `visits` says which of an example's own draws they are, and names the generators, where it has a fixed number of them.
+    """
 
     indices: list[int]
     timesteps: Timesteps
     dropped: Tensor
     generators: list[Generator]
+    visits: Int[Tensor, "batch 2"] | None = None
 
 
 def examples_per_step(layout: StepLayout) -> int:
@@ -64,9 +76,24 @@ def micro_batches(
         for micro in range(layout.accumulation):
             start = (micro * layout.num_processes + layout.rank) * layout.batch_size
             here = slice(start, start + layout.batch_size)
-            generators = [generator_of(layout.seed, name, step, place) for place in range(num)[here]]
-            yield MicroBatch(indices[here], t[here], dropped[here], generators)
+            if layout.num_draws is None:
+                generators = [generator_of(layout.seed, name, step, place) for place in range(num)[here]]
+                yield MicroBatch(indices[here], t[here], dropped[here], generators)
+            else:
+                turns = [(step * num + place) // layout.num_examples for place in range(num)[here]]
+                visits = [(index, turn % layout.num_draws) for index, turn in zip(indices[here], turns, strict=True)]
+                yield _of_visits(layout, name, timesteps, visits)
         step += 1
+
+
+def _of_visits(
+    layout: StepLayout, name: str, timesteps: TimestepStrategy, visits: Sequence[tuple[int, int]]
+) -> MicroBatch:
+    """The draws that belong to the examples, whatever step visits them."""
+    generators = [generator_of(layout.seed, name, "of", index, draw) for index, draw in visits]
+    t = torch.cat([timesteps.sample(1, draws) for draws in generators])
+    dropped = torch.cat([torch.rand(1, generator=draws) for draws in generators]) < layout.caption_dropout
+    return MicroBatch([index for index, _ in visits], t, dropped, generators, torch.tensor(visits))
 
 
 def indices_of_step(size: int, num: int, step: int, seed: int) -> list[int]:

@@ -16,6 +16,7 @@ from alignment_core.methods.draws import (
     micro_batches,
     on_device,
 )
+from alignment_core.methods.reference_errors import Visits
 from alignment_core.protocols import TimestepStrategy
 from alignment_core.shapes import Latents, PerExample, Times, Timesteps
 
@@ -25,6 +26,7 @@ class PairBatch:
     """Pairs as latents `[B, C, h, w]`, with the one noise and the one timestep that both members of a pair share.
 
     `conditioning` is the prompt's; what the networks are told of either image beside it is in `image_w` and `image_l`.
+    `visits` says which of its pair's own draws each is, where those are of a fixed number.
     """
 
     x_0_w: Latents
@@ -36,6 +38,7 @@ class PairBatch:
     label: PerExample
     image_w: dict[str, Tensor] = field(default_factory=dict)
     image_l: dict[str, Tensor] = field(default_factory=dict)
+    visits: Visits | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class PairDraws:
     seed: int
     rank: int = 0
     num_processes: int = 1
+    num_draws: int | None = None
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.pairs)
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[PairBatch]:
         """Micro-batches from `first_step` on, without end; epochs are shuffled anew and run into each other."""
@@ -74,6 +82,7 @@ class PairDraws:
             label=pairs.label.to(device),
             image_w=on_device(pairs.chosen_conditioning, device),
             image_l=on_device(pairs.rejected_conditioning, device),
+            visits=drawn.visits,
         )
 
 

@@ -87,5 +87,17 @@ def refuse_unfit_reference(method: MethodBase, reference: ReferenceSpec) -> None
         )
 
 
+def refuse_unfit_reference_cache(method: MethodBase, reference: ReferenceSpec) -> None:
+    """Errors are remembered of a reference that never moves, on examples that stay what they are."""
+    if (why := method.why_not_remembered()) is not None:
+        raise misfit(f"training.reference_cache cannot be used with {_name(method)}: {why}", "training.reference_cache")
+    if not isinstance(resolve_reference(reference, is_lora=False, is_online=False), FrozenReference):
+        raise misfit(
+            "training.reference_cache remembers what a frozen reference errs by, and reference moves",
+            "training.reference_cache",
+            "reference",
+        )
+
+
 def _name(method: MethodBase) -> str:
     return type(method).model_fields["type"].default

@@ -15,7 +15,12 @@ from alignment_core.spec.base import Spec, misfit
 from alignment_core.spec.controls import with_controls
 from alignment_core.spec.evaluation import EvaluationSpec
 from alignment_core.spec.families import ATTENTION, FAMILIES, FamilyName
-from alignment_core.spec.fits import refuse_short_table, refuse_unfit_reference, refuse_unfit_timesteps
+from alignment_core.spec.fits import (
+    refuse_short_table,
+    refuse_unfit_reference,
+    refuse_unfit_reference_cache,
+    refuse_unfit_timesteps,
+)
 from alignment_core.spec.guards import GuardsSpec
 from alignment_core.spec.online import OnlineMethodSpec
 from alignment_core.spec.pairs import PairMethodSpec
@@ -52,7 +57,12 @@ MethodSpec = Annotated[OfflineMethodSpec | OnlineMethodSpec, OneOf()]
 
 
 # Where they are left at their default, specs from before there were such fields keep their hash.
-LATER_FIELDS = (("", "start"), ("method", "flow_beta"), ("training", "embedded_guidance"))
+LATER_FIELDS = (
+    ("", "start"),
+    ("method", "flow_beta"),
+    ("training", "embedded_guidance"),
+    ("training", "reference_cache"),
+)
 
 
 class JobSpec(Spec):
@@ -100,6 +110,8 @@ class JobSpec(Spec):
     def _the_method_fits_the_run(self) -> Self:
         method = self.method
         refuse_unfit_reference(method, self.reference)
+        if self.training.reference_cache is not None:
+            refuse_unfit_reference_cache(method, self.reference)
         method.refuse_batch(self.batch_size, self.examples_per_step)
         if self.is_online and self.training.validate_every is not None:
             raise misfit(

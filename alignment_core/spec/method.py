@@ -113,6 +113,10 @@ class MethodBase(Spec):
     def refuse_batch(self, batch_size: int, examples_per_step: int) -> None:
         """A misfit of `JobSpec` where the batch is one that the method cannot train with."""
 
+    def why_not_remembered(self) -> str | None:
+        """Why a frozen reference's errors cannot be kept from one visit of an example to the next, as a sentence's end."""
+        return "it asks no reference on data that stays the same"
+
     def steps_per_turn(self, examples_per_step: int) -> int:
         """Optimiser steps in what `reference.every` counts."""
         return 1

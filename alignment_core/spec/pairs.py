@@ -28,6 +28,11 @@ class TransformSpec(Spec):
         return self.crop == "random" or self.horizontal_flip
 
 
+def random_images(transform: TransformSpec) -> str | None:
+    """Why nothing can be remembered of images that are another at each visit."""
+    return "method.transform is random, so that its images are others at each visit" if transform.is_random else None
+
+
 class DiffusionDPOSpec(MethodBase):
     """Diffusion-DPO (arXiv 2311.12908) on preference pairs, with the loss variants of `docs/methods.md`."""
 
@@ -111,6 +116,9 @@ class DiffusionDPOSpec(MethodBase):
     @property
     def needs_flow(self) -> bool:
         return self.flow_beta != "constant"
+
+    def why_not_remembered(self) -> str | None:
+        return random_images(self.transform)
 
     def resolved(self) -> Self:
         """The same with the loss's own options written out."""

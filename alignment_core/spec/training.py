@@ -41,6 +41,21 @@ class FullFineTune(Spec):
 AdapterSpec = Annotated[LoraAdapter | FullFineTune, OneOf()]
 
 
+class ReferenceCache(Spec):
+    """The errors of a reference that never moves are computed once a draw, and not at every visit.
+
+    An example is then seen at `draws` draws of noise, timestep and dropped caption of its own, which epochs take in turn, where
+    it is otherwise drawn anew at each visit. At those draws the numbers are the same, bit for bit.
+    """
+
+    draws: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="Draws of each example. The reference runs in the first `draws` epochs and in none after them.",
+    )
+
+
 class TrainingSpec(Spec):
     """The optimiser and its schedule. The learning rate is the effective one: nothing scales it behind the scenes."""
 
@@ -93,6 +108,11 @@ class TrainingSpec(Spec):
         ge=0,
         description="What a network that is told its guidance (FLUX.1 dev) is told where nothing is drawn: in the forwards of "
         "methods on preference data. diffusers' FLUX scripts: 3.5.",
+    )
+    reference_cache: ReferenceCache | None = Field(
+        default=None,
+        description="Preference data and a frozen reference: remember the reference's errors, at a fixed number of draws an "
+        "example. Off when left out: every visit draws anew.",
     )
     validation_fraction: float = Field(
         default=0.05, ge=0, le=0.5, description="Share of groups held out of training to validate on."

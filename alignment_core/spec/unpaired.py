@@ -6,7 +6,7 @@ from pydantic import Field
 
 from alignment_core.spec.base import misfit
 from alignment_core.spec.method import LORA_HIGH, LearnsFrom, MethodBase, Recipe, Recipes, small_beta
-from alignment_core.spec.pairs import TransformSpec
+from alignment_core.spec.pairs import TransformSpec, random_images
 from alignment_core.spec.sources import DatasetSpec
 
 MIN_BATCH_SIZE = 8  # Q is the mean of a micro-batch: over fewer images it is noise (ours)
@@ -72,6 +72,11 @@ class DiffusionKTOSpec(MethodBase):
                 f"one forward pass, and needs at least {MIN_BATCH_SIZE}",
                 "training.batch_size",
             )
+
+    def why_not_remembered(self) -> str | None:
+        if self.baseline == "mismatched":
+            return "its baseline mismatched asks the reference under prompts of other images, at each visit others"
+        return random_images(self.transform)
 
     def warnings(self, examples_per_step: int) -> list[str]:
         found = small_beta(self.beta)

@@ -16,6 +16,7 @@ from alignment_core import checkpoints
 from alignment_core.actors.actors import Actors
 from alignment_core.errors import CheckpointError
 from alignment_core.families.family import Family
+from alignment_core.methods.reference_errors import ReferenceErrors
 from alignment_core.protocols import Method, ReferenceUpdate, RewardModel, TimestepStrategy
 from alignment_core.reports import StartingPoint
 from alignment_core.rollouts.setup import Resumable
@@ -47,6 +48,7 @@ class Run:
     validation: Method[Any] | None
     num_validation_examples: int
     reference: ReferenceUpdate
+    reference_errors: ReferenceErrors | None
     timesteps: TimestepStrategy
     optimizer: AcceleratedOptimizer
     learning_rate_at: Callable[[int], float]
@@ -75,6 +77,8 @@ class Run:
         checkpoints.save_tensors(state / "timesteps.safetensors", self.timesteps.state_dict())
         if isinstance(self.method, Resumable):
             checkpoints.save_tensors(state / "method.safetensors", self.method.state_at(step))
+        if self.reference_errors is not None:
+            self.reference_errors.save()
         save_watch(state / WATCH, self.watch.seen, self.state)
         self.history.save(state / HISTORY)
         scaler = self.accelerator.scaler

@@ -34,7 +34,7 @@ from alignment_core.timesteps.strategies import UniformTimesteps
 NUM_PAIRS, LABEL, BETA = 6, 0.8, 3.0
 CHOSEN_STD, REJECTED_STD = 0.5, 0.25
 LATENT, NUM_VALUES = (4, 2, 2), 16
-DICTIONARIES = ("conditioning", "image_w", "image_l", "image_conditioning")  # of a batch
+BESIDE_TENSORS = ("conditioning", "image_w", "image_l", "image_conditioning", "visits")  # of a batch
 POLICY, REFERENCE = 0.1, 0.04  # what each network multiplies its input by
 
 
@@ -141,7 +141,7 @@ def drawn(draws: PairDraws, num_batches: int, first_step: int = 0) -> list[PairB
 def joined(batches: Sequence[PairBatch | ImageBatch]) -> dict[str, Tensor]:
     """Everything that micro-batches hold, as one batch."""
     parts = [{**vars(batch), **batch.conditioning} for batch in batches]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name not in DICTIONARIES}
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name not in BESIDE_TENSORS}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

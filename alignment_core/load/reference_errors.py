@@ -1,0 +1,54 @@
+"""What a run remembers of its frozen reference, and in which file of the cache the next run finds it."""
+
+from pathlib import Path
+
+import torch
+
+from alignment_core.methods.reference_errors import ReferenceErrors
+from alignment_core.spec import JobSpec, sha256_of_json
+from alignment_core.versions import versions
+
+FOLDER = "reference_errors"
+
+# What the loss makes of the errors, and where the data lies: neither changes what a reference says of an example.
+BESIDE_THE_ERRORS = {
+    *("beta", "loss", "label_smoothing", "dmpo_alpha", "reduction", "half_factor", "v_rescale", "flow_beta"),
+    *("utility", "baseline", "like_weight", "dislike_weight", "like_probability", "dataset"),
+}
+READ_OF_TRAINING = {"precision", "embedded_guidance", "validation_fraction", "batch_size", "reference_cache"}
+
+
+def reference_errors(
+    spec: JobSpec,
+    *,
+    model_sha256: str,
+    dataset_sha256: str,
+    num_examples: int,
+    device: torch.device,
+    cache_dir: Path,
+) -> ReferenceErrors | None:
+    """What is known of the errors of the spec's draws, where it asks to remember them."""
+    if spec.training.reference_cache is None:
+        return None
+    method = spec.method
+    key = sha256_of_json(
+        {
+            "model": model_sha256,
+            "data": dataset_sha256,
+            "num_examples": num_examples,
+            "method": method.model_dump(mode="json", exclude=BESIDE_THE_ERRORS),
+            "training": spec.training.model_dump(mode="json", include=READ_OF_TRAINING),
+            "timesteps": spec.timesteps.model_dump(mode="json"),
+            "adapter": spec.adapter.type,  # which decides how the frozen weights are held
+            "seed": spec.seed,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "versions": versions(),
+        }
+    )
+    return ReferenceErrors.empty(
+        num_examples,
+        spec.training.reference_cache.draws,
+        method.images_per_example,
+        device,
+        cache_dir / FOLDER / f"{key}.safetensors",
+    )
