@@ -49,6 +49,8 @@ class Manifest(BaseModel):
     spec: dict[str, Any]
     spec_sha256: str
     base_model_sha256: str
+    folder_sha256: str | None = None
+    """Of the base model's folder; `base_model_sha256` has a LoRA that was merged into it too. None in older manifests."""
     dataset_sha256: str
     versions: dict[str, str]
     created_at: datetime
@@ -114,6 +116,7 @@ def new_manifest(
     base_model_sha256: str,
     dataset_sha256: str,
     versions: dict[str, str],
+    folder_sha256: str | None = None,
     is_best: bool = False,
     result_step: int | None = None,
 ) -> Manifest:
@@ -127,6 +130,7 @@ def new_manifest(
         spec=spec,
         spec_sha256=spec_sha256,
         base_model_sha256=base_model_sha256,
+        folder_sha256=folder_sha256,
         dataset_sha256=dataset_sha256,
         versions=versions,
         created_at=datetime.now(UTC),

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from alignment_core.checkpoints import MANIFEST, Manifest, read_manifest, record_of
-from alignment_core.errors import CheckpointError
+from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.exports.model_folder import TrainedFolder
 from alignment_core.exports.saved_lora import LORA_FILE, SavedLora
 from alignment_core.exports.tables import keys_of
@@ -40,10 +40,28 @@ class ExportSource:
 
     @cached_property
     def base(self) -> ModelFolder:
-        """The folder that training began from, or of a full fine-tune the one that it ended with."""
+        """The folder that training began from, or of a full fine-tune the one that it ended with.
+
+        Raises `ModelError` for another model than the one that the LoRA belongs on.
+        """
         if self.manifest.kind == "full":
             return ModelFolder(self.checkpoint / PIPELINE, None)
-        return local_folder(in_a_folder(localize(self.spec, self.sources).model, self.cache_dir))
+        folder = local_folder(in_a_folder(localize(self.spec, self.sources).model, self.cache_dir))
+        keys_of(folder)  # it is of a family
+        found, expected = folder.model_fingerprint(), self._base_sha256
+        if expected is not None and found != expected:
+            raise ModelError(
+                "base_model_differs",
+                f"the checkpoint was trained on a base model with the SHA-256 {expected}, and the one that is there now has {found}",
+            )
+        return folder
+
+    @property
+    def _base_sha256(self) -> str | None:
+        """What the base model's folder was; None where an old manifest knows it with a LoRA merged alone."""
+        start = self.spec.start
+        is_bare = start is None or start.initial == "base"
+        return self.manifest.folder_sha256 or (self.manifest.base_model_sha256 if is_bare else None)
 
     @cached_property
     def keys(self) -> FamilyKeys:

@@ -89,7 +89,7 @@ class Flux:
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""
-        return self.folder.fingerprint(("transformer", "scheduler", *FROZEN))
+        return self.folder.model_fingerprint()
 
     # --- images --------------------------------------------------------------------------------------------------------
 

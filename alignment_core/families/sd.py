@@ -73,7 +73,7 @@ class StableDiffusion:
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""
-        return self.folder.fingerprint(("unet", "scheduler", *ENCODERS))
+        return self.folder.model_fingerprint()
 
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], times the scaling factor, float32."""

@@ -91,7 +91,7 @@ class StableDiffusion3:
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""
-        return self.folder.fingerprint(("transformer", "scheduler", *self._frozen_parts()))
+        return self.folder.model_fingerprint()
 
     def _frozen_parts(self) -> tuple[str, ...]:
         return ("vae", *CLIP_ENCODERS, *TOKENIZERS, *(T5_PARTS if self.t5 is not None else ()))

@@ -81,7 +81,7 @@ class StableDiffusionXL:
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""
-        return self.folder.fingerprint(("unet", "scheduler", *XL_ENCODERS))
+        return self.folder.model_fingerprint()
 
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], times the scaling factor, float32."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -43,6 +44,19 @@ class ModelFolder:
         """The JSON and text files of a component, but for the indices of sharded weights."""
         files = sorted((self.path / component).iterdir())
         return [file for file in files if file.suffix in (".json", ".txt") and ".index." not in file.name]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders that are read of a model, in the order of its hash: those that may be left out come last."""
+        facts, index = FAMILIES[self.family], read_json(self.path / "model_index.json")
+        always = [name for name in facts.text_encoders if name not in facts.optional]
+        there = [name for name in facts.text_encoders if name in facts.optional and is_there(index, name)]
+        of_texts = [*always, *map(_tokenizer_of, always), *there, *map(_tokenizer_of, there)]
+        return (facts.denoiser, "scheduler", "vae", *of_texts)
+
+    def model_fingerprint(self) -> str:
+        """Identifies the whole model: every weight and config file that is read of it."""
+        return self.fingerprint(self.parts)
 
     def fingerprint(self, components: tuple[str, ...]) -> str:
         """SHA-256 over the names and contents of everything that is read of the components."""
@@ -134,13 +148,22 @@ def check_pipeline_folder(folder: ModelFolder) -> None:
             )
     facts = FAMILIES[folder.family]
     for component in facts.weighed:
-        is_left_out = component in facts.optional and index.get(component) in (None, [None, None])
+        is_left_out = component in facts.optional and not is_there(index, component)
         if not is_left_out and not folder.weight_files(component):
             named = f"variant {folder.variant}" if folder.variant else "no variant in their names"
             raise ModelError(
                 "model_unsupported",
                 f"{folder.path / component}: expected weights as .safetensors with {named}; pickled weights are not read",
             )
+
+
+def is_there(index: Mapping[str, Any], part: str) -> bool:
+    """Whether a pipeline's index names a class for the part."""
+    return index.get(part) not in (None, [None, None])
+
+
+def _tokenizer_of(text_encoder: str) -> str:
+    return text_encoder.replace("text_encoder", "tokenizer")
 
 
 def read_json(path: Path) -> dict[str, Any]:

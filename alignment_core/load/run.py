@@ -77,7 +77,8 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
     family = _load_model(here, accelerator)
     start = _load_start(spec, here, family)
     actors = _build_actors(spec, family, accelerator, start)
-    fingerprint = family.fingerprint() if start is None else start.initial_model_sha256(family.fingerprint())
+    of_folder = family.fingerprint()
+    fingerprint = of_folder if start is None else start.initial_model_sha256(of_folder)
     _refuse_misread_options(spec, family)
     if spec.evaluation.rewards:
         sampling_grid(family, spec.evaluation.num_inference_steps, 0.0, "evaluation.num_inference_steps")
@@ -114,6 +115,7 @@ def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_di
         accelerator=accelerator,
         family=family,
         base_model_sha256=fingerprint,
+        folder_sha256=of_folder,
         dataset_sha256=objective.dataset_sha256,
         actors=actors,
         method=objective.method,

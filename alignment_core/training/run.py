@@ -42,6 +42,7 @@ class Run:
     accelerator: Accelerator
     family: Family
     base_model_sha256: str
+    folder_sha256: str
     dataset_sha256: str
     actors: Actors
     method: Method[Any]
@@ -94,6 +95,7 @@ class Run:
             spec=self.spec.model_dump(mode="json"),
             spec_sha256=self.spec.sha256(),
             base_model_sha256=self.base_model_sha256,
+            folder_sha256=self.folder_sha256,
             dataset_sha256=self.dataset_sha256,
             versions=versions(),
         )

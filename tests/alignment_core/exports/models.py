@@ -20,6 +20,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from alignment_core import checkpoints
+from alignment_core.families.source import ModelFolder, only_variant
 from alignment_core.safetensors_files import order_metadata
 from alignment_core.spec import DiffusionDPOSpec, JobSpec, LocalDataset, LocalSource
 from alignment_core.versions import versions
@@ -175,7 +176,7 @@ def _commit(temporary: Path, model: Path, kind: Any) -> Path:
         is_final=True,
         spec=spec.model_dump(mode="json"),
         spec_sha256=spec.sha256(),
-        base_model_sha256="0" * 64,
+        base_model_sha256=ModelFolder(model, only_variant(model)).model_fingerprint(),
         dataset_sha256="1" * 64,
         versions=versions(),
     )

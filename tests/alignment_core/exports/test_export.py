@@ -10,13 +10,15 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import ExportCompleted, ExportProgressed
 from alignment_core.exports.export import export
+from alignment_core.exports.model_folder import LEFT_OUT
 from alignment_core.exports.saved_lora import SavedLora
 from alignment_core.families.merge import update_of
+from alignment_core.families.source import ModelFolder
 from alignment_core.spec.exports import EXPORTS, OF_A_LORA, OF_A_WHOLE_MODEL, ExportFormat, refusal
 from alignment_core.spec.places import RunLabel, Sources
 from tests.alignment_core.exports.flux_readers import flux_readers_of_width
@@ -215,6 +217,7 @@ def test_half_precision_stays_and_a_variant_leaves_the_names(
     half.save_pretrained(tmp_path / "half", variant="fp16", safe_serialization=True)
     manifest = json.loads((lora / "manifest.json").read_text())
     manifest["spec"]["model"] = {"type": "catalog", "name": "half"}
+    manifest["base_model_sha256"] = ModelFolder(tmp_path / "half", "fp16").model_fingerprint()
     (lora / "manifest.json").write_text(json.dumps(manifest))
     sources = Sources.model_validate({"models": {"half": {"type": "local", "path": str(tmp_path / "half")}}})
     out = written(lora, tmp_path / "out", "merged", sources=sources)
@@ -225,15 +228,41 @@ def test_half_precision_stays_and_a_variant_leaves_the_names(
         written(lora, tmp_path / "lost", "merged")
 
 
-def test_another_base_model_is_refused_by_the_layer_that_it_lacks(tmp_path: Path) -> None:
-    sdxl, sd = save_model("sdxl", tmp_path / "xl"), save_model("sd", tmp_path / "sd")
-    checkpoint = lora_checkpoint("sdxl", sdxl, tmp_path / "lora", ("unet",))
+def test_another_base_model_is_refused_with_the_hashes_of_both(tmp_path: Path) -> None:
+    model = save_model("sd", tmp_path)
+    checkpoint = lora_checkpoint("sd", model, tmp_path / "lora", ("unet",))
+    trained_on, weights = ModelFolder(model, None).model_fingerprint(), next((model / "vae").glob("*.safetensors"))
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    there = ModelFolder(model, None).model_fingerprint()
+    for format in ("merged", "single_file", "kohya"):
+        with pytest.raises(
+            AlignmentError, match=f"the SHA-256 {trained_on}, and the one that is there now has {there}"
+        ) as error:
+            written(checkpoint, tmp_path / format, format)
+        assert error.value.code == "base_model_differs"
+    written(checkpoint, tmp_path / "peft", "peft")  # it needs no base model
+
+
+def test_a_base_model_with_a_lora_merged_is_known_by_its_folder(tmp_path: Path) -> None:
+    model = save_model("sd", tmp_path)
+    checkpoint = lora_checkpoint("sd", model, tmp_path / "lora", ("unet",))
     manifest = json.loads((checkpoint / "manifest.json").read_text())
-    manifest["spec"]["model"]["path"] = str(sd)
+    manifest["spec"]["start"] = {"lora": {"type": "local", "path": "/style.safetensors"}, "mode": "merge"}
+    of_folder, manifest["base_model_sha256"] = manifest["base_model_sha256"], "2" * 64  # the LoRA's hash is in it
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(AlignmentError) as error:
-        written(checkpoint, tmp_path / "out", "merged")
-    assert error.value.code == "base_model_differs"
+    written(checkpoint, tmp_path / "of an older manifest", "kohya")
+    (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "folder_sha256": of_folder}))
+    written(checkpoint, tmp_path / "out", "kohya")
+    (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "folder_sha256": "3" * 64}))
+    with pytest.raises(AlignmentError, match="3" * 64):
+        written(checkpoint, tmp_path / "refused", "kohya")
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"], indirect=True)
+def test_a_models_hash_is_that_of_what_a_run_reads_of_it(family: str, model: Path) -> None:
+    folder = ModelFolder(model, None)
+    parts = [one.name for one in model.iterdir() if one.is_dir() and one.name not in LEFT_OUT]
+    assert sorted(folder.parts) == sorted(parts)
 
 
 def test_an_altered_file_is_refused(tmp_path: Path) -> None:
