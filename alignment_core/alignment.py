@@ -16,12 +16,14 @@ from alignment_core import checkpoints
 from alignment_core.errors import CheckpointError
 from alignment_core.events import Event, PhaseChanged, RunCompleted, RunStarted
 from alignment_core.load.model import family_of_source
+from alignment_core.load.precision import settled
 from alignment_core.load.probe import load_probe
 from alignment_core.load.run import load_run, new_accelerator
 from alignment_core.prove.evaluation_run import evaluate_run
 from alignment_core.spec import JobSpec
 from alignment_core.spec.continuation import broken_by
 from alignment_core.spec.places import Sources, localize
+from alignment_core.spec.training import Precision
 from alignment_core.spec.warnings import warnings_of
 from alignment_core.training.history import History, recorded
 from alignment_core.training.run_training import CHECKPOINTS, train_run
@@ -55,11 +57,12 @@ def align(
     with accelerator.main_process_first():
         own = find_resumable(workdir, spec)
         resumed = own or (resume_from and checked_start(resume_from, spec))
-    yield _run_started(spec, accelerator.num_processes, accelerator.device.type, resumed)
+    precision = settled(spec.training.precision, accelerator.device.type, resumed)
+    yield _run_started(spec, accelerator.num_processes, accelerator.device.type, precision, resumed)
     yield PhaseChanged(phase="loading")
     history = History()
     cache_dir = cache_dir or Path.home() / ".cache" / "attune"
-    run = yield from recorded(load_run(spec, sources, accelerator, cache_dir), history)
+    run = yield from recorded(load_run(spec, sources, accelerator, cache_dir, precision), history)
     run.history = history
     if resumed:
         run.restore(resumed)
@@ -105,7 +108,9 @@ def checked_start(folder: Path, spec: JobSpec) -> Path:
     return folder
 
 
-def _run_started(spec: JobSpec, num_processes: int, device: str, resumed: Path | None) -> RunStarted:
+def _run_started(
+    spec: JobSpec, num_processes: int, device: str, precision: Precision | None, resumed: Path | None
+) -> RunStarted:
     training = spec.training
     assert training.learning_rate is not None
     return RunStarted(
@@ -115,7 +120,7 @@ def _run_started(spec: JobSpec, num_processes: int, device: str, resumed: Path |
         examples_per_step=spec.examples_per_step * num_processes,
         total_steps=training.steps,
         device=device,
-        precision=training.precision,
+        precision=precision or "auto",
         resumed_from_step=checkpoints.read_manifest(resumed).step if resumed else None,
         warnings=warnings_of(spec),
         versions=versions(),

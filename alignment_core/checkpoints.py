@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 
 from alignment_core.errors import CheckpointError
 from alignment_core.events import FileRecord
+from alignment_core.spec.training import Precision
 
 MANIFEST = "manifest.json"
 STATE = "training_state"
@@ -64,6 +65,7 @@ class TrainingState(BaseModel):
 
     step: int
     loss_scaler: dict[str, int | float] | None = None  # GradScaler's growth_interval must stay an int
+    precision: Precision | None = None  # what `auto` came to; None in checkpoints from before there was a choice
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:

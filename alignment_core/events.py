@@ -36,7 +36,7 @@ class RunStarted(EventBase):
     )
     total_steps: int
     device: str
-    precision: str
+    precision: str = Field(description="`auto` where it is yet to be measured: `precision_chosen` tells it.")
     resumed_from_step: int | None = None
     warnings: list[str] = []
     versions: dict[str, str] = Field(description="Attune, Python and the libraries that decide the numbers.")
@@ -66,6 +66,29 @@ class ModelLoaded(EventBase):
     num_trainable_parameters: int
     resolution: int = Field(description="Pixels, height and width.")
     prediction_type: str
+
+
+class PrecisionChosen(EventBase):
+    """What `precision: auto` came to on this GPU: the half precision whose predictions are nearest to float32."""
+
+    type: Literal["precision_chosen"] = "precision_chosen"
+    precision: Literal["bf16", "fp16"]
+    prediction_errors: dict[str, float | None] = Field(
+        description="Of each half precision, the root mean square error over that of the prediction; null where it overflows."
+    )
+
+
+class PrecisionMeasured(EventBase):
+    """How far off the first batch's logits are in half precision, for a policy a little off its reference."""
+
+    type: Literal["precision_measured"] = "precision_measured"
+    precision: str
+    logit_error: float | None = Field(
+        description="Root mean square error against float32 of u, beta times the margin; of methods without a logit, of the "
+        "log-ratio. Null where it is no number."
+    )
+    logit_rms: float | None = Field(description="Root mean square of the logits themselves.")
+    num_examples: int
 
 
 class DatasetChecked(EventBase):
@@ -221,6 +244,8 @@ Event = Annotated[
     RunStarted
     | PhaseChanged
     | ModelLoaded
+    | PrecisionChosen
+    | PrecisionMeasured
     | PhaseProgressed
     | DatasetChecked
     | StepCompleted

@@ -295,6 +295,10 @@ class EvaluationReport(ReportBase):
     versions: dict[str, str]
     device: str | None = None
     precision: str | None = None
+    logit_error: float | None = Field(
+        default=None,
+        description="What half precision took from the exactness of the first batch's logits, root mean square.",
+    )
     elapsed_seconds: float
     images: list[ImageScores]
 

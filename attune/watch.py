@@ -13,6 +13,8 @@ from alignment_core.events import (
     Event,
     ModelLoaded,
     PhaseProgressed,
+    PrecisionChosen,
+    PrecisionMeasured,
     ProbeCompleted,
     ResultSelected,
     RunFailed,
@@ -128,6 +130,10 @@ def sentence_of(event: Event) -> str | None:
             return f"started on {event.device} in {event.precision}: {event.examples_per_step} examples a step{resumed}"
         case ModelLoaded():
             return f"training {event.num_trainable_parameters:,} of {event.num_parameters:,} parameters"
+        case PrecisionChosen():
+            return f"precision: {event.precision}, the more exact on this model"
+        case PrecisionMeasured() if event.logit_error is not None:
+            return f"the first batch's logits are off by {event.logit_error:.2g} in {event.precision}"
         case CheckpointSaved():
             return f"checkpoint of step {event.step} stored ({event.size_bytes / 1e6:.1f} MB)"
         case ProbeCompleted():

@@ -16,6 +16,7 @@ from diffusers import ModelMixin
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from alignment_core.actors.arithmetic import autocast_to, half_layers_in, strict_float32
 from alignment_core.actors.reference_copies import CopiesApart
 from alignment_core.actors.reference_deltas import DenseDelta, LowrankSum
 from alignment_core.actors.reference_weights import (
@@ -143,6 +144,16 @@ class Actors:
             return
         with initial_adapter(self.denoiser):
             yield self.denoiser
+
+    @contextmanager
+    def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
+        """Inside, all networks compute in `dtype`: float32 strictly, halves by autocast; no weight is changed for good."""
+        before, self._autocast = self._autocast, lambda: autocast_to(dtype, self.family.device)
+        try:
+            with half_layers_in(dtype, self.denoiser), strict_float32():
+                yield
+        finally:
+            self._autocast = before
 
     # --- a reference that moves ------------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ class Provenance:
     reg_mode: str | None = None
     device: str | None = None
     precision: str | None = None
+    logit_error: float | None = None
     trained: frozenset[str] = frozenset()
     curves: Sequence[Curve] = ()
     tables: Sequence[BinTable] = ()
@@ -162,6 +163,7 @@ def build_report(
         versions=versions(),
         device=provenance.device,
         precision=provenance.precision,
+        logit_error=provenance.logit_error,
         elapsed_seconds=elapsed_seconds,
         images=_image_scores(comparison),
     )

@@ -3,6 +3,7 @@
 Each choice is a `match` on a type or a class. Below this module nothing sees a spec.
 """
 
+import math
 from collections.abc import Generator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,13 +20,14 @@ from alignment_core.datasets.prompt_lengths import measure
 from alignment_core.errors import AlignmentError, DataError, ModelError
 from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.rehearsal import rehearse
-from alignment_core.events import Event, ModelLoaded, WarningRaised
+from alignment_core.events import Event, ModelLoaded, PrecisionChosen, WarningRaised
 from alignment_core.families.family import Family, LargeEncoders, ToldGuidance
 from alignment_core.families.single_file import in_a_folder
 from alignment_core.load.model import load_model
 from alignment_core.load.objective import load_objective
 from alignment_core.load.online import OnlineMethod, sampling_grid
 from alignment_core.load.plugins import build_reference, build_timesteps
+from alignment_core.load.precision import DTYPES, most_exact, prediction_errors
 from alignment_core.load.start import StartingLora, begin_with, load_start
 from alignment_core.protocols import RewardModel
 from alignment_core.rewards.build import build_prompt_following, build_reward
@@ -40,15 +42,18 @@ from alignment_core.spec.controls import is_trained
 from alignment_core.spec.places import Sources, localize
 from alignment_core.spec.reference import shares_a
 from alignment_core.spec.start import lora_label
-from alignment_core.spec.training import TRAINING_GUIDANCE
+from alignment_core.spec.training import TRAINING_GUIDANCE, Precision
 from alignment_core.training.loop import learning_rate_schedule
-from alignment_core.training.run import Run
+from alignment_core.training.run import Run, precision_of
 from alignment_core.training.watch import Watch
 
 
-def new_accelerator(spec: JobSpec) -> Accelerator:
-    """Device, threads, precision, accumulation and processes. Raises `AlignmentError` for a device or precision that is not there."""
-    device, precision = spec.resources.device, spec.training.precision
+def new_accelerator(spec: JobSpec, precision: Precision | None = None) -> Accelerator:
+    """Device, threads, precision, accumulation and processes. Raises `AlignmentError` for a device or precision that is not there.
+
+    `precision` is what `auto` came to; until it is known a GPU begins in the half precision that is likely.
+    """
+    device, precision = spec.resources.device, precision or spec.training.precision
     has_gpu = torch.cuda.is_available()
     if device == "cuda" and not has_gpu:
         raise AlignmentError(
@@ -56,8 +61,12 @@ def new_accelerator(spec: JobSpec) -> Accelerator:
         )
     if precision == "fp16" and (device == "cpu" or not has_gpu):
         raise AlignmentError("precision_unsupported", "training.precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
+    if precision == "auto":
+        precision = "fp16" if has_gpu and device != "cpu" else "fp32"
     if spec.resources.num_cpu_threads is not None:
         torch.set_num_threads(spec.resources.num_cpu_threads)
+    # What a half-precision run leaves in float32 (the VAE, rewards) loses .02 in the logit to TF32 (docs/precision.md).
+    torch.backends.cuda.matmul.fp32_precision = "ieee" if precision == "fp32" else "tf32"
     # accelerate keeps one state a process, and refuses a second run there that wants another precision.
     AcceleratorState._reset_state()
     # Preparing a large dataset takes hours, and the other processes wait for the main one.
@@ -70,11 +79,16 @@ def new_accelerator(spec: JobSpec) -> Accelerator:
     )
 
 
-def load_run(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_dir: Path) -> Generator[Event, None, Run]:
-    """Load model, rewards and data, yielding what happens; the generator's return value is the run."""
+def load_run(
+    spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_dir: Path, precision: Precision | None = None
+) -> Generator[Event, None, Run]:
+    """Load model, rewards and data, yielding what happens; the generator's return value is the run.
+
+    `precision` is what the run was begun in, or what its spec and device say; None lets the model be measured on a GPU.
+    """
     with accelerator.main_process_first():  # the others find an unpacked file in the cache
         here = _on_this_machine(spec, sources, cache_dir)
-    family = _load_model(here, accelerator)
+    accelerator, family = yield from _load_in_precision(here, accelerator, precision)
     start = _load_start(spec, here, family)
     actors = _build_actors(spec, family, accelerator, start)
     of_folder = family.fingerprint()
@@ -149,8 +163,6 @@ def load_actors(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache
 
 # --- the model -----------------------------------------------------------------------------------------------------
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def _on_this_machine(spec: JobSpec, sources: Sources, cache_dir: Path) -> JobSpec:
     """The spec with every name in it replaced by its place, and a model in one file by the folder that it is unpacked to."""
@@ -158,8 +170,28 @@ def _on_this_machine(spec: JobSpec, sources: Sources, cache_dir: Path) -> JobSpe
     return here.model_copy(update={"model": in_a_folder(here.model, cache_dir)})
 
 
+def _load_in_precision(
+    spec: JobSpec, accelerator: Accelerator, precision: Precision | None
+) -> Generator[Event, None, tuple[Accelerator, Family]]:
+    """The model in the precision that was asked for, or in the more exact of the half ones."""
+    if precision is not None and precision != precision_of(accelerator):
+        accelerator = new_accelerator(spec, precision)
+    family = _load_model(spec, accelerator)
+    if spec.training.precision != "auto" or precision is not None or accelerator.device.type == "cpu":
+        return accelerator, family
+    errors = prediction_errors(family)
+    chosen = most_exact(errors)
+    told = {half: error if math.isfinite(error) else None for half, error in errors.items()}
+    yield PrecisionChosen(precision=chosen, prediction_errors=dict(told))
+    if chosen == precision_of(accelerator):
+        return accelerator, family
+    del family  # before the other one takes as much memory
+    accelerator = new_accelerator(spec, chosen)
+    return accelerator, _load_model(spec, accelerator)
+
+
 def _load_model(spec: JobSpec, accelerator: Accelerator) -> Family:
-    half = _DTYPES[spec.training.precision]
+    half = DTYPES[precision_of(accelerator)]
     # A full fine-tune keeps float32 master weights and leaves the rounding to autocast.
     denoiser_dtype = torch.float32 if isinstance(spec.adapter, FullFineTune) else half
     family = load_model(spec.model, device=accelerator.device, frozen_dtype=half, denoiser_dtype=denoiser_dtype)

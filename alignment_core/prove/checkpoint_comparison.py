@@ -13,6 +13,7 @@ from alignment_core.errors import CheckpointError, DataError
 from alignment_core.evaluation.contenders import Contender, Contenders, checkpointed_policy, initial_model
 from alignment_core.evaluation.evaluate import ReportFolder
 from alignment_core.events import Event, PhaseChanged
+from alignment_core.load.precision import settled
 from alignment_core.load.run import load_actors, load_run, new_accelerator
 from alignment_core.prove.evaluation_run import Training, compare_contenders
 from alignment_core.spec import JobSpec
@@ -45,7 +46,8 @@ def compare_checkpoints(
     spec = JobSpec.model_validate(checkpoints.read_manifest(newest).spec)
     accelerator = new_accelerator(spec)
     yield PhaseChanged(phase="loading")
-    run = yield from load_run(spec, sources, accelerator, cache_dir)
+    precision = settled(spec.training.precision, accelerator.device.type, newest)
+    run = yield from load_run(spec, sources, accelerator, cache_dir, precision)
     if not run.evaluation_prompts:
         raise DataError(
             "no_evaluation_prompts", "the work folder's spec holds no prompts out: there is nothing to draw"

@@ -31,6 +31,8 @@ class LoraAdapter(Spec):
 
 TRAINING_GUIDANCE = 3.5
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 
 class FullFineTune(Spec):
     """Every weight of the denoiser is trained; the reference is a frozen second copy."""
@@ -99,8 +101,10 @@ class TrainingSpec(Spec):
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     adam_epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="Precision of the networks; errors and logits stay float32."
+    precision: Literal["auto"] | Precision = Field(
+        default="auto",
+        description="Precision of the networks; errors and logits stay float32. `auto`: fp32 on a CPU, and on a GPU fp16 or bf16, "
+        "whichever the model's predictions measure as more exact (`docs/precision.md`).",
     )
     gradient_checkpointing: bool = False
     embedded_guidance: float = Field(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from alignment_core.errors import CheckpointError
 from alignment_core.events import (
     Event,
+    PrecisionMeasured,
     ProbeCompleted,
     StepCompleted,
     TimestepTable,
@@ -93,6 +94,7 @@ class History(BaseModel):
     tracks: dict[Split, Track] = {}
     tables: dict[Literal["training", "validation"], BinTable] = {}
     warnings: list[RunWarning] = []
+    logit_error: float | None = None  # in half precision, on the first batch
 
     def observe(self, event: Event) -> None:
         """Keep what a report wants of `event`; most events are none of its business."""
@@ -107,6 +109,8 @@ class History(BaseModel):
                 self.tables[event.split] = BinTable(
                     split=event.split, since_step=event.since_step, step=event.step, bins=event.bins
                 )
+            case PrecisionMeasured():
+                self.logit_error = event.logit_error
             case WarningRaised():
                 self._warn(RunWarning(code=event.code, message=event.message, step=event.step))
             case _:
@@ -136,7 +140,7 @@ class History(BaseModel):
             saved = History.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise CheckpointError("checkpoint_invalid", f"{path}: {error}") from error
-        self.tracks, self.tables = saved.tracks, saved.tables
+        self.tracks, self.tables, self.logit_error = saved.tracks, saved.tables, saved.logit_error
         current, self.warnings = self.warnings, saved.warnings
         for warning in current:
             self._warn(warning)

@@ -60,6 +60,7 @@ def train(
     *,
     actors: Actors,
     method: Method[B],
+    batches: Iterator[B],
     reference: ReferenceUpdate,
     timesteps: TimestepStrategy,
     tally: TimestepTally,
@@ -72,7 +73,7 @@ def train(
 ) -> Iterator[StepCompleted]:
     """Take optimiser steps `first_step + 1` to `total_steps`, yielding after each, when every state is that of the step.
 
-    `tally` is told every example of each step.
+    `batches` are the method's micro-batches from `first_step` on. `tally` is told every example of each step.
 
     Raises `DivergenceError` before a step whose loss or gradient is not finite would touch the weights.
     """
@@ -81,7 +82,7 @@ def train(
     step, step_started, num_skipped = first_step, time.monotonic(), 0
     if step >= total_steps:
         return
-    for batch in method.batches(actors, timesteps, first_step):
+    for batch in batches:
         with accelerator.accumulate(actors.trained):
             loss = method.loss(actors, batch)
             weight = timesteps.loss_weight(loss.timesteps)

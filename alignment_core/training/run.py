@@ -23,6 +23,7 @@ from alignment_core.rollouts.setup import Resumable
 from alignment_core.shapes import Images
 from alignment_core.spec import JobSpec
 from alignment_core.spec.places import RunLabel
+from alignment_core.spec.training import Precision
 from alignment_core.training.history import History
 from alignment_core.training.run_state import RunState
 from alignment_core.training.watch import Seen, Watch
@@ -32,6 +33,17 @@ from alignment_core.versions import versions
 WATCH = "watch.json"
 
 HISTORY = "history.json"
+
+
+def precision_of(accelerator: Accelerator) -> Precision:
+    """What networks compute in under this accelerator's autocast."""
+    match accelerator.mixed_precision:
+        case "no":
+            return "fp32"
+        case "bf16" | "fp16" as half:
+            return half
+        case other:
+            raise AssertionError(f"no run asks for {other}")
 
 
 @dataclass
@@ -65,6 +77,11 @@ class Run:
     def __post_init__(self) -> None:
         self.state = RunState(total_steps=self.spec.training.steps)
 
+    @property
+    def precision(self) -> Precision:
+        """What the networks compute in."""
+        return precision_of(self.accelerator)
+
     def save(self, folder: Path) -> Path:
         """Write the checkpoint of the last completed step; returns its folder."""
         step = self.state.step
@@ -84,7 +101,10 @@ class Run:
         self.history.save(state / HISTORY)
         scaler = self.accelerator.scaler
         checkpoints.save_state(
-            temporary, checkpoints.TrainingState(step=step, loss_scaler=scaler.state_dict() if scaler else None)
+            temporary,
+            checkpoints.TrainingState(
+                step=step, loss_scaler=scaler.state_dict() if scaler else None, precision=self.precision
+            ),
         )
         manifest = checkpoints.new_manifest(
             step=step,

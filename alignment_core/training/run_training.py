@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from alignment_core.events import (
 )
 from alignment_core.protocols import Method
 from alignment_core.timesteps.table import TimestepTally
+from alignment_core.training.logit_error import measure
 from alignment_core.training.loop import finite, train
 from alignment_core.training.result import decide_result, forget_missing, load_result
 from alignment_core.training.run import Run
@@ -71,7 +73,12 @@ def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, started: float) 
     """Steps until the last one, or until a guard ends the training; the last one is left to be saved."""
     spec, limit = run.spec, run.spec.resources.max_run_seconds
     tally = TimestepTally(run.family.path.num_timesteps, since_step=run.state.step)
-    for event in _steps(run, tally):
+    batches = run.method.batches(run.actors, run.timesteps, run.state.step)
+    if run.state.step == 0 and run.precision != "fp32" and run.accelerator.num_processes == 1:
+        first = next(batches)
+        batches = chain([first], batches)
+        yield from _measured_precision(run, first)
+    for event in _steps(run, tally, batches):
         run.state = run.state.complete_step(event.step)
         _end(run, run.watch.observe_step(event.step, event.metrics))
         yield event
@@ -101,10 +108,19 @@ def _is_over(limit: int, started: float) -> bool:
     return is_over
 
 
-def _steps(run: Run, tally: TimestepTally) -> Iterator[StepCompleted]:
+def _measured_precision(run: Run, batch: Any) -> Iterator[Event]:
+    """How exact the logits are, once a run and before its first step."""
+    measured, warning = measure(run.actors, run.method, batch, run.precision, run.spec.seed)
+    yield measured
+    if warning is not None:
+        yield warning
+
+
+def _steps(run: Run, tally: TimestepTally, batches: Iterator[Any]) -> Iterator[StepCompleted]:
     return train(
         actors=run.actors,
         method=run.method,
+        batches=batches,
         reference=run.reference,
         timesteps=run.timesteps,
         tally=tally,

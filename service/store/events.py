@@ -15,6 +15,7 @@ from alignment_core.events import (
     EvaluationCompleted,
     Event,
     PhaseChanged,
+    PrecisionMeasured,
     ProbeCompleted,
     RunCompleted,
     RunFailed,
@@ -105,6 +106,10 @@ def _apply(session: Session, row: Job, event: Event, files: Sequence[StoredFile]
             row.step, row.total_steps = event.resumed_from_step or 0, event.total_steps
         case PhaseChanged():
             row.phase = event.phase
+        case PrecisionMeasured():
+            told = {"logit_error": event.logit_error, "logit_rms": event.logit_rms}
+            metrics = {name: value for name, value in told.items() if value is not None}
+            outputs.put_metrics(session, row, "train", 0, metrics, event.time)
         case StepCompleted():
             row.step, row.total_steps, row.eta_seconds = event.step, event.total_steps, event.eta_seconds
             outputs.put_metrics(session, row, "train", event.step, event.metrics, event.time)

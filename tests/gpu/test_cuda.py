@@ -1,12 +1,13 @@
 """What only a CUDA device can show: half precision, its loss scale, and a run that moves between devices."""
 
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from alignment_core import align
-from alignment_core.events import Event, RunStarted, StepCompleted
+from alignment_core.events import Event, PrecisionChosen, PrecisionMeasured, RunStarted, StepCompleted
 from tests.alignment_core.tiny import save_pairs, save_tiny_pipeline, tiny_spec
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -41,6 +42,32 @@ def test_every_precision_starts_with_policy_equal_to_reference_and_trains(
     steps = steps_of(events)
     assert steps[0].metrics["loss"] == pytest.approx(0.6931472, abs=1e-6)
     assert any(step.metrics["margin"] != 0.0 for step in steps)
+
+
+def test_left_out_precision_is_the_more_exact_half_one_and_is_kept_on_resume(
+    model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    spec = tiny_spec(model, pairs, training=TRAINING, resources={"device": "cuda"}, evaluation={})
+    begun = list(stopped_after(2, align(spec, tmp_path / "work", cache_dir=tmp_path / "cache")))
+    assert isinstance(begun[0], RunStarted)
+    assert begun[0].precision == "auto"
+    (chosen,) = [event for event in begun if isinstance(event, PrecisionChosen)]
+    assert chosen.precision == "fp16"
+    (measured,) = [event for event in begun if isinstance(event, PrecisionMeasured)]
+    assert measured.precision == "fp16"
+    resumed = list(align(spec, tmp_path / "work", cache_dir=tmp_path / "cache"))
+    assert isinstance(resumed[0], RunStarted)
+    assert resumed[0].precision == "fp16"
+    assert not [event for event in resumed if isinstance(event, PrecisionChosen | PrecisionMeasured)]
+
+
+def stopped_after(step: int, run: Generator[Event, None, None]) -> Iterator[Event]:
+    """The events of a run that is left after a step."""
+    for event in run:
+        yield event
+        if isinstance(event, StepCompleted) and event.step == step:
+            run.close()
+            return
 
 
 PLUG_INS = [
@@ -83,6 +110,6 @@ def test_a_gpu_draws_the_numbers_of_a_cpu(model: Path, pairs: Path, tmp_path: Pa
     losses = [
         [step.metrics["loss"] for step in steps_of(list(align(spec, tmp_path / device, cache_dir=tmp_path / "cache")))]
         for device in ("cpu", "cuda")
-        for spec in [tiny_spec(model, pairs, training=TRAINING, resources={"device": device})]
+        for spec in [tiny_spec(model, pairs, training={**TRAINING, "precision": "fp32"}, resources={"device": device})]
     ]
     assert losses[1] == pytest.approx(losses[0], rel=5e-3)

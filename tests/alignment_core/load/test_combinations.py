@@ -159,6 +159,7 @@ def steps_of(run: Run, first_step: int = 0) -> Iterator[StepCompleted]:
     return train(
         actors=run.actors,
         method=run.method,
+        batches=run.method.batches(run.actors, run.timesteps, first_step),
         reference=run.reference,
         timesteps=run.timesteps,
         tally=TimestepTally(run.family.path.num_timesteps),

@@ -345,11 +345,12 @@ def test_ids_stand_for_what_sources_say_they_are(tiny_model: Path, tiny_pairs: P
 
 
 def test_specs_from_before_there_were_starts_and_flows_keep_their_hash() -> None:
-    plain = {"model": "sd15", "method": {"type": "diffusion_dpo", "dataset": f"ds_{'0' * 26}"}}
+    training = {"precision": "fp32"}  # the default until there was `auto`, and written out in every stored spec
+    plain = {"model": "sd15", "method": {"type": "diffusion_dpo", "dataset": f"ds_{'0' * 26}"}, "training": training}
     spec = JobSpec.model_validate(plain)
     assert spec.sha256() == "9da14b486a212ab2f80b25de9541d246810944cc9d41756043da17cbcd98116a"
     flowing = {**plain, "method": {**plain["method"], "flow_beta": "one_minus_s_squared"}}
-    guided = {**plain, "training": {"embedded_guidance": 1.0}}
+    guided = {**plain, "training": {**training, "embedded_guidance": 1.0}}
     assert len({JobSpec.model_validate(one).sha256() for one in (plain, flowing, guided)}) == 3
 
 

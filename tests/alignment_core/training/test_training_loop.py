@@ -194,6 +194,7 @@ class Loop:
         return train(
             actors=self.actors,
             method=self.method,
+            batches=self.method.batches(self.actors, self.timesteps, first_step),
             reference=self.reference,
             timesteps=self.timesteps,
             tally=self.tally,
