@@ -205,6 +205,7 @@ def _end(parts: WorkerParts, claim: DatasetClaim, result: Report | JobError) -> 
 
 
 def _give_back(parts: WorkerParts, claim: DatasetClaim) -> None:
-    datasets.give_back(parts.store, claim.dataset.id, claim.attempt)
+    dataset_id, lease_seconds = claim.dataset.id, parts.settings.lease_seconds
+    patiently(lambda: datasets.give_back(parts.store, dataset_id, claim.attempt), lease_seconds)
     log.info("dataset_given_back")
-    parts.ring_dataset(claim.dataset.id)
+    parts.ring_dataset(dataset_id)

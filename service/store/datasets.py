@@ -136,11 +136,12 @@ def claim(store: Store, dataset_id: str, worker_id: str, lease_seconds: float) -
 
 
 def renew(store: Store, dataset_id: str, attempt: int, lease_seconds: float) -> bool:
-    """Extend the lease; False when the attempt no longer holds the dataset."""
+    """Extend the lease; False when the attempt no longer holds the dataset, one that gave it back included."""
     with store.write() as session:
+        held = (Dataset.attempt == attempt, Dataset.state == "checking", Dataset.lease_expires_at.is_not(None))
         extended = session.scalars(
             sa.update(Dataset)
-            .where(Dataset.id == dataset_id, Dataset.attempt == attempt, Dataset.state == "checking")
+            .where(Dataset.id == dataset_id, *held)
             .values(lease_expires_at=lease_now(session) + timedelta(seconds=lease_seconds))
             .returning(Dataset.id)
         ).one_or_none()
