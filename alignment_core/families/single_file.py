@@ -16,7 +16,9 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from safetensors import SafetensorError, safe_open
+from transformers import CLIPTextModelWithProjection
 
 from alignment_core.errors import ModelError
 from alignment_core.families.single_file_configs import SingleFileFamily, write_configs
@@ -28,6 +30,7 @@ FORMAT = "1"  # of what is unpacked; a new one is unpacked anew
 SUFFIX = ".safetensors"
 FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
 LATENT_CHANNELS = 4
+SECOND_ENCODER = "conditioner.embedders.1."
 # A weight by which a kind is known, and what it is.
 _SERVED: Mapping[str, SingleFileFamily] = {
     "conditioner.embedders.1.model.ln_final.weight": "sdxl",
@@ -163,8 +166,10 @@ def _unpack(
     _write_configs(config, family, configs)
     try:
         with only_errors():
+            dtype = _widest(header)
+            encoders = {"text_encoder_2": _second_encoder(file, configs, dtype)} if family == "sdxl" else {}
             pipeline = _PIPELINES[family].from_single_file(
-                str(file), config=str(configs), local_files_only=True, torch_dtype=_widest(header)
+                str(file), config=str(configs), local_files_only=True, torch_dtype=dtype, **encoders
             )
             pipeline.save_pretrained(target, safe_serialization=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, SafetensorError) as error:
@@ -180,6 +185,21 @@ def _unpack(
             shutil.rmtree(target / name)
             shutil.copytree(configs / name, target / name)
     _say_prediction_type(target / "scheduler" / "scheduler_config.json", header)
+
+
+def _second_encoder(file: Path, configs: Path, dtype: torch.dtype) -> CLIPTextModelWithProjection:
+    """SDXL's second text encoder from the weights of its own name alone: from all, the converter takes the first of its width."""
+    with safe_open(file, framework="pt") as opened:
+        names = [name for name in opened.keys() if name.startswith(SECOND_ENCODER)]  # noqa: SIM118  no mapping
+        own = {name: opened.get_tensor(name) for name in names}
+    return create_diffusers_clip_model_from_ldm(
+        CLIPTextModelWithProjection,
+        checkpoint=own,
+        subfolder="text_encoder_2",
+        config=str(configs),
+        torch_dtype=dtype,
+        local_files_only=True,
+    )
 
 
 def _write_configs(config: Path | None, family: SingleFileFamily, target: Path) -> None:
