@@ -179,6 +179,11 @@ class WeightsReport(ReportBase):
     ranks: list[int] = Field(description="Which ranks its layers have, the lowest first.")
     alphas: list[float] = Field(description="Which alphas its layers have; that of a layer without one is its rank.")
     changes_text_encoder: bool = Field(description="Whether it is of a text encoder too.")
+    says_alpha: bool = Field(
+        default=True,
+        description="Whether its alpha is known: a file of PEFT's says it in the `adapter_config.json` beside it alone, and a job "
+        "says it in `start.alpha` then.",
+    )
 
 
 class StartingPoint(ReportBase):

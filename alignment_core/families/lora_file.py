@@ -61,6 +61,8 @@ class LoraFile:
     format: LoraFormat
     sha256: str
     layers: Mapping[str, LoraLayer]
+    says_alpha: bool = True
+    """False where the alphas of `layers` are a guess: PEFT's own files leave it to a config, which is not there."""
 
 
 def read_lora(path: Path, default_alpha: float | None = None) -> LoraFile:
@@ -84,7 +86,12 @@ def read_lora(path: Path, default_alpha: float | None = None) -> LoraFile:
     }
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return LoraFile(path, _format_of(tensors), digest, layers)
+    format = _format_of(tensors)
+    said = {
+        name for name, down in downs.items() if _configured_alpha(name, len(down), configs) is not None
+    } | alphas.keys()
+    says_alpha = format != "peft" or default_alpha is not None or said == downs.keys()
+    return LoraFile(path, format, digest, layers, says_alpha)
 
 
 def report_of(file: LoraFile) -> WeightsReport:
@@ -95,6 +102,7 @@ def report_of(file: LoraFile) -> WeightsReport:
         ranks=sorted({len(layer.down) for layer in file.layers.values()}),
         alphas=sorted({layer.alpha for layer in file.layers.values()}),
         changes_text_encoder=any(name.startswith(OF_TEXT_ENCODERS) for name in file.layers),
+        says_alpha=file.says_alpha,
     )
 
 

@@ -16,7 +16,7 @@ from alignment_core.families.merge import merge
 from alignment_core.hub_errors import download_errors, hub_error
 from alignment_core.reports import StartingPoint
 from alignment_core.spec.sources import CheckpointSource
-from alignment_core.spec.start import HubLora, LocalLora, LoraSource, StartSpec, StoredLora
+from alignment_core.spec.start import ALPHA_UNKNOWN, HubLora, LocalLora, LoraSource, StartSpec, StoredLora
 from alignment_core.spec.training import LoraAdapter
 
 # Where a folder has its LoRA: one of diffusers' or of a checkpoint, or one of PEFT's.
@@ -58,6 +58,8 @@ def load_start(start: StartSpec, label: str, family: Family) -> StartingLora:
     Raises `ModelError` with the key of the file that is not understood, or that the model has no layer for.
     """
     file = read_lora(_file_of(start.lora), start.alpha)
+    if not file.says_alpha:
+        raise ModelError("lora_alpha_unknown", f"{file.path.name}: {ALPHA_UNKNOWN}")
     components = family.components()
     found = StartingLora(start, file, place(file, components, family.keys), label)
     match start.mode:

@@ -21,6 +21,9 @@ from alignment_core.spec.unions import OneOf
 SAFETENSORS_FILE = r"^(?:[A-Za-z0-9_][A-Za-z0-9_. -]*/)*[A-Za-z0-9_][A-Za-z0-9_. -]*\.safetensors$"
 
 
+ALPHA_UNKNOWN = "a file of PEFT's does not say its alpha, and the adapter_config.json that does is not with it: write its lora_alpha as start.alpha"
+
+
 class StoredLora(Spec):
     """A LoRA that was uploaded to the service; see `POST /v1/weights`."""
 
@@ -83,8 +86,8 @@ class StartSpec(Spec):
     alpha: float | None = Field(
         default=None,
         gt=0,
-        description="LoRA scale numerator of the layers whose file does not say it, as PEFT's by themselves; their rank when "
-        "left out, so the scale is 1.",
+        description="LoRA scale numerator of the layers whose file does not say it. A file of PEFT's without its "
+        "`adapter_config.json` needs it; for others it is their rank when left out, so the scale is 1.",
     )
 
     @model_validator(mode="after")

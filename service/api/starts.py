@@ -6,6 +6,7 @@ from alignment_core.reports import WeightsReport
 from alignment_core.spec import CheckpointSource, JobSpec, LoraAdapter, StoredLora
 from alignment_core.spec.families import FamilyName
 from alignment_core.spec.sources import label_of
+from alignment_core.spec.start import ALPHA_UNKNOWN
 from service.api.context import Parts
 from service.api.model_reports import family_of
 from service.errors import FieldProblem
@@ -74,6 +75,7 @@ def _problems_of_weights(spec: JobSpec, weights_id: str, weights: DatasetRecord 
         case None:
             code, message = "weights_not_found", f"there are no weights {weights_id!r} in this project"
         case "ready":
+            yield from _problems_of_alpha(spec, weights)
             yield from _problems_of_train(spec, weights)
             return
         case "failed":
@@ -82,6 +84,13 @@ def _problems_of_weights(spec: JobSpec, weights_id: str, weights: DatasetRecord 
         case state:
             code, message = "weights_not_ready", f"weights {weights_id!r} are {state}; a job needs ones that are ready"
     yield _problem("/start/lora/id", code, message)
+
+
+def _problems_of_alpha(spec: JobSpec, weights: DatasetRecord | None) -> Iterator[FieldProblem]:
+    if weights is None or weights.report is None or spec.start is None or spec.start.alpha is not None:
+        return
+    if not WeightsReport.model_validate(weights.report).says_alpha:
+        yield _problem("/start/alpha", "lora_alpha_unknown", ALPHA_UNKNOWN)
 
 
 def _problems_of_train(spec: JobSpec, weights: DatasetRecord | None) -> Iterator[FieldProblem]:

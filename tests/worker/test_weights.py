@@ -73,6 +73,7 @@ def test_a_lora_becomes_ready_with_what_it_holds(world: World, tmp_path: Path) -
         "ranks": [4],
         "alphas": [2.0],
         "changes_text_encoder": False,
+        "says_alpha": True,
     }
 
 

@@ -26,6 +26,7 @@ WEIGHTS_EXAMPLE: dict[str, Any] = {
         "ranks": [8],
         "alphas": [4.0],
         "changes_text_encoder": False,
+        "says_alpha": True,
     },
     "error": None,
     "created_at": "2026-11-20T09:14:02Z",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from alignment_core.errors import ModelError
 from alignment_core.families.flux_keys import FLUX
 from alignment_core.families.keys import FamilyKeys, LoraLayer
-from alignment_core.families.lora_file import read_lora
+from alignment_core.families.lora_file import read_lora, report_of
 from alignment_core.families.lora_places import Components, config_of, place
 from alignment_core.families.merge import joined, merge, update_of
 from alignment_core.families.sd3_keys import SD3
@@ -222,6 +222,20 @@ def test_half_of_a_layer_is_refused(unet_layers: Layers, tmp_path: Path) -> None
     save_file(tensors, path)
     with pytest.raises(ModelError, match=r"'lora_unet_conv_in' has no up \(B\)"):
         read_lora(path)
+
+
+def test_a_file_of_pefts_says_its_alpha_by_the_config_beside_it_or_not_at_all(
+    unet_layers: Layers, tmp_path: Path
+) -> None:
+    path = save_peft(unet_layers, tmp_path / "lora.safetensors")
+    assert read_lora(path).says_alpha
+    (tmp_path / "adapter_config.json").unlink()
+    assert not read_lora(path).says_alpha
+    assert not report_of(read_lora(path)).says_alpha
+    given = read_lora(path, 16.0)
+    assert given.says_alpha
+    assert {layer.alpha for layer in given.layers.values()} == {16.0}
+    assert read_lora(save_kohya({"unet": unet_layers}, tmp_path / "kohya.safetensors")).says_alpha
 
 
 # --- other families' names ---

@@ -124,6 +124,14 @@ def test_what_a_file_of_several_ranks_or_of_a_text_encoder_is_good_for_is_said(a
     assert only_error(api, start={"lora": text, "mode": "train"})[:2] == ("/spec/start/mode", "start_unfit")
 
 
+def test_a_file_of_pefts_by_itself_needs_its_alpha_in_the_spec(api: Api):
+    weights_id = api.ready_weights(format="peft", says_alpha=False)
+    pointer, code, message = only_error(api, start={"lora": weights_id})
+    assert (pointer, code) == ("/spec/start/alpha", "lora_alpha_unknown")
+    assert "write its lora_alpha as start.alpha" in message
+    assert validate(api, start={"lora": weights_id, "alpha": 16.0})["valid"]
+
+
 def test_local_paths_are_the_operators_to_allow(new_api: NewApi):
     start = {"lora": {"type": "local", "path": "/etc/passwd"}}
     assert only_error(new_api(), start=start)[:2] == ("/spec/start/lora/path", "local_path_refused")
