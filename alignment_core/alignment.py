@@ -7,13 +7,16 @@ Leaving the loop early is how a run is stopped: the generator saves a checkpoint
 and the next `align` with the same spec and work folder goes on from there.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Generator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from alignment_core import checkpoints
-from alignment_core.errors import CheckpointError
+from alignment_core.errors import AlignmentError, CheckpointError
 from alignment_core.events import Event, PhaseChanged, RunCompleted, RunStarted
 from alignment_core.load.model import family_of_source
 from alignment_core.load.precision import settled
@@ -46,19 +49,20 @@ def align(
     `resume_from` is a checkpoint of another run to begin from, whose spec may differ (`spec_continuation`), as long as the
     work folder holds none; `sources` says where the models, judges and datasets are that the spec only names;
     `cache_dir` (default `~/.cache/attune`) keeps VAE posteriors and text embeddings for any run that needs them again.
-    Under `accelerate launch` every process runs this; the main one saves and evaluates, and all must leave the loop after
-    the same step.
+    Under a launcher of several processes every one runs this: they draw and judge together, the first one writes, and all must
+    leave the loop after the same event.
 
     Raises `AlignmentError` when the run cannot go on; checkpoints saved before that are good.
     """
-    spec = spec.resolved(family_of_source(localize(spec, sources).model))
     started = time.monotonic()
+    spec = on_processes(spec, int(os.environ.get("WORLD_SIZE", "1")))
+    spec = spec.resolved(family_of_source(localize(spec, sources).model))
     accelerator = new_accelerator(spec)
     with accelerator.main_process_first():
         own = find_resumable(workdir, spec)
         resumed = own or (resume_from and checked_start(resume_from, spec))
     precision = settled(spec.training.precision, accelerator.device.type, resumed)
-    yield _run_started(spec, accelerator.num_processes, accelerator.device.type, precision, resumed)
+    yield _run_started(spec, accelerator.device.type, precision, resumed)
     yield PhaseChanged(phase="loading")
     history = History()
     cache_dir = cache_dir or Path.home() / ".cache" / "attune"
@@ -70,9 +74,29 @@ def align(
         run.forget_findings()  # what the guards of another run saw and decided is not this run's
     probe = yield from recorded(load_probe(run), history)
     result = yield from recorded(train_run(run, probe, workdir, started), history)
-    if accelerator.is_main_process:
-        yield from evaluate_run(run, workdir, result)
+    yield from evaluate_run(run, workdir, result)
     yield RunCompleted(step=result.last_step)
+
+
+def on_processes(spec: JobSpec, num: int) -> JobSpec:
+    """The spec on as many processes as a launcher started; raises `AlignmentError` where it asks for another number.
+
+    One that asks for a single process takes what there is, and is another run then: its steps have other examples.
+    """
+    wanted = spec.resources.processes
+    if wanted == num:
+        return spec
+    if wanted > 1:
+        raise AlignmentError(
+            "processes_differ",
+            f"resources.processes is {wanted}, and {num} of them run",
+            hint=f"Start it with `torchrun --nproc-per-node {wanted} -m alignment_core run ...`.",
+        )
+    resources = spec.resources.model_copy(update={"processes": num})
+    try:
+        return JobSpec.model_validate(spec.model_copy(update={"resources": resources}).model_dump())
+    except ValidationError as error:
+        raise AlignmentError("spec_unfit_for_processes", f"on {num} processes: {error.errors()[0]['msg']}") from error
 
 
 def find_resumable(workdir: Path, spec: JobSpec) -> Path | None:
@@ -108,16 +132,14 @@ def checked_start(folder: Path, spec: JobSpec) -> Path:
     return folder
 
 
-def _run_started(
-    spec: JobSpec, num_processes: int, device: str, precision: Precision | None, resumed: Path | None
-) -> RunStarted:
+def _run_started(spec: JobSpec, device: str, precision: Precision | None, resumed: Path | None) -> RunStarted:
     training = spec.training
     assert training.learning_rate is not None
     return RunStarted(
         spec=spec.model_dump(mode="json"),
         spec_sha256=spec.sha256(),
         learning_rate=training.learning_rate,
-        examples_per_step=spec.examples_per_step * num_processes,
+        examples_per_step=spec.examples_per_step,
         total_steps=training.steps,
         device=device,
         precision=precision or "auto",

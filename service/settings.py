@@ -111,8 +111,8 @@ class Settings(BaseSettings):
     # --- training ---
     trainer_command: str | None = Field(
         default=None,
-        description="What starts a training process, in place of `python -m alignment_core`; for several GPUs such as "
-        "`accelerate launch --multi_gpu --num_processes 4 -m alignment_core`.",
+        description="What starts a training process, in place of `python -m alignment_core`; `{processes}` in it is the job's "
+        "`resources.processes`. Left out, jobs of several processes are started by torchrun.",
     )
 
     worker_devices: Annotated[tuple[Device, ...], NoDecode] = Field(
@@ -123,8 +123,8 @@ class Settings(BaseSettings):
     worker_processes: int | None = Field(
         default=None,
         ge=1,
-        description="Processes that train one job on every worker, the `--num_processes` of `ATTUNE_TRAINER_COMMAND`: a method "
-        "that trains in one process is refused instead of queued where there are more. Not looked at when left out.",
+        description="Most processes that a worker can train one job in, as many as its host has GPUs: a job whose "
+        "`resources.processes` are more is refused instead of queued. Not looked at when left out.",
     )
 
     # --- remote rewards ---

@@ -11,7 +11,6 @@ import functools
 import os
 import shlex
 import socket
-import sys
 
 from celery import Celery, signals
 
@@ -21,6 +20,7 @@ from service.store.catalog import Catalog
 from service.store.database import open_store
 from service.store.objects import open_objects
 from worker import bell
+from worker.launch import ALONE
 from worker.models import start_reading
 from worker.parts import WorkerParts
 from worker.sweep import start_sweeping
@@ -81,8 +81,7 @@ def trainer_command(settings: Settings) -> tuple[str, ...]:
     """What starts a training process, without its arguments."""
     if settings.trainer_command:
         return tuple(shlex.split(settings.trainer_command))
-    # -P: a training process runs in the job's work folder, which must not be a place to import from
-    return (sys.executable, "-P", "-m", "alignment_core")
+    return ALONE
 
 
 @signals.worker_init.connect

@@ -21,6 +21,7 @@ from service.store.fence import Fenced
 from service.store.records import DatasetClaim, DatasetRecord, JobError
 from worker import inputs
 from worker.heartbeat import Heartbeat, Signal
+from worker.launch import launched
 from worker.parts import WorkerParts
 from worker.patience import (
     LONGEST_PAUSE_SECONDS,
@@ -100,7 +101,7 @@ def _check(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat) -> Rep
             code=error.code, message=error.message, category=error.category, retryable=error.retryable, hint=error.hint
         )
     process = subprocess.Popen(
-        tethered([*parts.trainer, *_command(claim.dataset, path)]),
+        tethered([*launched(parts.trainer, 1), *_command(claim.dataset, path)]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

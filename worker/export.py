@@ -36,6 +36,7 @@ from service.store.objects import CHUNK_BYTES
 from service.store.records import CheckpointRecord, ExportRecord, JobError, JobRecord, StoredFile
 from worker import inputs
 from worker.heartbeat import Heartbeat, Signal
+from worker.launch import launched
 from worker.parts import WorkerParts
 from worker.patience import Away, TrainerWithoutDisk, is_without_disk, patiently, wait_out
 from worker.preparing import model_of_checkpoint
@@ -153,7 +154,7 @@ def _converted(
 ) -> ExportCompleted | JobError | None:
     with (folder / "export.log").open("wb") as stderr:
         process = subprocess.Popen(
-            tethered([*parts.trainer, "export", *arguments]),
+            tethered([*launched(parts.trainer, 1), "export", *arguments]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

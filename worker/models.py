@@ -16,6 +16,7 @@ from alignment_core.spec import LocalSource, SingleFileSource
 from attune.tether import tethered
 from service.store import known_models
 from service.store.known_models import ModelFiles
+from worker.launch import launched
 from worker.parts import WorkerParts
 from worker.run import training_environment
 
@@ -71,7 +72,7 @@ def _read(parts: WorkerParts, source: ModelFiles) -> None:
 
 def _result(parts: WorkerParts, source: ModelFiles) -> ModelReport | str:
     """What its files say, or why they could not be read."""
-    command = tethered([*parts.trainer, "model", source.model_dump_json()])
+    command = tethered([*launched(parts.trainer, 1), "model", source.model_dump_json()])
     try:
         done = subprocess.run(
             command,

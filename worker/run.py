@@ -33,6 +33,7 @@ from service.store.records import Claim, JobError
 from worker import inputs
 from worker.guard import EXIT_LEASE_ENDED
 from worker.heartbeat import Heartbeat, Signal
+from worker.launch import launched
 from worker.parts import WorkerParts
 from worker.patience import Away, TrainerWithoutDisk, away_of, is_without_disk, patiently, wait_out
 from worker.preparing import prepare
@@ -43,6 +44,7 @@ BATCH_SECONDS = 0.1  # at most ten commits a second, however fast the steps are
 LOG_SECONDS = 5.0
 SHARE_BEFORE_LEASE_ENDS = 0.1  # of the lease: so long before its end the training processes are ended
 SECRETS = ("ATTUNE_", "AWS_")
+IMPORT_SAFELY = "PYTHONSAFEPATH"  # python's -P, which a launcher does not hand on to what it starts
 ELASTIC_GRACE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"  # torchrun kills its ranks 30 s after SIGTERM unless told otherwise
 
 log = structlog.get_logger()
@@ -128,7 +130,9 @@ def _train(
     parts: WorkerParts, claim: Claim, workdir: Path, run_inputs: list[str], heartbeat: Heartbeat
 ) -> JobError | Stopped | None:
     cache_dir = parts.settings.resolved_cache_dir
-    command = [*parts.trainer, *run_inputs, "--workdir", str(workdir), "--cache-dir", str(cache_dir)]
+    spec = JobSpec.model_validate(claim.job.spec)
+    trainer = launched(parts.trainer, spec.resources.processes)
+    command = [*trainer, *run_inputs, "--workdir", str(workdir), "--cache-dir", str(cache_dir)]
     last: Event | None = None
     margin_seconds = parts.settings.lease_seconds * SHARE_BEFORE_LEASE_ENDS
     with TrainingProcess(
@@ -140,7 +144,8 @@ def _train(
         env={
             ELASTIC_GRACE: f"{parts.settings.cancel_grace_seconds:.0f}",
             **training_environment(),
-            **remote_reward_environment(parts.settings, JobSpec.model_validate(claim.job.spec)),
+            **remote_reward_environment(parts.settings, spec),
+            IMPORT_SAFELY: "1",
         },
     ) as process:
         heartbeat.listen(lambda signal: _obey(process, signal), lambda ends_at: process.beat(ends_at - margin_seconds))

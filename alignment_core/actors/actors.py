@@ -112,8 +112,9 @@ class Actors:
 
     def predict_policy(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The policy's prediction, with gradients, float32."""
+        network = self.trained if torch.is_grad_enabled() else self.denoiser  # the wrapper is for gradients
         with self._autocast():
-            return self.family.predict(self.trained, x_t, times, conditioning).float()
+            return self.family.predict(network, x_t, times, conditioning).float()
 
     def predict_reference(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The reference's prediction, without gradients, float32."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from alignment_core.evaluation.draw_and_judge import Drawn, DrawPlan, Judges, draw_and_judge
 from alignment_core.events import PhaseProgressed
 from alignment_core.protocols import Sampler
+from alignment_core.ranks import ALONE, Ranks
 from alignment_core.seeds import seed_of
 
 
@@ -44,10 +45,10 @@ def plan_comparison(
 
 
 def compare(
-    base: Sampler, policy: Sampler, plan: DrawPlan, judges: Judges
+    base: Sampler, policy: Sampler, plan: DrawPlan, judges: Judges, ranks: Ranks = ALONE
 ) -> Generator[PhaseProgressed, None, Comparison]:
     """Sample and score both models, prompt by prompt; yields and raises as `draw_and_judge`, returns the comparison."""
-    drawn = yield from draw_and_judge({"base model": base, "policy model": policy}, plan, judges)
+    drawn = yield from draw_and_judge({"base model": base, "policy model": policy}, plan, judges, ranks)
     return Comparison(tuple(plan.prompts), tuple(map(tuple, plan.seeds)), tuple(plan.shown), *drawn)
 
 

@@ -5,6 +5,7 @@ Whole images are kept for a few prompts only, so memory does not grow with the n
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from alignment_core.evaluation.diversity import pairwise_distance
 from alignment_core.evaluation.statistics import Scores
 from alignment_core.events import PhaseProgressed
 from alignment_core.protocols import RewardModel, Sampler
+from alignment_core.ranks import ALONE, Ranks
 from alignment_core.shapes import Images
 
 PROMPT_FOLLOWING = "prompt_following"
@@ -82,24 +84,43 @@ class Drawn:
 
 
 def draw_and_judge(
-    models: Mapping[str, Sampler], plan: DrawPlan, judges: Judges
+    models: Mapping[str, Sampler], plan: DrawPlan, judges: Judges, ranks: Ranks = ALONE
 ) -> Generator[PhaseProgressed, None, list[Drawn]]:
     """Let every model draw every batch in turn, and score its images as they come; what each drew, in order.
 
-    Yields after every batch of any model, so that a caller can leave. Scores are those of the 8-bit images that are saved.
-    Raises `DivergenceError` with the model's name when it draws NaN.
+    Each process draws and scores batches of its own, of the same model as the others. Yields after every batch of any model, so that
+    a caller can leave. Scores are those of the 8-bit images that are saved. Raises `DivergenceError` with the model's name when
+    it draws NaN.
     """
-    tallies = {name: _Tally(plan, judges.by_name) for name in models}
+    tallies = {name: _Tally(plan) for name in models}
     total, done = len(models) * plan.num_images, 0
-    for prompts, seeds in plan.batches():
+    for batches in ranks.rounds(plan.batches()):
         for name, sample in models.items():
-            tallies[name].add(_drawn_by(name, sample, prompts, seeds), prompts)
-            done += len(prompts)
-            yield PhaseProgressed(phase="sampling", done=done, total=total)
+            for batch in ranks.each(batches, partial(_judged_batch, name, sample, judges.by_name)):
+                tallies[name].add(batch)
+                done += len(batch.pixels)
+                yield PhaseProgressed(phase="sampling", done=done, total=total)
     return [tally.drawn() for tally in tallies.values()]
 
 
+@dataclass(frozen=True)
+class JudgedBatch:
+    """Images of one batch with their scores by judge."""
+
+    pixels: Pixels
+    scores: dict[str, list[float]]
+
+
 @torch.no_grad()
+def _judged_batch(
+    name: str, sample: Sampler, judges: Mapping[str, RewardModel], batch: tuple[list[str], list[int]]
+) -> JudgedBatch:
+    prompts, seeds = batch
+    pixels = _drawn_by(name, sample, prompts, seeds)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    return JudgedBatch(pixels, {judge: score(images, prompts).tolist() for judge, score in judges.items()})
+
+
 def _drawn_by(name: str, sample: Sampler, prompts: list[str], seeds: list[int]) -> Pixels:
     """8-bit images, as they would be saved."""
     images = sample(prompts, seeds)
@@ -123,20 +144,17 @@ class _Tally:
     """One model's running results; holds the images of the prompt in progress and of the prompts shown."""
 
     plan: DrawPlan
-    judges: Mapping[str, RewardModel]
     num_closed: int = 0
     scores: dict[str, list[float]] = field(default_factory=dict)
     in_progress: list[ndarray] = field(default_factory=list)
     kept: list[ndarray] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
 
-    @torch.no_grad()
-    def add(self, pixels: Pixels, prompts: list[str]) -> None:
-        """Score one batch, and close the prompts that it completes."""
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-        for name, judge in self.judges.items():
-            self.scores.setdefault(name, []).extend(judge(images, prompts).tolist())
-        for image in pixels:
+    def add(self, batch: JudgedBatch) -> None:
+        """Take in one batch, and close the prompts that it completes."""
+        for name, scores in batch.scores.items():
+            self.scores.setdefault(name, []).extend(scores)
+        for image in batch.pixels:
             self.in_progress.append(image)
             if len(self.in_progress) == self.plan.seeds_per_prompt:
                 self._close_prompt()

@@ -16,6 +16,7 @@ from alignment_core.evaluation.page import render_page
 from alignment_core.evaluation.report import Bootstrap, Provenance, build_report, write_report
 from alignment_core.events import EvaluationCompleted, Event, PhaseChanged, SamplesDrawn, WarningRaised
 from alignment_core.protocols import Sampler
+from alignment_core.ranks import ALONE, Ranks
 from alignment_core.reports import Drift, EvaluationReport, RunWarning
 from alignment_core.shapes import Images
 
@@ -78,11 +79,15 @@ def protocol_of(
 
 
 def evaluate(
-    models: ModelPair, protocol: EvaluationProtocol, provenance: Provenance, place: ReportFolder
+    models: ModelPair,
+    protocol: EvaluationProtocol,
+    provenance: Provenance,
+    place: ReportFolder,
+    ranks: Ranks = ALONE,
 ) -> Generator[Event, None, None]:
     """Compare both models and write the report: `report.json`, `report.html`, `grid.png`, `images/MODEL-PROMPT-SEED.png`.
 
-    Yields progress after every sampled batch, then `SamplesDrawn` and `EvaluationCompleted`. Raises what `compare` raises.
+    The processes of a run draw together, and the first one writes. Yields progress after every sampled batch, then `SamplesDrawn` and `EvaluationCompleted`. Raises what `compare` raises.
     """
     started = time.monotonic()
     num_prompts = len(protocol.plan.prompts)
@@ -92,11 +97,12 @@ def evaluate(
         provenance = replace(provenance, warnings=[*provenance.warnings, warning])
         yield few
     yield PhaseChanged(phase="sampling")
-    comparison = yield from compare(models.base, models.policy, protocol.plan, protocol.judges)
+    comparison = yield from compare(models.base, models.policy, protocol.plan, protocol.judges, ranks)
     yield PhaseChanged(phase="evaluating")
     drift = None if models.measure_drift is None else models.measure_drift(*_kept_images(comparison))
     report = build_report(comparison, provenance, protocol.bootstrap, time.monotonic() - started, drift)
-    yield from _publish(report, comparison, place)
+    if ranks.is_first:
+        yield from _publish(report, comparison, place)
 
 
 def _publish(report: EvaluationReport, comparison: Comparison, place: ReportFolder) -> Iterator[Event]:

@@ -14,6 +14,7 @@ from alignment_core.evaluation.probe_figures import Line, ProbeFigures
 from alignment_core.evaluation.statistics import Scores, bootstrap_interval
 from alignment_core.events import PhaseProgressed
 from alignment_core.protocols import Sampler
+from alignment_core.ranks import ALONE, Ranks
 from alignment_core.seeds import seed_of
 
 MAX_RESAMPLES = 2000  # enough for a guard's interval; the report has its own number
@@ -45,6 +46,7 @@ class HeldOutProbe:
     judges: Judges
     confidence: float
     seed: int
+    ranks: Ranks = ALONE
     _base_drawn: Drawn | None = field(default=None, init=False)
 
     def measure(self, step: int) -> Generator[PhaseProgressed, None, ProbeFigures]:
@@ -53,9 +55,12 @@ class HeldOutProbe:
         Raises `DivergenceError` when the policy draws pixels that are no numbers.
         """
         if self._base_drawn is None:
-            (self._base_drawn,) = yield from draw_and_judge({"initial model": self.base}, self.plan, self.judges)
-        (policy,) = yield from draw_and_judge({f"policy of step {step}": self.policy}, self.plan, self.judges)
+            (self._base_drawn,) = yield from self._draw("initial model", self.base)
+        (policy,) = yield from self._draw(f"policy of step {step}", self.policy)
         return self._figures(step, self._base_drawn, policy)
+
+    def _draw(self, name: str, sample: Sampler) -> Generator[PhaseProgressed, None, list[Drawn]]:
+        return draw_and_judge({name: sample}, self.plan, self.judges, self.ranks)
 
     def _figures(self, step: int, base: Drawn, policy: Drawn) -> ProbeFigures:
         lines = {name: self._line(name, base.scores[name], policy.scores[name]) for name in base.scores}

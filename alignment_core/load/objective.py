@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.errors import AlignmentError
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event
 from alignment_core.families.family import Family
@@ -24,6 +23,7 @@ from alignment_core.methods.mapo import MaPO
 from alignment_core.methods.pair_batches import PairDraws
 from alignment_core.methods.reference_errors import ReferenceErrors
 from alignment_core.protocols import Method
+from alignment_core.ranks import Ranks
 from alignment_core.reference.drift_on_winners import Winners
 from alignment_core.rewards.build import build_ranking_reward, build_reward
 from alignment_core.spec import (
@@ -54,7 +54,7 @@ class Objective:
 
 
 def load_objective(
-    spec: JobSpec, family: Family, fingerprint: str, accelerator: Accelerator, cache_dir: Path
+    spec: JobSpec, family: Family, fingerprint: str, accelerator: Accelerator, ranks: Ranks, cache_dir: Path
 ) -> Generator[Event, None, Objective]:
     """The method that a spec asks for, with its data; the generator's return value is the objective.
 
@@ -80,7 +80,7 @@ def load_objective(
         return _on_images(spec, method, images, accelerator, remembered(len(images.train), images.dataset_sha256))
     if isinstance(method, OnlineMethodSpec):
         return Objective(
-            _online(spec, method, family, accelerator),
+            _online(spec, method, family, accelerator.device, ranks),
             dataset_sha256=sha256_of_json(list(method.prompts)),
             training_prompts=frozenset(method.prompts),
         )
@@ -129,7 +129,7 @@ def _num_draws(spec: JobSpec) -> int | None:
 
 
 def _validation_draws(spec: JobSpec, pairs: PreferencePairs) -> PairDraws:
-    """Every process validates on everything."""
+    """The processes share the batches, which are those of one process."""
     return PairDraws(pairs=pairs, caption_dropout=0.0, batch_size=spec.batch_size, accumulation=1, seed=spec.seed)
 
 
@@ -180,7 +180,7 @@ def _on_images(
         reference_errors=remembered,
     )
     validation = None
-    if data.validation is not None:  # every process validates on everything, each image once
+    if data.validation is not None:  # in the batches of one process, which are shared out; each image once
         validation = replace(
             train,
             images=data.validation,
@@ -205,12 +205,12 @@ def _on_images(
     )
 
 
-def _online(spec: JobSpec, method: OnlineMethodSpec, family: Family, accelerator: Accelerator) -> OnlineMethod:
-    """Raises `AlignmentError` where several processes train, or a reward cannot read a prompt."""
-    if accelerator.num_processes > 1:
-        raise AlignmentError("one_process_only", f"{method.type} trains in one process, and this run has several")
+def _online(
+    spec: JobSpec, method: OnlineMethodSpec, family: Family, device: torch.device, ranks: Ranks
+) -> OnlineMethod:
+    """Raises `AlignmentError` where a reward cannot read a prompt."""
     build = build_ranking_reward if method.ranks else build_reward  # a ranking survives a score that is no number
-    rewards = {reward_name(reward): build(reward, accelerator.device) for reward in method.trained_rewards}
+    rewards = {reward_name(reward): build(reward, device) for reward in method.trained_rewards}
     rehearse(rewards, method.prompts, spec.evaluation.batch_size, field="method.prompts")
     return build_online(
         method,
@@ -219,4 +219,5 @@ def _online(spec: JobSpec, method: OnlineMethodSpec, family: Family, accelerator
         batch_size=spec.batch_size,
         accumulation=spec.accumulation,
         seed=spec.seed,
+        ranks=ranks,
     )

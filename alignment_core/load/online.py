@@ -15,6 +15,7 @@ from alignment_core.methods.dpok import DPOK
 from alignment_core.methods.tailorpo import RewardGuidance, TailorPO
 from alignment_core.methods.value_network import ValueNetwork
 from alignment_core.protocols import RewardModel
+from alignment_core.ranks import ALONE, Ranks
 from alignment_core.rollouts.setup import RolloutSetup
 from alignment_core.spec import (
     D3POSpec,
@@ -36,9 +37,10 @@ def build_online(
     batch_size: int,
     accumulation: int,
     seed: int,
+    ranks: Ranks = ALONE,
 ) -> OnlineMethod:
     """Raises `AlignmentError` for what only the model or the rewards can tell: a step without noise, no gradient."""
-    setup, cut = _setup(method, family, rewards, seed), Cut(batch_size, accumulation)
+    setup, cut = _setup(method, family, rewards, seed, ranks), Cut(batch_size, accumulation)
     match method:
         case TailorPOSpec():
             return _tailorpo(method, setup, rewards, cut)
@@ -184,7 +186,9 @@ def _encode(family: Family, scale: float) -> Callable[[Sequence[str]], dict[str,
     return lambda prompts: family.with_guidance(family.sampling_conditioning(prompts), scale)
 
 
-def _setup(method: OnlineMethodSpec, family: Family, rewards: Mapping[str, RewardModel], seed: int) -> RolloutSetup:
+def _setup(
+    method: OnlineMethodSpec, family: Family, rewards: Mapping[str, RewardModel], seed: int, ranks: Ranks
+) -> RolloutSetup:
     grid = sampling_grid(family, method.num_inference_steps, method.eta, "method.num_inference_steps")
     return RolloutSetup(
         prompts=method.prompts,
@@ -196,4 +200,5 @@ def _setup(method: OnlineMethodSpec, family: Family, rewards: Mapping[str, Rewar
         decode=family.decode,
         rewards=list(rewards.values()),
         seed=seed,
+        ranks=ranks,
     )

@@ -30,4 +30,5 @@ def load_probe(run: Run) -> Generator[Event, None, HeldOutProbe | None]:
         judges=Judges(run.rewards, run.prompt_following),
         confidence=spec.confidence,
         seed=run.spec.seed,
+        ranks=run.ranks,
     )

@@ -5,7 +5,6 @@ Each choice is a `match` on a type or a class. Below this module nothing sees a 
 
 import math
 from collections.abc import Generator, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar, assert_never, cast
 
@@ -30,6 +29,7 @@ from alignment_core.load.plugins import build_reference, build_timesteps
 from alignment_core.load.precision import DTYPES, most_exact, prediction_errors
 from alignment_core.load.start import StartingLora, begin_with, load_start
 from alignment_core.protocols import RewardModel
+from alignment_core.ranks import PATIENCE, Ranks, ranks_of
 from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.spec import (
     FullFineTune,
@@ -69,8 +69,7 @@ def new_accelerator(spec: JobSpec, precision: Precision | None = None) -> Accele
     torch.backends.cuda.matmul.fp32_precision = "ieee" if precision == "fp32" else "tf32"
     # accelerate keeps one state a process, and refuses a second run there that wants another precision.
     AcceleratorState._reset_state()
-    # Preparing a large dataset takes hours, and the other processes wait for the main one.
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=2))
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)
     return Accelerator(
         kwargs_handlers=[patience],
         mixed_precision="no" if precision == "fp32" else precision,
@@ -86,9 +85,10 @@ def load_run(
 
     `precision` is what the run was begun in, or what its spec and device say; None lets the model be measured on a GPU.
     """
+    ranks = ranks_of(accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():  # the others find an unpacked file in the cache
         here = _on_this_machine(spec, sources, cache_dir)
-    accelerator, family = yield from _load_in_precision(here, accelerator, precision)
+    accelerator, family = yield from _load_in_precision(here, accelerator, precision, ranks)
     start = _load_start(spec, here, family)
     actors = _build_actors(spec, family, accelerator, start)
     of_folder = family.fingerprint()
@@ -101,7 +101,7 @@ def load_run(
         yield _variant_taken(family.folder.variant)
     rewards, prompt_following = _build_rewards(here, accelerator.device)
     with accelerator.main_process_first():  # the others find everything in the cache
-        objective = yield from load_objective(here, family, fingerprint, accelerator, cache_dir)
+        objective = yield from load_objective(here, family, fingerprint, accelerator, ranks, cache_dir)
     prompts = spec.evaluation.prompts or objective.held_out_prompts
     if spec.evaluation.rewards and not prompts:
         raise DataError(
@@ -127,6 +127,7 @@ def load_run(
     return Run(
         spec=spec,
         accelerator=accelerator,
+        ranks=ranks,
         family=family,
         base_model_sha256=fingerprint,
         folder_sha256=of_folder,
@@ -171,7 +172,7 @@ def _on_this_machine(spec: JobSpec, sources: Sources, cache_dir: Path) -> JobSpe
 
 
 def _load_in_precision(
-    spec: JobSpec, accelerator: Accelerator, precision: Precision | None
+    spec: JobSpec, accelerator: Accelerator, precision: Precision | None, ranks: Ranks
 ) -> Generator[Event, None, tuple[Accelerator, Family]]:
     """The model in the precision that was asked for, or in the more exact of the half ones."""
     if precision is not None and precision != precision_of(accelerator):
@@ -179,7 +180,7 @@ def _load_in_precision(
     family = _load_model(spec, accelerator)
     if spec.training.precision != "auto" or precision is not None or accelerator.device.type == "cpu":
         return accelerator, family
-    errors = prediction_errors(family)
+    errors = ranks.everywhere(lambda: prediction_errors(family))[0]  # all in the same, on whatever cards they are
     chosen = most_exact(errors)
     told = {half: error if math.isfinite(error) else None for half, error in errors.items()}
     yield PrecisionChosen(precision=chosen, prediction_errors=dict(told))

@@ -96,7 +96,11 @@ class D3PO:
     @property
     def steps_per_iteration(self) -> int:
         """Optimiser steps between two draws."""
-        return self.num_prompts * self.num_trained_steps // (self.batch_size * self.accumulation)
+        return self.num_prompts * self.num_trained_steps // self._examples_per_step
+
+    @property
+    def _examples_per_step(self) -> int:
+        return self.batch_size * self.accumulation * self.setup.ranks.count
 
     @property
     def outlives_iteration(self) -> bool:
@@ -108,13 +112,13 @@ class D3PO:
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[TrajectoryPairs]:
         """Micro-batches from `first_step` on, without end; an iteration's trajectories are of the policy it begins with."""
-        return replay(self, actors, timesteps, first_step)
+        return replay(self, actors, timesteps, first_step, self.setup.ranks)
 
     def rollout_batch(self, actors: Actors, iteration: int) -> RolloutBatch:
         return self.setup.rollout_batch(actors, iteration, self.num_prompts)
 
     def places(self, drawn: State, iteration: int, position: int, wanted: PerStep | None) -> list[Place]:
-        num, grid, seed = self.batch_size * self.accumulation, self.setup.grid, self.setup.seed
+        num, grid, seed = self._examples_per_step, self.setup.grid, self.setup.seed
         order = shuffled_places(self.num_prompts, grid.trainable, self.num_trained_steps, seed, iteration, wanted)
         return order[position * num : (position + 1) * num]
 

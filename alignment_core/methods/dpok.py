@@ -95,12 +95,16 @@ class DPOK:
     def trained_share(self, wanted: PerStep | None) -> PerStep:
         """How often each step is among those that train, once the buffer is full."""
         rows = self.num_prompts * self.num_copies * self.buffer_iterations
-        return trained_share(self.setup.grid, self.batch_size * self.accumulation, wanted, rows)
+        return trained_share(self.setup.grid, self._examples_per_step, wanted, rows)
 
     @property
     def steps_per_iteration(self) -> int:
         """Optimiser steps between two draws."""
         return self.updates
+
+    @property
+    def _examples_per_step(self) -> int:
+        return self.batch_size * self.accumulation * self.setup.ranks.count
 
     @property
     def outlives_iteration(self) -> bool:
@@ -109,7 +113,7 @@ class DPOK:
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[ReplayedSteps]:
         """Micro-batches from `first_step` on, without end."""
-        return replay(self, actors, timesteps, first_step)
+        return replay(self, actors, timesteps, first_step, self.setup.ranks)
 
     def rollout_batch(self, actors: Actors, iteration: int) -> RolloutBatch:
         """The prompts of every trajectory in the buffer."""
@@ -123,7 +127,7 @@ class DPOK:
         return self.setup.rollout_batch_of(actors, iteration, prompts)
 
     def places(self, drawn: State, iteration: int, position: int, wanted: PerStep | None) -> list[Place]:
-        num, grid, seed = self.batch_size * self.accumulation, self.setup.grid, self.setup.seed
+        num, grid, seed = self._examples_per_step, self.setup.grid, self.setup.seed
         return drawn_places(len(drawn["reward"]), grid.trainable, num, seed, iteration, position, wanted)
 
     def micro_batch(
@@ -201,7 +205,8 @@ class DPOK:
         steps = [transitions(rollouts, trajectories, part) for part in parts]
         batches = [(_states(part), filled["reward"][part.rows].to(part.x_t.device)) for part in steps]
         state = {name: value for name, value in before.items() if name.startswith(PREFIX)}
-        return network.fit(state or network.begin(batches[0][0]), batches)
+        # In one process: what a GPU adds up in another order must not tell the processes apart.
+        return self.setup.ranks.of_first(lambda: network.fit(state or network.begin(batches[0][0]), batches))
 
     def _baseline_of(self, reward: PerExample) -> PerExample:
         """What is known of a trajectory once it is drawn; a value network is asked later, state by state."""

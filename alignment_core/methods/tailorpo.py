@@ -12,6 +12,7 @@ reward's gradient first. `docs/methods.md` has the choices that the paper leaves
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +22,15 @@ from alignment_core.actors.actors import Actors
 from alignment_core.diffusion.formulas import Reduction, beta_of_means, reduced
 from alignment_core.methods.d3po import clamped_log_ratio
 from alignment_core.protocols import StepLoss, TimestepStrategy
+from alignment_core.ranks import Ranks
 from alignment_core.rollouts.rollout import Guided, Indices, branch, index_of, preference, walk
 from alignment_core.rollouts.setup import (
     PendingRollouts,
     RolloutBatch,
     RolloutSetup,
     accuracy,
-    chunks,
     metrics_vs_init,
+    own_chunks,
     reference_metrics,
     spread,
 )
@@ -171,27 +173,24 @@ class TailorPO:
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[BranchBatch]:
         """Micro-batches from `first_step` on, without end; each step's candidates are of the policy that it finds."""
-        step, num = first_step, self.batch_size * self.accumulation
+        step, ranks = first_step, self.setup.ranks
+        num = self.batch_size * self.accumulation * ranks.count
         rollouts: RolloutBatch | None = None
         while True:
             iteration, position = divmod(step, self.num_trained_steps)
             trained = self.trained_in(iteration, timesteps.step_probabilities)
             if rollouts is None or position == 0:
                 rollouts = self.setup.rollout_batch(actors, iteration, num)
-            parts = chunks(range(num), self.accumulation)
+            parts = own_chunks(range(num), self.accumulation, ranks)
             x = rollouts.start(range(num)) if position == 0 else self.pending.at(step)["x"].to(actors.family.device)
             begun = 0 if position == 0 else trained[position - 1] + 1
-            drawn = [self._advance(rollouts, x[rows], rows, begun, trained[position]) for rows in parts]
-            # The first part to be trained is the last to branch: so the gradient of one prediction waits at a time.
-            last_to_first = [
-                self._branch(rollouts, drawn[part], parts[part], trained[position], timesteps, keeps_policy=part == 0)
-                for part in reversed(range(len(parts)))
-            ]
-            batches = last_to_first[::-1]
-            self.pending.keep(
-                step + 1, {"x": torch.cat([batch.x_w for batch in batches])} if position + 1 < len(trained) else {}
-            )
-            yield from share_weights(batches)
+            draw = partial(self._draw, rollouts, x, parts, range(begun, trained[position]), timesteps)
+            batches = ranks.together(draw)
+            goes_on = position + 1 < len(trained)
+            x_w = _in_order(ranks, [batch.x_w.cpu() for batch in batches])
+            decided = _in_order(ranks, [batch.weight.cpu() for batch in batches])
+            self.pending.keep(step + 1, {"x": x_w} if goes_on else {})
+            yield from share_weights(batches, decided)
             step += 1
 
     def loss(self, actors: Actors, batch: BranchBatch) -> StepLoss:
@@ -244,10 +243,29 @@ class TailorPO:
         """Put back what `state_at` gave; raises `CheckpointError` where trajectories under way are missing."""
         self.pending.restore(step, state, needed=("x",) if step % self.num_trained_steps else ())
 
+    def _draw(
+        self,
+        rollouts: RolloutBatch,
+        x: Latents,
+        parts: Sequence[Sequence[int]],
+        walked: range,
+        timesteps: TimestepStrategy,
+    ) -> list[BranchBatch]:
+        """Micro-batches of candidates at the end of the steps `walked` from `x`."""
+        drawn = [self._advance(rollouts, x[rows], rows, walked.start, walked.stop) for rows in parts]
+        # The first part to be trained is the last to branch: so the gradient of one prediction waits at a time. It would wait in
+        # vain where several processes train, whose gradients are reduced by the wrapper that drawing goes around.
+        kept = 0 if self.setup.ranks.count == 1 else None
+        last_to_first = [
+            self._branch(rollouts, drawn[part], parts[part], walked.stop, timesteps, keeps_policy=part == kept)
+            for part in reversed(range(len(parts)))
+        ]
+        return last_to_first[::-1]
+
     def _advance(self, rollouts: RolloutBatch, x: Latents, rows: Sequence[int], first: int, last: int) -> Latents:
         drawn = walk(
             self.setup.grid,
-            rollouts.policy(rows),
+            rollouts.drawing(rows),
             x,
             lambda index: rollouts.draws.noise(rows, index),
             first=first,
@@ -266,7 +284,7 @@ class TailorPO:
         *,
         keeps_policy: bool,
     ) -> BranchBatch:
-        grid, predict = self.setup.grid, rollouts.policy(rows)
+        grid, predict = self.setup.grid, rollouts.drawing(rows)
         with torch.set_grad_enabled(keeps_policy):
             policy = predict(x_t, grid.time(index_of(index, x_t), x_t))
         z_0, z_1 = (rollouts.draws.noise(rows, index, number) for number in (0, 1))
@@ -324,8 +342,12 @@ class TailorPO:
         return chosen, {"guidance_accepted": accepted.float(), "guidance_step": moved}
 
 
-def share_weights(batches: Sequence[BranchBatch]) -> list[BranchBatch]:
-    """Weights whose mean over all batches of a step is 1, so that the mean runs over the prompts that were decided."""
-    decided = torch.cat([batch.weight for batch in batches])
+def _in_order(ranks: Ranks, own: Sequence[Tensor]) -> Tensor:
+    """The rows of every process's micro-batches, in the order of the step."""
+    return torch.cat([one for of_all in zip(*ranks.everywhere(lambda: own), strict=True) for one in of_all])
+
+
+def share_weights(batches: Sequence[BranchBatch], decided: PerExample) -> list[BranchBatch]:
+    """Weights whose mean over all prompts of a step is 1, so that the mean runs over those that were `decided`."""
     scale = len(decided) / max(1.0, float(decided.sum()))
     return [replace(batch, weight=batch.weight * scale) for batch in batches]

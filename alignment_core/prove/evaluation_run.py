@@ -60,7 +60,7 @@ def compare_contenders(
 ) -> Generator[Event, None, None]:
     """Compare two models as the run's spec wants it, and write the report; the curves are those of the run's history."""
     models = ModelPair(contenders.base.sample, contenders.policy.sample, _drift_between(run, contenders))
-    return evaluate(models, _protocol(run), _provenance(run, contenders, training), place)
+    return evaluate(models, _protocol(run), _provenance(run, contenders, training), place, run.ranks)
 
 
 def _protocol(run: Run) -> EvaluationProtocol:

@@ -7,12 +7,11 @@ compare: state `i` belongs to a trajectory of its own, and the states are spread
 there is no `mse_gap`. All of this is ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from alignment_core.actors.actors import Actors
 from alignment_core.actors.reference_weights import Weights
@@ -46,15 +45,24 @@ class DriftOnStates:
     kind: DriftKind = "eps_dist"
 
     def of(self, weights: Weights | None) -> float:
-        return _mean([self._one(probe, weights) for probe in self._probes])
+        return self._mean(lambda probe: self._one(probe, weights))
 
     def unit(self) -> float:
-        return _mean(
-            [
-                probe.eps_scale * regression_error(probe.initial, torch.zeros_like(probe.initial))
-                for probe in self._probes
-            ]
+        return self._mean(
+            lambda probe: probe.eps_scale * regression_error(probe.initial, torch.zeros_like(probe.initial))
         )
+
+    def _mean(self, measure: Callable[[StateProbe], PerExample]) -> float:
+        """Over all states, of which each process measures those of some batches."""
+        numbers = range(self.num)
+        parts = [numbers[start : start + self.batch_size] for start in numbers[:: self.batch_size]]
+        values = self.setup.ranks.in_turn(parts, lambda rows: measure(self._probe(rows)).cpu())
+        return torch.cat(list(values)).double().mean().item()
+
+    def _probe(self, rows: range) -> StateProbe:
+        if rows not in self._probes:
+            self._probes[rows] = self._drawn(rows)
+        return self._probes[rows]
 
     @torch.no_grad()
     def _one(self, probe: StateProbe, weights: Weights | None) -> PerExample:
@@ -67,10 +75,15 @@ class DriftOnStates:
         return replace(self.setup, seed=seed_of(self.setup.seed, "guard")).rollout_batch(self.actors, 0, self.num)
 
     @cached_property
-    def _probes(self) -> list[StateProbe]:
-        numbers = range(self.num)
-        parts = [list(numbers[start : start + self.batch_size]) for start in range(0, self.num, self.batch_size)]
-        return [_probe(self._rollouts, rows, _steps(rows, self.num, len(self.setup.grid))) for rows in parts]
+    def _probes(self) -> dict[range, StateProbe]:
+        """Those that this process was asked for."""
+        return {}
+
+    def _drawn(self, rows: range) -> StateProbe:
+        """Every process walks as far: with sharded weights a step is something that all do together."""
+        steps = _steps(range(self.num), self.num, len(self.setup.grid))
+        walked = max(steps) if self.setup.ranks.count > 1 else max(steps[row] for row in rows)
+        return _probe(self._rollouts, rows, [steps[row] for row in rows], walked)
 
 
 def _steps(numbers: Sequence[int], num: int, num_steps: int) -> list[int]:
@@ -79,17 +92,13 @@ def _steps(numbers: Sequence[int], num: int, num_steps: int) -> list[int]:
 
 
 @torch.no_grad()
-def _probe(rollouts: RolloutBatch, rows: Sequence[int], steps: Sequence[int]) -> StateProbe:
+def _probe(rollouts: RolloutBatch, rows: Sequence[int], steps: Sequence[int], walked: int) -> StateProbe:
     predict, start = rollouts.initial(rows), rollouts.start(rows)
     drawn = walk(
-        rollouts.setup.grid, predict, start, lambda index: rollouts.draws.noise(rows, index), first=0, last=max(steps)
+        rollouts.setup.grid, predict, start, lambda index: rollouts.draws.noise(rows, index), first=0, last=walked
     )
     states = [start, *drawn.states]
     x_t = torch.stack([states[step][place] for place, step in enumerate(steps)])
     grid, at = rollouts.setup.grid, torch.tensor(steps)
     times = grid.time(at, x_t)
     return StateProbe(rows, x_t, times, predict(x_t, times), grid.eps_scale(at, x_t))
-
-
-def _mean(values: list[Tensor]) -> float:
-    return torch.cat(values).double().mean().item()

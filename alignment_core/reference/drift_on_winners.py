@@ -10,7 +10,7 @@ samples are ours: t stratified over ten bins, everything drawn from the run's se
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Protocol, assert_never, runtime_checkable
 
@@ -66,6 +66,7 @@ class Probe:
     conditioning: dict[str, Tensor]
     target: Latents
     eps_scale: PerExample
+    counts: bool = True  # False: another process's too, asked so that all make as many forwards
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class DriftOnWinners:
                 assert_never(self.kind)
 
     def _mean(self, values: list[Tensor]) -> float:
-        here = torch.cat(values).double().cpu() if values else torch.zeros(0, dtype=torch.float64)
+        counted = [value for value, probe in zip(values, self.probes, strict=True) if probe.counts]
+        here = torch.cat(counted).double().cpu() if counted else torch.zeros(0, dtype=torch.float64)
         total = self.add_up(torch.stack([here.sum(), torch.tensor(float(len(here)), dtype=torch.float64)]))
         return (total[0] / total[1]).item()
 
@@ -115,9 +117,15 @@ def winner_probes(
 ) -> list[Probe]:
     """This process's share of `num` noisy winners; they come again, at other noise, where there are fewer."""
     order = permutation_of(winners.num_winners, seed, "guard")
-    mine = list(range(num))[rank::num_processes]
-    parts = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-    return [_probe(winners, actors, part, [order[number % len(order)] for number in part], seed) for part in parts]
+    shares = [list(range(num))[of::num_processes] for of in (rank, 0)]  # the first process has the most
+    parts, most = ([mine[start : start + batch_size] for start in range(0, len(mine), batch_size)] for mine in shares)
+    return [
+        replace(
+            _probe(winners, actors, part, [order[number % len(order)] for number in part], seed),
+            counts=place < len(parts),
+        )
+        for place, part in enumerate([*parts, *most[len(parts) :]])
+    ]
 
 
 def _probe(winners: Winners, actors: Actors, numbers: list[int], indices: list[int], seed: int) -> Probe:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from alignment_core.actors.actors import Actors
 from alignment_core.protocols import TimestepStrategy
-from alignment_core.rollouts.setup import PendingRollouts, RolloutBatch, chunks, spread
+from alignment_core.ranks import ALONE, Ranks
+from alignment_core.rollouts.setup import PendingRollouts, RolloutBatch, own_chunks, spread
 from alignment_core.rollouts.trajectories import Place, Trajectories, Transitions
 from alignment_core.shapes import PerExample, PerStep
 
@@ -58,9 +59,9 @@ class ReplayedMethod(Protocol[B_co]):
 
 
 def replay(
-    method: ReplayedMethod[B_co], actors: Actors, timesteps: TimestepStrategy, first_step: int
+    method: ReplayedMethod[B_co], actors: Actors, timesteps: TimestepStrategy, first_step: int, ranks: Ranks = ALONE
 ) -> Iterator[B_co]:
-    """Micro-batches from `first_step` on, without end; an iteration's trajectories are of the policy it begins with."""
+    """This process's micro-batches from `first_step` on, without end; an iteration's trajectories are of the policy it begins with."""
     step, rollouts = first_step, None
     while True:
         iteration, position = divmod(step, method.steps_per_iteration)
@@ -72,7 +73,7 @@ def replay(
         is_last = position + 1 == method.steps_per_iteration
         method.pending.keep(step + 1, {} if is_last and not method.outlives_iteration else drawn)
         places = method.places(drawn, iteration, position, timesteps.step_probabilities)
-        for numbers in chunks(range(len(places)), method.accumulation):
+        for numbers in own_chunks(range(len(places)), method.accumulation, ranks):
             yield method.micro_batch(rollouts, drawn, [places[number] for number in numbers], timesteps)
         step += 1
 

@@ -14,6 +14,7 @@ from alignment_core.actors.reference_weights import Weights
 from alignment_core.diffusion.path import Grid, Indices
 from alignment_core.errors import CheckpointError
 from alignment_core.protocols import Predictions, RewardModel
+from alignment_core.ranks import ALONE, Ranks
 from alignment_core.rollouts.rollout import Draws, Guided, Predict, guided, prompts_of_iteration, scores
 from alignment_core.shapes import Images, Latents, PerExample
 
@@ -69,6 +70,7 @@ class RolloutSetup:
     decode: Callable[[Latents], Images]
     rewards: Sequence[RewardModel]
     seed: int
+    ranks: Ranks = ALONE
 
     def rollout_batch(self, actors: Actors, iteration: int, num: int, copies: int = 1) -> "RolloutBatch":
         """`num` prompts of an iteration, `copies` trajectories of each, prompt by prompt."""
@@ -102,6 +104,10 @@ class RolloutBatch:
     def policy(self, rows: Sequence[int]) -> Guided:
         """The policy's guided prediction for the prompts of `rows`."""
         return self._predict(self.actors.predict_policy, rows)
+
+    def drawing(self, rows: Sequence[int]) -> Guided:
+        """The policy's as it draws, outside the distributed wrapper: that waits for gradients which no draw has."""
+        return self.model_with(None, rows)
 
     def reference(self, rows: Sequence[int]) -> Guided:
         """The reference's guided prediction for the prompts of `rows`."""
@@ -182,6 +188,11 @@ def chunks(rows: Sequence[int], num: int) -> list[list[int]]:
     size = len(rows) // num
     assert size * num == len(rows), "the spec lets an iteration divide into micro-batches"
     return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def own_chunks(rows: Sequence[int], accumulation: int, ranks: Ranks) -> list[list[int]]:
+    """This process's micro-batches of an optimiser step; those of all processes lie beside each other."""
+    return chunks(rows, accumulation * ranks.count)[ranks.rank :: ranks.count]
 
 
 def stack_rows(latents: Sequence[Latents], rows: Sequence[int], places: Sequence[int]) -> Latents:

@@ -28,17 +28,20 @@ class Trajectories:
 
 
 def draw(rollouts: RolloutBatch, *, batch_size: int, branch: int = 0) -> Trajectories:
-    """One trajectory for each prompt of the batch; those of two branches share x_T and nothing else."""
-    grid, num = rollouts.setup.grid, len(rollouts.prompts)
+    """One trajectory for each prompt of the batch; those of two branches share x_T and nothing else.
+
+    The processes draw `batch_size` of them in turn, and each has all in the end.
+    """
+    setup, num = rollouts.setup, len(rollouts.prompts)
     parts = [list(range(num))[start : start + batch_size] for start in range(0, num, batch_size)]
-    return join([_draw(rollouts, rows, branch, len(grid)) for rows in parts])
+    return join(list(setup.ranks.in_turn(parts, lambda rows: _draw(rollouts, rows, branch, len(setup.grid)))))
 
 
 def _draw(rollouts: RolloutBatch, rows: Sequence[int], branch: int, num_steps: int) -> Trajectories:
     start = rollouts.start(rows)
     drawn = walk(
         rollouts.setup.grid,
-        rollouts.policy(rows),
+        rollouts.drawing(rows),
         start,
         lambda index: rollouts.draws.noise(rows, index, branch),
         first=0,
@@ -55,11 +58,12 @@ def join(parts: Sequence[Trajectories]) -> Trajectories:
 
 @torch.no_grad()
 def judge(rollouts: RolloutBatch, x_0: Latents, *, batch_size: int) -> Float[Tensor, "rewards batch"]:
-    """Scores of the final images, on the CPU."""
+    """Scores of the final images, on the CPU; the processes judge `batch_size` of them in turn."""
     rows = list(range(len(x_0)))
     parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     device = rollouts.actors.family.device
-    return torch.cat([rollouts.judge(x_0[part].to(device), part).cpu() for part in parts], dim=1)
+    scored = rollouts.setup.ranks.in_turn(parts, lambda part: rollouts.judge(x_0[part].to(device), part).cpu())
+    return torch.cat(list(scored), dim=1)
 
 
 # --- which transitions are trained ---------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ LATER_FIELDS = (
     ("method", "flow_beta"),
     ("training", "embedded_guidance"),
     ("training", "reference_cache"),
+    ("resources", "processes"),
 )
 
 
@@ -89,17 +90,17 @@ class JobSpec(Spec):
     @property
     def batch_size(self) -> int:
         """Examples in one forward pass on one device, also where `training` leaves it out."""
-        return batch_of(self.training, self.method)[0]
+        return batch_of(self.training, self.method, self.resources.processes)[0]
 
     @property
     def accumulation(self) -> int:
         """Forward passes in one optimiser step, also where `training` leaves it out."""
-        return batch_of(self.training, self.method)[1]
+        return batch_of(self.training, self.method, self.resources.processes)[1]
 
     @property
     def examples_per_step(self) -> int:
-        """The effective batch on one device."""
-        return self.batch_size * self.accumulation
+        """The effective batch, of all processes together."""
+        return self.batch_size * self.accumulation * self.resources.processes
 
     @property
     def steps_per_turn(self) -> int:
@@ -200,7 +201,7 @@ class JobSpec(Spec):
                 "timesteps": timesteps,
                 "adapter": adapter,
                 "start": self.start and self.start.resolved(),
-                "training": resolve_training(self.training, method, adapter),
+                "training": resolve_training(self.training, method, adapter, self.resources.processes),
                 "checkpoints": _with_result(self.checkpoints, self.evaluation),
                 "evaluation": with_controls(self.evaluation, method),
             }

@@ -21,7 +21,7 @@ class Recipe:
     """A learning rate with what it was published with.
 
     `high` is where a rate is warned of. Both are for one example of an update where `follows_batch`, and then multiplied by the
-    effective batch on one device.
+    effective batch.
     """
 
     rate: float
@@ -40,7 +40,7 @@ class Recipe:
         """The source of the learning rate, as a sentence's end."""
         if not self.follows_batch:
             return self.source
-        return f"{self.source}: {self.rate:g} x {examples_per_step} examples an update on one device"
+        return f"{self.source}: {self.rate:g} x {examples_per_step} examples an update"
 
     def warmup_within(self, steps: int) -> int:
         """The published warm-up, or in a short run its first quarter: Diffusion-DPO warms up over 500 of 2000 steps."""

@@ -317,7 +317,7 @@ class DPOKSpec(PolicyGradientRollouts):
         if not self.divides_into(examples_per_step):
             raise misfit(
                 f"an iteration has {self.transitions_per_iteration} transitions, fewer than the {examples_per_step} of one step "
-                "(training.batch_size x gradient_accumulation_steps)",
+                "(training.batch_size x gradient_accumulation_steps x resources.processes)",
                 *OF_A_STEP,
                 "method.prompts_per_iteration",
             )
@@ -344,8 +344,8 @@ def _refuse_more_steps_than(trained: int, total: int) -> None:
 def _refuse_uneven(transitions: int, examples_per_step: int) -> None:
     if transitions % examples_per_step:
         raise misfit(
-            f"an iteration trains {transitions} transitions, and training.batch_size x gradient_accumulation_steps "
-            f"({examples_per_step}) does not divide them",
+            f"an iteration trains {transitions} transitions, and training.batch_size x gradient_accumulation_steps x "
+            f"resources.processes ({examples_per_step}) does not divide them",
             *OF_A_STEP,
             "method.prompts_per_iteration",
         )

@@ -137,7 +137,7 @@ class DiffusionDPOSpec(MethodBase):
         found = []
         if examples_per_step < 64:
             found.append(
-                f"{examples_per_step} pairs per optimiser step on one device: published recipes use 2048, and batches below 64 "
+                f"{examples_per_step} pairs per optimiser step: published recipes use 2048, and batches below 64 "
                 "barely move u"
             )
         if self.loss == "robust":

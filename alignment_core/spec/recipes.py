@@ -11,13 +11,13 @@ EXAMPLES_PER_STEP = 64  # below this a Diffusion-DPO update barely moves u (ours
 GIVEN = "given in the spec"
 
 
-def resolve_training(training: TrainingSpec, method: MethodBase, adapter: AdapterSpec) -> TrainingSpec:
+def resolve_training(training: TrainingSpec, method: MethodBase, adapter: AdapterSpec, processes: int) -> TrainingSpec:
     """The same with batch, learning rate and warm-up written out, and where the learning rate comes from.
 
     Who gives a learning rate gives its warm-up too: left out, there is none.
     """
-    batch_size, accumulation = batch_of(training, method)
-    recipe, examples = method.recipes[adapter.type], batch_size * accumulation
+    batch_size, accumulation = batch_of(training, method, processes)
+    recipe, examples = method.recipes[adapter.type], batch_size * accumulation * processes
     rate = recipe.learning_rate(examples) if training.learning_rate is None else training.learning_rate
     warmup = recipe.warmup_within(training.steps) if training.learning_rate is None else 0
     return training.model_copy(
@@ -31,11 +31,13 @@ def resolve_training(training: TrainingSpec, method: MethodBase, adapter: Adapte
     )
 
 
-def batch_of(training: TrainingSpec, method: MethodBase) -> tuple[int, int]:
-    """Examples in a forward pass, and forward passes in a step; what is left out fits the method."""
+def batch_of(training: TrainingSpec, method: MethodBase, processes: int) -> tuple[int, int]:
+    """Examples in a forward pass, and forward passes in a step of each process; what is left out fits the method."""
     batch_size, accumulation = training.batch_size, training.gradient_accumulation_steps
     usual = method.usual_batch_size
     sizes = [batch_size] if batch_size is not None else [usual, *range(usual - 1, 0, -1)]
-    passes = [accumulation] if accumulation is not None else range(EXAMPLES_PER_STEP // usual, 0, -1)
+    passes = (
+        [accumulation] if accumulation is not None else range(max(1, EXAMPLES_PER_STEP // (usual * processes)), 0, -1)
+    )
     choices = [(size, num) for size in sizes for num in passes]
-    return next((choice for choice in choices if method.divides_into(choice[0] * choice[1])), choices[0])
+    return next((choice for choice in choices if method.divides_into(choice[0] * choice[1] * processes)), choices[0])

@@ -74,7 +74,7 @@ class TrainingSpec(Spec):
         ge=1,
         le=65536,
         description="Forward passes in one optimiser step. 16 when left out, 8 for Diffusion-KTO; fewer where an iteration of "
-        "an online method does not divide by that.",
+        "an online method does not divide by that, and where several processes train, which share them.",
     )
     learning_rate: float | None = Field(
         default=None,
@@ -150,6 +150,14 @@ class ResourceSpec(Spec):
     """What the run needs of a machine."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Processes that train together, each on a device of its own. A step's examples are "
+        "training.batch_size x gradient_accumulation_steps of each. The worker starts them; a launcher of your own must start as "
+        "many, or as many as it likes where this is left at 1.",
+    )
     num_cpu_threads: int | None = Field(
         default=None,
         ge=1,

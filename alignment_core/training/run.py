@@ -18,6 +18,7 @@ from alignment_core.errors import CheckpointError
 from alignment_core.families.family import Family
 from alignment_core.methods.reference_errors import ReferenceErrors
 from alignment_core.protocols import Method, ReferenceUpdate, RewardModel, TimestepStrategy
+from alignment_core.ranks import Ranks
 from alignment_core.reports import StartingPoint
 from alignment_core.rollouts.setup import Resumable
 from alignment_core.shapes import Images
@@ -52,6 +53,7 @@ class Run:
 
     spec: JobSpec
     accelerator: Accelerator
+    ranks: Ranks
     family: Family
     base_model_sha256: str
     folder_sha256: str

@@ -6,8 +6,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
-
 from alignment_core import checkpoints
 from alignment_core.errors import AlignmentError, DivergenceError
 from alignment_core.evaluation.probe import HeldOutProbe
@@ -31,6 +29,7 @@ from alignment_core.training.run_state import Ending
 from alignment_core.training.validation import validate
 
 CHECKPOINTS = "checkpoints"
+TIME_LIMIT = "time_limit"
 
 
 def train_run(
@@ -57,11 +56,11 @@ def train_run(
                 raise
         return (yield from _finish(run, workdir))
     except GeneratorExit:
-        if not run.state.is_saved and run.accelerator.is_main_process:
+        if not run.state.is_saved:
             _write(run, workdir)
         raise
-    except (AlignmentError, RuntimeError):
-        if not run.state.is_saved and run.accelerator.is_main_process:
+    except (AlignmentError, RuntimeError) as error:
+        if not run.state.is_saved and _is_everywhere(run, error):
             yield checkpoint_saved(_write(run, workdir), workdir)
         raise
 
@@ -91,8 +90,8 @@ def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, started: float) 
             yield from _probe_and_save(run, probe, workdir)
         if run.state.stage == "ended":
             return
-        if limit is not None and _is_over(limit, started):
-            raise AlignmentError("time_limit", f"step {event.step}: resources.max_run_seconds ({limit}) is over")
+        if limit is not None and _is_over(run, limit, started):
+            raise AlignmentError(TIME_LIMIT, f"step {event.step}: resources.max_run_seconds ({limit}) is over")
         if event.step % spec.checkpoints.every == 0 and not run.state.is_saved:
             yield _save(run, workdir)
 
@@ -102,10 +101,9 @@ def _end(run: Run, ending: Ending | None) -> None:
         run.state = run.state.end(ending)
 
 
-def _is_over(limit: int, started: float) -> bool:
+def _is_over(run: Run, limit: int, started: float) -> bool:
     """Whether the run had its time, by the main process's clock: a rank that left alone would have the others wait for it."""
-    (is_over,) = broadcast_object_list([time.monotonic() - started > limit])  # in one process it is what it was
-    return is_over
+    return run.ranks.of_first(lambda: time.monotonic() - started > limit)
 
 
 def _measured_precision(run: Run, batch: Any) -> Iterator[Event]:
@@ -139,7 +137,7 @@ def _warnings(run: Run) -> Iterator[Event]:
 
 
 def _validate(run: Run, method: Method[Any], step: int) -> Iterator[Event]:
-    metrics, table = validate(run.actors, method, run.timesteps, run.num_validation_examples, step)
+    metrics, table = validate(run.actors, method, run.timesteps, run.num_validation_examples, step, run.ranks)
     yield ValidationCompleted(step=step, metrics=finite(metrics))
     yield table
 
@@ -151,10 +149,7 @@ def _probe_and_save(run: Run, probe: HeldOutProbe, workdir: Path) -> Iterator[Ev
     """Probe the policy, and save it when it is the best so far; the last step is saved by whoever ends the training."""
     step = run.state.step
     yield PhaseChanged(phase="sampling")
-    found = None
-    if run.accelerator.is_main_process:
-        found = yield from _measured(probe, step)
-    (found,) = broadcast_object_list([found])  # in one process it is what it was
+    found = yield from _measured(probe, step)
     yield PhaseChanged(phase="training")
     if isinstance(found, str):
         _end(run, run.watch.observe_divergence(step, found))
@@ -174,7 +169,7 @@ def _probe_and_save(run: Run, probe: HeldOutProbe, workdir: Path) -> Iterator[Ev
 
 
 def _measured(probe: HeldOutProbe, step: int) -> Generator[Event, None, ProbeFigures | str]:
-    """The figures, or what the policy drew instead of images: every process hears of either."""
+    """The figures, or what the policy drew instead of images."""
     try:
         return (yield from probe.measure(step))
     except DivergenceError as error:
@@ -195,19 +190,29 @@ def _finish(run: Run, workdir: Path) -> Generator[Event, None, ResultSelected]:
 
 
 def _save(run: Run, workdir: Path) -> CheckpointSaved:
-    """Save from the main process; the others wait, and say the same."""
-    if run.accelerator.is_main_process:
-        _write(run, workdir)
+    folder = _write(run, workdir)
     run.state = run.state.save()
-    run.accelerator.wait_for_everyone()
-    return checkpoint_saved(checkpoints.folder_of(workdir / CHECKPOINTS, run.state.step), workdir)
+    return checkpoint_saved(folder, workdir)
 
 
 def _write(run: Run, workdir: Path) -> Path:
-    """The best one and the result stay, however old they are."""
+    """From the first process, while the others wait. The best one and the result stay, however old they are."""
+    return run.ranks.of_first(lambda: _write_alone(run, workdir))
+
+
+def _write_alone(run: Run, workdir: Path) -> Path:
     folder = run.save(workdir / CHECKPOINTS)
     checkpoints.prune(workdir / CHECKPOINTS, run.spec.checkpoints.keep_last, run.state.kept_steps)
     return folder
+
+
+def _is_everywhere(run: Run, error: AlignmentError | RuntimeError) -> bool:
+    """Whether every process raises it after the same step; one that failed alone must not wait for the others to save.
+
+    Nor is what the others have then worth saving: a process that is cut off in mid-step cannot know which step its weights are of.
+    """
+    together = isinstance(error, DivergenceError) or (isinstance(error, AlignmentError) and error.code == TIME_LIMIT)
+    return run.ranks.count == 1 or together
 
 
 def checkpoint_saved(folder: Path, workdir: Path) -> CheckpointSaved:

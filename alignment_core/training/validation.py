@@ -1,5 +1,6 @@
 """The training metrics on held-out examples, at draws that never change, so that two numbers can be compared."""
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -7,6 +8,8 @@ import torch
 from alignment_core.actors.actors import Actors
 from alignment_core.events import TimestepTable
 from alignment_core.protocols import Method, StepLoss, TimestepStrategy
+from alignment_core.ranks import ALONE, Ranks
+from alignment_core.shapes import PerExample, Timesteps
 from alignment_core.timesteps.table import Examples, TimestepTally
 from alignment_core.training.metric_means import metric_means
 
@@ -15,27 +18,41 @@ B = TypeVar("B")
 
 @torch.no_grad()
 def validate(
-    actors: Actors, method: Method[B], timesteps: TimestepStrategy, num_examples: int, step: int
+    actors: Actors,
+    method: Method[B],
+    timesteps: TimestepStrategy,
+    num_examples: int,
+    step: int,
+    ranks: Ranks = ALONE,
 ) -> tuple[dict[str, float], TimestepTable]:
     """Means and by-timestep table of the first `num_examples` examples of a method built on the validation split.
 
     An epoch holds every pair once, and the batch that runs over its end is cut, so with `num_examples` pairs each counts
     once.
     """
-    losses: list[StepLoss] = []
-    for batch in method.batches(actors, timesteps, 0):
-        losses.append(method.loss(actors, batch))
-        if sum(len(loss.per_example) for loss in losses) >= num_examples:
+    found: list[_Measured] = []
+    for measured in ranks.in_turn(method.batches(actors, timesteps, 0), lambda batch: _of(method.loss(actors, batch))):
+        found.append(measured)
+        if sum(len(one.signal) for one in found) >= num_examples:
             break
-    metrics = {name: torch.cat([loss.metrics[name] for loss in losses])[:num_examples] for name in losses[0].metrics}
-    t = torch.cat([loss.timesteps for loss in losses])[:num_examples]
+    metrics = {name: torch.cat([one.metrics[name] for one in found])[:num_examples] for name in found[0].metrics}
+    t = torch.cat([one.timesteps for one in found])[:num_examples]
+    signal = torch.cat([one.signal for one in found])[:num_examples]
     tally = TimestepTally(actors.family.path.num_timesteps)
-    tally.add(
-        Examples(
-            t.cpu(),
-            {name: value.cpu() for name, value in metrics.items()},
-            torch.cat([loss.signal for loss in losses])[:num_examples].cpu(),
-            timesteps.loss_weight(t).cpu(),
-        )
-    )
+    tally.add(Examples(t, metrics, signal, timesteps.loss_weight(t)))
     return metric_means(metrics), tally.table("validation", step)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is kept of a batch's losses, on the CPU."""
+
+    timesteps: Timesteps
+    signal: PerExample
+    metrics: dict[str, PerExample]
+
+
+def _of(loss: StepLoss) -> _Measured:
+    return _Measured(
+        loss.timesteps.cpu(), loss.signal.cpu(), {name: value.cpu() for name, value in loss.metrics.items()}
+    )

@@ -35,10 +35,13 @@ def problems_of_device(spec: JobSpec, devices: Sequence[str]) -> Iterator[FieldP
 
 
 def problems_of_processes(spec: JobSpec, num_processes: int | None) -> Iterator[FieldProblem]:
-    """Whether the method trains in one process, and every worker starts several for a job."""
-    if spec.is_online and num_processes is not None and num_processes > 1:
-        message = f"{spec.method.type} trains in one process, and the workers of this server train in {num_processes}"
-        yield _problem("/method/type", "one_process_only", message)
+    """Whether it asks for more processes than a worker can start; where the operator did not say how many, it may."""
+    wanted = spec.resources.processes
+    if num_processes is not None and wanted > num_processes:
+        message = (
+            f"the workers of this server train a job in at most {num_processes} processes, and this asks for {wanted}"
+        )
+        yield _problem("/resources/processes", "too_many_processes", message)
 
 
 def problems_of_data(spec: JobSpec, report: DatasetReport) -> Iterator[FieldProblem]:

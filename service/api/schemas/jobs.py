@@ -217,7 +217,7 @@ class Estimate(Resource):
     """What follows from the spec and the data alone; times are not guessed."""
 
     examples_per_step: int = Field(
-        description="Pairs, judged images, or prompts and steps of trajectories, in one optimiser step on one device."
+        description="Pairs, judged images, or prompts and steps of trajectories, in one optimiser step of all processes."
     )
     optimizer_steps: int
     num_training_examples: int | None = Field(

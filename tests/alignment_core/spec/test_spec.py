@@ -45,7 +45,7 @@ def test_a_full_fine_tune_has_the_launchers_learning_rate_for_its_batch(accumula
     assert spec.training.learning_rate == pytest.approx(rate, rel=1e-12)
     assert spec.training.warmup_steps == 500
     told = spec.training.learning_rate_source
-    assert told == f"the released Diffusion-DPO launcher: 1e-08 x {4 * accumulation} examples an update on one device"
+    assert told == f"the released Diffusion-DPO launcher: 1e-08 x {4 * accumulation} examples an update"
 
 
 @pytest.mark.parametrize(

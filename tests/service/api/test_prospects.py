@@ -275,11 +275,10 @@ def outputs_of(api: Api, job_id: str, attempt: int) -> str:
     return api.checkpoint_id(job_id)
 
 
-@pytest.mark.parametrize(("processes", "is_refused"), [(None, False), (1, False), (4, True)])
-def test_an_online_method_is_refused_where_every_worker_trains_in_several_processes(
-    new_api: NewApi, processes: int | None, is_refused: bool
-) -> None:
+@pytest.mark.parametrize(("processes", "is_refused"), [(None, False), (4, False), (3, True)])
+def test_more_processes_than_a_worker_has_are_refused(new_api: NewApi, processes: int | None, is_refused: bool) -> None:
     api = new_api(worker_processes=processes)
     online = {"model": "shapes", "method": {"type": "ddpo", "prompts": ["a"], "reward": "brightness"}}
-    assert told(api, online) == ([("/spec/method/type", "one_process_only")] if is_refused else [])
-    assert told(api, spec_for(api.ready_dataset())) == []
+    in_four = [("/spec/resources/processes", "too_many_processes")] if is_refused else []
+    assert told(api, {**online, "resources": {"processes": 4}}) == in_four
+    assert told(api, online) == told(api, spec_for(api.ready_dataset())) == []

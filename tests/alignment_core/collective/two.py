@@ -1,0 +1,109 @@
+"""Runs of two processes beside the same runs in one."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from alignment_core import align
+from alignment_core.checkpoints import folder_of
+from alignment_core.spec import JobSpec
+
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+PROGRAM = [*LAUNCHER, "-m", "tests.alignment_core.collective.program"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that has ended: its work folder, and what its first process said."""
+
+    workdir: Path
+    events: list[dict[str, Any]]
+
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == kind]
+
+    def metric(self, name: str) -> list[float]:
+        return [event["metrics"][name] for event in self.of_type("step_completed")]
+
+    def checkpoint(self, step: int) -> Path:
+        return folder_of(self.workdir / "checkpoints", step)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        (event,) = self.of_type("evaluation_completed")
+        return event["report"]
+
+
+def in_two(
+    specs: Mapping[str, JobSpec], folder: Path, cache_dir: Path, stop_after: int | None = None
+) -> dict[str, Done]:
+    """Each spec run by two real processes, one spec after the other."""
+    runs = [
+        {
+            "spec": spec.model_dump(mode="json"),
+            "workdir": str(folder / name),
+            "cache_dir": str(cache_dir),
+            "stop_after": stop_after,
+        }
+        for name, spec in specs.items()
+    ]
+    for run in runs:
+        Path(run["workdir"]).mkdir(parents=True, exist_ok=True)
+    (folder / "runs.json").write_text(json.dumps(runs))
+    done = subprocess.run([*PROGRAM, str(folder / "runs.json")], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {name: _done(folder / name, 0) for name in specs}
+
+
+def _done(workdir: Path, rank: int) -> Done:
+    return Done(workdir, json.loads((workdir / f"events-{rank}.json").read_text()))
+
+
+def said_by_second(done: Done) -> Done:
+    """The same run as its second process saw it."""
+    return _done(done.workdir, 1)
+
+
+def in_one(spec: JobSpec, workdir: Path, cache_dir: Path) -> Done:
+    """The spec run in this process."""
+    return Done(workdir, [event.model_dump(mode="json") for event in align(spec, workdir, cache_dir=cache_dir)])
+
+
+def in_twos(spec: JobSpec) -> JobSpec:
+    """The same steps by two processes: each has half of a micro-batch."""
+    assert spec.batch_size % 2 == 0
+    training = spec.training.model_copy(update={"batch_size": spec.batch_size // 2})
+    resources = spec.resources.model_copy(update={"processes": 2})
+    return JobSpec.model_validate(spec.model_copy(update={"training": training, "resources": resources}).model_dump())
+
+
+def weights_of(checkpoint: Path) -> dict[str, Tensor]:
+    """The policy's, of a LoRA or of a whole denoiser."""
+    lora = checkpoint / "pytorch_lora_weights.safetensors"
+    return load_file(lora if lora.is_file() else next((checkpoint / "pipeline" / "unet").glob("*.safetensors")))
+
+
+def farthest(one: Path, other: Path, start: Path | None = None) -> float:
+    """The largest difference between two checkpoints' weights."""
+    mine, theirs = weights_of(one), weights_of(other)
+    assert mine.keys() == theirs.keys()
+    return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
+
+
+def same_files(one: Path, other: Path, *, but: tuple[str, ...] = ()) -> bool:
+    """Whether every safetensors file of one checkpoint is in the other, bit for bit."""
+    names = sorted(path.relative_to(one) for path in one.rglob("*.safetensors") if path.name not in but)
+    assert names
+    return all(_equal(load_file(one / name), load_file(other / name)) for name in names)
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
