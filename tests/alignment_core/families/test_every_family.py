@@ -14,6 +14,7 @@ from torch import Tensor
 from alignment_core.actors.actors import Actors, full_actors, lora_actors
 from alignment_core.diffusion.path import Grid
 from alignment_core.diffusion.path import Path as NoisePath
+from alignment_core.families import autoencoder
 from alignment_core.families.family import Family
 from alignment_core.load.model import load_model
 from alignment_core.spec import LocalSource
@@ -115,6 +116,44 @@ def test_images_come_back_from_latents(family: Family, model: Path) -> None:
     assert mean.shape[1:] == family.latent_shape(family.resolution)
     assert torch.allclose(std / posterior.std, (std / posterior.std).mean().expand_as(std), rtol=1e-4)
     assert torch.allclose(family.decode(mean), (plain / 2 + 0.5).clamp(0, 1), atol=1e-5)
+
+
+def test_a_large_batch_is_decoded_and_encoded_in_slices_of_the_same_images(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = family.latent_shape(family.resolution)
+    latents = torch.randn(5, *shape, generator=torch.Generator().manual_seed(3))
+    parts = list(latents.split(2))
+    whole = decoded_with_gradient(family, latents)
+    apart = [decoded_with_gradient(family, part) for part in parts]
+    seen: list[int] = []
+    decode = family.vae.decode  # pyright: ignore[reportAttributeAccessIssue]  (every family's)
+    monkeypatch.setattr(family.vae, "decode", lambda z, **options: (seen.append(len(z)), decode(z, **options))[1])  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(autoencoder, "PLACES_DECODED", 2 * shape[1] * shape[2] + 1)
+    monkeypatch.setattr(autoencoder, "PLACES_ENCODED", 2 * shape[1] * shape[2] + 1)
+    sliced = decoded_with_gradient(family, latents)
+    assert set(seen) == {1, 2}
+    for index in (0, 1):  # images and gradients
+        assert torch.equal(sliced[index], torch.cat([part[index] for part in apart]))
+        assert torch.allclose(sliced[index], whole[index], atol=1e-5)
+    pixels = 2 * whole[0] - 1
+    assert all(
+        torch.equal(found, torch.cat(expected))
+        for found, expected in zip(
+            family.encode_images(pixels),
+            zip(*[family.encode_images(part) for part in pixels.split(2)], strict=True),
+            strict=True,
+        )
+    )
+
+
+def decoded_with_gradient(family: Family, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """The images, and the gradient of their sum with respect to the latents."""
+    given = latents.clone().requires_grad_(True)
+    images = family.decode(given)
+    images.sum().backward()
+    assert given.grad is not None
+    return images.detach(), given.grad
 
 
 def test_gradients_flow_through_the_decoder(family: Family) -> None:
