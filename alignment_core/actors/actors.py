@@ -2,13 +2,15 @@
 
 With LoRA the base weights are held once: adapter on is the policy, adapter off is the initial model, which is also the
 frozen reference. With a full fine-tune the initial model is a frozen copy. A reference that moves is a third state, kept by
-`reference_weights` and `reference_deltas`. Only these modules know how weights are shared.
+`reference_weights` and `reference_deltas`. Only these modules know how weights are shared. Where text encoders are trained too, the denoiser
+is a `ReadingNetwork`, and all of this holds of that.
 """
 
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Literal, Protocol, assert_never, runtime_checkable
 
 import torch
@@ -17,6 +19,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from alignment_core.actors.arithmetic import autocast_to, half_layers_in, strict_float32
+from alignment_core.actors.reading_network import Conditioning, Denoiser, Part, ReadingNetwork, parts_of
 from alignment_core.actors.reference_copies import CopiesApart
 from alignment_core.actors.reference_deltas import DenseDelta, LowrankSum
 from alignment_core.actors.reference_weights import (
@@ -60,7 +63,7 @@ class Actors:
     def __init__(
         self,
         family: DenoiserFamily,
-        denoiser: ModelMixin,
+        denoiser: Denoiser,
         *,
         initial_copy: ModelMixin | None,
         autocast: Callable[[], AbstractContextManager[object]],
@@ -83,24 +86,31 @@ class Actors:
         """The policy's trainable parameters by name, in a fixed order."""
         return {name: parameter for name, parameter in self.denoiser.named_parameters() if parameter.requires_grad}
 
-    def num_base_parameters(self) -> int:
-        """Parameters of the denoiser, without those that an adapter adds."""
-        return sum(p.numel() for name, p in self.denoiser.named_parameters() if ".lora_" not in name)
+    def trainable_parts(self) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+        """The same, those of the denoiser and those of text encoders, which follow them in that order."""
+        own = next(iter(parts_of(self.denoiser)))
+        everything = self.trainable()
+        denoisers = {name: one for name, one in everything.items() if name.startswith(own)}
+        return denoisers, {name: one for name, one in everything.items() if name not in denoisers}
 
-    def adapted_modules(self) -> tuple[str, ...]:
-        """The names of the layers that the adapter changes."""
-        return tuple(lora_layers(self.denoiser))
+    def num_base_parameters(self) -> int:
+        """Parameters of what is trained, without those that an adapter adds."""
+        return sum(p.numel() for name, p in self.denoiser.named_parameters() if ".lora_" not in name)
 
     @torch.no_grad()
     def begin_with(self, factors: Factors, *, is_initial: bool) -> None:
-        """Give the adapter these factors, before it is trained; `is_initial`: the initial model has them too, for ever."""
+        """Give the adapter these factors, before it is trained; `is_initial`: the initial model has them too, for ever.
+
+        Layers without factors begin as nothing.
+        """
         _set_factors(self.denoiser, ADAPTER, factors)
         if is_initial:
             trained = self.trainable().keys()
             with torch.random.fork_rng(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # there are two on purpose
-                self.denoiser.add_adapter(self.denoiser.peft_config[ADAPTER], adapter_name=INITIAL)
-            _set_factors(self.denoiser, INITIAL, factors)
+                for part in parts_of(self.denoiser).values():
+                    part.add_adapter(part.peft_config[ADAPTER], adapter_name=INITIAL)
+            _set_factors(self.denoiser, INITIAL, _factors_of(self.denoiser, ADAPTER))
             self.denoiser.set_adapter(ADAPTER)
             for name, parameter in self.denoiser.named_parameters():
                 parameter.requires_grad_(name in trained)
@@ -129,8 +139,16 @@ class Actors:
         with self.initial_denoiser() as denoiser, self._autocast():
             return self.family.predict(denoiser, x_t, times, conditioning).float()
 
+    @torch.no_grad()
+    def read_by_initial(self, conditioning: Conditioning) -> Conditioning:
+        """The conditioning with what the initial model's text encoders say of the prompts, where it holds their tokens alone."""
+        if not isinstance(self.denoiser, ReadingNetwork):
+            return conditioning
+        with self.initial_denoiser(), self._autocast():
+            return self.denoiser.read(conditioning)
+
     @contextmanager
-    def initial_denoiser(self) -> Iterator[ModelMixin]:
+    def initial_denoiser(self) -> Iterator[Denoiser]:
         """The model the run started from; with LoRA the adapter is off inside and on again after, whatever happens.
 
         An adapter that began as a LoRA of others, which the initial model has too, is what it began as inside.
@@ -166,6 +184,7 @@ class Actors:
         target module cannot be averaged in this way.
         """
         if self._initial_copy is not None:
+            assert not isinstance(self.denoiser, ReadingNetwork), "text encoders are trained by adapters alone"
             self._store = FullWeights(self.denoiser, self._initial_copy)
             self._offload_initial = offload_initial
         else:
@@ -224,7 +243,7 @@ class Actors:
         return self._store
 
 
-def _adapter_store(denoiser: ModelMixin, store: AdapterStore, rank_cap: int | None) -> ReferenceWeights:
+def _adapter_store(denoiser: Denoiser, store: AdapterStore, rank_cap: int | None) -> ReferenceWeights:
     match store:
         case "dense_delta":
             begun = has_initial_adapter(denoiser)
@@ -243,53 +262,84 @@ def _adapter_store(denoiser: ModelMixin, store: AdapterStore, rank_cap: int | No
             assert_never(store)
 
 
-def _set_factors(denoiser: ModelMixin, adapter: str, factors: Factors) -> None:
-    for name, layer in lora_layers(denoiser).items():
-        down, up = factors[name]
-        for side, value in ((layer.lora_A[adapter], down), (layer.lora_B[adapter], up)):
+def _set_factors(denoiser: Denoiser, adapter: str, factors: Factors) -> None:
+    layers = lora_layers(denoiser)
+    for name, (down, up) in factors.items():
+        for side, value in ((layers[name].lora_A[adapter], down), (layers[name].lora_B[adapter], up)):
             weight = side.get_parameter("weight")
             weight.data = value.to(weight.device, torch.float32, copy=True)
+
+
+def _factors_of(denoiser: Denoiser, adapter: str) -> Factors:
+    return {
+        name: (layer.lora_A[adapter].get_parameter("weight"), layer.lora_B[adapter].get_parameter("weight"))
+        for name, layer in lora_layers(denoiser).items()
+    }
 
 
 def _fits(tensor: Tensor, shape: Shape) -> bool:
     return tensor.dim() == len(shape) and all(n in (None, m) for n, m in zip(shape, tensor.shape, strict=True))
 
 
+@dataclass(frozen=True)
+class LoraShape:
+    """The adapter of a network: B A alpha / rank of each module whose name ends in one of `target_modules`."""
+
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+
+
 def lora_actors(
     family: DenoiserFamily,
-    denoiser: ModelMixin,
+    denoiser: Denoiser,
     *,
     rank: int,
     alpha: float,
     target_modules: tuple[str, ...],
     seed: int,
     autocast: Callable[[], AbstractContextManager[object]],
+    text_encoders: LoraShape | None = None,
 ) -> Actors:
-    """Add a LoRA adapter (A gaussian, B zero, float32) to `denoiser`; at step 0 policy and reference agree bit for bit."""
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  (peft takes floats)
-        target_modules=list(target_modules),
-        init_lora_weights="gaussian",
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed_of(seed, "lora"))
-        try:
-            denoiser.add_adapter(config, adapter_name=ADAPTER)
-        except ValueError as error:
-            raise ModelError("adapter_target_missing", f"adapter.target_modules: {error}") from error
-    for parameter in denoiser.parameters():
+    """Add a LoRA adapter (A gaussian, B zero, float32) to `denoiser`; at step 0 policy and reference agree bit for bit.
+
+    `text_encoders` is the adapter of each text encoder of a `ReadingNetwork`.
+    """
+    own, *others = parts_of(denoiser).items()
+    _add_adapter(own[1], LoraShape(rank, alpha, target_modules), seed_of(seed, "lora"), "adapter")
+    for name, part in others:
+        assert text_encoders is not None, "a network that reads is there to be trained"
+        _add_adapter(part, text_encoders, seed_of(seed, "lora", name), "adapter.text_encoder")
+    unheard = denoiser.unheard if isinstance(denoiser, ReadingNetwork) else ()
+    for name, parameter in denoiser.named_parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+            parameter.requires_grad_(not name.startswith(unheard))
     return Actors(family, denoiser.eval(), initial_copy=None, autocast=autocast)
 
 
+def _add_adapter(network: Part, shape: LoraShape, seed: int, field: str) -> None:
+    config = LoraConfig(
+        r=shape.rank,
+        lora_alpha=shape.alpha,  # pyright: ignore[reportArgumentType]  (peft takes floats)
+        target_modules=list(shape.target_modules),
+        init_lora_weights="gaussian",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            network.add_adapter(config, adapter_name=ADAPTER)
+        except ValueError as error:
+            raise ModelError("adapter_target_missing", f"{field}.target_modules: {error}") from error
+
+
 def full_actors(
-    family: DenoiserFamily, denoiser: ModelMixin, *, autocast: Callable[[], AbstractContextManager[object]]
+    family: DenoiserFamily, denoiser: Denoiser, *, autocast: Callable[[], AbstractContextManager[object]]
 ) -> Actors:
     """Train every weight of `denoiser` (float32); a frozen copy in the same precision is the reference.
 
     The copy is not stored in half precision: rounding would make policy and reference differ before the first step.
     """
+    assert not isinstance(denoiser, ReadingNetwork), "text encoders are trained by adapters alone"
     initial = copy.deepcopy(denoiser).requires_grad_(False).eval()
     return Actors(family, denoiser.requires_grad_(True).eval(), initial_copy=initial, autocast=autocast)

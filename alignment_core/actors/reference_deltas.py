@@ -11,11 +11,11 @@ from typing import assert_never
 
 import torch
 import torch.nn.functional as F
-from diffusers import ModelMixin
 from jaxtyping import Float
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from alignment_core.actors.reading_network import Denoiser
 from alignment_core.actors.reference_weights import ADAPTER, Shape, Weights, average, lora_layers, without_adapter
 from alignment_core.errors import ModelError
 
@@ -30,7 +30,7 @@ class DenseDelta:
     Raises `ModelError` when a target is neither a linear layer nor a convolution that can be multiplied out.
     """
 
-    def __init__(self, denoiser: ModelMixin) -> None:
+    def __init__(self, denoiser: Denoiser) -> None:
         self._denoiser = denoiser
         self._layers = supported_layers(denoiser, "dense_delta")
 
@@ -67,7 +67,7 @@ class LowrankSum:
     keeps more than its own full rank. Raises `ModelError` like `DenseDelta`.
     """
 
-    def __init__(self, denoiser: ModelMixin, rank_cap: int) -> None:
+    def __init__(self, denoiser: Denoiser, rank_cap: int) -> None:
         self._denoiser = denoiser
         self._layers = supported_layers(denoiser, "lowrank_sum")
         self._ranks = {name: min(rank_cap, *_matrix_shape(layer)) for name, layer in self._layers.items()}
@@ -142,8 +142,10 @@ def truncated(a: FactorA, b: FactorB, rank: int) -> tuple[Float[Tensor, "cut inp
 
 
 def supported_layers(denoiser: nn.Module, store: str) -> dict[str, LoraLayer]:
-    """The adapted layers by name; raises `ModelError` when the change of one is not a weight of the base's shape."""
-    layers = lora_layers(denoiser)
+    """The layers that are trained, by name; raises `ModelError` when the change of one is not a weight of the base's shape."""
+    layers = {
+        name: layer for name, layer in lora_layers(denoiser).items() if _weight(layer.lora_B[ADAPTER]).requires_grad
+    }
     for name, layer in layers.items():
         base = layer.get_base_layer()
         if isinstance(base, nn.Linear) or (isinstance(base, nn.Conv2d) and base.groups == 1):
@@ -158,7 +160,7 @@ def supported_layers(denoiser: nn.Module, store: str) -> dict[str, LoraLayer]:
 
 
 @contextmanager
-def _changed(denoiser: ModelMixin, layers: Mapping[str, LoraLayer], changes: Mapping[str, Change]) -> Iterator[None]:
+def _changed(denoiser: Denoiser, layers: Mapping[str, LoraLayer], changes: Mapping[str, Change]) -> Iterator[None]:
     """The denoiser without its adapter, and with these changes added to the outputs of its layers."""
     with ExitStack() as hooks, without_adapter(denoiser):
         for name, change in changes.items():

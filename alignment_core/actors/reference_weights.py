@@ -17,6 +17,8 @@ from diffusers import ModelMixin
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from alignment_core.actors.reading_network import Denoiser
+
 ADAPTER = "default"
 INITIAL = "initial"  # a second adapter, never trained: what the first one began as, where that was not nothing
 Weights = Mapping[str, Tensor]
@@ -88,7 +90,7 @@ class AdapterFactors:
     Exact for copies (alpha 0 or 1) and where B alone is trained (`shared_A`); otherwise `factor_average`, an approximation.
     """
 
-    def __init__(self, denoiser: ModelMixin) -> None:
+    def __init__(self, denoiser: Denoiser) -> None:
         self._denoiser = denoiser
         self._layers = lora_layers(denoiser)
         self._names = [name for name, p in denoiser.named_parameters() if p.requires_grad]
@@ -131,7 +133,7 @@ def lora_layers(denoiser: nn.Module) -> dict[str, LoraLayer]:
 
 
 @contextmanager
-def without_adapter(denoiser: ModelMixin) -> Iterator[None]:
+def without_adapter(denoiser: Denoiser) -> Iterator[None]:
     """The denoiser with its adapter off inside, and on again after, whatever happens; what was trained still is."""
     with _same_trained(denoiser):
         denoiser.disable_adapters()
@@ -142,7 +144,7 @@ def without_adapter(denoiser: ModelMixin) -> Iterator[None]:
 
 
 @contextmanager
-def initial_adapter(denoiser: ModelMixin) -> Iterator[None]:
+def initial_adapter(denoiser: Denoiser) -> Iterator[None]:
     """The denoiser as it began inside, and as it is again after: with what its adapter began as, or with none."""
     if not has_initial_adapter(denoiser):
         with without_adapter(denoiser):

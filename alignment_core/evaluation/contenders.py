@@ -22,11 +22,15 @@ Draw = Callable[[nn.Module, Sequence[str], Sequence[int]], Images]
 
 @dataclass(frozen=True)
 class Contender:
-    """A model that draws and predicts; how its trained weights differ from the initial model's, by name, on the CPU."""
+    """A model that draws and predicts; how its trained weights differ from the initial model's, by name, on the CPU.
+
+    `conditioning` is what `predict` needs of prompts.
+    """
 
     model: ComparedModel
     sample: Sampler
     predict: Predict
+    conditioning: Callable[[Sequence[str]], dict[str, Tensor]]
     deltas: Callable[[], dict[str, Tensor]]
     initial_norms: Callable[[], dict[str, float]]
 
@@ -39,7 +43,7 @@ class Contenders:
     policy: Contender
 
 
-def initial_model(actors: Actors, draw: Draw) -> Contender:
+def initial_model(family: Family, actors: Actors, draw: Draw) -> Contender:
     """The model that the run started from."""
 
     def sample(prompts: Sequence[str], seeds: Sequence[int]) -> Images:
@@ -47,15 +51,16 @@ def initial_model(actors: Actors, draw: Draw) -> Contender:
             return draw(denoiser, prompts, seeds)
 
     model = ComparedModel(label="initial model", step=None, spec_sha256=None)
-    return Contender(model, sample, actors.predict_initial, dict, dict)
+    return Contender(model, sample, actors.predict_initial, family.sampling_conditioning, dict, dict)
 
 
-def policy_as_it_is(actors: Actors, draw: Draw, model: ComparedModel) -> Contender:
+def policy_as_it_is(family: Family, actors: Actors, draw: Draw, model: ComparedModel) -> Contender:
     """The policy with the weights that it has now."""
     return Contender(
         model,
         lambda prompts, seeds: draw(actors.denoiser, prompts, seeds),
         lambda x_t, times, conditioning: actors.predict_with(None, x_t, times, conditioning),
+        family.sampling_conditioning,
         lambda: weight_deltas(actors),
         lambda: initial_norms(actors),
     )
@@ -68,7 +73,7 @@ def checkpointed_policy(family: Family, actors: Actors, draw: Draw, folder: Path
     """
     family.load_policy(actors, folder)
     kept = {name: parameter.detach().clone() for name, parameter in _own_parameters(actors).items()}
-    as_it_is = policy_as_it_is(actors, draw, compared_model(read_manifest(folder), label))
+    as_it_is = policy_as_it_is(family, actors, draw, compared_model(read_manifest(folder), label))
 
     @torch.no_grad()
     def put() -> None:
@@ -87,7 +92,7 @@ def checkpointed_policy(family: Family, actors: Actors, draw: Draw, folder: Path
         put()
         return as_it_is.deltas()
 
-    return Contender(as_it_is.model, sample, predict, deltas, as_it_is.initial_norms)
+    return Contender(as_it_is.model, sample, predict, as_it_is.conditioning, deltas, as_it_is.initial_norms)
 
 
 def _own_parameters(actors: Actors) -> dict[str, nn.Parameter]:

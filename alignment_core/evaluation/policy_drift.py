@@ -6,6 +6,7 @@ This is `reference/drift_on_winners.py`'s distance on the images that matter at 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,20 +24,30 @@ DRAWS_PER_BIN = 16
 Predict = Callable[[Latents, Times, dict[str, Tensor]], Latents]
 
 
+@dataclass(frozen=True)
+class Conditioned:
+    """A model with its own conditioning of the prompts: row i of each tensor belongs to latent i."""
+
+    predict: Predict
+    conditioning: Mapping[str, Tensor]
+
+    def at(self, x_t: Latents, times: Times, rows: Tensor) -> Latents:
+        return self.predict(x_t, times, {name: value[rows] for name, value in self.conditioning.items()})
+
+
 @torch.no_grad()
 def eps_distance(
-    base: Predict,
-    policy: Predict,
+    base: Conditioned,
+    policy: Conditioned,
     *,
     latents: Latents,
-    conditioning: Mapping[str, Tensor],
     path: Path,
     seed: int,
     batch_size: int,
 ) -> tuple[float, list[DriftBin]]:
     """The distance and its ten bins over t, at `DRAWS_PER_BIN` noisy `latents` a bin; the noise follows from `seed`.
 
-    Latent i has row i of each tensor of `conditioning`; the draws go through the latents in turn.
+    The draws go through the latents in turn.
     """
     num = path.num_timesteps
     num_bins = min(NUM_BINS, num)
@@ -48,8 +59,7 @@ def eps_distance(
         t, eps = _draws(part, num_bins, num, latents.shape[1:], seed)
         t, eps = t.to(latents.device), eps.to(latents.device)
         x_t, times = path.noisy(latents[rows], eps, t), path.time(t)
-        own = {name: value[rows] for name, value in conditioning.items()}
-        moved = regression_error(policy(x_t, times, own), base(x_t, times, own))
+        moved = regression_error(policy.at(x_t, times, rows), base.at(x_t, times, rows))
         found.append((path.eps_scale(t) * moved).double().cpu())
     by_bin = torch.cat(found).view(DRAWS_PER_BIN, num_bins).mean(dim=0)
     bounds = [bounds_of(number, num_bins, num) for number in range(num_bins)]

@@ -8,6 +8,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from alignment_core.actors.actors import Actors
+from alignment_core.actors.reading_network import own_name
 from alignment_core.actors.reference_weights import ADAPTER, INITIAL, lora_layers
 
 
@@ -27,7 +28,12 @@ def weight_deltas(actors: Actors) -> dict[str, Tensor]:
 
 
 def _lora_deltas(actors: Actors) -> dict[str, Tensor]:
-    return {f"{name}.weight": _change(layer).cpu() for name, layer in lora_layers(actors.denoiser).items()}
+    return {f"{name}.weight": _change(layer).cpu() for name, layer in _layers(actors).items()}
+
+
+def _layers(actors: Actors) -> dict[str, LoraLayer]:
+    """By the names that they have in the initial model, whether its text encoders are trained or not."""
+    return {own_name(actors.denoiser, name): layer for name, layer in lora_layers(actors.denoiser).items()}
 
 
 def _full_deltas(actors: Actors) -> dict[str, Tensor]:
@@ -63,7 +69,7 @@ def initial_norms(actors: Actors) -> dict[str, float]:
 def _lora_norms(actors: Actors) -> dict[str, float]:
     return {
         f"{name}.weight": float(torch.linalg.vector_norm(_initial_weight(layer).double()))
-        for name, layer in lora_layers(actors.denoiser).items()
+        for name, layer in _layers(actors).items()
     }
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from alignment_core.actors.actors import Actors
+from alignment_core.actors.reading_network import Denoiser
 from alignment_core.diffusion import path as paths
 from alignment_core.families.keys import FamilyKeys, LoraLayers
 from alignment_core.families.source import ModelFolder
@@ -23,9 +23,16 @@ from alignment_core.shapes import Images, Latents, Times
 class Family(Protocol):
     """A loaded pipeline; everything but the denoiser is frozen."""
 
-    folder: ModelFolder
-    merged: Mapping[str, LoraLayers]
-    """Of others' LoRAs into its weights, by component."""
+    @property
+    def folder(self) -> ModelFolder: ...
+
+    @property
+    def merged(self) -> Mapping[str, LoraLayers]:
+        """Of others' LoRAs into its weights, by component."""
+        ...
+
+    @merged.setter
+    def merged(self, layers: Mapping[str, LoraLayers]) -> None: ...
 
     @property
     def path(self) -> paths.Path: ...
@@ -34,7 +41,7 @@ class Family(Protocol):
     def device(self) -> torch.device: ...
 
     @property
-    def denoiser(self) -> ModelMixin:
+    def denoiser(self) -> Denoiser:
         """The network that is trained."""
         ...
 
@@ -141,4 +148,26 @@ class LargeEncoders(Protocol):
 
     def release_encoders(self) -> None:
         """Keep the text encoders on the CPU from now on, but for while they read."""
+        ...
+
+
+@runtime_checkable
+class TrainableEncoders(Family, Protocol):
+    """A family whose text encoders can be trained beside the denoiser: what it reads of prompts comes in two steps."""
+
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """What the names of modules begin with that say nothing to the denoiser, by component: `text_encoder.encoder.layers.11.`."""
+        ...
+
+    def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """What the text encoders are told of the prompts, `[B, ...]`: no weight of theirs is in it."""
+        ...
+
+    def encode_tokens(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the text encoders say of it now, float32, with their gradient; `encode_prompts` without one is this of `tokens`."""
+        ...
+
+    def drawing_conditioning(self, num: int) -> dict[str, Tensor]:
+        """What `predict` needs beside the prompts to draw `num` images."""
         ...

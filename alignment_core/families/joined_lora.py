@@ -4,18 +4,21 @@ Whoever loads the checkpoint has that model and no other. Training goes on from 
 state keeps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline
-from peft import get_peft_model_state_dict
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraConfig
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alignment_core import checkpoints
 from alignment_core.actors.actors import ADAPTER, Actors
+from alignment_core.actors.reading_network import Part, parts_of
+from alignment_core.errors import CheckpointError
 from alignment_core.families.keys import FamilyKeys, LoraLayer, LoraLayers
 from alignment_core.families.merge import joined
 from alignment_core.safetensors_files import order_metadata, write_safetensors
@@ -24,25 +27,54 @@ OWN = "adapter.safetensors"  # in the training state: the adapter that is traine
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
+def trained_parts(actors: Actors, denoiser: str) -> dict[str, Part]:
+    """The networks whose adapters are trained, by component; `denoiser` is the name of the first."""
+    return {name or denoiser: part for name, part in parts_of(actors.denoiser).items()}
+
+
 def joined_layers(actors: Actors, merged: Mapping[str, LoraLayers], denoiser: str) -> dict[str, dict[str, LoraLayer]]:
     """What was merged and what was trained, by component."""
-    own = own_layers(actors)
-    others = {name: joined(layers, {}) for name, layers in merged.items() if name != denoiser}
-    return {denoiser: joined(merged.get(denoiser, {}), own), **others}
+    own = {name: own_layers(part) for name, part in trained_parts(actors, denoiser).items()}
+    return {name: joined(merged.get(name, {}), own.get(name, {})) for name in dict.fromkeys([*own, *merged])}
 
 
-def own_layers(actors: Actors) -> dict[str, LoraLayer]:
+def config_of_adapter(part: Part) -> LoraConfig:
+    """What PEFT was asked for."""
+    config = part.peft_config[ADAPTER]
+    assert isinstance(config, LoraConfig)
+    return config
+
+
+def own_layers(part: Part) -> dict[str, LoraLayer]:
     """The layers of the adapter that is trained."""
-    config: LoraConfig = actors.denoiser.peft_config[ADAPTER]
-    tensors: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
+    config = config_of_adapter(part)
+    tensors: dict[str, Tensor] = get_peft_model_state_dict(part, adapter_name=ADAPTER)
     modules = [key.removesuffix(DOWN) for key in tensors if key.endswith(DOWN)]
     return {name: LoraLayer(tensors[name + DOWN], tensors[name + UP], float(config.lora_alpha)) for name in modules}
 
 
 def save_own(actors: Actors, folder: Path) -> None:
-    """Keep the adapter by itself in the training state of a checkpoint that is being written."""
-    tensors = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
+    """Keep the adapters by themselves in the training state of a checkpoint that is being written."""
+    tensors = {
+        f"{name}.{key}" if name else key: value
+        for name, part in trained_parts(actors, "").items()
+        for key, value in get_peft_model_state_dict(part, adapter_name=ADAPTER).items()
+    }
     checkpoints.save_tensors(folder / checkpoints.STATE / OWN, tensors)
+
+
+def load_own(actors: Actors, path: Path, denoiser: str) -> None:
+    """Put the adapters of a file back, by component; what names none is of the denoiser. Raises `CheckpointError`."""
+    parts = trained_parts(actors, denoiser)
+    layers: dict[str, dict[str, Tensor]] = {name: {} for name in parts}
+    for key, value in load_file(path).items():
+        name, _, inside = key.partition(".")
+        component, module = (name, inside) if name in parts else (denoiser, key)
+        layers[component][module] = value
+    for component, part in parts.items():
+        outcome = set_peft_model_state_dict(part, layers[component], adapter_name=ADAPTER)
+        if outcome is not None and outcome.unexpected_keys:
+            raise CheckpointError("checkpoint_altered", f"{path}: unexpected weight {outcome.unexpected_keys[0]!r}")
 
 
 def write_diffusers(layers: Mapping[str, LoraLayers], path: Path) -> None:
@@ -70,9 +102,15 @@ def write_kohya(
         for name, layer in keys.to_kohya(component, updates, configs[component]).items():
             found[f"{name}.lora_down.weight"], found[f"{name}.lora_up.weight"] = layer.down, layer.up
             found[f"{name}.alpha"] = torch.tensor(layer.alpha)
-    ranks = {len(layer.down) for updates in layers.values() for layer in updates.values()}
-    shown = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
-    write_safetensors(path, found, {**metadata, "ss_network_dim": shown, "ss_network_alpha": shown})
+    every = [layer for updates in layers.values() for layer in updates.values()]
+    ranks, alphas = {len(layer.down) for layer in every}, {layer.alpha for layer in every}
+    shapes = {"ss_network_dim": _one_of(ranks), "ss_network_alpha": _one_of(alphas)}
+    write_safetensors(path, found, {**metadata, **shapes})
+
+
+def _one_of(values: Collection[int] | Collection[float]) -> str:
+    """What all layers have, in kohya's words."""
+    return str(next(iter(values))) if len(values) == 1 else "Dynamic"
 
 
 def tensors_of(layers: LoraLayers) -> dict[str, nn.Module | Tensor]:

@@ -86,14 +86,27 @@ class StableDiffusion:
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """`{"prompt_embeds": [B, L, D]}`; prompts beyond the text encoder's length are cut, as in diffusers."""
-        tokens = read_tokens(self.tokenizer, prompts, self.max_tokens)
-        return {"prompt_embeds": self.text_encoder(tokens.to(self.device))[0].float()}
+        return self.encode_tokens(self.tokens(prompts))
+
+    unheard = ()
+
+    def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """`{"input_ids": [B, L]}`."""
+        return {"input_ids": read_tokens(self.tokenizer, prompts, self.max_tokens)}
+
+    def encode_tokens(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`{"prompt_embeds": [B, L, D]}`, float32, with the text encoder's gradient."""
+        return {"prompt_embeds": self.text_encoder(tokens["input_ids"].to(self.device).long())[0].float()}
 
     def encode_empty(self) -> dict[str, Tensor]:
         """The encoding of "", as diffusers has it."""
         return self.encode_prompts([""])
 
     def image_conditioning(self, frames: Float[Tensor, "batch 4"], resolution: int) -> dict[str, Tensor]:
+        """Nothing: the U-Net is told the prompt alone."""
+        return {}
+
+    def drawing_conditioning(self, num: int) -> dict[str, Tensor]:
         """Nothing: the U-Net is told the prompt alone."""
         return {}
 

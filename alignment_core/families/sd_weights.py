@@ -6,16 +6,24 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from diffusers import ModelMixin, StableDiffusionXLPipeline, UNet2DConditionModel
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from peft import get_peft_model_state_dict
+from peft.tuners.lora import LoraConfig
 from transformers import PreTrainedModel
 
 from alignment_core.actors.actors import ADAPTER, Actors
 from alignment_core.checkpoints import STATE
-from alignment_core.errors import CheckpointError
 from alignment_core.families.family import Family
-from alignment_core.families.joined_lora import OWN, joined_layers, own_layers, save_own, write_diffusers, write_kohya
+from alignment_core.families.joined_lora import (
+    OWN,
+    config_of_adapter,
+    joined_layers,
+    load_own,
+    own_layers,
+    save_own,
+    trained_parts,
+    write_diffusers,
+    write_kohya,
+)
 from alignment_core.families.sd_kohya import kohya_layers, kohya_metadata
 from alignment_core.families.source import ModelFolder
 from alignment_core.safetensors_files import order_metadata, write_safetensors
@@ -41,32 +49,37 @@ def save_policy(family: Family, actors: Actors, folder: Path) -> None:
 
 def _save_pipeline(family: Family, actors: Actors, folder: Path) -> None:
     copy_frozen_parts(family.folder, folder, _frozen_parts(family.folder))
-    actors.denoiser.save_pretrained(folder / "unet", safe_serialization=True)
+    unet = trained_parts(actors, "unet")["unet"]
+    unet.save_pretrained(folder / "unet", safe_serialization=True)
     forget_origin(folder / "unet" / "config.json")
     for name in family.merged.keys() - {"unet"}:
         _save_text_encoder(family.components()[name], folder / name)
 
 
 def _save_lora(family: Family, actors: Actors, folder: Path) -> None:
-    config = actors.denoiser.peft_config[ADAPTER]
-    layers: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
-    described = {**config.to_dict(), "target_modules": sorted(config.target_modules)}
-    StableDiffusionXLPipeline.save_lora_weights(  # SD's files are the same
-        folder,
+    parts, saved = trained_parts(actors, "unet"), dict[str, Any]()
+    for component, part in parts.items():
         # PEFT's own key names: diffusers' older ones cover attention alone, and a file with both loses half of itself.
-        unet_lora_layers=dict[str, nn.Module | Tensor](layers),
-        weight_name=LORA_FILE,
-        safe_serialization=True,
+        saved[f"{component}_lora_layers"] = get_peft_model_state_dict(part, adapter_name=ADAPTER)
         # Rank and alpha travel in the file's header: without them every loader assumes alpha = rank.
-        unet_lora_adapter_metadata=described,
-    )
+        saved[f"{component}_lora_adapter_metadata"] = _described(config_of_adapter(part))
+    # SD's files are the same, without a second text encoder.
+    StableDiffusionXLPipeline.save_lora_weights(folder, weight_name=LORA_FILE, safe_serialization=True, **saved)
     order_metadata(folder / LORA_FILE)
+    config = config_of_adapter(parts["unet"])
     metadata = _kohya_header(family, rank=config.r, alpha=config.lora_alpha)
-    if family.keys.family == "sd":  # under diffusers' names of the modules, which SD's have had here from the first
-        write_safetensors(folder / KOHYA_FILE, kohya_layers(layers, config.lora_alpha), metadata)
+    if family.keys.family == "sd" and len(parts) == 1:
+        # Under diffusers' names of the modules, which SD's have had here from the first.
+        write_safetensors(folder / KOHYA_FILE, kohya_layers(saved["unet_lora_layers"], config.lora_alpha), metadata)
     else:
-        unet = family.components()["unet"].config
-        write_kohya({"unet": own_layers(actors)}, family.keys, {"unet": unet}, folder / KOHYA_FILE, metadata)
+        configs = {name: _config_of(part) for name, part in parts.items()}
+        layers = {name: own_layers(part) for name, part in parts.items()}
+        write_kohya(layers, family.keys, configs, folder / KOHYA_FILE, metadata)
+
+
+def _described(config: LoraConfig) -> dict[str, Any]:
+    """The config without the folder that transformers loaded the network from: a path of the operator's."""
+    return {**config.to_dict(), "target_modules": sorted(config.target_modules or ()), "base_model_name_or_path": None}
 
 
 def _save_joined(family: Family, actors: Actors, folder: Path) -> None:
@@ -150,8 +163,4 @@ def _load_unet(actors: Actors, pipeline: Path) -> None:
 
 def _load_lora(actors: Actors, folder: Path) -> None:
     own = folder / STATE / OWN  # beside a LoRA that holds what was merged too
-    path = own if own.is_file() else folder / LORA_FILE
-    layers = {key.removeprefix("unet."): value for key, value in load_file(path).items()}
-    outcome = set_peft_model_state_dict(actors.denoiser, layers, adapter_name=ADAPTER)
-    if outcome is not None and outcome.unexpected_keys:
-        raise CheckpointError("checkpoint_altered", f"{path}: unexpected weight {outcome.unexpected_keys[0]!r}")
+    load_own(actors, own if own.is_file() else folder / LORA_FILE, "unet")

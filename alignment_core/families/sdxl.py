@@ -97,15 +97,33 @@ class StableDiffusionXL:
 
         No prompt at all, "", is zeros where the pipeline wants it so (`force_zeros_for_empty_prompt`, as SDXL does).
         """
+        return self.encode_tokens(self.tokens(prompts))
+
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """What comes after the last hidden states but one of the first encoder, whose pooled text nobody asks for."""
+        layers = [name for name, _ in self.text_encoder.named_modules() if name.endswith(".layers")]
+        last = self.text_encoder.config.num_hidden_layers - 1
+        return tuple(f"text_encoder.{name}.{last}." for name in layers)
+
+    def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """`input_ids` and `input_ids_2` `[B, L]`; `not_empty` `[B]` is 0 where there is no prompt at all, and else 1."""
+        first, second = (
+            read_tokens(tokenizer, prompts, _length(tokenizer, encoder)) for tokenizer, encoder in self._readers
+        )
+        not_empty = torch.tensor([float(prompt != "") for prompt in prompts])
+        return {"input_ids": first, "input_ids_2": second, "not_empty": not_empty}
+
+    def encode_tokens(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `encode_prompts`; float32, with the text encoders' gradient."""
         states, pooled = [], torch.empty(0)
-        for tokenizer, encoder in self._readers:
-            tokens = read_tokens(tokenizer, prompts, _length(tokenizer, encoder))
-            output = encoder(tokens.to(self.device), output_hidden_states=True)
+        for name, (_, encoder) in zip(("input_ids", "input_ids_2"), self._readers, strict=True):
+            output = encoder(tokens[name].to(self.device).long(), output_hidden_states=True)
             states.append(output.hidden_states[-2].float())
             pooled = output[0].float()  # the second encoder's is the projected embedding
         embeds = torch.cat(states, dim=-1)
         if self.empty_is_zeros:
-            not_empty = torch.tensor([prompt != "" for prompt in prompts], dtype=embeds.dtype, device=embeds.device)
+            not_empty = tokens["not_empty"].to(embeds)
             embeds, pooled = embeds * not_empty[:, None, None], pooled * not_empty[:, None]
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
@@ -117,10 +135,14 @@ class StableDiffusionXL:
         target = frames.new_full((len(frames), 2), resolution)
         return {"time_ids": torch.cat([frames, target], dim=1).round().long()}
 
+    def drawing_conditioning(self, num: int) -> dict[str, Tensor]:
+        """`time_ids` of images of the model's own size that nothing was cut off."""
+        whole = torch.tensor([[self.resolution, self.resolution, 0, 0]] * num, dtype=torch.float32)
+        return self.image_conditioning(whole.to(self.device), self.resolution)
+
     def sampling_conditioning(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """What the denoiser is told when it draws: the prompts, and images of the model's own size that nothing was cut off."""
-        whole = torch.tensor([[self.resolution, self.resolution, 0, 0]] * len(prompts), dtype=torch.float32)
-        return {**self.encode_prompts(prompts), **self.image_conditioning(whole.to(self.device), self.resolution)}
+        return {**self.encode_prompts(prompts), **self.drawing_conditioning(len(prompts))}
 
     def encode_empty(self) -> dict[str, Tensor]:
         """The encoding of "": zeros, where the pipeline wants it so."""

@@ -5,15 +5,23 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from diffusers import FluxPipeline, StableDiffusion3Pipeline
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import get_peft_model_state_dict
 from torch import Tensor, nn
 
 from alignment_core.actors.actors import ADAPTER, Actors
+from alignment_core.actors.reading_network import Part
 from alignment_core.checkpoints import STATE
-from alignment_core.errors import CheckpointError
 from alignment_core.families.family import Family
-from alignment_core.families.joined_lora import OWN, described_layers, joined_layers, save_own, tensors_of
+from alignment_core.families.joined_lora import (
+    OWN,
+    config_of_adapter,
+    described_layers,
+    joined_layers,
+    load_own,
+    save_own,
+    tensors_of,
+    trained_parts,
+)
 from alignment_core.families.sd_weights import LORA_FILE, PIPELINE_FOLDER, copy_frozen_parts, forget_origin
 from alignment_core.safetensors_files import order_metadata
 
@@ -36,7 +44,7 @@ def save_policy(family: Family, pipeline: Pipeline, actors: Actors, folder: Path
 
 def _save_pipeline(family: Family, actors: Actors, folder: Path, frozen: tuple[str, ...]) -> None:
     copy_frozen_parts(family.folder, folder, frozen)
-    _save_part(actors.denoiser, folder / DENOISER)
+    _save_part(_transformer(actors), folder / DENOISER)
     for name in family.merged.keys() - {DENOISER}:
         for copied in (folder / name).glob("*.safetensors*"):  # without what was merged into it
             copied.unlink()
@@ -49,10 +57,10 @@ def _save_part(model: nn.Module, folder: Path) -> None:
 
 
 def _save_lora(pipeline: Pipeline, actors: Actors, folder: Path) -> None:
-    config = actors.denoiser.peft_config[ADAPTER]
-    layers: dict[str, Tensor] = get_peft_model_state_dict(actors.denoiser, adapter_name=ADAPTER)
+    config = config_of_adapter(_transformer(actors))
+    layers: dict[str, Tensor] = get_peft_model_state_dict(_transformer(actors), adapter_name=ADAPTER)
     # Rank and alpha travel in the file's header: without them every loader assumes alpha = rank.
-    described = {**config.to_dict(), "target_modules": sorted(config.target_modules)}
+    described = {**config.to_dict(), "target_modules": sorted(config.target_modules or ())}
     _write(pipeline, {DENOISER: layers}, {DENOISER: described}, folder)
 
 
@@ -74,10 +82,11 @@ def load_policy(actors: Actors, folder: Path) -> None:
     """Put the weights that `save_policy` wrote back into the policy, exactly."""
     match actors.kind:
         case "full":
-            saved = type(actors.denoiser).from_pretrained(
+            transformer = _transformer(actors)
+            saved = type(transformer).from_pretrained(
                 folder / PIPELINE_FOLDER, subfolder=DENOISER, use_safetensors=True, local_files_only=True
             )
-            actors.denoiser.load_state_dict(saved.state_dict())
+            transformer.load_state_dict(saved.state_dict())
         case "lora":
             _load_lora(actors, folder)
         case _:
@@ -86,8 +95,9 @@ def load_policy(actors: Actors, folder: Path) -> None:
 
 def _load_lora(actors: Actors, folder: Path) -> None:
     own = folder / STATE / OWN  # beside a LoRA that holds what was merged too
-    path = own if own.is_file() else folder / LORA_FILE
-    layers = {key.removeprefix(f"{DENOISER}."): value for key, value in load_file(path).items()}
-    outcome = set_peft_model_state_dict(actors.denoiser, layers, adapter_name=ADAPTER)
-    if outcome is not None and outcome.unexpected_keys:
-        raise CheckpointError("checkpoint_altered", f"{path}: unexpected weight {outcome.unexpected_keys[0]!r}")
+    load_own(actors, own if own.is_file() else folder / LORA_FILE, DENOISER)
+
+
+def _transformer(actors: Actors) -> Part:
+    """The only network that is trained here."""
+    return trained_parts(actors, DENOISER)[DENOISER]

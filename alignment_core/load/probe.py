@@ -22,7 +22,7 @@ def load_probe(run: Run) -> Generator[Event, None, HeldOutProbe | None]:
             "a checkpoint that was chosen by them; give evaluation.prompts more than max_prompts",
         )
     return HeldOutProbe(
-        base=initial_model(run.actors, run.draw).sample,
+        base=initial_model(run.family, run.actors, run.draw).sample,
         policy=lambda prompts, seeds: run.draw(run.actors.denoiser, prompts, seeds),
         plan=plan_probe(
             prompts, seeds_per_prompt=spec.seeds_per_prompt, batch_size=spec.batch_size, seed=run.spec.seed

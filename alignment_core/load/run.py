@@ -6,7 +6,7 @@ Each choice is a `match` on a type or a class. Below this module nothing sees a 
 import math
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TypeVar, assert_never, cast
+from typing import Any, TypeVar, assert_never, cast
 
 import torch
 from accelerate import Accelerator
@@ -14,14 +14,15 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
-from alignment_core.actors.actors import Actors, full_actors, lora_actors
+from alignment_core.actors.actors import Actors, LoraShape, full_actors, lora_actors
 from alignment_core.datasets.prompt_lengths import measure
 from alignment_core.errors import AlignmentError, DataError, ModelError
 from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event, ModelLoaded, PrecisionChosen, WarningRaised
-from alignment_core.families.family import Family, LargeEncoders, ToldGuidance
+from alignment_core.families.family import Family, LargeEncoders, ToldGuidance, TrainableEncoders
 from alignment_core.families.single_file import in_a_folder
+from alignment_core.families.trained_encoders import WithTrainedEncoders
 from alignment_core.load.model import load_model
 from alignment_core.load.objective import load_objective
 from alignment_core.load.online import OnlineMethod, sampling_grid
@@ -39,11 +40,12 @@ from alignment_core.spec import (
     reward_name,
 )
 from alignment_core.spec.controls import is_trained
+from alignment_core.spec.families import untrained_encoders
 from alignment_core.spec.places import Sources, localize
 from alignment_core.spec.reference import shares_a
 from alignment_core.spec.start import lora_label
-from alignment_core.spec.training import TRAINING_GUIDANCE, Precision
-from alignment_core.training.loop import learning_rate_schedule
+from alignment_core.spec.training import TRAINING_GUIDANCE, Precision, trains_text_encoders
+from alignment_core.training.loop import RATE_SCALE, learning_rate_schedule
 from alignment_core.training.run import Run, precision_of
 from alignment_core.training.watch import Watch
 
@@ -155,11 +157,11 @@ def load_run(
     )
 
 
-def load_actors(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_dir: Path) -> Actors:
-    """The networks of a spec alone, at step 0."""
+def load_networks(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_dir: Path) -> tuple[Family, Actors]:
+    """The networks of a spec alone, at step 0, with the family that they belong to."""
     here = _on_this_machine(spec, sources, cache_dir)
     family = _load_model(here, accelerator)
-    return _build_actors(spec, family, accelerator, _load_start(spec, here, family))
+    return family, _build_actors(spec, family, accelerator, _load_start(spec, here, family))
 
 
 # --- the model -----------------------------------------------------------------------------------------------------
@@ -198,7 +200,13 @@ def _load_model(spec: JobSpec, accelerator: Accelerator) -> Family:
     family = load_model(spec.model, device=accelerator.device, frozen_dtype=half, denoiser_dtype=denoiser_dtype)
     if isinstance(family, ToldGuidance):
         family.training_guidance = spec.training.embedded_guidance
-    return family
+    return _with_trained_encoders(family) if trains_text_encoders(spec.adapter) else family
+
+
+def _with_trained_encoders(family: Family) -> Family:
+    if not isinstance(family, TrainableEncoders):
+        raise ModelError("text_encoder_unsupported", f"adapter.text_encoder: {untrained_encoders(family.keys.family)}")
+    return WithTrainedEncoders(family)
 
 
 def _load_start(spec: JobSpec, here: JobSpec, family: Family) -> StartingLora | None:
@@ -212,7 +220,7 @@ def _build_actors(spec: JobSpec, family: Family, accelerator: Accelerator, start
     if spec.training.gradient_checkpointing:
         family.denoiser.enable_gradient_checkpointing()
     match spec.adapter:
-        case LoraAdapter(rank=rank, alpha=alpha, target_modules=targets):
+        case LoraAdapter(rank=rank, alpha=alpha, target_modules=targets, text_encoder=text):
             actors = lora_actors(
                 family,
                 family.denoiser,
@@ -221,6 +229,9 @@ def _build_actors(spec: JobSpec, family: Family, accelerator: Accelerator, start
                 target_modules=_set(targets),
                 seed=spec.seed,
                 autocast=lambda: accelerator.autocast(),
+                text_encoders=None
+                if text is None
+                else LoraShape(_set(text.rank), _set(text.alpha), text.target_modules),
             )
             if start is not None and start.spec.mode == "train":
                 begin_with(actors, start, spec.adapter)
@@ -247,13 +258,23 @@ def _model_loaded(family: Family, actors: Actors, fingerprint: str) -> ModelLoad
 def _build_optimizer(spec: JobSpec, actors: Actors, accelerator: Accelerator) -> AcceleratedOptimizer:
     training = spec.training
     optimizer = torch.optim.AdamW(
-        actors.trainable().values(),
+        _parameter_groups(spec, actors),
         lr=_set(training.learning_rate),
         betas=(training.adam_beta1, training.adam_beta2),
         eps=training.adam_epsilon,
         weight_decay=training.weight_decay,
     )
     return cast(AcceleratedOptimizer, accelerator.prepare_optimizer(optimizer))
+
+
+def _parameter_groups(spec: JobSpec, actors: Actors) -> list[dict[str, Any]]:
+    """One group, or a second one of text encoders whose learning rate is another; the loop scales each group's rate."""
+    text = spec.adapter.text_encoder if isinstance(spec.adapter, LoraAdapter) else None
+    if text is None or text.learning_rate is None:
+        return [{"params": list(actors.trainable().values())}]
+    denoiser, encoders = actors.trainable_parts()
+    scale = text.learning_rate / _set(spec.training.learning_rate)
+    return [{"params": list(denoiser.values())}, {"params": list(encoders.values()), RATE_SCALE: scale}]
 
 
 def _build_rewards(spec: JobSpec, device: torch.device) -> tuple[dict[str, RewardModel], RewardModel | None]:

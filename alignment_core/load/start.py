@@ -1,12 +1,16 @@
 """The LoRA that a run starts from: its file, on this machine; then in the model's weights, or as the adapter that is trained."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+from torch import Tensor
+
 from alignment_core.actors.actors import Actors
+from alignment_core.actors.reading_network import parts_of
+from alignment_core.actors.reference_weights import lora_layers
 from alignment_core.errors import ModelError
 from alignment_core.families.family import Family
 from alignment_core.families.keys import LoraLayers
@@ -67,17 +71,25 @@ def load_start(start: StartSpec, label: str, family: Family) -> StartingLora:
             merge(components, found.placed)
             family.merged = found.placed
         case "train":
-            _refuse_other_components(found, denoiser=next(iter(components)))
+            _refuse_other_components(found, trained=set(parts_of(family.denoiser)) - {""} or {next(iter(components))})
         case _:
             assert_never(start.mode)
     return found
 
 
 def begin_with(actors: Actors, start: StartingLora, adapter: LoraAdapter) -> None:
-    """Give the adapter the LoRA's factors; raises `ModelError` with what `adapter` would have to be for them to fit."""
-    layers = next(iter(start.placed.values()))
-    _refuse_other_adapter(start, layers, adapter, actors.adapted_modules())
-    factors = {module: (layer.down, layer.up) for module, layer in layers.items()}
+    """Give the adapters the LoRA's factors; raises `ModelError` with what `adapter` would have to be for them to fit.
+
+    A network that the LoRA has no layer of begins as nothing.
+    """
+    factors: dict[str, tuple[Tensor, Tensor]] = {}
+    for number, (component, part) in enumerate(parts_of(actors.denoiser).items()):
+        layers = start.placed.get(component, {}) if component else next(iter(start.placed.values()))
+        if layers:
+            wanted = _wanted_of_encoders(adapter) if number else _Wanted("adapter", adapter.rank, adapter.alpha)
+            _refuse_other_adapter(start, layers, wanted, lora_layers(part))
+        prefix = f"{component}." if component else ""
+        factors |= {prefix + module: (layer.down, layer.up) for module, layer in layers.items()}
     actors.begin_with(factors, is_initial=start.spec.initial == "lora")
 
 
@@ -120,40 +132,52 @@ def _download(source: HubLora) -> Path:
 # --- the adapter that goes on --------------------------------------------------------------------------------------
 
 
-def _refuse_other_components(start: StartingLora, *, denoiser: str) -> None:
-    others = sorted(start.placed.keys() - {denoiser})
-    if others:
+@dataclass(frozen=True)
+class _Wanted:
+    """The adapter of a network as the spec has it, in its field."""
+
+    field: str
+    rank: int | None
+    alpha: float | None
+
+
+def _wanted_of_encoders(adapter: LoraAdapter) -> _Wanted:
+    text = adapter.text_encoder
+    assert text is not None, "their networks are trained"
+    return _Wanted("adapter.text_encoder", text.rank, text.alpha)
+
+
+def _refuse_other_components(start: StartingLora, *, trained: Set[str]) -> None:
+    if others := sorted(start.placed.keys() - trained):
         raise ModelError(
             "start_unfit",
-            f"{start.file.path.name}: it changes {others[0]} too, and start.mode train goes on with layers of the {denoiser} "
-            "alone: use merge",
+            f"{start.file.path.name}: it changes {others[0]} too, and start.mode train goes on with layers of the "
+            f"{' and the '.join(sorted(trained))} alone: use merge, or adapter.text_encoder to train those of text encoders too",
         )
 
 
-def _refuse_other_adapter(
-    start: StartingLora, layers: LoraLayers, adapter: LoraAdapter, adapted: Iterable[str]
-) -> None:
+def _refuse_other_adapter(start: StartingLora, layers: LoraLayers, wanted: _Wanted, adapted: Iterable[str]) -> None:
     """The spec says what is trained, so it has to say what the file has."""
-    name, wanted = start.file.path.name, set(adapted)
+    name, field, modules = start.file.path.name, wanted.field, set(adapted)
     for module, layer in layers.items():
-        if module not in wanted:
+        if module not in modules:
             raise ModelError(
                 "start_unfit",
-                f"{name}: adapter.target_modules leaves out {module!r}, which the LoRA has; its layers end in "
+                f"{name}: {field}.target_modules leaves out {module!r}, which the LoRA has; its layers end in "
                 f"{', '.join(sorted(_endings(layers)))}",
             )
         rank, alpha = len(layer.down), layer.alpha
-        if rank != adapter.rank:
+        if rank != wanted.rank:
             raise ModelError(
-                "start_unfit", f"{name}: {module!r} has the rank {rank}, and adapter.rank is {adapter.rank}"
+                "start_unfit", f"{name}: {module!r} has the rank {rank}, and {field}.rank is {wanted.rank}"
             )
-        if alpha != adapter.alpha:
+        if alpha != wanted.alpha:
             raise ModelError(
-                "start_unfit", f"{name}: {module!r} has the alpha {alpha:g}, and adapter.alpha is {adapter.alpha}"
+                "start_unfit", f"{name}: {module!r} has the alpha {alpha:g}, and {field}.alpha is {wanted.alpha}"
             )
-    if missing := sorted(wanted - layers.keys()):
+    if missing := sorted(modules - layers.keys()):
         raise ModelError(
-            "start_unfit", f"{name}: adapter.target_modules takes in {missing[0]!r}, which the LoRA does not have"
+            "start_unfit", f"{name}: {field}.target_modules takes in {missing[0]!r}, which the LoRA does not have"
         )
 
 

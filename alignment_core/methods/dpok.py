@@ -223,4 +223,6 @@ class DPOK:
 
 
 def _states(steps: Transitions) -> States:
-    return States(steps.x_t, steps.timesteps, steps.rollouts.conditioning_of(steps.rows))
+    """What the value network is shown of a prompt is the initial model's reading of it, which never changes."""
+    conditioning = steps.rollouts.conditioning_of(steps.rows)
+    return States(steps.x_t, steps.timesteps, steps.rollouts.actors.read_by_initial(conditioning))

@@ -5,6 +5,7 @@ The prompts, seeds, rewards and drawing are those that the work folder's own spe
 
 import re
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 
 from alignment_core import checkpoints
@@ -13,8 +14,9 @@ from alignment_core.errors import CheckpointError, DataError
 from alignment_core.evaluation.contenders import Contender, Contenders, checkpointed_policy, initial_model
 from alignment_core.evaluation.evaluate import ReportFolder
 from alignment_core.events import Event, PhaseChanged
+from alignment_core.families.family import Family
 from alignment_core.load.precision import settled
-from alignment_core.load.run import load_actors, load_run, new_accelerator
+from alignment_core.load.run import load_networks, load_run, new_accelerator
 from alignment_core.prove.evaluation_run import Training, compare_contenders
 from alignment_core.spec import JobSpec
 from alignment_core.spec.places import Sources
@@ -87,22 +89,22 @@ def folder_of(side: str, workdir: Path) -> Path | None:
 
 def _contender(run: Run, sources: Sources, cache_dir: Path, folder: Path | None, side: str) -> Contender:
     if folder is None:
-        return initial_model(run.actors, run.draw)
+        return initial_model(run.family, run.actors, run.draw)
     manifest = checkpoints.read_manifest(folder)
     if manifest.base_model_sha256 != run.base_model_sha256:
         raise CheckpointError("other_initial_model", f"{folder} was trained from another initial model")
     own = side in (LATEST, RESULT) or side.isdecimal()
     label = f"step {manifest.step}" if own else f"step {manifest.step} of run {manifest.spec_sha256[:8]}"
-    return checkpointed_policy(
-        run.family, _actors(run, sources, cache_dir, JobSpec.model_validate(manifest.spec)), run.draw, folder, label
-    )
+    family, actors = _networks(run, sources, cache_dir, JobSpec.model_validate(manifest.spec))
+    return checkpointed_policy(family, actors, partial(run.draw_by, family), folder, label)
 
 
-def _actors(run: Run, sources: Sources, cache_dir: Path, trained_by: JobSpec) -> Actors:
-    """The run's own networks where the weights fit them, or others of the same initial model."""
+def _networks(run: Run, sources: Sources, cache_dir: Path, trained_by: JobSpec) -> tuple[Family, Actors]:
+    """The run's own networks where the weights fit them, or others of the same initial model, with their own family."""
     if trained_by.adapter == run.spec.adapter:
-        return run.actors
-    return load_actors(run.spec.model_copy(update={"adapter": trained_by.adapter}), sources, run.accelerator, cache_dir)
+        return run.family, run.actors
+    spec = run.spec.model_copy(update={"adapter": trained_by.adapter})
+    return load_networks(spec, sources, run.accelerator, cache_dir)
 
 
 def _slug(label: str) -> str:

@@ -16,7 +16,7 @@ from alignment_core.evaluation.evaluate import (
     evaluate,
     protocol_of,
 )
-from alignment_core.evaluation.policy_drift import DRAWS_PER_BIN, eps_distance
+from alignment_core.evaluation.policy_drift import DRAWS_PER_BIN, Conditioned, eps_distance
 from alignment_core.evaluation.report import Bootstrap, Provenance
 from alignment_core.evaluation.weight_change import relative_change
 from alignment_core.events import Event, ResultSelected, WarningRaised
@@ -47,8 +47,8 @@ def evaluate_run(run: Run, workdir: Path, result: ResultSelected) -> Generator[E
         )
         return
     manifest = checkpoints.read_manifest(workdir / result.path)
-    base = initial_model(run.actors, run.draw)
-    policy = policy_as_it_is(run.actors, run.draw, compared_model(manifest, f"step {manifest.step}"))
+    base = initial_model(run.family, run.actors, run.draw)
+    policy = policy_as_it_is(run.family, run.actors, run.draw, compared_model(manifest, f"step {manifest.step}"))
     place = ReportFolder(workdir / "evaluation" / f"step-{manifest.step:08d}", workdir)
     yield from compare_contenders(
         run, Contenders(base, policy), Training((run.spec,), run.dataset_sha256, result), place
@@ -136,10 +136,9 @@ def _drift_between(run: Run, contenders: Contenders) -> MeasureDrift:
         size = run.spec.evaluation.batch_size
         latents, _ = run.family.encode_images(2 * images - 1)
         distance, bins = eps_distance(
-            base.predict,
-            policy.predict,
+            Conditioned(base.predict, base.conditioning(prompts)),
+            Conditioned(policy.predict, policy.conditioning(prompts)),
             latents=latents,
-            conditioning=run.family.sampling_conditioning(prompts),
             path=run.family.path,
             seed=run.spec.seed,
             batch_size=size,

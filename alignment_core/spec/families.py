@@ -37,6 +37,8 @@ class FamilyFacts:
     """Tokens of a prompt for each text encoder: `text_encoder`, `text_encoder_2`, and so on."""
     optional: frozenset[str] = frozenset()
     """Parts that a folder may leave out."""
+    trains_encoders: bool = False
+    """Whether a LoRA may change its text encoders: whether its class is one of `families/family.py`'s `TrainableEncoders`."""
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ FAMILIES = MappingProxyType[FamilyName, FamilyFacts](
             resolution=512,
             lora_targets=ATTENTION,
             text_lengths=(77,),
+            trains_encoders=True,
         ),
         "sdxl": FamilyFacts(
             title="Stable Diffusion XL",
@@ -76,6 +79,7 @@ FAMILIES = MappingProxyType[FamilyName, FamilyFacts](
             resolution=1024,
             lora_targets=ATTENTION,
             text_lengths=(77, 77),
+            trains_encoders=True,
         ),
         "sd3": FamilyFacts(
             title="Stable Diffusion 3 and 3.5",
@@ -122,3 +126,9 @@ def refusal_of(pipeline_class: object) -> str | None:
     known = f"{pipeline_class!r}" + ("" if family is None else f" ({FAMILIES[family].title})")
     trained = ", ".join(f"{FAMILIES[name].pipeline_class} ({FAMILIES[name].title})" for name in served())
     return f"the pipeline is {known}, which is not trained here; expected {trained}"
+
+
+def untrained_encoders(family: FamilyName) -> str:
+    """What is said where somebody wants the text encoders of such a family trained."""
+    trained = " and ".join(facts.title for facts in FAMILIES.values() if facts.trains_encoders)
+    return f"the text encoders of {FAMILIES[family].title} are not trained here, only those of {trained}: leave it out"

@@ -63,6 +63,7 @@ LATER_FIELDS = (
     ("training", "embedded_guidance"),
     ("training", "reference_cache"),
     ("resources", "processes"),
+    ("adapter", "text_encoder"),
 )
 
 
@@ -131,7 +132,7 @@ class JobSpec(Spec):
         if isinstance(reference, FrozenReference):
             return self
         if not isinstance(reference, HardCopyReference):
-            refuse_unfit_store(reference, self.adapter.rank if isinstance(self.adapter, LoraAdapter) else None)
+            refuse_unfit_store(reference, self.adapter.highest_rank if isinstance(self.adapter, LoraAdapter) else None)
         if is_lora and reference.offload_initial:
             raise misfit(
                 "reference.offload_initial is for full fine-tunes; with LoRA the initial model costs nothing",
@@ -229,8 +230,7 @@ def _resolved_adapter(adapter: AdapterSpec, family: FamilyName | None) -> Adapte
     if not isinstance(adapter, LoraAdapter):
         return adapter
     targets = adapter.target_modules or (None if family is None else FAMILIES[family].lora_targets)
-    alpha = float(adapter.rank) if adapter.alpha is None else adapter.alpha
-    return adapter.model_copy(update={"alpha": alpha, "target_modules": targets})
+    return adapter.resolved().model_copy(update={"target_modules": targets})
 
 
 def _with_result(checkpoints: CheckpointSpec, evaluation: EvaluationSpec) -> CheckpointSpec:

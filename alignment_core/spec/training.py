@@ -12,8 +12,37 @@ MODULE = r"^[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*$"
 ModuleName = Annotated[str, StringConstraints(max_length=200, pattern=MODULE)]
 
 
+class TextEncoderLora(Spec):
+    """Low-rank adapters on the text encoders too, as by `--train_text_encoder` of diffusers' LoRA scripts.
+
+    All text encoders of the model have them. For SD 1.x, SD 2.x and SDXL; other families refuse it.
+    """
+
+    rank: int | None = Field(default=None, ge=1, le=1024, description="That of the denoiser's adapter when left out.")
+    alpha: float | None = Field(
+        default=None, gt=0, description="LoRA scale numerator; the rank when left out, so the scale is 1."
+    )
+    target_modules: tuple[ModuleName, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "out_proj"),
+        min_length=1,
+        max_length=256,
+        description="Suffixes of module names in the text encoders. The default is that of diffusers' LoRA scripts.",
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Of the text encoders, under the schedule of `training`; `training.learning_rate` when left out.",
+    )
+
+    def resolved(self, rank: int) -> "TextEncoderLora":
+        """The same with what depends on the denoiser's rank written out."""
+        own = rank if self.rank is None else self.rank
+        return self.model_copy(update={"rank": own, "alpha": float(own) if self.alpha is None else self.alpha})
+
+
 class LoraAdapter(Spec):
-    """Low-rank adapters on layers of the denoiser (peft)."""
+    """Low-rank adapters on layers of the denoiser (peft), and on the text encoders if asked for."""
 
     type: Literal["lora"] = "lora"
     rank: int = Field(default=8, ge=1, le=1024, description="diffusers' Diffusion-DPO LoRA scripts: 8.")
@@ -27,6 +56,21 @@ class LoraAdapter(Spec):
         description="Suffixes of module names in the denoiser: the last parts of a name with dots. When left out, those of the "
         "model's family (`docs/methods.md`, defaults by family): the projections of attention for Stable Diffusion 1.x, 2.x and XL.",
     )
+    text_encoder: TextEncoderLora | None = Field(
+        default=None,
+        description="Train the text encoders too; they stay as they are when left out. `{}` takes the defaults.",
+    )
+
+    def resolved(self) -> "LoraAdapter":
+        """The same with what depends on the rank written out; the layers of the denoiser depend on its family."""
+        text = None if self.text_encoder is None else self.text_encoder.resolved(self.rank)
+        alpha = float(self.rank) if self.alpha is None else self.alpha
+        return self.model_copy(update={"alpha": alpha, "text_encoder": text})
+
+    @property
+    def highest_rank(self) -> int:
+        """Of all adapters that are trained."""
+        return max(self.rank, 0 if self.text_encoder is None else self.text_encoder.rank or 0)
 
 
 TRAINING_GUIDANCE = 3.5
@@ -41,6 +85,11 @@ class FullFineTune(Spec):
 
 
 AdapterSpec = Annotated[LoraAdapter | FullFineTune, OneOf()]
+
+
+def trains_text_encoders(adapter: LoraAdapter | FullFineTune) -> bool:
+    """Whether the text encoders are trained beside the denoiser."""
+    return isinstance(adapter, LoraAdapter) and adapter.text_encoder is not None
 
 
 class ReferenceCache(Spec):

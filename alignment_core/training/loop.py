@@ -25,6 +25,7 @@ from alignment_core.training.metric_means import metric_means
 B = TypeVar("B")
 Schedule = Literal["constant", "cosine", "linear"]
 
+RATE_SCALE = "rate_scale"  # of a group of parameters: its learning rate by that of the run
 MAX_SKIPPED_STEPS = 20  # fp16: the loss scaler starts at 2^16 and halves at each skip, so no sound run skips more
 
 
@@ -98,7 +99,7 @@ def train(
             grad_norm = float(accelerator.clip_grad_norm_(parameters, max_grad_norm) or 0.0)
             _refuse_divergence(step + 1, metrics["loss"], grad_norm, has_scaler=accelerator.scaler is not None)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get(RATE_SCALE, 1.0)
             optimizer.step()
             optimizer.zero_grad()
         num_skipped = num_skipped + 1 if accelerator.optimizer_step_was_skipped else 0

@@ -159,8 +159,14 @@ class Run:
 
     def draw(self, denoiser: torch.nn.Module, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
         """Images as the spec's evaluation wants them drawn."""
+        return self.draw_by(self.family, denoiser, prompts, seeds)
+
+    def draw_by(
+        self, family: Family, denoiser: torch.nn.Module, prompts: Sequence[str], seeds: Sequence[int]
+    ) -> Images:
+        """The same of a denoiser of another run, which may read prompts in its own way."""
         evaluation = self.spec.evaluation
-        return self.family.sample(
+        return family.sample(
             denoiser,
             prompts,
             seeds,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from alignment_core.diffusion.discrete_vp import DiscreteVP
-from alignment_core.evaluation.policy_drift import DRAWS_PER_BIN, eps_distance
+from alignment_core.evaluation.policy_drift import DRAWS_PER_BIN, Conditioned, eps_distance
 from alignment_core.evaluation.weight_change import relative_change
 
 ABAR = torch.linspace(0.999, 0.005, 1000)
@@ -29,10 +29,9 @@ class Shifted:
 
 def measured(base: Shifted, policy: Shifted, batch_size: int = 7) -> tuple[float, list[float]]:
     distance, bins = eps_distance(
-        base,
-        policy,
+        Conditioned(base, CONDITIONING),
+        Conditioned(policy, CONDITIONING),
         latents=LATENTS,
-        conditioning=CONDITIONING,
         path=DiscreteVP("epsilon", ABAR),
         seed=3,
         batch_size=batch_size,

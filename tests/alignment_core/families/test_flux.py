@@ -13,6 +13,7 @@ from diffusers import FluxPipeline
 from torch import Tensor
 
 from alignment_core.actors.actors import Actors, full_actors, lora_actors
+from alignment_core.actors.reference_weights import lora_layers
 from alignment_core.errors import ModelError
 from alignment_core.families.flux import Flux, load_flux, packed, unpacked
 from alignment_core.families.released import Released
@@ -228,7 +229,7 @@ def test_a_lora_opens_in_diffusers_with_the_same_images(kind: str, folders: dict
 
 
 def test_every_layer_of_diffusers_script_is_adapted(folders: dict[str, Path]) -> None:
-    adapted = set(with_lora(load(folders["dev"])).adapted_modules())
+    adapted = set(lora_layers(with_lora(load(folders["dev"])).denoiser))
     attention = {"to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"}
     feed_forward = {f"{name}.net.{place}" for name in ("ff", "ff_context") for place in ("0.proj", "2")}
     double = {f"transformer_blocks.0.{name}" for name in {f"attn.{one}" for one in attention} | feed_forward}

@@ -13,6 +13,7 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from alignment_core.actors.actors import Actors, full_actors, lora_actors
+from alignment_core.actors.reference_weights import lora_layers
 from alignment_core.errors import ModelError
 from alignment_core.families.sd3 import StableDiffusion3, load_sd3
 from alignment_core.families.source import ModelFolder
@@ -147,7 +148,7 @@ def test_a_lora_opens_in_diffusers_with_the_same_images(folders: dict[bool, Path
 
 
 def test_every_layer_of_diffusers_script_is_adapted(folders: dict[bool, Path]) -> None:
-    adapted = with_lora(load(folders[False])).adapted_modules()
+    adapted = tuple(lora_layers(with_lora(load(folders[False])).denoiser))
     assert {"transformer_blocks.0.attn.to_add_out", "transformer_blocks.0.attn2.to_q"} <= set(adapted)
     assert {name.rpartition(".attn")[2].partition(".")[2] for name in adapted} == set(FAMILIES["sd3"].lora_targets)
 

@@ -23,7 +23,7 @@ from alignment_core.families.lora_file import read_lora
 from alignment_core.families.lora_places import place
 from alignment_core.families.merge import merge, update_of
 from alignment_core.families.sd_keys import SD
-from alignment_core.load.run import load_actors, new_accelerator
+from alignment_core.load.run import load_networks, new_accelerator
 from alignment_core.reports import EvaluationReport, StartingPoint
 from alignment_core.spec import JobSpec, LocalSource
 from alignment_core.spec.places import Sources, localize
@@ -57,7 +57,7 @@ def spec_of(model: Path, pairs: Path, lora: Path, start: dict[str, Any], **chang
 
 
 def actors_of(spec: JobSpec) -> Actors:
-    return load_actors(spec.resolved("sd"), Sources(), new_accelerator(spec.resolved()), NO_CACHE)
+    return load_networks(spec.resolved("sd"), Sources(), new_accelerator(spec.resolved()), NO_CACHE)[1]
 
 
 def inputs() -> tuple[Tensor, Tensor, dict[str, Tensor]]:
