@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,6 +31,23 @@ class ModelProblem(BaseModel):
 
     code: str
     message: str
+
+
+UNPACKED_FROM = "unpacked_from.json"
+
+
+class UnpackedFrom(BaseModel):
+    """Beside a model that was unpacked from one file into a cache: which file that was, so that it is told when it is no more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, file: Path) -> Self:
+        """As the file is now; links are followed, since runs see files by links."""
+        return cls(path=str(file.resolve()), mtime_ns=file.stat().st_mtime_ns)
 
 
 class ModelReport(BaseModel):

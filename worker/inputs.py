@@ -9,12 +9,14 @@ import json
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from alignment_core.errors import AlignmentError
-from alignment_core.spec import JobSpec
+from alignment_core.model_files import UNPACKED_FROM, UnpackedFrom
+from alignment_core.spec import JobSpec, SingleFileSource
 from alignment_core.spec.places import Sources
 from service.store import datasets
 from service.store.objects import ObjectNotFound
@@ -24,6 +26,7 @@ from worker.patience import wait_out
 
 INPUTS = "inputs"
 LORA_FILE, PIPELINE = "pytorch_lora_weights.safetensors", "pipeline"  # of a checkpoint: a LoRA, a full fine-tune
+KEEP_UNUSED_MODELS_SECONDS = 24 * 3600.0
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -59,6 +62,21 @@ def remove_deleted_datasets(parts: WorkerParts) -> None:
     files = {path.stem: path for path in _datasets_folder(parts).glob("*") if SHA256.fullmatch(path.stem)}
     for sha256 in sorted(files.keys() - datasets.known_files(parts.store, list(files))):
         files[sha256].unlink(missing_ok=True)
+
+
+def remove_unused_models(parts: WorkerParts) -> None:
+    """Remove what single files were unpacked to, where the catalog has no such file any more and no run had it for a day."""
+    sources = [entry.source for entry in parts.catalog.models.values()]
+    files = [Path(source.path) for source in sources if isinstance(source, SingleFileSource)]
+    wanted = [UnpackedFrom.of(file) for file in files if file.is_file()]
+    oldest = time.time() - KEEP_UNUSED_MODELS_SECONDS
+    folder = parts.settings.resolved_cache_dir / "models"
+    for note in folder.glob(f"*/{UNPACKED_FROM}"):
+        if note.stat().st_mtime < oldest and UnpackedFrom.model_validate_json(note.read_bytes()) not in wanted:
+            remove(note.parent)
+    for leftover in folder.glob(".unpacking-*"):  # of processes that were killed
+        if leftover.stat().st_mtime < oldest:
+            remove(leftover)
 
 
 def _datasets_folder(parts: WorkerParts) -> Path:

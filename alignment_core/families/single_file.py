@@ -23,6 +23,7 @@ from transformers import CLIPTextModelWithProjection
 from alignment_core.errors import ModelError
 from alignment_core.families.single_file_configs import SingleFileFamily, write_configs
 from alignment_core.families.source import ModelSource, read_json
+from alignment_core.model_files import UNPACKED_FROM, UnpackedFrom
 from alignment_core.quiet import only_errors
 from alignment_core.spec import LocalSource, SingleFileSource
 
@@ -84,6 +85,8 @@ def unpacked(file: Path, config: Path | None, cache_dir: Path) -> Path:
             partial = Path(temporary) / folder.name
             _unpack(file, config, family, header, Path(temporary) / "config", partial)
             partial.replace(folder)
+    note = UnpackedFrom.of(file).model_dump_json()
+    (folder / UNPACKED_FROM).write_text(note, encoding="utf-8")  # each time: it says when the folder was last used, too
     return folder
 
 

@@ -1,6 +1,7 @@
 """An uploaded LoRA is checked by the library's own command and becomes ready, or failed in words about its keys."""
 
 import hashlib
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from alignment_core.errors import AlignmentError
+from alignment_core.model_files import UNPACKED_FROM, UnpackedFrom
 from alignment_core.spec import (
     CatalogSource,
     DiffusionDPOSpec,
@@ -21,6 +23,7 @@ from alignment_core.spec import (
 )
 from alignment_core.spec.places import Sources
 from service.store import datasets, keys
+from service.store.catalog import Catalog
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import DatasetRecord
 from tests.worker.conftest import World
@@ -28,6 +31,7 @@ from worker.dataset import prepare_dataset
 from worker.inputs import write_inputs
 from worker.parts import WorkerParts
 from worker.preparing import starting_places
+from worker.sweep import remove_deleted
 
 LIBRARY = (sys.executable, "-m", "alignment_core")
 
@@ -119,3 +123,33 @@ def test_a_model_in_one_file_is_linked_into_the_work_folder_with_its_configs(wor
     assert linked == SingleFileSource(path="inputs/models-mine.safetensors", config="inputs/models-mine-config")
     assert (workdir / "inputs/models-mine.safetensors").resolve() == file
     assert (workdir / "inputs/models-mine-config").resolve() == configs
+
+
+def test_what_a_single_file_was_unpacked_to_goes_a_day_after_the_catalog_has_it_no_more(
+    world: World, tmp_path: Path
+) -> None:
+    worker, file = world.worker(), lora(tmp_path / "mine.safetensors")
+    entry = {"type": "single_file", "path": str(file), "family": "sd", "resolution": 512}
+    offering = replace(worker, catalog=Catalog.model_validate({"models": {"mine": entry}}))
+    cache = worker.settings.resolved_cache_dir / "models"
+    folder, leftover = cache / ("0" * 64), cache / ".unpacking-killed"
+    leftover.mkdir(parents=True)
+    folder.mkdir()
+    note = folder / UNPACKED_FROM
+    note.write_text(UnpackedFrom.of(file).model_dump_json())
+
+    remove_deleted(worker)
+    assert folder.is_dir(), "a run may be reading it"
+    for path in (note, leftover):
+        os.utime(path, (0, 0))
+    remove_deleted(offering)
+    assert (folder.is_dir(), leftover.is_dir()) == (True, False)
+    remove_deleted(worker)
+    assert not folder.exists()
+
+    folder.mkdir()
+    note.write_text(UnpackedFrom.of(file).model_dump_json())
+    os.utime(note, (0, 0))
+    os.utime(file, (1, 1))  # another file under the name
+    remove_deleted(offering)
+    assert not folder.exists()

@@ -25,7 +25,7 @@ from alignment_core.families.single_file import unpacked
 from alignment_core.families.single_file_configs import CONFIGS
 from alignment_core.families.source import read_json
 from alignment_core.load.read_model import read_model
-from alignment_core.model_files import stamp_of
+from alignment_core.model_files import UNPACKED_FROM, UnpackedFrom, stamp_of
 from alignment_core.spec import JobSpec, LocalSource, SingleFileSource
 from tests.alignment_core.families.loras import pipeline_of
 from tests.alignment_core.tiny import save_tiny_pipeline, tiny_spec
@@ -126,6 +126,9 @@ def test_a_file_is_unpacked_once_and_again_when_it_changes(attentive_model: Path
     made = (folder / "model_index.json").stat().st_mtime_ns
     assert unpacked(file, attentive_model, cache) == folder
     assert (folder / "model_index.json").stat().st_mtime_ns == made
+    (tmp_path / "link.safetensors").symlink_to(file)
+    assert unpacked(tmp_path / "link.safetensors", attentive_model, cache) == folder
+    assert UnpackedFrom.model_validate_json((folder / UNPACKED_FROM).read_bytes()) == UnpackedFrom.of(file)
     one_file(attentive_model, file, {"v_pred": torch.zeros(0)})
     assert unpacked(file, attentive_model, cache) != folder
     assert not list((cache / "models").glob(".*"))
