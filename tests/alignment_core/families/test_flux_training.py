@@ -1,8 +1,7 @@
-"""FLUX.1 is trained in one forward whatever the guidance, and its losses are what the formulas say."""
+"""FLUX.1 is trained in one forward whatever the guidance."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,12 @@ from diffusers import FluxPipeline
 from torch import Tensor
 
 from alignment_core import align
-from alignment_core.actors.actors import Actors, lora_actors
+from alignment_core.actors.actors import Actors
 from alignment_core.checkpoints import latest
 from alignment_core.errors import ModelError
 from alignment_core.events import RunCompleted
-from alignment_core.families.flux import Flux, load_flux
-from alignment_core.families.source import ModelFolder
-from alignment_core.methods.diffusion_dpo import DiffusionDPO
-from alignment_core.methods.pair_batches import PairBatch
 from alignment_core.rollouts.setup import RolloutSetup
-from alignment_core.shapes import Latents, Times
-from alignment_core.spec.families import FAMILIES
+from tests.alignment_core.families.by_hand import normal
 from tests.alignment_core.load.test_combinations import Folders, load, spec_of
 from tests.alignment_core.tiny import save_pairs, tiny_spec
 from tests.alignment_core.tiny_flux import T5_TOKENS, save_tiny_flux
@@ -89,94 +83,6 @@ def test_a_guidance_that_no_network_would_hear_is_refused(tiny_model: Path, fold
     training = spec.training.model_copy(update={"embedded_guidance": 1.0})
     with pytest.raises(ModelError, match=r"training\.embedded_guidance is for models that are told their guidance"):
         load(spec.model_copy(update={"training": training}), elsewhere)
-
-
-# --- in float64, by hand ---------------------------------------------------------------------------------------------
-
-
-class WideActors(Actors):
-    """Networks whose predictions stay float64."""
-
-    def predict_policy(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
-        return self.family.predict(self.denoiser, x_t, times, conditioning)
-
-    def predict_initial(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
-        with torch.no_grad(), self.initial_denoiser() as denoiser:
-            return self.family.predict(denoiser, x_t, times, conditioning)
-
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def wide_actors(model: Path) -> WideActors:
-    family = load_flux(
-        ModelFolder(model, None), device=torch.device("cpu"), frozen_dtype=torch.float32, denoiser_dtype=torch.float32
-    )
-    targets = FAMILIES["flux"].lora_targets
-    adapted = lora_actors(
-        family, family.denoiser, rank=2, alpha=2.0, target_modules=targets, seed=0, autocast=nullcontext
-    )
-    with torch.no_grad():
-        for number, (name, parameter) in enumerate(adapted.trainable().items()):
-            if ".lora_B." in name:
-                parameter.copy_(0.2 * normal(*parameter.shape, seed=number))
-    return WideActors(family, family.denoiser.double(), initial_copy=None, autocast=nullcontext)
-
-
-def batch_of(family: Flux) -> PairBatch:
-    text = family.encode_prompts(["a red circle", "a blue square", ""])
-    return PairBatch(
-        x_0_w=normal(3, 16, 8, 8, seed=1),
-        x_0_l=normal(3, 16, 8, 8, seed=2),
-        eps=normal(3, 16, 8, 8, seed=3),
-        timesteps=torch.tensor([40, 500, 990]),
-        reward_scale=torch.ones(3, dtype=torch.float64),
-        conditioning={name: value.double() for name, value in text.items()},
-        label=torch.ones(3, dtype=torch.float64),
-    )
-
-
-def errors_by_hand(actors: WideActors, batch: PairBatch) -> dict[str, Tensor]:
-    """m_w, m_l, r_w, r_l: mean |v - (eps - x_0)|^2 at x_s = (1 - s) x_0 + s eps, s = (t + 1)/1000, in diffusers' packing."""
-    s = (batch.timesteps.double() + 1) / 1000
-    over = s.reshape(-1, 1, 1, 1)
-    has_guidance = actors.denoiser.config["guidance_embeds"]
-    found = {}
-    for side, x_0 in (("w", batch.x_0_w), ("l", batch.x_0_l)):
-        inputs = {
-            "hidden_states": FluxPipeline._pack_latents((1 - over) * x_0 + over * batch.eps, 3, 16, 8, 8),
-            "timestep": s.float(),
-            "guidance": torch.full((3,), 3.5) if has_guidance else None,
-            "encoder_hidden_states": batch.conditioning["t5_embeds"],
-            "pooled_projections": batch.conditioning["pooled"],
-            "txt_ids": torch.zeros(T5_TOKENS, 3, dtype=torch.float64),
-            "img_ids": FluxPipeline._prepare_latent_image_ids(3, 4, 4, torch.device("cpu"), torch.float64),
-        }
-        with torch.no_grad():
-            policy = actors.denoiser(**inputs).sample
-            actors.denoiser.disable_adapters()
-            reference = actors.denoiser(**inputs).sample
-            actors.denoiser.enable_adapters()
-        target = FluxPipeline._pack_latents(batch.eps - x_0, 3, 16, 8, 8)
-        for name, v in (("m", policy), ("r", reference)):
-            found[f"{name}_{side}"] = (v - target).square().mean(dim=(1, 2))
-    return found
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_diffusion_dpos_loss_is_the_formula(kind: str, models: dict[str, Path], folders: dict[str, Folders]) -> None:
-    actors = wide_actors(models[kind])
-    assert isinstance(actors.family, Flux)
-    batch = batch_of(actors.family)
-    errors = errors_by_hand(actors, batch)
-    moved = (errors["m_w"] - errors["m_l"]) - (errors["r_w"] - errors["r_l"])
-    expected = torch.log1p(torch.exp(0.5 * 100.0 * moved))
-    method = load(spec_of(folders[kind], "diffusion_dpo", "frozen", "uniform"), folders[kind]).method
-    assert isinstance(method, DiffusionDPO)
-    found = replace(method, beta=100.0).loss(actors, batch).per_example
-    assert torch.allclose(found, expected, rtol=1e-9, atol=0)
-    assert float((expected - 0.6931471806).abs().max()) > 1e-3
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------
