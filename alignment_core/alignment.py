@@ -25,6 +25,7 @@ from alignment_core.load.run import load_run, new_accelerator
 from alignment_core.prove.evaluation_run import evaluate_run
 from alignment_core.spec import JobSpec
 from alignment_core.spec.continuation import broken_by
+from alignment_core.spec.families import FamilyName
 from alignment_core.spec.places import Sources, localize
 from alignment_core.spec.training import Precision
 from alignment_core.spec.warnings import warnings_of
@@ -56,13 +57,14 @@ def align(
     """
     started = time.monotonic()
     spec = on_processes(spec, int(os.environ.get("WORLD_SIZE", "1")))
-    spec = spec.resolved(family_of_source(localize(spec, sources).model))
+    family = family_of_source(localize(spec, sources).model)
+    spec = spec.resolved(family)
     accelerator = new_accelerator(spec)
     with accelerator.main_process_first():
         own = find_resumable(workdir, spec)
         resumed = own or (resume_from and checked_start(resume_from, spec))
     precision = settled(spec.training.precision, accelerator.device.type, resumed)
-    yield _run_started(spec, accelerator.device.type, precision, resumed)
+    yield _run_started(spec, family, accelerator.device.type, precision, resumed)
     yield PhaseChanged(phase="loading")
     history = History()
     cache_dir = cache_dir or Path.home() / ".cache" / "attune"
@@ -132,7 +134,9 @@ def checked_start(folder: Path, spec: JobSpec) -> Path:
     return folder
 
 
-def _run_started(spec: JobSpec, device: str, precision: Precision | None, resumed: Path | None) -> RunStarted:
+def _run_started(
+    spec: JobSpec, family: FamilyName | None, device: str, precision: Precision | None, resumed: Path | None
+) -> RunStarted:
     training = spec.training
     assert training.learning_rate is not None
     return RunStarted(
@@ -144,6 +148,6 @@ def _run_started(spec: JobSpec, device: str, precision: Precision | None, resume
         device=device,
         precision=precision or "auto",
         resumed_from_step=checkpoints.read_manifest(resumed).step if resumed else None,
-        warnings=warnings_of(spec),
+        warnings=warnings_of(spec, family),
         versions=versions(),
     )

@@ -20,7 +20,7 @@ LONGEST_JSON_BYTES = 4 * 2**20
 LONGEST_HEADER_BYTES = 64 * 2**20
 LAYER_DIMENSIONS = (2, 4)  # of the weights of linear layers and of convolutions, which a LoRA can be added to
 TRAINING_TIMESTEPS = 1000  # diffusers' value where a scheduler's config has none
-READER = f"1: {', '.join(served())}"  # who reads: a number to raise where reading learns more, and what is trained
+READER = f"2: {', '.join(served())}"  # who reads: a number to raise where reading learns more, and what is trained
 DENOISERS = tuple(dict.fromkeys(facts.denoiser for facts in FAMILIES.values()))
 
 
@@ -64,6 +64,12 @@ class ModelReport(BaseModel):
         default=None, description="The denoiser's linear layers and convolutions by name: the shapes of their weights."
     )
     unfit_steps: frozenset[int] = Field(default=frozenset(), description="Numbers of sampling steps that do not fit.")
+    resolution_unit: int | None = Field(default=None, description="Pixels that the side of an image is a multiple of.")
+    least_eta: dict[int, tuple[float, ...]] = Field(
+        default={},
+        description="By number of sampling steps, the first hundred: the `eta` from which on each step, noisiest first, has noise "
+        "enough to be trained.",
+    )
     last_step_is_silent: bool = Field(
         default=False, description="Whether the last sampling step adds no noise, whatever eta: it has no density."
     )
@@ -74,15 +80,26 @@ class ModelReport(BaseModel):
     def family(self) -> FamilyName | None:
         return family_of(self.pipeline_class)
 
+    def silent_steps(self, num_steps: int, eta: float) -> frozenset[int]:
+        """Indices of the steps, 0 the noisiest, that have too little noise to be trained, as far as is known."""
+        least = self.least_eta.get(num_steps)
+        if least is None:
+            return frozenset({num_steps - 1} if self.last_step_is_silent else ())
+        return frozenset(index for index, one in enumerate(least) if eta < one)
+
     def has_layer(self, suffix: str) -> bool:
         """Whether a LoRA for this suffix would find a layer."""
         return any(_ends_in(name, suffix) for name in self.layers or ())
+
+    def adapted(self, suffixes: Sequence[str]) -> set[str]:
+        """The layers that a LoRA of these target modules changes."""
+        return {name for name in self.layers or () if any(_ends_in(name, suffix) for suffix in suffixes)}
 
     def num_adapter_parameters(self, suffixes: Sequence[str], rank: int) -> int | None:
         """Parameters of a LoRA of these target modules; None where the layers are not known."""
         if self.layers is None:
             return None
-        adapted = [shape for name, shape in self.layers.items() if any(_ends_in(name, suffix) for suffix in suffixes)]
+        adapted = [self.layers[name] for name in self.adapted(suffixes)]
         return sum(rank * (out + math.prod(into)) for out, *into in adapted)
 
     @property
@@ -103,6 +120,7 @@ def read_model_files(folder: Path) -> ModelReport:
     return ModelReport(
         pipeline_class=pipeline_class if isinstance(pipeline_class, str) else None,
         resolution=_resolution(_json(folder / denoiser / "config.json"), _json(folder / "vae" / "config.json"), facts),
+        resolution_unit=_unit(_json(folder / denoiser / "config.json"), _json(folder / "vae" / "config.json"), facts),
         prediction_type="velocity" if facts is not None and facts.is_flow else _text(scheduler, "prediction_type"),
         num_timesteps=None if scheduler is None else _count(scheduler.get("num_train_timesteps", TRAINING_TIMESTEPS)),
         num_parameters=None if shapes is None else sum(map(math.prod, shapes.values())),
@@ -159,14 +177,28 @@ def _resolution(
     return side * 2 ** (len(levels) - 1)
 
 
+def _unit(denoiser: Mapping[str, Any] | None, vae: Mapping[str, Any] | None, facts: FamilyFacts | None) -> int | None:
+    """Where the denoiser takes places together: as many pixels; a U-Net takes what is left over too."""
+    levels = (vae or {}).get("block_out_channels")
+    if facts is None or facts.denoiser != "transformer" or not isinstance(levels, list):
+        return None
+    patch = facts.patch if facts.patch > 1 else _count((denoiser or {}).get("patch_size")) or 1
+    return patch * 2 ** (len(levels) - 1)
+
+
 def _shapes(folder: Path) -> dict[str, list[int]] | None:
     """The tensors of all files of one variant, by name."""
     files = sorted(folder.glob("*.safetensors"))
     try:
-        found = [dict(_tensors(file, file.stat().st_mtime_ns)) for file in files]
+        found = [shapes_in(file) for file in files]
     except (OSError, ValueError):
         return None
     return {name: shape for tensors in found for name, shape in tensors.items()} if found else None
+
+
+def shapes_in(file: Path) -> dict[str, list[int]]:
+    """The shapes of a safetensors file's tensors; `ValueError` for what is none."""
+    return dict(_tensors(file, file.stat().st_mtime_ns))
 
 
 @lru_cache(maxsize=64)

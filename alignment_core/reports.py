@@ -186,6 +186,14 @@ class WeightsReport(ReportBase):
     )
 
 
+class LoraReport(WeightsReport):
+    """The same with what is looked at before a run, and too long to show."""
+
+    layers: dict[str, tuple[int, int]] = Field(
+        default={}, description="Inputs and outputs of each layer, by the name that the file has for it."
+    )
+
+
 class StartingPoint(ReportBase):
     """The LoRA of others that a run started from, and what became of it."""
 

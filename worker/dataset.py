@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import RunFailed
-from alignment_core.reports import DatasetProblem, DatasetReport, WeightsReport
+from alignment_core.reports import DatasetProblem, DatasetReport, LoraReport
 from attune.tether import tethered
 from service.store import datasets
 from service.store.fence import Fenced
@@ -35,7 +35,7 @@ from worker.run import training_environment
 
 log = structlog.get_logger()
 
-Report = DatasetReport | WeightsReport
+Report = DatasetReport | LoraReport
 
 
 def prepare_dataset(parts: WorkerParts, dataset_id: str) -> None:
@@ -163,7 +163,7 @@ def _result(exit_code: int, stdout: bytes, stderr: bytes, path: Path, dataset: D
     line, filename = (stdout.splitlines() or [b""])[-1], dataset.filename
     try:
         if exit_code == 0 and dataset.kind == "lora":
-            return WeightsReport.model_validate_json(line)
+            return LoraReport.model_validate_json(line)
         if exit_code in (0, EXIT_UNUSABLE):
             return _report_of(line, path, filename)
         failed = RunFailed.model_validate_json(line)
@@ -198,7 +198,7 @@ def _shown(message: str, path: Path, filename: str) -> str:
 
 def _end(parts: WorkerParts, claim: DatasetClaim, result: Report | JobError) -> None:
     dataset_id, lease_seconds = claim.dataset.id, parts.settings.lease_seconds
-    if isinstance(result, DatasetReport | WeightsReport):
+    if isinstance(result, DatasetReport | LoraReport):
         ended = patiently(lambda: datasets.set_report(parts.store, dataset_id, claim.attempt, result), lease_seconds)
     else:
         ended = patiently(lambda: datasets.fail(parts.store, dataset_id, claim.attempt, result), lease_seconds)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from alignment_core.errors import ModelError
 from alignment_core.families.keys import LoraLayer
-from alignment_core.reports import WeightsReport
+from alignment_core.reports import LoraReport
 
 LoraFormat = Literal["peft", "diffusers", "kohya"]
 
@@ -94,15 +94,16 @@ def read_lora(path: Path, default_alpha: float | None = None) -> LoraFile:
     return LoraFile(path, format, digest, layers, says_alpha)
 
 
-def report_of(file: LoraFile) -> WeightsReport:
+def report_of(file: LoraFile) -> LoraReport:
     """What the file holds, for people and for checks before a run."""
-    return WeightsReport(
+    return LoraReport(
         format=file.format,
         num_layers=len(file.layers),
         ranks=sorted({len(layer.down) for layer in file.layers.values()}),
         alphas=sorted({layer.alpha for layer in file.layers.values()}),
         changes_text_encoder=any(name.startswith(OF_TEXT_ENCODERS) for name in file.layers),
         says_alpha=file.says_alpha,
+        layers={name: (layer.down[0].numel(), len(layer.up)) for name, layer in file.layers.items()},
     )
 
 

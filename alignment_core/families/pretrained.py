@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 
 from alignment_core.errors import ModelError
 from alignment_core.families.sd_configs import check_vocabulary
-from alignment_core.families.source import ModelFolder
+from alignment_core.families.source import ModelFolder, read_json
+from alignment_core.model_files import shapes_in
 from alignment_core.quiet import only_errors
 
 # The other half of CLIP, which some folders keep beside the text encoder.
@@ -47,6 +48,30 @@ def load_part(folder: ModelFolder, part: str, model_class: Any, dtype: torch.dty
     )
     refuse_partial(folder.path / part, loading)
     return model
+
+
+def check_weights(folder: ModelFolder, part: str, model_class: Any) -> None:
+    """Raise the same `ModelError` by the headers alone, for a part of diffusers.
+
+    Old files have names that diffusers translates while it loads: where any is unknown here, nothing is said of what is missing.
+    """
+    with reading(folder), torch.device("meta"):
+        described = model_class.from_config(read_json(folder.path / part / "config.json")).state_dict()
+    expected = {name: list(weight.shape) for name, weight in described.items()}
+    found: dict[str, list[int]] = {}
+    for file in folder.weight_files(part):
+        found |= shapes_in(file)
+    unknown = found.keys() - expected.keys()
+    refuse_partial(
+        folder.path / part,
+        {
+            "missing_keys": [] if unknown else expected.keys() - found.keys(),
+            "mismatched_keys": [
+                (name, shape, expected[name]) for name, shape in found.items() if shape != expected.get(name, shape)
+            ],
+            "unexpected_keys": [],
+        },
+    )
 
 
 def refuse_partial(path: Path, loading: dict[str, Any]) -> None:

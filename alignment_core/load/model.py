@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import assert_never
 
 import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 
+from alignment_core.diffusion.path import Path as DiffusionPath
 from alignment_core.errors import ModelError
 from alignment_core.families.family import Family
 from alignment_core.families.flow_schedule import read_flow_schedule
 from alignment_core.families.flux import load_flux
-from alignment_core.families.flux_configs import check_flux
+from alignment_core.families.flux import path_of as flux_path
+from alignment_core.families.flux_configs import PATCH, check_flux
+from alignment_core.families.pretrained import check_weights
 from alignment_core.families.sd import load_sd
+from alignment_core.families.sd import path_of as discrete_path
 from alignment_core.families.sd3 import load_sd3
+from alignment_core.families.sd3 import path_of as sd3_path
 from alignment_core.families.sd3_configs import check_sd3
 from alignment_core.families.sd_configs import check_parts
 from alignment_core.families.sd_schedule import read_schedule
@@ -68,6 +74,35 @@ def _index_of(source: HubSource) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(source.repo_id, "model_index.json", revision=source.revision))
+
+
+def check_headers(folder: ModelFolder) -> None:
+    """What loading refuses by the names and shapes of the weights of the denoiser and the VAE: raises the same `ModelError`."""
+    match folder.family:
+        case "sd" | "sdxl":
+            check_weights(folder, "unet", UNet2DConditionModel)
+        case "sd3":
+            check_weights(folder, "transformer", SD3Transformer2DModel)
+        case "flux":
+            check_weights(folder, "transformer", FluxTransformer2DModel)
+        case _:
+            assert_never(folder.family)
+    check_weights(folder, "vae", AutoencoderKL)
+
+
+def path_of(folder: ModelFolder, resolution: int) -> DiffusionPath:
+    """The noise levels of a folder that has been checked, and the steps that images of so many pixels are sampled at."""
+    match folder.family:
+        case "sd" | "sdxl":
+            return discrete_path(read_schedule(folder), torch.device("cpu"))
+        case "sd3":
+            return sd3_path(read_flow_schedule(folder))
+        case "flux":
+            vae = read_json(folder.path / "vae" / "config.json")
+            side = resolution // (PATCH * 2 ** (len(vae["block_out_channels"]) - 1))
+            return flux_path(read_flow_schedule(folder, may_be_dynamic=True), side**2)
+        case _:
+            assert_never(folder.family)
 
 
 def check_model(folder: ModelFolder) -> None:

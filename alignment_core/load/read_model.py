@@ -6,21 +6,25 @@ Of the Hub's models the configs are fetched, and of their weights the headers al
 import json
 import struct
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from alignment_core.diffusion.formulas import ddim_timesteps
+from alignment_core.diffusion.path import SIGMA_FLOOR
 from alignment_core.errors import ModelError
 from alignment_core.families.sd_schedule import read_schedule
 from alignment_core.families.single_file import write_headers
 from alignment_core.families.source import WEIGHED, ModelFolder, check_pipeline_folder, only_variant
 from alignment_core.hub_errors import download_errors, hub_error
-from alignment_core.load.model import check_model
+from alignment_core.load.model import check_headers, check_model, path_of
 from alignment_core.model_files import ModelProblem, ModelReport, read_model_files, stamp_of
 from alignment_core.spec import HubSource, LocalSource, SingleFileSource
 from alignment_core.spec.families import FAMILIES
 
 MOST_SAMPLING_STEPS = 1000
+MOST_STEPS_WITH_ETA = 100
+SILENT = 10.0  # what stands for an eta that there is not: `eta` is at most 1
 
 
 ModelFiles = HubSource | LocalSource | SingleFileSource
@@ -33,11 +37,11 @@ def read_model(source: ModelFiles) -> ModelReport:
     """
     match source:
         case LocalSource(path=path):
-            return _report(ModelFolder(Path(path), only_variant(Path(path))))
+            return _report(ModelFolder(Path(path), only_variant(Path(path))), check_headers)
         case HubSource():
             with tempfile.TemporaryDirectory() as folder:
                 _fetch_headers(source, Path(folder))
-                return _report(ModelFolder(Path(folder), source.variant))
+                return _report(ModelFolder(Path(folder), source.variant), check_headers)
         case SingleFileSource(path=path, config=config):
             return _report_of_file(Path(path), None if config is None else Path(config))
 
@@ -48,7 +52,8 @@ def _report_of_file(file: Path, config: Path | None) -> ModelReport:
     try:
         with tempfile.TemporaryDirectory() as folder:
             write_headers(file, config, Path(folder))
-            return _report(ModelFolder(Path(folder), None)).model_copy(update={"stamp": stamp})
+            found = ModelFolder(Path(folder), None)
+            return _report(found, lambda _: None).model_copy(update={"stamp": stamp})
     except ModelError as error:
         if error.code == "model_not_found":
             raise
@@ -56,19 +61,39 @@ def _report_of_file(file: Path, config: Path | None) -> ModelReport:
         return ModelReport(problem=ModelProblem(code=error.code, message=message), stamp=stamp)
 
 
-def _report(folder: ModelFolder) -> ModelReport:
+def _report(folder: ModelFolder, check_files: Callable[[ModelFolder], None]) -> ModelReport:
     if not (folder.path / "model_index.json").is_file():
         raise ModelError("model_not_found", f"{folder.path}: expected a diffusers folder with a model_index.json")
     report = read_model_files(folder.path).model_copy(update={"stamp": stamp_of(folder.path)})
     try:
         check_pipeline_folder(folder)
         check_model(folder)
+        check_files(folder)
     except ModelError as error:
         message = error.message.replace(f"{folder.path}/", "")
         return report.model_copy(update={"problem": ModelProblem(code=error.code, message=message)})
+    report = report.model_copy(update={"least_eta": _least_eta(folder, report)})
     if FAMILIES[folder.family].is_flow:
         return report
     return report.model_copy(update=_of_betas(folder))
+
+
+def _least_eta(folder: ModelFolder, report: ModelReport) -> dict[int, tuple[float, ...]]:
+    """A step's noise is eta times what it is at 1, on a schedule of betas and in flow matching alike."""
+    path = path_of(folder, report.resolution or FAMILIES[folder.family].resolution)
+    found: dict[int, tuple[float, ...]] = {}
+    for num_steps in range(1, min(path.num_timesteps, MOST_STEPS_WITH_ETA) + 1):
+        try:
+            noise = path.grid(num_steps, 1.0).sigma_t.tolist()
+        except ValueError:
+            continue
+        found[num_steps] = tuple(_rounded_down(SIGMA_FLOOR / max(one, SIGMA_FLOOR / SILENT)) for one in noise)
+    return found
+
+
+def _rounded_down(value: float) -> float:
+    """To five digits, and no higher than the value: a step that a run trains is not refused."""
+    return float(f"{value * (1 - 1e-4):.5g}")
 
 
 def _of_betas(folder: ModelFolder) -> dict[str, Any]:

@@ -7,7 +7,6 @@ the reward is their mean. The weights are trained elsewhere and loaded from a fo
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CONFIG_FILE = "config.json"
+from alignment_core.spec.attribute_words import CONFIG_FILE, first_mention, why_without_score
+
 WEIGHTS_FILE = "model.safetensors"
 UNNAMED = -1
 
@@ -74,21 +74,11 @@ class ClassifierConfig:
         """
         named: dict[str, int] = {}
         for attribute, words in self.attributes.items():
-            if (word := _first_mention(prompt, words)) is not None:
+            if (word := first_mention(prompt, words)) is not None:
                 named[attribute] = self.values(attribute).index(words[word])
         if not named:
-            known = ", ".join(sorted(word for words in self.attributes.values() for word in words))
-            raise ValueError(f"prompt {prompt!r} names no known attribute; known words: {known}")
+            raise ValueError(why_without_score(prompt, self.attributes))
         return named
-
-
-def _first_mention(prompt: str, words: Mapping[str, str]) -> str | None:
-    """The word or phrase of `words` that comes first in `prompt`; of two, the longer."""
-    alternatives = "|".join(re.escape(word.lower()) for word in sorted(words, key=len, reverse=True))
-    found = re.search(rf"(?<!\w)(?:{alternatives})(?!\w)", prompt.lower())
-    if found is None:
-        return None
-    return next(word for word in words if word.lower() == found.group())
 
 
 class AttributeClassifier(nn.Module):

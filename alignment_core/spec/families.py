@@ -35,6 +35,10 @@ class FamilyFacts:
     blocks of SD 3.5 medium have."""
     text_lengths: tuple[int, ...]
     """Tokens of a prompt for each text encoder: `text_encoder`, `text_encoder_2`, and so on."""
+    embeds_guidance: bool = False
+    """Whether the network is told its guidance, or takes the number and does not look at it, and is asked once."""
+    patch: int = 1
+    """Latents in height and width that the denoiser takes together, so that an image's side is a multiple of them."""
     optional: frozenset[str] = frozenset()
     """Parts that a folder may leave out."""
     trains_encoders: bool = False
@@ -103,6 +107,8 @@ FAMILIES = MappingProxyType[FamilyName, FamilyFacts](
             resolution=1024,
             lora_targets=(*_BOTH_STREAMS, *_FEED_FORWARD),
             text_lengths=(77, 512),
+            embeds_guidance=True,
+            patch=2,
         ),
     }
 )

@@ -40,6 +40,10 @@ class Rollouts(MethodBase):
         """Steps of each trajectory that are trained."""
         return self.num_inference_steps
 
+    def must_have_noise(self, silent: frozenset[int]) -> frozenset[int]:
+        """Which of the steps without noise stand in the way: where steps are drawn, all if too few others are left."""
+        return silent if self.num_inference_steps - len(silent) < self.trained_steps else frozenset()
+
     def drawn_together(self, num_steps: int, examples_per_step: int) -> tuple[int, int]:
         """Of `num_steps` steps of a trajectory that may be drawn: how many draws without replacement there are, and are made."""
         return num_steps, self.trained_steps
@@ -131,6 +135,11 @@ class TailorPOSpec(PairedRollouts):
     @property
     def trained_steps(self) -> int:
         return self.num_trained_steps
+
+    def must_have_noise(self, silent: frozenset[int]) -> frozenset[int]:
+        """The evenly spaced steps, of which none can be another."""
+        total = self.num_inference_steps
+        return silent & {number * total // self.num_trained_steps for number in range(self.num_trained_steps)}
 
     def steps_per_turn(self, examples_per_step: int) -> int:
         """An iteration takes a step at each branch; `examples_per_step` are prompts."""

@@ -1,21 +1,27 @@
 """What a spec allows and its author probably did not mean."""
 
 from alignment_core.reports import DatasetReport
+from alignment_core.spec.families import FamilyName
 from alignment_core.spec.job import JobSpec
+from alignment_core.spec.published import far_from_published
 from alignment_core.spec.reference import DriftControlledReference, EmaReference, FrozenReference, HardCopyReference
 from alignment_core.spec.timesteps import TimestepAware, UniformSampler
 
 SMALL_SHARE = 0.01
 
 
-def warnings_of(spec: JobSpec) -> list[str]:
-    """What is allowed but probably not meant, as sentences for `POST /v1/jobs/validate` and the first event."""
-    spec = spec.resolved()
+def warnings_of(spec: JobSpec, family: FamilyName | None = None) -> list[str]:
+    """What is allowed but probably not meant, as sentences for `POST /v1/jobs/validate` and the first event.
+
+    `family` is that of the model, if it is known.
+    """
+    spec = spec.resolved(family)
     return [
         *spec.method.warnings(spec.examples_per_step),
         *_warnings_of_training(spec),
         *_warnings_of_probes(spec),
         *_warnings_of_plugins(spec),
+        *(() if family is None else far_from_published(spec, family)),
     ]
 
 

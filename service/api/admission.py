@@ -26,7 +26,8 @@ from service.api.prospects import (
     warnings_of_model,
 )
 from service.api.schemas.jobs import Estimate, JobRequest, Validation
-from service.api.starts import problems_of_start
+from service.api.scorable import problems_of_prompts
+from service.api.starts import problems_of_layers, problems_of_start
 from service.errors import FieldProblem, field_problems, invalid_request
 from service.store import datasets, jobs, outputs
 from service.store.catalog import check_spec, stored_datasets
@@ -87,7 +88,10 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
         report = _report(parts, project_id, spec)
         found += problems_of_device(spec, parts.settings.worker_devices)
         found += problems_of_processes(spec, parts.settings.worker_processes)
-        found += problems_of_model(spec, parts.catalog, foreseen(parts, project_id, spec))
+        model = foreseen(parts, project_id, spec)
+        found += problems_of_model(spec, parts.catalog, model)
+        found += problems_of_prompts(spec, parts.catalog)
+        found += problems_of_layers(parts, project_id, spec, model)
         found += problems_of_data(spec, report) if report is not None else ()
     return found
 
@@ -107,10 +111,11 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     errors = [*unfit(parts, project_id, spec), *unfit_start(parts, project_id, request)]
     report = _report(parts, project_id, spec)
     model = None if errors else foreseen(parts, project_id, spec)  # a path that is refused is not looked at
-    spec = spec.resolved() if errors else resolved(parts, project_id, spec)
+    family = None if errors else family_of(parts, project_id, spec)
+    spec = spec.resolved(family)
     estimate = estimate_of(spec, report, model)
     warnings = [
-        *warnings_of(spec),
+        *warnings_of(spec, family),
         *warnings_of_model(spec, parts.catalog, model),
         *([] if errors else unread(parts, project_id, spec)),
         *_data_warnings(estimate, report),

@@ -14,7 +14,9 @@ from alignment_core.spec import (
     LoraAdapter,
     OnlineMethodSpec,
 )
+from alignment_core.spec.families import FAMILIES
 from alignment_core.spec.timesteps import TIMESTEP_PRESETS, TimestepPreset, UniformTimesteps
+from alignment_core.spec.training import TRAINING_GUIDANCE
 from service.errors import FieldProblem
 from service.store.catalog import Catalog
 
@@ -80,6 +82,9 @@ def problems_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None
         yield _problem("/method/transform/resolution", "resolution_unfit", message)
     if model is None:
         return
+    if wanted is not None and model.resolution_unit is not None and wanted % model.resolution_unit:
+        message = f"{wanted} pixels: the model draws multiples of {model.resolution_unit}"
+        yield _problem("/method/transform/resolution", "resolution_unfit", message)
     adapter = spec.adapter
     targets = adapter.target_modules if isinstance(adapter, LoraAdapter) else None
     if model.layers and targets and not any(map(model.has_layer, targets)):
@@ -90,6 +95,10 @@ def problems_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None
     if spec.method.needs_v_prediction and model.prediction_type not in (None, "v_prediction"):
         message = f"is for v-prediction models, and this one predicts {model.prediction_type}"
         yield _problem("/method/v_rescale", "v_rescale_unsupported", message)
+    is_told = spec.training.embedded_guidance != TRAINING_GUIDANCE
+    if is_told and model.family is not None and not FAMILIES[model.family].embeds_guidance:
+        message = "is for models that are told their guidance, and this one is guided by a second forward"
+        yield _problem("/training/embedded_guidance", "embedded_guidance_unsupported", message)
     if spec.method.needs_flow and model.prediction_type not in (None, "velocity"):
         message = f"is for flow matching, and this model predicts {model.prediction_type}"
         yield _problem("/method/flow_beta", "flow_beta_unsupported", message)
@@ -130,12 +139,7 @@ def _problems_of_timesteps(spec: JobSpec, model: ModelReport, num_timesteps: int
         yield _problem("/timesteps/num_bins", "too_many_bins", message)
     if isinstance(spec.method, OnlineMethodSpec):
         yield from _problems_of_sampling("/method", spec.method.num_inference_steps, model, num_timesteps)
-        if model.last_step_is_silent and spec.method.trained_steps == spec.method.num_inference_steps:
-            message = "trains every step, and the last one of this model's schedule adds no noise, so it has no density"
-            pointer = (
-                "/method/num_trained_steps" if "num_trained_steps" in type(spec.method).model_fields else "/method"
-            )
-            yield _problem(pointer, "no_noise_to_train_on", message)
+        yield from _problems_of_noise(spec.method, model)
     yield from _problems_of_sampling("/evaluation", spec.evaluation.num_inference_steps, model, num_timesteps)
 
 
@@ -151,6 +155,20 @@ def _problems_of_sampling(
             f"is {num_steps}, for which the model's scheduler has no timesteps; {_nearest(num_steps, model)} would do"
         )
         yield _problem(pointer, "sampling_steps_unsupported", message)
+
+
+def _problems_of_noise(method: OnlineMethodSpec, model: ModelReport) -> Iterator[FieldProblem]:
+    """Whether more steps are trained than have a density."""
+    silent = method.must_have_noise(model.silent_steps(method.num_inference_steps, method.eta))
+    if not silent:
+        return
+    numbers = ", ".join(str(method.num_inference_steps - index) for index in sorted(silent)[-MOST_TARGETS:])
+    message = (
+        f"{method.trained_steps} of {method.num_inference_steps} steps are trained, and step {numbers}, counted down to 1, has "
+        f"too little noise for a density at eta {method.eta:g}: raise method.eta, or train fewer steps"
+    )
+    pointer = "/method/num_trained_steps" if "num_trained_steps" in type(method).model_fields else "/method"
+    yield _problem(pointer, "no_noise_to_train_on", message)
 
 
 def _nearest(num_steps: int, model: ModelReport) -> int:

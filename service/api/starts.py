@@ -1,10 +1,12 @@
 """What a job starts from, known before it is queued: uploaded weights, and checkpoints of earlier jobs of the project."""
 
+import math
 from collections.abc import Iterator
 
-from alignment_core.reports import WeightsReport
+from alignment_core.model_files import ModelReport
+from alignment_core.reports import LoraReport
 from alignment_core.spec import CheckpointSource, JobSpec, LoraAdapter, StoredLora
-from alignment_core.spec.families import FamilyName
+from alignment_core.spec.families import FAMILIES, FamilyName
 from alignment_core.spec.sources import label_of
 from alignment_core.spec.start import ALPHA_UNKNOWN
 from service.api.context import Parts
@@ -100,7 +102,7 @@ def _problems_of_train(spec: JobSpec, weights: DatasetRecord | None) -> Iterator
         return
     if weights is None or weights.report is None:
         return
-    report = WeightsReport.model_validate(weights.report)
+    report = LoraReport.model_validate(weights.report)
     if report.ranks != [adapter.rank]:
         yield _problem("/adapter/rank", "start_unfit", f"is {adapter.rank}, and {_expected('rank', report.ranks)}")
     if report.alphas != [adapter.alpha] and start.alpha is None:
@@ -110,6 +112,53 @@ def _problems_of_train(spec: JobSpec, weights: DatasetRecord | None) -> Iterator
     if report.changes_text_encoder:
         message = "the LoRA changes a text encoder too, whose layers are not trained further: write merge"
         yield _problem("/start/mode", "start_unfit", message)
+
+
+def problems_of_layers(
+    parts: Parts, project_id: str, spec: JobSpec, model: ModelReport | None
+) -> Iterator[FieldProblem]:
+    """Where the LoRA's layers are not the model's, or with `train` not the adapter's; kohya's original names are left to the run."""
+    start = spec.start
+    if model is None or not model.layers or start is None or not isinstance(start.lora, StoredLora):
+        return
+    weights = datasets.get(parts.store, project_id, start.lora.id)
+    if weights is None or weights.report is None:
+        return
+    found = dict(_of_denoiser(LoraReport.model_validate(weights.report), model))
+    for name, (module, (into, out)) in found.items():
+        if module not in model.layers:
+            message = f"{name!r} is no layer of the model; expected names such as {min(model.layers)!r}"
+            yield _problem("/start/lora/id", "lora_unfit", message)
+            return
+        expected_out, *expected_in = model.layers[module]
+        if (math.prod(expected_in), expected_out) != (into, out):
+            wanted = f"the model's layer {math.prod(expected_in)} and {expected_out}"
+            message = f"{name!r} has {into} inputs and {out} outputs, and {wanted}"
+            yield _problem("/start/lora/id", "lora_unfit", message)
+            return
+    if start.mode == "train" and isinstance(spec.adapter, LoraAdapter) and spec.adapter.target_modules and found:
+        yield from _problems_of_modules({module for module, _ in found.values()}, model, spec.adapter.target_modules)
+
+
+def _of_denoiser(report: LoraReport, model: ModelReport) -> Iterator[tuple[str, tuple[str, tuple[int, int]]]]:
+    """Name in the file, module and width of each layer that is the denoiser's, as far as the name alone says it."""
+    denoiser = FAMILIES[model.family].denoiser if model.family is not None else "unet"
+    by_kohya = {f"lora_unet_{module.replace('.', '_')}": module for module in model.layers or ()}
+    for name, width in report.layers.items():
+        if report.format == "kohya":
+            if name in by_kohya:
+                yield name, (by_kohya[name], width)
+        elif not name.startswith("text_encoder"):
+            yield name, (name.removeprefix(f"{denoiser}."), width)
+
+
+def _problems_of_modules(modules: set[str], model: ModelReport, targets: tuple[str, ...]) -> Iterator[FieldProblem]:
+    adapted = model.adapted(targets)
+    if left_out := sorted(modules - adapted):
+        message = f"leaves out {left_out[0]!r}, which the LoRA has"
+        yield _problem("/adapter/target_modules", "start_unfit", message)
+    elif more := sorted(adapted - modules):
+        yield _problem("/adapter/target_modules", "start_unfit", f"takes in {more[0]!r}, which the LoRA does not have")
 
 
 def _expected(name: str, values: list[int] | list[float]) -> str:

@@ -53,4 +53,5 @@ class Weights(Entry):
     @classmethod
     def of(cls, weights: DatasetRecord) -> "Weights":
         shown = weights.model_dump(include=cls.model_fields.keys() - {"status"})
-        return cls.model_validate({**shown, "status": weights.state})
+        report = weights.report and {name: weights.report[name] for name in WeightsReport.model_fields}
+        return cls.model_validate({**shown, "report": report, "status": weights.state})

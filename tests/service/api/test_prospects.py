@@ -8,7 +8,9 @@ import pytest
 
 from alignment_core.events import CheckpointSaved
 from alignment_core.model_files import ModelReport
+from alignment_core.reports import LoraReport
 from alignment_core.spec import HubSource
+from alignment_core.spec.families import FAMILIES
 from service.store import known_models
 from service.store.events import record_event
 from service.store.records import StoredFile
@@ -256,6 +258,97 @@ def test_a_last_step_without_noise_is_known_where_it_would_be_trained(
     whole = {"prompts": ["a"], "num_inference_steps": 4, **method}
     spec = {"model": HUB.model_dump(), "method": whole}
     assert told(api, spec) == ([] if pointer is None else [(pointer, "no_noise_to_train_on")])
+
+
+def read_as(pipeline_class: str, **facts: Any) -> dict[str, Any]:
+    return {**READ, "pipeline_class": pipeline_class, "prediction_type": "velocity", **facts}
+
+
+GUIDED, LARGE = {"training": {"embedded_guidance": 7.0}}, {"transform": {"resolution": 1000}}
+DDPO = {"type": "ddpo", "prompts": ["a red circle"], "reward": "brightness", "num_inference_steps": 3}
+JUDGED = {"type": "attribute_classifier", "weights": "shapes-reward"}
+NOISY = {"least_eta": {3: [0.01, 0.02, 0.5]}}
+
+
+@pytest.mark.parametrize(
+    ("read", "method", "changes", "place"),
+    [
+        (READ, {}, GUIDED, ("training/embedded_guidance", "embedded_guidance_unsupported")),
+        (read_as("StableDiffusion3Pipeline"), {}, GUIDED, ("training/embedded_guidance", "embedded_guidance_unsupported")),
+        (read_as("FluxPipeline"), {}, GUIDED, None),
+        (read_as("FluxPipeline", resolution_unit=16), LARGE, {}, ("method/transform/resolution", "resolution_unfit")),
+        (READ, LARGE, {}, None),
+        ({**READ, **NOISY}, {**DDPO, "eta": 0.4}, {}, ("method/num_trained_steps", "no_noise_to_train_on")),
+        ({**READ, **NOISY}, {**DDPO, "eta": 0.4, "num_trained_steps": 2}, {}, None),
+        ({**READ, **NOISY}, {**DDPO, "eta": 0.5}, {}, None),
+        (READ, {**DDPO, "reward": JUDGED}, {}, None),
+        (READ, {**DDPO, "reward": JUDGED, "prompts": ["a red circle", "peace"]}, {}, ("method/prompts", "prompt_not_scorable")),
+        (READ, {}, {"evaluation": {"rewards": [JUDGED], "prompts": ["peace"]}}, ("evaluation/prompts", "prompt_not_scorable")),
+        (READ, {}, {"evaluation": {"rewards": [JUDGED], "prompts": ["a red circle", "peace"], "max_prompts": 1}}, None),
+    ],
+)  # fmt: skip
+def test_what_a_run_would_find_out_late_is_known_before_it(
+    api: Api, read: dict[str, Any], method: dict[str, Any], changes: dict[str, Any], place: tuple[str, str] | None
+) -> None:
+    remember(api, HUB, **read)
+    spec = hub_spec(api, **changes)
+    spec["method"] = method if "type" in method else {**spec["method"], **method}
+    if "type" in method:
+        spec = {name: spec[name] for name in ("model", "method")}
+    assert told(api, spec) == ([] if place is None else [(f"/spec/{place[0]}", place[1])])
+
+
+@pytest.mark.parametrize(
+    ("layers", "changes", "place"),
+    [
+        ({"unet.down.0.attn1.to_q": (4, 8)}, {}, None),
+        ({"unet.conv": (45, 3)}, {}, None),
+        ({"unet.down.7.attn1.to_q": (4, 8)}, {}, ("start/lora/id", "lora_unfit")),
+        ({"unet.down.0.attn1.to_q": (4, 9)}, {}, ("start/lora/id", "lora_unfit")),
+        ({"text_encoder.layers.0.q_proj": (4, 9)}, {}, None),
+        ({"unet.down.0.attn1.to_q": (4, 8)}, {"mode": "train"}, ("adapter/target_modules", "start_unfit")),
+        ({"unet.down.0.attn1.to_q": (4, 8), "unet.down.0.attn1.to_out.0": (4, 4)}, {"mode": "train"}, None),
+    ],
+)
+def test_a_lora_is_known_not_to_fit_the_model_before_the_run(
+    api: Api, layers: dict[str, Any], changes: dict[str, Any], place: tuple[str, str] | None
+) -> None:
+    remember(api, HUB, **READ, layers=LAYERS)
+    lora = LoraReport(
+        format="diffusers", num_layers=1, ranks=[8], alphas=[8.0], changes_text_encoder=False, layers=layers
+    )
+    spec = hub_spec(api, start={"lora": api.ready_weights(**dict(lora)), **changes})
+    assert told(api, spec) == ([] if place is None else [(f"/spec/{place[0]}", place[1])])
+
+
+def test_layers_that_are_left_out_are_the_familys_in_the_job_and_in_validate(api: Api) -> None:
+    remember(api, HUB, **read_as("StableDiffusion3Pipeline"))
+    spec = hub_spec(api)
+    expected = list(FAMILIES["sd3"].lora_targets)
+    assert (
+        api.client.post("/v1/jobs/validate", json={"spec": spec}).json()["resolved_spec"]["adapter"]["target_modules"]
+        == expected
+    )
+    assert api.client.post("/v1/jobs", json={"spec": spec}).json()["spec"]["adapter"]["target_modules"] == expected
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "field", "value", "is_far"),
+    [
+        ("StableDiffusion3Pipeline", "beta", 5000, True),
+        ("StableDiffusion3Pipeline", "beta", 2000, False),
+        ("StableDiffusionPipeline", "beta", 5000, False),
+        ("FluxPipeline", "beta", 10, True),
+    ],
+)
+def test_a_value_far_from_what_the_family_was_published_with_is_warned_of_by_its_name(
+    api: Api, pipeline: str, field: str, value: float, is_far: bool
+) -> None:
+    remember(api, HUB, **read_as(pipeline))
+    spec = hub_spec(api)
+    spec["method"] = {**spec["method"], field: value}
+    warnings = api.client.post("/v1/jobs/validate", json={"spec": spec}).json()["warnings"]
+    assert any(f"method.{field} is {value}, which is far" in one for one in warnings) == is_far
 
 
 def test_a_model_that_an_earlier_job_left_is_known_by_what_the_job_began_with(api: Api) -> None:

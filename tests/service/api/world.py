@@ -23,7 +23,7 @@ from alignment_core.events import (
     StepCompleted,
     ValidationCompleted,
 )
-from alignment_core.reports import DatasetReport, WeightsReport
+from alignment_core.reports import DatasetReport, LoraReport
 from alignment_core.spec import JobSpec
 from service.api.context import Parts
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
@@ -36,7 +36,7 @@ CATALOG = Path(__file__).parents[3] / "demo" / "assets" / "catalog.json"
 
 HEADER = json.dumps({"lora_unet_conv_in.alpha": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}).encode()
 SAFETENSORS = struct.pack("<Q", len(HEADER)) + HEADER + bytes(4)
-LORA_REPORT = WeightsReport(format="kohya", num_layers=128, ranks=[8], alphas=[8.0], changes_text_encoder=False)
+LORA_REPORT = LoraReport(format="kohya", num_layers=128, ranks=[8], alphas=[8.0], changes_text_encoder=False)
 PARQUET = b"PAR1" + bytes(range(256)) * 40 + b"PAR1"
 CHECKPOINT_FILES = {
     "pytorch_lora_weights.safetensors": bytes(range(251)) * 33,

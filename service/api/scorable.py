@@ -1,0 +1,41 @@
+"""Whether the prompts of a spec have a score by the rewards that are asked for them, where their words are on this machine."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from alignment_core.spec import AttributeClassifierReward, CatalogSource, JobSpec, OnlineMethodSpec
+from alignment_core.spec.attribute_words import Attributes, read_attributes, why_without_score
+from alignment_core.spec.places import walk
+from service.errors import FieldProblem
+from service.store.catalog import Catalog
+
+
+def problems_of_prompts(spec: JobSpec, catalog: Catalog) -> Iterator[FieldProblem]:
+    """The first prompt of each list that a classifier cannot score: it names nothing that this knows."""
+    evaluation, method = spec.evaluation, spec.method
+    prompts = list(dict.fromkeys(evaluation.prompts or ()))[: evaluation.max_prompts]
+    judges = (*evaluation.rewards, *filter(None, [evaluation.prompt_following]))
+    yield from _problems("evaluation", prompts, judges, catalog)
+    if isinstance(method, OnlineMethodSpec):
+        yield from _problems("method", method.prompts, method.trained_rewards, catalog)
+
+
+def _problems(
+    section: str, prompts: Sequence[str], rewards: Sequence[object], catalog: Catalog
+) -> Iterator[FieldProblem]:
+    classifiers = [
+        part for reward in rewards for _, part in walk(reward) if isinstance(part, AttributeClassifierReward)
+    ]
+    for attributes in filter(None, (_attributes(one, catalog) for one in classifiers)):
+        found = (why_without_score(prompt, attributes) for prompt in prompts)
+        if (why := next(filter(None, found), None)) is not None:
+            yield FieldProblem(pointer=f"/spec/{section}/prompts", code="prompt_not_scorable", message=why)
+            return
+
+
+def _attributes(reward: AttributeClassifierReward, catalog: Catalog) -> Attributes | None:
+    weights = reward.weights
+    if not isinstance(weights, CatalogSource):
+        return read_attributes(Path(weights.path))
+    entry = catalog.rewards.get(weights.name)
+    return None if entry is None else read_attributes(entry.path)
