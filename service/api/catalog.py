@@ -15,7 +15,7 @@ from alignment_core.spec import (
     RewardSpec,
     TimestepSpec,
 )
-from alignment_core.spec.families import served
+from alignment_core.spec.families import FAMILIES, served
 from alignment_core.spec.method import MethodBase
 from service.api.context import Parts, PartsDep
 from service.api.examples import STABLE_DIFFUSION, example_of
@@ -57,7 +57,9 @@ def _references_of(method: type[BaseModel]) -> Any:
 def list_methods(_project_id: ProjectDep, parts: PartsDep) -> Page[Method]:
     """The values of `spec.method.type`, each with its paper, its parameters, their ranges and their defaults, and with what
     may stand beside it: how the reference moves, where there is one, and which timesteps count how much. Each has an example
-    that runs as it stands, once the id of a dataset is put in where it has one."""
+    that runs as it stands, once the id of a dataset is put in where it has one. What follows from the model's family (`docs/methods.md`,
+    defaults by family) is in the resolved spec that `POST /v1/jobs/validate` answers, and values that are far from what the family
+    was published with are among its warnings."""
     trained = [name for name, model in sorted(parts.catalog.models.items()) if model.family in served()]
     model = {"type": "catalog", "name": trained[0]} if trained else STABLE_DIFFUSION
     data = [
@@ -103,6 +105,7 @@ def _model(parts: Parts, name: str, entry: Entry) -> CatalogModel:
         prediction_type=read.prediction_type,
         num_parameters=read.num_parameters,
         lora_targets=None if read.layers is None else list(read.targets),
+        default_lora_targets=None if entry.family == "clip" else list(FAMILIES[entry.family].lora_targets),
         problem=None if read.problem is None else read.problem.message,
         source={"type": "catalog", "name": name},
     )

@@ -91,7 +91,7 @@ def _problems_of_weights(spec: JobSpec, weights_id: str, weights: DatasetRecord 
 def _problems_of_alpha(spec: JobSpec, weights: DatasetRecord | None) -> Iterator[FieldProblem]:
     if weights is None or weights.report is None or spec.start is None or spec.start.alpha is not None:
         return
-    if not WeightsReport.model_validate(weights.report).says_alpha:
+    if not LoraReport.model_validate(weights.report).says_alpha:
         yield _problem("/start/alpha", "lora_alpha_unknown", ALPHA_UNKNOWN)
 
 

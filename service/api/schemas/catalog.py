@@ -71,6 +71,7 @@ MODEL_EXAMPLE: dict[str, Any] = {
     "prediction_type": "epsilon",
     "num_parameters": 1077572,
     "lora_targets": ["to_k", "to_out.0", "to_q", "to_v"],
+    "default_lora_targets": ["to_k", "to_q", "to_v", "to_out.0"],
     "problem": None,
     "source": {"type": "catalog", "name": "shapes"},
 }
@@ -90,6 +91,9 @@ class CatalogModel(Entry):
     prediction_type: str | None = Field(description="What it predicts: `epsilon`, `v_prediction` or `velocity`.")
     num_parameters: int | None = Field(description="Parameters of its denoiser.")
     lora_targets: list[str] | None = Field(description="What `adapter.target_modules` may name.")
+    default_lora_targets: list[str] | None = Field(
+        description="What a LoRA changes where `adapter.target_modules` is left out: the default of the model's family."
+    )
     problem: str | None = Field(description="Why a run would refuse the model, where its files say so.")
     source: dict[str, str] = Field(description="What to write as `spec.model`.")
 

@@ -53,5 +53,7 @@ class Weights(Entry):
     @classmethod
     def of(cls, weights: DatasetRecord) -> "Weights":
         shown = weights.model_dump(include=cls.model_fields.keys() - {"status"})
-        report = weights.report and {name: weights.report[name] for name in WeightsReport.model_fields}
+        report = weights.report and {
+            name: one for name, one in weights.report.items() if name in WeightsReport.model_fields
+        }
         return cls.model_validate({**shown, "report": report, "status": weights.state})

@@ -1,5 +1,6 @@
 """A process reads what can be known of a model, and why a run would refuse it, without loading it."""
 
+import itertools
 import json
 import os
 import shutil
@@ -8,12 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from alignment_core.errors import ModelError
+from alignment_core.load.model import load_model
 from alignment_core.load.read_model import read_model
 from alignment_core.model_files import ModelReport, read_model_files
 from alignment_core.spec import HubSource, LocalSource
 from alignment_core.spec.families import FAMILIES, FamilyName, served
+from tests.alignment_core.families.tiny_models import TINY
 from tests.servers.hub import COMMIT, REPO, hub_of
 
 DEMO_MODEL = Path(__file__).parents[3] / "demo" / "assets" / "model"
@@ -106,3 +111,52 @@ def test_of_a_model_of_the_hub_the_headers_of_its_weights_are_enough(tmp_path: P
     assert report.model_copy(update={"stamp": None, "unfit_steps": frozenset()}) == expected
     largest = (DEMO_MODEL / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
     assert max(size for _, size in downloads) < largest / 4
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl_v", "sd3", "flux", "flux_schnell"])
+def test_the_steps_that_are_silent_at_an_eta_are_those_that_a_run_does_not_train(name: str, tmp_path: Path) -> None:
+    folder = TINY[name](tmp_path)
+    source, dtype = LocalSource(path=str(folder)), torch.float32
+    path = load_model(source, device=torch.device("cpu"), frozen_dtype=dtype, denoiser_dtype=dtype).path
+    report = read_model(source)
+    assert report.problem is None
+    for num_steps, eta in itertools.product((2, 7, 20), (1.0, 0.1, 0.01, 0.002)):
+        silent = set(range(num_steps)) - set(path.grid(num_steps, eta).trainable)
+        assert report.silent_steps(num_steps, eta) == silent, (num_steps, eta)
+
+
+def without(file: Path, *names: str, **others: torch.Tensor) -> None:
+    tensors = {name: value for name, value in load_file(file).items() if name not in names}
+    save_file(tensors | others, file)
+
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def test_a_weight_that_is_missing_or_of_another_shape_is_known_by_the_headers(model: Path) -> None:
+    without(model / UNET, "conv_in.weight")
+    missing = report_of(model).problem
+    assert missing is not None
+    assert (missing.code, "the weight 'conv_in.weight'" in missing.message) == ("model_invalid", True)
+    without(model / UNET, **{"conv_in.weight": torch.zeros(1, 4, 3, 3)})
+    misshapen = report_of(model).problem
+    assert misshapen is not None
+    assert "'conv_in.weight' has the shape [1, 4, 3, 3]" in misshapen.message
+
+
+def test_of_files_with_names_that_the_library_translates_nothing_is_said(model: Path) -> None:
+    vae = model / "vae" / "diffusion_pytorch_model.safetensors"
+    name = next(iter(load_file(vae)))
+    without(vae, name, **{"of_old": load_file(vae)[name]})
+    assert report_of(model).problem is None
+
+
+@pytest.mark.parametrize(("name", "unit"), [("sd", None), ("sd3", 4), ("flux", 4)])
+def test_a_side_is_a_multiple_of_what_the_denoiser_takes_together(name: str, unit: int | None, tmp_path: Path) -> None:
+    folder = TINY[name](tmp_path)
+    assert read_model_files(folder).resolution_unit == unit
+    if unit is not None:
+        source, dtype = LocalSource(path=str(folder)), torch.float32
+        family = load_model(source, device=torch.device("cpu"), frozen_dtype=dtype, denoiser_dtype=dtype)
+        with pytest.raises(ModelError, match=f"multiples of {unit}"):
+            family.latent_shape(8 * unit + unit // 2)

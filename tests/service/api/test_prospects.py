@@ -207,6 +207,7 @@ def test_the_list_of_models_says_what_their_files_say(api: Api) -> None:
     assert (model["pipeline_class"], model["prediction_type"]) == ("StableDiffusionPipeline", "epsilon")
     assert model["num_parameters"] == 1_077_572
     assert {"to_q", "to_k", "to_v", "to_out.0"} <= set(model["lora_targets"])
+    assert model["default_lora_targets"] == list(FAMILIES["sd"].lora_targets)
     assert model["problem"] is None
 
 
