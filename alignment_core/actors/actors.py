@@ -19,6 +19,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from alignment_core.actors.arithmetic import autocast_to, half_layers_in, strict_float32
+from alignment_core.actors.lora_forward import AdapterSwitch, switched
 from alignment_core.actors.reading_network import Conditioning, Denoiser, Part, ReadingNetwork, parts_of
 from alignment_core.actors.reference_copies import CopiesApart
 from alignment_core.actors.reference_deltas import DenseDelta, LowrankSum
@@ -67,12 +68,15 @@ class Actors:
         *,
         initial_copy: ModelMixin | None,
         autocast: Callable[[], AbstractContextManager[object]],
+        switch: AdapterSwitch | None = None,
     ) -> None:
         self.family = family
         self.denoiser = denoiser
         self.trained: nn.Module = denoiser  # becomes the distributed wrapper, when there is one
         self._initial_copy = initial_copy
         self._autocast = autocast
+        self._switch = switch
+        self._begun_with: str | None = None  # the adapter that the initial model has too
         self._store: ReferenceWeights | None = None
         self._reference: dict[str, Tensor] = {}
         self._offload_initial = False
@@ -111,6 +115,7 @@ class Actors:
                 for part in parts_of(self.denoiser).values():
                     part.add_adapter(part.peft_config[ADAPTER], adapter_name=INITIAL)
             _set_factors(self.denoiser, INITIAL, _factors_of(self.denoiser, ADAPTER))
+            self._begun_with = INITIAL
             self.denoiser.set_adapter(ADAPTER)
             for name, parameter in self.denoiser.named_parameters():
                 parameter.requires_grad_(name in trained)
@@ -161,7 +166,7 @@ class Actors:
                 if self._offload_initial:
                     nn.Module.to(self._initial_copy, "cpu")
             return
-        with initial_adapter(self.denoiser):
+        with initial_adapter(self.denoiser) if self._switch is None else self._switch.turned_to(self._begun_with):
             yield self.denoiser
 
     @contextmanager
@@ -315,7 +320,7 @@ def lora_actors(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
             parameter.requires_grad_(not name.startswith(unheard))
-    return Actors(family, denoiser.eval(), initial_copy=None, autocast=autocast)
+    return Actors(family, denoiser.eval(), initial_copy=None, autocast=autocast, switch=switched(denoiser, ADAPTER))
 
 
 def _add_adapter(network: Part, shape: LoraShape, seed: int, field: str) -> None:
