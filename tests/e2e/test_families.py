@@ -10,6 +10,9 @@ import pytest
 from alignment_core.spec.exports import EXPORTS
 from alignment_core.spec.families import FAMILIES as TRAINED
 from alignment_core.spec.families import FamilyName
+from attune.errors import AttuneError
+from tests.alignment_core.exports.flux_readers import flux_readers_of_width
+from tests.alignment_core.exports.test_export import FLUX_WIDTH
 from tests.alignment_core.families.tiny_models import TINY
 from tests.alignment_core.tiny import save_pairs
 from tests.e2e.conftest import Deployment, embedded, real_servers
@@ -56,6 +59,38 @@ def test_a_lora_of_every_family_is_trained_and_had_in_every_form(deployment: Dep
             )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("deployment", ["embedded"], indirect=True)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_full_fine_tune_is_had_in_every_form(family: FamilyName, deployment: Deployment, tmp_path: Path) -> None:
+    deployment.start_worker("only")
+    pairs, saved, denoiser = save_pairs(tmp_path / "pairs.parquet"), tmp_path / "saved", TRAINED[family].denoiser
+    with deployment.client as client:
+        dataset = client.wait_for_dataset(client.upload_dataset(pairs).id, timeout_seconds=60).id
+        checkpoint = trained(client, {**spec_of(family, dataset), "adapter": {"type": "full"}})
+        found = {one: downloaded(client, checkpoint, saved, one) for one in EXPORTS[family]["full"]}
+        with pytest.raises(AttuneError, match="a full fine-tune has no LoRA"):
+            client.download_export(checkpoint, tmp_path / "none", format="kohya")
+    whole = pipeline_of(found["merged"])
+    with flux_readers_of_width(FLUX_WIDTH):
+        single = type(whole).from_single_file(
+            str(found["single_file"]), config=str(found["merged"]), **absent_in(found["merged"])
+        )
+    alone = type(getattr(whole, denoiser)).from_pretrained(found["diffusers"] / denoiser)
+    base = pipeline_of(tmp_path / family / "model")
+    assert not same_weights(getattr(whole, denoiser), getattr(base, denoiser)), "it was trained"
+    for other in (getattr(single, denoiser), alone):
+        assert same_weights(getattr(whole, denoiser), other)
+    assert same_weights(whole.vae, single.vae)
+
+
+def same_weights(one: Any, other: Any) -> bool:
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(bool((first[name] == second[name]).all()) for name in first)
+
+
 def spec_of(family: FamilyName, dataset_id: str) -> dict[str, Any]:
     return {
         "model": {"type": "catalog", "name": family},
@@ -82,11 +117,14 @@ def the_lora_and_the_merged_model_draw_the_same(model: Path, lora: Path, merged:
 def pipeline_of(folder: Path) -> Any:
     from diffusers import DiffusionPipeline
 
-    index = json.loads((folder / "model_index.json").read_text())
-    absent = {name: None for name, entry in index.items() if entry == [None, None]}
-    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **absent)
+    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **absent_in(folder))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def absent_in(folder: Path) -> dict[str, None]:
+    index = json.loads((folder / "model_index.json").read_text())
+    return {name: None for name, entry in index.items() if entry == [None, None]}
 
 
 def drawn(pipeline: Any) -> Any:
