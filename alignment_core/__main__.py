@@ -172,24 +172,26 @@ def _compare(workdir: Path, base: str, policy: str, sources_path: Path | None, c
 
 def _follow(arguments: argparse.Namespace, spec: JobSpec, sources: Sources, stop: threading.Event) -> int:
     from alignment_core.alignment import align
-    from alignment_core.checkpoints import latest
+    from alignment_core.checkpoints import complete
     from alignment_core.training.run_training import checkpoint_saved
 
     silence_progress_bars()
-    workdir, announced = arguments.workdir, None
+    workdir, announced, known = arguments.workdir, None, 0
     run = align(spec, workdir, sources=sources, cache_dir=arguments.cache_dir, resume_from=arguments.resume_from)
     with closing(run) as events:
         for event in events:
             _print(event)
             announced = event.step if event.type == "checkpoint_saved" else announced
+            known = max(known, announced or 0, (event.type == "run_started" and event.resumed_from_step) or 0)
             if _should_stop(stop, event):
                 break
         else:
             return EXIT_COMPLETED
-    newest = latest(workdir / "checkpoints")  # closing the run saved one, and could not say so
     step = _latest_step(workdir)
-    if newest is not None and step != announced:
-        _print(checkpoint_saved(newest, workdir))
+    for folder in complete(workdir / "checkpoints"):  # closing the run finished or saved some, and could not say so
+        saved = checkpoint_saved(folder, workdir)
+        if saved.step > known or (saved.step == step and step != announced):
+            _print(saved)
     _print(RunStopped(step=step or 0))
     return EXIT_STOPPED
 

@@ -11,6 +11,7 @@ A folder is written under a temporary name and renamed when it is complete, so a
 Random state is not part of it: every draw follows from the seed and the step (`seeds.py`).
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -88,7 +89,12 @@ def begin(checkpoints: Path, step: int) -> Path:
 
 def commit(temporary: Path, manifest: Manifest) -> Path:
     """Write the manifest of everything in `temporary`, make it durable, and give it its final name."""
-    files = [record_of(temporary, path) for path in sorted(temporary.rglob("*")) if path.is_file()]
+    known = _linked_records(temporary.parent)
+    files = [
+        known.get(path.stat().st_ino) or record_of(temporary, path)
+        for path in sorted(temporary.rglob("*"))
+        if path.is_file()
+    ]
     text = manifest.model_copy(update={"files": files}).model_dump_json(indent=2)
     (temporary / MANIFEST).write_text(text, encoding="utf-8")
     for path in temporary.rglob("*"):
@@ -99,6 +105,35 @@ def commit(temporary: Path, manifest: Manifest) -> Path:
     temporary.rename(final)
     _sync(final.parent)
     return final
+
+
+def take_over(path: Path, copy_of: Path) -> None:
+    """Make `path` of a checkpoint that is being written a copy of a file that no step changes.
+
+    The newest checkpoint's own copy is linked where there is one: a full fine-tune's frozen parts are on the disk once.
+    """
+    before = _in_newest(path)
+    if before is not None and before.is_file() and before.stat().st_size == copy_of.stat().st_size:
+        with contextlib.suppress(OSError):  # a file system without links
+            path.hardlink_to(before)
+            return
+    shutil.copyfile(copy_of, path)
+
+
+def _in_newest(path: Path) -> Path | None:
+    """Where the newest checkpoint has what `path` is in the one that is being written; None outside of one."""
+    folder = next((parent for parent in path.parents if parent.name.startswith(_TEMPORARY_PREFIX)), None)
+    previous = folder and latest(folder.parent)
+    return previous and folder and previous / path.relative_to(folder)
+
+
+def _linked_records(checkpoints: Path) -> dict[int, FileRecord]:
+    """Of the files that the newest checkpoint shares with others, by their inode: they are not read again."""
+    newest = latest(checkpoints)
+    if newest is None:
+        return {}
+    found = {(newest / record.path): record for record in read_manifest(newest).files}
+    return {path.stat().st_ino: record for path, record in found.items() if path.stat().st_nlink > 1}
 
 
 def record_of(folder: Path, path: Path) -> FileRecord:
@@ -140,10 +175,15 @@ def new_manifest(
     )
 
 
+def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in the host's memory, which no step changes."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors; an empty mapping writes no file."""
+    """Write tensors of the host, none of which share memory, as safetensors; an empty mapping writes no file."""
     if tensors:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+        save_file(dict(tensors), path)
 
 
 def prune(checkpoints: Path, keep_last: int, keep_steps: Collection[int] = ()) -> None:

@@ -169,6 +169,13 @@ class Actors:
         with initial_adapter(self.denoiser) if self._switch is None else self._switch.turned_to(self._begun_with):
             yield self.denoiser
 
+    def on_host(self) -> "Actors":
+        """A full fine-tune's policy as it is now, its weights copied to the host's memory: what a checkpoint is written from."""
+        tensors = [*self.denoiser.parameters(), *self.denoiser.buffers()]
+        copies: dict[int, object] = {id(one): _on_host(one) for one in tensors}
+        policy = copy.deepcopy(self.denoiser, copies)  # everything but the weights is small
+        return Actors(self.family, policy, initial_copy=policy, autocast=self._autocast)
+
     @contextmanager
     def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
         """Inside, all networks compute in `dtype`: float32 strictly, halves by autocast; no weight is changed for good."""
@@ -246,6 +253,11 @@ class Actors:
     def _moving(self) -> ReferenceWeights:
         assert self._store is not None, "the reference is frozen"
         return self._store
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    copied = tensor.detach().to("cpu", copy=True)
+    return nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
 
 
 def _adapter_store(denoiser: Denoiser, store: AdapterStore, rank_cap: int | None) -> ReferenceWeights:

@@ -60,7 +60,7 @@ def save_own(actors: Actors, folder: Path) -> None:
         for name, part in trained_parts(actors, "").items()
         for key, value in get_peft_model_state_dict(part, adapter_name=ADAPTER).items()
     }
-    checkpoints.save_tensors(folder / checkpoints.STATE / OWN, tensors)
+    checkpoints.save_tensors(folder / checkpoints.STATE / OWN, checkpoints.on_host(tensors))
 
 
 def load_own(actors: Actors, path: Path, denoiser: str) -> None:

@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraConfig
 from transformers import PreTrainedModel
 
 from alignment_core.actors.actors import ADAPTER, Actors
-from alignment_core.checkpoints import STATE
+from alignment_core.checkpoints import STATE, take_over
 from alignment_core.families.family import Family
 from alignment_core.families.joined_lora import (
     OWN,
@@ -123,8 +123,10 @@ def copy_frozen_parts(source: ModelFolder, target: Path, parts: tuple[str, ...])
     """Copy everything that was not trained as it is; the safety checker, which is never loaded, is left out."""
     for component in parts:
         (target / component).mkdir(parents=True)
-        for file in [*source.config_files(component), *source.weight_files(component)]:
+        for file in source.config_files(component):
             shutil.copyfile(file, target / component / _without_variant(file.name, source.variant))
+        for file in source.weight_files(component):
+            take_over(target / component / _without_variant(file.name, source.variant), file)
         for index in (source.path / component).glob("*.index*.json"):
             if (source.variant is None) == (".index.json" in index.name):
                 text = _without_variant(index.read_text(encoding="utf-8"), source.variant)

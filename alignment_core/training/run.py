@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor
 
 from alignment_core import checkpoints
 from alignment_core.actors.actors import Actors
@@ -25,6 +26,7 @@ from alignment_core.shapes import Images
 from alignment_core.spec import JobSpec
 from alignment_core.spec.places import RunLabel
 from alignment_core.spec.training import Precision
+from alignment_core.training.background import BackgroundSave
 from alignment_core.training.history import History
 from alignment_core.training.run_state import RunState
 from alignment_core.training.watch import Seen, Watch
@@ -45,6 +47,30 @@ def precision_of(accelerator: Accelerator) -> Precision:
             return half
         case other:
             raise AssertionError(f"no run asks for {other}")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A checkpoint that is in the host's memory but for what is small; a LoRA is, and is written already."""
+
+    temporary: Path
+    manifest: checkpoints.Manifest
+    tensors: dict[str, dict[str, Tensor]]
+    family: Family
+    actors: Actors | None
+
+    @property
+    def num_bytes(self) -> int:
+        """What is yet to be written, but for a full fine-tune's weights, which the optimizer has twice."""
+        return sum(tensor.nbytes for held in self.tensors.values() for tensor in held.values())
+
+    def write(self) -> Path:
+        """Write everything, and give the folder its final name; returns it."""
+        if self.actors is not None:
+            self.family.save_policy(self.actors, self.temporary)
+        for name, held in self.tensors.items():
+            checkpoints.save_tensors(self.temporary / checkpoints.STATE / f"{name}.safetensors", held)
+        return checkpoints.commit(self.temporary, self.manifest)
 
 
 @dataclass
@@ -74,6 +100,7 @@ class Run:
     label: RunLabel = field(default_factory=RunLabel)
     start: StartingPoint | None = None
     history: History = field(default_factory=History)
+    background: BackgroundSave = field(default_factory=BackgroundSave)
     state: RunState = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,17 +113,23 @@ class Run:
 
     def save(self, folder: Path) -> Path:
         """Write the checkpoint of the last completed step; returns its folder."""
+        return self.snapshot(folder).write()
+
+    def snapshot(self, folder: Path) -> Snapshot:
+        """The checkpoint of the last completed step as a copy in the host's memory, to be written at any time."""
         step = self.state.step
         temporary = checkpoints.begin(folder, step)
         state = temporary / checkpoints.STATE
-        self.family.save_policy(self.actors, temporary)
+        if self.actors.kind == "lora":
+            self.family.save_policy(self.actors, temporary)
         names = list(self.actors.trainable())
-        checkpoints.save_tensors(state / "optimizer.safetensors", checkpoints.optimizer_tensors(self.optimizer, names))
-        checkpoints.save_tensors(state / "reference.safetensors", self.reference.state_dict())
-        checkpoints.save_tensors(state / "reference_weights.safetensors", self.actors.reference)
-        checkpoints.save_tensors(state / "timesteps.safetensors", self.timesteps.state_dict())
-        if isinstance(self.method, Resumable):
-            checkpoints.save_tensors(state / "method.safetensors", self.method.state_at(step))
+        tensors = {
+            "optimizer": checkpoints.optimizer_tensors(self.optimizer, names),
+            "reference": self.reference.state_dict(),
+            "reference_weights": self.actors.reference,
+            "timesteps": self.timesteps.state_dict(),
+            "method": self.method.state_at(step) if isinstance(self.method, Resumable) else {},
+        }
         if self.reference_errors is not None:
             self.reference_errors.save()
         save_watch(state / WATCH, self.watch.seen, self.state)
@@ -121,7 +154,13 @@ class Run:
             dataset_sha256=self.dataset_sha256,
             versions=versions(),
         )
-        return checkpoints.commit(temporary, manifest)
+        return Snapshot(
+            temporary,
+            manifest,
+            {name: checkpoints.on_host(held) for name, held in tensors.items()},
+            self.family,
+            self.actors.on_host() if self.actors.kind == "full" else None,
+        )
 
     def restore(self, folder: Path) -> None:
         """Put everything back as it was when `folder` was saved.

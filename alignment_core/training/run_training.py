@@ -29,6 +29,7 @@ from alignment_core.training.run_state import Ending
 from alignment_core.training.validation import validate
 
 CHECKPOINTS = "checkpoints"
+BACKGROUND_BYTES = 2**28  # of training state: what is smaller is written before the next step would be
 TIME_LIMIT = "time_limit"
 
 
@@ -56,10 +57,12 @@ def train_run(
                 raise
         return (yield from _finish(run, workdir))
     except GeneratorExit:
+        run.background.wait()
         if not run.state.is_saved:
             _write(run, workdir)
         raise
     except (AlignmentError, RuntimeError) as error:
+        yield from _announced(run, run.background.wait(), workdir)
         if not run.state.is_saved and _is_everywhere(run, error):
             yield checkpoint_saved(_write(run, workdir), workdir)
         raise
@@ -92,8 +95,9 @@ def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, started: float) 
             return
         if limit is not None and _is_over(run, limit, started):
             raise AlignmentError(TIME_LIMIT, f"step {event.step}: resources.max_run_seconds ({limit}) is over")
+        yield from _announced(run, run.background.take_finished(), workdir)
         if event.step % spec.checkpoints.every == 0 and not run.state.is_saved:
-            yield _save(run, workdir)
+            yield from _save(run, workdir)
 
 
 def _end(run: Run, ending: Ending | None) -> None:
@@ -165,7 +169,7 @@ def _probe_and_save(run: Run, probe: HeldOutProbe, workdir: Path) -> Iterator[Ev
     yield ProbeCompleted(step=step, num_prompts=found.num_prompts, metrics=finite(found.metrics()), is_best=is_best)
     yield from _warnings(run)
     if is_best and run.state.stage == "training":
-        yield _save(run, workdir)
+        yield from _save(run, workdir)
 
 
 def _measured(probe: HeldOutProbe, step: int) -> Generator[Event, None, ProbeFigures | str]:
@@ -181,18 +185,39 @@ def _measured(probe: HeldOutProbe, step: int) -> Generator[Event, None, ProbeFig
 
 def _finish(run: Run, workdir: Path) -> Generator[Event, None, ResultSelected]:
     """Choose the result, save the last step with that choice, and give the policy the result's weights."""
+    yield from _announced(run, run.background.wait(), workdir)
     if run.state.stage != "decided":
         decide_result(run, workdir / CHECKPOINTS)
-        yield _save(run, workdir)
+        folder = _write(run, workdir)
+        run.state = run.state.save()
+        yield checkpoint_saved(folder, workdir)
     result = load_result(run, workdir)
     yield result
     return result
 
 
-def _save(run: Run, workdir: Path) -> CheckpointSaved:
-    folder = _write(run, workdir)
+def _save(run: Run, workdir: Path) -> Iterator[Event]:
+    """Save the last completed step, beside the steps that follow where it takes a while; `_announced` tells of it then."""
+    yield from _announced(run, run.background.wait(), workdir)
+    folder = _write(run, workdir) if run.ranks.count > 1 else _begin_writing(run, workdir)
     run.state = run.state.save()
-    return checkpoint_saved(folder, workdir)
+    yield from _announced(run, folder, workdir)
+
+
+def _begin_writing(run: Run, workdir: Path) -> Path | None:
+    """The checkpoint's folder, or None where it is being written."""
+    snapshot = run.snapshot(workdir / CHECKPOINTS)
+    if snapshot.num_bytes < BACKGROUND_BYTES:
+        return snapshot.write()
+    run.background.begin(snapshot.write)
+    return None
+
+
+def _announced(run: Run, folder: Path | None, workdir: Path) -> Iterator[Event]:
+    """Say that a checkpoint is whole, and make room; nothing where none has become so."""
+    if folder is not None:
+        _prune(run, workdir)
+        yield checkpoint_saved(folder, workdir)
 
 
 def _write(run: Run, workdir: Path) -> Path:
@@ -202,8 +227,12 @@ def _write(run: Run, workdir: Path) -> Path:
 
 def _write_alone(run: Run, workdir: Path) -> Path:
     folder = run.save(workdir / CHECKPOINTS)
-    checkpoints.prune(workdir / CHECKPOINTS, run.spec.checkpoints.keep_last, run.state.kept_steps)
+    _prune(run, workdir)
     return folder
+
+
+def _prune(run: Run, workdir: Path) -> None:
+    checkpoints.prune(workdir / CHECKPOINTS, run.spec.checkpoints.keep_last, run.state.kept_steps)
 
 
 def _is_everywhere(run: Run, error: AlignmentError | RuntimeError) -> bool:
