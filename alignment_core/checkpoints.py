@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -266,23 +266,34 @@ def load_state(folder: Path) -> TrainingState:
 # --- the optimiser -------------------------------------------------------------------------------------------------
 
 
+Slots = Mapping[str, Any]
+"""What an optimiser keeps of a parameter: tensors and numbers by name, some of them in a mapping of their own."""
+
+
 def optimizer_tensors(optimizer: Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """The state of an optimiser with one parameter group, as `parameter/key` -> tensor."""
+    """The state of an optimiser, whose parameters have these names in its order, as `parameter/key` -> tensor."""
     state = optimizer.state_dict()["state"]
-    return {
-        f"{names[index]}/{key}": torch.as_tensor(value)
-        for index, slots in state.items()
-        for key, value in slots.items()
-    }
+    return {f"{names[index]}/{key}": value for index, slots in state.items() for key, value in _flat(slots)}
+
+
+def _flat(slots: Slots) -> Iterator[tuple[str, Tensor]]:
+    for key, value in slots.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}/{inner}", tensor) for inner, tensor in _flat(value))
+        else:
+            yield key, torch.as_tensor(value)
 
 
 def load_optimizer_tensors(optimizer: Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
     """Undo `optimizer_tensors`; raises `CheckpointError` when a parameter of the file is not in the model."""
     places = {name: index for index, name in enumerate(names)}
-    slots: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
-        name, slot = key.rsplit("/", 1)
+        name, *path, slot = key.split("/")
         if name not in places:
             raise CheckpointError("checkpoint_altered", f"optimizer state of {name!r}: the model has no such parameter")
-        slots.setdefault(places[name], {})[slot] = value
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        slots = state.setdefault(places[name], {})
+        for folder in path:
+            slots = slots.setdefault(folder, {})
+        slots[slot] = value.item() if value.dim() == 0 and value.dtype == torch.int64 else value  # a count was a number
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

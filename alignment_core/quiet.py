@@ -10,6 +10,7 @@ _LIBRARIES = ("diffusers", "transformers")
 def silence_imports() -> None:
     """To be called before torch is imported: no notice of image processors of transformers that nothing here uses."""
     logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which peft imports where it is, and misses kernels
 
 
 def silence_progress_bars() -> None:

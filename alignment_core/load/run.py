@@ -26,6 +26,7 @@ from alignment_core.families.trained_encoders import WithTrainedEncoders
 from alignment_core.load.model import load_model
 from alignment_core.load.objective import load_objective
 from alignment_core.load.online import OnlineMethod, sampling_grid
+from alignment_core.load.optimizer import new_optimizer
 from alignment_core.load.plugins import build_reference, build_timesteps
 from alignment_core.load.precision import DTYPES, most_exact, prediction_errors
 from alignment_core.load.start import StartingLora, begin_with, load_start
@@ -256,13 +257,13 @@ def _model_loaded(family: Family, actors: Actors, fingerprint: str) -> ModelLoad
 
 
 def _build_optimizer(spec: JobSpec, actors: Actors, accelerator: Accelerator) -> AcceleratedOptimizer:
-    training = spec.training
-    optimizer = torch.optim.AdamW(
+    # The loss scaler skips a step of a fused optimiser inside its kernel, where nobody sees it.
+    is_fused = accelerator.device.type == "cuda" and accelerator.scaler is None
+    optimizer = new_optimizer(
+        spec.training,
         _parameter_groups(spec, actors),
-        lr=_set(training.learning_rate),
-        betas=(training.adam_beta1, training.adam_beta2),
-        eps=training.adam_epsilon,
-        weight_decay=training.weight_decay,
+        learning_rate=_set(spec.training.learning_rate),
+        is_fused=is_fused,
     )
     return cast(AcceleratedOptimizer, accelerator.prepare_optimizer(optimizer))
 

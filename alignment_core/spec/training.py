@@ -146,6 +146,11 @@ class TrainingSpec(Spec):
     )
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     max_grad_norm: float = Field(default=1.0, gt=0, description="Clip threshold of the global gradient norm.")
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = Field(
+        default="adamw",
+        description="`adamw` keeps 8 bytes of state a weight, `adamw_8bit` (bitsandbytes) 2, `adafactor` next to none. The learning "
+        "rate of `adafactor` is relative to the size of each weight matrix, and has to be written.",
+    )
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     adam_epsilon: float = Field(default=1e-8, gt=0)
@@ -173,6 +178,16 @@ class TrainingSpec(Spec):
     validate_every: int | None = Field(
         default=None, ge=1, description="Optimiser steps between validations; off when left out."
     )
+
+    @model_validator(mode="after")
+    def _the_rate_is_the_optimizers(self) -> Self:
+        if self.optimizer == "adafactor" and self.learning_rate is None:
+            raise misfit(
+                "the recipes' learning rates are AdamW's; adafactor's is relative to the size of the weights: write "
+                "training.learning_rate, for instance 1e-3",
+                "learning_rate",
+            )
+        return self
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
