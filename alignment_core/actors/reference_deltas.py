@@ -7,6 +7,7 @@ the base's size.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import assert_never
 
 import torch
@@ -164,16 +165,14 @@ def _changed(denoiser: Denoiser, layers: Mapping[str, LoraLayer], changes: Mappi
     """The denoiser without its adapter, and with these changes added to the outputs of its layers."""
     with ExitStack() as hooks, without_adapter(denoiser):
         for name, change in changes.items():
-            hook = layers[name].get_base_layer().register_forward_hook(_adding(change))
+            hook = layers[name].get_base_layer().register_forward_hook(partial(_add, change))
             hooks.callback(hook.remove)
         yield
 
 
-def _adding(change: Change) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return (output + change(inputs[0].float())).to(output.dtype)
-
-    return hook
+def _add(change: Change, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """A hook, once `change` is given."""
+    return (output + change(inputs[0].float())).to(output.dtype)
 
 
 def _whole(layer: LoraLayer, delta: Tensor) -> Change:

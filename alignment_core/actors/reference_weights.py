@@ -166,12 +166,12 @@ def has_initial_adapter(denoiser: nn.Module) -> bool:
 @contextmanager
 def _same_trained(denoiser: nn.Module) -> Iterator[None]:
     """What is trained is so again after; peft makes everything trainable that it switches on."""
-    trained = {name for name, p in denoiser.named_parameters() if p.requires_grad}
+    trained = [(parameter, parameter.requires_grad) for parameter in denoiser.parameters()]
     try:
         yield
     finally:
-        for name, parameter in denoiser.named_parameters():
-            parameter.requires_grad_(name in trained)
+        for parameter, is_trained in trained:
+            parameter.requires_grad_(is_trained)
 
 
 def _in_initial(name: str) -> str:

@@ -30,7 +30,7 @@ from alignment_core.events import (
 )
 from alignment_core.spec.places import Sources
 from demo.assets import ASSETS
-from tests.alignment_core.tiny import save_pairs, tiny_spec
+from tests.alignment_core.tiny import UNJUDGED, save_pairs, tiny_spec
 
 E = TypeVar("E")
 FULL = {"adapter": {"type": "full"}}
@@ -107,7 +107,7 @@ def test_lora_loads_in_plain_diffusers_and_draws_what_the_run_drew(
     tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
     # alpha differs from the rank: a loader that ignores the file's header would scale the update wrongly
-    spec = tiny_spec(tiny_model, tiny_pairs, adapter={"type": "lora", "rank": 2, "alpha": 6.0})
+    spec = tiny_spec(tiny_model, tiny_pairs, adapter={"type": "lora", "rank": 2, "alpha": 6.0}, evaluation=UNJUDGED)
     list(align(spec, tmp_path, cache_dir=cache_dir))
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -123,7 +123,7 @@ def test_lora_loads_in_plain_diffusers_and_draws_what_the_run_drew(
 def test_a_full_fine_tune_is_a_complete_diffusers_folder(
     tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    list(align(tiny_spec(tiny_model, tiny_pairs, **FULL), tmp_path, cache_dir=cache_dir))
+    list(align(tiny_spec(tiny_model, tiny_pairs, **FULL, evaluation=UNJUDGED), tmp_path, cache_dir=cache_dir))
     folder = folder_of(tmp_path / "checkpoints", 6) / "pipeline"
     tuned = StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     base = StableDiffusionPipeline.from_pretrained(tiny_model, use_safetensors=True)
@@ -132,21 +132,25 @@ def test_a_full_fine_tune_is_a_complete_diffusers_folder(
 
 
 @pytest.mark.parametrize("adapter", [{"type": "lora", "rank": 2}, {"type": "full"}], ids=["lora", "full"])
-@pytest.mark.parametrize("stopped_at", [3, 4])
 def test_a_stopped_run_resumes_bit_for_bit(
-    adapter: dict[str, object], stopped_at: int, tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+    adapter: dict[str, object], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    spec = tiny_spec(tiny_model, tiny_pairs, adapter=adapter)
+    spec = tiny_spec(tiny_model, tiny_pairs, adapter=adapter, evaluation=UNJUDGED)
     list(align(spec, tmp_path / "whole", cache_dir=cache_dir))
-    stop_after(spec, tmp_path / "stopped", cache_dir, stopped_at)
-    resumed = list(align(spec, tmp_path / "stopped", cache_dir=cache_dir))
+    whole = folder_of(tmp_path / "whole" / "checkpoints", 6)
+    for stopped_at in (3, 4):  # between two checkpoints, and at one
+        assert same_weights(whole, resumed_after(spec, tmp_path / f"stopped at {stopped_at}", cache_dir, stopped_at))
+
+
+def resumed_after(spec: JobSpec, workdir: Path, cache_dir: Path, stopped_at: int) -> Path:
+    """The last checkpoint of a run that was stopped after a step and went on."""
+    stop_after(spec, workdir, cache_dir, stopped_at)
+    resumed = list(align(spec, workdir, cache_dir=cache_dir))
     first = resumed[0]
     assert isinstance(first, RunStarted)
     assert first.resumed_from_step == stopped_at
     assert [event.step for event in of_type(resumed, StepCompleted)] == list(range(stopped_at + 1, 7))
-    assert same_weights(
-        folder_of(tmp_path / "whole" / "checkpoints", 6), folder_of(tmp_path / "stopped" / "checkpoints", 6)
-    )
+    return folder_of(workdir / "checkpoints", 6)
 
 
 def test_a_run_whose_newest_checkpoint_was_altered_goes_on_from_the_one_before(
@@ -186,23 +190,23 @@ def test_a_second_run_on_the_same_data_encodes_nothing(
     assert all(event.cached == event.done for event in caching)
 
 
-@pytest.mark.parametrize(("batch_size", "accumulation"), [(1, 4), (2, 2), (4, 1)])
 def test_accumulation_cuts_the_same_step_up_differently(
-    batch_size: int, accumulation: int, tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    def losses(batch_size: int, accumulation: int, workdir: Path) -> list[float]:
+    def losses(batch_size: int, accumulation: int) -> list[float]:
         training = {
             "steps": 3,
             "batch_size": batch_size,
             "gradient_accumulation_steps": accumulation,
             "learning_rate": 1e-3,
         }
-        spec = tiny_spec(tiny_model, tiny_pairs, training=training)
-        return [
-            event.metrics["loss"] for event in of_type(list(align(spec, workdir, cache_dir=cache_dir)), StepCompleted)
-        ]
+        spec = tiny_spec(tiny_model, tiny_pairs, training=training, evaluation=UNJUDGED)
+        events = list(align(spec, tmp_path / f"{batch_size}", cache_dir=cache_dir))
+        return [event.metrics["loss"] for event in of_type(events, StepCompleted)]
 
-    assert losses(batch_size, accumulation, tmp_path / "a") == pytest.approx(losses(4, 1, tmp_path / "b"), rel=1e-4)
+    whole = losses(4, 1)
+    assert losses(2, 2) == pytest.approx(whole, rel=1e-4)
+    assert losses(1, 4) == pytest.approx(whole, rel=1e-4)
 
 
 @pytest.mark.parametrize("v_rescale", ["none", "abar"])
@@ -234,9 +238,8 @@ def test_every_loss_variant_trains(
         "beta": 500.0,
         "loss": loss,
     }
-    steps = of_type(
-        list(align(tiny_spec(tiny_model, tiny_pairs, method=method), tmp_path, cache_dir=cache_dir)), StepCompleted
-    )
+    spec = tiny_spec(tiny_model, tiny_pairs, method=method, evaluation=UNJUDGED)
+    steps = of_type(list(align(spec, tmp_path, cache_dir=cache_dir)), StepCompleted)
     assert steps[0].metrics["loss"] == pytest.approx(start[loss], abs=1e-5)
     assert steps[-1].metrics["margin"] != 0.0
 
@@ -252,7 +255,7 @@ def test_bfloat16_still_starts_with_policy_equal_to_reference(
         "learning_rate": 1e-3,
     }
     for adapter in ({"type": "lora", "rank": 2}, {"type": "full"}):
-        spec = tiny_spec(tiny_model, tiny_pairs, training=training, adapter=adapter)
+        spec = tiny_spec(tiny_model, tiny_pairs, training=training, adapter=adapter, evaluation=UNJUDGED)
         steps = of_type(list(align(spec, tmp_path / str(adapter["type"]), cache_dir=tmp_path / "cache")), StepCompleted)
         assert steps[0].metrics["margin"] == 0.0
         assert steps[1].metrics["margin"] != 0.0
@@ -269,7 +272,8 @@ def test_gradient_checkpointing_changes_no_number(
             "gradient_checkpointing": checkpointing,
             "learning_rate": 1e-3,
         }
-        events = list(align(tiny_spec(tiny_model, tiny_pairs, training=training), workdir, cache_dir=cache_dir))
+        spec = tiny_spec(tiny_model, tiny_pairs, training=training, evaluation=UNJUDGED)
+        events = list(align(spec, workdir, cache_dir=cache_dir))
         return [event.metrics["margin"] for event in of_type(events, StepCompleted)]
 
     assert margins(True, tmp_path / "on") == pytest.approx(margins(False, tmp_path / "off"), rel=1e-5)
@@ -285,13 +289,10 @@ def test_random_transforms_encode_on_the_fly_and_resume(
         "caption_dropout": 0.5,
         "transform": {"horizontal_flip": True},
     }
-    spec = tiny_spec(tiny_model, tiny_pairs, method=method)
+    spec = tiny_spec(tiny_model, tiny_pairs, method=method, evaluation=UNJUDGED)
     list(align(spec, tmp_path / "whole", cache_dir=cache_dir))
-    stop_after(spec, tmp_path / "stopped", cache_dir, 3)
-    list(align(spec, tmp_path / "stopped", cache_dir=cache_dir))
-    assert same_weights(
-        folder_of(tmp_path / "whole" / "checkpoints", 6), folder_of(tmp_path / "stopped" / "checkpoints", 6)
-    )
+    stopped = resumed_after(spec, tmp_path / "stopped", cache_dir, 3)
+    assert same_weights(folder_of(tmp_path / "whole" / "checkpoints", 6), stopped)
 
 
 def test_validation_measures_the_same_draws_every_time(
@@ -305,7 +306,8 @@ def test_validation_measures_the_same_draws_every_time(
         "validation_fraction": 0.3,
         "validate_every": 2,
     }
-    events = list(align(tiny_spec(tiny_model, tiny_pairs, training=training), tmp_path, cache_dir=cache_dir))
+    spec = tiny_spec(tiny_model, tiny_pairs, training=training, evaluation=UNJUDGED)
+    events = list(align(spec, tmp_path, cache_dir=cache_dir))
     first, second = of_type(events, ValidationCompleted)
     assert (first.step, second.step) == (2, 4)
     assert first.metrics["chosen_error"] == pytest.approx(second.metrics["chosen_error"], rel=1e-5)
@@ -353,11 +355,8 @@ def test_a_time_limit_saves_before_it_fails(
 
 
 def test_old_checkpoints_are_pruned(tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path) -> None:
-    list(
-        align(
-            tiny_spec(tiny_model, tiny_pairs, checkpoints={"every": 1, "keep_last": 2}), tmp_path, cache_dir=cache_dir
-        )
-    )
+    spec = tiny_spec(tiny_model, tiny_pairs, checkpoints={"every": 1, "keep_last": 2}, evaluation=UNJUDGED)
+    list(align(spec, tmp_path, cache_dir=cache_dir))
     assert [read_manifest(folder).step for folder in complete(tmp_path / "checkpoints")] == [5, 6]
 
 

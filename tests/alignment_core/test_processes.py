@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from alignment_core import align
 from alignment_core.checkpoints import complete, read_manifest, verify
+from alignment_core.events import RunStarted, StepCompleted
 from alignment_core.spec import JobSpec
 from tests.alignment_core.tiny import tiny_spec
 
@@ -50,17 +52,17 @@ def test_two_processes_take_the_steps_of_one(
 ) -> None:
     both = tiny_spec(tiny_model, tiny_pairs, training={**TRAINING, "batch_size": 1})
     alone = tiny_spec(tiny_model, tiny_pairs, training={**TRAINING, "batch_size": 2})
-    runs = [
-        events_of(start(both, tmp_path / "two", cache_dir, TWO)),
-        events_of(start(alone, tmp_path / "one", cache_dir, [sys.executable])),
-    ]
-    steps = [[event["metrics"] for event in events if event["type"] == "step_completed"] for events in runs]
-    assert [events[0]["examples_per_step"] for events in runs] == [4, 4]
-    assert len(steps[0]) == len(steps[1]) == 6
-    for two, one in zip(*steps, strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
-        assert two["chosen_error"] == pytest.approx(one["chosen_error"], rel=1e-4)
-    assert runs[0][-1]["type"] == "run_completed"
+    told = events_of(start(both, tmp_path / "two", cache_dir, TWO))
+    first, *events = align(alone, tmp_path / "one", cache_dir=cache_dir)
+    assert isinstance(first, RunStarted)
+    assert told[0]["examples_per_step"] == first.examples_per_step == 4
+    two = [event["metrics"] for event in told if event["type"] == "step_completed"]
+    one = [event.metrics for event in events if isinstance(event, StepCompleted)]
+    assert len(two) == len(one) == 6
+    for of_two, of_one in zip(two, one, strict=True):
+        assert of_two["loss"] == pytest.approx(of_one["loss"], rel=1e-3)
+        assert of_two["chosen_error"] == pytest.approx(of_one["chosen_error"], rel=1e-4)
+    assert told[-1]["type"] == "run_completed"
     assert [read_manifest(folder).step for folder in complete(tmp_path / "two" / "checkpoints")] == [2, 4, 6]
 
 

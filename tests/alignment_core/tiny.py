@@ -16,6 +16,23 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from alignment_core.spec import JobSpec
 
 WORDS = ["a", "red", "green", "blue", "circle", "square"]
+EVALUATION: dict[str, object] = {
+    "prompts": ["a red circle", "a blue square"],
+    "rewards": [{"type": "brightness"}],
+    "num_inference_steps": 2,
+    "guidance_scale": 1.0,
+    "batch_size": 160,  # so many draws the drift takes, in one go
+    "bootstrap_resamples": 200,
+}
+# the least that a run can compare at its end, for tests of what comes before it
+UNJUDGED: dict[str, object] = {
+    "prompts": ["a red circle"],
+    "seeds_per_prompt": 1,
+    "num_inference_steps": 2,
+    "guidance_scale": 1.0,
+    "batch_size": 160,
+    "bootstrap_resamples": 100,
+}
 
 
 def save_tiny_pipeline(folder: Path, *, prediction_type: Literal["epsilon", "v_prediction"] = "epsilon") -> Path:
@@ -131,13 +148,7 @@ def tiny_spec(model_folder: Path, pairs: Path, /, **changes: object) -> JobSpec:
             "learning_rate": 1e-3,
             "validation_fraction": 0.2,
         },
-        "evaluation": {
-            "prompts": ["a red circle", "a blue square"],
-            "rewards": [{"type": "brightness"}],
-            "num_inference_steps": 2,
-            "guidance_scale": 1.0,
-            "bootstrap_resamples": 200,
-        },
+        "evaluation": EVALUATION,
         "checkpoints": {"every": 2},
         "resources": {"device": "cpu"},
         "seed": 7,

@@ -118,7 +118,7 @@ def real_servers(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
         }
 
 
-@pytest.fixture(params=["embedded", "real servers"])
+@pytest.fixture(params=["embedded", pytest.param("real servers", marks=pytest.mark.slow)])
 def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
     with embedded() if request.param == "embedded" else real_servers(request) as settings:
         deployed = Deployment(tmp_path, settings)

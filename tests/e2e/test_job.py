@@ -27,7 +27,7 @@ from tests.servers.process import wait_until
 Weights = dict[str, np.ndarray]
 
 LORA = "pytorch_lora_weights.safetensors"
-STEPS, EVERY = 60, 10
+STEPS, EVERY = 40, 10
 PROMPTS = ["a small red circle", "a big blue square", "a green cross on the left", "a yellow triangle at the top"]
 
 
@@ -48,6 +48,7 @@ def spec_of(dataset: dict[str, str], model: dict[str, str], steps: int) -> dict[
             "seeds_per_prompt": 1,
             "num_inference_steps": 4,
             "guidance_scale": 2.5,
+            "batch_size": 40,
             "grid_prompts": 2,
             "bootstrap_resamples": 200,
             "rewards": [{"type": "colorfulness"}],

@@ -11,7 +11,7 @@ from alignment_core.checkpoints import STATE, folder_of, load_tensors
 from alignment_core.events import Event, RunCompleted, StepCompleted, TimestepTable, ValidationCompleted
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
 from tests.alignment_core.test_processes import TWO, events_of, start
-from tests.alignment_core.tiny import tiny_spec
+from tests.alignment_core.tiny import UNJUDGED, tiny_spec
 
 LORA, FULL = {"type": "lora", "rank": 2}, {"type": "full"}
 GUARD = {"num_samples": 8, "delta": 1e-6, "sticky": False}
@@ -59,6 +59,11 @@ COMBINATIONS = {
 }
 
 
+def unjudged(model: Path, pairs: Path, **changes: Any) -> JobSpec:
+    """The tiny run without the comparison at its end."""
+    return tiny_spec(model, pairs, evaluation=UNJUDGED, **changes)
+
+
 def run(spec: JobSpec, workdir: Path, cache_dir: Path) -> list[Event]:
     return list(align(spec, workdir, cache_dir=cache_dir))
 
@@ -78,11 +83,20 @@ def same_policy(one: Path, other: Path) -> bool:
     return all(a and a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a) for a, b in pairs)
 
 
+@pytest.fixture(scope="module")
+def frozen(
+    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Event]]:
+    """The run without a plug-in: its work folder, and its events."""
+    workdir = tmp_path_factory.mktemp("frozen")
+    return workdir, run(unjudged(tiny_model, tiny_pairs), workdir, cache_dir)
+
+
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_a_stopped_run_resumes_bit_for_bit(
     name: str, tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    spec = tiny_spec(tiny_model, tiny_pairs, **COMBINATIONS[name])
+    spec = unjudged(tiny_model, tiny_pairs, **COMBINATIONS[name])
     whole = run(spec, tmp_path / "whole", cache_dir)
     stop_after(spec, tmp_path / "stopped", cache_dir, 3)
     resumed = run(spec, tmp_path / "stopped", cache_dir)
@@ -96,7 +110,7 @@ def test_a_stopped_run_resumes_bit_for_bit(
 def test_right_after_a_copy_u_is_0_and_the_margin_against_the_initial_model_goes_on(
     adapter: dict[str, Any], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    spec = tiny_spec(tiny_model, tiny_pairs, reference=HARD_COPY, adapter=adapter)
+    spec = unjudged(tiny_model, tiny_pairs, reference=HARD_COPY, adapter=adapter)
     steps = metrics_of(run(spec, tmp_path, cache_dir))
     for index, metrics in enumerate(steps):
         after_a_copy = index % 2 == 0
@@ -117,12 +131,16 @@ def test_right_after_a_copy_u_is_0_and_the_margin_against_the_initial_model_goes
     ids=["alpha 0", "never due", "log only"],
 )
 def test_a_reference_that_does_not_move_is_the_frozen_one(
-    reference: dict[str, Any], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+    reference: dict[str, Any],
+    frozen: tuple[Path, list[Event]],
+    tiny_model: Path,
+    tiny_pairs: Path,
+    cache_dir: Path,
+    tmp_path: Path,
 ) -> None:
-    frozen = metrics_of(run(tiny_spec(tiny_model, tiny_pairs), tmp_path / "frozen", cache_dir))
-    still = metrics_of(run(tiny_spec(tiny_model, tiny_pairs, reference=reference), tmp_path / "still", cache_dir))
-    assert same_policy(tmp_path / "frozen", tmp_path / "still")
-    for plain, moving in zip(frozen, still, strict=True):
+    still = metrics_of(run(unjudged(tiny_model, tiny_pairs, reference=reference), tmp_path, cache_dir))
+    assert same_policy(frozen[0], tmp_path)
+    for plain, moving in zip(metrics_of(frozen[1]), still, strict=True):
         assert {name: moving[name] for name in plain} == plain
         assert moving["margin_vs_init"] == plain["margin"]
 
@@ -130,7 +148,7 @@ def test_a_reference_that_does_not_move_is_the_frozen_one(
 def test_log_only_changes_no_gradient(tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path) -> None:
     def steps(lambda_1: float) -> list[dict[str, float]]:
         reference = {"type": "ema", "alpha": 0.3, "reg_mode": "log_only", "lambda_1": lambda_1}
-        spec = tiny_spec(tiny_model, tiny_pairs, reference=reference)
+        spec = unjudged(tiny_model, tiny_pairs, reference=reference)
         return metrics_of(run(spec, tmp_path / str(lambda_1), cache_dir))
 
     told, silent = steps(5.0), steps(0.0)
@@ -144,14 +162,14 @@ def test_a_penalty_holds_the_policy_back(
 ) -> None:
     def drift(lambda_1: float) -> float:
         reference = {"type": "ema", "alpha": 0.5, "reg_mode": mode, "lambda_1": lambda_1, "reg_units": "mse"}
-        spec = tiny_spec(tiny_model, tiny_pairs, reference=reference)
+        spec = unjudged(tiny_model, tiny_pairs, reference=reference)
         return metrics_of(run(spec, tmp_path / f"{lambda_1}", cache_dir))[-1]["ref_drift_batch_eps_dist"]
 
     assert drift(1e5) < 0.7 * drift(0.0)
 
 
 def test_lambda_and_w_of_1_are_plain_dpo_bit_for_bit(
-    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+    frozen: tuple[Path, list[Event]], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
     ones = {
         "type": "timestep_aware",
@@ -159,16 +177,15 @@ def test_lambda_and_w_of_1_are_plain_dpo_bit_for_bit(
         "reward_scale": {"type": "table", "values": [1.0] * 4},
         "loss_weight": {"type": "table", "values": [1.0] * 4},
     }
-    plain = run(tiny_spec(tiny_model, tiny_pairs), tmp_path / "plain", cache_dir)
-    aware = run(tiny_spec(tiny_model, tiny_pairs, timesteps=ones), tmp_path / "aware", cache_dir)
-    assert metrics_of(plain) == metrics_of(aware)
-    assert same_weights(last(tmp_path / "plain"), last(tmp_path / "aware"))
+    aware = run(unjudged(tiny_model, tiny_pairs, timesteps=ones), tmp_path, cache_dir)
+    assert metrics_of(frozen[1]) == metrics_of(aware)
+    assert same_weights(last(frozen[0]), last(tmp_path))
 
 
 def test_the_weights_of_the_variance_reach_the_loss(
     tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    events = run(tiny_spec(tiny_model, tiny_pairs, timesteps=VARIANCE), tmp_path, cache_dir)
+    events = run(unjudged(tiny_model, tiny_pairs, timesteps=VARIANCE), tmp_path, cache_dir)
     (table,) = of_type(events, TimestepTable)
     weights = {round(row.weight, 3) for row in table.bins if row.weight is not None}
     assert len(weights) > 1  # `add`: 1 + w, and w is 1 on average
@@ -182,7 +199,7 @@ def test_a_copy_does_not_reset_what_is_measured_against_the_initial_model(
 ) -> None:
     weight = {**VARIANCE["loss_weight"], "stat_against": against}
     reference = {**HARD_COPY, "every": 1}
-    spec = tiny_spec(tiny_model, tiny_pairs, reference=reference, timesteps={**VARIANCE, "loss_weight": weight})
+    spec = unjudged(tiny_model, tiny_pairs, reference=reference, timesteps={**VARIANCE, "loss_weight": weight})
     run(spec, tmp_path, cache_dir)
     state = load_tensors(last(tmp_path) / STATE / "timesteps.safetensors")
     assert bool((state["second"] > 0).any()) == learns  # against a copy of itself the policy has no margin
@@ -193,7 +210,7 @@ def test_tables_come_with_each_validation_and_at_the_end(
 ) -> None:
     training = {"steps": 6, "batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
     training |= {"validation_fraction": 0.2, "validate_every": 4}
-    events = run(tiny_spec(tiny_model, tiny_pairs, training=training, reference=HARD_COPY), tmp_path, cache_dir)
+    events = run(unjudged(tiny_model, tiny_pairs, training=training, reference=HARD_COPY), tmp_path, cache_dir)
     tables = of_type(events, TimestepTable)
     assert [(table.split, table.since_step, table.step) for table in tables] == [
         ("validation", 0, 4),
@@ -221,7 +238,7 @@ def test_presets_run(
 def test_v_prediction_takes_both_plug_ins(
     tiny_v_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    spec = tiny_spec(tiny_v_model, tiny_pairs, reference={**HARD_COPY, "guard": GUARD}, timesteps=VARIANCE)
+    spec = unjudged(tiny_v_model, tiny_pairs, reference={**HARD_COPY, "guard": GUARD}, timesteps=VARIANCE)
     steps = metrics_of(run(spec, tmp_path, cache_dir))
     assert steps[1]["ref_drift_mse_gap"] == 0.0  # measured before the first copy
 
@@ -229,7 +246,7 @@ def test_v_prediction_takes_both_plug_ins(
 def test_bfloat16_still_copies_the_policy_exactly(tiny_model: Path, tiny_pairs: Path, tmp_path: Path) -> None:
     training = {**DRAWN["training"], "precision": "bf16"}
     for adapter in (LORA, FULL):
-        spec = tiny_spec(tiny_model, tiny_pairs, reference=HARD_COPY, adapter=adapter, training=training)
+        spec = unjudged(tiny_model, tiny_pairs, reference=HARD_COPY, adapter=adapter, training=training)
         steps = metrics_of(run(spec, tmp_path / str(adapter["type"]), tmp_path / "cache"))
         assert [steps[index]["margin"] for index in (0, 2, 4)] == [0.0] * 3
         assert steps[3]["margin"] != 0.0
@@ -244,7 +261,7 @@ def test_two_processes_measure_and_weigh_like_one(
 
     def started(workdir: str, batch_size: int, launcher: list[str]) -> list[dict[str, Any]]:
         training = {**DRAWN["training"], "batch_size": batch_size}
-        spec = tiny_spec(tiny_model, tiny_pairs, training=training, **plugins)
+        spec = unjudged(tiny_model, tiny_pairs, training=training, **plugins)
         return events_of(start(spec, tmp_path / workdir, cache_dir, launcher))
 
     runs = [started("two", 1, TWO), started("one", 2, [TWO[0]])]

@@ -1,7 +1,9 @@
 """Online runs of a tiny model: resumed bit for bit, judged, drawn and refused as the spec says."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from alignment_core.spec.rewards import without_gradient
 from alignment_core.spec.warnings import warnings_of
 from tests.alignment_core.load.test_loading import loaded
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
-from tests.alignment_core.tiny import tiny_spec
+from tests.alignment_core.tiny import EVALUATION, UNJUDGED, tiny_spec
 
 PROMPTS = ["a red circle", "a blue square", "a green circle"]
 DRAWING = {"prompts": PROMPTS, "num_inference_steps": 4, "guidance_scale": 2.0}
@@ -53,7 +55,24 @@ METHODS: dict[str, dict[str, Any]] = {
 def online_spec(model: Path, method: dict[str, Any], **changes: Any) -> JobSpec:
     """The tiny run with an online method: six steps, three an iteration, of two micro-batches of two."""
     training = {"steps": 6, "batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
-    return tiny_spec(model, Path("unused"), method={**DRAWING, **method}, **{"training": training, **changes})
+    chosen = {"training": training, "evaluation": UNJUDGED, **changes}
+    return tiny_spec(model, Path("unused"), method={**DRAWING, **method}, **chosen)
+
+
+Undisturbed = Callable[[str], tuple[Path, list[StepCompleted]]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """A method's run as it is, made once: its last checkpoint, and its steps."""
+
+    @cache
+    def run(name: str) -> tuple[Path, list[StepCompleted]]:
+        workdir = tmp_path_factory.mktemp(name)
+        steps = steps_of(online_spec(tiny_model, METHODS[name]), workdir)
+        return folder_of(workdir / "checkpoints", 6), steps
+
+    return run
 
 
 def steps_of(spec: JobSpec, workdir: Path) -> list[StepCompleted]:
@@ -64,21 +83,20 @@ def steps_of(spec: JobSpec, workdir: Path) -> list[StepCompleted]:
     ("name", "stopped_at"), [*[(name, 2) for name in METHODS], ("tailorpo", 3), ("dpok", 3), ("dpok_value", 3)]
 )
 def test_a_run_stopped_inside_or_between_iterations_resumes_bit_for_bit(
-    name: str, stopped_at: int, tiny_model: Path, tmp_path: Path
+    name: str, stopped_at: int, undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path
 ) -> None:
     spec = online_spec(tiny_model, METHODS[name])
-    list(align(spec, tmp_path / "whole"))
-    stop_after(spec, tmp_path / "stopped", tmp_path, stopped_at)
-    first, *_ = resumed = list(align(spec, tmp_path / "stopped"))
+    stop_after(spec, tmp_path, tmp_path, stopped_at)
+    first, *_ = resumed = list(align(spec, tmp_path))
     assert isinstance(first, RunStarted)
     assert first.resumed_from_step == stopped_at
     assert [event.step for event in of_type(resumed, StepCompleted)] == list(range(stopped_at + 1, 7))
-    assert same_weights(*(folder_of(tmp_path / run / "checkpoints", 6) for run in ("whole", "stopped")))
+    assert same_weights(undisturbed(name)[0], folder_of(tmp_path / "checkpoints", 6))
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_first_step_begins_at_the_reference_and_has_a_gradient(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    first = steps_of(online_spec(tiny_model, METHODS[name]), tmp_path)[0].metrics
+def test_the_first_step_begins_at_the_reference_and_has_a_gradient(name: str, undisturbed: Undisturbed) -> None:
+    first = undisturbed(name)[1][0].metrics
     assert first["grad_norm"] > 0
     assert first["reward_std"] > 0
     if name in ("tailorpo", "tailorpo_g", "tailorpo_clamped", "d3po"):
@@ -107,14 +125,11 @@ def test_accumulation_cuts_the_same_step_up_differently(name: str, tiny_model: P
             assert one[part] == pytest.approx(other[part], rel=1e-3, abs=2e-5)
 
 
-def test_a_reward_said_twice_ranks_as_it_does_once(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_reward_said_twice_ranks_as_it_does_once(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
     twice = [BRIGHTNESS, {**BRIGHTNESS, "name": "again"}]
-    for run, rewards in (("once", [BRIGHTNESS]), ("twice", twice)):
-        list(align(online_spec(tiny_model, {**METHODS["tailorpo"], "rewards": rewards}), tmp_path / run))
-    files = [
-        folder_of(tmp_path / run / "checkpoints", 6) / "pytorch_lora_weights.safetensors" for run in ("once", "twice")
-    ]
-    one, other = map(load_file, files)
+    list(align(online_spec(tiny_model, {**METHODS["tailorpo"], "rewards": twice}), tmp_path))
+    folders = undisturbed("tailorpo")[0], folder_of(tmp_path / "checkpoints", 6)
+    one, other = (load_file(folder / "pytorch_lora_weights.safetensors") for folder in folders)
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -124,8 +139,8 @@ def test_rewards_that_contradict_each_other_tie_and_train_nothing(tiny_model: Pa
     assert all(event.metrics["tie_rate"] == 1 and event.metrics["grad_norm"] == 0 for event in steps)
 
 
-def test_guidance_never_keeps_a_worse_winner(tiny_model: Path, tmp_path: Path) -> None:
-    steps = steps_of(online_spec(tiny_model, METHODS["tailorpo_g"]), tmp_path)
+def test_guidance_never_keeps_a_worse_winner(undisturbed: Undisturbed) -> None:
+    steps = undisturbed("tailorpo_g")[1]
     assert all(0 <= event.metrics["guidance_accepted"] <= 1 for event in steps)
     assert max(event.metrics["guidance_step"] for event in steps) > 0
 
@@ -289,15 +304,15 @@ def test_the_learning_rate_left_out_is_the_published_one(name: str, tiny_model: 
     assert not warnings_of(spec)
 
 
-def test_timestep_weights_reach_the_loss(tiny_model: Path, tmp_path: Path) -> None:
+def test_timestep_weights_reach_the_loss(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
     table = {"type": "timestep_aware", "num_bins": 2, "loss_weight": {"type": "table", "values": [2.0, 2.0]}}
-    plain = steps_of(online_spec(tiny_model, METHODS["tailorpo"]), tmp_path / "plain")[0].metrics
-    heavy = steps_of(online_spec(tiny_model, METHODS["tailorpo"], timesteps=table), tmp_path / "heavy")[0].metrics
+    plain = undisturbed("tailorpo")[1][0].metrics
+    heavy = steps_of(online_spec(tiny_model, METHODS["tailorpo"], timesteps=table), tmp_path)[0].metrics
     assert heavy["grad_norm"] == pytest.approx(2 * plain["grad_norm"], rel=1e-5)
 
 
 def test_a_run_ends_with_the_comparison(tiny_model: Path, tmp_path: Path) -> None:
-    events = list(align(online_spec(tiny_model, METHODS["tailorpo"]), tmp_path))
+    events = list(align(online_spec(tiny_model, METHODS["tailorpo"], evaluation=EVALUATION), tmp_path))
     (report,) = of_type(events, EvaluationCompleted)
     assert report.report["rewards"][0]["name"] == "brightness"
 
