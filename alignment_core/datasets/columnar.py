@@ -11,10 +11,11 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from alignment_core.datasets.bad_rows import OF_THE_FILE, bad_row, on_every_side
 from alignment_core.datasets.files import FileTree
 from alignment_core.datasets.images import MAX_ENCODED_BYTES
 from alignment_core.datasets.limits import refuse_many
-from alignment_core.datasets.rows import OF_THE_FILE, Annotated, BadRow, DatasetFormat, RowT, bad_row, on_every_side
+from alignment_core.datasets.rows import Annotated, BadRow, DatasetFormat, RowT
 from alignment_core.datasets.tables import TableRow
 from alignment_core.datasets.text_tables import image_path
 from alignment_core.errors import DataError

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from alignment_core.datasets.bad_rows import row_error
 from alignment_core.datasets.cache import Places, TensorCache
 from alignment_core.datasets.images import decode_image
-from alignment_core.datasets.rows import Annotated, BadRow, ImageReader, Row, RowT, row_error
+from alignment_core.datasets.rows import Annotated, BadRow, ImageReader, Row, RowT
 from alignment_core.datasets.transforms import Frame, Pixels, frame, transform
 from alignment_core.errors import AlignmentError, DataError
 from alignment_core.events import PhaseProgressed

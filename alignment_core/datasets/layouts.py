@@ -6,8 +6,9 @@ preferred), `winner`, `rank_0` and `rank_1` (1 is best), or `votes_0` and `votes
 
 from collections.abc import Mapping
 
-from alignment_core.datasets.rows import Annotation, BadRow, annotate, shown
+from alignment_core.datasets.rows import Annotation, BadRow
 from alignment_core.datasets.tables import Layout, TableRow, row_by_row
+from alignment_core.datasets.values import annotate, shown
 from alignment_core.datasets.winners import label_of_winner
 from alignment_core.errors import DataError
 

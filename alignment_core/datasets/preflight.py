@@ -12,9 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from alignment_core.datasets.bad_rows import bad_row, drops, on_every_side
 from alignment_core.datasets.detect import dataset_kind, open_preferences, open_unpaired
 from alignment_core.datasets.images import decode_image
-from alignment_core.datasets.rows import BadRow, PreferenceRow, Row, bad_row, drops, on_every_side
+from alignment_core.datasets.rows import BadRow, PreferenceRow, Row
 from alignment_core.datasets.tally import InspectedRow, Tally
 from alignment_core.datasets.unpaired import ImageRow
 from alignment_core.datasets.unpaired_tally import InspectedImage, UnpairedTally

@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignment_core.datasets.bad_rows import drops, row_error
 from alignment_core.datasets.detect import open_lone_table, source_of
-from alignment_core.datasets.rows import BadRow, PreferenceRow, drops, row_error
+from alignment_core.datasets.rows import BadRow, PreferenceRow
 from alignment_core.datasets.unpaired import ImageRow
 from alignment_core.errors import DataError
 from alignment_core.spec.sources import OnBadRow

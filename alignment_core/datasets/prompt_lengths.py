@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from alignment_core.datasets.rows import Annotation, default_group_id
+from alignment_core.datasets.rows import Annotation
 from alignment_core.datasets.unpaired import ImageAnnotation
+from alignment_core.datasets.values import default_group_id
 from alignment_core.events import WarningRaised
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]

@@ -8,13 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
 
-from alignment_core.datasets.rows import (
-    Annotation,
-    BadRow,
-    annotate,
-    shown,
-)
+from alignment_core.datasets.rows import Annotation, BadRow
 from alignment_core.datasets.tables import Layout, TableRow
+from alignment_core.datasets.values import annotate, shown
 from alignment_core.errors import DataError
 
 WORST_RANK = 1e300  # JSON can spell integers that no float holds

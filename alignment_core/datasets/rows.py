@@ -5,15 +5,10 @@ pair is already the right way round. A row is the annotation with the bytes of i
 `BadRow` that says why; nothing disappears silently. Pairs are here, single images with a like or a dislike in `unpaired`.
 """
 
-import hashlib
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, Self, TypeVar, assert_never
-
-from alignment_core.errors import DataError
-from alignment_core.spec.sources import OnBadRow
+from typing import Literal, Protocol, Self, TypeVar
 
 # The form of the files, or the name of a published schema that was recognised.
 DatasetFormat = Literal[
@@ -34,11 +29,6 @@ Severity = Literal["error", "warning"]
 Ties = Literal["drop", "keep"]
 
 TIE = 0.5
-OF_THE_FILE = ("unreadable_file", "unsafe_archive", "dataset_too_large")  # errors that no row can be blamed for
-T = TypeVar("T")
-U = TypeVar("U")
-MAX_PROMPT_CHARACTERS = 20_000  # far beyond any text encoder: longer text is a broken or hostile file
-MAX_GROUP_ID_CHARACTERS = 1000
 
 
 class Row(Protocol):
@@ -198,173 +188,3 @@ class Source(ImageReader, Protocol[Annotation_co]):
 
 
 PreferenceSource = Source[Annotation]
-
-
-def annotate(
-    number: int,
-    *,
-    prompt: object,
-    first: str,
-    second: str,
-    label: object,
-    score: object = None,
-    group_id: object = None,
-) -> Annotation:
-    """Check the values of a row and turn it so that the preferred image is `chosen`.
-
-    `label` is the probability that `first` is preferred, 1 when None. Below 0.5 the images are swapped. `group_id` is
-    a hash of the prompt when None. Raises `DataError` naming the column and what was expected.
-    """
-    text = checked_prompt(prompt)
-    preference = _label(label)
-    swapped = preference < TIE
-    return Annotation(
-        number=number,
-        prompt=text,
-        chosen=second if swapped else first,
-        rejected=first if swapped else second,
-        label=1 - preference if swapped else preference,
-        score=_score(score),
-        group_id=checked_group_id(group_id, text),
-        swapped=swapped,
-    )
-
-
-def on_every_side(sides: Sequence[str], values: Sequence[T], read: Callable[[T], U]) -> list[U]:
-    """`read` of each value; raises one `DataError` that tells of every side that has one, with the first one's code."""
-    found: list[U] = []
-    errors: list[tuple[str, DataError]] = []
-    for side, value in zip(sides, values, strict=True):
-        try:
-            found.append(read(value))
-        except DataError as error:
-            if error.code in OF_THE_FILE:
-                raise
-            errors.append((side, error))
-    if errors:
-        messages = (one.message if one.message.startswith(side) else f"{side}: {one.message}" for side, one in errors)
-        raise DataError(errors[0][1].code, "; ".join(messages))
-    return found
-
-
-def bad_row(number: int, error: DataError) -> BadRow:
-    """The row that `error` was raised for."""
-    return BadRow(number, error.code, "error", error.message)
-
-
-def row_error(source: ImageReader, row: BadRow) -> DataError:
-    """What a run says that meets `row`."""
-    return DataError(row.code, f"{source.path.name}, row {row.number}: {row.message}")
-
-
-def read_annotations(source: PreferenceSource, *, ties: Ties, dropped: Collection[int] = ()) -> list[Annotation]:
-    """The rows to train on, in order. Rows that preflight warns about are left out, the `dropped` numbers, and ties if asked.
-
-    Raises `DataError` at the first row with an error, and `no_usable_rows` when nothing is left.
-    """
-    rows = []
-    for row in source.annotations():
-        if row.number in dropped:
-            continue
-        if isinstance(row, Annotation):
-            if row.label > TIE or _keeps(ties):
-                rows.append(row)
-        elif row.severity == "error":
-            raise row_error(source, row)
-    if not rows:
-        kind = "usable row" if _keeps(ties) else "row with a preference"
-        raise DataError("no_usable_rows", f"{source.path.name}: no {kind}; expected at least one")
-    return rows
-
-
-def drops(on_bad_row: OnBadRow) -> bool:
-    """Whether a row with an error is left out, where it would else be the end."""
-    match on_bad_row:
-        case "drop":
-            return True
-        case "fail":
-            return False
-        case _:
-            assert_never(on_bad_row)
-
-
-def _keeps(ties: Ties) -> bool:
-    match ties:
-        case "keep":
-            return True
-        case "drop":
-            return False
-        case _:
-            assert_never(ties)
-
-
-def default_group_id(prompt: str) -> str:
-    """Rows with the same prompt belong together."""
-    return "prompt:" + hashlib.sha256(prompt.encode()).hexdigest()[:32]
-
-
-def checked_prompt(value: object) -> str:
-    """A prompt as it came, or `DataError`."""
-    if not isinstance(value, str):
-        raise DataError("invalid_prompt", f"prompt is {shown(value)}; expected a string, '' for none")
-    if len(value) > MAX_PROMPT_CHARACTERS:
-        raise DataError(
-            "invalid_prompt", f"prompt has {len(value)} characters; expected at most {MAX_PROMPT_CHARACTERS}"
-        )
-    return _unicode(value, "prompt")
-
-
-def _label(value: object) -> float:
-    if value is None:
-        return 1.0
-    number = _number(value)
-    if number is None or not 0 <= number <= 1:
-        raise DataError(
-            "invalid_label",
-            f"label is {shown(value)}; expected a number in [0, 1], the probability that `chosen` is preferred",
-        )
-    return number
-
-
-def _score(value: object) -> float | None:
-    if value is None:
-        return None
-    number = _number(value)
-    if number is None or not 0 <= number < math.inf:
-        raise DataError("invalid_score", f"score is {shown(value)}; expected a finite number of at least 0, or none")
-    return number
-
-
-def checked_group_id(value: object, prompt: str) -> str:
-    """A group's name as text, that of the prompt when there is none; or `DataError`."""
-    if value is None:
-        return default_group_id(prompt)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise DataError("invalid_group_id", f"group_id is {shown(value)}; expected a string or an integer")
-    text = str(value)
-    if not 1 <= len(text) <= MAX_GROUP_ID_CHARACTERS:
-        raise DataError(
-            "invalid_group_id", f"group_id has {len(text)} characters; expected 1 to {MAX_GROUP_ID_CHARACTERS}"
-        )
-    return _unicode(text, "group_id")
-
-
-def _unicode(text: str, column: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair
-        raise DataError(f"invalid_{column}", f"{column} is no Unicode text: {error}") from error
-    return text
-
-
-def _number(value: object) -> float | None:
-    """Booleans are no numbers here: `true` as a label is a mistake about what a label is."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < 1e300 else math.inf
-
-
-def shown(value: object) -> str:
-    """A value and its type, short enough for a message."""
-    text = repr(value[:40] if isinstance(value, str | bytes) else value)
-    return f"{text[:60]} ({type(value).__name__})"

@@ -9,15 +9,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Generic, Literal, Protocol
 
+from alignment_core.datasets.bad_rows import bad_row
 from alignment_core.datasets.limits import Growth, counted_images, counted_values
-from alignment_core.datasets.rows import (
-    Annotated,
-    AnnotationT,
-    BadRow,
-    DatasetFormat,
-    RowT,
-    bad_row,
-)
+from alignment_core.datasets.rows import Annotated, AnnotationT, BadRow, DatasetFormat, RowT
 from alignment_core.errors import DataError
 
 

@@ -11,11 +11,12 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from alignment_core.datasets.bad_rows import bad_row, on_every_side
 from alignment_core.datasets.delimited import delimited_rows
 from alignment_core.datasets.files import FileTree
 from alignment_core.datasets.images import MAX_ENCODED_BYTES
 from alignment_core.datasets.json_rows import json_rows
-from alignment_core.datasets.rows import Annotated, BadRow, DatasetFormat, RowT, bad_row, on_every_side
+from alignment_core.datasets.rows import Annotated, BadRow, DatasetFormat, RowT
 from alignment_core.datasets.tables import TableRow
 from alignment_core.errors import DataError
 

@@ -7,15 +7,10 @@ was chosen and a dislike for what was rejected.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from alignment_core.datasets.rows import (
-    Annotation,
-    Source,
-    checked_group_id,
-    checked_prompt,
-    row_error,
-    shown,
-)
+from alignment_core.datasets.bad_rows import row_error
+from alignment_core.datasets.rows import Annotation, Source
 from alignment_core.datasets.tables import Layout, TableRow, row_by_row
+from alignment_core.datasets.values import checked_group_id, checked_prompt, shown
 from alignment_core.errors import DataError
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from alignment_core.datasets.rows import TIE, shown
+from alignment_core.datasets.rows import TIE
+from alignment_core.datasets.values import shown
 from alignment_core.errors import DataError
 
 FIRST = frozenset({"a", "first", "left", "image_0", "image_a", "image a"})

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+from alignment_core.datasets.bad_rows import read_annotations
 from alignment_core.datasets.detect import open_preferences
 from alignment_core.datasets.hub import download_dataset
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.preflight import Checked
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
 from alignment_core.datasets.remembered import check_rows_once
-from alignment_core.datasets.rows import Annotation, PreferenceSource, read_annotations
+from alignment_core.datasets.rows import Annotation, PreferenceSource
 from alignment_core.datasets.splits import split_by_group
 from alignment_core.datasets.warnings import data_warnings
 from alignment_core.errors import DataError

@@ -4,10 +4,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignment_core.datasets.bad_rows import read_annotations
 from alignment_core.datasets.detect import open_preferences, open_unpaired
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
-from alignment_core.datasets.rows import ImageReader, read_annotations
+from alignment_core.datasets.rows import ImageReader
 from alignment_core.datasets.splits import split_by_group
 from alignment_core.datasets.unpaired import ImageAnnotation, images_of_pairs, read_judged_images
 from alignment_core.datasets.warnings import data_warnings

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from alignment_core.datasets.bad_rows import read_annotations
 from alignment_core.datasets.detect import open_preferences
 from alignment_core.datasets.images import decode_image
 from alignment_core.datasets.pairs import PairTensors, PreferencePairs
-from alignment_core.datasets.rows import Annotation, PreferenceSource, read_annotations
+from alignment_core.datasets.rows import Annotation, PreferenceSource
 from alignment_core.datasets.transforms import transform
 from alignment_core.errors import AlignmentError, DataError
 from alignment_core.events import PhaseProgressed

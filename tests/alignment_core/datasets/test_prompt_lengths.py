@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
-from alignment_core.datasets.rows import Annotation, default_group_id
+from alignment_core.datasets.rows import Annotation
 from alignment_core.datasets.splits import split_by_group
+from alignment_core.datasets.values import default_group_id
 
 WORDS = ["red", "green", "blue"]
 

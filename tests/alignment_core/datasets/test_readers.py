@@ -13,15 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from alignment_core.datasets.bad_rows import read_annotations
 from alignment_core.datasets.detect import open_preferences
-from alignment_core.datasets.rows import (
-    Annotation,
-    BadRow,
-    PreferenceRow,
-    PreferenceSource,
-    default_group_id,
-    read_annotations,
-)
+from alignment_core.datasets.rows import Annotation, BadRow, PreferenceRow, PreferenceSource
+from alignment_core.datasets.values import default_group_id
 from alignment_core.errors import DataError
 from tests.alignment_core.datasets.builders import (
     Row,

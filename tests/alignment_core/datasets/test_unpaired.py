@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from alignment_core.datasets.bad_rows import read_annotations
 from alignment_core.datasets.detect import dataset_kind, open_preferences, open_unpaired
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.preflight import check_preferences
-from alignment_core.datasets.rows import BadRow, ImageReader, read_annotations
+from alignment_core.datasets.rows import BadRow, ImageReader
 from alignment_core.datasets.transforms import Crop
 from alignment_core.datasets.unpaired import ImageAnnotation, ImageRow, images_of_pairs, read_judged_images
 from alignment_core.errors import DataError
