@@ -11,6 +11,7 @@ https://github.com/kohya-ss/sd-scripts/blob/main/networks/lora.py have the names
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def _sorted_out(
             downs[name] = value
         elif (name := _module_of(key, _UP)) is not None:
             ups[name] = value
-        elif key.endswith(ALPHA) and value.numel() == 1:
+        elif key.endswith(ALPHA) and value.numel() == 1 and not value.is_complex():
             alphas[_as_in_peft(key.removesuffix(ALPHA))] = float(value)
         else:
             kind = next((kind for ending, kind in _OTHER_KINDS.items() if key.endswith(ending)), None)
@@ -166,7 +167,7 @@ def _layer(
     default_alpha: float | None,
     path: Path,
 ) -> LoraLayer:
-    rank = len(down)
+    rank = len(down) if down.ndim else 0
     if down.ndim not in (2, 4) or up.ndim not in (2, 4) or up.shape[1] != rank or rank == 0:
         raise ModelError(
             "lora_invalid",
@@ -177,7 +178,18 @@ def _layer(
         alpha = _configured_alpha(name, rank, configs)
     if alpha is None:
         alpha = default_alpha
+    if alpha is not None and not math.isfinite(alpha):
+        raise ModelError("lora_invalid", f"{path.name}: the alpha of {name!r} is {alpha}; expected a finite number")
+    for factor in (down, up):
+        _check_numbers(name, factor, path)
     return LoraLayer(down, up, float(rank if alpha is None else alpha))
+
+
+def _check_numbers(name: str, factor: Tensor, path: Path) -> None:
+    if not factor.is_floating_point():
+        raise ModelError("lora_invalid", f"{path.name}: {name!r} is of {factor.dtype}; expected floating point")
+    if not factor.float().isfinite().all():
+        raise ModelError("lora_invalid", f"{path.name}: {name!r} holds nan or inf; expected finite weights")
 
 
 def _configs(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
@@ -187,7 +199,7 @@ def _configs(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
         found = json.loads(header.get(DIFFUSERS_HEADER, "{}"))
         if not found and beside.is_file():
             found = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError("lora_invalid", f"{path.name}: its {DIFFUSERS_HEADER} is no JSON: {error}") from error
     return found if isinstance(found, dict) else {}
 
@@ -198,7 +210,8 @@ def _configured_alpha(name: str, rank: int, configs: Mapping[str, Any]) -> float
         key.removeprefix(f"{component}."): value for key, value in configs.items() if key.startswith(f"{component}.")
     }
     config = inside or configs
-    patterns = config.get("alpha_pattern") or {}
+    patterns = config.get("alpha_pattern")
+    patterns = patterns if isinstance(patterns, dict) else {}
     alpha = next(
         (value for pattern, value in patterns.items() if pattern in (name, module) or name.endswith(f".{pattern}")),
         config.get("lora_alpha"),
