@@ -139,6 +139,15 @@ class Method(Protocol[B]):
 
 
 @runtime_checkable
+class Remembering(Protocol[B]):
+    """A method whose loss may take what a network said before, in place of asking it."""
+
+    def asking_anew(self, batch: B) -> tuple["Method[B]", B]:
+        """The method and the batch of which every network is asked again: for other weights, or another precision."""
+        ...
+
+
+@runtime_checkable
 class ReferenceUpdate(Protocol):
     """How the reference model moves, if it does, and what the policy pays for moving away."""
 

@@ -10,7 +10,7 @@ r the reference's mean squared regression error on the winner (w) and the loser 
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 import torch
@@ -168,6 +168,9 @@ class DiffusionDPO:
             signal_vs_initial=signal_vs_initial,
             predictions=forward.predictions,
         )
+
+    def asking_anew(self, batch: PairBatch) -> "tuple[DiffusionDPO, PairBatch]":
+        return replace(self, reference_errors=None), batch
 
     def _beta(self, batch: PairBatch) -> float:
         beta = self.beta if self.half_factor else 2 * self.beta

@@ -9,7 +9,7 @@ mean squared regression error on an image at a (t, eps) of its own, s = 1 for a 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
 
 import torch
@@ -178,6 +178,9 @@ class DiffusionKTO:
             signal_vs_initial=signal_vs_initial,
             predictions=predictions,
         )
+
+    def asking_anew(self, batch: ImageBatch) -> "tuple[DiffusionKTO, ImageBatch]":
+        return replace(self, reference_errors=None), batch
 
     def _forward(self, actors: Actors, batch: ImageBatch) -> ImageForward:
         path, t = actors.family.path, batch.timesteps

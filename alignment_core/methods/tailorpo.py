@@ -227,6 +227,9 @@ class TailorPO:
             per_example, batch.timesteps, detached, metrics, signal_vs_initial=vs_initial, predictions=predictions
         )
 
+    def asking_anew(self, batch: BranchBatch) -> "tuple[TailorPO, BranchBatch]":
+        return self, replace(batch, policy=None)
+
     def _margin(self, batch: BranchBatch, mu: Latents, mu_of_other: Latents) -> PerExample:
         sigma = self.setup.grid.sigma(batch.index, batch.x_t)
         return branching_margin(batch.x_w, batch.x_l, mu, mu_of_other, sigma, self.reduction)

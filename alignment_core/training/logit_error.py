@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from alignment_core.actors.actors import Actors
 from alignment_core.events import PrecisionMeasured, WarningRaised
-from alignment_core.protocols import Method, StepLoss
+from alignment_core.protocols import Method, Remembering, StepLoss
 from alignment_core.seeds import seed_of
 from alignment_core.shapes import PerExample
 from alignment_core.spec.training import Precision
@@ -37,6 +37,8 @@ def measure(
     actors: Actors, method: Method[Any], batch: Any, precision: Precision, seed: int
 ) -> tuple[PrecisionMeasured, WarningRaised | None]:
     """The error of this precision's logits, and what would help where it is above what the method can bear."""
+    if isinstance(method, Remembering):
+        method, batch = method.asking_anew(batch)
     with nudged(actors.trainable(), seed):
         exact = _loss_in("fp32", actors, method, batch)
         error, limit = _error(precision, actors, method, batch, exact), tolerance(method, exact)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from alignment_core import JobSpec, align
 from alignment_core.checkpoints import folder_of
+from alignment_core.events import PrecisionMeasured, StepCompleted
 from alignment_core.methods.diffusion_dpo import DiffusionDPO
 from alignment_core.methods.diffusion_kto import DiffusionKTO
 from alignment_core.methods.reference_errors import ReferenceErrors
 from alignment_core.training.run import Run
 from tests.alignment_core.load.test_loading import loaded
-from tests.alignment_core.test_alignment import same_weights, stop_after
+from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
 from tests.alignment_core.tiny import tiny_spec
 
 CPU = torch.device("cpu")
@@ -150,3 +151,14 @@ def test_a_spec_that_does_not_ask_for_it_keeps_its_hash() -> None:
     asking = spec_of(Path("model"), Path("pairs.parquet"), "diffusion_dpo")
     without = spec_of(Path("model"), Path("pairs.parquet"), "diffusion_dpo", training=training)
     assert asking.sha256() != without.sha256()
+
+
+def test_measuring_the_precision_leaves_nothing_remembered(tiny_model: Path, tiny_pairs: Path, tmp_path: Path) -> None:
+    training = {"precision": "bf16", "steps": 1}
+    spec = spec_of(tiny_model, tiny_pairs, "diffusion_dpo", evaluation={}, training=training)
+    events = list(align(spec, tmp_path / "work", cache_dir=tmp_path / "cache"))
+    (measured,) = of_type(events, PrecisionMeasured)
+    assert measured.logit_error is not None
+    assert measured.logit_error > 0
+    (step,) = of_type(events, StepCompleted)
+    assert step.metrics["margin"] == 0  # policy and reference both in bf16

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from alignment_core import AlignmentError, JobSpec, align
 from alignment_core.checkpoints import STATE, folder_of
 from alignment_core.errors import CheckpointError
-from alignment_core.events import EvaluationCompleted, RunStarted, StepCompleted, TimestepTable
+from alignment_core.events import EvaluationCompleted, PrecisionMeasured, RunStarted, StepCompleted, TimestepTable
 from alignment_core.rewards.build import build_reward
 from alignment_core.spec import RewardSpec
 from alignment_core.spec.rewards import without_gradient
@@ -332,3 +332,11 @@ def test_tailorpo_trains_on_the_prediction_that_it_branched_from_and_on_nothing_
     again, asked = found
     assert all(torch.equal(one, other) for one, other in zip(again, asked, strict=True))
     assert any(gradient.abs().max() > 0 for gradient in again[1:])
+
+
+def test_a_kept_prediction_does_not_hide_the_rounding_of_half_precision(tiny_model: Path, tmp_path: Path) -> None:
+    training = {"steps": 1, "batch_size": 2, "gradient_accumulation_steps": 2, "precision": "bf16"}
+    spec = online_spec(tiny_model, METHODS["tailorpo"], training=training, evaluation={})
+    (measured,) = of_type(list(align(spec, tmp_path)), PrecisionMeasured)
+    assert measured.logit_rms is not None
+    assert measured.logit_rms > 0
