@@ -107,11 +107,11 @@ class StableDiffusionXL:
         return tuple(f"text_encoder.{name}.{last}." for name in layers)
 
     def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """`input_ids` and `input_ids_2` `[B, L]`; `not_empty` `[B]` is 0 where there is no prompt at all, and else 1."""
+        """`input_ids` and `input_ids_2` `[B, L]`; `not_empty` `[B, 1]` is 0 where there is no prompt at all, and else 1."""
         first, second = (
             read_tokens(tokenizer, prompts, _length(tokenizer, encoder)) for tokenizer, encoder in self._readers
         )
-        not_empty = torch.tensor([float(prompt != "") for prompt in prompts])
+        not_empty = torch.tensor([[int(prompt != "")] for prompt in prompts])
         return {"input_ids": first, "input_ids_2": second, "not_empty": not_empty}
 
     def encode_tokens(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ class StableDiffusionXL:
         embeds = torch.cat(states, dim=-1)
         if self.empty_is_zeros:
             not_empty = tokens["not_empty"].to(embeds)
-            embeds, pooled = embeds * not_empty[:, None, None], pooled * not_empty[:, None]
+            embeds, pooled = embeds * not_empty[:, None], pooled * not_empty
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
     def image_conditioning(self, frames: Float[Tensor, "batch 4"], resolution: int) -> dict[str, Tensor]:

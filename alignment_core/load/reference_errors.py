@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from alignment_core.methods.reference_errors import ReferenceErrors
-from alignment_core.spec import JobSpec, sha256_of_json
+from alignment_core.spec import AdapterSpec, JobSpec, sha256_of_json
+from alignment_core.spec.training import trains_text_encoders
 from alignment_core.versions import versions
 
 FOLDER = "reference_errors"
@@ -39,7 +40,7 @@ def reference_errors(
             "method": method.model_dump(mode="json", exclude=BESIDE_THE_ERRORS),
             "training": spec.training.model_dump(mode="json", include=READ_OF_TRAINING),
             "timesteps": spec.timesteps.model_dump(mode="json"),
-            "adapter": spec.adapter.type,  # which decides how the frozen weights are held
+            "adapter": _held_as(spec.adapter),
             "seed": spec.seed,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "versions": versions(),
@@ -52,3 +53,8 @@ def reference_errors(
         device,
         cache_dir / FOLDER / f"{key}.safetensors",
     )
+
+
+def _held_as(adapter: AdapterSpec) -> str:
+    """What decides how the frozen weights are held, and when they read the prompts: rounding follows from both."""
+    return f"{adapter.type}, reading" if trains_text_encoders(adapter) else adapter.type

@@ -143,8 +143,10 @@ def estimate_of(spec: JobSpec, report: DatasetReport | None, model: ModelReport 
 
 def _trainable_parameters(spec: JobSpec, model: ModelReport) -> int | None:
     match spec.adapter:
-        case LoraAdapter(target_modules=targets, rank=rank):
+        case LoraAdapter(target_modules=targets, rank=rank, text_encoder=None):
             return None if targets is None else model.num_adapter_parameters(targets, rank)
+        case LoraAdapter():
+            return None  # of the text encoders' layers nothing has been read
         case FullFineTune():
             return model.num_parameters
         case _:

@@ -14,9 +14,9 @@ from alignment_core.spec import (
     LoraAdapter,
     OnlineMethodSpec,
 )
-from alignment_core.spec.families import FAMILIES
+from alignment_core.spec.families import FAMILIES, FamilyName, untrained_encoders
 from alignment_core.spec.timesteps import TIMESTEP_PRESETS, TimestepPreset, UniformTimesteps
-from alignment_core.spec.training import TRAINING_GUIDANCE
+from alignment_core.spec.training import TRAINING_GUIDANCE, trains_text_encoders
 from service.errors import FieldProblem
 from service.store.catalog import Catalog
 
@@ -70,6 +70,13 @@ def resolution_of(spec: JobSpec, catalog: Catalog, model: ModelReport | None) ->
     return read if read is not None or entry is None else entry.resolution
 
 
+def _family_of(spec: JobSpec, catalog: Catalog, model: ModelReport | None) -> FamilyName | None:
+    """By the files; the catalog's word where they were not read."""
+    entry = catalog.models.get(spec.model.name) if isinstance(spec.model, CatalogSource) else None
+    read = None if model is None else model.family
+    return read if read is not None or entry is None else entry.family
+
+
 def problems_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None) -> Iterator[FieldProblem]:
     """Why the run cannot end well on this model, as far as its files have been read."""
     if model is not None and model.problem is not None:
@@ -80,6 +87,9 @@ def problems_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None
         far = "more than 4 times" if wanted > native else "less than a quarter of"
         message = f"{wanted} pixels are {far} the {native} that the model draws"
         yield _problem("/method/transform/resolution", "resolution_unfit", message)
+    family = _family_of(spec, catalog, model)
+    if trains_text_encoders(spec.adapter) and family is not None and not FAMILIES[family].trains_encoders:
+        yield _problem("/adapter/text_encoder", "text_encoder_unsupported", untrained_encoders(family))
     if model is None:
         return
     if wanted is not None and model.resolution_unit is not None and wanted % model.resolution_unit:

@@ -103,14 +103,15 @@ def _problems_of_train(spec: JobSpec, weights: DatasetRecord | None) -> Iterator
     if weights is None or weights.report is None:
         return
     report = LoraReport.model_validate(weights.report)
-    if report.ranks != [adapter.rank]:
+    text = adapter.text_encoder if report.changes_text_encoder else None
+    if not set(report.ranks) <= {adapter.rank, *([] if text is None else [text.rank])}:
         yield _problem("/adapter/rank", "start_unfit", f"is {adapter.rank}, and {_expected('rank', report.ranks)}")
-    if report.alphas != [adapter.alpha] and start.alpha is None:
+    if not set(report.alphas) <= {adapter.alpha, *([] if text is None else [text.alpha])} and start.alpha is None:
         yield _problem(
             "/adapter/alpha", "start_unfit", f"is {adapter.alpha:g}, and {_expected('alpha', report.alphas)}"
         )
-    if report.changes_text_encoder:
-        message = "the LoRA changes a text encoder too, whose layers are not trained further: write merge"
+    if report.changes_text_encoder and adapter.text_encoder is None:
+        message = "the LoRA changes a text encoder too: write merge, or adapter.text_encoder to train it further"
         yield _problem("/start/mode", "start_unfit", message)
 
 

@@ -121,7 +121,9 @@ def test_what_a_file_of_several_ranks_or_of_a_text_encoder_is_good_for_is_said(a
     mixed = api.ready_weights(ranks=[4, 16], alphas=[8.0])
     assert "write start.mode merge" in only_error(api, start={"lora": mixed, "mode": "train"})[2]
     text = api.ready_weights(changes_text_encoder=True)
-    assert only_error(api, start={"lora": text, "mode": "train"})[:2] == ("/spec/start/mode", "start_unfit")
+    start = {"lora": text, "mode": "train"}
+    assert only_error(api, start=start)[:2] == ("/spec/start/mode", "start_unfit")
+    assert validate(api, start=start, adapter={"type": "lora", "text_encoder": {}})["valid"], "its encoders are trained"
 
 
 def test_a_file_of_pefts_by_itself_needs_its_alpha_in_the_spec(api: Api):
