@@ -16,8 +16,8 @@ import torch
 from safetensors.numpy import load_file
 
 from alignment_core import align
-from alignment_core.__main__ import unexpected_failure
 from alignment_core.checkpoints import complete, folder_of, read_manifest
+from alignment_core.commands.outcome import unexpected_failure
 from alignment_core.spec import JobSpec
 from tests.alignment_core.tiny import UNJUDGED, save_pairs, tiny_spec
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from alignment_core.__main__ import EXIT_FAILED, _check
+from alignment_core.commands.data import check
+from alignment_core.commands.outcome import EXIT_FAILED
 from alignment_core.disk_errors import disk_error_of
 from alignment_core.errors import DISK_UNAVAILABLE
 from alignment_core.events import RunFailed
@@ -46,6 +47,6 @@ def test_an_archive_that_cannot_be_unpacked_for_want_of_room_is_no_fault_of_its_
 ) -> None:
     with zipfile.ZipFile(small_disk / "pairs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("pairs.parquet", b"PAR1" + bytes(2**21) + b"PAR1")
-    assert _check(small_disk / "pairs.zip", None, "fail") == EXIT_FAILED
+    assert check(small_disk / "pairs.zip", None, "fail") == EXIT_FAILED
     told = RunFailed.model_validate_json(capsys.readouterr().out)
     assert (told.code, told.category, told.retryable) == (DISK_UNAVAILABLE, "capacity", True)

@@ -1,0 +1,63 @@
+"""What may be typed after `python -m alignment_core`."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from alignment_core.spec.exports import ExportFormat
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        prog="python -m alignment_core", description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = root.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="align a model")
+    run.add_argument("spec", type=Path, help="job spec, YAML or JSON")
+    run.add_argument(
+        "--sources", type=Path, default=None, help="JSON file that says where the spec's catalog names and datasets are"
+    )
+    run.add_argument(
+        "--workdir", type=Path, required=True, help="receives checkpoints and the report; resumed if it holds some"
+    )
+    run.add_argument(
+        "--cache-dir", type=Path, default=None, help="VAE posteriors and text embeddings (default ~/.cache/attune)"
+    )
+    run.add_argument(
+        "--resume-from", type=Path, default=None, help="checkpoint of another run to begin from; its spec may differ"
+    )
+    compare = commands.add_parser("compare", help="compare two checkpoints on the prompts of a work folder's spec")
+    compare.add_argument("workdir", type=Path, help="work folder of a run; receives comparisons/")
+    for side, default in (("base", "initial"), ("policy", "result")):
+        help_text = (
+            f"initial, result, latest, a step, or the path of a checkpoint or another work folder (default {default})"
+        )
+        compare.add_argument(f"--{side}", default=default, help=help_text)
+    compare.add_argument("--sources", type=Path, default=None, help="as for run")
+    compare.add_argument("--cache-dir", type=Path, default=None, help="as for run")
+    check_lora = commands.add_parser("check-lora", help="say what a LoRA file holds")
+    check_lora.add_argument("file", type=Path, help="a safetensors file under PEFT's, diffusers' or kohya's names")
+    model = commands.add_parser("model", help="read what the files of a model say of it")
+    model.add_argument("source", help='JSON such as {"type": "local", "path": FOLDER}, or a hub source')
+    check = commands.add_parser("check", help="preflight a preference dataset")
+    prepare = commands.add_parser("prepare", help="write a preference dataset of any form as canonical parquet")
+    prepare.add_argument("--out", type=Path, required=True, help="the parquet file to write")
+    for command in (check, prepare):
+        command.add_argument("data", type=Path, help="a file or folder; docs/data.md lists the forms")
+        command.add_argument(
+            "--on-bad-row",
+            choices=("fail", "drop"),
+            default="fail",
+            help="whether rows with an error stop it, or are left out and counted (default fail)",
+        )
+        command.add_argument("--columns", help='JSON: role to column, such as {"prompt": "caption"}')
+    export = commands.add_parser("export", help="write a checkpoint as another tool reads it, with a model card")
+    export.add_argument("checkpoint", type=Path, help="the folder of a checkpoint")
+    export.add_argument("--format", choices=get_args(ExportFormat), required=True, help="docs/exports.md has the table")
+    export.add_argument("--out", type=Path, required=True, help="an empty folder, or one that is made")
+    export.add_argument("--sources", type=Path, default=None, help="as for run")
+    export.add_argument("--cache-dir", type=Path, default=None, help="as for run")
+    export.add_argument(
+        "--report", type=Path, default=None, help="the run's report.json, whose figures the card repeats"
+    )
+    return root
