@@ -20,7 +20,7 @@ LONGEST_JSON_BYTES = 4 * 2**20
 LONGEST_HEADER_BYTES = 64 * 2**20
 LAYER_DIMENSIONS = (2, 4)  # of the weights of linear layers and of convolutions, which a LoRA can be added to
 TRAINING_TIMESTEPS = 1000  # diffusers' value where a scheduler's config has none
-READER = f"2: {', '.join(served())}"  # who reads: a number to raise where reading learns more, and what is trained
+READER = f"3: {', '.join(served())}"  # who reads: a number to raise where reading learns more, and what is trained
 DENOISERS = tuple(dict.fromkeys(facts.denoiser for facts in FAMILIES.values()))
 
 
@@ -73,6 +73,13 @@ class ModelReport(BaseModel):
     last_step_is_silent: bool = Field(
         default=False, description="Whether the last sampling step adds no noise, whatever eta: it has no density."
     )
+    part_parameters: dict[str, int] = Field(
+        default={},
+        description="Of each folder of weights beside the denoiser's (`vae`, `text_encoder` ...), its parameters.",
+    )
+    latent_stride: int = Field(default=8, description="Pixels that a latent stands for, along one side.")
+    norms_queries: bool = Field(default=False, description="Whether its attention normalises queries and keys.")
+    vae_channels: int | None = Field(default=None, description="Of the VAE where it has every pixel.")
     problem: ModelProblem | None = Field(default=None, description="Why a run would refuse it.")
     stamp: str | None = Field(default=None, description="SHA-256 of all that was read.")
 
@@ -117,6 +124,7 @@ def read_model_files(folder: Path) -> ModelReport:
     shapes = _shapes(folder / denoiser)
     scheduler = _json(folder / "scheduler" / "scheduler_config.json")
     refusal = None if pipeline_class is None else refusal_of(pipeline_class)
+    levels = (_json(folder / "vae" / "config.json") or {}).get("block_out_channels")
     return ModelReport(
         pipeline_class=pipeline_class if isinstance(pipeline_class, str) else None,
         resolution=_resolution(_json(folder / denoiser / "config.json"), _json(folder / "vae" / "config.json"), facts),
@@ -125,6 +133,10 @@ def read_model_files(folder: Path) -> ModelReport:
         num_timesteps=None if scheduler is None else _count(scheduler.get("num_train_timesteps", TRAINING_TIMESTEPS)),
         num_parameters=None if shapes is None else sum(map(math.prod, shapes.values())),
         layers=None if shapes is None else dict(_layers(shapes)),
+        norms_queries=any(name.endswith("norm_q.weight") for name in shapes or ()),
+        part_parameters={} if facts is None else dict(_parts(folder, [n for n in facts.weighed if n != denoiser])),
+        latent_stride=2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 8,
+        vae_channels=_count(levels[0]) if isinstance(levels, list) and levels else None,
         problem=None if refusal is None else ModelProblem(code="model_unsupported", message=refusal),
     )
 
@@ -184,6 +196,12 @@ def _unit(denoiser: Mapping[str, Any] | None, vae: Mapping[str, Any] | None, fac
         return None
     patch = facts.patch if facts.patch > 1 else _count((denoiser or {}).get("patch_size")) or 1
     return patch * 2 ** (len(levels) - 1)
+
+
+def _parts(folder: Path, names: Iterable[str]) -> Iterable[tuple[str, int]]:
+    for name in names:
+        if (shapes := _shapes(folder / name)) is not None:
+            yield name, sum(map(math.prod, shapes.values()))
 
 
 def _shapes(folder: Path) -> dict[str, list[int]] | None:

@@ -1,21 +1,17 @@
 """Whether a spec may become a job here: its names are known, its data is ready, its paths are allowed."""
 
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import Any
 
 from pydantic import ValidationError
 
 from alignment_core.model_files import ModelReport
 from alignment_core.reports import DatasetReport
-from alignment_core.spec import (
-    FullFineTune,
-    JobSpec,
-    LoraAdapter,
-    StoredDataset,
-)
+from alignment_core.spec import JobSpec, StoredDataset
 from alignment_core.spec.continuation import broken_by
 from alignment_core.spec.warnings import small_images, warnings_of
 from service.api.context import Parts
+from service.api.estimates import estimate_of
 from service.api.model_reports import family_of, foreseen, resolved, unread
 from service.api.prospects import (
     problems_of_data,
@@ -113,7 +109,7 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     model = None if errors else foreseen(parts, project_id, spec)  # a path that is refused is not looked at
     family = None if errors else family_of(parts, project_id, spec)
     spec = spec.resolved(family)
-    estimate = estimate_of(spec, report, model)
+    estimate = estimate_of(spec, report, model, family, devices=parts.settings.worker_devices)
     warnings = [
         *warnings_of(spec, family),
         *warnings_of_model(spec, parts.catalog, model),
@@ -122,42 +118,6 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
         *_size_warnings(parts, spec, report, model),
     ]
     return Validation(valid=not errors, errors=errors, warnings=warnings, resolved_spec=spec, estimate=estimate)
-
-
-def estimate_of(spec: JobSpec, report: DatasetReport | None, model: ModelReport | None) -> Estimate:
-    """What follows from the numbers of the spec, of the preflight report and of the model's files."""
-    training, evaluation = spec.training, spec.evaluation
-    examples_per_step = spec.examples_per_step
-    examples = None if report is None else _training_examples(spec, report)
-    prompts = None if evaluation.prompts is None else min(len(evaluation.prompts), evaluation.max_prompts)
-    return Estimate(
-        examples_per_step=examples_per_step,
-        optimizer_steps=training.steps,
-        num_training_examples=examples,
-        epochs=round(training.steps * examples_per_step / examples, 2) if examples else None,
-        num_checkpoints=-(-training.steps // spec.checkpoints.every),
-        evaluation_images=None if prompts is None else 2 * prompts * evaluation.seeds_per_prompt,
-        num_trainable_parameters=None if model is None else _trainable_parameters(spec, model),
-    )
-
-
-def _trainable_parameters(spec: JobSpec, model: ModelReport) -> int | None:
-    match spec.adapter:
-        case LoraAdapter(target_modules=targets, rank=rank, text_encoder=None):
-            return None if targets is None else model.num_adapter_parameters(targets, rank)
-        case LoraAdapter():
-            return None  # of the text encoders' layers nothing has been read
-        case FullFineTune():
-            return model.num_parameters
-        case _:
-            assert_never(spec.adapter)
-
-
-def _training_examples(spec: JobSpec, report: DatasetReport) -> int:
-    method = spec.method
-    rows = report.num_usable_rows - (report.num_ties if method.drops_ties else 0)
-    images = 2 if method.learns_from == "images" and report.kind == "pairs" else 1
-    return round(rows * images * (1 - spec.training.validation_fraction))
 
 
 def _report(parts: Parts, project_id: str, spec: JobSpec) -> DatasetReport | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from alignment_core.costs.memory import Memory
 from alignment_core.errors import Category
 from alignment_core.events import Phase
 from alignment_core.spec import JobSpec
@@ -214,7 +215,7 @@ def _shown(job: SummaryRecord, fields: Collection[str]) -> dict[str, Any]:
 
 
 class Estimate(Resource):
-    """What follows from the spec and the data alone; times are not guessed."""
+    """What follows from the spec, the data and the files of the model."""
 
     examples_per_step: int = Field(
         description="Pairs, judged images, or prompts and steps of trajectories, in one optimiser step of all processes."
@@ -231,6 +232,10 @@ class Estimate(Resource):
     num_trainable_parameters: int | None = Field(
         description="Of the adapter, or of the whole denoiser; null until the files of the model have been read."
     )
+    memory: Memory | None = Field(
+        description="GiB of each process, by component, within a tenth of what is measured; null until the files of the model "
+        "have been read. Judges are not counted."
+    )
 
 
 VALIDATION_EXAMPLE: dict[str, Any] = {
@@ -246,6 +251,17 @@ VALIDATION_EXAMPLE: dict[str, Any] = {
         "num_checkpoints": 1,
         "evaluation_images": 128,
         "num_trainable_parameters": 46592,
+        "memory": {
+            "peak_gib": 0.158,
+            "phase": "training",
+            "weights": 0.004,
+            "gradients": 0.0,
+            "optimizer": 0.001,
+            "reference": 0.0,
+            "activations": 0.153,
+            "vae_decode": 0.008,
+            "conditioning": 0.001,
+        },
     },
 }
 

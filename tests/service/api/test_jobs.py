@@ -155,6 +155,10 @@ def test_validate_says_everything_and_stores_nothing(api: Api):
     assert answer["valid"]
     assert answer["errors"] == []
     assert answer["resolved_spec"]["training"]["learning_rate"] == 1e-5
+    memory = answer["estimate"].pop("memory")
+    parts = ("weights", "gradients", "optimizer", "reference", "activations", "conditioning")
+    assert memory["phase"] == "training"
+    assert memory["peak_gib"] == pytest.approx(sum(memory[part] for part in parts), abs=0.005)
     assert answer["estimate"] == {
         "examples_per_step": 64,
         "optimizer_steps": 4,

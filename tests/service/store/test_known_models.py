@@ -59,7 +59,7 @@ def test_what_an_older_reader_found_is_read_again(store: Store, monkeypatch) -> 
     known_models.ask(store, HUB)
     known_models.remember(store, HUB, ModelReport(pipeline_class="FluxPipeline"))
     assert known_models.claim_unread(store) is None
-    monkeypatch.setattr(known_models, "READER", "2: sd, flux")
+    monkeypatch.setattr(known_models, "READER", "3: sd, flux")
     known = known_models.recall(store, HUB)
     assert known is not None
     assert known.report is None

@@ -1,0 +1,180 @@
+"""GiB of one process, by component, at the phase of the run that needs most.
+
+What is allocated; a card's context and what an allocator cannot use again come on top (`cards.RESERVED`). Judges of rewards
+are not counted.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Literal, assert_never
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from alignment_core.costs.activations import Kept, checkpointed_elements, kept_elements, stream_elements
+from alignment_core.costs.layers import Layer, layers_of
+from alignment_core.model_files import ModelReport
+from alignment_core.spec.families import FAMILIES, FamilyName
+from alignment_core.spec.job import JobSpec
+from alignment_core.spec.online import OnlineMethodSpec
+from alignment_core.spec.reference import (
+    FrozenReference,
+    HardCopyReference,
+    ReferencePreset,
+    drift_metric,
+)
+from alignment_core.spec.training import FullFineTune, LoraAdapter
+
+GIB = 2**30
+FLOAT32, HALF = 4, 2
+# Bytes of a kept number. Under autocast some are kept in float32 and some in both: SD 1.5 at 512 pixels on an H100, 2.9 with
+# LoRA and 2.7 in full; SDXL and SD 3.5 medium at 1024, 2.7 and 3.0.
+KEPT_FLOAT32, KEPT_HALF = 4.08, 2.8
+STATE = {"adamw": 8.0, "adamw_8bit": 2.03, "adafactor": 0.02}  # bytes a trained weight
+DECODED = (
+    0.5 * 2**20 / 128
+)  # bytes a latent place and channel of the VAE where it has every pixel; measured at 512 pixels
+ENCODED_SHARE = 0.25
+PLACES_DECODED, PLACES_ENCODED = 2 * 64 * 64, 8 * 64 * 64  # at most, unless it is one image: `families/autoencoder.py`
+KEPT_OF_TEXT = (
+    0.1  # numbers that a prompt keeps in a text encoder that is trained, a parameter: CLIP-L .09, CLIP-bigG .07
+)
+
+Phase = Literal["training", "evaluating", "caching"]
+
+
+class Memory(BaseModel):
+    """What one process allocates at its peak."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    peak_gib: float = Field(description="GiB that one process allocates at its peak.")
+    phase: Phase = Field(description="When that is.")
+    weights: float = Field(description="GiB of the denoiser, the VAE and the adapter.")
+    gradients: float
+    optimizer: float
+    reference: float = Field(description="GiB of copies that the reference keeps; with LoRA a frozen one has none.")
+    activations: float = Field(description="GiB that the backward needs of a micro-batch.")
+    vae_decode: float = Field(description="GiB while images are decoded; not at the same time as activations.")
+    conditioning: float = Field(description="GiB of the text encoders, with what is kept to train them.")
+
+
+def memory_of(spec: JobSpec, model: ModelReport, family: FamilyName, *, is_half: bool) -> Memory | None:
+    """For a resolved spec; None where the model's layers have not been read."""
+    side = spec.method.resolution or model.resolution
+    if model.layers is None or model.num_parameters is None or side is None:
+        return None
+    layers = layers_of(model, family, side)
+    trained = trained_parameters(spec, model)
+    weights = _weights(spec, model, trained, is_half=is_half)
+    gradients = float(trained * FLOAT32)
+    optimizer = trained * STATE[spec.training.optimizer]
+    reference = _reference(spec, model, trained)
+    activations = _activations(spec, layers, model, family, is_half=is_half)
+    decode, encode = _vae(spec, model, side)
+    text, text_kept = _conditioning(spec, model, family, is_half=is_half)
+    # A step that is one micro-batch makes its gradients as its activations go.
+    training = activations + text_kept
+    training = training + gradients if spec.accumulation > 1 else max(training, gradients)
+    encoders = 0.0 if family == "flux" else text  # which leave the GPU once all is cached
+    kept = weights + optimizer + reference
+    moments: dict[Phase, float] = {
+        "training": kept + encoders + training,
+        "evaluating": kept + text + _sampling(spec, layers, is_half=is_half) + decode,
+        "caching": weights + text + encode,
+    }
+    if spec.is_online:
+        moments["training"] = max(moments["training"], moments["evaluating"])
+    elif not spec.evaluation.rewards:
+        del moments["evaluating"]
+    phase = max(moments, key=lambda one: moments[one])
+    parts = (weights, gradients, optimizer, reference, activations, decode, text + text_kept)
+    names = ("weights", "gradients", "optimizer", "reference", "activations", "vae_decode", "conditioning")
+    shown = {name: _gib(part) for name, part in zip(names, parts, strict=True)}
+    return Memory(peak_gib=_gib(moments[phase]), phase=phase, **shown)
+
+
+def trained_parameters(spec: JobSpec, model: ModelReport) -> int:
+    """Of the denoiser; those of text encoders, whose layers nobody reads, are a thousandth of it."""
+    match spec.adapter:
+        case LoraAdapter(target_modules=targets, rank=rank):
+            return model.num_adapter_parameters(targets or (), rank) or 0
+        case FullFineTune():
+            return model.num_parameters or 0
+        case _:
+            assert_never(spec.adapter)
+
+
+def images_together(spec: JobSpec, family: FamilyName) -> int:
+    """Images that go through the policy in one forward: both of a pair, and each twice where guidance asks without a prompt too."""
+    method = spec.method
+    if not isinstance(method, OnlineMethodSpec):
+        return spec.batch_size * method.images_per_example
+    images = spec.batch_size * (2 if method.ranks else 1)
+    return images * (2 if method.guidance_scale > 1 and not FAMILIES[family].embeds_guidance else 1)
+
+
+def _weights(spec: JobSpec, model: ModelReport, trained: int, *, is_half: bool) -> float:
+    """A full fine-tune keeps float32 weights, and autocast their half copies beside them; the VAE is float32."""
+    denoiser, vae = model.num_parameters or 0, model.part_parameters.get("vae", 0) * FLOAT32
+    if isinstance(spec.adapter, FullFineTune):
+        return denoiser * (FLOAT32 + (HALF if is_half else 0)) + vae
+    return denoiser * (HALF if is_half else FLOAT32) + trained * FLOAT32 + vae
+
+
+def _reference(spec: JobSpec, model: ModelReport, trained: int) -> float:
+    """The initial model of a full fine-tune, and beside it what a moving reference is made of."""
+    reference, is_full = spec.reference, isinstance(spec.adapter, FullFineTune)
+    initial = trained * FLOAT32 if is_full else 0.0
+    if isinstance(reference, FrozenReference | ReferencePreset):
+        return initial
+    needs_initial = reference.reg_mode in ("policy_to_init", "log_only") or drift_metric(reference) is not None
+    initial = 0.0 if reference.offload_initial or not needs_initial else initial
+    if is_full or isinstance(reference, HardCopyReference) or reference.ref_store != "dense_delta":
+        return initial + trained * FLOAT32
+    return initial + sum(_adapted_sizes(spec, model).values()) * FLOAT32
+
+
+def _adapted_sizes(spec: JobSpec, model: ModelReport) -> Mapping[str, int]:
+    targets = spec.adapter.target_modules if isinstance(spec.adapter, LoraAdapter) else None
+    return {name: math.prod((model.layers or {})[name]) for name in model.adapted(targets or ())}
+
+
+def _activations(
+    spec: JobSpec, layers: tuple[Layer, ...], model: ModelReport, family: FamilyName, *, is_half: bool
+) -> float:
+    adapted = frozenset(_adapted_sizes(spec, model))
+    kept = Kept(isinstance(spec.adapter, FullFineTune), adapted, model.norms_queries)
+    images, each = images_together(spec, family), KEPT_HALF if is_half else KEPT_FLOAT32
+    if not spec.training.gradient_checkpointing:
+        return images * each * kept_elements(layers, family, kept)
+    inputs = stream_elements(layers) * (HALF if is_half else FLOAT32)
+    return images * (inputs + each * checkpointed_elements(layers, family, kept))
+
+
+def _sampling(spec: JobSpec, layers: tuple[Layer, ...], *, is_half: bool) -> float:
+    """Without gradients what a layer reads and makes is all there is, and a U-Net's skips."""
+    widest = max((layer.places * (layer.into + layer.out) for layer in layers), default=0)
+    guided = 2 if spec.evaluation.guidance_scale > 1 else 1
+    return spec.evaluation.batch_size * guided * widest * (HALF if is_half else FLOAT32)
+
+
+def _vae(spec: JobSpec, model: ModelReport, side: int) -> tuple[float, float]:
+    """While it decodes a slice of an evaluation's batch, and while it encodes one."""
+    places = (side // model.latent_stride) ** 2
+    each = DECODED * (model.vae_channels or 128) * (model.latent_stride / 8) ** 2 * places
+    decoded = min(spec.evaluation.batch_size, max(1, PLACES_DECODED // places))
+    encoded = 0 if spec.is_online else max(1, min(spec.batch_size, PLACES_ENCODED // places))
+    return each * decoded, each * encoded * ENCODED_SHARE
+
+
+def _conditioning(spec: JobSpec, model: ModelReport, family: FamilyName, *, is_half: bool) -> tuple[float, float]:
+    """The text encoders, and what their backward needs where they are trained."""
+    parameters = sum(count for part, count in model.part_parameters.items() if part.startswith("text_encoder"))
+    adapter = spec.adapter
+    is_trained = isinstance(adapter, LoraAdapter) and adapter.text_encoder is not None
+    kept = KEPT_OF_TEXT * parameters * images_together(spec, family) if is_trained else 0.0
+    return float(parameters * (HALF if is_half else FLOAT32)), kept * (KEPT_HALF if is_half else KEPT_FLOAT32)
+
+
+def _gib(size: float) -> float:
+    return round(size / GIB, 3)

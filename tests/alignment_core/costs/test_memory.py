@@ -1,0 +1,144 @@
+"""What a run will allocate, against what was measured on an H100: random weights at the published sizes of the models.
+
+The shapes are those of diffusers' networks, made on the meta device, which holds no numbers.
+"""
+
+import math
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from diffusers import ModelMixin, SD3Transformer2DModel, UNet2DConditionModel
+
+from alignment_core.costs.layers import layers_of
+from alignment_core.costs.memory import Memory, memory_of
+from alignment_core.model_files import ModelReport
+from alignment_core.spec import JobSpec
+from alignment_core.spec.families import FamilyName
+
+PAIRS = {"type": "diffusion_dpo", "dataset": {"type": "local", "path": "/pairs"}}
+TAILORPO = {"type": "tailorpo", "prompts": ["a"], "rewards": [{"type": "colorfulness"}], "guidance_scale": 7.5}
+PIPELINES = {
+    "sd": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+}
+PARTS: dict[str, dict[str, int]] = {
+    "sd": {"vae": 83_653_863, "text_encoder": 123_060_480},
+    "sdxl": {"vae": 83_653_863, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840},
+    "sd3": {"vae": 83_819_683},
+}
+
+
+def _network(family: FamilyName) -> ModelMixin:
+    match family:
+        case "sd":
+            return UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+        case "sdxl":
+            return UNet2DConditionModel(
+                cross_attention_dim=2048,
+                attention_head_dim=(5, 10, 20),
+                block_out_channels=(320, 640, 1280),
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                transformer_layers_per_block=(1, 2, 10),
+                use_linear_projection=True,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=256,
+                projection_class_embeddings_input_dim=2816,
+            )
+        case _:
+            return SD3Transformer2DModel(
+                num_layers=24,
+                num_attention_heads=24,
+                joint_attention_dim=4096,
+                caption_projection_dim=1536,
+                pooled_projection_dim=2048,
+                pos_embed_max_size=384,
+                dual_attention_layers=tuple(range(13)),
+                qk_norm="rms_norm",
+            )
+
+
+@cache
+def published(family: FamilyName) -> ModelReport:
+    with torch.device("meta"):
+        shapes = {name: tuple(one.shape) for name, one in _network(family).named_parameters()}
+    return ModelReport(
+        pipeline_class=PIPELINES[family],
+        resolution=512 if family == "sd" else 1024,
+        resolution_unit=16 if family == "sd3" else None,
+        num_parameters=sum(map(math.prod, shapes.values())),
+        layers={name.removesuffix(".weight"): shape for name, shape in shapes.items() if len(shape) in (2, 4)},
+        norms_queries=family == "sd3",
+        part_parameters=PARTS[family],
+        vae_channels=128,
+    )
+
+
+def estimated(family: FamilyName, *, batch: int, is_half: bool = True, **changes: Any) -> Memory:
+    training = {"batch_size": batch, "gradient_accumulation_steps": 1, **changes.pop("training", {})}
+    spec = JobSpec.model_validate({"model": "a", "method": PAIRS, "training": training, **changes}).resolved(family)
+    found = memory_of(spec, published(family), family, is_half=is_half)
+    assert found is not None
+    return found
+
+
+CHECKPOINTED = {"training": {"gradient_checkpointing": True}}
+FULL = {"adapter": {"type": "full"}}
+
+
+@pytest.mark.parametrize(
+    ("family", "batch", "changes", "measured_gib"),
+    [
+        ("sd", 4, {"is_half": False}, 16.4),
+        ("sd", 1, {}, 4.5),
+        ("sd", 4, {}, 10.9),
+        ("sd", 8, {}, 19.6),
+        ("sd", 16, {}, 37.0),
+        ("sd", 24, {}, 54.3),
+        ("sd", 32, {}, 71.7),
+        ("sd", 4, FULL, 24.5),
+        ("sd", 8, FULL, 34.0),
+        ("sd", 16, FULL, 53.0),
+        ("sd", 4, {"method": TAILORPO}, 19.6),
+        ("sdxl", 4, {}, 62.9),
+        ("sdxl", 8, CHECKPOINTED, 16.0),
+        ("sd3", 4, {}, 70.0),
+    ],
+)
+def test_the_estimate_is_within_a_tenth_of_what_was_measured(
+    family: FamilyName, batch: int, changes: dict[str, Any], measured_gib: float
+) -> None:
+    assert estimated(family, batch=batch, **changes).peak_gib == pytest.approx(measured_gib, rel=0.1)
+
+
+@pytest.mark.parametrize(("family", "tflop"), [("sd", 0.80327), ("sdxl", 6.76124), ("sd3", 11.24957)])
+def test_the_work_of_a_forward_is_what_torch_counts(family: FamilyName, tflop: float) -> None:
+    model = published(family)
+    assert model.resolution is not None
+    counted = sum(layer.flops for layer in layers_of(model, family, model.resolution))
+    assert counted / 1e12 == pytest.approx(tflop, rel=1e-5)  # by `torch.utils.flop_counter`, of the same networks
+
+
+def test_each_component_is_what_it_is_made_of() -> None:
+    full = estimated("sd", batch=4, **FULL)
+    a_copy = 859_520_964 * 4 / 2**30
+    assert (full.gradients, full.reference) == (pytest.approx(a_copy, rel=1e-3),) * 2
+    assert full.optimizer == pytest.approx(2 * a_copy, rel=1e-3)
+    lean = estimated("sd", batch=4, training={"optimizer": "adamw_8bit"}, **FULL)
+    assert full.peak_gib - lean.peak_gib == pytest.approx(full.optimizer - lean.optimizer, abs=0.01)
+    lora = estimated("sd", batch=4)
+    assert lora.reference == 0.0
+
+
+def test_a_reference_that_is_averaged_exactly_keeps_the_layers_that_are_adapted() -> None:
+    moving = estimated("sd", batch=4, reference={"type": "ema"})
+    factors = estimated("sd", batch=4, reference={"type": "ema", "ref_store": "factor_average"})
+    assert moving.reference > 20 * factors.reference > 0
+
+
+def test_accumulated_gradients_stand_beside_the_activations() -> None:
+    once, several = (estimated("sd", batch=4, training={"gradient_accumulation_steps": n}, **FULL) for n in (1, 2))
+    assert several.peak_gib - once.peak_gib == pytest.approx(once.gradients, abs=0.01)
