@@ -1,9 +1,10 @@
 """The LoRA that a run starts from: its file, on this machine; then in the model's weights, or as the adapter that is trained."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import assert_never
 
 from torch import Tensor
@@ -14,7 +15,7 @@ from alignment_core.actors.reference_weights import lora_layers
 from alignment_core.errors import ModelError
 from alignment_core.families.family import Family
 from alignment_core.families.keys import LoraLayers
-from alignment_core.families.lora_file import LoraFile, read_lora
+from alignment_core.families.lora_file import PEFT_CONFIG, LoraFile, read_lora
 from alignment_core.families.lora_places import place
 from alignment_core.families.merge import merge
 from alignment_core.hub_errors import download_errors, hub_error
@@ -123,10 +124,26 @@ def _download(source: HubLora) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(source.repo_id, source.file, revision=source.revision))
+        path = Path(hf_hub_download(source.repo_id, source.file, revision=source.revision))
+        if not read_lora(path).says_alpha:
+            _download_config(source)
+        return path
     except download_errors() as error:
         what = f"the LoRA {source.repo_id}/{source.file}@{source.revision[:12]}"
         raise hub_error(ModelError, what, "lora_not_found", error) from error
+
+
+def _download_config(source: HubLora) -> None:
+    """What says the alpha of a file of PEFT's, to the place beside it; a repository may lack it, and then `start.alpha` says it.
+
+    A Hub that does not answer ends the run: what the alpha is must not hang on what this machine happens to have.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    beside = PurePosixPath(source.file).with_name(PEFT_CONFIG)
+    with contextlib.suppress(RemoteEntryNotFoundError):
+        hf_hub_download(source.repo_id, beside.as_posix(), revision=source.revision)
 
 
 # --- the adapter that goes on --------------------------------------------------------------------------------------

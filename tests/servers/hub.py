@@ -29,7 +29,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer((self.folder / path.removeprefix(start)).read_bytes(), "application/octet-stream")
         else:
             self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
+            is_of_commit = path.startswith(f"/{REPO}/resolve/{COMMIT}/")
+            self.send_header("X-Error-Code", "EntryNotFound" if is_of_commit else "RepoNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()
 

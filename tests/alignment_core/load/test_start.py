@@ -28,7 +28,14 @@ from alignment_core.reports import EvaluationReport, StartingPoint
 from alignment_core.spec import JobSpec, LocalSource
 from alignment_core.spec.places import Sources, localize
 from alignment_core.spec.start import LocalLora
-from tests.alignment_core.families.loras import Layers, pipeline_of, random_layers, save_diffusers, save_kohya
+from tests.alignment_core.families.loras import (
+    Layers,
+    pipeline_of,
+    random_layers,
+    save_diffusers,
+    save_kohya,
+    save_peft,
+)
 from tests.alignment_core.tiny import tiny_spec
 from tests.servers.hub import COMMIT, REPO, hub_of
 
@@ -301,6 +308,19 @@ def test_a_text_encoders_layers_are_merged_and_not_trained(
     lora = save_diffusers({"unet": layers, "text_encoder": text}, tmp_path / "both.safetensors")
     with pytest.raises(ModelError, match=r"it changes text_encoder too.*use merge"):
         actors_of(spec_of(tiny_model, tiny_pairs, lora, {"mode": "train"}))
+
+
+def test_a_lora_whose_alpha_nobody_says_is_refused_until_the_spec_says_it(
+    tiny_model: Path, tiny_pairs: Path, layers: Layers, tmp_path: Path
+) -> None:
+    lora = save_peft(layers, tmp_path / "adapter_model.safetensors")
+    with_config = actors_of(spec_of(tiny_model, tiny_pairs, lora, {})).predict_policy(*inputs())
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(ModelError, match=r"write its lora_alpha as start\.alpha") as refused:
+        actors_of(spec_of(tiny_model, tiny_pairs, lora, {}))
+    assert refused.value.code == "lora_alpha_unknown"
+    said = actors_of(spec_of(tiny_model, tiny_pairs, lora, {"alpha": 3.0}))
+    assert torch.equal(said.predict_policy(*inputs()), with_config)
 
 
 def test_another_lora_under_the_same_name_does_not_go_on_with_a_run(
