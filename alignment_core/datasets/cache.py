@@ -1,6 +1,6 @@
 """A disk cache of tensors by content: VAE posteriors and text embeddings are computed once.
 
-An entry's key is the SHA-256 of its namespace (kind, model fingerprint, resolution, dtype) and its content (an image's
+An entry's key is the SHA-256 of its namespace (kind, fingerprint of the encoder, resolution, dtype) and its content (an image's
 bytes, a prompt). Entries of one namespace have the same tensors and shapes and are stacked into shards: safetensors
 files of some MB with the keys as one more tensor.
 

@@ -70,7 +70,8 @@ class PreferencePairs:
         *,
         encode_images: EncodeImages,
         encode_prompts: EncodePrompts,
-        model_fingerprint: str,
+        image_fingerprint: str,
+        prompt_fingerprint: str,
         resolution: int,
         crop: Crop,
         horizontal_flip: bool,
@@ -82,8 +83,8 @@ class PreferencePairs:
         """Fill the cache for `rows` (ascending, from `rows.read_annotations` or `splits.split_by_group`).
 
         `encode_images`: `[B, 3, R, R]` in [-1, 1] on the CPU to mean and std `[B, C, h, w]`. `encode_prompts`: B prompts
-        to named tensors `[B, ...]`. Neither sees more than `batch_size` at once. `model_fingerprint` must change when
-        either would give other numbers. `image_conditioning`: what the denoiser is told of images by their frames. Progress counts images and prompts; use `pairs = yield from prepare(...)`.
+        to named tensors `[B, ...]`. Neither sees more than `batch_size` at once. `image_fingerprint` and
+        `prompt_fingerprint` must change when the one or the other would give other numbers. `image_conditioning`: what the denoiser is told of images by their frames. Progress counts images and prompts; use `pairs = yield from prepare(...)`.
         Raises `DataError` for an image that cannot be decoded, naming its row.
         """
         found = yield from prepare(
@@ -93,7 +94,8 @@ class PreferencePairs:
             is_seekable=source.is_seekable,
             encode_images=encode_images,
             encode_prompts=encode_prompts,
-            model_fingerprint=model_fingerprint,
+            image_fingerprint=image_fingerprint,
+            prompt_fingerprint=prompt_fingerprint,
             resolution=resolution,
             is_random=is_random(crop, horizontal_flip=horizontal_flip),
             cache_dir=cache_dir,

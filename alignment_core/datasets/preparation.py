@@ -44,7 +44,8 @@ def prepare(
     is_seekable: bool,
     encode_images: EncodeImages,
     encode_prompts: EncodePrompts,
-    model_fingerprint: str,
+    image_fingerprint: str,
+    prompt_fingerprint: str,
     resolution: int,
     is_random: bool,
     cache_dir: Path,
@@ -58,8 +59,7 @@ def prepare(
     reads_images = not is_random or not is_seekable
     prompts = list(dict.fromkeys(["", *(row.prompt for row in rows)]))
     progress = EncodingProgress(total=len(prompts) + (num_images * len(rows) if reads_images else 0))
-    shared: dict[str, str | int] = {"model": model_fingerprint, "dtype": "float32"}
-    texts = TensorCache(cache_dir, {"kind": "text", **shared})
+    texts = TensorCache(cache_dir, {"kind": "text", "encoder": prompt_fingerprint, "dtype": "float32"})
     places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress)
     numbers = {prompt: number for number, prompt in enumerate(prompts)}
     prompt_places = places[[numbers[row.prompt] for row in rows]]
@@ -70,7 +70,14 @@ def prepare(
             reader, rows = yield from unpack_images(source, rows, cache_dir / "images", progress)
         return Prepared(reader, rows, text, prompt_places, places[:1], None, ())
     images = TensorCache(
-        cache_dir, {"kind": "posterior", "resolution": resolution, "transform": CENTERED_TRANSFORM, **shared}
+        cache_dir,
+        {
+            "kind": "posterior",
+            "encoder": image_fingerprint,
+            "dtype": "float32",
+            "resolution": resolution,
+            "transform": CENTERED_TRANSFORM,
+        },
     )
     image_places = yield from cache_images(
         source,

@@ -76,8 +76,12 @@ class Family(Protocol):
         """Identifies the whole model: every weight and config file."""
         ...
 
-    def encoder_fingerprint(self) -> str:
-        """Identifies what posteriors and conditioning depend on, for the cache."""
+    def image_fingerprint(self) -> str:
+        """Identifies what posteriors depend on, for the cache: the VAE alone, not the run's precision nor any text encoder."""
+        ...
+
+    def prompt_fingerprint(self) -> str:
+        """Identifies what the conditioning of prompts depends on, for the cache."""
         ...
 
     def encode_images(self, pixels: Tensor) -> tuple[Latents, Latents]:

@@ -35,7 +35,8 @@ from alignment_core.families.transformer_weights import load_policy, save_policy
 from alignment_core.shapes import Images, Latents, Times
 from alignment_core.spec.training import TRAINING_GUIDANCE
 
-FROZEN = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+TEXT_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+FROZEN = ("vae", *TEXT_PARTS)
 MOST_TOKENS = 512  # diffusers' `max_sequence_length`
 TIME_SCALE = 1000  # the network is told s, and a path's times are 1000 s
 GUIDANCE = "guidance"
@@ -83,9 +84,13 @@ class Flux:
         """Channels, height and width of the latent of an image of `resolution` pixels; `ModelError` where it cannot be packed."""
         return patched_shape(self.vae, PATCH, resolution)
 
-    def encoder_fingerprint(self) -> str:
-        """Identifies what posteriors and text embeddings depend on, for the cache."""
-        return encoder_fingerprint(self.folder, FROZEN, [self.clip.dtype], self.merged)
+    def image_fingerprint(self) -> str:
+        """Identifies what posteriors depend on, for the cache."""
+        return encoder_fingerprint(self.folder, ("vae",), [self.vae.dtype], self.merged)
+
+    def prompt_fingerprint(self) -> str:
+        """Identifies what text embeddings depend on, for the cache."""
+        return encoder_fingerprint(self.folder, TEXT_PARTS, [self.clip.dtype], self.merged)
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""

@@ -30,7 +30,8 @@ from alignment_core.families.source import ModelFolder
 from alignment_core.families.tokens import all_tokens, read_tokens
 from alignment_core.shapes import Images, Latents, Times
 
-ENCODERS = ("vae", "text_encoder", "tokenizer")
+TEXT_PARTS = ("text_encoder", "tokenizer")
+ENCODERS = ("vae", *TEXT_PARTS)
 
 
 class StableDiffusion:
@@ -67,9 +68,13 @@ class StableDiffusion:
         """Channels, height and width of the latent of an image of `resolution` pixels."""
         return latent_shape(self.vae, resolution)
 
-    def encoder_fingerprint(self) -> str:
-        """Identifies what posteriors and text embeddings depend on, for the cache."""
-        return encoder_fingerprint(self.folder, ENCODERS, [self.text_encoder.dtype], self.merged)
+    def image_fingerprint(self) -> str:
+        """Identifies what posteriors depend on, for the cache."""
+        return encoder_fingerprint(self.folder, ("vae",), [self.vae.dtype], self.merged)
+
+    def prompt_fingerprint(self) -> str:
+        """Identifies what text embeddings depend on, for the cache."""
+        return encoder_fingerprint(self.folder, TEXT_PARTS, [self.text_encoder.dtype], self.merged)
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""

@@ -84,17 +84,21 @@ class StableDiffusion3:
         """Channels, height and width of the latent of an image of `resolution` pixels; `ModelError` where it has no patches."""
         return patched_shape(self.vae, int(self.denoiser.config["patch_size"]), resolution)
 
-    def encoder_fingerprint(self) -> str:
-        """Identifies what posteriors and text embeddings depend on, for the cache."""
+    def image_fingerprint(self) -> str:
+        """Identifies what posteriors depend on, for the cache."""
+        return encoder_fingerprint(self.folder, ("vae",), [self.vae.dtype], self.merged)
+
+    def prompt_fingerprint(self) -> str:
+        """Identifies what text embeddings depend on, for the cache."""
         dtype = self.text_encoders[0].dtype
-        return encoder_fingerprint(self.folder, self._frozen_parts(), [dtype], self.merged)
+        return encoder_fingerprint(self.folder, self._text_parts(), [dtype], self.merged)
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""
         return self.folder.model_fingerprint()
 
-    def _frozen_parts(self) -> tuple[str, ...]:
-        return ("vae", *CLIP_ENCODERS, *TOKENIZERS, *(T5_PARTS if self.t5 is not None else ()))
+    def _text_parts(self) -> tuple[str, ...]:
+        return (*CLIP_ENCODERS, *TOKENIZERS, *(T5_PARTS if self.t5 is not None else ()))
 
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], shifted and scaled, float32."""
@@ -213,7 +217,7 @@ class StableDiffusion3:
 
     def save_policy(self, actors: Actors, folder: Path) -> None:
         """The LoRA as `pipeline.load_lora_weights(folder)` reads it, or a whole folder under `pipeline/`."""
-        save_policy(self, StableDiffusion3Pipeline, actors, folder, (*self._frozen_parts(), "scheduler"))
+        save_policy(self, StableDiffusion3Pipeline, actors, folder, ("vae", *self._text_parts(), "scheduler"))
 
     def load_policy(self, actors: Actors, folder: Path) -> None:
         """Put the weights that `save_policy` wrote back into the policy, exactly."""

@@ -30,7 +30,8 @@ from alignment_core.families.source import ModelFolder
 from alignment_core.families.tokens import all_tokens, read_tokens
 from alignment_core.shapes import Images, Latents, Times
 
-XL_ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+XL_TEXT_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+XL_ENCODERS = ("vae", *XL_TEXT_PARTS)
 
 
 class StableDiffusionXL:
@@ -74,10 +75,14 @@ class StableDiffusionXL:
         """Channels, height and width of the latent of an image of `resolution` pixels."""
         return latent_shape(self.vae, resolution)
 
-    def encoder_fingerprint(self) -> str:
-        """Identifies what posteriors and text embeddings depend on, for the cache."""
+    def image_fingerprint(self) -> str:
+        """Identifies what posteriors depend on, for the cache."""
+        return encoder_fingerprint(self.folder, ("vae",), [self.vae.dtype], self.merged)
+
+    def prompt_fingerprint(self) -> str:
+        """Identifies what text embeddings depend on, for the cache."""
         settings = [self.text_encoder.dtype, f"zeros={self.empty_is_zeros}"]
-        return encoder_fingerprint(self.folder, XL_ENCODERS, settings, self.merged)
+        return encoder_fingerprint(self.folder, XL_TEXT_PARTS, settings, self.merged)
 
     def fingerprint(self) -> str:
         """Identifies the whole model: every weight and config file."""

@@ -76,9 +76,12 @@ class WithTrainedEncoders:
     def fingerprint(self) -> str:
         return self.family.fingerprint()
 
-    def encoder_fingerprint(self) -> str:
+    def image_fingerprint(self) -> str:
+        return self.family.image_fingerprint()
+
+    def prompt_fingerprint(self) -> str:
         """Another than the family's own: the cache holds tokens."""
-        return f"{self.family.encoder_fingerprint()}/tokens"
+        return f"{self.family.prompt_fingerprint()}/tokens"
 
     def encode_images(self, pixels: Tensor) -> tuple[Latents, Latents]:
         return self.family.encode_images(pixels)

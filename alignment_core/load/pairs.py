@@ -3,7 +3,7 @@
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from alignment_core.datasets.bad_rows import read_annotations
 from alignment_core.datasets.detect import open_preferences
@@ -31,6 +31,13 @@ class PairSplits:
     validation: PreferencePairs | None
     validation_prompts: list[str]
     dataset_sha256: str
+
+
+class Fingerprints(NamedTuple):
+    """What posteriors and text embeddings depend on: all weights are read for them, so they are asked for once."""
+
+    images: str
+    prompts: str
 
 
 def load_pairs(
@@ -61,7 +68,7 @@ def load_pairs(
     )
     yield from data_warnings(report, rows, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
-    encoders = family.encoder_fingerprint()
+    encoders = Fingerprints(family.image_fingerprint(), family.prompt_fingerprint())
     train = yield from _prepare_pairs(spec, method.transform, family, encoders, source, split.train, cache_dir)
     validation = None
     if split.validation:
@@ -93,7 +100,7 @@ def _prepare_pairs(
     spec: JobSpec,
     transform: TransformSpec,
     family: Family,
-    encoders: str,
+    encoders: Fingerprints,
     source: PreferenceSource,
     rows: Sequence[Annotation],
     cache_dir: Path,
@@ -105,7 +112,8 @@ def _prepare_pairs(
             rows,
             encode_images=family.encode_images,
             encode_prompts=family.encode_prompts,
-            model_fingerprint=encoders,
+            image_fingerprint=encoders.images,
+            prompt_fingerprint=encoders.prompts,
             resolution=resolution,
             crop=transform.crop,
             horizontal_flip=transform.horizontal_flip,

@@ -34,7 +34,8 @@ def prepare(
     encoders: Encoders,
     *,
     selected: list[Annotation] | None = None,
-    fingerprint: str = "model",
+    image_fingerprint: str = "vae",
+    prompt_fingerprint: str = "text encoder",
     resolution: int = RESOLUTION,
     random: bool = False,
     joint: bool = True,
@@ -47,7 +48,8 @@ def prepare(
             read_annotations(source, ties="keep") if selected is None else selected,
             encode_images=encoders.encode_images,
             encode_prompts=encoders.encode_prompts,
-            model_fingerprint=fingerprint,
+            image_fingerprint=image_fingerprint,
+            prompt_fingerprint=prompt_fingerprint,
             resolution=resolution,
             crop="random" if random else "center",
             horizontal_flip=random,
@@ -99,7 +101,8 @@ def test_a_batch_holds_what_the_encoders_gave(tmp_path: Path) -> None:
             read_annotations(source, ties="drop"),
             encode_images=encode_images,
             encode_prompts=Encoders().encode_prompts,
-            model_fingerprint="f",
+            image_fingerprint="f",
+            prompt_fingerprint="f",
             resolution=RESOLUTION,
             crop="center",
             horizontal_flip=False,
@@ -162,13 +165,18 @@ def test_the_same_content_in_another_format_and_order_is_not_computed_again(tmp_
     assert pairs.prompts == [f"prompt {index}" for index in (5, 4, 3, 2, 1, 0)]
 
 
-@pytest.mark.parametrize("change", ["fingerprint", "resolution"])
-def test_another_model_or_resolution_is_computed_again(tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize("change", ["vae", "text encoder", "resolution"])
+def test_what_another_encoder_or_resolution_changes_is_computed_again_and_nothing_else(
+    tmp_path: Path, change: str
+) -> None:
     path, encoders = _dataset(tmp_path), Encoders()
     prepare(path, tmp_path / "cache", Encoders())
-    if change == "fingerprint":
-        prepare(path, tmp_path / "cache", encoders, fingerprint="other")
-        assert (encoders.num_images, encoders.num_prompts) == (40, 7)
+    if change == "vae":
+        prepare(path, tmp_path / "cache", encoders, image_fingerprint="other")
+        assert (encoders.num_images, encoders.num_prompts) == (40, 0)
+    elif change == "text encoder":
+        prepare(path, tmp_path / "cache", encoders, prompt_fingerprint="other")
+        assert (encoders.num_images, encoders.num_prompts) == (0, 7)
     else:
         _, pairs = prepare(path, tmp_path / "cache", encoders, resolution=32)
         assert (encoders.num_images, encoders.num_prompts) == (40, 0)
@@ -300,7 +308,8 @@ def _random_pairs(path: Path, cache_dir: Path, source: PreferenceSource, batch_s
             read_annotations(source, ties="drop"),
             encode_images=_exact,
             encode_prompts=Encoders().encode_prompts,
-            model_fingerprint="f",
+            image_fingerprint="f",
+            prompt_fingerprint="f",
             resolution=RESOLUTION,
             crop="random",
             horizontal_flip=True,

@@ -16,6 +16,7 @@ from alignment_core.diffusion.path import Grid
 from alignment_core.diffusion.path import Path as NoisePath
 from alignment_core.families import autoencoder
 from alignment_core.families.family import Family
+from alignment_core.families.keys import LoraLayer
 from alignment_core.load.model import load_model
 from alignment_core.spec import LocalSource
 from alignment_core.spec.families import FAMILIES
@@ -298,3 +299,27 @@ def test_every_method_and_every_plug_in_trains_every_family(
 ) -> None:
     folders = Folders(one_of_each, tiny_pairs, cache_dir)
     assert_it_trains(load(spec_of(folders, method, reference, timesteps), folders), method)
+
+
+def test_neither_the_precision_of_a_run_nor_its_text_encoders_have_images_encoded_again(
+    model: Path, tmp_path: Path
+) -> None:
+    source, bf16, fp16 = LocalSource(path=str(model)), torch.bfloat16, torch.float16
+    one = load_model(source, device=CPU, frozen_dtype=bf16, denoiser_dtype=bf16)
+    other = load_model(source, device=CPU, frozen_dtype=fp16, denoiser_dtype=fp16)
+    assert one.image_fingerprint() == other.image_fingerprint()
+    assert one.prompt_fingerprint() != other.prompt_fingerprint()
+    pixels = torch.rand(1, 3, one.resolution, one.resolution) * 2 - 1
+    for before, after in zip(one.encode_images(pixels), other.encode_images(pixels), strict=True):
+        assert torch.equal(before, after)  # which is why the key may leave the precision out
+    images, prompts = one.image_fingerprint(), one.prompt_fingerprint()
+    one.merged = {"text_encoder": {"layer": LoraLayer(torch.ones(1, 1), torch.ones(1, 1), 1.0)}}
+    assert one.image_fingerprint() == images
+    assert one.prompt_fingerprint() != prompts
+    config = model / "vae" / "config.json"
+    before = config.read_bytes()
+    config.write_bytes(before + b" ")
+    try:
+        assert other.image_fingerprint() != images
+    finally:
+        config.write_bytes(before)
