@@ -127,6 +127,28 @@ class Settings(BaseSettings):
         "`resources.processes` are more is refused instead of queued. Not looked at when left out.",
     )
 
+    launcher: Literal["local", "slurm", "kubeflow"] = Field(
+        default="local",
+        description="What starts a job's processes: torchrun on the worker's host, or Slurm or Kubeflow Trainer on others, which "
+        "share `ATTUNE_WORK_DIR` and `ATTUNE_CACHE_DIR` with the worker (docs/scale.md).",
+    )
+    processes_per_node: int = Field(
+        default=8,
+        ge=1,
+        description="Most processes on one node of a cluster: its GPUs. More are spread evenly over the fewest nodes.",
+    )
+    slurm_options: str = Field(
+        default="--gpus-per-node={processes}",
+        description="The site's options of sbatch, such as a partition and an account; `{processes}` is those of a node.",
+    )
+    kubernetes_runtime: str = Field(default="attune", description="TrainingRuntime in the worker's own namespace.")
+    kubernetes_queue: str | None = Field(
+        default=None, description="Kueue's LocalQueue for the TrainJobs; without it Kueue is not asked."
+    )
+    kubernetes_gpu: str = Field(
+        default="nvidia.com/gpu", description="Resource that a process needs one of; empty for CPUs."
+    )
+
     # --- remote rewards ---
     remote_reward_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),

@@ -21,6 +21,7 @@ from service.store.database import open_store
 from service.store.objects import open_objects
 from worker import bell
 from worker.launch import ALONE
+from worker.launchers.choose import launcher_of
 from worker.models import start_reading
 from worker.parts import WorkerParts
 from worker.sweep import start_sweeping
@@ -72,6 +73,7 @@ def parts() -> WorkerParts:
         catalog=Catalog.load(settings.catalog_path),
         worker_id=f"{socket.gethostname()}:{os.getpid()}",
         trainer=trainer_command(settings),
+        launcher=launcher_of(settings),
         ring=functools.partial(bell.ring, app, store),
         ring_dataset=functools.partial(bell.ring_dataset, app, store),
     )

@@ -9,6 +9,8 @@ from service.store.catalog import Catalog
 from service.store.database import Store
 from service.store.objects import ObjectStore
 from worker.heartbeat import Signal
+from worker.launchers.contract import Launcher
+from worker.launchers.local import LocalLauncher
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class WorkerParts:
     ring: Callable[[str], None]
     ring_dataset: Callable[[str], None]
     trainer: tuple[str, ...]
+    launcher: Launcher = field(default_factory=LocalLauncher)
     shutting_down: threading.Event = field(default_factory=threading.Event)
     exporting: threading.Lock = field(default_factory=threading.Lock)
     asked: Callable[[], Signal] = lambda: "go_on"

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -98,9 +98,25 @@ class ProcessLog:
             file.seek(max(0, self.path.stat().st_size - num_bytes))
             return file.read(num_bytes).decode(errors="replace")
 
+    @property
+    def is_closed(self) -> bool:
+        return self._file.closed
+
     def close(self) -> None:
         with self._lock:
             self._file.close()
+
+
+def events_of(lines: Iterable[bytes], log: ProcessLog) -> list[Event]:
+    """The events among the lines; what is none goes to the log."""
+    found = []
+    for line in lines:
+        try:
+            found.append(event_from_json(line))
+        except ValidationError:
+            if line.strip():
+                log.write(b"stdout: " + line)
+    return found
 
 
 class TrainingProcess:
@@ -173,7 +189,7 @@ class TrainingProcess:
                 yield found
                 if deadline == float("inf") and self._has_exited():
                     deadline = time.monotonic() + DRAIN_SECONDS
-        yield self._events_of(lines.flush())
+        yield events_of(lines.flush(), self.log)
         self._wait_for_exit()
         self.close()
 
@@ -247,18 +263,8 @@ class TrainingProcess:
             chunk = os.read(stream.fileno(), CHUNK_BYTES)
             if not chunk:
                 return found, False
-            found += self._events_of(lines.feed(chunk))
+            found += events_of(lines.feed(chunk), self.log)
         return found, True
-
-    def _events_of(self, lines: list[bytes]) -> list[Event]:
-        found = []
-        for line in lines:
-            try:
-                found.append(event_from_json(line))
-            except ValidationError:
-                if line.strip():
-                    self.log.write(b"stdout: " + line)
-        return found
 
     def _copy_stderr(self) -> None:
         stream, lines = _pipe(self._popen.stderr), LineBuffer(CHUNK_BYTES)

@@ -8,9 +8,9 @@ from alignment_core.events import CheckpointSaved, EvaluationCompleted, Event, S
 from service.store import events, outputs
 from service.store.records import Claim, StoredFile
 from worker import uploads
+from worker.launchers.contract import Gang
 from worker.parts import WorkerParts
 from worker.patience import patiently
-from worker.process import TrainingProcess
 
 WithFiles = CheckpointSaved | SamplesDrawn | EvaluationCompleted
 
@@ -60,6 +60,6 @@ def _upload(parts: WorkerParts, claim: Claim, workdir: Path, event: WithFiles) -
         return []
 
 
-def keep_log(parts: WorkerParts, claim: Claim, process: TrainingProcess) -> None:
-    text = process.log.read_end(outputs.LOG_TAIL_CHARACTERS)
+def keep_log(parts: WorkerParts, claim: Claim, gang: Gang) -> None:
+    text = gang.log.read_end(outputs.LOG_TAIL_CHARACTERS)
     patiently(lambda: outputs.put_log(parts.store, claim.job.id, claim.attempt, text), parts.settings.lease_seconds)

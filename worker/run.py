@@ -33,11 +33,10 @@ from service.store.records import Claim, JobError
 from worker import inputs
 from worker.guard import EXIT_LEASE_ENDED
 from worker.heartbeat import Heartbeat, Signal
-from worker.launch import launched
+from worker.launchers.contract import EXIT_STOPPED, Gang, Plan
 from worker.parts import WorkerParts
 from worker.patience import Away, TrainerWithoutDisk, away_of, is_without_disk, patiently, wait_out
 from worker.preparing import prepare
-from worker.process import TrainingProcess
 from worker.recording import keep_log, record
 
 BATCH_SECONDS = 0.1  # at most ten commits a second, however fast the steps are
@@ -131,15 +130,16 @@ def _train(
 ) -> JobError | Stopped | None:
     cache_dir = parts.settings.resolved_cache_dir
     spec = JobSpec.model_validate(claim.job.spec)
-    trainer = launched(parts.trainer, spec.resources.processes)
-    command = [*trainer, *run_inputs, "--workdir", str(workdir), "--cache-dir", str(cache_dir)]
     last: Event | None = None
     margin_seconds = parts.settings.lease_seconds * SHARE_BEFORE_LEASE_ENDS
-    with TrainingProcess(
-        command,
+    plan = Plan(
+        job_id=claim.job.id,
+        attempt=claim.attempt,
+        trainer=parts.trainer,
+        arguments=(*run_inputs, "--workdir", str(workdir), "--cache-dir", str(cache_dir)),
+        processes=spec.resources.processes,
         until=heartbeat.lease_ends_at - margin_seconds,
-        cwd=workdir,
-        log_path=workdir / "trainer.log",
+        workdir=workdir,
         grace_seconds=parts.settings.cancel_grace_seconds,
         env={
             ELASTIC_GRACE: f"{parts.settings.cancel_grace_seconds:.0f}",
@@ -147,19 +147,21 @@ def _train(
             **remote_reward_environment(parts.settings, spec),
             IMPORT_SAFELY: "1",
         },
-    ) as process:
-        heartbeat.listen(lambda signal: _obey(process, signal), lambda ends_at: process.beat(ends_at - margin_seconds))
+    )
+    parts.launcher.end_orphans(claim.job.id, claim.attempt)
+    with parts.launcher.start(plan) as gang:
+        heartbeat.listen(lambda signal: _obey(gang, signal), lambda ends_at: gang.beat(ends_at - margin_seconds))
         logged_at = time.monotonic()
-        for batch in process.batches(BATCH_SECONDS):
+        for batch in gang.batches(BATCH_SECONDS):
             record(parts, claim, workdir, [event for event in batch if not is_without_disk(event)])
             last = batch[-1] if batch else last
             if time.monotonic() - logged_at > LOG_SECONDS:
                 logged_at = time.monotonic()
-                keep_log(parts, claim, process)
-        keep_log(parts, claim, process)
+                keep_log(parts, claim, gang)
+        keep_log(parts, claim, gang)
     if isinstance(last, RunFailed) and is_without_disk(last):
         raise TrainerWithoutDisk(last)
-    return _outcome(process, last)
+    return _outcome(gang, last)
 
 
 def training_environment() -> dict[str, str]:
@@ -176,19 +178,19 @@ def remote_reward_environment(settings: Settings, spec: JobSpec) -> dict[str, st
     return hosts if secret is None else {**hosts, "ATTUNE_REMOTE_REWARD_SECRET": secret.get_secret_value()}
 
 
-def _obey(process: TrainingProcess, signal: Signal) -> None:
+def _obey(gang: Gang, signal: Signal) -> None:
     match signal:
         case "lost":
-            process.kill()
+            gang.kill()
         case "cancel" | "pause" | "shutdown":
-            process.stop()
+            gang.stop()
         case "go_on":
             pass
         case _:
             assert_never(signal)
 
 
-def _outcome(process: TrainingProcess, last: Event | None) -> JobError | Stopped | None:
+def _outcome(gang: Gang, last: Event | None) -> JobError | Stopped | None:
     """What the end of the process means: None when the run completed."""
     match last:
         case RunCompleted():
@@ -199,12 +201,12 @@ def _outcome(process: TrainingProcess, last: Event | None) -> JobError | Stopped
             )
         case RunStopped():  # a launcher of several processes has an exit code of its own
             return Stopped()
-    code = process.exit_code
+    code = gang.exit_code
     if code == EXIT_LEASE_ENDED:
         log.warning("lease_ended", message="the training was ended before another worker could start it again")
-    if process.stop_requested or process.kill_requested or code in (EXIT_STOPPED, EXIT_LEASE_ENDED):
+    if gang.stop_requested or gang.kill_requested or code in (EXIT_STOPPED, EXIT_LEASE_ENDED):
         return Stopped()
-    last_line = process.log.tail(1)
+    last_line = gang.log.tail(1)
     if code == -signals.SIGKILL:
         return JobError(
             code="trainer_killed",
@@ -220,9 +222,6 @@ def _outcome(process: TrainingProcess, last: Event | None) -> JobError | Stopped
         retryable=True,
         hint="The job's log has more lines.",
     )
-
-
-EXIT_STOPPED = 75  # of `python -m alignment_core run`: stopped, and resumable
 
 
 # --- the end -------------------------------------------------------------------------------------------------------

@@ -59,3 +59,31 @@ def test_images_keep_byte_code_which_their_user_could_not_write() -> None:
 
 def test_the_catalog_of_the_compose_file_is_one() -> None:
     assert "sd15" in Catalog.load(ROOT / "catalog" / "catalog.json").models
+
+
+SCALE = ROOT / "docs" / "scale"
+
+
+def test_workers_of_one_host_have_cards_of_their_own() -> None:
+    services = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+    cards = [services[name]["environment"]["CUDA_VISIBLE_DEVICES"] for name in ("worker", "worker-2")]
+    assert cards == ["${ATTUNE_WORKER_GPUS:-0}", "${ATTUNE_SECOND_WORKER_GPUS:-1}"]
+    assert services["worker-2"]["command"] == services["worker"]["command"]
+    assert services["worker-2"]["environment"]["ATTUNE_DATABASE_URL"]
+
+
+def test_the_manifests_hold_together() -> None:
+    found = list(yaml.safe_load_all((SCALE / "kubernetes.yaml").read_text(encoding="utf-8")))
+    by_kind = {one["kind"]: one for one in found}
+    assert all({"apiVersion", "kind", "metadata"} <= one.keys() for one in found)
+    settings = by_kind["ConfigMap"]["data"]
+    assert {name.removeprefix("ATTUNE_").lower() for name in settings} <= Settings.model_fields.keys()
+    assert settings["ATTUNE_KUBERNETES_RUNTIME"] == by_kind["TrainingRuntime"]["metadata"]["name"]
+    assert settings["ATTUNE_KUBERNETES_QUEUE"] == by_kind["LocalQueue"]["metadata"]["name"]
+    assert by_kind["LocalQueue"]["spec"]["clusterQueue"] == by_kind["ClusterQueue"]["metadata"]["name"]
+    (node,) = by_kind["TrainingRuntime"]["spec"]["template"]["spec"]["replicatedJobs"]
+    ranks, worker = node["template"]["spec"]["template"]["spec"], by_kind["Deployment"]["spec"]["template"]["spec"]
+    assert ranks["securityContext"] == worker["securityContext"]  # they write into one folder
+    shared = [mount for mount in ranks["containers"][0]["volumeMounts"] if mount["name"] == "attune"]
+    assert shared == worker["containers"][0]["volumeMounts"]
+    assert ranks["containers"][0]["image"] == worker["containers"][0]["image"]
