@@ -1,12 +1,14 @@
 """Filling the cache: every prompt and image of a dataset is encoded once, with progress.
 
 Images are encoded in batches of consecutive rows, of which the cached ones are left out. The cache is written at the end of
-batches only, so a run that was killed goes on with the very batches it would have had: the bits do not depend on it.
+batches only, so a run that was killed goes on with the very batches it would have had: the bits do not depend on it. Nor do
+they on how far reading and decoding are ahead of the encoder, which waits for neither where they are the faster.
 """
 
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -15,6 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from alignment_core.datasets.ahead import begun_ahead, read_ahead
 from alignment_core.datasets.bad_rows import row_error
 from alignment_core.datasets.cache import Places, TensorCache
 from alignment_core.datasets.images import decode_image
@@ -31,7 +34,8 @@ Frames = Float[Tensor, "batch 4"]
 ImageConditioning = Callable[[Frames], dict[str, Tensor]]
 """What a denoiser is told of images beside the prompt, by name, `[B, ...]`; nothing, for most."""
 
-DECODING_THREADS = 4
+LEAST_DECODING_THREADS, MOST_DECODING_THREADS = 4, 16
+BYTES_AHEAD = 256 * 2**20  # of decoded images that wait for the encoder
 SECONDS_BETWEEN_EVENTS = 1.0
 
 
@@ -79,36 +83,92 @@ def cache_images(
     resolution: int,
     batch_size: int,
     progress: EncodingProgress,
+    bytes_ahead: int = BYTES_AHEAD,
 ) -> Generator[PhaseProgressed, None, tuple[Places, ...]]:
     """Encode the images that are not cached; returns the places of each of a row's `num_images`.
 
-    An image that comes again counts as cached.
+    An image that comes again counts as cached. While a batch is encoded the next ones are read and decoded, so many that their
+    pixels take `bytes_ahead` at most, but at least one; 0 does one thing after another.
     """
     keys: list[list[bytes]] = [[] for _ in range(num_images)]
-    read = read_images(source, rows)
-    with ThreadPoolExecutor(DECODING_THREADS) as threads:
-        while batch := list(islice(read, max(1, batch_size // num_images))):
-            missing: dict[bytes, tuple[RowT, int]] = {}
-            for row in batch:
-                for index, image in enumerate(row.images):
-                    key = cache.key(image)
+    batches = _keyed_batches(source, rows, cache, max(1, batch_size // num_images))
+    with ThreadPoolExecutor(decoding_threads()) as threads:
+        batches = read_ahead(batches) if bytes_ahead else batches
+        begun = _begun(source, batches, cache, resolution, threads)
+        for batch in begun_ahead(begun, _batches_ahead(bytes_ahead, batch_size, resolution)):
+            for row_keys in batch.keys:
+                for index, key in enumerate(row_keys):
                     keys[index].append(key)
-                    if cache.find(key) is None:
-                        missing[key] = (row, index)
-            if missing:
-                pixels, frames = zip(
-                    *threads.map(lambda item: _centered(decode(source, *item), resolution), missing.values()),
-                    strict=True,
-                )
+            if batch.decoding:
+                pixels, frames = zip(*(one.result() for one in batch.decoding), strict=True)
                 mean, std = encode_in_parts(encode, torch.stack(pixels), batch_size)
-                names = [f"{row.columns[index]} of row {row.number}" for row, index in missing.values()]
-                _add(cache, list(missing), {"mean": mean, "std": std, "frame": torch.stack(frames)}, names)
-            yield from progress.advance(num_images * len(batch), num_images * len(batch) - len(missing))
+                tensors = {"mean": mean, "std": std, "frame": torch.stack(frames)}
+                _add(cache, list(batch.missing), tensors, batch.names())
+            num = num_images * len(batch.keys)
+            yield from progress.advance(num, num - len(batch.missing))
     return tuple(_places(cache, each) for each in keys)
 
 
-def _centered(image: Image.Image, resolution: int) -> tuple[Pixels, Frame]:
+Decoded = tuple[Pixels, Frame]
+KeyedRow = tuple[tuple[bytes, ...], Row]
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """Rows of which the missing images are being decoded, in the order of `missing`: by key, row and index in it."""
+
+    keys: list[tuple[bytes, ...]]
+    missing: dict[bytes, tuple[Row, int]]
+    decoding: list[Future[Decoded]]
+
+    def names(self) -> list[str]:
+        return [f"{row.columns[index]} of row {row.number}" for row, index in self.missing.values()]
+
+
+def _keyed_batches(
+    source: ImageReader, rows: Sequence[Annotated[RowT]], cache: TensorCache, size: int
+) -> Iterator[list[KeyedRow]]:
+    """`size` rows at a time, with the keys of their images."""
+    read = ((tuple(map(cache.key, row.images)), row) for row in read_images(source, rows))
+    while batch := list(islice(read, size)):
+        yield batch
+
+
+def _begun(
+    source: ImageReader,
+    batches: Iterator[list[KeyedRow]],
+    cache: TensorCache,
+    resolution: int,
+    threads: ThreadPoolExecutor,
+) -> Iterator[_Begun]:
+    """Batches whose missing images the threads decode from now on; one that an earlier batch brings is not missing."""
+    coming: set[bytes] = set()
+    for batch in batches:
+        missing = {
+            key: (row, index)
+            for keys, row in batch
+            for index, key in enumerate(keys)
+            if key not in coming and cache.find(key) is None
+        }
+        coming.update(missing)
+        decoding = [threads.submit(_decoded, source, row, index, resolution) for row, index in missing.values()]
+        yield _Begun([keys for keys, _ in batch], missing, decoding)
+
+
+def _decoded(source: ImageReader, row: Row, index: int, resolution: int) -> Decoded:
+    image = decode(source, row, index)
     return transform(image, resolution), frame(image, resolution)
+
+
+def _batches_ahead(bytes_ahead: int, batch_size: int, resolution: int) -> int:
+    if bytes_ahead == 0:
+        return 0
+    return max(1, bytes_ahead // (batch_size * 3 * resolution**2 * torch.float32.itemsize))
+
+
+def decoding_threads() -> int:
+    """As many as there are cores for: Pillow decodes and scales without the interpreter's lock."""
+    return min(MOST_DECODING_THREADS, max(LEAST_DECODING_THREADS, os.cpu_count() or 1))
 
 
 def told_nothing(frames: Frames) -> dict[str, Tensor]:
