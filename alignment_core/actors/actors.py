@@ -35,6 +35,7 @@ from alignment_core.actors.reference_weights import (
     initial_adapter,
     lora_layers,
 )
+from alignment_core.actors.replay import Recorder, Recordings
 from alignment_core.diffusion.path import Path
 from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.seeds import seed_of
@@ -80,6 +81,7 @@ class Actors:
         self._store: ReferenceWeights | None = None
         self._reference: dict[str, Tensor] = {}
         self._offload_initial = False
+        self._recordings: Recordings | None = None
 
     @property
     def kind(self) -> Literal["lora", "full"]:
@@ -129,6 +131,8 @@ class Actors:
         """The policy's prediction, with gradients, float32."""
         network = self.trained if torch.is_grad_enabled() else self.denoiser  # the wrapper is for gradients
         with self._autocast():
+            if self._recordings is not None and network is self.trained:
+                return self._recorded(self._recordings, "policy", network, x_t, times, conditioning)
             return self.family.predict(network, x_t, times, conditioning).float()
 
     def predict_reference(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
@@ -142,6 +146,8 @@ class Actors:
     def predict_initial(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The initial model's prediction, without gradients, float32."""
         with self.initial_denoiser() as denoiser, self._autocast():
+            if self._recordings is not None and not self._offload_initial:
+                return self._recorded(self._recordings, "initial", denoiser, x_t, times, conditioning)
             return self.family.predict(denoiser, x_t, times, conditioning).float()
 
     @torch.no_grad()
@@ -180,11 +186,44 @@ class Actors:
     def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
         """Inside, all networks compute in `dtype`: float32 strictly, halves by autocast; no weight is changed for good."""
         before, self._autocast = self._autocast, lambda: autocast_to(dtype, self.family.device)
+        recordings, self._recordings = self._recordings, None  # they compute in what they were recorded in
         try:
             with half_layers_in(dtype, self.denoiser), strict_float32():
                 yield
         finally:
-            self._autocast = before
+            self._autocast, self._recordings = before, recordings
+
+    # --- fewer launches --------------------------------------------------------------------------------------------
+
+    def record_with(self, recorder: Recorder) -> None:
+        """Record the policy's and the initial model's forwards once for each shape, and replay them from then on."""
+        self._recordings = Recordings(recorder, list(self.trainable().values()))
+
+    def forget_recordings(self) -> None:
+        """Give back the memory that they hold; what is asked next is recorded anew."""
+        if self._recordings is not None:
+            self._recordings.forget()
+
+    def take_recording_trouble(self) -> str | None:
+        """Why something could not be recorded, and is run plainly; said once."""
+        return None if self._recordings is None else self._recordings.take_trouble()
+
+    def _recorded(
+        self,
+        recordings: Recordings,
+        name: Literal["policy", "initial"],
+        denoiser: nn.Module,
+        x_t: Latents,
+        times: Times,
+        conditioning: dict[str, Tensor],
+    ) -> Latents:
+        names = sorted(conditioning)
+
+        def predict(x_t: Tensor, times: Tensor, *values: Tensor) -> Tensor:
+            return self.family.predict(denoiser, x_t, times, dict(zip(names, values, strict=True))).float()
+
+        inputs = [x_t, times, *(conditioning[key] for key in names)]
+        return recordings.predict(name, predict, inputs, with_gradient=name == "policy")
 
     # --- a reference that moves ------------------------------------------------------------------------------------
 

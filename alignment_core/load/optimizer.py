@@ -12,6 +12,7 @@ from alignment_core.errors import AlignmentError
 from alignment_core.spec.training import TrainingSpec
 
 Groups = list[dict[str, Any]]
+SMALL = 2**24
 
 
 def new_optimizer(training: TrainingSpec, groups: Groups, *, learning_rate: float, is_fused: bool) -> Optimizer:
@@ -22,14 +23,22 @@ def new_optimizer(training: TrainingSpec, groups: Groups, *, learning_rate: floa
     betas, eps, decay = (training.adam_beta1, training.adam_beta2), training.adam_epsilon, training.weight_decay
     match training.optimizer:
         case "adamw":
-            fused = {"fused": True} if is_fused else {}
-            return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, weight_decay=decay, **fused)
+            how = {"fused": True} if is_fused else {"foreach": _are_small(groups)}
+            return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, weight_decay=decay, **how)
         case "adamw_8bit":
             return _adamw_8bit()(groups, lr=learning_rate, betas=betas, eps=eps, weight_decay=decay)
         case "adafactor":
             return torch.optim.Adafactor(groups, lr=learning_rate, weight_decay=decay)
         case _:
             assert_never(training.optimizer)
+
+
+def _are_small(groups: Groups) -> bool:
+    """Whether all weights are stepped at once, as the hundreds of a LoRA are: the same bits in a third of the time.
+
+    It takes their memory once more, which a whole network's would be too much of.
+    """
+    return sum(weight.numel() for group in groups for weight in group["params"]) < SMALL
 
 
 def _adamw_8bit() -> Any:

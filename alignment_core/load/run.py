@@ -15,6 +15,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
 from alignment_core.actors.actors import Actors, LoraShape, full_actors, lora_actors
+from alignment_core.actors.reading_network import ReadingNetwork
+from alignment_core.actors.replay import CudaGraphs
 from alignment_core.datasets.prompt_lengths import measure
 from alignment_core.errors import AlignmentError, DataError, ModelError
 from alignment_core.evaluation.evaluate import choose_prompts
@@ -126,6 +128,8 @@ def load_run(
     optimizer = _build_optimizer(spec, actors, accelerator)
     if accelerator.num_processes > 1:
         actors.trained = accelerator.prepare_model(actors.denoiser)
+    if _are_recorded(spec, actors, accelerator):
+        actors.record_with(CudaGraphs())
     training = spec.training
     return Run(
         spec=spec,
@@ -243,6 +247,18 @@ def _build_actors(spec: JobSpec, family: Family, accelerator: Accelerator, start
             return full_actors(family, family.denoiser, autocast=lambda: accelerator.autocast())
         case _:
             assert_never(spec.adapter)
+
+
+def _are_recorded(spec: JobSpec, actors: Actors, accelerator: Accelerator) -> bool:
+    """Whether the networks' kernels are recorded: where shapes stay, and nothing but kernels happens between them."""
+    return (
+        spec.training.cuda_graphs == "auto"
+        and accelerator.device.type == "cuda"
+        and accelerator.num_processes == 1
+        and not spec.is_online
+        and not spec.training.gradient_checkpointing
+        and not isinstance(actors.denoiser, ReadingNetwork)
+    )
 
 
 def _model_loaded(family: Family, actors: Actors, fingerprint: str) -> ModelLoaded:

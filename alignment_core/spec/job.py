@@ -62,6 +62,7 @@ LATER_FIELDS = (
     ("method", "flow_beta"),
     ("training", "embedded_guidance"),
     ("training", "reference_cache"),
+    ("training", "cuda_graphs"),
     ("training", "optimizer"),
     ("resources", "processes"),
     ("adapter", "text_encoder"),

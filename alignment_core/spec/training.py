@@ -161,6 +161,12 @@ class TrainingSpec(Spec):
         "whichever the model's predictions measure as more exact (`docs/precision.md`).",
     )
     gradient_checkpointing: bool = False
+    cuda_graphs: Literal["auto", "off"] = Field(
+        default="auto",
+        description="On a GPU, methods on preference data record the networks' kernels once and replay them, which gives the "
+        "same numbers: at small batches a GPU waits for the CPU that launches them. Not in several processes, with "
+        "gradient_checkpointing, or where text encoders are trained.",
+    )
     embedded_guidance: float = Field(
         default=TRAINING_GUIDANCE,
         ge=0,

@@ -18,6 +18,7 @@ from alignment_core.events import (
     ResultSelected,
     StepCompleted,
     ValidationCompleted,
+    WarningRaised,
 )
 from alignment_core.protocols import Method
 from alignment_core.timesteps.table import TimestepTally
@@ -138,6 +139,9 @@ def _steps(run: Run, tally: TimestepTally, batches: Iterator[Any]) -> Iterator[S
 def _warnings(run: Run) -> Iterator[Event]:
     """What the guards have to say; what a run that left could not say any more, its next attempt says first."""
     yield from run.watch.take_unsaid()
+    if (trouble := run.actors.take_recording_trouble()) is not None:
+        message = f"the step's kernels could not be recorded, so that each is launched by itself: {trouble}"
+        yield WarningRaised(code="cuda_graphs_unavailable", message=message)
 
 
 def _validate(run: Run, method: Method[Any], step: int) -> Iterator[Event]:
@@ -153,6 +157,7 @@ def _probe_and_save(run: Run, probe: HeldOutProbe, workdir: Path) -> Iterator[Ev
     """Probe the policy, and save it when it is the best so far; the last step is saved by whoever ends the training."""
     step = run.state.step
     yield PhaseChanged(phase="sampling")
+    run.actors.forget_recordings()  # drawing needs the memory
     found = yield from _measured(probe, step)
     yield PhaseChanged(phase="training")
     if isinstance(found, str):
@@ -185,6 +190,7 @@ def _measured(probe: HeldOutProbe, step: int) -> Generator[Event, None, ProbeFig
 
 def _finish(run: Run, workdir: Path) -> Generator[Event, None, ResultSelected]:
     """Choose the result, save the last step with that choice, and give the policy the result's weights."""
+    run.actors.forget_recordings()
     yield from _announced(run, run.background.wait(), workdir)
     if run.state.stage != "decided":
         decide_result(run, workdir / CHECKPOINTS)

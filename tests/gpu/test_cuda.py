@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
 
 from alignment_core import align
-from alignment_core.events import Event, PrecisionChosen, PrecisionMeasured, RunStarted, StepCompleted
+from alignment_core.actors.lora_forward import switched
+from alignment_core.events import Event, PrecisionChosen, PrecisionMeasured, RunStarted, StepCompleted, WarningRaised
 from tests.alignment_core.tiny import save_pairs, save_tiny_pipeline, tiny_spec
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -113,3 +116,31 @@ def test_a_gpu_draws_the_numbers_of_a_cpu(model: Path, pairs: Path, tmp_path: Pa
         for spec in [tiny_spec(model, pairs, training={**TRAINING, "precision": "fp32"}, resources={"device": device})]
     ]
     assert losses[1] == pytest.approx(losses[0], rel=5e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("adapter", [{"type": "lora", "rank": 2}, {"type": "full"}], ids=["lora", "full"])
+def test_recorded_kernels_give_the_numbers_of_launching_each(
+    precision: str, adapter: dict[str, object], model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for graphs in ("auto", "off"):
+        training = {**TRAINING, "precision": precision, "cuda_graphs": graphs}
+        spec = tiny_spec(model, pairs, training=training, adapter=adapter, resources={"device": "cuda"})
+        events = list(align(spec, tmp_path / graphs, cache_dir=tmp_path / "cache"))
+        assert not [event for event in events if isinstance(event, WarningRaised) and "graphs" in event.code]
+        found[graphs] = [(step.metrics["loss"], step.metrics["grad_norm"]) for step in steps_of(events)]
+    assert found["auto"] == pytest.approx(found["off"], rel=1e-5)
+
+
+def test_a_lora_layer_of_ours_is_peft_s_rounded_once() -> None:
+    def layer() -> nn.Module:
+        torch.manual_seed(0)
+        config = LoraConfig(r=4, lora_alpha=2, target_modules=["0"], init_lora_weights=False)
+        return inject_adapter_in_model(config, nn.Sequential(nn.Linear(64, 32)), adapter_name="default").cuda()
+
+    peft, own, x = layer(), layer(), torch.randn(2, 7, 64, device="cuda")
+    assert switched(own, "default") is not None
+    assert torch.allclose(own(x), peft(x), atol=1e-4, rtol=1e-4)
+    with torch.autocast("cuda", torch.float16):
+        assert torch.allclose(own(x).float(), peft(x).float(), atol=2e-2, rtol=1e-2)

@@ -90,3 +90,22 @@ def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(AlignmentError, match="needs bitsandbytes"):
         trained("adamw_8bit", 1)
+
+
+def test_small_weights_are_stepped_at_once_to_the_same_bits() -> None:
+    def after_steps(**how: bool) -> list[torch.Tensor]:
+        draws = torch.Generator().manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(shape, generator=draws)) for shape in ((8, 4), (4,), (3, 5))]
+        if how:
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=1e-2, **how)
+        else:
+            groups = [{"params": weights}]
+            optimizer = new_optimizer(TrainingSpec(), groups, learning_rate=1e-3, is_fused=False)
+            assert optimizer.param_groups[0]["foreach"]
+        for _ in range(5):
+            for weight in weights:
+                weight.grad = torch.randn(weight.shape, generator=draws)
+            optimizer.step()
+        return [weight.detach() for weight in weights]
+
+    assert all(map(torch.equal, after_steps(), after_steps(foreach=False)))

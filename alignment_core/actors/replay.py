@@ -1,0 +1,165 @@
+"""A network's forward and backward at one shape, recorded once and replayed: CUDA graphs, behind a recorder that is plain on a CPU.
+
+A step of Stable Diffusion launches some 7,500 kernels, and below sixteen pairs a GPU waits for the CPU that launches them. What is
+recorded reads its inputs from tensors that stay where they are, launches the same kernels and gives the same numbers, to the bit.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+Launch = Callable[[], None]
+Predict = Callable[..., Tensor]
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """`record(forward, backward)`: two functions that do the same again; `backward` follows a forward, and may be None."""
+
+    def record(self, forward: Launch, backward: Launch | None) -> tuple[Launch, Launch | None]: ...
+
+
+class Plainly:
+    """Does it again by doing it again."""
+
+    def record(self, forward: Launch, backward: Launch | None) -> tuple[Launch, Launch | None]:
+        forward()
+        return forward, backward
+
+
+WARM_UPS = 3  # kernels are chosen, and libraries take their workspaces, before anything is recorded
+
+
+class CudaGraphs:
+    """Records kernels as CUDA graphs, which share one pool of memory."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, forward: Launch, backward: Launch | None) -> tuple[Launch, Launch | None]:
+        side, cached = torch.cuda.Stream(), torch.is_autocast_cache_enabled()
+        torch.set_autocast_cache_enabled(False)  # a weight that was cast outside the graph would stay as it is now
+        try:
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS):
+                    forward()
+                    if backward is not None:
+                        backward()
+            torch.cuda.current_stream().wait_stream(side)
+            return self._captured(forward), None if backward is None else self._captured(backward)
+        finally:
+            torch.set_autocast_cache_enabled(cached)
+
+    def _captured(self, launch: Launch) -> Launch:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            launch()
+        return graph.replay
+
+
+class Recording:
+    """One network at one shape; `parameters` are those that its backward gives gradients of, none without a backward."""
+
+    def __init__(
+        self, predict: Predict, parameters: Sequence[nn.Parameter], inputs: Sequence[Tensor], recorder: Recorder
+    ) -> None:
+        self._inputs = [value.detach().clone() for value in inputs]
+        self.parameters = list(parameters)
+        self._output = torch.empty(0)
+        self._weight = torch.empty(0)
+        self._gradients: list[Tensor | None] = []
+        self._turn = 0
+
+        def forward() -> None:
+            with torch.set_grad_enabled(bool(self.parameters)):
+                self._output = predict(*self._inputs)
+            if self._weight.shape != self._output.shape:
+                self._weight = torch.zeros_like(self._output)
+
+        def backward() -> None:
+            found = torch.autograd.grad(self._output, self.parameters, self._weight, allow_unused=True)
+            self._gradients = list(found)
+
+        self._forward, self._backward = recorder.record(forward, backward if self.parameters else None)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The prediction for inputs of the recorded shapes, in memory of its own."""
+        if not self.parameters:
+            return self.run_forward(inputs)
+        return _Replayed.apply(self, list(inputs), *self.parameters)  # pyright: ignore[reportReturnType]
+
+    def run_forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        for place, value in zip(self._inputs, inputs, strict=True):
+            place.copy_(value, non_blocking=True)
+        self._turn += 1
+        self._forward()
+        return self._output.detach().clone()
+
+    def run_backward(self, turn: int, weight: Tensor) -> list[Tensor | None]:
+        """The gradients of the forward of `turn`, in memory of their own: autograd adds into what it is given."""
+        assert turn == self._turn, "a recorded network was asked again before its backward"
+        assert self._backward is not None, "recorded with a backward"
+        self._weight.copy_(weight)
+        self._backward()
+        return [None if gradient is None else gradient.clone() for gradient in self._gradients]
+
+    @property
+    def turn(self) -> int:
+        """How often it was asked."""
+        return self._turn
+
+
+class _Replayed(torch.autograd.Function):
+    """A recorded forward whose backward is the recorded one."""
+
+    @staticmethod
+    def forward(ctx: Any, recording: Recording, inputs: list[Tensor], *parameters: Tensor) -> Tensor:
+        output = recording.run_forward(inputs)
+        ctx.recording, ctx.turn = recording, recording.turn
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None, None, *ctx.recording.run_backward(ctx.turn, weight)
+
+
+MOST_RECORDINGS = 4  # of a run's own shapes: the policy's and the reference's, and those of a last batch
+
+
+class Recordings:
+    """The recordings of a run by network and shape. When one fails, everything is run plainly from then on."""
+
+    def __init__(self, recorder: Recorder, trained: Sequence[nn.Parameter]) -> None:
+        self._recorder = recorder
+        self._trained = trained
+        self._known: dict[tuple[object, ...], Recording] = {}
+        self._has_failed = False
+        self._trouble: str | None = None
+
+    def predict(self, name: str, predict: Predict, inputs: Sequence[Tensor], *, with_gradient: bool) -> Tensor:
+        """`predict(*inputs)` by the network called `name`, with the gradient of what is trained where that is wanted."""
+        key = (name, *[(value.shape, value.dtype) for value in inputs])
+        if key not in self._known:
+            if self._has_failed or len(self._known) == MOST_RECORDINGS:
+                return predict(*inputs)
+            try:
+                self._known[key] = Recording(predict, self._trained if with_gradient else (), inputs, self._recorder)
+            except RuntimeError as error:  # no room, or something that cannot be recorded: the run does without
+                self.forget()
+                self._has_failed, self._trouble = True, f"{type(error).__name__}: {error}"
+                return predict(*inputs)
+        return self._known[key](inputs)
+
+    def take_trouble(self) -> str | None:
+        """Why something could not be recorded; said once."""
+        trouble, self._trouble = self._trouble, None
+        return trouble
+
+    def forget(self) -> None:
+        """Give back the memory that recordings hold; what is asked next is recorded anew."""
+        self._known.clear()
