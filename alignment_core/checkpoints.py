@@ -66,6 +66,7 @@ class TrainingState(BaseModel):
 
     step: int
     loss_scaler: dict[str, int | float] | None = None  # GradScaler's growth_interval must stay an int
+    batch_size: int | None = None  # of a forward pass, where it was found and not given
     precision: Precision | None = None  # what `auto` came to; None in checkpoints from before there was a choice
 
 

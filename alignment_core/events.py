@@ -78,6 +78,14 @@ class PrecisionChosen(EventBase):
     )
 
 
+class MicroBatchChosen(EventBase):
+    """How `micro_batch: auto` cuts up a step, once the first step fitted so; told again where a later one did not."""
+
+    type: Literal["micro_batch_chosen"] = "micro_batch_chosen"
+    batch_size: int = Field(description="Examples in a forward pass.")
+    gradient_accumulation_steps: int
+
+
 class PrecisionMeasured(EventBase):
     """How far off the first batch's logits are in half precision, for a policy a little off its reference."""
 
@@ -109,6 +117,32 @@ class StepCompleted(EventBase):
     metrics: dict[str, float]
     step_seconds: float
     eta_seconds: float | None = None
+
+
+class Throughput(BaseModel):
+    """How fast the last steps were and what they took. Shares are of the time that training and saving took together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+    num_steps: int = Field(description="Optimiser steps that were measured.")
+    examples_per_second: float = Field(description="Of all processes.")
+    tflops_per_second: float | None = Field(
+        description="Of all processes, by the FLOPs of the first batch, a multiply-add as two; null on a CPU, and where a reference's errors are "
+        "remembered."
+    )
+    mfu: float | None = Field(description="That over each card's peak in half precision; null for an unknown card.")
+    peak_device_gib: float | None = Field(description="The most that tensors took on the device so far; null on a CPU.")
+    peak_host_gib: float = Field(description="The most that the process took of the host's memory so far.")
+    waiting_share: float = Field(description="Until the next batch was there; online methods draw theirs in it.")
+    saving_share: float = Field(description="Training stood still to save.")
+
+
+class ThroughputMeasured(EventBase):
+    """The pace of the steps since the last one of these: when a checkpoint is due, and after the last step."""
+
+    type: Literal["throughput_measured"] = "throughput_measured"
+    step: int
+    throughput: Throughput
 
 
 class ValidationCompleted(EventBase):
@@ -244,11 +278,13 @@ Event = Annotated[
     RunStarted
     | PhaseChanged
     | ModelLoaded
+    | MicroBatchChosen
     | PrecisionChosen
     | PrecisionMeasured
     | PhaseProgressed
     | DatasetChecked
     | StepCompleted
+    | ThroughputMeasured
     | ValidationCompleted
     | ProbeCompleted
     | TimestepTable

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from alignment_core.events import FileRecord, TimestepBin
+from alignment_core.events import FileRecord, Throughput, TimestepBin
 
 
 class ReportBase(BaseModel):
@@ -311,6 +311,10 @@ class EvaluationReport(ReportBase):
     logit_error: float | None = Field(
         default=None,
         description="What half precision took from the exactness of the first batch's logits, root mean square.",
+    )
+    throughput: Throughput | None = Field(
+        default=None,
+        description="Of the last steps of training; null where the report's model was not trained just before.",
     )
     elapsed_seconds: float
     images: list[ImageScores]

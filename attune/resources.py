@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from alignment_core.events import Event, event_from_json
+from alignment_core.events import Event, Throughput, event_from_json
 from alignment_core.reports import WeightsReport
 
 JobStatus = Literal[
@@ -74,6 +74,7 @@ class JobSummary(Resource):
 
 class Job(JobSummary):
     spec: dict[str, Any]
+    throughput: Throughput | None = None
 
 
 class Dataset(Resource):

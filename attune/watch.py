@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from alignment_core.events import (
     CheckpointSaved,
     Event,
+    MicroBatchChosen,
     ModelLoaded,
     PhaseProgressed,
     PrecisionChosen,
@@ -20,6 +21,8 @@ from alignment_core.events import (
     RunFailed,
     RunStarted,
     StepCompleted,
+    Throughput,
+    ThroughputMeasured,
     WarningRaised,
 )
 from attune.client import Client
@@ -111,6 +114,19 @@ def unit_of(event: PhaseProgressed) -> list[str]:
     ]
 
 
+def pace_of(throughput: Throughput) -> str:
+    """How fast, how well the card is used, how much memory it took."""
+    said = [f"{throughput.examples_per_second:.1f} examples/s"]
+    if throughput.tflops_per_second is not None:
+        said.append(f"{throughput.tflops_per_second:.0f} TFLOP/s")
+    if throughput.mfu is not None:
+        said.append(f"{throughput.mfu:.0%} of the card")
+    if throughput.peak_device_gib is not None:
+        said.append(f"{throughput.peak_device_gib:.1f} GiB on the device")
+    said.append(f"{throughput.peak_host_gib:.1f} GiB on the host")
+    return f"pace: {', '.join(said)}; {throughput.waiting_share:.0%} waiting for batches, {throughput.saving_share:.0%} saving"
+
+
 def fitting(texts: Sequence[str], width: int) -> str:
     """The first of the texts, as many as fit whole into the width, two spaces apart."""
     shown = ""
@@ -134,6 +150,11 @@ def sentence_of(event: Event) -> str | None:
             return f"precision: {event.precision}, the more exact on this model"
         case PrecisionMeasured() if event.logit_error is not None:
             return f"the first batch's logits are off by {event.logit_error:.2g} in {event.precision}"
+        case MicroBatchChosen():
+            passes = event.gradient_accumulation_steps
+            return f"{event.batch_size} examples a forward pass fit the memory, {passes} passes a step"
+        case ThroughputMeasured():
+            return pace_of(event.throughput)
         case CheckpointSaved():
             return f"checkpoint of step {event.step} stored ({event.size_bytes / 1e6:.1f} MB)"
         case ProbeCompleted():

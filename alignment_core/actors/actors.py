@@ -180,6 +180,7 @@ class Actors:
         tensors = [*self.denoiser.parameters(), *self.denoiser.buffers()]
         copies: dict[int, object] = {id(one): _on_host(one) for one in tensors}
         policy = copy.deepcopy(self.denoiser, copies)  # everything but the weights is small
+        assert isinstance(policy, ModelMixin), "text encoders are trained by LoRA alone"
         return Actors(self.family, policy, initial_copy=policy, autocast=self._autocast)
 
     @contextmanager

@@ -59,7 +59,8 @@ def autocast_to(dtype: torch.dtype, device: torch.device) -> torch.autocast:
 @contextmanager
 def strict_float32() -> Iterator[None]:
     """Inside, a GPU rounds no factor of a float32 product to TF32."""
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    matmul = torch.backends.cuda.matmul
+    conv = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]  (made at run time)
     before = matmul.fp32_precision, conv.fp32_precision
     matmul.fp32_precision = conv.fp32_precision = "ieee"
     try:

@@ -45,7 +45,8 @@ def unexpected_failure(error: Exception, step: int | None) -> RunFailed:
             message=str(error).split("\n")[0],
             category="capacity",
             retryable=True,
-            hint="Lower training.batch_size and raise gradient_accumulation_steps, or set gradient_checkpointing.",
+            hint="Lower training.batch_size and raise gradient_accumulation_steps, set training.micro_batch to auto, or set "
+            "gradient_checkpointing.",
             step=step,
         )
     if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's allocator says so in a RuntimeError

@@ -19,7 +19,7 @@ from alignment_core.evaluation.statistics import (
     wilson_interval,
     wins,
 )
-from alignment_core.events import ResultSelected
+from alignment_core.events import ResultSelected, Throughput
 from alignment_core.reports import (
     BinTable,
     ComparedModel,
@@ -62,6 +62,7 @@ class Provenance:
     device: str | None = None
     precision: str | None = None
     logit_error: float | None = None
+    throughput: Throughput | None = None
     trained: frozenset[str] = frozenset()
     curves: Sequence[Curve] = ()
     tables: Sequence[BinTable] = ()
@@ -164,6 +165,7 @@ def build_report(
         device=provenance.device,
         precision=provenance.precision,
         logit_error=provenance.logit_error,
+        throughput=provenance.throughput,
         elapsed_seconds=elapsed_seconds,
         images=_image_scores(comparison),
     )

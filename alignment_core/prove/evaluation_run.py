@@ -97,6 +97,7 @@ def _provenance(run: Run, contenders: Contenders, training: Training) -> Provena
         device=run.accelerator.device.type,
         precision=run.precision,
         logit_error=run.history.logit_error,
+        throughput=run.meter.last,
         trained=_trained_names(run.spec, training.specs),
         curves=run.history.curves(),
         tables=[run.history.tables[split] for split in sorted(run.history.tables)],

@@ -101,3 +101,16 @@ def refuse_unfit_reference_cache(method: MethodBase, reference: ReferenceSpec) -
 
 def _name(method: MethodBase) -> str:
     return type(method).model_fields["type"].default
+
+
+def refuse_unfit_micro_batch(method: MethodBase, processes: int) -> None:
+    """A baseline is that of its micro-batch, trajectories are drawn in them, and processes would cut up differently."""
+    if method.learns_from != "pairs":
+        raise misfit(
+            "training.micro_batch auto is for methods that learn from pairs: leave it out and write training.batch_size",
+            "training.micro_batch",
+        )
+    if processes > 1:
+        raise misfit(
+            "training.micro_batch auto is for one process: with more write training.batch_size", "training.micro_batch"
+        )

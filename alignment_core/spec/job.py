@@ -17,6 +17,7 @@ from alignment_core.spec.evaluation import EvaluationSpec
 from alignment_core.spec.families import ATTENTION, FAMILIES, FamilyName
 from alignment_core.spec.fits import (
     refuse_short_table,
+    refuse_unfit_micro_batch,
     refuse_unfit_reference,
     refuse_unfit_reference_cache,
     refuse_unfit_timesteps,
@@ -64,6 +65,7 @@ LATER_FIELDS = (
     ("training", "reference_cache"),
     ("training", "cuda_graphs"),
     ("training", "optimizer"),
+    ("training", "micro_batch"),
     ("resources", "processes"),
     ("adapter", "text_encoder"),
 )
@@ -122,6 +124,8 @@ class JobSpec(Spec):
                 f"training.validate_every needs preference data to hold out; {method.type} has none",
                 "training.validate_every",
             )
+        if self.training.micro_batch == "auto":
+            refuse_unfit_micro_batch(method, self.resources.processes)
         refuse_unfit_timesteps(method, self.timesteps)
         if isinstance(method, OnlineMethodSpec):
             refuse_short_table(method, self.timesteps, self.examples_per_step)

@@ -125,6 +125,11 @@ class TrainingSpec(Spec):
         description="Forward passes in one optimiser step. 16 when left out, 8 for Diffusion-KTO; fewer where an iteration of "
         "an online method does not divide by that, and where several processes train, which share them.",
     )
+    micro_batch: Literal["given", "auto"] = Field(
+        default="given",
+        description="`given`: `batch_size` examples in a forward pass. `auto`, for methods that learn from pairs: on a GPU the whole "
+        "step, and half as many until they fit its memory; the effective batch and its draws stay.",
+    )
     learning_rate: float | None = Field(
         default=None,
         gt=0,

@@ -21,6 +21,7 @@ from alignment_core.protocols import Method, ReferenceUpdate, StepLoss, Timestep
 from alignment_core.shapes import PerExample
 from alignment_core.timesteps.table import Examples, TimestepTally
 from alignment_core.training.metric_means import metric_means
+from alignment_core.training.micro_batch import within_memory
 
 B = TypeVar("B")
 Schedule = Literal["constant", "cosine", "linear"]
@@ -85,12 +86,13 @@ def train(
         return
     for batch in batches:
         with accelerator.accumulate(actors.trained):
-            loss = method.loss(actors, batch)
-            weight = timesteps.loss_weight(loss.timesteps)
-            weighted = weight * loss.per_example
-            penalty = reference.penalty(actors, loss)
-            total = weighted if penalty is None else weighted + penalty
-            accelerator.backward(total.mean())
+            with within_memory():
+                loss = method.loss(actors, batch)
+                weight = timesteps.loss_weight(loss.timesteps)
+                weighted = weight * loss.per_example
+                penalty = reference.penalty(actors, loss)
+                total = weighted if penalty is None else weighted + penalty
+                accelerator.backward(total.mean())
             record.add(loss, loss.signal_against(timesteps.signal_against), weight, penalty)
             if not accelerator.sync_gradients:
                 continue

@@ -28,7 +28,9 @@ from alignment_core.spec.places import RunLabel
 from alignment_core.spec.training import Precision
 from alignment_core.training.background import BackgroundSave
 from alignment_core.training.history import History
+from alignment_core.training.micro_batch import Split, cut_up, free_memory
 from alignment_core.training.run_state import RunState
+from alignment_core.training.throughput import Meter
 from alignment_core.training.watch import Seen, Watch
 from alignment_core.training.watch_record import load_watch, save_watch
 from alignment_core.versions import versions
@@ -102,9 +104,29 @@ class Run:
     history: History = field(default_factory=History)
     background: BackgroundSave = field(default_factory=BackgroundSave)
     state: RunState = field(init=False)
+    meter: Meter = field(init=False)
+    split: Split = field(init=False)
 
     def __post_init__(self) -> None:
         self.state = RunState(total_steps=self.spec.training.steps)
+        self.meter = Meter(self.spec.examples_per_step, self.ranks.count, self.accelerator.device)
+        self.split = Split(self.spec.batch_size, self.spec.accumulation)
+        if self.finds_split and self.accelerator.device.type == "cuda":
+            self.use_split(Split(self.spec.examples_per_step, 1))
+
+    @property
+    def finds_split(self) -> bool:
+        """Whether the memory decides how a step is cut up."""
+        return self.spec.training.micro_batch == "auto"
+
+    def use_split(self, split: Split) -> None:
+        """Cut up the steps that follow so; one that was begun is forgotten."""
+        self.split, self.method = split, cut_up(self.method, split)
+        self.accelerator.gradient_accumulation_steps = split.accumulation
+        self.accelerator.step = 0
+        self.actors.forget_recordings()
+        self.optimizer.zero_grad()
+        free_memory()
 
     @property
     def precision(self) -> Precision:
@@ -138,7 +160,10 @@ class Run:
         checkpoints.save_state(
             temporary,
             checkpoints.TrainingState(
-                step=step, loss_scaler=scaler.state_dict() if scaler else None, precision=self.precision
+                step=step,
+                loss_scaler=scaler.state_dict() if scaler else None,
+                precision=self.precision,
+                batch_size=self.split.batch_size if self.finds_split else None,
             ),
         )
         manifest = checkpoints.new_manifest(
@@ -188,6 +213,8 @@ class Run:
         self.state = watched.state_at(saved.step, self.spec.training.steps)
         if isinstance(self.method, Resumable):
             self.method.load_state_at(saved.step, checkpoints.load_tensors(state / "method.safetensors"))
+        if self.finds_split and saved.batch_size is not None:
+            self.use_split(Split(saved.batch_size, self.spec.examples_per_step // saved.batch_size))
         if self.accelerator.scaler is not None and saved.loss_scaler is not None:
             self.accelerator.scaler.load_state_dict(saved.loss_scaler)
 

@@ -1,7 +1,7 @@
 """The training half of a run: optimiser steps with their validations, probes and checkpoints, as events."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,24 @@ from alignment_core.evaluation.probe_figures import ProbeFigures
 from alignment_core.events import (
     CheckpointSaved,
     Event,
+    MicroBatchChosen,
     PhaseChanged,
     ProbeCompleted,
     ResultSelected,
     StepCompleted,
+    ThroughputMeasured,
     ValidationCompleted,
     WarningRaised,
 )
 from alignment_core.protocols import Method
 from alignment_core.timesteps.table import TimestepTally
-from alignment_core.training.logit_error import measure
+from alignment_core.training.logit_error import DTYPES, measure
 from alignment_core.training.loop import finite, train
+from alignment_core.training.micro_batch import MicroBatchTooLarge, Split, within_memory
 from alignment_core.training.result import decide_result, forget_missing, load_result
 from alignment_core.training.run import Run
 from alignment_core.training.run_state import Ending
+from alignment_core.training.throughput import flops_of
 from alignment_core.training.validation import validate
 
 CHECKPOINTS = "checkpoints"
@@ -76,12 +80,12 @@ def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, started: float) 
     """Steps until the last one, or until a guard ends the training; the last one is left to be saved."""
     spec, limit = run.spec, run.spec.resources.max_run_seconds
     tally = TimestepTally(run.family.path.num_timesteps, since_step=run.state.step)
-    batches = run.method.batches(run.actors, run.timesteps, run.state.step)
-    if run.state.step == 0 and run.precision != "fp32" and run.accelerator.num_processes == 1:
-        first = next(batches)
-        batches = chain([first], batches)
-        yield from _measured_precision(run, first)
-    for event in _steps(run, tally, batches):
+    batches, told = (yield from _begin(run)), None
+    for event in _steps_within_memory(run, tally, batches):
+        if run.finds_split and told != run.split:
+            told = run.split
+            yield MicroBatchChosen(batch_size=told.batch_size, gradient_accumulation_steps=told.accumulation)
+        run.meter.step(event.step_seconds)
         run.state = run.state.complete_step(event.step)
         _end(run, run.watch.observe_step(event.step, event.metrics))
         yield event
@@ -92,6 +96,8 @@ def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, started: float) 
             yield tally.table("training", event.step)
         if probe is not None and run.state.awaits_probe(spec.evaluation.every):
             yield from _probe_and_save(run, probe, workdir)
+        if run.state.has_last_step or event.step % spec.checkpoints.every == 0:
+            yield ThroughputMeasured(step=event.step, throughput=run.meter.read())
         if run.state.stage == "ended":
             return
         if limit is not None and _is_over(run, limit, started):
@@ -111,12 +117,57 @@ def _is_over(run: Run, limit: int, started: float) -> bool:
     return run.ranks.of_first(lambda: time.monotonic() - started > limit)
 
 
-def _measured_precision(run: Run, batch: Any) -> Iterator[Event]:
-    """How exact the logits are, once a run and before its first step."""
+def _begin(run: Run) -> Generator[Event, None, Iterator[Any]]:
+    """The batches of a run, whose first is looked at on a GPU or in half precision: what it costs, and how exact its logits are."""
+    batches = _batches(run)
+    is_measured = run.state.step == 0 and run.precision != "fp32" and run.ranks.count == 1
+    # What is remembered of the reference would have to be told apart from what is computed.
+    is_counted = run.accelerator.device.type == "cuda" and run.reference_errors is None
+    if not (is_measured or is_counted):
+        return batches
+    while True:
+        try:
+            first = next(batches)
+            with within_memory():
+                if is_counted:
+                    run.meter.flops_per_example = flops_of(run.method, run.actors, first, DTYPES[run.precision])
+                found = _exactness(run, first) if is_measured else ()
+            break
+        except MicroBatchTooLarge as error:
+            smaller = _smaller(run, error)
+        run.use_split(smaller)
+        batches = _batches(run)
+    yield from found
+    return chain([first], batches)
+
+
+def _exactness(run: Run, batch: Any) -> Sequence[Event]:
     measured, warning = measure(run.actors, run.method, batch, run.precision, run.spec.seed)
-    yield measured
-    if warning is not None:
-        yield warning
+    return [measured] if warning is None else [measured, warning]
+
+
+def _steps_within_memory(run: Run, tally: TimestepTally, batches: Iterator[Any]) -> Iterator[StepCompleted]:
+    """Steps until the last one; one that is too large for the memory is cut up smaller, if that is for us to decide."""
+    while True:
+        try:
+            yield from _steps(run, tally, run.meter.timed(batches))
+            return
+        except MicroBatchTooLarge as error:
+            smaller = _smaller(run, error)
+        run.use_split(smaller)  # the exception is gone by now, and with it what it held of the pass
+        batches = _batches(run)
+
+
+def _smaller(run: Run, error: MicroBatchTooLarge) -> Split:
+    """The next smaller split; raises `error` where there is none."""
+    smaller = run.split.halved() if run.finds_split else None
+    if smaller is None:
+        raise error
+    return smaller
+
+
+def _batches(run: Run) -> Iterator[Any]:
+    return run.method.batches(run.actors, run.timesteps, run.state.step)
 
 
 def _steps(run: Run, tally: TimestepTally, batches: Iterator[Any]) -> Iterator[StepCompleted]:
@@ -204,8 +255,11 @@ def _finish(run: Run, workdir: Path) -> Generator[Event, None, ResultSelected]:
 
 def _save(run: Run, workdir: Path) -> Iterator[Event]:
     """Save the last completed step, beside the steps that follow where it takes a while; `_announced` tells of it then."""
-    yield from _announced(run, run.background.wait(), workdir)
-    folder = _write(run, workdir) if run.ranks.count > 1 else _begin_writing(run, workdir)
+    with run.meter.saving():
+        before = run.background.wait()
+    yield from _announced(run, before, workdir)
+    with run.meter.saving():
+        folder = _write(run, workdir) if run.ranks.count > 1 else _begin_writing(run, workdir)
     run.state = run.state.save()
     yield from _announced(run, folder, workdir)
 

@@ -21,6 +21,7 @@ from service.errors import ApiError, FieldProblem, invalid_request, not_found, n
 from service.store import jobs
 from service.store.catalog import stored_datasets, stored_weights
 from service.store.database import Store
+from service.store.event_lookup import latest_of_type
 from service.store.pulses import JobPulse
 from service.store.records import JobSummary as SummaryRecord
 from service.store.states import InvalidTransition, JobState
@@ -169,7 +170,9 @@ async def get_job(
         job = await run_in_threadpool(job_or_404, parts.store, project_id, job_id)
         seen = JobPulse(job.state, job.last_seq)
         await wait_until(parts.jobs_lookout, job.id, seen, _is_at_rest, wait, request)
-    return Job.whole(await run_in_threadpool(whole_job_or_404, parts.store, project_id, job_id))
+    found = await run_in_threadpool(whole_job_or_404, parts.store, project_id, job_id)
+    pace = await run_in_threadpool(latest_of_type, parts.store, project_id, job_id, "throughput_measured")
+    return Job.whole(found, pace)
 
 
 def _is_at_rest(pulse: JobPulse) -> bool:

@@ -12,8 +12,11 @@ import pytest
 
 from tests.alignment_core.tiny import tiny_spec
 
-TIMES = {"created_at", "written_at", "elapsed_seconds"}  # when, and how fast: what equal runs may differ in
-TIMES_ON_PAGE = re.compile(rb"<dt>evaluation took</dt>\s*<dd>[^<]*</dd>|\d+ [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC")
+# When, and how fast: what equal runs may differ in
+TIMES = {"created_at", "written_at", "elapsed_seconds", "throughput"}
+TIMES_ON_PAGE = re.compile(
+    rb"<dt>(?:evaluation took|training pace)</dt>\s*<dd>[^<]*</dd>|\d+ [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC"
+)
 EVALUATION = {
     "prompts": ["a red circle"],
     "rewards": [{"type": "brightness"}],

@@ -1,6 +1,7 @@
 """What only a CUDA device can show: half precision, its loss scale, and a run that moves between devices."""
 
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,22 @@ from torch import nn
 
 from alignment_core import align
 from alignment_core.actors.lora_forward import switched
-from alignment_core.events import Event, PrecisionChosen, PrecisionMeasured, RunStarted, StepCompleted, WarningRaised
+from alignment_core.checkpoints import folder_of, verify
+from alignment_core.events import (
+    Event,
+    MicroBatchChosen,
+    PhaseChanged,
+    PrecisionChosen,
+    PrecisionMeasured,
+    RunStarted,
+    StepCompleted,
+    ThroughputMeasured,
+    WarningRaised,
+)
+from alignment_core.training import run_training
+from tests.alignment_core.test_alignment import same_weights
 from tests.alignment_core.tiny import save_pairs, save_tiny_pipeline, tiny_spec
+from tests.alignment_core.training.test_micro_batch import SmallDevice
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -144,3 +159,50 @@ def test_a_lora_layer_of_ours_is_peft_s_rounded_once() -> None:
     assert torch.allclose(own(x), peft(x), atol=1e-4, rtol=1e-4)
     with torch.autocast("cuda", torch.float16):
         assert torch.allclose(own(x).float(), peft(x).float(), atol=2e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "adafactor"])
+def test_every_optimizer_goes_on_from_a_checkpoint_as_if_nothing_had_been(
+    optimizer: str, precision: str, model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full fine-tune, whose checkpoints are written beside the steps."""
+    monkeypatch.setattr(run_training, "BACKGROUND_BYTES", 0)
+    training = {**TRAINING, "optimizer": optimizer, "precision": precision}
+    spec = tiny_spec(
+        model, pairs, training=training, adapter={"type": "full"}, evaluation={}, resources={"device": "cuda"}
+    )
+    list(align(spec, tmp_path / "whole", cache_dir=tmp_path / "cache"))
+    list(stopped_after(3, align(spec, tmp_path / "stopped", cache_dir=tmp_path / "cache")))
+    list(align(spec, tmp_path / "stopped", cache_dir=tmp_path / "cache"))
+    whole, stopped = (folder_of(tmp_path / name / "checkpoints", 6) for name in ("whole", "stopped"))
+    verify(stopped)
+    assert same_weights(whole, stopped)
+
+
+def test_a_card_begins_with_the_whole_step_and_tells_its_pace(model: Path, pairs: Path, tmp_path: Path) -> None:
+    training = {**TRAINING, "micro_batch": "auto"}
+    spec = tiny_spec(model, pairs, training=training, evaluation={}, resources={"device": "cuda"})
+    events = list(align(spec, tmp_path / "work", cache_dir=tmp_path / "cache"))
+    (chosen,) = [event for event in events if isinstance(event, MicroBatchChosen)]
+    assert (chosen.batch_size, chosen.gradient_accumulation_steps) == (4, 1)
+    pace = [event.throughput for event in events if isinstance(event, ThroughputMeasured)][-1]
+    assert pace.tflops_per_second is not None
+    assert pace.peak_device_gib is not None
+    assert pace.tflops_per_second > 0
+    assert pace.peak_device_gib > 0
+
+
+def test_a_step_that_does_not_fit_the_card_is_halved(model: Path, pairs: Path, tmp_path: Path) -> None:
+    training = {**TRAINING, "micro_batch": "auto"}
+    spec = tiny_spec(model, pairs, training=training, evaluation={}, resources={"device": "cuda"})
+    events: list[Event] = []
+    with ExitStack() as stack:
+        for event in align(spec, tmp_path / "work", cache_dir=tmp_path / "cache"):
+            events.append(event)
+            if isinstance(event, PhaseChanged) and event.phase == "training":
+                stack.enter_context(SmallDevice(most_images=4))
+            if isinstance(event, StepCompleted) and event.step == 6:
+                stack.close()
+    (chosen,) = [event for event in events if isinstance(event, MicroBatchChosen)]
+    assert chosen.batch_size == 2

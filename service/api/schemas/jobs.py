@@ -10,12 +10,12 @@ from pydantic_core import PydanticCustomError
 
 from alignment_core.costs.memory import Memory
 from alignment_core.errors import Category
-from alignment_core.events import Phase
+from alignment_core.events import Phase, Throughput
 from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import WITHOUT_NUL
 from service.api.schemas.base import Entry, Resource, with_example
 from service.errors import FieldProblem
-from service.store.records import JobRecord
+from service.store.records import EventRecord, JobRecord
 from service.store.records import JobSummary as SummaryRecord
 from service.store.states import JobState
 
@@ -194,11 +194,15 @@ class Job(JobSummary):
     model_config = with_example(JOB_EXAMPLE)
 
     spec: JobSpec = Field(description="The spec with every default written out.")
+    throughput: Throughput | None = Field(
+        default=None, description="How fast the last steps were and what they took; null before it was measured."
+    )
 
     @classmethod
-    def whole(cls, job: JobRecord) -> "Job":
-        """The same with the spec."""
-        return cls.model_validate(_shown(job, cls.model_fields))
+    def whole(cls, job: JobRecord, pace: EventRecord | None = None) -> "Job":
+        """The same with the spec, and the pace that the job told last."""
+        told = None if pace is None else pace.data["throughput"]
+        return cls.model_validate({**_shown(job, cls.model_fields), "throughput": told})
 
 
 def _shown(job: SummaryRecord, fields: Collection[str]) -> dict[str, Any]:

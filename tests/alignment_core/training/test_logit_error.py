@@ -66,6 +66,19 @@ def test_measuring_leaves_every_weight_as_it_was(run: Run) -> None:
     assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
 
 
+def test_what_is_remembered_of_the_reference_is_neither_used_nor_written(
+    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path, run: Run
+) -> None:
+    training = {**TRAINING, "reference_cache": {"draws": 2}}
+    spec = bf16_spec(tiny_model, tiny_pairs, training=training)
+    remembering = load(spec.resolved(), tmp_path / "cache")
+    measured, _ = measure(remembering.actors, remembering.method, first_batch(remembering), "bf16", seed=7)
+    assert remembering.reference_errors is not None
+    assert not remembering.reference_errors.known.any()
+    assert measured.logit_error is not None
+    assert measured.logit_error > 0
+
+
 def test_float16_is_the_more_exact_and_is_chosen_while_it_gives_numbers(run: Run) -> None:
     errors = prediction_errors(run.family)
     assert 2 < errors["bf16"] / errors["fp16"] < 20
@@ -94,7 +107,7 @@ def test_the_first_step_is_what_it_is_without_the_measurement(
 ) -> None:
     spec = bf16_spec(tiny_model, tiny_pairs, evaluation={})
     measured = of_type(list(align(spec, tmp_path / "measured", cache_dir=cache_dir)), StepCompleted)
-    monkeypatch.setattr("alignment_core.training.run_training._measured_precision", lambda run, batch: iter(()))
+    monkeypatch.setattr("alignment_core.training.run_training._exactness", lambda run, batch: [])
     unmeasured = of_type(list(align(spec, tmp_path / "unmeasured", cache_dir=cache_dir)), StepCompleted)
     assert [step.metrics for step in measured] == [step.metrics for step in unmeasured]
 

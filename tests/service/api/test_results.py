@@ -5,7 +5,13 @@ import io
 
 import pytest
 
-from alignment_core.events import EvaluationCompleted, ValidationCompleted
+from alignment_core.events import (
+    EvaluationCompleted,
+    PrecisionMeasured,
+    Throughput,
+    ThroughputMeasured,
+    ValidationCompleted,
+)
 from alignment_core.spec import sha256_of_json
 from service.api.schemas.runs import REPORT_EXAMPLE
 from tests.service.api.world import CHECKPOINT_FILES, PAGE, PNG, Api, assert_problem, step_completed
@@ -165,3 +171,30 @@ def test_logs_show_the_end_of_each_attempts_output(api: Api):
     api.run(job_id)
     (log,) = api.client.get(f"/v1/jobs/{job_id}/logs").json()["data"]
     assert (log["attempt"], log["text"]) == (1, "loading\ndone\n")
+
+
+def test_a_job_shows_the_pace_that_it_told_last(trained: tuple[Api, str]):
+    api, job_id = trained
+    assert api.client.get(f"/v1/jobs/{job_id}").json()["throughput"] is None
+    attempt = api.client.get(f"/v1/jobs/{job_id}").json()["attempt"]
+    for rate in (3.0, 4.5):
+        pace = Throughput(
+            num_steps=50,
+            examples_per_second=rate,
+            tflops_per_second=120.0,
+            mfu=0.25,
+            peak_device_gib=24.5,
+            peak_host_gib=8.0,
+            waiting_share=0.01,
+            saving_share=0.0,
+        )
+        api.say(job_id, attempt, ThroughputMeasured(step=100, throughput=pace))
+    assert api.client.get(f"/v1/jobs/{job_id}").json()["throughput"] == pace.model_dump()
+
+
+def test_what_half_precision_takes_is_a_metric_of_the_job(trained: tuple[Api, str]):
+    api, job_id = trained
+    attempt = api.client.get(f"/v1/jobs/{job_id}").json()["attempt"]
+    api.say(job_id, attempt, PrecisionMeasured(precision="bf16", logit_error=0.3, logit_rms=2.0, num_examples=4))
+    found = api.client.get(f"/v1/jobs/{job_id}/metrics?keys=logit_error").json()
+    assert found["data"] == [{"step": 0, "metrics": {"logit_error": 0.3}}]
