@@ -13,6 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from service import errors
 from service.api import catalog, checkpoints, datasets, deletion, events, exports, health, jobs, pages, results, weights
 from service.api.browsers import HostCheck
+from service.api.checked_uploads import uploads_folder
 from service.api.context import Parts, refuse_unknown_parameters
 from service.api.feeds import Feeds
 from service.api.lookout import Lookout
@@ -115,7 +116,7 @@ def build_parts(settings: Settings) -> Parts:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     await run_in_threadpool(migrate, parts.settings.resolved_database_url)
-    uploads = datasets.uploads_folder(parts.settings)
+    uploads = uploads_folder(parts.settings)
     remove_abandoned(uploads, f"{UPLOAD_PREFIX}*", parts.settings.upload_timeout_seconds)
     parts.bell.start()
     try:

@@ -1,78 +1,62 @@
 """Data sets: upload one, watch it being checked, read what the check found."""
 
 import json
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from functools import partial
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import ColumnMapping
 from alignment_core.spec.sources import OnBadRow
-from service.api.context import Parts, PartsDep
-from service.api.idempotency import IN_FLIGHT, OnceDep
+from service.api.checked_uploads import (
+    WaitForCheck,
+    checked,
+    created,
+    form_of,
+    found_after,
+    name_of,
+    same_request,
+    store_upload,
+    uploads_folder,
+)
+from service.api.context import PartsDep
+from service.api.idempotency import OnceDep
 from service.api.lookup import DatasetDep, DatasetPath, dataset_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.datasets import Dataset
-from service.api.schemas.jobs import Text
 from service.api.uploads import Upload, receive
-from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep
-from service.errors import ApiError, FieldProblem, field_problems, invalid_request
-from service.settings import Settings
-from service.store import datasets, keys
-from service.store.records import DatasetRecord, DatasetState, JobError
-from service.store.unavailable import ObjectsUnavailable
+from service.errors import ApiError, FieldProblem, invalid_request
+from service.store import datasets
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 403, 422, 500, 503))
 
 UPLOAD_PATH = "/v1/datasets"
-END_OF_CHECK: tuple[DatasetState, ...] = ("ready", "failed")
 
 # The first bytes say what a file is; its name is only a claim.
 SUFFIXES = {b"PAR1": ".parquet", b"PK\x03\x04": ".zip"}
 
-FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "A parquet file, or a zip: of CSV, TSV, jsonl or JSON with images beside, of parquet shards, or of Arrow files.",
-                        },
-                        "name": {"type": "string", "maxLength": 200, "description": "A name for people."},
-                        "on_bad_row": {
-                            "type": "string",
-                            "enum": ["fail", "drop"],
-                            "default": "fail",
-                            "description": "Whether a row with an error makes the data set unusable, or is left out, counted and named.",
-                        },
-                        "columns": {
-                            "type": "string",
-                            "maxLength": 4096,
-                            "description": "JSON: which column is what, where its name does not say so, as role to column, such "
-                            'as `{"prompt": "caption", "chosen": "good", "rejected": "bad"}`.',
-                        },
-                    },
-                },
-            }
+FORM = form_of(
+    "A parquet file, or a zip: of CSV, TSV, jsonl or JSON with images beside, of parquet shards, or of Arrow files.",
+    {
+        "on_bad_row": {
+            "type": "string",
+            "enum": ["fail", "drop"],
+            "default": "fail",
+            "description": "Whether a row with an error makes the data set unusable, or is left out, counted and named.",
         },
-    }
-}
+        "columns": {
+            "type": "string",
+            "maxLength": 4096,
+            "description": "JSON: which column is what, where its name does not say so, as role to column, such "
+            'as `{"prompt": "caption", "chosen": "good", "rejected": "bad"}`.',
+        },
+    },
+)
 
-T = TypeVar("T")
-
-name_of_upload: TypeAdapter[str] = TypeAdapter(Text)
 _columns: TypeAdapter[ColumnMapping] = TypeAdapter(ColumnMapping)
 _on_bad_row: TypeAdapter[OnBadRow] = TypeAdapter(OnBadRow)
 TEXT_FIELDS = frozenset({"name", "columns", "on_bad_row"})
@@ -84,11 +68,7 @@ TEXT_FIELDS = frozenset({"name", "columns", "on_bad_row"})
     response_model=Dataset,
     summary="Upload a data set",
     response_description="The data set, being checked",
-    responses={
-        201: {"headers": {"Location": {"description": "Where the new data set is.", "schema": {"type": "string"}}}},
-        **IN_FLIGHT,
-        **problems(413, 507),
-    },
+    responses=created("Where the new data set is."),
     openapi_extra=FORM,
 )
 async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
@@ -99,7 +79,7 @@ async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsD
     """
     limit = parts.settings.max_upload_bytes
     async with receive(request, uploads_folder(parts.settings), limit, TEXT_FIELDS) as upload:
-        name = checked(name_of_upload, "name", upload.fields["name"]) if "name" in upload.fields else None
+        name = name_of(upload)
         columns = _checked_columns(upload.fields)
         on_bad_row = checked(_on_bad_row, "on_bad_row", upload.fields.get("on_bad_row", "fail"))
         suffix = _suffix(upload)
@@ -116,44 +96,12 @@ async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsD
             )
             return Dataset.of(store_upload(parts, dataset, upload, suffix))
 
-        same_request = {"sha256": upload.sha256, "filename": upload.filename, "name": name}
+        same = same_request(upload, name)
         if columns is not None:
-            same_request["columns"] = json.dumps(columns, sort_keys=True)
+            same["columns"] = json.dumps(columns, sort_keys=True)
         if on_bad_row != "fail":
-            same_request["on_bad_row"] = on_bad_row
-        return await run_in_threadpool(once, "ds", UPLOAD_PATH, same_request, create)
-
-
-def uploads_folder(settings: Settings) -> Path:
-    """Where files lie until the object store has them."""
-    return settings.data_dir / "uploads"
-
-
-def store_upload(parts: Parts, dataset: DatasetRecord, upload: Upload, suffix: str) -> DatasetRecord:
-    """Give the file to the object store, and have a worker check it."""
-    key = keys.dataset_key(dataset.project_id, dataset.id, suffix)
-    try:
-        parts.objects.put_file(key, upload.path)
-    except BaseException as error:
-        datasets.upload_failed(parts.store, dataset.id, _not_stored(error))
-        raise
-    stored = datasets.uploaded(
-        parts.store, dataset.id, size_bytes=upload.size_bytes, sha256=upload.sha256, object_key=key
-    )
-    parts.bell.ring_dataset(stored.id)
-    return stored
-
-
-def _not_stored(error: BaseException) -> JobError:
-    """Why the data set never came to the object store, and whether a second try is worth its bytes now."""
-    known = error if isinstance(error, ObjectsUnavailable) else None
-    return JobError(
-        code="upload_not_stored",
-        message=f"the file was not stored: {known.told}" if known else "the object store did not take the file",
-        category="system",
-        retryable=True,
-        hint="Upload it again." if known is None or known.heals else "Upload it again when the operator has mended it.",
-    )
+            same["on_bad_row"] = on_bad_row
+        return await run_in_threadpool(once, "ds", UPLOAD_PATH, same, create)
 
 
 def _checked_columns(fields: dict[str, str]) -> ColumnMapping | None:
@@ -165,17 +113,6 @@ def _checked_columns(fields: dict[str, str]) -> ColumnMapping | None:
         message = f'expected JSON of role to column, such as {{"prompt": "caption"}}: {error}'
         raise invalid_request([FieldProblem(pointer="/columns", code="json_invalid", message=message)]) from error
     return checked(_columns, "columns", columns)
-
-
-def checked(adapter: TypeAdapter[T], field: str, value: Any) -> T:
-    """The value of a field of the form; 422 that points into it."""
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        found = field_problems(error, None)
-        raise invalid_request(
-            [one.model_copy(update={"pointer": f"/{field}{one.pointer}"}) for one in found]
-        ) from error
 
 
 def _suffix(upload: Upload) -> str:
@@ -200,21 +137,14 @@ async def get_dataset(
     request: Request,
     project_id: ProjectDep,
     parts: PartsDep,
-    wait: Annotated[
-        float,
-        Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for the end of the check before answering."),
-    ] = 0,
+    wait: WaitForCheck = 0,
 ) -> Dataset:
     """A data set and whether it can be used.
 
     With `wait` the answer comes when the data set is `ready` or `failed`, and after so many seconds in any case.
     """
-    dataset = await run_in_threadpool(dataset_or_404, parts.store, project_id, dataset_id)
-    if wait and dataset.state not in END_OF_CHECK:
-        over = END_OF_CHECK.__contains__
-        await wait_until(parts.datasets_lookout, dataset.id, dataset.state, over, wait, request)
-        dataset = await run_in_threadpool(dataset_or_404, parts.store, project_id, dataset_id)
-    return Dataset.of(dataset)
+    find = partial(dataset_or_404, parts.store, project_id, dataset_id)
+    return Dataset.of(await found_after(wait, find, parts, request))
 
 
 @router.get(

@@ -1,20 +1,28 @@
 """Weights to start from: upload a LoRA, watch it being checked, read what it holds."""
 
 import struct
-from typing import Annotated
+from functools import partial
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from service.api.checked_uploads import (
+    WaitForCheck,
+    created,
+    form_of,
+    found_after,
+    name_of,
+    same_request,
+    store_upload,
+    uploads_folder,
+)
 from service.api.context import PartsDep
-from service.api.datasets import END_OF_CHECK, checked, name_of_upload, store_upload, uploads_folder
-from service.api.idempotency import IN_FLIGHT, OnceDep
+from service.api.idempotency import OnceDep
 from service.api.lookup import WeightsPath, weights_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problems
 from service.api.schemas.weights import Weights
 from service.api.uploads import Upload, receive
-from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep
 from service.errors import FieldProblem, invalid_request
 from service.store import datasets
@@ -25,28 +33,7 @@ UPLOAD_PATH = "/v1/weights"
 SUFFIX = ".safetensors"
 LONGEST_HEADER_BYTES = 100_000_000  # that of the safetensors library
 
-FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "A LoRA as safetensors, under the names of PEFT, diffusers or kohya's scripts.",
-                        },
-                        "name": {"type": "string", "maxLength": 200, "description": "A name for people."},
-                    },
-                },
-            }
-        },
-    }
-}
+FORM = form_of("A LoRA as safetensors, under the names of PEFT, diffusers or kohya's scripts.", {})
 
 
 @router.post(
@@ -55,11 +42,7 @@ FORM = {
     response_model=Weights,
     summary="Upload a LoRA to start from",
     response_description="The weights, being checked",
-    responses={
-        201: {"headers": {"Location": {"description": "Where the new weights are.", "schema": {"type": "string"}}}},
-        **IN_FLIGHT,
-        **problems(413, 507),
-    },
+    responses=created("Where the new weights are."),
     openapi_extra=FORM,
 )
 async def create_weights(request: Request, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
@@ -70,7 +53,7 @@ async def create_weights(request: Request, project_id: ProjectDep, parts: PartsD
     """
     limit = parts.settings.max_upload_bytes
     async with receive(request, uploads_folder(parts.settings), limit, frozenset({"name"})) as upload:
-        name = checked(name_of_upload, "name", upload.fields["name"]) if "name" in upload.fields else None
+        name = name_of(upload)
         _refuse_other_files(upload)
 
         def create(weights_id: str | None) -> Weights:
@@ -84,8 +67,7 @@ async def create_weights(request: Request, project_id: ProjectDep, parts: PartsD
             )
             return Weights.of(store_upload(parts, weights, upload, SUFFIX))
 
-        same_request = {"sha256": upload.sha256, "filename": upload.filename, "name": name}
-        return await run_in_threadpool(once, "wts", UPLOAD_PATH, same_request, create)
+        return await run_in_threadpool(once, "wts", UPLOAD_PATH, same_request(upload, name), create)
 
 
 def _refuse_other_files(upload: Upload) -> None:
@@ -111,18 +93,11 @@ async def get_weights(
     request: Request,
     project_id: ProjectDep,
     parts: PartsDep,
-    wait: Annotated[
-        float,
-        Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for the end of the check before answering."),
-    ] = 0,
+    wait: WaitForCheck = 0,
 ) -> Weights:
     """Uploaded weights, what they hold, and whether they can be used.
 
     With `wait` the answer comes when they are `ready` or `failed`, and after so many seconds in any case.
     """
-    weights = await run_in_threadpool(weights_or_404, parts.store, project_id, weights_id)
-    if wait and weights.state not in END_OF_CHECK:
-        over = END_OF_CHECK.__contains__
-        await wait_until(parts.datasets_lookout, weights.id, weights.state, over, wait, request)
-        weights = await run_in_threadpool(weights_or_404, parts.store, project_id, weights_id)
-    return Weights.of(weights)
+    find = partial(weights_or_404, parts.store, project_id, weights_id)
+    return Weights.of(await found_after(wait, find, parts, request))
