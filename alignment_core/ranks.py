@@ -101,5 +101,8 @@ def ranks_of(rank: int, count: int) -> Ranks:
     """Those of a run whose processes are connected; a group of its own, where the devices' one cannot carry host memory."""
     if count == 1:
         return ALONE
-    group = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=PATIENCE)
+    if dist.get_backend() == "gloo":
+        return Ranks(rank, count, None)
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert isinstance(group, dist.ProcessGroup)  # a number stands for the group of others alone
     return Ranks(rank, count, group)

@@ -67,7 +67,7 @@ class Actors:
         family: DenoiserFamily,
         denoiser: Denoiser,
         *,
-        initial_copy: ModelMixin | None,
+        initial_copy: Denoiser | None,
         autocast: Callable[[], AbstractContextManager[object]],
         switch: AdapterSwitch | None = None,
     ) -> None:

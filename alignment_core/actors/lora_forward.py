@@ -54,13 +54,18 @@ def switched(denoiser: nn.Module, adapter: str) -> AdapterSwitch | None:
 
 def lora_linear(layer: Linear, x: Tensor, adapter: str) -> Tensor:
     """W x + s B (A x)."""
-    down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+    down, up = (_weight(part[adapter]) for part in (layer.lora_A, layer.lora_B))
     scale, y = layer.scaling[adapter], layer.base_layer(x)
     if x.is_cuda:
         h = F.linear(_as(x, down), down)
         return torch.addmm(_as(y, up).flatten(0, -2), h.flatten(0, -2), up.t(), alpha=scale).view_as(y).to(y.dtype)
     branch = F.linear(F.linear(_as(x, down), down), up)
     return (y + branch if scale == 1 else y + branch * scale).to(y.dtype)
+
+
+def _weight(matrix: nn.Module) -> Tensor:
+    assert isinstance(matrix, nn.Linear)
+    return matrix.weight
 
 
 def _as(x: Tensor, weight: Tensor) -> Tensor:

@@ -74,7 +74,9 @@ def _family_of(spec: JobSpec, catalog: Catalog, model: ModelReport | None) -> Fa
     """By the files; the catalog's word where they were not read."""
     entry = catalog.models.get(spec.model.name) if isinstance(spec.model, CatalogSource) else None
     read = None if model is None else model.family
-    return read if read is not None or entry is None else entry.family
+    if read is not None or entry is None:
+        return read
+    return None if entry.family == "clip" else entry.family
 
 
 def problems_of_model(spec: JobSpec, catalog: Catalog, model: ModelReport | None) -> Iterator[FieldProblem]:

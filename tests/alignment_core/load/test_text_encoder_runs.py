@@ -49,9 +49,10 @@ def networks_of(spec: JobSpec) -> Actors:
     return load_networks(spec, Sources(), new_accelerator(spec), Path("/nonexistent"))[1]
 
 
-# One method of each kind by default; the rest is slow.
-SOME = [("diffusion_dpo", "averaged", "paper"), ("ddpo", "frozen", "table")]
+# One method by default; the rest is slow.
+SOME = [("diffusion_dpo", "averaged", "paper")]
 OTHERS = [
+    ("ddpo", "frozen", "table"),
     ("d3po", "controlled", "adaptive"),
     ("diffusion_dpo", "seed", "seed"),
     ("diffusion_kto", "copied", "table"),
@@ -122,7 +123,7 @@ def spec_of_run(model: Path, pairs: Path, **changes: Any) -> JobSpec:
     return tiny_spec(model, pairs, **given)
 
 
-@pytest.fixture(scope="module", params=["sd", "sdxl"])
+@pytest.fixture(scope="module", params=["sd", pytest.param("sdxl", marks=pytest.mark.slow)])
 def trained(
     request: pytest.FixtureRequest,
     tiny_model: Path,
@@ -205,7 +206,7 @@ def test_it_compares_with_a_run_that_left_the_encoders_alone(
 # --- where it starts ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("initial", ["lora", "base"])
+@pytest.mark.parametrize("initial", ["lora", pytest.param("base", marks=pytest.mark.slow)])
 def test_a_lora_of_both_is_trained_further(initial: str, tiny_model: Path, tiny_pairs: Path, tmp_path: Path) -> None:
     pipeline = pipeline_of(tiny_model)
     layers = {
