@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 
 from alignment_core.errors import CheckpointError
 from alignment_core.events import FileRecord
+from alignment_core.shares import share_of, whole_in_first
 from alignment_core.spec.training import Precision
 
 MANIFEST = "manifest.json"
@@ -272,7 +273,10 @@ Slots = Mapping[str, Any]
 
 
 def optimizer_tensors(optimizer: Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """The state of an optimiser, whose parameters have these names in its order, as `parameter/key` -> tensor."""
+    """The state of an optimiser, whose parameters have these names in its order, as `parameter/key` -> tensor.
+
+    What lies in shares the first process has, and no other.
+    """
     state = optimizer.state_dict()["state"]
     return {f"{names[index]}/{key}": value for index, slots in state.items() for key, value in _flat(slots)}
 
@@ -282,12 +286,13 @@ def _flat(slots: Slots) -> Iterator[tuple[str, Tensor]]:
         if isinstance(value, Mapping):
             yield from ((f"{key}/{inner}", tensor) for inner, tensor in _flat(value))
         else:
-            yield key, torch.as_tensor(value)
+            yield key, whole_in_first(torch.as_tensor(value))
 
 
 def load_optimizer_tensors(optimizer: Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
     """Undo `optimizer_tensors`; raises `CheckpointError` when a parameter of the file is not in the model."""
     places = {name: index for index, name in enumerate(names)}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         name, *path, slot = key.split("/")
@@ -296,5 +301,12 @@ def load_optimizer_tensors(optimizer: Optimizer, names: list[str], tensors: Mapp
         slots = state.setdefault(places[name], {})
         for folder in path:
             slots = slots.setdefault(folder, {})
-        slots[slot] = value.item() if value.dim() == 0 and value.dtype == torch.int64 else value  # a count was a number
+        slots[slot] = _as_kept(value, parameters[places[name]])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _as_kept(value: Tensor, parameter: Tensor) -> Tensor | int | float:
+    """A count is a number; what is as large as its parameter lies in shares where that does."""
+    if value.dim() == 0 and value.dtype == torch.int64:
+        return value.item()
+    return share_of(value, parameter) if value.shape == parameter.shape else value

@@ -17,6 +17,7 @@ import torch
 from diffusers import ModelMixin
 from peft import LoraConfig
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from alignment_core.actors.arithmetic import autocast_to, half_layers_in, strict_float32
 from alignment_core.actors.lora_forward import AdapterSwitch, switched
@@ -36,10 +37,13 @@ from alignment_core.actors.reference_weights import (
     lora_layers,
 )
 from alignment_core.actors.replay import Recorder, Recordings
+from alignment_core.actors.sharded_reference import ShardedFullWeights
+from alignment_core.actors.sharding import average_gradients, gathered, load_whole, shard
 from alignment_core.diffusion.path import Path
 from alignment_core.errors import CheckpointError, ModelError
 from alignment_core.seeds import seed_of
 from alignment_core.shapes import Latents, Times
+from alignment_core.shares import share_of
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 """A and B of a LoRA by module, in PEFT's shapes."""
@@ -82,6 +86,9 @@ class Actors:
         self._reference: dict[str, Tensor] = {}
         self._offload_initial = False
         self._recordings: Recordings | None = None
+        self.network_type = type(denoiser)  # that of a network in shares is another
+        self._is_sharded = False
+        self._gathered: ModelMixin | None = None
 
     @property
     def kind(self) -> Literal["lora", "full"]:
@@ -165,23 +172,31 @@ class Actors:
         An adapter that began as a LoRA of others, which the initial model has too, is what it began as inside.
         """
         if self._initial_copy is not None:
+            if not self._offload_initial:
+                yield self._initial_copy
+                return
             try:
                 nn.Module.to(self._initial_copy, self.family.device)
                 yield self._initial_copy
             finally:
-                if self._offload_initial:
-                    nn.Module.to(self._initial_copy, "cpu")
+                nn.Module.to(self._initial_copy, "cpu")
             return
         with initial_adapter(self.denoiser) if self._switch is None else self._switch.turned_to(self._begun_with):
             yield self.denoiser
 
     def on_host(self) -> "Actors":
-        """A full fine-tune's policy as it is now, its weights copied to the host's memory: what a checkpoint is written from."""
+        """A full fine-tune's policy as it is now, its weights copied to the host's memory: what a checkpoint is written from.
+
+        Of weights in shares it is what was `gathered`.
+        """
+        policy = self._copied() if self._gathered is None else self._gathered
+        return Actors(self.family, policy, initial_copy=policy, autocast=self._autocast)
+
+    def _copied(self) -> ModelMixin:
+        assert isinstance(self.denoiser, ModelMixin), "text encoders are trained by adapters alone"
         tensors = [*self.denoiser.parameters(), *self.denoiser.buffers()]
         copies: dict[int, object] = {id(one): _on_host(one) for one in tensors}
-        policy = copy.deepcopy(self.denoiser, copies)  # everything but the weights is small
-        assert isinstance(policy, ModelMixin), "text encoders are trained by LoRA alone"
-        return Actors(self.family, policy, initial_copy=policy, autocast=self._autocast)
+        return copy.deepcopy(self.denoiser, copies)  # everything but the weights is small
 
     @contextmanager
     def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
@@ -226,6 +241,37 @@ class Actors:
         inputs = [x_t, times, *(conditioning[key] for key in names)]
         return recordings.predict(name, predict, inputs, with_gradient=name == "policy")
 
+    # --- weights in shares ---------------------------------------------------------------------------------------------
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Share the networks' weights out over the processes; before there is a moving reference or an optimiser."""
+        shard(next(iter(parts_of(self.denoiser).values())), mesh)  # text encoders are small beside it
+        if self._initial_copy is not None:
+            shard(self._initial_copy, mesh)
+        self._is_sharded = True
+
+    def average_gradients(self) -> None:
+        """Once an optimiser step, after its last backward: the mean of what no wrapper averages."""
+        if self._is_sharded and self.kind == "lora":
+            average_gradients(self.trainable().values())
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside, the first process has all weights of a full fine-tune `on_host`; every process enters and leaves."""
+        if self._is_sharded and self.kind == "full":
+            self._gathered = gathered(self.denoiser, self.network_type)
+        try:
+            yield
+        finally:
+            self._gathered = None
+
+    def load_whole(self, weights: Weights) -> None:
+        """Give the policy of a full fine-tune these weights."""
+        if self._is_sharded:
+            load_whole(self.denoiser, weights)
+        else:
+            self.denoiser.load_state_dict(weights)
+
     # --- a reference that moves ------------------------------------------------------------------------------------
 
     def let_reference_move(self, store: AdapterStore, *, rank_cap: int | None = None, offload_initial: bool) -> None:
@@ -237,7 +283,8 @@ class Actors:
         """
         if self._initial_copy is not None:
             assert not isinstance(self.denoiser, ReadingNetwork), "text encoders are trained by adapters alone"
-            self._store = FullWeights(self.denoiser, self._initial_copy)
+            full = ShardedFullWeights if self._is_sharded else FullWeights
+            self._store = full(self.denoiser, self._initial_copy)
             self._offload_initial = offload_initial
         else:
             self._store = _adapter_store(self.denoiser, store, rank_cap)
@@ -288,7 +335,10 @@ class Actors:
         for name, shape in shapes.items():
             if name not in weights or not _fits(weights[name], shape):
                 raise CheckpointError("checkpoint_altered", f"the reference's {name!r} is missing or has another shape")
-        self.set_reference({name: weights[name].to(self.family.device) for name in shapes})
+        like = self._reference if self.kind == "full" else {}  # only its weights may lie in shares
+        self.set_reference(
+            {name: share_of(weights[name].to(self.family.device), like.get(name, weights[name])) for name in shapes}
+        )
 
     def _moving(self) -> ReferenceWeights:
         assert self._store is not None, "the reference is frozen"

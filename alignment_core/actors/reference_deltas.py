@@ -37,7 +37,7 @@ class DenseDelta:
 
     def initial(self) -> dict[str, Tensor]:
         return {
-            name: torch.zeros_like(_weight(layer.get_base_layer()), dtype=torch.float32)
+            name: torch.zeros(_weight(layer.get_base_layer()).shape, device=_weight(layer.lora_A[ADAPTER]).device)
             for name, layer in self._layers.items()
         }
 

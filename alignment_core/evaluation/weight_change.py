@@ -10,6 +10,7 @@ from torch import Tensor
 from alignment_core.actors.actors import Actors
 from alignment_core.actors.reading_network import own_name
 from alignment_core.actors.reference_weights import ADAPTER, INITIAL, lora_layers
+from alignment_core.shares import whole
 
 
 @torch.no_grad()
@@ -39,7 +40,7 @@ def _layers(actors: Actors) -> dict[str, LoraLayer]:
 def _full_deltas(actors: Actors) -> dict[str, Tensor]:
     with actors.initial_denoiser() as initial:
         return {
-            name: (actors.denoiser.get_parameter(name).float() - parameter.float()).cpu()
+            name: whole(actors.denoiser.get_parameter(name).float() - parameter.float()).cpu()
             for name, parameter in initial.named_parameters()
         }
 
@@ -74,14 +75,15 @@ def _lora_norms(actors: Actors) -> dict[str, float]:
 
 
 def _initial_weight(layer: LoraLayer) -> Tensor:
-    weight = layer.get_base_layer().get_parameter("weight")
+    weight = whole(layer.get_base_layer().get_parameter("weight"))
     return weight + _initial_delta(layer) if INITIAL in layer.lora_A else weight
 
 
 def _full_norms(actors: Actors) -> dict[str, float]:
     with actors.initial_denoiser() as initial:
         return {
-            name: float(torch.linalg.vector_norm(parameter.double())) for name, parameter in initial.named_parameters()
+            name: float(torch.linalg.vector_norm(whole(parameter).double()))
+            for name, parameter in initial.named_parameters()
         }
 
 

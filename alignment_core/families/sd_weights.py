@@ -160,7 +160,7 @@ def _load_unet(actors: Actors, pipeline: Path) -> None:
     saved = UNet2DConditionModel.from_pretrained(
         pipeline, subfolder="unet", use_safetensors=True, local_files_only=True
     )
-    actors.denoiser.load_state_dict(saved.state_dict())
+    actors.load_whole(saved.state_dict())
 
 
 def _load_lora(actors: Actors, folder: Path) -> None:

@@ -82,11 +82,10 @@ def load_policy(actors: Actors, folder: Path) -> None:
     """Put the weights that `save_policy` wrote back into the policy, exactly."""
     match actors.kind:
         case "full":
-            transformer = _transformer(actors)
-            saved = type(transformer).from_pretrained(
+            saved = actors.network_type.from_pretrained(
                 folder / PIPELINE_FOLDER, subfolder=DENOISER, use_safetensors=True, local_files_only=True
             )
-            transformer.load_state_dict(saved.state_dict())
+            actors.load_whole(saved.state_dict())
         case "lora":
             _load_lora(actors, folder)
         case _:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
+from torch.distributed.device_mesh import init_device_mesh
 
 from alignment_core.actors.actors import Actors, LoraShape, full_actors, lora_actors
 from alignment_core.actors.reading_network import ReadingNetwork
@@ -96,6 +97,8 @@ def load_run(
     accelerator, family = yield from _load_in_precision(here, accelerator, precision, ranks)
     start = _load_start(spec, here, family)
     actors = _build_actors(spec, family, accelerator, start)
+    if spec.resources.strategy == "fsdp2":  # before there is a reference or an optimiser, which then lie in shares too
+        actors.shard(init_device_mesh(accelerator.device.type, (ranks.count,)))
     of_folder = family.fingerprint()
     fingerprint = of_folder if start is None else start.initial_model_sha256(of_folder)
     _refuse_misread_options(spec, family)
@@ -126,7 +129,7 @@ def load_run(
     if isinstance(family, LargeEncoders):
         family.release_encoders()  # what the data needs of them is in the cache
     optimizer = _build_optimizer(spec, actors, accelerator)
-    if accelerator.num_processes > 1:
+    if ranks.count > 1 and spec.resources.strategy == "ddp":
         actors.trained = accelerator.prepare_model(actors.denoiser)
     if _are_recorded(spec, actors, accelerator):
         actors.record_with(CudaGraphs())

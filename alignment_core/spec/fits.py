@@ -5,7 +5,13 @@ from typing import assert_never
 from alignment_core.spec.base import misfit
 from alignment_core.spec.method import MethodBase, Signal
 from alignment_core.spec.online import OnlineMethodSpec
-from alignment_core.spec.reference import FrozenReference, ReferenceSpec, drift_metric, resolve_reference
+from alignment_core.spec.reference import (
+    FrozenReference,
+    MovingReferenceSpec,
+    ReferenceSpec,
+    drift_metric,
+    resolve_reference,
+)
 from alignment_core.spec.timesteps import (
     ConstantScale,
     TableSampler,
@@ -14,6 +20,7 @@ from alignment_core.spec.timesteps import (
     VarianceWeight,
     resolve_timesteps,
 )
+from alignment_core.spec.training import ResourceSpec, TrainingSpec
 
 
 def refuse_unfit_timesteps(method: MethodBase, timesteps: TimestepSpec) -> None:
@@ -96,6 +103,42 @@ def refuse_unfit_reference_cache(method: MethodBase, reference: ReferenceSpec) -
             "training.reference_cache remembers what a frozen reference errs by, and reference moves",
             "training.reference_cache",
             "reference",
+        )
+
+
+def refuse_unfit_shares(
+    resources: ResourceSpec, training: TrainingSpec, reference: ReferenceSpec, *, is_lora: bool
+) -> None:
+    """What cannot be had where every forward is one that all processes make, or where a network runs with its own weights alone."""
+    if resources.strategy != "fsdp2":
+        return
+    if resources.processes == 1:
+        raise misfit(
+            "resources.strategy fsdp2 shares the model out over processes: set resources.processes to 2 or more",
+            "resources.processes",
+        )
+    if training.reference_cache is not None:
+        raise misfit(
+            "training.reference_cache lets a process leave out forwards, which with resources.strategy fsdp2 all make together",
+            "training.reference_cache",
+        )
+    if training.optimizer != "adamw" and not is_lora:
+        raise misfit(
+            f"training.optimizer {training.optimizer} keeps what it knows of a whole weight, and with resources.strategy fsdp2 "
+            "each process has a share of it: use adamw",
+            "training.optimizer",
+        )
+    if not isinstance(reference, MovingReferenceSpec):
+        return
+    if reference.reg_mode == "through_ema":
+        raise misfit(
+            "reference.reg_mode through_ema needs a gradient through averaged weights, which resources.strategy fsdp2 cannot give",
+            "reference.reg_mode",
+        )
+    if reference.offload_initial:
+        raise misfit(
+            "reference.offload_initial moves a whole model, and with resources.strategy fsdp2 each process has a share of it",
+            "reference.offload_initial",
         )
 
 

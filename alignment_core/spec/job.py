@@ -20,6 +20,7 @@ from alignment_core.spec.fits import (
     refuse_unfit_micro_batch,
     refuse_unfit_reference,
     refuse_unfit_reference_cache,
+    refuse_unfit_shares,
     refuse_unfit_timesteps,
 )
 from alignment_core.spec.guards import GuardsSpec
@@ -68,6 +69,7 @@ LATER_FIELDS = (
     ("training", "micro_batch"),
     ("resources", "processes"),
     ("adapter", "text_encoder"),
+    ("resources", "strategy"),
 )
 
 
@@ -150,6 +152,13 @@ class JobSpec(Spec):
                 "reference with the policy's weights",
                 "reference.reg_mode",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_processes_fit_the_run(self) -> Self:
+        is_lora = isinstance(self.adapter, LoraAdapter)
+        reference = resolve_reference(self.reference, is_lora=is_lora, is_online=self.is_online)
+        refuse_unfit_shares(self.resources, self.training, reference, is_lora=is_lora)
         return self
 
     @model_validator(mode="after")

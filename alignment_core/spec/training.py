@@ -221,6 +221,9 @@ class CheckpointSpec(Spec):
     )
 
 
+Strategy = Literal["ddp", "fsdp2"]
+
+
 class ResourceSpec(Spec):
     """What the run needs of a machine."""
 
@@ -232,6 +235,11 @@ class ResourceSpec(Spec):
         description="Processes that train together, each on a device of its own. A step's examples are "
         "training.batch_size x gradient_accumulation_steps of each. The worker starts them; a launcher of your own must start as "
         "many, or as many as it likes where this is left at 1.",
+    )
+    strategy: Strategy = Field(
+        default="ddp",
+        description="How several processes hold the model: `ddp` whole on each, or `fsdp2` in shares, which takes a fraction of the "
+        "memory and sends every block's weights at every forward.",
     )
     num_cpu_threads: int | None = Field(
         default=None,

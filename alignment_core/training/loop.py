@@ -19,6 +19,7 @@ from alignment_core.errors import DivergenceError
 from alignment_core.events import StepCompleted
 from alignment_core.protocols import Method, ReferenceUpdate, StepLoss, TimestepStrategy
 from alignment_core.shapes import PerExample
+from alignment_core.shares import whole
 from alignment_core.timesteps.table import Examples, TimestepTally
 from alignment_core.training.metric_means import metric_means
 from alignment_core.training.micro_batch import within_memory
@@ -96,9 +97,10 @@ def train(
             record.add(loss, loss.signal_against(timesteps.signal_against), weight, penalty)
             if not accelerator.sync_gradients:
                 continue
+            actors.average_gradients()
             metrics, examples = record.everywhere(accelerator)
             rate = learning_rate_at(step)
-            grad_norm = float(accelerator.clip_grad_norm_(parameters, max_grad_norm) or 0.0)
+            grad_norm = _number(accelerator.clip_grad_norm_(parameters, max_grad_norm))
             _refuse_divergence(step + 1, metrics["loss"], grad_norm, has_scaler=accelerator.scaler is not None)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get(RATE_SCALE, 1.0)
@@ -122,6 +124,10 @@ def train(
         if step == total_steps:
             return
         record, step_started = StepRecord(), time.monotonic()
+
+
+def _number(norm: Tensor | None) -> float:
+    return 0.0 if norm is None else float(whole(norm))
 
 
 def _step_metrics(accelerator: Accelerator, grad_norm: float) -> dict[str, float]:

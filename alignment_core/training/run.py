@@ -3,7 +3,7 @@
 Below this module nothing sees a spec: every part is given plain arguments.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from alignment_core.ranks import Ranks
 from alignment_core.reports import StartingPoint
 from alignment_core.rollouts.setup import Resumable
 from alignment_core.shapes import Images
+from alignment_core.shares import whole_in_first
 from alignment_core.spec import JobSpec
 from alignment_core.spec.places import RunLabel
 from alignment_core.spec.training import Precision
@@ -134,24 +135,31 @@ class Run:
         return precision_of(self.accelerator)
 
     def save(self, folder: Path) -> Path:
-        """Write the checkpoint of the last completed step; returns its folder."""
-        return self.snapshot(folder).write()
+        """Write the checkpoint of the last completed step, from the first process while the others wait; returns its folder."""
+        with self.actors.gathered():
+            tensors = self._tensors()
+            return self.ranks.of_first(lambda: self._snapshot(folder, tensors).write())
 
     def snapshot(self, folder: Path) -> Snapshot:
-        """The checkpoint of the last completed step as a copy in the host's memory, to be written at any time."""
+        """The checkpoint of the last completed step as a copy in the host's memory, to be written at any time; of one process."""
+        return self._snapshot(folder, self._tensors())
+
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        """What a checkpoint keeps beside the weights, by file; what lies in shares the first process has."""
+        return {
+            "optimizer": checkpoints.optimizer_tensors(self.optimizer, list(self.actors.trainable())),
+            "reference": self.reference.state_dict(),
+            "reference_weights": {name: whole_in_first(value) for name, value in self.actors.reference.items()},
+            "timesteps": self.timesteps.state_dict(),
+            "method": self.method.state_at(self.state.step) if isinstance(self.method, Resumable) else {},
+        }
+
+    def _snapshot(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> Snapshot:
         step = self.state.step
         temporary = checkpoints.begin(folder, step)
         state = temporary / checkpoints.STATE
         if self.actors.kind == "lora":
             self.family.save_policy(self.actors, temporary)
-        names = list(self.actors.trainable())
-        tensors = {
-            "optimizer": checkpoints.optimizer_tensors(self.optimizer, names),
-            "reference": self.reference.state_dict(),
-            "reference_weights": self.actors.reference,
-            "timesteps": self.timesteps.state_dict(),
-            "method": self.method.state_at(step) if isinstance(self.method, Resumable) else {},
-        }
         if self.reference_errors is not None:
             self.reference_errors.save()
         save_watch(state / WATCH, self.watch.seen, self.state)

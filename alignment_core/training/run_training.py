@@ -276,18 +276,14 @@ def _begin_writing(run: Run, workdir: Path) -> Path | None:
 def _announced(run: Run, folder: Path | None, workdir: Path) -> Iterator[Event]:
     """Say that a checkpoint is whole, and make room; nothing where none has become so."""
     if folder is not None:
-        _prune(run, workdir)
+        run.ranks.of_first(lambda: _prune(run, workdir))
         yield checkpoint_saved(folder, workdir)
 
 
 def _write(run: Run, workdir: Path) -> Path:
-    """From the first process, while the others wait. The best one and the result stay, however old they are."""
-    return run.ranks.of_first(lambda: _write_alone(run, workdir))
-
-
-def _write_alone(run: Run, workdir: Path) -> Path:
+    """The best one and the result stay, however old they are."""
     folder = run.save(workdir / CHECKPOINTS)
-    _prune(run, workdir)
+    run.ranks.of_first(lambda: _prune(run, workdir))
     return folder
 
 

@@ -1,0 +1,48 @@
+"""The moving reference of a full fine-tune whose weights lie in shares."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers import ModelMixin
+from torch import Tensor, nn
+
+from alignment_core.actors.reference_weights import FullWeights, Shape, Weights
+from alignment_core.shares import local
+
+
+class ShardedFullWeights:
+    """`FullWeights`, but run in the network that it began as, whose shares are the reference's for the time of the forward.
+
+    A network that is sharded brings its own weights together when it is called, so it cannot be called with others.
+    """
+
+    def __init__(self, denoiser: ModelMixin, frozen: ModelMixin) -> None:
+        self._weights = FullWeights(denoiser, frozen)
+        self._frozen = frozen
+
+    def initial(self) -> dict[str, Tensor]:
+        return self._weights.initial()
+
+    def blend(self, reference: Weights, alpha: float) -> dict[str, Tensor]:
+        return self._weights.blend(reference, alpha)
+
+    @contextmanager
+    def denoiser(self, reference: Weights) -> Iterator[nn.Module]:
+        initial = {name: local(parameter).clone() for name, parameter in self._frozen.named_parameters()}
+        try:
+            self._put(reference)
+            yield self._frozen
+        finally:
+            self._put(initial)
+
+    @torch.no_grad()
+    def _put(self, weights: Weights) -> None:
+        for name, parameter in self._frozen.named_parameters():
+            local(parameter).copy_(local(weights[name]))
+
+    def blending_metrics(self, reference: Weights, alpha: float) -> dict[str, float]:
+        return {}
+
+    def forms(self) -> tuple[dict[str, Shape], ...]:
+        return self._weights.forms()
