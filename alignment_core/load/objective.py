@@ -96,7 +96,7 @@ def _on_pairs(
 ) -> Objective:
     validation = None
     if data.validation is not None:
-        validation = _pair_method(method, _validation_draws(spec, data.validation), None)
+        validation = _pair_method(method, _validation_draws(spec, data.validation, accelerator), None)
     return Objective(
         method=_pair_method(method, _training_draws(spec, data.train, method.caption_dropout, accelerator), remembered),
         reference_errors=remembered,
@@ -128,9 +128,16 @@ def _num_draws(spec: JobSpec) -> int | None:
     return None if spec.training.reference_cache is None else spec.training.reference_cache.draws
 
 
-def _validation_draws(spec: JobSpec, pairs: PreferencePairs) -> PairDraws:
-    """The processes share the batches, which are those of one process."""
-    return PairDraws(pairs=pairs, caption_dropout=0.0, batch_size=spec.batch_size, accumulation=1, seed=spec.seed)
+def _validation_draws(spec: JobSpec, pairs: PreferencePairs, accelerator: Accelerator) -> PairDraws:
+    return PairDraws(
+        pairs=pairs,
+        caption_dropout=0.0,
+        batch_size=spec.batch_size,
+        accumulation=1,
+        seed=spec.seed,
+        rank=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+    )
 
 
 def _pair_method(method: PairMethodSpec, draws: PairDraws, remembered: ReferenceErrors | None) -> Method[Any]:
@@ -180,16 +187,13 @@ def _on_images(
         reference_errors=remembered,
     )
     validation = None
-    if data.validation is not None:  # in the batches of one process, which are shared out; each image once
+    if data.validation is not None:  # each image once
         validation = replace(
             train,
             images=data.validation,
             like_probability=None,
             caption_dropout=0.0,
             accumulation=1,
-            rank=0,
-            num_processes=1,
-            add_up=torch.clone,
             num_draws=None,
             reference_errors=None,
         )

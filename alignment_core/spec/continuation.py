@@ -21,13 +21,18 @@ def broken_by(before: JobSpec, after: JobSpec, family: FamilyName | None = None)
     old, new = (spec.resolved(family).model_dump(mode="json") for spec in (before, after))
     pointers = [f"/{name}" for name in MUST_STAY if old[name] != new[name]]
     if after.is_online or before.is_online:
-        return pointers + _differing(old, new, ("method",), ("training", "batch_size"), ACCUMULATION)
+        return pointers + _differing(old, new, ("method",), *([] if _as_many(before, after) else BATCH))
     return pointers + _differing(
         old, new, ("method", "type"), ("method", "dataset"), ("training", "validation_fraction")
     )
 
 
-ACCUMULATION = ("training", "gradient_accumulation_steps")
+BATCH = (("training", "batch_size"), ("training", "gradient_accumulation_steps"), ("resources", "processes"))
+
+
+def _as_many(before: JobSpec, after: JobSpec) -> bool:
+    """Whether both have as many examples a step: how they are cut up, over processes too, changes none of them."""
+    return before.examples_per_step == after.examples_per_step
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any], *places: tuple[str, ...]) -> list[str]:

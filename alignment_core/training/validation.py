@@ -1,13 +1,14 @@
 """The training metrics on held-out examples, at draws that never change, so that two numbers can be compared."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 
 from alignment_core.actors.actors import Actors
 from alignment_core.events import TimestepTable
-from alignment_core.protocols import Method, StepLoss, TimestepStrategy
+from alignment_core.protocols import Method, TimestepStrategy
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.shapes import PerExample, Timesteps
 from alignment_core.timesteps.table import Examples, TimestepTally
@@ -31,8 +32,8 @@ def validate(
     once.
     """
     found: list[_Measured] = []
-    for measured in ranks.in_turn(method.batches(actors, timesteps, 0), lambda batch: _of(method.loss(actors, batch))):
-        found.append(measured)
+    for batch in method.batches(actors, timesteps, 0):
+        found += ranks.everywhere(partial(_measured, actors, method, batch))
         if sum(len(one.signal) for one in found) >= num_examples:
             break
     metrics = {name: torch.cat([one.metrics[name] for one in found])[:num_examples] for name in found[0].metrics}
@@ -52,7 +53,8 @@ class _Measured:
     metrics: dict[str, PerExample]
 
 
-def _of(loss: StepLoss) -> _Measured:
+def _measured(actors: Actors, method: Method[B], batch: B) -> _Measured:
+    loss = method.loss(actors, batch)
     return _Measured(
         loss.timesteps.cpu(), loss.signal.cpu(), {name: value.cpu() for name, value in loss.metrics.items()}
     )

@@ -17,12 +17,6 @@ COPIED = {"type": "hard_copy", "every": 2, "guard": {"num_samples": 7, "delta": 
 AVERAGED = {"type": "ema", "alpha": 0.5}
 
 
-def on(strategy: str, spec: JobSpec) -> JobSpec:
-    spec = in_twos(spec)
-    resources = spec.resources.model_copy(update={"strategy": strategy})
-    return JobSpec.model_validate(spec.model_copy(update={"resources": resources}).model_dump())
-
-
 def specs_of(model: Path, pairs: Path) -> dict[str, JobSpec]:
     """By name, in one process."""
     offline = {
@@ -53,7 +47,7 @@ NAMES = [
 def two(
     tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Done]:
-    specs = {name: on("fsdp2", spec) for name, spec in specs_of(tiny_model, tiny_pairs).items()}
+    specs = {name: in_twos(spec, strategy="fsdp2") for name, spec in specs_of(tiny_model, tiny_pairs).items()}
     return in_two(specs, tmp_path_factory.mktemp("two"), cache_dir)
 
 
@@ -66,7 +60,77 @@ def test_shares_take_the_steps_of_one_process(
     assert two[name].metric("loss") == pytest.approx(one.metric("loss"), rel=2e-3, abs=1e-5)
     assert two[name].metric("grad_norm") == pytest.approx(one.metric("grad_norm"), rel=2e-3)
     assert farthest(two[name].checkpoint(6), one.checkpoint(6)) < ROUNDING
-    states = [load_file(done.checkpoint(6) / STATE / "optimizer.safetensors") for done in (two[name], one)]
-    assert [{key: value.shape for key, value in state.items()} for state in states][0] == {
-        key: value.shape for key, value in states[1].items()
-    }
+    mine, theirs = (
+        {key: value.shape for key, value in load_file(done.checkpoint(6) / STATE / "optimizer.safetensors").items()}
+        for done in (two[name], one)
+    )
+    assert mine == theirs
+
+
+@pytest.mark.slow
+def test_a_lora_that_was_trained_beside_shares_is_whole_and_loads_in_diffusers(
+    two: dict[str, Done], tiny_model: Path
+) -> None:
+    folder = two["lora"].checkpoint(6)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, safety_checker=None)
+    pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors", adapter_name="mine")
+    saved = {name.removeprefix("unet."): value for name, value in weights_of(folder).items()}
+    loaded = get_peft_model_state_dict(pipeline.unet, adapter_name="mine")
+    assert saved.keys() == loaded.keys()
+    assert all(torch.equal(saved[name], loaded[name]) for name in saved)
+    assert all(value.abs().max() > 0 for value in saved.values()), "B began as zeros"
+
+
+@pytest.mark.slow
+def test_a_fine_tune_in_shares_is_saved_as_a_whole_pipeline(two: dict[str, Done]) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(two["full"].checkpoint(6) / "pipeline", safety_checker=None)
+    assert type(pipeline.unet).__name__ == pipeline.unet.config["_class_name"] == "UNet2DConditionModel"
+    saved = weights_of(two["full"].checkpoint(6))
+    assert all(torch.equal(value, saved[name]) for name, value in pipeline.unet.state_dict().items())
+
+
+RESUMED = ["full_copied", "lowrank_sum", "full_averaged", "tailorpo_g"]
+
+
+@pytest.fixture(scope="module")
+def resumed(
+    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Done]:
+    """Stopped after the third step, by all processes together, and gone on with by two new ones."""
+    folder, every = tmp_path_factory.mktemp("resumed"), specs_of(tiny_model, tiny_pairs)
+    specs = {name: in_twos(every[name], strategy="fsdp2") for name in RESUMED}
+    in_two(specs, folder, cache_dir, stop_after=3)
+    return in_two(specs, folder, cache_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESUMED)
+def test_as_many_processes_go_on_bit_for_bit(name: str, two: dict[str, Done], resumed: dict[str, Done]) -> None:
+    assert resumed[name].events[0]["resumed_from_step"] == 3
+    assert [event["step"] for event in resumed[name].of_type("step_completed")] == [4, 5, 6]
+    assert same_files(two[name].checkpoint(6), resumed[name].checkpoint(6))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["full_averaged", "tailorpo_g"])
+def test_another_number_of_processes_goes_on_with_the_exact_state(
+    name: str, two: dict[str, Done], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    spec = specs_of(tiny_model, tiny_pairs)[name]
+    one = in_one(spec, tmp_path, cache_dir, resume_from=two[name].checkpoint(4))
+    assert [event["step"] for event in one.of_type("step_completed")] == [5, 6]
+    assert farthest(one.checkpoint(6), two[name].checkpoint(6)) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"resources": {"strategy": "fsdp2"}}, "set resources.processes to 2"),
+        ({"reference": {**AVERAGED, "reg_mode": "through_ema"}}, "reg_mode through_ema needs a gradient"),
+        ({**FULL, "reference": {**COPIED, "offload_initial": True}}, "each process has a share of it"),
+    ],
+)
+def test_what_shares_cannot_do_is_refused(changes: dict[str, Any], told: str) -> None:
+    shares = {"resources": {"processes": 2, "strategy": "fsdp2"}}
+    with pytest.raises(ValidationError, match=told):
+        tiny_spec(Path("model"), Path("pairs"), **{**shares, **changes})

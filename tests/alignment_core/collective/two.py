@@ -33,6 +33,10 @@ class Done:
     def metric(self, name: str) -> list[float]:
         return [event["metrics"][name] for event in self.of_type("step_completed")]
 
+    def steps_of(self, kind: str, name: str) -> dict[str, float]:
+        """The metrics of all such events, by step and name."""
+        return {f"{event['step']}/{key}": value for event in self.of_type(kind) for key, value in event[name].items()}
+
     def checkpoint(self, step: int) -> Path:
         return folder_of(self.workdir / "checkpoints", step)
 
@@ -72,16 +76,17 @@ def said_by_second(done: Done) -> Done:
     return _done(done.workdir, 1)
 
 
-def in_one(spec: JobSpec, workdir: Path, cache_dir: Path) -> Done:
+def in_one(spec: JobSpec, workdir: Path, cache_dir: Path, resume_from: Path | None = None) -> Done:
     """The spec run in this process."""
-    return Done(workdir, [event.model_dump(mode="json") for event in align(spec, workdir, cache_dir=cache_dir)])
+    run = align(spec, workdir, cache_dir=cache_dir, resume_from=resume_from)
+    return Done(workdir, [event.model_dump(mode="json") for event in run])
 
 
-def in_twos(spec: JobSpec) -> JobSpec:
+def in_twos(spec: JobSpec, strategy: str = "ddp") -> JobSpec:
     """The same steps by two processes: each has half of a micro-batch."""
     assert spec.batch_size % 2 == 0
     training = spec.training.model_copy(update={"batch_size": spec.batch_size // 2})
-    resources = spec.resources.model_copy(update={"processes": 2})
+    resources = spec.resources.model_copy(update={"processes": 2, "strategy": strategy})
     return JobSpec.model_validate(spec.model_copy(update={"training": training, "resources": resources}).model_dump())
 
 
@@ -91,16 +96,16 @@ def weights_of(checkpoint: Path) -> dict[str, Tensor]:
     return load_file(lora if lora.is_file() else next((checkpoint / "pipeline" / "unet").glob("*.safetensors")))
 
 
-def farthest(one: Path, other: Path, start: Path | None = None) -> float:
+def farthest(one: Path, other: Path) -> float:
     """The largest difference between two checkpoints' weights."""
     mine, theirs = weights_of(one), weights_of(other)
     assert mine.keys() == theirs.keys()
     return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
 
 
-def same_files(one: Path, other: Path, *, but: tuple[str, ...] = ()) -> bool:
+def same_files(one: Path, other: Path) -> bool:
     """Whether every safetensors file of one checkpoint is in the other, bit for bit."""
-    names = sorted(path.relative_to(one) for path in one.rglob("*.safetensors") if path.name not in but)
+    names = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
     assert names
     return all(_equal(load_file(one / name), load_file(other / name)) for name in names)
 
