@@ -16,8 +16,16 @@ def failed(event: RunFailed) -> int:
 
 
 def print_event(event: Event) -> None:
-    if os.environ.get("RANK", "0") == "0":  # set by torchrun and accelerate launch; one process speaks
+    if os.environ.get("RANK", "0") != "0":  # set by torchrun and accelerate launch; one process speaks
+        return
+    try:
         print(event_to_json(event), flush=True)  # noqa: T201
+    except BrokenPipeError:  # nobody listens any more
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            os._exit(
+                EXIT_STOPPED
+            )  # who left alone would wait for the others to save with it; so the launcher ends them
+        raise
 
 
 def print_report(report: BaseModel) -> None:

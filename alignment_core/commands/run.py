@@ -84,7 +84,7 @@ def _follow(arguments: argparse.Namespace, spec: JobSpec, sources: Sources, stop
 
 
 def _should_stop(stop: threading.Event, event: Event) -> bool:
-    """Whether to leave now. Several processes leave after the same step, or one would wait for the others for ever."""
+    """Whether to leave now. Several processes leave after the same event, or one would wait for the others for ever."""
     if event.type == "run_completed":
         return False
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -92,7 +92,8 @@ def _should_stop(stop: threading.Event, event: Event) -> bool:
     from accelerate.utils import reduce
     from torch import tensor
 
-    return event.type == "step_completed" and bool(reduce(tensor(float(stop.is_set())), "sum"))
+    all_are_here = event.type == "step_completed" or (event.type == "phase_progressed" and event.phase == "sampling")
+    return all_are_here and bool(reduce(tensor(float(stop.is_set())), "sum"))
 
 
 def _latest_step(workdir: Path) -> int | None:

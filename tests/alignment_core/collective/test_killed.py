@@ -66,3 +66,14 @@ def test_a_run_goes_on_after_any_of_its_processes_was_killed(
 
 def rank_of(process: psutil.Process) -> str | None:
     return process.environ().get("RANK")
+
+
+@pytest.mark.slow
+def test_a_run_that_nobody_listens_to_any_more_ends(
+    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    launcher = start(specs_of(tiny_model, tiny_pairs)["online"], tmp_path / "run", cache_dir, TWO)
+    assert launcher.stdout is not None
+    launcher.stdout.readline()
+    launcher.stdout.close()
+    assert launcher.wait(timeout=50) != 0
