@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from alignment_core.families.merge import update_of
 from alignment_core.spec.exports import EXPORTS
 from alignment_core.spec.families import FAMILIES as TRAINED
 from alignment_core.spec.families import FamilyName
 from attune.errors import AttuneError
 from tests.alignment_core.exports.flux_readers import flux_readers_of_width
 from tests.alignment_core.exports.test_export import FLUX_WIDTH
+from tests.alignment_core.families.loras import random_layers, save_diffusers
 from tests.alignment_core.families.tiny_models import TINY
 from tests.alignment_core.tiny import save_pairs
 from tests.e2e.conftest import Deployment, embedded, real_servers
@@ -22,11 +24,16 @@ FAMILIES: tuple[FamilyName, ...] = ("sdxl", "sd3", "flux")
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> FamilyName:
+    return request.param
+
+
 @pytest.fixture(params=["embedded", "real servers"])
-def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
-    """With a tiny model of each family in the catalog."""
+def deployment(request: pytest.FixtureRequest, family: FamilyName, tmp_path: Path) -> Iterator[Deployment]:
+    """With a tiny model of the family in the catalog, and no other: a worker reads each in a process."""
     catalog = tmp_path / "catalog.json"
-    catalog.write_text(json.dumps({"models": {name: entry_of(name, tmp_path) for name in FAMILIES}}))
+    catalog.write_text(json.dumps({"models": {family: entry_of(family, tmp_path)}}))
     with embedded() if request.param == "embedded" else real_servers(request) as settings:
         deployed = Deployment(tmp_path, {**settings, "CATALOG_PATH": str(catalog)})
         try:
@@ -44,26 +51,49 @@ def entry_of(family: FamilyName, folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:.*peft:UserWarning", "ignore::FutureWarning")
-def test_a_lora_of_every_family_is_trained_and_had_in_every_form(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_lora_of_every_family_is_trained_and_had_in_every_form(
+    family: FamilyName, deployment: Deployment, tmp_path: Path
+) -> None:
     deployment.start_worker("only")
-    pairs = save_pairs(tmp_path / "pairs.parquet")
+    pairs, saved = save_pairs(tmp_path / "pairs.parquet"), tmp_path / "saved"
     with deployment.client as client:
         dataset = client.wait_for_dataset(client.upload_dataset(pairs).id, timeout_seconds=60).id
-        for family in FAMILIES:
-            validated = client.validate(spec_of(family, dataset)).resolved_spec or {}
-            assert validated["adapter"]["target_modules"] == list(TRAINED[family].lora_targets)
-            checkpoint, saved = trained(client, spec_of(family, dataset)), tmp_path / "saved" / family
-            found = {one: downloaded(client, checkpoint, saved, one) for one in EXPORTS[family]["lora"]}
-            the_lora_and_the_merged_model_draw_the_same(
-                tmp_path / family / "model", found["diffusers"], found["merged"]
-            )
+        validated = client.validate(spec_of(family, dataset)).resolved_spec or {}
+        assert validated["adapter"]["target_modules"] == list(TRAINED[family].lora_targets)
+        checkpoint = trained(client, spec_of(family, dataset))
+        found = {one: downloaded(client, checkpoint, saved, one) for one in EXPORTS[family]["lora"]}
+    the_lora_and_the_merged_model_draw_the_same(tmp_path / family / "model", found["diffusers"], found["merged"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore:.*peft:UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("deployment", ["embedded"], indirect=True)
+@pytest.mark.parametrize("family", ["sdxl", "sd3"], indirect=True)
+def test_a_lora_that_was_uploaded_is_merged_and_in_all_that_is_downloaded(
+    family: FamilyName, deployment: Deployment, tmp_path: Path
+) -> None:
+    deployment.start_worker("only")
+    pairs, saved, denoiser = save_pairs(tmp_path / "pairs.parquet"), tmp_path / "saved", TRAINED[family].denoiser
+    base = getattr(pipeline_of(tmp_path / family / "model"), denoiser)
+    layers = random_layers(base, TRAINED[family].lora_targets, rank=3, alpha=3.0)
+    style = save_diffusers({denoiser: layers}, tmp_path / "style.safetensors")
+    with deployment.client as client:
+        dataset = client.wait_for_dataset(client.upload_dataset(pairs).id, timeout_seconds=60).id
+        weights = client.wait_for_weights(client.upload_weights(style).id, 60).id
+        checkpoint = trained(client, {**spec_of(family, dataset), "start": {"lora": weights, "mode": "merge"}})
+        lora, merged = (downloaded(client, checkpoint, saved, one) for one in ("diffusers", "merged"))
+    the_lora_and_the_merged_model_draw_the_same(tmp_path / family / "model", lora, merged)
+    before, after = (one.state_dict() for one in (base, getattr(pipeline_of(merged), denoiser)))
+    for module, layer in layers.items():
+        trained_on_top = after[f"{module}.weight"] - before[f"{module}.weight"] - update_of(layer)
+        assert 0 < trained_on_top.norm() < 0.5 * update_of(layer).norm(), module
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("deployment", ["embedded"], indirect=True)
-@pytest.mark.parametrize("family", FAMILIES)
 def test_a_full_fine_tune_is_had_in_every_form(family: FamilyName, deployment: Deployment, tmp_path: Path) -> None:
     deployment.start_worker("only")
     pairs, saved, denoiser = save_pairs(tmp_path / "pairs.parquet"), tmp_path / "saved", TRAINED[family].denoiser
