@@ -138,6 +138,7 @@ class Recordings:
         self._recorder = recorder
         self._trained = trained
         self._known: dict[tuple[object, ...], Recording] = {}
+        self._too_large: set[tuple[object, ...]] = set()
         self._has_failed = False
         self._trouble: str | None = None
 
@@ -145,11 +146,15 @@ class Recordings:
         """`predict(*inputs)` by the network called `name`, with the gradient of what is trained where that is wanted."""
         key = (name, *[(value.shape, value.dtype) for value in inputs])
         if key not in self._known:
-            if self._has_failed or len(self._known) == MOST_RECORDINGS:
+            if self._has_failed or key in self._too_large or len(self._known) == MOST_RECORDINGS:
                 return predict(*inputs)
             try:
                 self._known[key] = Recording(predict, self._trained if with_gradient else (), inputs, self._recorder)
-            except RuntimeError as error:  # no room, or something that cannot be recorded: the run does without
+            except torch.OutOfMemoryError:  # run plainly it may fit, and a smaller batch may be recorded yet
+                self.forget()
+                self._too_large.add(key)
+                return predict(*inputs)
+            except RuntimeError as error:
                 self.forget()
                 self._has_failed, self._trouble = True, f"{type(error).__name__}: {error}"
                 return predict(*inputs)

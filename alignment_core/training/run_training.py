@@ -160,6 +160,7 @@ def _steps_within_memory(run: Run, tally: TimestepTally, batches: Iterator[Any])
 
 def _smaller(run: Run, error: MicroBatchTooLarge) -> Split:
     """The next smaller split; raises `error` where there is none."""
+    run.actors.forget_recordings()  # of the pass that was too large
     smaller = run.split.halved() if run.finds_split else None
     if smaller is None:
         raise error

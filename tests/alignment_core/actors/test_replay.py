@@ -95,6 +95,26 @@ def test_what_cannot_be_recorded_is_run_plainly_and_told() -> None:
     assert recordings.take_trouble() is None
 
 
+def test_a_batch_without_room_is_run_plainly_and_a_smaller_one_is_recorded() -> None:
+    class Cramped(Plainly):
+        def __init__(self) -> None:
+            self.shapes: list[torch.Size] = []
+
+        def record(self, forward: Launch, backward: Launch | None) -> tuple[Launch, Launch | None]:
+            if len(self.shapes) == 0:
+                self.shapes.append(torch.Size(WIDE))
+                raise torch.OutOfMemoryError("no room")
+            self.shapes.append(torch.Size(NARROW))
+            return super().record(forward, backward)
+
+    net, recorder = network(), Cramped()
+    recordings = of(net, recorder)
+    for shape in (WIDE, WIDE, NARROW, NARROW):
+        assert torch.equal(ask(recordings, net, torch.ones(shape)), net(torch.ones(shape)))
+    assert recorder.shapes == [torch.Size(WIDE), torch.Size(NARROW)]
+    assert recordings.take_trouble() is None
+
+
 def trained(run: Run) -> tuple[list[Tensor], list[Tensor]]:
     losses: list[Tensor] = []
     for number, batch in enumerate(run.method.batches(run.actors, run.timesteps, 0)):
