@@ -174,6 +174,18 @@ def test_conditioning_is_rows_of_prompts_and_a_row_of_none(family: Family) -> No
         assert torch.allclose(value[0], value[2], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "prompt", ["", " ", "red " * 500, "ein Kreis 🔴 赤い円 \u202e\x00"], ids=["empty", "blank", "long", "unicode"]
+)
+def test_a_prompt_may_be_empty_endless_or_of_any_script(prompt: str, family: Family) -> None:
+    """It is cut or padded to the length of every other, and does not change what stands beside it."""
+    alone, beside = family.encode_prompts([PROMPTS[0]]), family.encode_prompts([PROMPTS[0], prompt])
+    for name, value in beside.items():
+        assert value.isfinite().all(), name
+        assert value.shape[1:] == alone[name].shape[1:]
+        assert torch.allclose(value[0], alone[name][0], atol=1e-6), name
+
+
 def test_the_same_seed_draws_the_same_image_whatever_the_batch(family: Family) -> None:
     images = draw(family, family.denoiser)
     assert images.shape == (3, 3, family.resolution, family.resolution)
