@@ -71,7 +71,7 @@ class Actors:
         family: DenoiserFamily,
         denoiser: Denoiser,
         *,
-        initial_copy: Denoiser | None,
+        initial_copy: ModelMixin | None,
         autocast: Callable[[], AbstractContextManager[object]],
         switch: AdapterSwitch | None = None,
     ) -> None:
