@@ -245,9 +245,10 @@ class Actors:
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Share the networks' weights out over the processes; before there is a moving reference or an optimiser."""
-        shard(next(iter(parts_of(self.denoiser).values())), mesh)  # text encoders are small beside it
-        if self._initial_copy is not None:
-            shard(self._initial_copy, mesh)
+        denoiser = next(iter(parts_of(self.denoiser).values()))  # text encoders are small beside it
+        for network in (denoiser, self._initial_copy):
+            if isinstance(network, ModelMixin):
+                shard(network, mesh)
         self._is_sharded = True
 
     def average_gradients(self) -> None:
@@ -259,6 +260,7 @@ class Actors:
     def gathered(self) -> Iterator[None]:
         """Inside, the first process has all weights of a full fine-tune `on_host`; every process enters and leaves."""
         if self._is_sharded and self.kind == "full":
+            assert isinstance(self.denoiser, ModelMixin), "text encoders are trained by adapters alone"
             self._gathered = gathered(self.denoiser, self.network_type)
         try:
             yield

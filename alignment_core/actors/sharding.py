@@ -46,7 +46,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
-def gathered(network: ModelMixin, plain: type[ModelMixin]) -> ModelMixin | None:
+def gathered(network: ModelMixin, plain: type[nn.Module]) -> ModelMixin | None:
     """A copy with all weights, on the CPU of the first process and None elsewhere; every process asks.
 
     `plain` is the network's class before it was sharded.

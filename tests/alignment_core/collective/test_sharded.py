@@ -1,13 +1,18 @@
 """A model in shares on two processes: the same steps, checkpoints that everybody reads, and a resume without a trace."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from peft import get_peft_model_state_dict
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from alignment_core.checkpoints import STATE
 from alignment_core.spec import JobSpec
-from tests.alignment_core.collective.two import Done, farthest, in_one, in_two, in_twos
+from tests.alignment_core.collective.two import Done, farthest, in_one, in_two, in_twos, same_files, weights_of
 from tests.alignment_core.rollouts.test_online import METHODS, online_spec
 from tests.alignment_core.tiny import tiny_spec
 
