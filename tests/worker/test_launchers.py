@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ import pytest
 from alignment_core.errors import AlignmentError
 from alignment_core.events import Event, StepCompleted
 from service.store.clock import host_seconds
+from tests.alignment_core.tiny import save_pairs, save_tiny_pipeline, tiny_spec
+from tests.worker.conftest import World
 from tests.worker.fake_kubernetes import TOKEN, FakeKubernetes
 from tests.worker.marked import kill_all_with, pids_with
 from worker.guard import EXIT_LEASE_ENDED
@@ -22,6 +24,7 @@ from worker.launchers.contract import EXIT_STOPPED, Gang, Launcher, Plan
 from worker.launchers.kubeflow import KubeflowEngine, name_of
 from worker.launchers.local import LocalLauncher
 from worker.launchers.slurm import SlurmEngine
+from worker.run import run_job
 
 HERE = Path(__file__).parent
 PROGRAM = (sys.executable, "-S", str(HERE / "gang_program.py"))
@@ -252,3 +255,33 @@ def test_kubernetes_refusal_names_its_reason(tmp_path: Path, monkeypatch: pytest
         (place.root / "credentials" / "token").write_text("another")
         with pytest.raises(AlignmentError, match="401: Unauthorized"):
             place.launcher.start(place.plan("complete"))
+
+
+@pytest.mark.slow
+def test_a_real_training_of_two_processes_runs_to_its_end(place: Place) -> None:
+    """On one host by torchrun; on the clusters over two nodes that meet at the first one's address."""
+    model, pairs = save_tiny_pipeline(place.root), save_pairs(place.root / "tiny.parquet")
+    training = {"steps": 2, "batch_size": 1, "learning_rate": 1e-3}
+    in_two = {"processes": 2, "device": "cpu"}
+    spec = tiny_spec(model, pairs, training=training, resources=in_two, evaluation={"prompts": ["a"]})
+    (place.root / "spec.json").write_text(spec.model_dump_json())
+    workdir = place.root / "attempt-1"
+    folders = ("--workdir", str(workdir), "--cache-dir", str(place.root / "cache"))
+    arguments = ("run", str(place.root / "spec.json"), *folders)
+    with place.launcher.start(place.plan("", trainer=ALONE, arguments=arguments, processes=2)) as gang:
+        events = read(gang)
+    assert [event.step for event in events if isinstance(event, StepCompleted)] == [1, 2], gang.log.tail()
+    assert events[-1].type == "run_completed"
+    assert gang.exit_code == 0
+    assert list((workdir / "checkpoints").glob("step-*/manifest.json"))
+    place.wait_until_empty()
+
+
+@on_clusters
+def test_a_job_goes_through_a_cluster_as_through_a_host(place: Place, world: World) -> None:
+    job = world.queue()
+    worker = replace(world.worker(), launcher=place.launcher)
+    run_job(worker, job.id)
+    ended = world.get(job)
+    assert (ended.state, ended.attempt, ended.progress.percent) == ("succeeded", 1, 100)
+    assert place.pids() == []

@@ -42,8 +42,11 @@ State = Literal["unknown", "waiting", "running"] | Ended
 class Engine(Protocol):
     """Who runs gangs on a cluster. Names are unique to an attempt."""
 
-    most_on_a_node: int
-    poll_seconds: float
+    @property
+    def most_on_a_node(self) -> int: ...
+
+    @property
+    def poll_seconds(self) -> float: ...
 
     def submit(self, plan: Plan, folder: GangFolder, num_nodes: int) -> None:
         """Raises `AlignmentError` where it is refused."""
