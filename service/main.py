@@ -1,6 +1,6 @@
 """The service: `uvicorn --factory service.main:app` serves it on the settings of the environment."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -22,12 +22,13 @@ from service.api.openapi import DESCRIPTION, SUMMARY, TAGS, TITLE, openapi_of
 from service.api.telemetry import Telemetry
 from service.api.uploads import UPLOAD_PREFIX
 from service.logs import configure_logging
-from service.queue import Bell
+from service.queue import Bell, Line
+from service.resource_classes import ResourceClass
 from service.settings import Settings
 from service.store import waiting
 from service.store.catalog import Catalog
 from service.store.counts import jobs_by_state
-from service.store.database import open_store
+from service.store.database import Store, open_store
 from service.store.migrations import migrate
 from service.store.objects import open_objects, remove_abandoned
 from service.store.probe import StoreProbe
@@ -103,6 +104,7 @@ def build_parts(settings: Settings) -> Parts:
             settings.resolved_broker_url,
             num_jobs=partial(waiting.num_jobs, store),
             num_datasets=partial(waiting.num_beside_jobs, store),
+            line_of_job=partial(_line_of_job, store, settings.classes),
         ),
         telemetry=Telemetry(lambda: jobs_by_state(store)),
         jobs_lookout=Lookout(partial(job_pulses, store)),
@@ -110,6 +112,11 @@ def build_parts(settings: Settings) -> Parts:
         exports_lookout=Lookout(partial(export_states, store)),
         feeds=Feeds(partial(events.read_chunk, store)),
     )
+
+
+def _line_of_job(store: Store, classes: Sequence[ResourceClass], job_id: str) -> Line | None:
+    found = waiting.class_of_job(store, job_id, classes)
+    return None if found is None else (found.queue, partial(waiting.num_jobs, store, classes=[found]))
 
 
 @asynccontextmanager

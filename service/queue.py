@@ -18,9 +18,10 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.resource_classes import JOBS_QUEUE
+
 RUN_JOB = "attune.run_job"
 PREPARE_DATASET = "attune.prepare_dataset"
-JOBS_QUEUE = "celery"
 DATASETS_QUEUE = "attune.datasets"  # its own, so that a check does not wait behind an hour of training
 
 CONNECT_TIMEOUT_SECONDS = 2.0
@@ -32,6 +33,10 @@ log = structlog.get_logger()
 
 Count = Callable[[int], int]
 """How many rows wait for a worker; counting ends at the number it is given."""
+
+
+Line = tuple[str, Count]
+"""A queue of the broker, and how many rows wait for the workers that read it."""
 
 
 class Message(NamedTuple):
@@ -61,12 +66,21 @@ def producer_app(broker_url: str) -> Celery:
 class Bell:
     """Rings for jobs and data sets without ever making the caller wait; `start` and `close` frame its life."""
 
-    def __init__(self, broker_url: str, *, num_jobs: Count, num_datasets: Count) -> None:
+    def __init__(
+        self,
+        broker_url: str,
+        *,
+        num_jobs: Count,
+        num_datasets: Count,
+        line_of_job: Callable[[str], Line | None] = lambda _: None,
+    ) -> None:
+        """`line_of_job` says the line of a job that is in a class with a queue of its own."""
         self._app = producer_app(broker_url)
-        self._lines: dict[str, tuple[str, Count]] = {
+        self._lines: dict[str, Line] = {
             RUN_JOB: (JOBS_QUEUE, num_jobs),
             PREPARE_DATASET: (DATASETS_QUEUE, num_datasets),
         }
+        self._line_of_job = line_of_job
         with self._app.connection_for_write() as connection:
             broken = (*connection.connection_errors, *connection.channel_errors)
         self._broken = (OperationalError, OSError, SQLAlchemyError, *broken)
@@ -114,8 +128,7 @@ class Bell:
         pause = 0.5
         while True:
             try:
-                if self._is_needed(message):
-                    self._app.send_task(message.task, args=[message.identifier], retry=False, ignore_result=True)
+                self._send(message)
             except self._broken as error:
                 log.warning("bell_not_rung", task=message.task, id=message.identifier, error=type(error).__name__)
             else:
@@ -124,9 +137,15 @@ class Bell:
                 return
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    def _is_needed(self, message: Message) -> bool:
-        """Whether more rows wait than there are messages to start them."""
-        queue_name, count = self._lines[message.task]
+    def _send(self, message: Message) -> None:
+        """Unless as many messages as rows wait in its line."""
+        queue_name, count = self._line_of(message)
         with self._app.connection_for_write() as connection:
             num_messages = connection.default_channel.queue_declare(queue=queue_name).message_count
-        return count(num_messages + 1) > num_messages
+        if count(num_messages + 1) > num_messages:
+            sent = {"args": [message.identifier], "queue": queue_name}
+            self._app.send_task(message.task, **sent, retry=False, ignore_result=True)
+
+    def _line_of(self, message: Message) -> Line:
+        own = self._line_of_job(message.identifier) if message.task == RUN_JOB else None
+        return own or self._lines[message.task]

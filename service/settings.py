@@ -13,6 +13,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.resource_classes import ResourceClass, parse_classes
+
 Device = Literal["cpu", "cuda"]
 LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107 in sockaddr_un, macOS 103
 
@@ -127,6 +129,11 @@ class Settings(BaseSettings):
         "`resources.processes` are more is refused instead of queued. Not looked at when left out.",
     )
 
+    resource_classes: str = Field(
+        default="",
+        description="Classes of jobs by their processes, each with the most of it, such as `small:1,large:8`; a class has the queue "
+        "`celery.NAME`. A job that is in none is refused. Without classes all jobs are in the queue `celery`.",
+    )
     launcher: Literal["local", "slurm", "kubeflow"] = Field(
         default="local",
         description="What starts a job's processes: torchrun on the worker's host, or Slurm or Kubeflow Trainer on others, which "
@@ -200,6 +207,12 @@ class Settings(BaseSettings):
     def _paths_do_not_depend_on_the_working_directory(cls, path: Path | None) -> Path | None:
         return path if path is None else path.expanduser().absolute()
 
+    @field_validator("resource_classes")
+    @classmethod
+    def _classes_are_written_so(cls, classes: str) -> str:
+        parse_classes(classes)
+        return classes
+
     @field_validator("worker_devices", mode="before")
     @classmethod
     def _devices_are_separated_by_commas(cls, devices: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -253,6 +266,10 @@ class Settings(BaseSettings):
                 f"ATTUNE_LEASE_SECONDS ({self.lease_seconds:g}), or one late heartbeat loses a healthy job"
             )
         return self
+
+    @property
+    def classes(self) -> tuple[ResourceClass, ...]:
+        return parse_classes(self.resource_classes)
 
     @property
     def resolved_database_url(self) -> str:

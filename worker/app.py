@@ -1,6 +1,7 @@
 """The Celery app and its few settings; `docs/design.md` says what follows from which.
 
     celery -A worker.app worker --queues celery              runs jobs, one at a time
+    celery -A worker.app worker --queues celery.large        the same, of one class (`service/resource_classes.py`)
     celery -A worker.app worker --queues attune.datasets --concurrency 4     checks datasets, four at once
 
 The pool is threads of the worker's own process (`pool.py`), one unless told otherwise. Training is a process of its own, so the thread only waits; SIGKILL of
@@ -15,6 +16,7 @@ import socket
 from celery import Celery, signals
 
 from service.logs import configure_logging
+from service.resource_classes import JOBS_QUEUE, served_by
 from service.settings import Settings
 from service.store.catalog import Catalog
 from service.store.database import open_store
@@ -26,7 +28,6 @@ from worker.models import start_reading
 from worker.parts import WorkerParts
 from worker.sweep import start_sweeping
 
-JOBS_QUEUE = "celery"
 DATASETS_QUEUE = "attune.datasets"
 CONNECT_TIMEOUT_SECONDS = 5.0
 
@@ -74,7 +75,8 @@ def parts() -> WorkerParts:
         worker_id=f"{socket.gethostname()}:{os.getpid()}",
         trainer=trainer_command(settings),
         launcher=launcher_of(settings),
-        ring=functools.partial(bell.ring, app, store),
+        serves=served_by(tuple(app.amqp.queues.consume_from), settings.classes),
+        ring=functools.partial(bell.ring, app, store, classes=settings.classes),
         ring_dataset=functools.partial(bell.ring_dataset, app, store),
     )
 

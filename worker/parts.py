@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from service.resource_classes import ResourceClass
 from service.settings import Settings
 from service.store.catalog import Catalog
 from service.store.database import Store
@@ -28,6 +29,7 @@ class WorkerParts:
     ring: Callable[[str], None]
     ring_dataset: Callable[[str], None]
     trainer: tuple[str, ...]
+    serves: tuple[ResourceClass, ...] = ()  # all jobs when empty
     launcher: Launcher = field(default_factory=LocalLauncher)
     shutting_down: threading.Event = field(default_factory=threading.Event)
     exporting: threading.Lock = field(default_factory=threading.Lock)

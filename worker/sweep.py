@@ -36,8 +36,9 @@ def sweep(parts: WorkerParts) -> None:
         parts.store, max_attempts=settings.max_attempts, upload_timeout_seconds=settings.upload_timeout_seconds
     )
     exports.sweep(parts.store, settings.max_attempts)
-    for job_id in waiting.next_jobs(parts.store, RING_AT_ONCE):
-        parts.ring(job_id)
+    for classes in [[one] for one in settings.classes] or [[]]:  # each has workers of its own to wake
+        for job_id in waiting.next_jobs(parts.store, RING_AT_ONCE, classes):
+            parts.ring(job_id)
     for dataset_id in waiting.next_datasets(parts.store, RING_AT_ONCE):
         parts.ring_dataset(dataset_id)
     for export_id in waiting.next_exports(parts.store, RING_AT_ONCE):

@@ -13,7 +13,7 @@ from worker.run import run_job
 
 def run_queued_jobs(parts: WorkerParts) -> None:
     """Run jobs in the order of the queue, until none is queued or this worker leaves."""
-    while not parts.shutting_down.is_set() and (found := waiting.next_jobs(parts.store)):
+    while not parts.shutting_down.is_set() and (found := waiting.next_jobs(parts.store, classes=parts.serves)):
         run_job(parts, found[0])
 
 

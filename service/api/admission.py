@@ -14,6 +14,7 @@ from service.api.context import Parts
 from service.api.estimates import estimate_of
 from service.api.model_reports import family_of, foreseen, resolved, unread
 from service.api.prospects import (
+    problems_of_class,
     problems_of_data,
     problems_of_device,
     problems_of_model,
@@ -84,6 +85,7 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
         report = _report(parts, project_id, spec)
         found += problems_of_device(spec, parts.settings.worker_devices)
         found += problems_of_processes(spec, parts.settings.worker_processes)
+        found += problems_of_class(spec, parts.settings.classes)
         model = foreseen(parts, project_id, spec)
         found += problems_of_model(spec, parts.catalog, model)
         found += problems_of_prompts(spec, parts.catalog)

@@ -18,6 +18,7 @@ from alignment_core.spec.families import FAMILIES, FamilyName, untrained_encoder
 from alignment_core.spec.timesteps import TIMESTEP_PRESETS, TimestepPreset, UniformTimesteps
 from alignment_core.spec.training import TRAINING_GUIDANCE, trains_text_encoders
 from service.errors import FieldProblem
+from service.resource_classes import ResourceClass, class_of
 from service.store.catalog import Catalog
 
 FAR = 4.0  # times the model's own resolution, or that part of it: nothing that it draws there is an image
@@ -44,6 +45,17 @@ def problems_of_processes(spec: JobSpec, num_processes: int | None) -> Iterator[
             f"the workers of this server train a job in at most {num_processes} processes, and this asks for {wanted}"
         )
         yield _problem("/resources/processes", "too_many_processes", message)
+
+
+def problems_of_class(spec: JobSpec, classes: Sequence[ResourceClass]) -> Iterator[FieldProblem]:
+    """Whether it is in no class of jobs, so that no worker would ever take it."""
+    wanted = spec.resources.processes
+    if classes and class_of(wanted, classes) is None:
+        largest = classes[-1]
+        message = (
+            f"no class of workers takes a job of {wanted} processes; the largest, {largest.name}, takes {largest.most}"
+        )
+        yield _problem("/resources/processes", "no_class_of_workers", message)
 
 
 def problems_of_data(spec: JobSpec, report: DatasetReport) -> Iterator[FieldProblem]:

@@ -70,6 +70,7 @@ def create(
             spec_sha256=resolved.sha256(),
             method=resolved.method.type,
             model=label_of(resolved.model)[:LONGEST_MODEL],
+            processes=resolved.resources.processes,
             state="queued",
             step=0,
             total_steps=resolved.training.steps,

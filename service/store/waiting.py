@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.resource_classes import ResourceClass, class_of
 from service.store.database import Store
 from service.store.models import Dataset, Export, Job
 from service.store.records import QueuePlace
@@ -20,16 +21,30 @@ _UNCHECKED = sa.and_(Dataset.state == "checking", Dataset.lease_expires_at.is_(N
 _IN_WORK = sa.and_(Dataset.state == "checking", Dataset.lease_expires_at.is_not(None))
 
 
-def next_jobs(store: Store, limit: int = 1) -> tuple[str, ...]:
-    """Ids of the queued jobs whose turn it is, the first one first."""
-    query = sa.select(Job.id).where(_QUEUED).order_by(Job.queued_at, Job.id).limit(limit)
+def next_jobs(store: Store, limit: int = 1, classes: Sequence[ResourceClass] = ()) -> tuple[str, ...]:
+    """Ids of the queued jobs whose turn it is, the first one first; of these classes, or of all when none is named."""
+    query = sa.select(Job.id).where(_QUEUED, _of(classes)).order_by(Job.queued_at, Job.id).limit(limit)
     with store.read() as session:
         return tuple(session.scalars(query))
 
 
-def num_jobs(store: Store, at_most: int) -> int:
-    """How many jobs are queued; counting ends at `at_most`."""
-    return _count(store, sa.select(Job.id).where(_QUEUED), at_most)
+def num_jobs(store: Store, at_most: int, classes: Sequence[ResourceClass] = ()) -> int:
+    """How many jobs are queued, of these classes or of all; counting ends at `at_most`."""
+    return _count(store, sa.select(Job.id).where(_QUEUED, _of(classes)), at_most)
+
+
+def class_of_job(store: Store, job_id: str, classes: Sequence[ResourceClass]) -> ResourceClass | None:
+    """None for a job that is in no class, or no more there."""
+    if not classes:
+        return None
+    with store.read() as session:
+        processes = session.scalars(sa.select(Job.processes).where(Job.id == job_id)).one_or_none()
+    return None if processes is None else class_of(processes, classes)
+
+
+def _of(classes: Sequence[ResourceClass]) -> sa.ColumnElement[bool]:
+    within = [Job.processes.between(one.fewest, one.most) for one in classes]
+    return sa.or_(*within) if within else sa.true()
 
 
 def next_datasets(store: Store, limit: int = 1, most_per_project: int | None = None) -> tuple[str, ...]:

@@ -68,7 +68,6 @@ def test_workers_of_one_host_have_cards_of_their_own() -> None:
     services = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
     cards = [services[name]["environment"]["CUDA_VISIBLE_DEVICES"] for name in ("worker", "worker-2")]
     assert cards == ["${ATTUNE_WORKER_GPUS:-0}", "${ATTUNE_SECOND_WORKER_GPUS:-1}"]
-    assert services["worker-2"]["command"] == services["worker"]["command"]
     assert services["worker-2"]["environment"]["ATTUNE_DATABASE_URL"]
 
 

@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from attune import valkey
 from service.queue import Bell
 from service.settings import Settings
 from service.store import jobs, waiting
+from service.store.models import Job
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.servers.process import wait_until
 from tests.worker.conftest import TRAINER, World
@@ -58,10 +60,10 @@ def start_worker(world: World) -> Iterator[StartWorker]:
         "CANCEL_GRACE_SECONDS": "5",
     }
 
-    def start(behaviour: str = "{}") -> subprocess.Popen[bytes]:
-        environment = {f"ATTUNE_{name}": value for name, value in settings.items()}
+    def start(behaviour: str = "{}", jobs_queue: str = JOBS_QUEUE, **more: str) -> subprocess.Popen[bytes]:
+        environment = {f"ATTUNE_{name}": value for name, value in {**settings, **more}.items()}
         log = (world.root / f"worker-{len(started)}.log").open("wb")
-        arguments = ["-m", "celery", "-A", "worker.app", "worker", "--queues", f"{JOBS_QUEUE},{DATASETS_QUEUE}"]
+        arguments = ["-m", "celery", "-A", "worker.app", "worker", "--queues", f"{jobs_queue},{DATASETS_QUEUE}"]
         with log:
             process = subprocess.Popen(
                 [sys.executable, *arguments, "--without-mingle", "--without-gossip"],
@@ -170,3 +172,18 @@ def test_every_setting_of_the_celery_app_that_was_measured_stands() -> None:
     assert conf.worker_cancel_long_running_tasks_on_connection_loss is False
     assert conf.accept_content == ["json"]
     assert conf.result_backend is None
+
+
+@pytest.mark.slow
+def test_a_worker_of_a_class_passes_over_the_jobs_of_others(
+    world: World, broker: Callable[[], object], start_worker: Callable[..., object]
+) -> None:
+    broker()
+    small, large = world.queue(), world.queue()
+    with world.store.write() as session:
+        session.execute(sa.update(Job).where(Job.id == large.id).values(processes=4))
+    start_worker(jobs_queue="celery.large", RESOURCE_CLASSES="small:1,large:8")  # its own sweep rings
+    wait_until(lambda: world.get(large).is_terminal, "the end of the large job")
+    assert (world.get(large).state, world.get(small).state) == ("succeeded", "queued"), log_of(world)
+    start_worker(jobs_queue="celery.small", RESOURCE_CLASSES="small:1,large:8")
+    wait_until(lambda: world.get(small).is_terminal, "the end of the small job")

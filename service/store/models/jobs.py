@@ -36,6 +36,7 @@ class Job(Base):
     spec_sha256: Mapped[str] = mapped_column(sa.String(64))
     method: Mapped[str] = mapped_column(sa.String(64))
     model: Mapped[str] = mapped_column(sa.Text)
+    processes: Mapped[int] = mapped_column(default=1, server_default="1")
 
     state: Mapped[JobState] = mapped_column(sa.String(16))
     phase: Mapped[str | None] = mapped_column(sa.String(16))

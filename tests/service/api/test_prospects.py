@@ -379,3 +379,11 @@ def test_more_processes_than_a_worker_has_are_refused(new_api: NewApi, processes
     in_four = [("/spec/resources/processes", "too_many_processes")] if is_refused else []
     assert told(api, {**online, "resources": {"processes": 4}}) == in_four
     assert told(api, online) == told(api, spec_for(api.ready_dataset())) == []
+
+
+def test_a_job_that_no_class_of_workers_takes_is_refused(new_api: NewApi) -> None:
+    api = new_api(resource_classes="small:1,large:8")
+    spec = spec_for(api.ready_dataset())
+    assert told(api, {**spec, "resources": {"processes": 8}}) == []
+    problem = [("/spec/resources/processes", "no_class_of_workers")]
+    assert told(api, {**spec, "resources": {"processes": 16}}) == problem

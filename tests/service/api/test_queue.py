@@ -15,7 +15,7 @@ from attune.valkey import broker_url, find_server
 from service.queue import Bell
 from tests.servers.process import folder, running, wait_until
 from tests.service.api.conftest import NewApi
-from tests.service.api.world import PARQUET
+from tests.service.api.world import PARQUET, spec_for
 
 
 @pytest.fixture
@@ -73,6 +73,21 @@ def test_jobs_and_data_sets_ring_in_the_queues_that_workers_read(socket_file: Pa
         wait_until(lambda: len(messages(socket_file, "attune.datasets")) == 1, "the messages")
         assert messages(socket_file, "celery") == [("attune.run_job", ["job_1"])]
         assert messages(socket_file, "attune.datasets") == [("attune.prepare_dataset", ["ds_1"])]
+
+
+def test_a_job_of_a_class_rings_in_the_queue_that_its_workers_read(new_api: NewApi, socket_file: Path, valkey):
+    api = new_api(broker_url=broker_url(socket_file), resource_classes="small:1,large:8")
+    with valkey():
+        wait_until(socket_file.exists, "the server")
+        in_four = {**spec_for(api.ready_dataset()), "resources": {"processes": 4}}
+        large, small = (
+            api.client.post("/v1/jobs", json={"spec": spec}).json()["id"]
+            for spec in (in_four, {**in_four, "resources": {}})
+        )
+        wait_until(lambda: len(messages(socket_file, "celery.small")) == 1, "the message")
+        assert messages(socket_file, "celery.small") == [("attune.run_job", [small])]
+        assert messages(socket_file, "celery.large") == [("attune.run_job", [large])]
+        assert messages(socket_file, "celery") == []
 
 
 def test_a_job_whose_message_waits_already_is_not_rung_for_again(

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import event as sa_event
 
 from alignment_core.spec import JobSpec
+from service.resource_classes import parse_classes
 from service.store import datasets, jobs, leases, projects, waiting
 from service.store.database import Store
 from service.store.models import Job
@@ -31,6 +32,20 @@ def test_jobs_go_in_the_order_in_which_they_were_queued(store: Store, new_job: N
     leases.claim(store, queued[1], "w", 60)
     assert waiting.next_jobs(store) == (queued[2],)
     assert (waiting.num_jobs(store, 10), waiting.num_jobs(store, 1)) == (2, 1)
+
+
+def test_a_worker_takes_the_jobs_of_its_classes_alone(store: Store, new_job: NewJob) -> None:
+    one, four = new_job(), new_job()
+    with store.write() as session:
+        session.execute(sa.update(Job).where(Job.id == four.id).values(processes=4))
+    small, large = classes = parse_classes("small:1,large:8")
+    assert waiting.next_jobs(store, 9, [large]) == (four.id,)
+    assert waiting.next_jobs(store, 9, [small]) == (one.id,)
+    assert waiting.next_jobs(store, 9) == waiting.next_jobs(store, 9, classes) == (one.id, four.id)
+    assert waiting.num_jobs(store, 9, [large]) == 1
+    assert [waiting.class_of_job(store, job.id, classes) for job in (one, four)] == [small, large]
+    assert waiting.class_of_job(store, four.id, classes[:1]) is None
+    assert waiting.class_of_job(store, four.id, ()) is None
 
 
 def test_an_interrupted_job_goes_on_before_those_that_came_after_it(store: Store, new_job: NewJob) -> None:
