@@ -59,7 +59,7 @@ def main() -> None:
 
 def _figures(dataset: Path, encode: EncodeImages, rounds: int, folder: Path) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
-    kept: dict[str, dict[str, Tensor]] = {}
+    kept: dict[str, Mapping[str, Tensor]] = {}
     for number in range(rounds):
         for way in list(WAYS)[:: 1 if number % 2 else -1]:
             began = time.perf_counter()
@@ -105,9 +105,9 @@ def _small_vae() -> EncodeImages:
     torch.manual_seed(0)
     widths = (4, 4, 8, 8)
     vae = AutoencoderKL(
-        block_out_channels=widths,
-        down_block_types=("DownEncoderBlock2D",) * len(widths),
-        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        block_out_channels=widths,  # pyright: ignore[reportArgumentType]  (diffusers means any number)
+        down_block_types=("DownEncoderBlock2D",) * len(widths),  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * len(widths),  # pyright: ignore[reportArgumentType]
         layers_per_block=1,
         norm_num_groups=2,
         mid_block_add_attention=False,

@@ -127,7 +127,7 @@ class _Begun:
 
 def _keyed_batches(
     source: ImageReader, rows: Sequence[Annotated[RowT]], cache: TensorCache, size: int
-) -> Iterator[list[KeyedRow]]:
+) -> Iterator[Sequence[KeyedRow]]:
     """`size` rows at a time, with the keys of their images."""
     read = ((tuple(map(cache.key, row.images)), row) for row in read_images(source, rows))
     while batch := list(islice(read, size)):
@@ -136,7 +136,7 @@ def _keyed_batches(
 
 def _begun(
     source: ImageReader,
-    batches: Iterator[list[KeyedRow]],
+    batches: Iterator[Sequence[KeyedRow]],
     cache: TensorCache,
     resolution: int,
     threads: ThreadPoolExecutor,
