@@ -167,8 +167,8 @@ class TrainingSpec(Spec):
     )
     gradient_checkpointing: bool = False
     cuda_graphs: Literal["auto", "off"] = Field(
-        default="auto",
-        description="On a GPU, methods on preference data record the networks' kernels once and replay them, which gives the "
+        default="off",
+        description="`auto`: on a GPU, methods on preference data record the networks' kernels once and replay them, which gives the "
         "same numbers: at small batches a GPU waits for the CPU that launches them. Not in several processes, with "
         "gradient_checkpointing, or where text encoders are trained.",
     )
