@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from attune.client import Client
+from attune.costs import cost_table
 from attune.ending import ending_of
 from attune.failing import fail
 from attune.refusals import create_job
@@ -47,6 +48,7 @@ def submit_job(
     job = create_job(client, written)
     console.print(job.id, highlight=False)
     if watch:
+        _show_cost(job.estimate)
         _end_with(client, follow(client, job.id, console))
 
 
@@ -121,7 +123,14 @@ def _show_validation(client: Client, job: JobFile) -> None:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if not found.valid:
         raise ValueError(job.told(found.errors))
+    _show_cost(found.estimate)
     console.print("the spec would be taken")
+
+
+def _show_cost(estimate: dict[str, Any] | None) -> None:
+    table = None if estimate is None else cost_table(estimate)
+    if table is not None:
+        console.print(table)
 
 
 def _latest_of(client: Client, identifier: str) -> str:

@@ -75,6 +75,7 @@ class JobSummary(Resource):
 class Job(JobSummary):
     spec: dict[str, Any]
     throughput: Throughput | None = None
+    estimate: dict[str, Any] | None = None
 
 
 class Dataset(Resource):

@@ -22,6 +22,7 @@ from service.store.catalog import Catalog
 from service.store.database import open_store
 from service.store.objects import open_objects
 from worker import bell
+from worker.cards import announce
 from worker.launch import ALONE
 from worker.launchers.choose import launcher_of
 from worker.models import start_reading
@@ -95,6 +96,7 @@ def _begin(**_: object) -> None:
 
 @signals.worker_ready.connect
 def _start(**_: object) -> None:
+    announce(parts())
     start_sweeping(parts())
     start_reading(parts())
 

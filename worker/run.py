@@ -31,6 +31,7 @@ from service.store.clock import host_seconds
 from service.store.fence import Fenced
 from service.store.records import Claim, JobError
 from worker import inputs
+from worker.cards import learn_from
 from worker.guard import EXIT_LEASE_ENDED
 from worker.heartbeat import Heartbeat, Signal
 from worker.launchers.contract import EXIT_STOPPED, Gang, Plan
@@ -238,6 +239,7 @@ def _end(parts: WorkerParts, claim: Claim, signal: Signal, result: Result) -> No
     match result:
         case None:
             finish("succeeded")
+            _learn(parts, claim)
         case _ if signal == "lost":
             raise Fenced(claim.job.id, claim.attempt)
         case _ if signal == "cancel":
@@ -254,6 +256,14 @@ def _end(parts: WorkerParts, claim: Claim, signal: Signal, result: Result) -> No
             log.info("job_given_back", state=job.state)
             if job.state == "queued":
                 parts.ring(claim.job.id)
+
+
+def _learn(parts: WorkerParts, claim: Claim) -> None:
+    """How fast the job was; what goes wrong here is no matter of the job, which has ended."""
+    try:
+        learn_from(parts, claim.job.model_copy(update={"attempt": claim.attempt}))
+    except Exception:
+        log.exception("rates_not_learnt")
 
 
 def _is_back(away: Away) -> bool:

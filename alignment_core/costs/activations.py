@@ -18,6 +18,11 @@ from alignment_core.spec.families import FAMILIES, FamilyName
 _UNIT = re.compile(r".*?(resnets\.\d+|transformer_blocks\.\d+)(?=\.)")
 
 
+# Times what a block keeps: gradients of what is between its layers stand beside it. Measured on the demo's models (`benchmarks/memory.py`);
+# a LoRA keeps less and makes as many.
+RECOMPUTED_LORA, RECOMPUTED_FULL = 1.35, 1.1
+
+
 @dataclass(frozen=True)
 class Kept:
     """What decides which inputs are kept."""
@@ -41,11 +46,12 @@ def kept_elements(layers: Iterable[Layer], family: FamilyName, kept: Kept) -> in
 
 
 def checkpointed_elements(layers: Sequence[Layer], family: FamilyName, kept: Kept) -> int:
-    """With gradient checkpointing, beside what comes into the blocks: what the largest keeps while it is computed again."""
+    """With gradient checkpointing, beside what comes into the blocks: what the largest takes while it is computed again."""
     units = _units(layers)
     rest = units.pop("", [])
     largest = max((kept_elements(unit, family, kept) for unit in units.values()), default=0)
-    return largest + kept_elements(rest, family, kept)
+    again = RECOMPUTED_FULL if kept.full else RECOMPUTED_LORA
+    return round(again * largest) + kept_elements(rest, family, kept)
 
 
 def stream_elements(layers: Sequence[Layer]) -> int:

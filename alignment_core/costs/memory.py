@@ -68,13 +68,17 @@ def memory_of(spec: JobSpec, model: ModelReport, family: FamilyName, *, is_half:
     weights = _weights(spec, model, trained, is_half=is_half)
     gradients = float(trained * FLOAT32)
     optimizer = trained * STATE[spec.training.optimizer]
-    reference = _reference(spec, model, trained)
+    reference = reference_bytes(spec, model)
     activations = _activations(spec, layers, model, family, is_half=is_half)
     decode, encode = _vae(spec, model, side)
     text, text_kept = _conditioning(spec, model, family, is_half=is_half)
-    # A step that is one micro-batch makes its gradients as its activations go.
+    # A step of one micro-batch makes its gradients as its activations go; blocks that are computed again come with them.
     training = activations + text_kept
-    training = training + gradients if spec.accumulation > 1 else max(training, gradients)
+    training = (
+        training + gradients
+        if spec.accumulation > 1 or spec.training.gradient_checkpointing
+        else max(training, gradients)
+    )
     encoders = 0.0 if family == "flux" else text  # which leave the GPU once all is cached
     kept = weights + optimizer + reference
     moments: dict[Phase, float] = {
@@ -121,9 +125,10 @@ def _weights(spec: JobSpec, model: ModelReport, trained: int, *, is_half: bool) 
     return denoiser * (HALF if is_half else FLOAT32) + trained * FLOAT32 + vae
 
 
-def _reference(spec: JobSpec, model: ModelReport, trained: int) -> float:
+def reference_bytes(spec: JobSpec, model: ModelReport) -> float:
     """The initial model of a full fine-tune, and beside it what a moving reference is made of."""
     reference, is_full = spec.reference, isinstance(spec.adapter, FullFineTune)
+    trained = trained_parameters(spec, model)
     initial = trained * FLOAT32 if is_full else 0.0
     if isinstance(reference, FrozenReference | ReferencePreset):
         return initial

@@ -11,7 +11,7 @@ from alignment_core.spec import JobSpec, StoredDataset
 from alignment_core.spec.continuation import broken_by
 from alignment_core.spec.warnings import small_images, warnings_of
 from service.api.context import Parts
-from service.api.estimates import estimate_of
+from service.api.estimates import estimate_of, model_of, problems_of_memory
 from service.api.model_reports import family_of, foreseen, resolved, unread
 from service.api.prospects import (
     problems_of_class,
@@ -62,6 +62,11 @@ def unfit_start(parts: Parts, project_id: str, body: JobRequest) -> list[FieldPr
     return found
 
 
+def estimated(parts: Parts, project_id: str, spec: JobSpec) -> Estimate:
+    """What a resolved spec that nothing keeps from running would cost."""
+    return estimate_of(parts, spec, _report(parts, project_id, spec), model_of(parts, project_id, spec))
+
+
 def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
     """What keeps this server from running the spec; pointers are into the body `{"spec": ...}`."""
     problems = check_spec(
@@ -91,6 +96,8 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
         found += problems_of_prompts(spec, parts.catalog)
         found += problems_of_layers(parts, project_id, spec, model)
         found += problems_of_data(spec, report) if report is not None else ()
+    if not found:  # nor would it be of use to know what a spec takes that cannot run
+        found += problems_of_memory(parts, spec, model_of(parts, project_id, spec))
     return found
 
 
@@ -111,7 +118,7 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     model = None if errors else foreseen(parts, project_id, spec)  # a path that is refused is not looked at
     family = None if errors else family_of(parts, project_id, spec)
     spec = spec.resolved(family)
-    estimate = estimate_of(spec, report, model, family, devices=parts.settings.worker_devices)
+    estimate = estimate_of(parts, spec, report, None if errors else model_of(parts, project_id, spec))
     warnings = [
         *warnings_of(spec, family),
         *warnings_of_model(spec, parts.catalog, model),

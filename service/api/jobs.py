@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.spec.mistakes import shown
-from service.api.admission import refuse_unfit, validate_spec
+from service.api.admission import estimated, refuse_unfit, validate_spec
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import JobDep, JobPath, job_or_404, whole_job_or_404
@@ -48,11 +48,13 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
 
     def create(job_id: str | None) -> Job:
         refuse_unfit(parts, project_id, body)
+        spec = resolved(parts, project_id, body.spec)
         try:
             job = jobs.create(
                 parts.store,
                 project_id=project_id,
-                spec=resolved(parts, project_id, body.spec),
+                spec=spec,
+                estimate=estimated(parts, project_id, spec).model_dump(mode="json"),
                 name=body.name,
                 metadata=body.metadata,
                 job_id=job_id,

@@ -6,6 +6,7 @@ checkpoints with their files, samples, the report.
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -78,6 +79,13 @@ def list_events(
 
 # What rows of their own hold: each attempt would bring every prompt of the spec again to whoever follows the events.
 HELD_ELSEWHERE = {"run_started": "spec", "evaluation_completed": "report"}
+
+
+def first_of(store: Store, job_id: str, event_type: str) -> dict[str, Any] | None:
+    """The first event of a type, as its run said it."""
+    with store.read() as session:
+        wanted = sa.select(JobEvent.data).where(JobEvent.job_id == job_id, JobEvent.type == event_type)
+        return session.scalar(wanted.order_by(JobEvent.seq).limit(1))
 
 
 def append(session: Session, row: Job, event: Event) -> EventRecord:

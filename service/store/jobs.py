@@ -46,6 +46,7 @@ def create(
     job_id: str | None = None,
     needs: Sequence[str] = (),
     resume_from_checkpoint_id: str | None = None,
+    estimate: Mapping[str, Any] | None = None,
 ) -> JobRecord:
     """Queue a job; the row holds the resolved spec. `DatasetGone` when one of the datasets in `needs` is not there.
 
@@ -67,6 +68,7 @@ def create(
             name=name,
             labels=dict(metadata or {}),
             spec=resolved.model_dump(mode="json"),
+            estimate=None if estimate is None else dict(estimate),
             spec_sha256=resolved.sha256(),
             method=resolved.method.type,
             model=label_of(resolved.model)[:LONGEST_MODEL],
@@ -191,7 +193,7 @@ def enter(row: Job, state: JobState, time: datetime) -> None:
 
 
 def _whole(session: Session, row: Job) -> JobRecord:
-    return JobRecord(**dict(_shown(session, [row])[0]), spec=row.spec)
+    return JobRecord(**dict(_shown(session, [row])[0]), spec=row.spec, estimate=row.estimate)
 
 
 def _shown(session: Session, rows: Sequence[Job]) -> tuple[JobSummary, ...]:
@@ -203,7 +205,7 @@ def _shown(session: Session, rows: Sequence[Job]) -> tuple[JobSummary, ...]:
 
 def record_of(row: Job) -> JobRecord:
     """The frozen record of a row, without its place in the queue."""
-    return JobRecord(**dict(summary_of(row)), spec=row.spec)
+    return JobRecord(**dict(summary_of(row)), spec=row.spec, estimate=row.estimate)
 
 
 def summary_of(row: Job) -> JobSummary:

@@ -59,6 +59,14 @@ class JobError(Record):
     hint: str | None = None
 
 
+class CardRecord(Record):
+    """What a worker computes on: a GPU by its name, or the machine's processor."""
+
+    name: str
+    device: Literal["cuda", "cpu"]
+    memory_bytes: int
+
+
 class KnownModelRecord(Record):
     """What the files of a model say, once a worker has read them, or why none could."""
 
@@ -110,6 +118,7 @@ class JobRecord(JobSummary):
     """A job with its spec, every default written out."""
 
     spec: dict[str, Any]
+    estimate: dict[str, Any] | None = None
 
 
 class Claim(Record):

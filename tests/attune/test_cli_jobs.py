@@ -91,6 +91,17 @@ def test_a_mistake_is_told_once_with_the_file_and_the_pointer_that_holds_in_it(
     assert attune("job", "submit", str(path)).stderr == f"{path}: /spec{expected}"
 
 
+def test_a_dry_run_says_what_the_job_would_cost(api: Api, attune: Attune, written: Callable[[Any], Path]):
+    done = attune("job", "submit", str(written(spec_for(api.ready_dataset()))), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    first = [
+        line.split()[0] for line in done.stdout.splitlines() if line and not line.startswith((" ", "─", "warning"))
+    ]
+    assert first == ["cost", "memory", "time", "disk", "the"]
+    assert "activations" in done.stdout
+    assert "a guess for" in done.stdout
+
+
 def test_several_mistakes_are_a_line_each(api: Api, attune: Attune, written: Callable[[Any], Path]):
     path = written({**spec_for(api.ready_dataset(), steps=0), "sead": 1})
     lines = attune("job", "submit", str(path)).stderr.splitlines()

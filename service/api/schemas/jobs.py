@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from pydantic_core import PydanticCustomError
 
 from alignment_core.costs.memory import Memory
+from alignment_core.costs.seconds import Duration
+from alignment_core.costs.work import Disk
 from alignment_core.errors import Category
 from alignment_core.events import Phase, Throughput
 from alignment_core.spec import JobSpec
@@ -62,7 +64,40 @@ SUMMARY_EXAMPLE: dict[str, Any] = {
     "started_at": "2026-11-20T09:15:02Z",
     "finished_at": None,
 }
-JOB_EXAMPLE: dict[str, Any] = {**SUMMARY_EXAMPLE, "spec": RESOLVED_SPEC_EXAMPLE}
+
+
+ESTIMATE_EXAMPLE: dict[str, Any] = {
+    "examples_per_step": 64,
+    "optimizer_steps": 400,
+    "num_training_examples": 1900,
+    "epochs": 13.47,
+    "num_checkpoints": 1,
+    "evaluation_images": 128,
+    "num_trainable_parameters": 46592,
+    "memory": {
+        "peak_gib": 0.158,
+        "phase": "training",
+        "weights": 0.004,
+        "gradients": 0.0,
+        "optimizer": 0.001,
+        "reference": 0.0,
+        "activations": 0.153,
+        "vae_decode": 0.008,
+        "conditioning": 0.001,
+    },
+    "duration": {
+        "card": "AMD EPYC 9575F",
+        "source": "jobs",
+        "phases": {
+            "loading": {"low": 3.0, "expected": 6.0, "high": 12.0},
+            "training": {"low": 70.0, "expected": 84.0, "high": 110.0},
+            "saving": {"low": 0.1, "expected": 0.1, "high": 0.2},
+        },
+        "total": {"low": 73.1, "expected": 90.1, "high": 122.0},
+    },
+    "disk": {"checkpoint_bytes": 559104, "checkpoints_bytes": 559104, "cache_bytes": 10485760},
+}
+JOB_EXAMPLE: dict[str, Any] = {**SUMMARY_EXAMPLE, "spec": RESOLVED_SPEC_EXAMPLE, "estimate": ESTIMATE_EXAMPLE}
 
 
 MOST_FIELDS = 10_000  # of all objects together; what is not a field is told one by one, which takes time for each
@@ -188,6 +223,35 @@ class JobSummary(Entry):
         return cls.model_validate(_shown(job, cls.model_fields))
 
 
+class Estimate(Resource):
+    """What follows from the spec, the data and the files of the model."""
+
+    examples_per_step: int = Field(
+        description="Pairs, judged images, or prompts and steps of trajectories, in one optimiser step of all processes."
+    )
+    optimizer_steps: int
+    num_training_examples: int | None = Field(
+        description="Usable pairs or images less the validation split; null when not known."
+    )
+    epochs: float | None = Field(description="How often each of them is seen; null when their number is not known.")
+    num_checkpoints: int = Field(description="Checkpoints that will be saved, the last step's included.")
+    evaluation_images: int | None = Field(
+        description="Images that evaluation samples, base and policy together; null when the prompts come from data."
+    )
+    num_trainable_parameters: int | None = Field(
+        description="Of the adapter, or of the whole denoiser; null until the files of the model have been read."
+    )
+    duration: Duration | None = Field(
+        description="Seconds from a worker's claim on, by phase and in all, between bounds; null until the files of the model have "
+        "been read."
+    )
+    disk: Disk | None = Field(description="Bytes of checkpoints and caches; null until then.")
+    memory: Memory | None = Field(
+        description="GiB of each process, by component, within a tenth of what is measured; null until the files of the model "
+        "have been read. Judges are not counted."
+    )
+
+
 class Job(JobSummary):
     """One alignment run."""
 
@@ -196,6 +260,9 @@ class Job(JobSummary):
     spec: JobSpec = Field(description="The spec with every default written out.")
     throughput: Throughput | None = Field(
         default=None, description="How fast the last steps were and what they took; null before it was measured."
+    )
+    estimate: Estimate | None = Field(
+        description="What it was estimated to cost when it was created; null for jobs that are older than estimates."
     )
 
     @classmethod
@@ -218,55 +285,12 @@ def _shown(job: SummaryRecord, fields: Collection[str]) -> dict[str, Any]:
     return {**shown, **composed}
 
 
-class Estimate(Resource):
-    """What follows from the spec, the data and the files of the model."""
-
-    examples_per_step: int = Field(
-        description="Pairs, judged images, or prompts and steps of trajectories, in one optimiser step of all processes."
-    )
-    optimizer_steps: int
-    num_training_examples: int | None = Field(
-        description="Usable pairs or images less the validation split; null when not known."
-    )
-    epochs: float | None = Field(description="How often each of them is seen; null when their number is not known.")
-    num_checkpoints: int = Field(description="Checkpoints that will be saved, the last step's included.")
-    evaluation_images: int | None = Field(
-        description="Images that evaluation samples, base and policy together; null when the prompts come from data."
-    )
-    num_trainable_parameters: int | None = Field(
-        description="Of the adapter, or of the whole denoiser; null until the files of the model have been read."
-    )
-    memory: Memory | None = Field(
-        description="GiB of each process, by component, within a tenth of what is measured; null until the files of the model "
-        "have been read. Judges are not counted."
-    )
-
-
 VALIDATION_EXAMPLE: dict[str, Any] = {
     "valid": True,
     "errors": [],
     "warnings": ["evaluation.rewards is empty: the report will show no proof that the model improved"],
     "resolved_spec": RESOLVED_SPEC_EXAMPLE,
-    "estimate": {
-        "examples_per_step": 64,
-        "optimizer_steps": 400,
-        "num_training_examples": 1900,
-        "epochs": 13.47,
-        "num_checkpoints": 1,
-        "evaluation_images": 128,
-        "num_trainable_parameters": 46592,
-        "memory": {
-            "peak_gib": 0.158,
-            "phase": "training",
-            "weights": 0.004,
-            "gradients": 0.0,
-            "optimizer": 0.001,
-            "reference": 0.0,
-            "activations": 0.153,
-            "vae_decode": 0.008,
-            "conditioning": 0.001,
-        },
-    },
+    "estimate": ESTIMATE_EXAMPLE,
 }
 
 

@@ -9,7 +9,7 @@ from service.store.models.base import (
     Base,
     UTCDateTime,
 )
-from service.store.models.bookkeeping import HostClock, IdempotencyKey, Model, Removal
+from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal
 from service.store.models.jobs import Job, JobEvent, JobLabel, JobLog, Metric
 from service.store.models.projects import ApiKey, Project
 from service.store.models.results import Checkpoint, CheckpointFile, Export, Report, Sample
@@ -23,6 +23,7 @@ __all__ = [
     "LONGEST_NAME",
     "ApiKey",
     "Base",
+    "Card",
     "Checkpoint",
     "CheckpointFile",
     "Dataset",
@@ -33,6 +34,7 @@ __all__ = [
     "JobEvent",
     "JobLabel",
     "JobLog",
+    "MeasuredRate",
     "Metric",
     "Model",
     "Project",

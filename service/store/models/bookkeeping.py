@@ -32,6 +32,31 @@ class Model(Base):
     tried_at: Mapped[datetime | None]
 
 
+class Card(Base):
+    """What a worker computes on. See `cards.py`."""
+
+    __tablename__ = "cards"
+
+    name: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    device: Mapped[str] = mapped_column(sa.String(8))
+    memory_bytes: Mapped[int] = mapped_column(sa.BigInteger)
+    seen_at: Mapped[datetime]
+
+
+class MeasuredRate(Base):
+    """How fast the jobs of a family were on a card, in a phase's own unit a second."""
+
+    __tablename__ = "rates"
+
+    card: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    family: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    phase: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    low: Mapped[float] = mapped_column(sa.Float)
+    expected: Mapped[float] = mapped_column(sa.Float)
+    high: Mapped[float] = mapped_column(sa.Float)
+    num_jobs: Mapped[int]
+
+
 class IdempotencyKey(Base):
     __tablename__ = "idempotency_keys"
 

@@ -33,6 +33,7 @@ class Job(Base):
     name: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
     labels: Mapped[dict[str, Any]] = mapped_column("metadata")  # `metadata` is taken by SQLAlchemy
     spec: Mapped[dict[str, Any]]
+    estimate: Mapped[dict[str, Any] | None]
     spec_sha256: Mapped[str] = mapped_column(sa.String(64))
     method: Mapped[str] = mapped_column(sa.String(64))
     model: Mapped[str] = mapped_column(sa.Text)

@@ -26,8 +26,8 @@ PIPELINES = {
 }
 PARTS: dict[str, dict[str, int]] = {
     "sd": {"vae": 83_653_863, "text_encoder": 123_060_480},
-    "sdxl": {"vae": 83_653_863, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840},
-    "sd3": {"vae": 83_819_683},
+    "sdxl": {},  # the larger models' figures are taken to be of the denoiser alone, latents and prompts being ready
+    "sd3": {},
 }
 
 

@@ -11,9 +11,9 @@ from alignment_core.model_files import ModelReport
 from alignment_core.reports import LoraReport
 from alignment_core.spec import HubSource
 from alignment_core.spec.families import FAMILIES
-from service.store import known_models
+from service.store import cards, known_models
 from service.store.events import record_event
-from service.store.records import StoredFile
+from service.store.records import CardRecord, StoredFile
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, spec_for
 
@@ -387,3 +387,42 @@ def test_a_job_that_no_class_of_workers_takes_is_refused(new_api: NewApi) -> Non
     assert told(api, {**spec, "resources": {"processes": 8}}) == []
     problem = [("/spec/resources/processes", "no_class_of_workers")]
     assert told(api, {**spec, "resources": {"processes": 16}}) == problem
+
+
+# --- what it costs -------------------------------------------------------------------------------------------------
+
+SMALL = CardRecord(name="a small processor, 1 threads", device="cpu", memory_bytes=int(0.72 * 2**30))
+
+
+def test_a_run_that_no_card_holds_is_refused_with_what_would_fit(api: Api) -> None:
+    spec = spec_for(api.ready_dataset(), batch_size=512, gradient_accumulation_steps=1)
+    assert told(api, spec) == []
+    cards.announce(api.parts.store, SMALL)
+    (problem,) = api.client.post("/v1/jobs/validate", json={"spec": spec}).json()["errors"]
+    assert (problem["pointer"], problem["code"]) == ("/spec/training/batch_size", "does_not_fit")
+    assert "activations" in problem["message"]
+    assert "training.batch_size 1" in problem["message"]
+    assert "training.gradient_checkpointing" in problem["message"]
+    assert told(api, spec) == [("/spec/training/batch_size", "does_not_fit")]
+    cards.announce(api.parts.store, SMALL.model_copy(update={"name": "a large one", "memory_bytes": 64 * 2**30}))
+    assert told(api, spec) == []
+
+
+def test_the_estimate_stays_with_the_job_and_follows_what_jobs_were_measured_at(api: Api) -> None:
+    cards.announce(api.parts.store, SMALL.model_copy(update={"memory_bytes": 64 * 2**30}))
+    spec = spec_for(api.ready_dataset(num_usable_rows=1000))
+    first = api.client.post("/v1/jobs", json={"spec": spec}).json()
+    assert first["estimate"] == api.client.post("/v1/jobs/validate", json={"spec": spec}).json()["estimate"]
+    guessed = first["estimate"]["duration"]
+    assert (guessed["card"], guessed["source"]) == (SMALL.name, "guess")
+    assert guessed["total"]["low"] < guessed["total"]["expected"] < guessed["total"]["high"]
+    assert set(guessed["phases"]) == {"loading", "caching", "training", "evaluating", "saving"}
+    cards.learn(api.parts.store, SMALL.name, "sd", {"training": 1e-4})
+    measured = api.client.post("/v1/jobs/validate", json={"spec": spec}).json()["estimate"]["duration"]
+    assert measured["source"] == "jobs"
+    training = measured["phases"]["training"]
+    assert training["expected"] == pytest.approx(2 * training["low"], rel=0.02)
+    assert api.client.get(f"/v1/jobs/{first['id']}").json()["estimate"] == first["estimate"]
+    disk = first["estimate"]["disk"]
+    assert disk["checkpoint_bytes"] == 46_592 * 12
+    assert disk["cache_bytes"] > 0

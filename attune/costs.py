@@ -1,0 +1,53 @@
+"""What a job was estimated to cost, for a terminal."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.table import Column, Table
+
+from attune.tables import bytes_of, listing
+
+COMPONENTS = ("weights", "gradients", "optimizer", "reference", "activations", "vae_decode", "conditioning")
+UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
+
+
+def cost_table(estimate: Mapping[str, Any]) -> Table | None:
+    """Memory, time and bytes, each with what it is made of; None where nothing of it is known."""
+    rows = [*_memory(estimate.get("memory")), *_time(estimate.get("duration")), *_disk(estimate.get("disk"))]
+    if not rows:
+        return None
+    table = listing(Column("cost", min_width=6), Column("about", min_width=9), "of it")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _memory(memory: Mapping[str, Any] | None) -> Iterable[tuple[str, str, str]]:
+    if memory is not None:
+        sizes = sorted(((memory[name], name.replace("_", " ")) for name in COMPONENTS), reverse=True)
+        parts = ", ".join(f"{name} {size:.2g}" for size, name in sizes if size >= 0.01 * memory["peak_gib"])
+        yield "memory", f"{memory['peak_gib']:.2f} GiB", f"{memory['phase']}: {parts}"
+
+
+def _time(duration: Mapping[str, Any] | None) -> Iterable[tuple[str, str, str]]:
+    if duration is not None:
+        total, phases = duration["total"], duration["phases"]
+        parts = ", ".join(f"{name} {_seconds(one['expected'])}" for name, one in phases.items())
+        yield "time", _seconds(total["expected"]), f"{_seconds(total['low'])} to {_seconds(total['high'])}: {parts}"
+        card = duration["card"] or "a machine that nobody has named"
+        yield "", "", f"{_basis(duration['source'])}: {card}"
+
+
+def _basis(source: str) -> str:
+    return {"jobs": "measured by jobs on", "card": "measured before on", "guess": "a guess for"}.get(source, source)
+
+
+def _disk(disk: Mapping[str, Any] | None) -> Iterable[tuple[str, str, str]]:
+    if disk is not None:
+        cache = "" if disk["cache_bytes"] is None else f"; cache {bytes_of(disk['cache_bytes'])}"
+        yield "disk", bytes_of(disk["checkpoints_bytes"]), f"a checkpoint {bytes_of(disk['checkpoint_bytes'])}{cache}"
+
+
+def _seconds(value: float) -> str:
+    size, unit = next(((size, unit) for size, unit in UNITS if value >= size), (1, "s"))
+    return f"{value / size:.2g} {unit}" if value < 10 * size else f"{value / size:.0f} {unit}"

@@ -1,0 +1,101 @@
+"""What this worker computes on, told to the store when it starts, and how fast its jobs were, told when they end.
+
+The worker has no torch; NVIDIA's own tool says which GPU there is.
+"""
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import get_args
+
+import psutil
+import structlog
+
+from alignment_core.costs.work import TimedPhase, work_of
+from alignment_core.events import DatasetChecked, RunStarted
+from alignment_core.spec import CatalogSource, CheckpointSource, JobSpec
+from service.store import cards, known_models
+from service.store.events import first_of
+from service.store.records import CardRecord, JobRecord
+from worker.parts import WorkerParts
+
+ASK_SECONDS = 20.0
+LONGEST_NAME = 200
+BRIEF_SECONDS = 0.5  # phases that are shorter say more of the clock than of the machine
+
+log = structlog.get_logger()
+
+
+def cards_here() -> list[CardRecord]:
+    """The GPUs of this machine, and its processor."""
+    processor = CardRecord(name=_processor()[:LONGEST_NAME], device="cpu", memory_bytes=psutil.virtual_memory().total)
+    return [*_gpus(), processor]
+
+
+def announce(parts: WorkerParts) -> None:
+    """Say which cards this worker has."""
+    for card in cards_here():
+        cards.announce(parts.store, card)
+
+
+def learn_from(parts: WorkerParts, job: JobRecord) -> None:
+    """Keep how fast a job was that has succeeded in one attempt, for the estimates of others."""
+    if job.attempt != 1 or job.resume_from_checkpoint_id is not None:
+        return
+    started, checked = (first_of(parts.store, job.id, kind) for kind in ("run_started", "dataset_checked"))
+    if started is None:
+        return
+    device = RunStarted.model_validate(started).device
+    card = next((one for one in cards_here() if one.device == device), None)
+    spec, source = JobSpec.model_validate(job.spec), _files_of(parts, JobSpec.model_validate(job.spec))
+    known = None if source is None else known_models.recall(parts.store, source)
+    report = None if known is None else known.report
+    if card is None or report is None or report.family is None:
+        return
+    examples = None if checked is None else DatasetChecked.model_validate(checked).num_training_examples
+    prompts = spec.evaluation.max_prompts if spec.evaluation.prompts is None else len(spec.evaluation.prompts)
+    work = work_of(spec, report, report.family, num_examples=examples, num_prompts=prompts)
+    if work is None:
+        return
+    seconds = cards.phase_seconds(parts.store, job.id, job.attempt)
+    took = {phase: seconds[phase] for phase in get_args(TimedPhase) if seconds.get(phase, 0.0) >= BRIEF_SECONDS}
+    rates = {phase: work.of(phase) / one for phase, one in took.items() if work.of(phase) > 0}
+    cards.learn(parts.store, card.name, report.family, rates)
+    log.info("rates_learnt", card=card.name, family=report.family, phases=sorted(rates))
+
+
+def _files_of(parts: WorkerParts, spec: JobSpec) -> known_models.ModelFiles | None:
+    if isinstance(spec.model, CatalogSource):
+        entry = parts.catalog.models.get(spec.model.name)
+        return None if entry is None else entry.source
+    return None if isinstance(spec.model, CheckpointSource) else spec.model
+
+
+def _gpus() -> list[CardRecord]:
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []  # no such tool: no such card
+    return gpus_in(answer.stdout) if answer.returncode == 0 else []
+
+
+def gpus_in(table: str) -> list[CardRecord]:
+    """`NAME, MIB` a line, as nvidia-smi writes it; a card that keeps its memory to itself is left out."""
+    rows = [line.rsplit(",", 1) for line in table.splitlines() if "," in line]
+    found = {name.strip()[:LONGEST_NAME]: mib.strip() for name, mib in rows}
+    return [
+        CardRecord(name=name, device="cuda", memory_bytes=int(mib) * 2**20)
+        for name, mib in found.items()
+        if mib.isdigit()
+    ]
+
+
+def _processor() -> str:
+    """With its cores, since twice as many are another machine."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(named, platform.processor() or platform.machine())}, {psutil.cpu_count()} threads"
