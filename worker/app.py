@@ -96,9 +96,9 @@ def _begin(**_: object) -> None:
 
 @signals.worker_ready.connect
 def _start(**_: object) -> None:
-    announce(parts())
     start_sweeping(parts())
     start_reading(parts())
+    announce(parts())  # the last one: a store that is away just now costs an estimate, and no job
 
 
 @signals.worker_shutting_down.connect

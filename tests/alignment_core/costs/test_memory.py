@@ -85,8 +85,8 @@ def estimated(family: FamilyName, *, batch: int, is_half: bool = True, **changes
     return found
 
 
-CHECKPOINTED = {"training": {"gradient_checkpointing": True}}
-FULL = {"adapter": {"type": "full"}}
+CHECKPOINTED: dict[str, Any] = {"training": {"gradient_checkpointing": True}}
+FULL: dict[str, Any] = {"adapter": {"type": "full"}}
 
 
 @pytest.mark.parametrize(
