@@ -28,7 +28,7 @@ from alignment_core.disk_errors import disk_error_of
 from alignment_core.errors import AlignmentError
 
 SHARD_BYTES = 32 * 2**20
-OPEN_SHARDS = 4096  # 128 GiB of addresses; mapping anew at every visit doubled the time that a batch took to read
+OPEN_SHARDS = 4096  # 128 GiB of addresses; a batch should not map shards anew at every visit
 STALE_SECONDS = 24 * 3600
 
 KEYS = "keys"
