@@ -9,16 +9,16 @@ import json
 import shutil
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from safetensors import SafetensorError, safe_open
-from transformers import CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from alignment_core.errors import ModelError
 from alignment_core.families.single_file_configs import SingleFileFamily, write_configs
@@ -59,6 +59,14 @@ class Header:
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: frozenset[str]
     entries: Mapping[str, str]
+
+
+_NETWORKS: Mapping[str, Callable[[Any], Any]] = {
+    "unet": UNet2DConditionModel.from_config,
+    "vae": AutoencoderKL.from_config,
+    "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
+    "text_encoder_2": lambda config: CLIPTextModelWithProjection(CLIPTextConfig.from_dict(config)),
+}
 
 
 def in_a_folder(source: ModelSource, cache_dir: Path) -> ModelSource:
@@ -103,13 +111,12 @@ def write_headers(file: Path, config: Path | None, folder: Path) -> None:
     header = _read_header(file)
     _write_configs(config, _family_of(file, header), folder)
     _say_prediction_type(folder / "scheduler" / "scheduler_config.json", header)
-    with torch.device("meta"):
-        denoiser = UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json"))
-    assert isinstance(denoiser, UNet2DConditionModel)
-    shapes = {name: {"dtype": "F32", "shape": list(one.shape)} for name, one in denoiser.state_dict().items()}
-    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+    for part, network in _NETWORKS.items():
         if (folder / part).is_dir():
-            content = json.dumps(shapes if part == "unet" else {}).encode()
+            with torch.device("meta"):
+                weights = network(read_json(folder / part / "config.json")).state_dict()
+            shapes = {name: {"dtype": "F32", "shape": list(one.shape)} for name, one in weights.items()}
+            content = json.dumps(shapes).encode()
             (folder / part / f"model{SUFFIX}").write_bytes(struct.pack("<Q", len(content)) + content)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from alignment_core.diffusion.formulas import regression_error
 from alignment_core.methods.d3po import D3PO
-from alignment_core.reference.drift_on_states import DriftOnStates
+from alignment_core.reference.drift_on_states import DriftOnStates, StateProbe
 from alignment_core.rollouts.setup import RolloutSetup
 from tests.alignment_core.actors.test_reference_weights import nudge
 from tests.alignment_core.load.test_combinations import Folders, load, spec_of
@@ -20,6 +20,12 @@ def measured(tiny_model: Path, tiny_pairs: Path, cache_dir: Path) -> tuple[Rollo
     run = load(spec_of(folders, "d3po", "copied", "uniform"), folders)
     assert isinstance(run.method, D3PO)
     return run.method.setup, DriftOnStates(run.method.setup, run.actors, num=8, batch_size=3)
+
+
+def probes_of(drift: DriftOnStates) -> list[StateProbe]:
+    """Those of every state; they are drawn when drift is first measured."""
+    drift.of(None)
+    return list(drift._probes.values())
 
 
 def test_the_initial_model_has_not_drifted_and_a_copy_drifts_as_the_policy_does(
@@ -40,11 +46,11 @@ def test_states_are_spread_over_the_steps_and_are_the_same_whatever_the_batch(
     setup, drift = measured
     nudge(drift.actors, 0)  # the policy has no part in them
     again = DriftOnStates(setup, drift.actors, num=8, batch_size=8)
-    timesteps = torch.cat([probe.times for probe in drift._probes])
+    timesteps = torch.cat([probe.times for probe in probes_of(drift)])
     assert timesteps.tolist() == [751, 751, 501, 501, 251, 251, 1, 1]
-    (whole,) = again._probes
+    (whole,) = probes_of(again)
     assert torch.equal(whole.times, timesteps)
-    assert torch.allclose(whole.x_t, torch.cat([probe.x_t for probe in drift._probes]), atol=1e-5)
+    assert torch.allclose(whole.x_t, torch.cat([probe.x_t for probe in probes_of(drift)]), atol=1e-5)
     assert again.of(None) == pytest.approx(drift.of(None), rel=1e-4)
     assert len({tuple(state.flatten().tolist()) for state in whole.x_t}) == 8
 
@@ -52,7 +58,7 @@ def test_states_are_spread_over_the_steps_and_are_the_same_whatever_the_batch(
 def test_drift_is_of_guided_predictions(measured: tuple[RolloutSetup, DriftOnStates]) -> None:
     setup, drift = measured
     nudge(drift.actors, 0)
-    (probe,) = DriftOnStates(setup, drift.actors, num=8, batch_size=8)._probes
+    (probe,) = probes_of(DriftOnStates(setup, drift.actors, num=8, batch_size=8))
     rollouts = drift._rollouts
 
     def prediction(trained: bool, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -72,4 +78,4 @@ def test_drift_is_of_guided_predictions(measured: tuple[RolloutSetup, DriftOnSta
 def test_another_seed_measures_on_other_states(measured: tuple[RolloutSetup, DriftOnStates]) -> None:
     setup, drift = measured
     other = DriftOnStates(replace(setup, seed=8), drift.actors, num=8, batch_size=8)
-    assert not torch.allclose(other._probes[0].x_t[:3], drift._probes[0].x_t)
+    assert not torch.allclose(probes_of(other)[0].x_t[:3], probes_of(drift)[0].x_t)
