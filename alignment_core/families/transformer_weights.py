@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_never
 
-from diffusers import FluxPipeline, StableDiffusion3Pipeline
+from diffusers import FluxPipeline, ModelMixin, StableDiffusion3Pipeline
 from peft import get_peft_model_state_dict
 from torch import Tensor, nn
 
@@ -82,6 +82,7 @@ def load_policy(actors: Actors, folder: Path) -> None:
     """Put the weights that `save_policy` wrote back into the policy, exactly."""
     match actors.kind:
         case "full":
+            assert issubclass(actors.network_type, ModelMixin)
             saved = actors.network_type.from_pretrained(
                 folder / PIPELINE_FOLDER, subfolder=DENOISER, use_safetensors=True, local_files_only=True
             )

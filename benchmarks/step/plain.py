@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from peft import LoraConfig
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 VAE_BATCH = 8  # diffusers' vae_encode_batch_size
@@ -46,10 +47,10 @@ class Plain:
     def __init__(self, folder: Path, device: torch.device, *, resolution: int, is_full: bool) -> None:
         self.device, self.resolution = device, resolution
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").requires_grad_(False).to(device)
-        self.vae = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False).to(device)
-        self.scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
-        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet").requires_grad_(False).to(device)
+        self.text_encoder = _frozen(CLIPTextModel.from_pretrained(folder / "text_encoder"), device)
+        self.vae = _frozen(AutoencoderKL.from_pretrained(folder / "vae"), device)
+        self.scheduler: Any = DDPMScheduler.from_pretrained(folder / "scheduler")
+        self.unet = _frozen(UNet2DConditionModel.from_pretrained(folder / "unet"), device)
         self.reference = copy.deepcopy(self.unet) if is_full else None
         if is_full:
             self.unet.requires_grad_(True)
@@ -123,6 +124,11 @@ class Plain:
         torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+
+def _frozen(network: nn.Module, device: torch.device) -> Any:
+    """On the device and without gradients; the libraries' own types say little of what their networks answer."""
+    return network.requires_grad_(False).to(device)
 
 
 def _pixels(image: bytes, resolution: int) -> Tensor:

@@ -154,8 +154,8 @@ def tailorpo_iteration(
             ]
         wins = (scores[0] >= scores[1]).reshape(-1, 1, 1, 1)
         w, lost = torch.where(wins, *candidates), torch.where(wins, *candidates[::-1])
-        steps = (Step(x, side, t, text, empty) for side in (w, lost))
-        plain.update(tailorpo(walk, *steps, (scores[0] != scores[1]).float(), beta))
+        winner, loser = (Step(x, side, t, text, empty) for side in (w, lost))
+        plain.update(tailorpo(walk, winner, loser, (scores[0] != scores[1]).float(), beta))
         x = w
 
 
@@ -177,8 +177,8 @@ def d3po_iteration(
     scores = [reward(walk.decode(states[-1])) for states in drawn]
     h = torch.sign(scores[0] - scores[1])
     for rows, index, t in _shuffled(walk, len(prompts), num_trained, batch_size):
-        sides = (Step(s[index, rows], s[index + 1, rows], t, text[rows], empty) for s in drawn)
-        plain.update(d3po(walk, *sides, h[rows], beta, 0.1))
+        of_0, of_1 = (Step(s[index, rows], s[index + 1, rows], t, text[rows], empty) for s in drawn)
+        plain.update(d3po(walk, of_0, of_1, h[rows], beta, 0.1))
 
 
 def policy_gradient_iteration(

@@ -26,7 +26,7 @@ class Size:
     photo: int
     unet: dict[str, Any]
     vae: dict[str, Any]
-    text: dict[str, int]
+    text: dict[str, Any]
     batch_size: int = 4
     prompts: int = 2
 
@@ -65,20 +65,15 @@ def save_model(size: Size, folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = new_tokenizer()
     tokenizer.model_max_length = MAX_TOKENS
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=MAX_TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **size.text,
-    )
+    ids: dict[str, Any] = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    blocks: dict[str, Any] = {"down_block_types": DOWN, "up_block_types": UP}
+    text = CLIPTextConfig(vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS, **ids, **size.text)
     StableDiffusionPipeline(
-        vae=AutoencoderKL(down_block_types=DOWN, up_block_types=UP, layers_per_block=2, **size.vae),
+        vae=AutoencoderKL(layers_per_block=2, **blocks, **size.vae),
         text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(sample_size=size.resolution // 8, **size.unet),
-        scheduler=DDIMScheduler(
+        scheduler=DDIMScheduler(  # pyright: ignore[reportArgumentType]
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",
