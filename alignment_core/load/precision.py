@@ -50,11 +50,8 @@ def half_of(precision: Precision | None) -> Half | None:
 
 def most_exact(errors: Mapping[Half, float]) -> Half:
     """The half precision with the least error; bf16, whose range is float32's, where neither gives numbers."""
-    finite = {half: error for half, error in errors.items() if math.isfinite(error)}
-    if not finite:
-        return "bf16"
-    best, _ = min(finite.items(), key=lambda item: item[1])
-    return best
+    finite: dict[Half, float] = {half: error for half, error in errors.items() if math.isfinite(error)}
+    return min(finite, key=lambda half: finite[half], default="bf16")
 
 
 @torch.no_grad()
