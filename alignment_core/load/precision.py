@@ -51,7 +51,7 @@ def half_of(precision: Precision | None) -> Half | None:
 def most_exact(errors: Mapping[Half, float]) -> Half:
     """The half precision with the least error; bf16, whose range is float32's, where neither gives numbers."""
     finite: dict[Half, float] = {half: error for half, error in errors.items() if math.isfinite(error)}
-    return min(finite, key=lambda half: finite[half], default="bf16")
+    return min(finite, key=finite.__getitem__) if finite else "bf16"
 
 
 @torch.no_grad()
