@@ -18,10 +18,11 @@ from pydantic import ValidationError
 from alignment_core import checkpoints
 from alignment_core.errors import AlignmentError, CheckpointError
 from alignment_core.events import Event, PhaseChanged, RunCompleted, RunStarted
+from alignment_core.load.accelerator import new_accelerator
 from alignment_core.load.model import family_of_source
 from alignment_core.load.precision import settled
 from alignment_core.load.probe import load_probe
-from alignment_core.load.run import load_run, new_accelerator
+from alignment_core.load.run import load_run
 from alignment_core.prove.evaluation_run import evaluate_run
 from alignment_core.spec import JobSpec
 from alignment_core.spec.continuation import broken_by

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from alignment_core.actors.actors import Actors, lora_actors
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.build import lora_actors
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.families.family import Family
 from alignment_core.load.model import load_model

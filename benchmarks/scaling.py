@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 import torch
 
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.load.run import load_run, new_accelerator
+from alignment_core.load.accelerator import new_accelerator
+from alignment_core.load.run import load_run
 from alignment_core.methods.diffusion_dpo import DiffusionDPO
 from alignment_core.spec import JobSpec
 from alignment_core.spec.places import Sources

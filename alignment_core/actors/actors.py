@@ -10,18 +10,16 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Literal, Protocol, assert_never, runtime_checkable
 
 import torch
 from diffusers import ModelMixin
-from peft import LoraConfig
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from alignment_core.actors.arithmetic import autocast_to, half_layers_in, strict_float32
-from alignment_core.actors.lora_forward import AdapterSwitch, switched
-from alignment_core.actors.reading_network import Conditioning, Denoiser, Part, ReadingNetwork, parts_of
+from alignment_core.actors.lora_forward import AdapterSwitch
+from alignment_core.actors.reading_network import Conditioning, Denoiser, ReadingNetwork, parts_of
 from alignment_core.actors.reference_copies import CopiesApart
 from alignment_core.actors.reference_deltas import DenseDelta, LowrankSum
 from alignment_core.actors.reference_weights import (
@@ -40,8 +38,7 @@ from alignment_core.actors.replay import Recorder, Recordings
 from alignment_core.actors.sharded_reference import ShardedFullWeights
 from alignment_core.actors.sharding import average_gradients, gathered, load_whole, shard
 from alignment_core.diffusion.path import Path
-from alignment_core.errors import CheckpointError, ModelError
-from alignment_core.seeds import seed_of
+from alignment_core.errors import CheckpointError
 from alignment_core.shapes import Latents, Times
 from alignment_core.shares import share_of
 
@@ -388,67 +385,3 @@ def _factors_of(denoiser: Denoiser, adapter: str) -> Factors:
 
 def _fits(tensor: Tensor, shape: Shape) -> bool:
     return tensor.dim() == len(shape) and all(n in (None, m) for n, m in zip(shape, tensor.shape, strict=True))
-
-
-@dataclass(frozen=True)
-class LoraShape:
-    """The adapter of a network: B A alpha / rank of each module whose name ends in one of `target_modules`."""
-
-    rank: int
-    alpha: float
-    target_modules: tuple[str, ...]
-
-
-def lora_actors(
-    family: DenoiserFamily,
-    denoiser: Denoiser,
-    *,
-    rank: int,
-    alpha: float,
-    target_modules: tuple[str, ...],
-    seed: int,
-    autocast: Callable[[], AbstractContextManager[object]],
-    text_encoders: LoraShape | None = None,
-) -> Actors:
-    """Add a LoRA adapter (A gaussian, B zero, float32) to `denoiser`; at step 0 policy and reference agree bit for bit.
-
-    `text_encoders` is the adapter of each text encoder of a `ReadingNetwork`.
-    """
-    own, *others = parts_of(denoiser).items()
-    _add_adapter(own[1], LoraShape(rank, alpha, target_modules), seed_of(seed, "lora"), "adapter")
-    for name, part in others:
-        assert text_encoders is not None, "a network that reads is there to be trained"
-        _add_adapter(part, text_encoders, seed_of(seed, "lora", name), "adapter.text_encoder")
-    unheard = denoiser.unheard if isinstance(denoiser, ReadingNetwork) else ()
-    for name, parameter in denoiser.named_parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-            parameter.requires_grad_(not name.startswith(unheard))
-    return Actors(family, denoiser.eval(), initial_copy=None, autocast=autocast, switch=switched(denoiser, ADAPTER))
-
-
-def _add_adapter(network: Part, shape: LoraShape, seed: int, field: str) -> None:
-    config = LoraConfig(
-        r=shape.rank,
-        lora_alpha=shape.alpha,  # pyright: ignore[reportArgumentType]  (peft takes floats)
-        target_modules=list(shape.target_modules),
-        init_lora_weights="gaussian",
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        try:
-            network.add_adapter(config, adapter_name=ADAPTER)
-        except ValueError as error:
-            raise ModelError("adapter_target_missing", f"{field}.target_modules: {error}") from error
-
-
-def full_actors(
-    family: DenoiserFamily, denoiser: Denoiser, *, autocast: Callable[[], AbstractContextManager[object]]
-) -> Actors:
-    """Train every weight of `denoiser` (float32); a frozen copy in the same precision is the reference.
-
-    The copy is not stored in half precision: rounding would make policy and reference differ before the first step.
-    """
-    assert not isinstance(denoiser, ReadingNetwork), "text encoders are trained by adapters alone"
-    initial = copy.deepcopy(denoiser).requires_grad_(False).eval()
-    return Actors(family, denoiser.requires_grad_(True).eval(), initial_copy=initial, autocast=autocast)

@@ -1,6 +1,6 @@
 """From a spec to the two plug-ins: how the reference moves, and which timesteps count how much."""
 
-from typing import Literal, Protocol, TypeVar, assert_never, cast, runtime_checkable
+from typing import Literal, Protocol, assert_never, cast, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -10,6 +10,7 @@ from torch import Tensor
 from alignment_core.actors.actors import Actors
 from alignment_core.diffusion.path import Grid, Path
 from alignment_core.errors import ModelError
+from alignment_core.load.resolved import known
 from alignment_core.protocols import ReferenceUpdate, TimestepStrategy
 from alignment_core.reference.drift_on_states import DriftOnStates
 from alignment_core.reference.drift_on_winners import DriftKind, DriftMeasure, DriftOnWinners, Winners, winner_probes
@@ -79,19 +80,19 @@ def build_reference(
             actors.let_reference_move(
                 store or "dense_delta", rank_cap=reference.ref_rank_cap, offload_initial=reference.offload_initial
             )
-            rule, measured = FixedAlpha(_set(alpha), _guard(guard)), guard
+            rule, measured = FixedAlpha(known(alpha), _guard(guard)), guard
         case DriftControlledReference(alpha_max=alpha_max, delta_units=units, ref_store=store):
             actors.let_reference_move(
                 store or "dense_delta", rank_cap=reference.ref_rank_cap, offload_initial=reference.offload_initial
             )
-            rule, measured = DriftControl(_set(reference.delta), alpha_max, relative=_is_relative(units)), reference
+            rule, measured = DriftControl(known(reference.delta), alpha_max, relative=_is_relative(units)), reference
         case _:
             assert_never(reference)
     drift = None if measured is None else _drift(spec, measured, actors, winners, setup, accelerator)
     alpha = rule.alpha if isinstance(rule, FixedAlpha) else rule.alpha_max
     turn = spec.steps_per_turn
     return MovingReference(
-        every=_set(reference.every) * turn,
+        every=known(reference.every) * turn,
         start=(reference.start - 1) * turn + 1,
         rule=rule,
         drift=drift,
@@ -102,7 +103,7 @@ def build_reference(
 def _guard(guard: DriftGuard | None) -> Guard | None:
     if guard is None:
         return None
-    return Guard(_set(guard.delta), guard.action, guard.sticky, tests_candidate=_tests_candidate(guard))
+    return Guard(known(guard.delta), guard.action, guard.sticky, tests_candidate=_tests_candidate(guard))
 
 
 def _tests_candidate(guard: DriftGuard) -> bool:
@@ -156,7 +157,7 @@ def _drift(
     if setup is not None:
         return DriftOnStates(setup, actors, measured.num_samples, spec.batch_size)
     assert winners is not None, "what is not drawn is learnt from pairs"
-    return _drift_on_winners(spec, _set(measured.metric), measured.num_samples, actors, winners, accelerator)
+    return _drift_on_winners(spec, known(measured.metric), measured.num_samples, actors, winners, accelerator)
 
 
 def _drift_on_winners(
@@ -175,14 +176,6 @@ def _drift_on_winners(
         num_processes=accelerator.num_processes,
     )
     return DriftOnWinners(kind, actors, probes, add_up)
-
-
-T = TypeVar("T")
-
-
-def _set(value: T | None) -> T:
-    assert value is not None, "the spec is resolved"
-    return value
 
 
 # --- the timesteps -------------------------------------------------------------------------------------------------

@@ -15,8 +15,10 @@ from alignment_core.evaluation.contenders import Contender, Contenders, checkpoi
 from alignment_core.evaluation.evaluate import ReportFolder
 from alignment_core.events import Event, PhaseChanged
 from alignment_core.families.family import Family
+from alignment_core.load.accelerator import new_accelerator
+from alignment_core.load.networks import load_networks
 from alignment_core.load.precision import settled
-from alignment_core.load.run import load_networks, load_run, new_accelerator
+from alignment_core.load.run import load_run
 from alignment_core.prove.evaluation_run import Training, compare_contenders
 from alignment_core.spec import JobSpec
 from alignment_core.spec.places import Sources

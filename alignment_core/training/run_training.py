@@ -80,11 +80,11 @@ def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, started: float) 
     """Steps until the last one, or until a guard ends the training; the last one is left to be saved."""
     spec, limit = run.spec, run.spec.resources.max_run_seconds
     tally = TimestepTally(run.family.path.num_timesteps, since_step=run.state.step)
-    batches, told = (yield from _begin(run)), None
+    batches, announced = (yield from _begin(run)), None
     for event in _steps_within_memory(run, tally, batches):
-        if run.finds_split and told != run.split:
-            told = run.split
-            yield MicroBatchChosen(batch_size=told.batch_size, gradient_accumulation_steps=told.accumulation)
+        if run.finds_split and announced != run.split:
+            announced = run.split
+            yield MicroBatchChosen(batch_size=announced.batch_size, gradient_accumulation_steps=announced.accumulation)
         run.meter.step(event.step_seconds)
         run.state = run.state.complete_step(event.step)
         _end(run, run.watch.observe_step(event.step, event.metrics))

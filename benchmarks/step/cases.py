@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from alignment_core import JobSpec
-from alignment_core.load.run import load_run, new_accelerator
+from alignment_core.load.accelerator import new_accelerator
+from alignment_core.load.run import load_run
 from alignment_core.methods.diffusion_kto import DiffusionKTO
 from alignment_core.methods.draws import micro_batches
 from alignment_core.spec.places import Sources

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment_core.actors.actors import Actors, full_actors, lora_actors
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.build import full_actors, lora_actors
 from alignment_core.families.sd import StableDiffusion
 from alignment_core.load.model import load_model
 from alignment_core.spec import LocalSource

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
-from alignment_core.actors.actors import Actors, full_actors, lora_actors
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.build import full_actors, lora_actors
 from alignment_core.actors.reference_deltas import supported_layers, truncated
 from alignment_core.actors.reference_weights import average, lora_layers
 from alignment_core.diffusion.formulas import regression_error

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from alignment_core.actors.actors import Actors, lora_actors
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.build import lora_actors
 from alignment_core.diffusion.discrete_vp import DiscreteVP
 from alignment_core.load.model import load_model
 from alignment_core.spec import LocalSource

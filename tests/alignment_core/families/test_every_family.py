@@ -11,7 +11,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from alignment_core.actors.actors import Actors, full_actors, lora_actors
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.build import full_actors, lora_actors
 from alignment_core.diffusion.path import Grid
 from alignment_core.diffusion.path import Path as NoisePath
 from alignment_core.families import autoencoder

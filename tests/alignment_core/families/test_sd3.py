@@ -12,7 +12,8 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from alignment_core.actors.actors import Actors, full_actors, lora_actors
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.build import full_actors, lora_actors
 from alignment_core.actors.reference_weights import lora_layers
 from alignment_core.errors import ModelError
 from alignment_core.families.sd3 import StableDiffusion3, load_sd3

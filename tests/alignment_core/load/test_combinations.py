@@ -18,7 +18,8 @@ from torch import Tensor
 
 from alignment_core import JobSpec
 from alignment_core.events import StepCompleted
-from alignment_core.load.run import load_run, new_accelerator
+from alignment_core.load.accelerator import new_accelerator
+from alignment_core.load.run import load_run
 from alignment_core.spec.places import Sources
 from alignment_core.timesteps.table import TimestepTally
 from alignment_core.training.loop import train

@@ -17,8 +17,9 @@ from torch import Tensor
 from alignment_core import JobSpec, align
 from alignment_core.diffusion.formulas import scaled_linear_abar
 from alignment_core.events import Event, StepCompleted
+from alignment_core.load.accelerator import new_accelerator
 from alignment_core.load.model import load_model
-from alignment_core.load.run import load_run, new_accelerator
+from alignment_core.load.run import load_run
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, PairLoss, cdpo_loss, dmpo_loss, robust_loss
 from alignment_core.spec import LocalSource
 from alignment_core.spec.places import Sources

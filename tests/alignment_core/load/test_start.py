@@ -23,7 +23,8 @@ from alignment_core.families.lora_file import read_lora
 from alignment_core.families.lora_places import place
 from alignment_core.families.merge import merge, update_of
 from alignment_core.families.sd_keys import SD
-from alignment_core.load.run import load_networks, new_accelerator
+from alignment_core.load.accelerator import new_accelerator
+from alignment_core.load.networks import load_networks
 from alignment_core.reports import EvaluationReport, StartingPoint
 from alignment_core.spec import JobSpec, LocalSource
 from alignment_core.spec.places import Sources, localize

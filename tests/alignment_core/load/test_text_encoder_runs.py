@@ -10,14 +10,13 @@ from torch import Tensor
 
 from alignment_core import checkpoints
 from alignment_core.actors.actors import Actors
-from alignment_core.alignment import align
 from alignment_core.errors import ModelError
-from alignment_core.events import Event, StepCompleted
 from alignment_core.exports.export import export
 from alignment_core.families.lora_file import read_lora
 from alignment_core.families.lora_places import place
 from alignment_core.families.merge import update_of
-from alignment_core.load.run import load_networks, new_accelerator
+from alignment_core.load.accelerator import new_accelerator
+from alignment_core.load.networks import load_networks
 from alignment_core.prove.checkpoint_comparison import compare_checkpoints
 from alignment_core.spec import JobSpec
 from alignment_core.spec.families import FamilyName
@@ -26,6 +25,7 @@ from alignment_core.training.loop import RATE_SCALE
 from tests.alignment_core.families.loras import pipeline_of, random_layers, save_diffusers
 from tests.alignment_core.families.test_every_family import inputs_of, of_diffusers
 from tests.alignment_core.load.test_combinations import Folders, assert_it_trains, load, spec_of, steps_of
+from tests.alignment_core.load.test_start import last_checkpoint, run
 from tests.alignment_core.tiny import tiny_spec
 from tests.alignment_core.tiny_flux import save_tiny_flux
 
@@ -99,22 +99,6 @@ def test_the_encoders_alone_learn_what_is_preferred(tiny_model: Path, tiny_pairs
 
 
 # --- whole runs --------------------------------------------------------------------------------------------------------
-
-
-def run(spec: JobSpec, workdir: Path, cache_dir: Path, *, stop_after: int | None = None) -> list[Event]:
-    events: list[Event] = []
-    stream = align(spec, workdir, cache_dir=cache_dir)
-    for event in stream:
-        events.append(event)
-        if isinstance(event, StepCompleted) and event.step == stop_after:
-            stream.close()
-    return events
-
-
-def last_checkpoint(workdir: Path) -> Path:
-    found = checkpoints.latest(workdir / "checkpoints")
-    assert found is not None
-    return found
 
 
 def spec_of_run(model: Path, pairs: Path, **changes: Any) -> JobSpec:

@@ -11,7 +11,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor, nn
 
-from alignment_core.actors.actors import Actors, full_actors
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.build import full_actors
 from alignment_core.datasets.cache import TensorCache
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.posteriors import PairPosteriors

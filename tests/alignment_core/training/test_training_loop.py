@@ -24,12 +24,13 @@ from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from alignment_core.actors.actors import Actors, full_actors
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.build import full_actors
 from alignment_core.diffusion.discrete_vp import DiscreteVP
 from alignment_core.diffusion.formulas import scaled_linear_abar
 from alignment_core.errors import DivergenceError
 from alignment_core.events import StepCompleted
-from alignment_core.load.run import new_accelerator
+from alignment_core.load.accelerator import new_accelerator
 from alignment_core.protocols import SignalAgainst, StepLoss, TimestepStrategy
 from alignment_core.shapes import PerStep
 from alignment_core.timesteps.table import TimestepTally
