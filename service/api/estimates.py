@@ -20,7 +20,7 @@ from service.store import cards
 from service.store.records import CardRecord
 
 GIB = 2**30
-WITHIN = 0.9  # an estimate may be a tenth too high: what may fit by then is let through
+WITHIN = 0.8  # measured, an estimate was a fifth too high at most: what may fit by then is let through
 RESERVED_GIB = 0.7  # a card's context and libraries, measured on an H100
 LEAST_TOLD_GIB = 0.05
 
@@ -73,10 +73,14 @@ def cards_for(parts: Parts, spec: JobSpec) -> list[CardRecord]:
 
 
 def problems_of_memory(parts: Parts, spec: JobSpec, model: Model | None) -> Iterator[FieldProblem]:
-    """Whether no card of the workers can hold the run; where no worker has said what it has, one may."""
+    """Whether no card of the workers can hold the run; where no worker has said what it has, one may.
+
+    Nobody is refused by what is not estimated: weights that lie in shares over several cards.
+    """
     fitting = cards_for(parts, spec)
-    if model is None or not fitting:
+    if model is None or not fitting or spec.resources.strategy == "fsdp2":
         return
+    spec = _at_its_smallest(spec)
     is_half = _is_half(spec, fitting, parts.settings.worker_devices)
     memory, largest = memory_of(spec, model.report, model.family, is_half=is_half), fitting[0]
     room = largest.memory_bytes / GIB - RESERVED_GIB
@@ -87,6 +91,13 @@ def problems_of_memory(parts: Parts, spec: JobSpec, model: Model | None) -> Iter
         f"workers, {largest.name}, has room for {max(room, 0):.1f}. {_remedies(spec, model, memory, is_half=is_half)}"
     )
     yield FieldProblem(pointer="/spec/training/batch_size", code="does_not_fit", message=message)
+
+
+def _at_its_smallest(spec: JobSpec) -> JobSpec:
+    """As a run may come to be that halves its micro-batch until it has room."""
+    if spec.training.micro_batch != "auto":
+        return spec
+    return spec.model_copy(update={"training": spec.training.model_copy(update={"batch_size": 1})})
 
 
 def _components(memory: Memory) -> str:

@@ -408,6 +408,16 @@ def test_a_run_that_no_card_holds_is_refused_with_what_would_fit(api: Api) -> No
     assert told(api, spec) == []
 
 
+def test_what_finds_its_room_or_shares_its_weights_is_not_refused_by_one_cards_memory(api: Api) -> None:
+    cards.announce(api.parts.store, SMALL)
+    large = spec_for(api.ready_dataset(), batch_size=512, gradient_accumulation_steps=1)
+    assert "does_not_fit" in {code for _, code in told(api, large)}
+    halving = {**large, "training": {**large["training"], "micro_batch": "auto"}}
+    assert told(api, halving) == []
+    shared = {**large, "resources": {"processes": 2, "strategy": "fsdp2"}}
+    assert "does_not_fit" not in {code for _, code in told(api, shared)}
+
+
 def test_the_estimate_stays_with_the_job_and_follows_what_jobs_were_measured_at(api: Api) -> None:
     cards.announce(api.parts.store, SMALL.model_copy(update={"memory_bytes": 64 * 2**30}))
     spec = spec_for(api.ready_dataset(num_usable_rows=1000))
