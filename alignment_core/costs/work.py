@@ -13,7 +13,7 @@ from alignment_core.costs.memory import STATE, images_together, reference_bytes,
 from alignment_core.model_files import ModelReport
 from alignment_core.spec.families import FAMILIES, FamilyName
 from alignment_core.spec.job import JobSpec
-from alignment_core.spec.online import D3POSpec, DDPOSpec, DPOKSpec, OnlineMethodSpec, TailorPOSpec
+from alignment_core.spec.online import OnlineMethodSpec
 from alignment_core.spec.training import FullFineTune
 
 TimedPhase = Literal["loading", "caching", "sampling", "scoring", "training", "evaluating", "saving"]
@@ -151,17 +151,8 @@ def _drawn(spec: JobSpec, family: FamilyName) -> tuple[float, float]:
         return 0.0, 0.0
     guided = 2 if method.guidance_scale > 1 and not FAMILIES[family].embeds_guidance else 1
     turns = spec.training.steps / spec.steps_per_turn
-    match method:
-        case TailorPOSpec():
-            branches = 2 * method.num_trained_steps  # each is foreseen, decoded and judged
-            each, judged = method.num_inference_steps + branches, branches
-            trajectories = spec.examples_per_step
-        case D3POSpec():
-            each, judged, trajectories = method.num_inference_steps, 1, 2 * method.prompts_per_iteration
-        case DDPOSpec() | DPOKSpec():
-            each, judged = method.num_inference_steps, 1
-            trajectories = method.prompts_per_iteration * method.samples_per_prompt
-    return turns * trajectories * each * guided, turns * trajectories * judged
+    trajectories = turns * method.trajectories_of_a_turn(spec.examples_per_step)
+    return trajectories * method.forwards_of_a_trajectory * guided, trajectories * method.judged_of_a_trajectory
 
 
 def _evaluated(spec: JobSpec, family: FamilyName, num_prompts: int) -> float:

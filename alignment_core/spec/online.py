@@ -5,73 +5,11 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from alignment_core.spec.base import Spec, misfit
-from alignment_core.spec.method import LORA_HIGH, LearnsFrom, MethodBase, Recipe, Recipes, Signal
-from alignment_core.spec.rewards import RewardSpec, reward_name, without_gradient
-from alignment_core.spec.sources import Prompts
+from alignment_core.spec.method import LORA_HIGH, Recipe, Recipes
+from alignment_core.spec.rewards import without_gradient
+from alignment_core.spec.rollouts import PairedRollouts, PolicyGradientRollouts
 
 OF_A_STEP = ("training.batch_size", "training.gradient_accumulation_steps")
-
-
-class Rollouts(MethodBase):
-    """What every online method has: prompts to draw images for, and how they are drawn and judged.
-
-    DDIM with noise: `eta` 0 would be deterministic, and nothing could be learnt from it. The guidance scale holds for
-    sampling, training and reference alike.
-    """
-
-    learns_from: ClassVar[LearnsFrom] = "rewards"
-
-    prompts: Prompts = Field(
-        min_length=1, max_length=100_000, description="Training prompts; each iteration takes the next ones, shuffled."
-    )
-    num_inference_steps: int = Field(default=20, ge=2, le=1000, description="T, the DDIM steps of a trajectory.")
-    eta: float = Field(
-        default=1.0,
-        gt=0,
-        le=1,
-        description="DDIM's noise: 1 is the published setting, and 0 would draw without noise, which nothing is learnt from.",
-    )
-    guidance_scale: float = Field(
-        default=5.0, ge=1, le=100, description="Classifier-free guidance everywhere; 1 is without."
-    )
-
-    @property
-    def trained_steps(self) -> int:
-        """Steps of each trajectory that are trained."""
-        return self.num_inference_steps
-
-    def must_have_noise(self, silent: frozenset[int]) -> frozenset[int]:
-        """Which of the steps without noise stand in the way: where steps are drawn, all if too few others are left."""
-        return silent if self.num_inference_steps - len(silent) < self.trained_steps else frozenset()
-
-    def drawn_together(self, num_steps: int, examples_per_step: int) -> tuple[int, int]:
-        """Of `num_steps` steps of a trajectory that may be drawn: how many draws without replacement there are, and are made."""
-        return num_steps, self.trained_steps
-
-
-class PairedRollouts(Rollouts):
-    """Online methods that rank two images: by one reward, or by Pareto dominance of several, where else it is a tie."""
-
-    ranks: ClassVar[bool] = True
-
-    rewards: tuple[RewardSpec, ...] = Field(min_length=1, max_length=16, description="What the images are ranked by.")
-    beta: float = Field(
-        default=0.1, gt=0, le=1e6, description="Multiplies a log-ratio; not comparable with Diffusion-DPO's beta."
-    )
-    logprob_reduction: Literal["mean", "sum"] = Field(
-        default="mean", description="Log-probabilities over the latent; beta with `mean` is beta/D with `sum`."
-    )
-
-    @model_validator(mode="after")
-    def _rewards_have_names(self) -> Self:
-        names = [reward_name(reward) for reward in self.rewards]
-        if len(set(names)) < len(names):
-            raise misfit("rewards must have different names; set `name` to tell them apart", "rewards")
-        return self
-
-    @property
-    def trained_rewards(self) -> tuple[RewardSpec, ...]:
-        return self.rewards
 
 
 class GuidanceSpec(Spec):
@@ -145,6 +83,18 @@ class TailorPOSpec(PairedRollouts):
         """An iteration takes a step at each branch; `examples_per_step` are prompts."""
         return self.num_trained_steps
 
+    def trajectories_of_a_turn(self, examples_per_step: int) -> int:
+        return examples_per_step
+
+    @property
+    def forwards_of_a_trajectory(self) -> int:
+        return self.num_inference_steps + self.judged_of_a_trajectory
+
+    @property
+    def judged_of_a_trajectory(self) -> int:
+        """Both sides of each branch, foreseen by a forward of their own."""
+        return 2 * self.num_trained_steps
+
 
 class D3POSpec(PairedRollouts):
     """D3PO (arXiv 2311.13231): two trajectories from one starting noise; the better image labels every step."""
@@ -189,20 +139,8 @@ class D3POSpec(PairedRollouts):
         """An iteration trains every transition once."""
         return self.transitions_per_iteration // examples_per_step
 
-
-class PolicyGradientRollouts(Rollouts):
-    """Online methods that weigh every step of a trajectory by the reward of its image."""
-
-    signal: ClassVar[Signal] = "advantage"
-
-    reward: RewardSpec
-    prompts_per_iteration: int = Field(default=16, ge=1, le=65536, description="Prompts drawn for in one iteration.")
-    samples_per_prompt: int = Field(default=1, ge=1, le=1024, description="Trajectories of each prompt an iteration.")
-    ratio_clamp: float = Field(default=1e-4, gt=0, lt=1, description="c: ratios are clamped to 1 +- c (published).")
-
-    @property
-    def trained_rewards(self) -> tuple[RewardSpec, ...]:
-        return (self.reward,)
+    def trajectories_of_a_turn(self, examples_per_step: int) -> int:
+        return 2 * self.prompts_per_iteration
 
 
 class DDPOSpec(PolicyGradientRollouts):
