@@ -7,57 +7,36 @@ is a `ReadingNetwork`, and all of this holds of that.
 """
 
 import copy
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal, Protocol, assert_never, runtime_checkable
+from typing import Literal
 
 import torch
 from diffusers import ModelMixin
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from alignment_core.actors.arithmetic import autocast_to, half_layers_in, strict_float32
+from alignment_core.actors.adapter_factors import Factors, keep_as_initial, set_factors
+from alignment_core.actors.adapter_stores import AdapterStore, adapter_store
+from alignment_core.actors.forwards import DenoiserFamily, Forwards
 from alignment_core.actors.lora_forward import AdapterSwitch
 from alignment_core.actors.reading_network import Conditioning, Denoiser, ReadingNetwork, parts_of
-from alignment_core.actors.reference_copies import CopiesApart
-from alignment_core.actors.reference_deltas import DenseDelta, LowrankSum
 from alignment_core.actors.reference_weights import (
     ADAPTER,
     INITIAL,
-    AdapterFactors,
     FullWeights,
     ReferenceWeights,
     Shape,
     Weights,
-    has_initial_adapter,
     initial_adapter,
     lora_layers,
 )
-from alignment_core.actors.replay import Recorder, Recordings
+from alignment_core.actors.replay import Recorder
 from alignment_core.actors.sharded_reference import ShardedFullWeights
 from alignment_core.actors.sharding import average_gradients, gathered, load_whole, shard
-from alignment_core.diffusion.path import Path
 from alignment_core.errors import CheckpointError
 from alignment_core.shapes import Latents, Times
 from alignment_core.shares import share_of
-
-Factors = Mapping[str, tuple[Tensor, Tensor]]
-"""A and B of a LoRA by module, in PEFT's shapes."""
-AdapterStore = Literal["hard_copy", "dense_delta", "lowrank_sum", "shared_A", "factor_average"]
-
-
-@runtime_checkable
-class DenoiserFamily(Protocol):
-    """What actors and methods need to know of a model family."""
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def predict(self, denoiser: nn.Module, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents: ...
 
 
 class Actors:
@@ -76,13 +55,12 @@ class Actors:
         self.denoiser = denoiser
         self.trained: nn.Module = denoiser  # becomes the distributed wrapper, when there is one
         self._initial_copy = initial_copy
-        self._autocast = autocast
+        self._forwards = Forwards(family, autocast)
         self._switch = switch
         self._begun_with: str | None = None  # the adapter that the initial model has too
         self._store: ReferenceWeights | None = None
         self._reference: dict[str, Tensor] = {}
         self._offload_initial = False
-        self._recordings: Recordings | None = None
         self.network_type = type(denoiser)  # that of a network in shares is another
         self._is_sharded = False
         self._gathered: ModelMixin | None = None
@@ -113,18 +91,10 @@ class Actors:
 
         Layers without factors begin as nothing.
         """
-        _set_factors(self.denoiser, ADAPTER, factors)
+        set_factors(self.denoiser, ADAPTER, factors)
         if is_initial:
-            trained = self.trainable().keys()
-            with torch.random.fork_rng(), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # there are two on purpose
-                for part in parts_of(self.denoiser).values():
-                    part.add_adapter(part.peft_config[ADAPTER], adapter_name=INITIAL)
-            _set_factors(self.denoiser, INITIAL, _factors_of(self.denoiser, ADAPTER))
+            keep_as_initial(self.denoiser)
             self._begun_with = INITIAL
-            self.denoiser.set_adapter(ADAPTER)
-            for name, parameter in self.denoiser.named_parameters():
-                parameter.requires_grad_(name in trained)
 
     def freeze_a(self) -> None:
         """Train the B of the adapter alone; before there is an optimiser. Policy and reference then share one A."""
@@ -134,10 +104,9 @@ class Actors:
     def predict_policy(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The policy's prediction, with gradients, float32."""
         network = self.trained if torch.is_grad_enabled() else self.denoiser  # the wrapper is for gradients
-        with self._autocast():
-            if self._recordings is not None and network is self.trained:
-                return self._recorded(self._recordings, "policy", network, x_t, times, conditioning)
-            return self.family.predict(network, x_t, times, conditioning).float()
+        if network is not self.trained:
+            return self._forwards.predict(network, x_t, times, conditioning)
+        return self._forwards.predict_again("policy", network, x_t, times, conditioning)
 
     def predict_reference(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The reference's prediction, without gradients, float32."""
@@ -149,17 +118,17 @@ class Actors:
     @torch.no_grad()
     def predict_initial(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The initial model's prediction, without gradients, float32."""
-        with self.initial_denoiser() as denoiser, self._autocast():
-            if self._recordings is not None and not self._offload_initial:
-                return self._recorded(self._recordings, "initial", denoiser, x_t, times, conditioning)
-            return self.family.predict(denoiser, x_t, times, conditioning).float()
+        with self.initial_denoiser() as denoiser:
+            if self._offload_initial:  # what is recorded must stay where it is
+                return self._forwards.predict(denoiser, x_t, times, conditioning)
+            return self._forwards.predict_again("initial", denoiser, x_t, times, conditioning)
 
     @torch.no_grad()
     def read_by_initial(self, conditioning: Conditioning) -> Conditioning:
         """The conditioning with what the initial model's text encoders say of the prompts, where it holds their tokens alone."""
         if not isinstance(self.denoiser, ReadingNetwork):
             return conditioning
-        with self.initial_denoiser(), self._autocast():
+        with self.initial_denoiser(), self._forwards.autocast():
             return self.denoiser.read(conditioning)
 
     @contextmanager
@@ -187,7 +156,7 @@ class Actors:
         Of weights in shares it is what was `gathered`.
         """
         policy = self._copied() if self._gathered is None else self._gathered
-        return Actors(self.family, policy, initial_copy=policy, autocast=self._autocast)
+        return Actors(self.family, policy, initial_copy=policy, autocast=self._forwards.autocast)
 
     def _copied(self) -> ModelMixin:
         assert isinstance(self.denoiser, ModelMixin), "text encoders are trained by adapters alone"
@@ -198,45 +167,22 @@ class Actors:
     @contextmanager
     def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
         """Inside, all networks compute in `dtype`: float32 strictly, halves by autocast; no weight is changed for good."""
-        before, self._autocast = self._autocast, lambda: autocast_to(dtype, self.family.device)
-        recordings, self._recordings = self._recordings, None  # they compute in what they were recorded in
-        try:
-            with half_layers_in(dtype, self.denoiser), strict_float32():
-                yield
-        finally:
-            self._autocast, self._recordings = before, recordings
+        with self._forwards.computing_in(dtype, self.denoiser):
+            yield
 
     # --- fewer launches --------------------------------------------------------------------------------------------
 
     def record_with(self, recorder: Recorder) -> None:
         """Record the policy's and the initial model's forwards once for each shape, and replay them from then on."""
-        self._recordings = Recordings(recorder, list(self.trainable().values()))
+        self._forwards.record_with(recorder, list(self.trainable().values()))
 
     def forget_recordings(self) -> None:
         """Give back the memory that they hold; what is asked next is recorded anew."""
-        if self._recordings is not None:
-            self._recordings.forget()
+        self._forwards.forget_recordings()
 
     def take_recording_trouble(self) -> str | None:
         """Why something could not be recorded, and is run plainly; said once."""
-        return None if self._recordings is None else self._recordings.take_trouble()
-
-    def _recorded(
-        self,
-        recordings: Recordings,
-        name: Literal["policy", "initial"],
-        denoiser: nn.Module,
-        x_t: Latents,
-        times: Times,
-        conditioning: dict[str, Tensor],
-    ) -> Latents:
-        names = sorted(conditioning)
-
-        def predict(x_t: Tensor, times: Tensor, *values: Tensor) -> Tensor:
-            return self.family.predict(denoiser, x_t, times, dict(zip(names, values, strict=True))).float()
-
-        inputs = [x_t, times, *(conditioning[key] for key in names)]
-        return recordings.predict(name, predict, inputs, with_gradient=name == "policy")
+        return self._forwards.take_trouble()
 
     # --- weights in shares ---------------------------------------------------------------------------------------------
 
@@ -286,7 +232,7 @@ class Actors:
             self._store = full(self.denoiser, self._initial_copy)
             self._offload_initial = offload_initial
         else:
-            self._store = _adapter_store(self.denoiser, store, rank_cap)
+            self._store = adapter_store(self.denoiser, store, rank_cap)
         self.reset_reference()
 
     @property
@@ -320,10 +266,9 @@ class Actors:
     ) -> Latents:
         """The prediction, float32, of a reference with these weights, or of the policy outside the distributed wrapper."""
         if weights is None:
-            with self._autocast():
-                return self.family.predict(self.denoiser, x_t, times, conditioning).float()
-        with self._moving().denoiser(weights) as denoiser, self._autocast():
-            return self.family.predict(denoiser, x_t, times, conditioning).float()
+            return self._forwards.predict(self.denoiser, x_t, times, conditioning)
+        with self._moving().denoiser(weights) as denoiser:
+            return self._forwards.predict(denoiser, x_t, times, conditioning)
 
     def load_reference(self, weights: Weights) -> None:
         """Put back what `reference` was; raises `CheckpointError` when a weight is missing or of another shape."""
@@ -347,40 +292,6 @@ class Actors:
 def _on_host(tensor: Tensor) -> Tensor:
     copied = tensor.detach().to("cpu", copy=True)
     return nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
-
-
-def _adapter_store(denoiser: Denoiser, store: AdapterStore, rank_cap: int | None) -> ReferenceWeights:
-    match store:
-        case "dense_delta":
-            begun = has_initial_adapter(denoiser)
-            return CopiesApart(AdapterFactors(denoiser), DenseDelta(denoiser), begins_as_copy=begun)
-        case "lowrank_sum":
-            assert rank_cap is not None, "lowrank_sum has a cap"
-            begun = has_initial_adapter(denoiser)
-            return CopiesApart(AdapterFactors(denoiser), LowrankSum(denoiser, rank_cap), begins_as_copy=begun)
-        case "shared_A":
-            trained = [name for name, p in denoiser.named_parameters() if p.requires_grad]
-            assert not any(".lora_A." in name for name in trained), "A is trained: call freeze_a first"
-            return AdapterFactors(denoiser)
-        case "hard_copy" | "factor_average":
-            return AdapterFactors(denoiser)
-        case _:
-            assert_never(store)
-
-
-def _set_factors(denoiser: Denoiser, adapter: str, factors: Factors) -> None:
-    layers = lora_layers(denoiser)
-    for name, (down, up) in factors.items():
-        for side, value in ((layers[name].lora_A[adapter], down), (layers[name].lora_B[adapter], up)):
-            weight = side.get_parameter("weight")
-            weight.data = value.to(weight.device, torch.float32, copy=True)
-
-
-def _factors_of(denoiser: Denoiser, adapter: str) -> Factors:
-    return {
-        name: (layer.lora_A[adapter].get_parameter("weight"), layer.lora_B[adapter].get_parameter("weight"))
-        for name, layer in lora_layers(denoiser).items()
-    }
 
 
 def _fits(tensor: Tensor, shape: Shape) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from peft import LoraConfig
 
-from alignment_core.actors.actors import Actors, DenoiserFamily
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.forwards import DenoiserFamily
 from alignment_core.actors.lora_forward import switched
 from alignment_core.actors.reading_network import Denoiser, Part, ReadingNetwork, parts_of
 from alignment_core.actors.reference_weights import ADAPTER

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alignment_core import checkpoints
-from alignment_core.actors.actors import ADAPTER, Actors
+from alignment_core.actors.actors import Actors
 from alignment_core.actors.reading_network import Part, parts_of
+from alignment_core.actors.reference_weights import ADAPTER
 from alignment_core.errors import CheckpointError
 from alignment_core.families.keys import FamilyKeys, LoraLayer, LoraLayers
 from alignment_core.families.merge import joined

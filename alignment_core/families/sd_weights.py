@@ -10,7 +10,8 @@ from peft import get_peft_model_state_dict
 from peft.tuners.lora import LoraConfig
 from transformers import PreTrainedModel
 
-from alignment_core.actors.actors import ADAPTER, Actors
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.reference_weights import ADAPTER
 from alignment_core.checkpoints import STATE, take_over
 from alignment_core.families.family import Family
 from alignment_core.families.joined_lora import (

@@ -8,8 +8,9 @@ from diffusers import FluxPipeline, ModelMixin, StableDiffusion3Pipeline
 from peft import get_peft_model_state_dict
 from torch import Tensor, nn
 
-from alignment_core.actors.actors import ADAPTER, Actors
+from alignment_core.actors.actors import Actors
 from alignment_core.actors.reading_network import Part
+from alignment_core.actors.reference_weights import ADAPTER
 from alignment_core.checkpoints import STATE
 from alignment_core.families.family import Family
 from alignment_core.families.joined_lora import (

@@ -30,8 +30,9 @@ from alignment_core.load.networks import (
 from alignment_core.load.objective import load_objective
 from alignment_core.load.online import OnlineMethod, sampling_grid
 from alignment_core.load.optimizer import new_optimizer
-from alignment_core.load.plugins import build_reference, build_timesteps
+from alignment_core.load.reference import build_reference
 from alignment_core.load.resolved import known
+from alignment_core.load.timesteps import build_timesteps
 from alignment_core.protocols import RewardModel
 from alignment_core.ranks import ranks_of
 from alignment_core.rewards.build import build_prompt_following, build_reward

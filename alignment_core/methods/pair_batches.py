@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor
 
-from alignment_core.actors.actors import Actors, DenoiserFamily
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.forwards import DenoiserFamily
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.methods.draws import (
     MicroBatch,

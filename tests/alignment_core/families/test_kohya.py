@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from alignment_core.actors.actors import ADAPTER
 from alignment_core.actors.build import lora_actors
+from alignment_core.actors.reference_weights import ADAPTER
 from alignment_core.families.sd_kohya import kohya_layers
 from alignment_core.families.sd_weights import KOHYA_FILE, LORA_FILE
 from alignment_core.load.model import load_model

@@ -13,7 +13,7 @@ from alignment_core.errors import ModelError
 from alignment_core.families.sdxl import StableDiffusionXL, load_sdxl
 from alignment_core.families.source import ModelFolder
 from alignment_core.load.model import load_model
-from alignment_core.load.plugins import build_timesteps
+from alignment_core.load.timesteps import build_timesteps
 from alignment_core.rollouts.rollout import guided, walk
 from alignment_core.spec import LocalSource
 from alignment_core.spec.timesteps import TimestepAware

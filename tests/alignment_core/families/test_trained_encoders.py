@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from alignment_core.actors.actors import Actors, AdapterStore
+from alignment_core.actors.actors import Actors
+from alignment_core.actors.adapter_stores import AdapterStore
 from alignment_core.actors.build import LoraShape, lora_actors
 from alignment_core.actors.reference_weights import lora_layers
 from alignment_core.datasets.pairs import PreferencePairs

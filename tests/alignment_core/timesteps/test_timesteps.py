@@ -7,7 +7,7 @@ from torch import Tensor
 from alignment_core.diffusion.discrete_vp import DiscreteVP
 from alignment_core.diffusion.formulas import scaled_linear_abar
 from alignment_core.errors import CheckpointError, ModelError
-from alignment_core.load.plugins import build_timesteps
+from alignment_core.load.timesteps import build_timesteps
 from alignment_core.protocols import TimestepStrategy
 from alignment_core.spec.timesteps import TIMESTEP_PRESETS, TimestepAware
 from alignment_core.timesteps.strategies import UniformTimesteps
