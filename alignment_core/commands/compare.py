@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from alignment_core.commands.outcome import EXIT_COMPLETED, failed, failure_of, print_event
 from alignment_core.errors import AlignmentError
 from alignment_core.events import RunFailed
+from alignment_core.lean_imports import lean_imports
 from alignment_core.quiet import silence_progress_bars
 from alignment_core.spec.places import Sources
 
@@ -14,7 +15,8 @@ DEFAULT_CACHE = Path.home() / ".cache" / "attune"
 
 
 def compare(workdir: Path, base: str, policy: str, sources_path: Path | None, cache_dir: Path | None) -> int:
-    from alignment_core.prove.checkpoint_comparison import compare_checkpoints
+    with lean_imports():
+        from alignment_core.prove.checkpoint_comparison import compare_checkpoints
 
     silence_progress_bars()
     try:

@@ -9,13 +9,15 @@ from alignment_core.commands.outcome import EXIT_COMPLETED, failed, failure_of, 
 from alignment_core.disk_errors import disk_error_of
 from alignment_core.errors import AlignmentError
 from alignment_core.events import RunFailed
+from alignment_core.lean_imports import lean_imports
 from alignment_core.quiet import silence_progress_bars
 from alignment_core.reports import EvaluationReport
 from alignment_core.spec.places import Sources
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from alignment_core.exports.export import export as write
+    with lean_imports():
+        from alignment_core.exports.export import export as write
 
     silence_progress_bars()
     try:

@@ -7,11 +7,13 @@ from pydantic import TypeAdapter, ValidationError
 from alignment_core.commands.outcome import EXIT_COMPLETED, failed, failure_of, print_report
 from alignment_core.errors import AlignmentError
 from alignment_core.events import RunFailed
+from alignment_core.lean_imports import lean_imports
 from alignment_core.quiet import silence_progress_bars
 
 
 def check_lora(file: Path) -> int:
-    from alignment_core.families.lora_file import read_lora, report_of
+    with lean_imports():
+        from alignment_core.families.lora_file import read_lora, report_of
 
     try:
         report = report_of(read_lora(file))
@@ -22,7 +24,8 @@ def check_lora(file: Path) -> int:
 
 
 def model(source: str) -> int:
-    from alignment_core.load.read_model import ModelFiles, read_model
+    with lean_imports():
+        from alignment_core.load.read_model import ModelFiles, read_model
 
     silence_progress_bars()
     try:

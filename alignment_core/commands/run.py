@@ -21,6 +21,7 @@ from alignment_core.commands.outcome import (
 from alignment_core.disk_errors import disk_error_of
 from alignment_core.errors import AlignmentError, CheckpointError
 from alignment_core.events import Event, RunFailed, RunStopped
+from alignment_core.lean_imports import lean_imports
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
 from alignment_core.quiet import silence_progress_bars
 from alignment_core.spec import JobSpec
@@ -58,9 +59,10 @@ def _read_spec(path: Path) -> JobSpec:
 
 
 def _follow(arguments: argparse.Namespace, spec: JobSpec, sources: Sources, stop: threading.Event) -> int:
-    from alignment_core.alignment import align
-    from alignment_core.checkpoints import complete
-    from alignment_core.training.run_training import checkpoint_saved
+    with lean_imports():
+        from alignment_core.alignment import align
+        from alignment_core.checkpoints import complete
+        from alignment_core.training.run_training import checkpoint_saved
 
     silence_progress_bars()
     workdir, announced, known = arguments.workdir, None, 0

@@ -9,6 +9,7 @@ import torch
 from torch.optim import Optimizer
 
 from alignment_core.errors import AlignmentError
+from alignment_core.lean_imports import let_in
 from alignment_core.spec.training import TrainingSpec
 
 Groups = list[dict[str, Any]]
@@ -42,6 +43,7 @@ def _are_small(groups: Groups) -> bool:
 
 
 def _adamw_8bit() -> Any:
+    let_in("bitsandbytes")
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
