@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     )
     cache_dir: Path | None = Field(
         default=None,
-        description="Latents, text embeddings and downloaded datasets, kept between jobs; `cache` in data_dir.",
+        description="Latents, text embeddings, hashes of weights and downloaded datasets, kept between jobs; `cache` in data_dir.",
     )
     work_dir: Path | None = Field(default=None, description="One work folder a running job; `work` in data_dir.")
     catalog_path: Path | None = Field(

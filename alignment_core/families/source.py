@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, assert_never
 
 from alignment_core.errors import ModelError
+from alignment_core.families.file_hashes import FileHashes
 from alignment_core.hub_errors import download_errors, hub_error
 from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, LocalSource, SingleFileSource
 from alignment_core.spec.families import FAMILIES, FamilyName, family_of, refusal_of
@@ -26,6 +27,7 @@ class ModelFolder:
 
     path: Path
     variant: str | None
+    hashes: FileHashes = field(default_factory=FileHashes, compare=False)
 
     @property
     def family(self) -> FamilyName:
@@ -64,19 +66,20 @@ class ModelFolder:
         for component in components:
             for path in [*self.config_files(component), *self.weight_files(component)]:
                 digest.update(path.relative_to(self.path).as_posix().encode() + b"\0")
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+                digest.update(self.hashes.of(path))
         return digest.hexdigest()
 
 
-def fetch_model(source: ModelSource) -> ModelFolder:
+def fetch_model(source: ModelSource, cache_dir: Path | None = None) -> ModelFolder:
     """The local folder of a diffusers pipeline: the path given, or a download from the Hub at the pinned commit.
+
+    `cache_dir` remembers the hashes of its files from run to run.
 
     Raises `ModelError` when it is missing, is of no family that is trained, or names classes of its own code.
     """
     folder = local_folder(source)
     check_pipeline_folder(folder)
-    return folder
+    return folder if cache_dir is None else replace(folder, hashes=FileHashes(cache_dir / "hashes"))
 
 
 def local_folder(source: ModelSource) -> ModelFolder:

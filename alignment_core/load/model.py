@@ -34,10 +34,18 @@ from alignment_core.spec.families import FamilyName, family_of
 
 
 def load_model(
-    source: ModelSource, *, device: torch.device, frozen_dtype: torch.dtype, denoiser_dtype: torch.dtype
+    source: ModelSource,
+    *,
+    device: torch.device,
+    frozen_dtype: torch.dtype,
+    denoiser_dtype: torch.dtype,
+    cache_dir: Path | None = None,
 ) -> Family:
-    """Fetch and load the model; raises `ModelError` when it is missing, of no family that is served, or unfit."""
-    folder = fetch_model(source)
+    """Fetch and load the model; raises `ModelError` when it is missing, of no family that is served, or unfit.
+
+    `cache_dir` remembers the hashes of its files.
+    """
+    folder = fetch_model(source, cache_dir)
     match folder.family:
         case "sd":
             return load_sd(folder, device=device, frozen_dtype=frozen_dtype, denoiser_dtype=denoiser_dtype)

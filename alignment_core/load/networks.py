@@ -34,7 +34,7 @@ from alignment_core.training.run import precision_of
 def load_networks(spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_dir: Path) -> tuple[Family, Actors]:
     """The networks of a spec alone, at step 0, with the family that they belong to."""
     here = on_this_machine(spec, sources, cache_dir)
-    family = _load_model(here, accelerator)
+    family = _load_model(here, accelerator, cache_dir)
     return family, build_actors(spec, family, accelerator, load_starting_lora(spec, here, family))
 
 
@@ -45,12 +45,12 @@ def on_this_machine(spec: JobSpec, sources: Sources, cache_dir: Path) -> JobSpec
 
 
 def load_in_precision(
-    spec: JobSpec, accelerator: Accelerator, precision: Precision | None, ranks: Ranks
+    spec: JobSpec, accelerator: Accelerator, precision: Precision | None, ranks: Ranks, cache_dir: Path
 ) -> Generator[Event, None, tuple[Accelerator, Family]]:
     """The model in the precision that was asked for, or in the more exact of the half ones."""
     if precision is not None and precision != precision_of(accelerator):
         accelerator = new_accelerator(spec, precision)
-    family = _load_model(spec, accelerator)
+    family = _load_model(spec, accelerator, cache_dir)
     if spec.training.precision != "auto" or precision is not None or accelerator.device.type == "cpu":
         return accelerator, family
     errors = ranks.everywhere(lambda: prediction_errors(family))[0]  # all in the same, on whatever cards they are
@@ -61,14 +61,20 @@ def load_in_precision(
         return accelerator, family
     del family  # before the other one takes as much memory
     accelerator = new_accelerator(spec, chosen)
-    return accelerator, _load_model(spec, accelerator)
+    return accelerator, _load_model(spec, accelerator, cache_dir)
 
 
-def _load_model(spec: JobSpec, accelerator: Accelerator) -> Family:
+def _load_model(spec: JobSpec, accelerator: Accelerator, cache_dir: Path) -> Family:
     half = DTYPES[precision_of(accelerator)]
     # A full fine-tune keeps float32 master weights and leaves the rounding to autocast.
     denoiser_dtype = torch.float32 if isinstance(spec.adapter, FullFineTune) else half
-    family = load_model(spec.model, device=accelerator.device, frozen_dtype=half, denoiser_dtype=denoiser_dtype)
+    family = load_model(
+        spec.model,
+        device=accelerator.device,
+        frozen_dtype=half,
+        denoiser_dtype=denoiser_dtype,
+        cache_dir=cache_dir,
+    )
     if isinstance(family, ToldGuidance):
         family.training_guidance = spec.training.embedded_guidance
     return _with_trained_encoders(family) if trains_text_encoders(spec.adapter) else family

@@ -60,7 +60,7 @@ def load_run(
     ranks = ranks_of(accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():  # the others find an unpacked file in the cache
         here = on_this_machine(spec, sources, cache_dir)
-    accelerator, family = yield from load_in_precision(here, accelerator, precision, ranks)
+    accelerator, family = yield from load_in_precision(here, accelerator, precision, ranks, cache_dir)
     start = load_starting_lora(spec, here, family)
     actors = build_actors(spec, family, accelerator, start)
     if spec.resources.strategy == "fsdp2":  # before there is a reference or an optimiser, which then lie in shares too

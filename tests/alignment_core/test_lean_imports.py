@@ -23,7 +23,9 @@ def imported_by(program: str) -> set[str]:
 
 def commanded(*arguments: object) -> str:
     """`python -m alignment_core ...`, in a program that goes on after it."""
-    return f"import sys; sys.argv[1:] = {[str(one) for one in arguments]}; import alignment_core.__main__ as m; m.main()"
+    return (
+        f"import sys; sys.argv[1:] = {[str(one) for one in arguments]}; import alignment_core.__main__ as m; m.main()"
+    )
 
 
 def test_the_command_itself_imports_no_large_library() -> None:
