@@ -12,9 +12,11 @@ from torch import Tensor
 
 from alignment_core import JobSpec
 from alignment_core.load.accelerator import new_accelerator
+from alignment_core.load.model import family_of_source
 from alignment_core.load.run import load_run
 from alignment_core.methods.diffusion_kto import DiffusionKTO
 from alignment_core.methods.draws import micro_batches
+from alignment_core.spec import LocalSource
 from alignment_core.spec.places import Sources
 from alignment_core.timesteps.table import TimestepTally
 from alignment_core.training.loop import train
@@ -22,10 +24,12 @@ from alignment_core.training.run import Run
 from benchmarks.step import plain_online
 from benchmarks.step.plain import Draws, Example, Plain, dpo, kto, mapo
 from benchmarks.step.plain_online import Step, Walk
-from benchmarks.step.sizes import PROMPTS, Size
+from benchmarks.step.random_models import PROMPTS
+from benchmarks.step.sizes import Size
 
 # Small, as nothing that is timed depends on them: at 5000 float32's rounding of an error near 1 is 1e-4 of the logit.
-BETA, NUM_STEPS, NUM_TRAINED, GUIDANCE = 100.0, 20, 5, 5.0
+BETA = {"sd": 100.0, "sdxl": 10.0, "sd3": 10.0}
+NUM_STEPS, NUM_TRAINED, GUIDANCE = 20, 5, 5.0
 KTO_BETA, MAPO_SCALE, ONLINE_BETA, CLAMP = 50.0, 100.0, 0.1, 0.1
 OFFLINE = ("diffusion_dpo", "diffusion_kto", "mapo")
 CACHED: dict[str, Any] = {"reference_cache": {"draws": 1}}
@@ -49,6 +53,10 @@ class Case:
     def steps_a_turn(self) -> int:
         """Attune's optimiser steps in one turn: what the plain implementation does at once."""
         return NUM_TRAINED if self.is_online else 1
+
+    def is_of(self, size: Size) -> bool:
+        """Whether the plain implementation has it: as published, online methods walk a U-Net's schedule."""
+        return not (self.is_online and size.kind == "sd3")
 
     def batch_size(self, size: Size) -> int:
         if self.is_online:
@@ -94,7 +102,7 @@ def _method_of(case: Case, size: Size, pairs: Path) -> dict[str, Any]:
     if not case.is_online:
         fixed = {
             "diffusion_kto": {"caption_dropout": 0.0, "beta": KTO_BETA},
-            "diffusion_dpo": {"beta": BETA},
+            "diffusion_dpo": {"beta": BETA[size.kind]},
             "mapo": {"logit_scale": MAPO_SCALE},
         }
         return {"type": case.method, "dataset": {"type": "local", "path": str(pairs)}, **fixed[case.method]}
@@ -118,7 +126,8 @@ def _method_of(case: Case, size: Size, pairs: Path) -> dict[str, Any]:
 
 def load(spec: JobSpec, cache_dir: Path) -> Run:
     """Attune's run, its images and captions in the cache."""
-    spec, found = spec.resolved("sd"), []
+    assert isinstance(spec.model, LocalSource)
+    spec, found = spec.resolved(family_of_source(spec.model)), []
 
     def last() -> Iterator[object]:
         found.append((yield from load_run(spec, Sources(), new_accelerator(spec), cache_dir)))
@@ -162,7 +171,7 @@ def offline_loss(case: Case, plain: Plain, examples: Sequence[Example], liked: T
     m, r = plain.errors(examples, draws, with_reference=case.method != "mapo")
     match case.method:
         case "diffusion_dpo":
-            return dpo(m, r, BETA)
+            return dpo(m, r, BETA[plain.model.kind])
         case "diffusion_kto":
             return kto(m, r, liked, KTO_BETA)
         case "mapo":
@@ -223,7 +232,7 @@ class Agreement:
 
 def agreement(case: Case, run: Run, plain: Plain, pairs: Sequence[dict[str, Any]]) -> Agreement:
     """Both from the same weights, on the same draws."""
-    _same_weights(run, plain)
+    same_weights(run, plain)
     (batch,) = islice(run.method.batches(run.actors, run.timesteps, 0), 1)
     ours = run.method.loss(run.actors, batch).per_example.mean()
     if case.is_online:
@@ -239,7 +248,7 @@ def agreement(case: Case, run: Run, plain: Plain, pairs: Sequence[dict[str, Any]
 
 
 @torch.no_grad()
-def _same_weights(run: Run, plain: Plain) -> None:
+def same_weights(run: Run, plain: Plain) -> None:
     """The policy a little away from the reference, in both."""
     generator = torch.Generator().manual_seed(3)
     for name, parameter in run.actors.trainable().items():

@@ -10,18 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from peft import LoraConfig
 from PIL import Image
-from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor
+
+from benchmarks.step.plain_models import PlainModel, Text
 
 VAE_BATCH = 8  # diffusers' vae_encode_batch_size
+OF_ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
+TARGETS = {
+    "unet": OF_ATTENTION,
+    "transformer": [*OF_ATTENTION, "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out"],
+}
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,19 @@ class Draws:
 
 
 class Plain:
-    """The parts of a model, the reference and the optimiser."""
+    """A model, the reference and the optimiser."""
 
     def __init__(self, folder: Path, device: torch.device, *, resolution: int, is_full: bool) -> None:
-        self.device, self.resolution = device, resolution
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        self.text_encoder = _frozen(CLIPTextModel.from_pretrained(folder / "text_encoder"), device)
-        self.vae = _frozen(AutoencoderKL.from_pretrained(folder / "vae"), device)
-        self.scheduler: Any = DDPMScheduler.from_pretrained(folder / "scheduler")
-        self.unet = _frozen(UNet2DConditionModel.from_pretrained(folder / "unet"), device)
-        self.reference = copy.deepcopy(self.unet) if is_full else None
+        self.device, self.resolution, self.model = device, resolution, PlainModel(folder, device)
+        self.network = self.model.denoiser
+        self.reference = copy.deepcopy(self.network) if is_full else None
         if is_full:
-            self.unet.requires_grad_(True)
+            self.network.requires_grad_(True)
         else:
-            targets = ["to_k", "to_q", "to_v", "to_out.0"]
-            self.unet.add_adapter(LoraConfig(r=8, lora_alpha=8, init_lora_weights="gaussian", target_modules=targets))
-        self.trained = {name: p for name, p in self.unet.named_parameters() if p.requires_grad}
+            targets = TARGETS["transformer" if self.model.kind == "sd3" else "unet"]
+            config = LoraConfig(r=8, lora_alpha=8, init_lora_weights="gaussian", target_modules=targets)
+            self.network.add_adapter(config)
+        self.trained = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=1e-6, weight_decay=1e-2)
 
     # --- what is encoded at every step -----------------------------------------------------------------------------
@@ -66,35 +67,34 @@ class Plain:
         pixels = torch.stack([_pixels(image, self.resolution) for image in images]).to(self.device)
         found = []
         for start in range(0, len(pixels), VAE_BATCH):
-            posterior = self.vae.encode(pixels[start : start + VAE_BATCH]).latent_dist
-            drawn = torch.randn_like(posterior.mean) if noise is None else noise[start : start + VAE_BATCH]
-            found.append(posterior.mean + posterior.std * drawn)
-        return torch.cat(found) * self.vae.config.scaling_factor
+            mean, std = self.model.posterior(pixels[start : start + VAE_BATCH])
+            drawn = torch.randn_like(mean) if noise is None else noise[start : start + VAE_BATCH]
+            found.append(mean + std * drawn)
+        return self.model.to_latents(torch.cat(found))
 
-    def captions(self, captions: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(
-            list(captions),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        return self.text_encoder(tokens.input_ids.to(self.device))[0]
+    def captions(self, captions: Sequence[str]) -> Text:
+        """What the denoiser is told while it draws."""
+        return self.model.sized(self.model.read(captions), self.resolution, self.resolution)
+
+    def captions_of(self, examples: Sequence[Example]) -> Text:
+        """What it is told of images that lie on disk, square ones."""
+        (side,) = {Image.open(BytesIO(image)).height for example in examples for image in example.images}
+        return self.model.sized(self.model.read([example.caption for example in examples]), side, self.resolution)
 
     # --- the networks ----------------------------------------------------------------------------------------------
 
-    def policy(self, x_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        return self.unet(x_t, t, text).sample
+    def policy(self, x_t: Tensor, t: Tensor, text: Text) -> Tensor:
+        return self.model.predict(self.network, x_t, t, text)
 
-    def predict_reference(self, x_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    def predict_reference(self, x_t: Tensor, t: Tensor, text: Text) -> Tensor:
         with torch.no_grad():
             if self.reference is not None:
-                return self.reference(x_t, t, text).sample
-            self.unet.disable_adapters()
+                return self.model.predict(self.reference, x_t, t, text)
+            self.network.disable_adapters()
             try:
-                return self.unet(x_t, t, text).sample
+                return self.model.predict(self.network, x_t, t, text)
             finally:
-                self.unet.enable_adapters()
+                self.network.enable_adapters()
 
     # --- a step ----------------------------------------------------------------------------------------------------
 
@@ -107,15 +107,15 @@ class Plain:
         x_0 = self.latents(images, None if draws is None else draws.posterior)
         shape = (len(examples), *x_0.shape[1:])
         eps = torch.randn(shape, device=self.device) if draws is None else draws.eps
-        last = self.scheduler.config.num_train_timesteps
+        last = self.model.scheduler.config.num_train_timesteps
         t = torch.randint(0, last, (len(examples),), device=self.device) if draws is None else draws.timesteps
         eps, t = eps.repeat(num, 1, 1, 1), t.repeat(num)
-        x_t = self.scheduler.add_noise(x_0, eps, t)
-        text = self.captions([example.caption for example in examples]).repeat(num, 1, 1)
-        m = (self.policy(x_t, t, text) - eps).square().mean(dim=(1, 2, 3))
+        x_t, target = self.model.noisy(x_0, eps, t), self.model.target(x_0, eps)
+        text = self.captions_of(examples).repeat(num)
+        m = (self.policy(x_t, t, text) - target).square().mean(dim=(1, 2, 3))
         r = torch.zeros_like(m)
         if with_reference:
-            r = (self.predict_reference(x_t, t, text) - eps).square().mean(dim=(1, 2, 3))
+            r = (self.predict_reference(x_t, t, text) - target).square().mean(dim=(1, 2, 3))
         return m.reshape(num, -1), r.reshape(num, -1)
 
     def update(self, loss: Tensor) -> None:
@@ -124,11 +124,6 @@ class Plain:
         torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-
-def _frozen(network: nn.Module, device: torch.device) -> Any:
-    """On the device and without gradients; the libraries' own types say little of what their networks answer."""
-    return network.requires_grad_(False).to(device)
 
 
 def _pixels(image: bytes, resolution: int) -> Tensor:

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.step.plain import Plain
+from benchmarks.step.plain_models import Text
 
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
+Predict = Callable[[Tensor, Tensor, Text], Tensor]
 Reward = Callable[[Tensor], Tensor]
 
 
@@ -28,16 +29,16 @@ class Walk:
 
     @property
     def timesteps(self) -> list[int]:
-        total = self.plain.scheduler.config.num_train_timesteps
+        total = self.plain.model.scheduler.config.num_train_timesteps
         return [index * (total // self.num_steps) + 1 for index in range(self.num_steps)][::-1]
 
-    def guided(self, predict: Predict, x: Tensor, t: Tensor, text: Tensor, empty: Tensor) -> Tensor:
-        both = predict(torch.cat([x, x]), t.repeat(2), torch.cat([empty.expand_as(text), text]))
+    def guided(self, predict: Predict, x: Tensor, t: Tensor, text: Text, empty: Text) -> Tensor:
+        both = predict(torch.cat([x, x]), t.repeat(2), text.after(empty))
         without, with_prompt = both.chunk(2)
         return without + self.guidance_scale * (with_prompt - without)
 
     def mean_and_sigma(self, x: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        abar = self.plain.scheduler.alphas_cumprod.double()
+        abar = self.plain.model.scheduler.alphas_cumprod.double()
         before = t.cpu() - len(abar) // self.num_steps
         a_t = abar[t.cpu()].reshape(-1, 1, 1, 1)
         a_prev = torch.where(before >= 0, abar[before.clamp(min=0)], abar[0]).reshape(-1, 1, 1, 1)
@@ -52,16 +53,15 @@ class Walk:
         return each.mean(dim=(1, 2, 3))
 
     def foresee(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        a_t = self.plain.scheduler.alphas_cumprod[t.cpu()].reshape(-1, 1, 1, 1).to(x)
+        a_t = self.plain.model.scheduler.alphas_cumprod[t.cpu()].reshape(-1, 1, 1, 1).to(x)
         return (x - (1 - a_t).sqrt() * eps) / a_t.sqrt()
 
     def decode(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            images = self.plain.vae.decode(x / self.plain.vae.config.scaling_factor).sample
-        return (images / 2 + 0.5).clamp(0, 1)
+            return self.plain.model.decode(x)
 
     @torch.no_grad()
-    def draw(self, x: Tensor, text: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(self, x: Tensor, text: Text, empty: Text) -> tuple[Tensor, Tensor]:
         """The states of a whole trajectory, and the log-probability of each of its steps."""
         states, log_probs = [x], []
         for step in self.timesteps:
@@ -82,8 +82,8 @@ class Step:
     x_t: Tensor
     x_prev: Tensor
     t: Tensor
-    text: Tensor
-    empty: Tensor
+    text: Text
+    empty: Text
 
 
 def log_ratio(walk: Walk, step: Step) -> Tensor:
@@ -146,7 +146,7 @@ def tailorpo_iteration(
         if index not in trained:
             (x,) = candidates
             continue
-        later = t - plain.scheduler.config.num_train_timesteps // walk.num_steps
+        later = t - plain.model.scheduler.config.num_train_timesteps // walk.num_steps
         with torch.no_grad():
             scores = [
                 reward(walk.decode(walk.foresee(one, walk.guided(plain.policy, one, later, text, empty), later)))
