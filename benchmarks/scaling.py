@@ -1,42 +1,35 @@
-"""What a step takes against rows, batch and latent size: `python -m benchmarks.scaling`.
+"""What a step takes against rows, batch, latent size and processes: `python -m benchmarks.scaling`.
 
 A LoRA step of Diffusion-DPO on the demo's denoiser, whole: indices, reading, draws, forward, backward, optimiser. All sizes
-take turns, a step each, on the same weights; ratios are medians over the rounds. Writes `scaling.json` and `scaling.svg`.
+take turns, a step each, on the same weights; ratios are medians over the rounds, of the process's own seconds, as a busy machine
+spoils all others (those of the clock are beside them). Writes `scaling.json` and `scaling.svg`, and fails where a step's time
+depends on how many rows there are.
 """
 
 import argparse
 import gc
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.load.accelerator import new_accelerator
-from alignment_core.load.run import load_run
-from alignment_core.methods.diffusion_dpo import DiffusionDPO
-from alignment_core.spec import JobSpec
-from alignment_core.spec.places import Sources
-from alignment_core.timesteps.table import TimestepTally
-from alignment_core.training.loop import train
 from alignment_core.training.run import Run
+from benchmarks.scaling_runs import Seconds, loaded_run, seconds_of, steps_of, steps_of_processes
 from benchmarks.speed import DOCS, paired_ratio, save
 from benchmarks.speed_plot import draw_scaling
 from benchmarks.synthetic_pairs import synthetic_pairs
 
-ASSETS = Path(__file__).parent.parent / "demo" / "assets"
 ROWS, MOST_ROWS = (1_000, 10_000, 100_000), 1_000_000
-BATCHES, SIDES = (1, 2, 4, 8, 16), (1, 2, 4)
+BATCHES, SIDES, PROCESSES = (1, 2, 4, 8, 16), (1, 2, 4), (1, 2)
 BATCH, WARM_UP, ENDLESS = 4, 5, 10**9
-LOADED_ROWS = 24
+MOST_FOR_ROWS = 1.05  # times a step on the fewest rows
+LESS_ROUNDS = 5  # batches and latents differ by whole factors, which a fifth of the rounds shows
 
 
 def main() -> None:
@@ -44,16 +37,21 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     rows = (*ROWS, MOST_ROWS) if arguments.million else ROWS
     with tempfile.TemporaryDirectory() as folder:
-        found = measured(rows, arguments.rounds, Path(folder))
+        found: dict[str, Any] = {"rounds": arguments.rounds, "batch": BATCH}
+        for name, figures in measured(rows, arguments.rounds, Path(folder)):
+            found[name] = figures
+            for line in lines_of(name, figures):
+                sys.stdout.write(line + "\n")
+                sys.stdout.flush()
     save(found, arguments.docs / "scaling.json")
     draw_scaling(found, arguments.docs / "scaling.svg")
-    for line in lines_of(found):
-        sys.stdout.write(line + "\n")
+    if grown := grown_with_rows(found["rows"]):
+        sys.exit(f"a step's time grows with the rows: {grown} times that of {rows[0]}, where {MOST_FOR_ROWS} is borne")
 
 
-def measured(rows: Sequence[int], rounds: int, folder: Path) -> dict[str, Any]:
-    """Milliseconds a step, ratios, and kilobytes of memory a row."""
-    run = _loaded(folder)
+def measured(rows: Sequence[int], rounds: int, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The figures of each axis, as they come."""
+    run = loaded_run(folder)
     shape = run.family.latent_shape(run.family.resolution)
     sets: dict[int, PreferencePairs] = {}
     kilobytes: dict[int, float] = {}
@@ -61,92 +59,53 @@ def measured(rows: Sequence[int], rounds: int, folder: Path) -> dict[str, Any]:
         before = _own_memory()
         sets[num] = _pairs(run, num, shape, folder)
         kilobytes[num] = round((_own_memory() - before) / num, 2)
+    by_rows = _take_turns({str(num): steps_of(run, BATCH, pairs) for num, pairs in sets.items()}, rounds)
+    yield "rows", {**_figures(by_rows), "kilobytes_a_row": {str(num): value for num, value in kilobytes.items()}}
+    fewer = max(1, rounds // LESS_ROUNDS)
     some = sets[rows[0]]
-    by_rows = _take_turns({str(num): _steps(run, pairs, BATCH) for num, pairs in sets.items()}, rounds)
-    by_batch = _take_turns({str(size): _steps(run, some, size) for size in BATCHES}, rounds)
+    yield "micro_batch", _figures(_take_turns({str(of): steps_of(run, of, some) for of in BATCHES}, fewer))
     sides = {side: (shape[0], shape[1] * side, shape[2] * side) for side in SIDES}
     grown = {str(of[-1]): _pairs(run, rows[0], of, folder) for of in sides.values()}
-    by_side = _take_turns({side: _steps(run, pairs, BATCH) for side, pairs in grown.items()}, rounds)
-    return {
-        "rounds": rounds,
-        "batch": BATCH,
-        "rows": {**_figures(by_rows), "kilobytes_a_row": {str(num): value for num, value in kilobytes.items()}},
-        "micro_batch": _figures(by_batch),
-        "latent_side": _figures(by_side),
-    }
+    yield "latent_side", _figures(_take_turns({of: steps_of(run, BATCH, it) for of, it in grown.items()}, fewer))
+    yield "processes", _figures({str(count): steps_of_processes(count, fewer) for count in PROCESSES})
 
 
-def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
+def grown_with_rows(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of rows on which a step takes longer than is borne, with how many times as long."""
+    return {num: ratio for num, ratio in figures["ratios"].items() if ratio > MOST_FOR_ROWS}
+
+
+def lines_of(kind: str, figures: Mapping[str, Any]) -> Iterator[str]:
     """A line a figure, against the first of its kind."""
-    for kind in ("rows", "micro_batch", "latent_side"):
-        for name, milliseconds in found[kind]["milliseconds"].items():
-            yield f"{kind} {name}: {milliseconds:.2f} ms a step, {found[kind]['ratios'][name]:.3f} times the first"
-
-
-def _loaded(folder: Path) -> Run:
-    pairs = folder / "pairs.parquet"
-    pq.write_table(pq.read_table(ASSETS / "pairs.parquet").slice(0, LOADED_ROWS), pairs)
-    spec = JobSpec.model_validate(
-        {
-            "model": {"type": "local", "path": str(ASSETS / "model")},
-            "method": {"type": "diffusion_dpo", "dataset": {"type": "local", "path": str(pairs)}},
-            "adapter": {"type": "lora", "rank": 4},
-            "training": {"steps": 1, "batch_size": 1, "learning_rate": 1e-6},
-            "resources": {"device": "cpu"},
-        }
-    )
-    spec = spec.resolved("sd")
-    loading = load_run(spec, Sources.model_validate({}), new_accelerator(spec), folder / "cache")
-    while True:
-        try:
-            next(loading)
-        except StopIteration as end:
-            return cast(Run, end.value)
+    for name, milliseconds in figures["milliseconds"].items():
+        yield f"{kind} {name}: {milliseconds:.2f} ms, {figures['ratios'][name]:.3f} times the first"
 
 
 def _pairs(run: Run, num: int, shape: tuple[int, int, int], folder: Path) -> PreferencePairs:
     return synthetic_pairs(num, shape, run.family.encode_empty(), folder / "latents")
 
 
-def _steps(run: Run, pairs: PreferencePairs, batch: int) -> Iterator[object]:
-    """Optimiser steps on these pairs, without end."""
-    method = cast(DiffusionDPO, run.method)
-    method = replace(method, draws=replace(method.draws, pairs=pairs, batch_size=batch, accumulation=1))
-    return train(
-        actors=run.actors,
-        method=method,
-        batches=method.batches(run.actors, run.timesteps, 0),
-        reference=run.reference,
-        timesteps=run.timesteps,
-        tally=TimestepTally(run.family.path.num_timesteps),
-        optimizer=run.optimizer,
-        accelerator=run.accelerator,
-        learning_rate_at=lambda step: 1e-6,
-        max_grad_norm=1.0,
-        first_step=0,
-        total_steps=ENDLESS,
-    )
-
-
-def _take_turns(steps: Mapping[str, Iterator[object]], rounds: int) -> dict[str, list[float]]:
+def _take_turns(steps: Mapping[str, Iterator[object]], rounds: int) -> dict[str, Seconds]:
     """Seconds of a step of each, round by round, each round in another order."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    seconds = {name: Seconds([], []) for name in steps}
     names = list(steps)
     for number in range(WARM_UP + rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            began = time.perf_counter()
-            next(steps[name])
+            took = seconds_of(lambda name=name: next(steps[name]))
             if number >= WARM_UP:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].add(took)
     return seconds
 
 
-def _figures(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+def _figures(seconds: Mapping[str, Seconds]) -> dict[str, dict[str, float]]:
     first = next(iter(seconds.values()))
     return {
-        "milliseconds": {name: round(1000 * median(of), 3) for name, of in seconds.items()},
-        "ratios": {name: round(paired_ratio(of, first), 4) for name, of in seconds.items()},
+        "milliseconds": {name: round(1000 * median(of.own), 3) for name, of in seconds.items()},
+        "ratios": {name: round(paired_ratio(of.own, first.own), 4) for name, of in seconds.items()},
+        "ratios_by_the_clock": {
+            name: round(paired_ratio(of.by_the_clock, first.by_the_clock), 4) for name, of in seconds.items()
+        },
     }
 
 

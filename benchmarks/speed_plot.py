@@ -11,12 +11,17 @@ matplotlib.rcParams.update({"svg.hashsalt": "attune", "svg.fonttype": "none", "f
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-AXES = {"rows": "rows", "micro_batch": "pairs in a micro-batch", "latent_side": "side of the latent"}
+AXES = {
+    "rows": "rows",
+    "micro_batch": "pairs in a micro-batch",
+    "latent_side": "side of the latent",
+    "processes": "processes",
+}
 
 
 def draw_scaling(found: Mapping[str, Any], path: Path) -> None:
     """A panel for each thing that a step's time may depend on."""
-    figure, panels = plt.subplots(1, len(AXES), figsize=(11, 3.2), constrained_layout=True)
+    figure, panels = plt.subplots(1, len(AXES), figsize=(13, 3.2), constrained_layout=True)
     for axes, (kind, label) in zip(panels, AXES.items(), strict=True):
         milliseconds = found[kind]["milliseconds"]
         axes.plot([int(name) for name in milliseconds], list(milliseconds.values()), marker="o", color="#1b7f9c")

@@ -21,13 +21,12 @@ def synthetic_pairs(
     """`num` pairs, each with two posteriors of its own; their prompts are `NUM_PROMPTS`, encoded like `conditioning` `[1, ...]`."""
     generator = torch.Generator().manual_seed(num)
     images = TensorCache(folder, {"kind": "posterior", "rows": num, "shape": str(latent_shape)})
-    places = []
+    places, frame = [], torch.zeros(4)
     for start in range(0, 2 * num, BLOCK):
-        means = torch.randn(BLOCK, *latent_shape, generator=generator)
-        for offset in range(min(BLOCK, 2 * num - start)):
+        means = torch.randn(min(BLOCK, 2 * num - start), *latent_shape, generator=generator)
+        for offset, (mean, std) in enumerate(zip(means.unbind(), (means.abs() * 0.1).unbind(), strict=True)):
             key = images.key(str(start + offset).encode())
-            tensors = {"mean": means[offset], "std": means[offset].abs() * 0.1, "frame": torch.zeros(4)}
-            places.append(images.add(key, tensors))
+            places.append(images.add(key, {"mean": mean, "std": std, "frame": frame}))
         images.flush_if_large()
     where = torch.tensor(places)
     texts = TensorCache(folder, {"kind": "text", "rows": num, "shape": str(latent_shape)})

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import speed_plot
+from benchmarks.scaling import grown_with_rows
+from benchmarks.scaling_runs import loaded_run, steps_of
 from benchmarks.speed import paired_ratio
 from benchmarks.synthetic_pairs import synthetic_pairs
 
@@ -25,5 +27,22 @@ def test_every_synthetic_pair_has_latents_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_plot_is_that_of_the_figures_beside_it(tmp_path: Path) -> None:
-    speed_plot.draw_caching(json.loads((DOCS / "caching.json").read_text()), tmp_path / "plot.svg")
-    assert (tmp_path / "plot.svg").read_bytes() == (DOCS / "caching.svg").read_bytes()
+    for name, draw in (("caching", speed_plot.draw_caching), ("scaling", speed_plot.draw_scaling)):
+        draw(json.loads((DOCS / f"{name}.json").read_text()), tmp_path / "plot.svg")
+        assert (tmp_path / "plot.svg").read_bytes() == (DOCS / f"{name}.svg").read_bytes()
+
+
+def test_a_step_takes_as_long_on_a_million_rows_as_on_a_thousand() -> None:
+    rows = json.loads((DOCS / "scaling.json").read_text())["rows"]
+    assert set(rows["ratios"]) == {"1000", "10000", "100000", "1000000"}
+    assert grown_with_rows(rows) == {}
+
+
+def test_a_step_that_grows_with_the_rows_is_told() -> None:
+    assert grown_with_rows({"ratios": {"1000": 1.0, "10000": 1.049, "100000": 1.051}}) == {"100000": 1.051}
+
+
+def test_a_step_that_is_timed_is_one_micro_batch(tmp_path: Path) -> None:
+    run = loaded_run(tmp_path)
+    assert (run.spec.batch_size, run.accelerator.gradient_accumulation_steps) == (1, 1)
+    assert next(steps_of(run, 2)).metrics["learning_rate"] == 1e-6
