@@ -10,7 +10,9 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any, TypeVar, cast
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from alignment_core.errors import AlignmentError
 
@@ -65,10 +67,18 @@ class Ranks:
         self._exchange(outcome if isinstance(outcome, _Failure) else None)
         return cast(R, outcome)
 
+    def in_first(self, work: Callable[[], R]) -> R | None:
+        """What `work` gives in the first process, and None in the others, which wait for it; an `AlignmentError` is raised in all."""
+        return self.together(lambda: work() if self.is_first else None)
+
     def of_first(self, work: Callable[[], R]) -> R:
         """What `work` gives in the first process, in every process; the others do not do it."""
         found = self.everywhere(lambda: work() if self.is_first else None)[0]
         return cast(R, found)
+
+    def joined(self, rows: Tensor) -> Tensor:
+        """The rows of every process in order; of several they lie on the CPU."""
+        return rows if self.count == 1 else torch.cat(self.everywhere(lambda: rows.cpu()))
 
     def _exchange(self, outcome: "R | _Failure") -> list[R]:
         outcomes: list[Any] = [None] * self.count

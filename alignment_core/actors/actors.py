@@ -63,6 +63,7 @@ class Actors:
         self._offload_initial = False
         self.network_type = type(denoiser)  # that of a network in shares is another
         self._is_sharded = False
+        self._averages_apart = False
         self._gathered: ModelMixin | None = None
 
     @property
@@ -193,10 +194,16 @@ class Actors:
             if isinstance(network, ModelMixin):
                 shard(network, mesh)
         self._is_sharded = True
+        if self.kind == "lora":
+            self.average_apart()
+
+    def average_apart(self) -> None:
+        """Average gradients once a step and not in each backward, whose processes then do not wait for each other."""
+        self._averages_apart = True
 
     def average_gradients(self) -> None:
         """Once an optimiser step, after its last backward: the mean of what no wrapper averages."""
-        if self._is_sharded and self.kind == "lora":
+        if self._averages_apart:
             average_gradients(self.trainable().values())
 
     @contextmanager

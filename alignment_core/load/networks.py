@@ -126,7 +126,7 @@ def are_recorded(spec: JobSpec, actors: Actors, accelerator: Accelerator) -> boo
     return (
         spec.training.cuda_graphs == "auto"
         and accelerator.device.type == "cuda"
-        and accelerator.num_processes == 1
+        and spec.resources.strategy == "ddp"  # which is that of one process too; in shares a forward sends weights
         and not spec.is_online
         and not spec.training.gradient_checkpointing
         and not isinstance(actors.denoiser, ReadingNetwork)

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
 
 from alignment_core.actors.actors import Actors
 from alignment_core.actors.replay import CudaGraphs
@@ -95,9 +96,14 @@ def load_run(
     if isinstance(family, LargeEncoders):
         family.release_encoders()  # what the data needs of them is in the cache
     optimizer = _build_optimizer(spec, actors, accelerator)
+    is_recorded = are_recorded(spec, actors, accelerator)
     if ranks.count > 1 and spec.resources.strategy == "ddp":
-        actors.trained = accelerator.prepare_model(actors.denoiser)
-    if are_recorded(spec, actors, accelerator):
+        # What is recorded, or may run out of memory by itself, cannot send its gradients from within the backward.
+        if is_recorded or spec.training.micro_batch == "auto":
+            actors.average_apart()
+        else:
+            actors.trained = _with_averaged_gradients(actors.denoiser, accelerator.device)
+    if is_recorded:
         actors.record_with(CudaGraphs())
     training = spec.training
     return Run(
@@ -129,6 +135,11 @@ def load_run(
         label=sources.label,
         start=None if start is None else start.described(),
     )
+
+
+def _with_averaged_gradients(network: torch.nn.Module, device: torch.device) -> DistributedDataParallel:
+    """Not by accelerate, which gives the network itself an autocast that nothing below can leave, a measurement in float32 neither."""
+    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 
 def _model_loaded(family: Family, actors: Actors, fingerprint: str) -> ModelLoaded:

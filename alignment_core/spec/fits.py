@@ -20,7 +20,7 @@ from alignment_core.spec.timesteps import (
     VarianceWeight,
     resolve_timesteps,
 )
-from alignment_core.spec.training import ResourceSpec, TrainingSpec
+from alignment_core.spec.training import ResourceSpec, Strategy, TrainingSpec
 
 
 def refuse_unfit_timesteps(method: MethodBase, timesteps: TimestepSpec) -> None:
@@ -146,14 +146,16 @@ def _name(method: MethodBase) -> str:
     return type(method).model_fields["type"].default
 
 
-def refuse_unfit_micro_batch(method: MethodBase, processes: int) -> None:
-    """A baseline is that of its micro-batch, trajectories are drawn in them, and processes would cut up differently."""
+def refuse_unfit_micro_batch(method: MethodBase, strategy: Strategy) -> None:
+    """A baseline is that of its micro-batch, trajectories are drawn in them, and who runs out of memory cannot leave a forward of all."""
     if method.learns_from != "pairs":
         raise misfit(
             "training.micro_batch auto is for methods that learn from pairs: leave it out and write training.batch_size",
             "training.micro_batch",
         )
-    if processes > 1:
+    if strategy == "fsdp2":
         raise misfit(
-            "training.micro_batch auto is for one process: with more write training.batch_size", "training.micro_batch"
+            "training.micro_batch auto lets a process leave a forward that does not fit, which with resources.strategy fsdp2 all make "
+            "together: write training.batch_size",
+            "training.micro_batch",
         )

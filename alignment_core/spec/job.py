@@ -127,7 +127,7 @@ class JobSpec(Spec):
                 "training.validate_every",
             )
         if self.training.micro_batch == "auto":
-            refuse_unfit_micro_batch(method, self.resources.processes)
+            refuse_unfit_micro_batch(method, self.resources.strategy)
         refuse_unfit_timesteps(method, self.timesteps)
         if isinstance(method, OnlineMethodSpec):
             refuse_short_table(method, self.timesteps, self.examples_per_step)

@@ -169,8 +169,8 @@ class TrainingSpec(Spec):
     cuda_graphs: Literal["auto", "off"] = Field(
         default="off",
         description="`auto`: on a GPU, methods on preference data record the networks' kernels once and replay them, which gives the "
-        "same numbers: at small batches a GPU waits for the CPU that launches them. Not in several processes, with "
-        "gradient_checkpointing, or where text encoders are trained.",
+        "same numbers: at small batches a GPU waits for the CPU that launches them. Not with "
+        "resources.strategy fsdp2 or gradient_checkpointing, or where text encoders are trained.",
     )
     embedded_guidance: float = Field(
         default=TRAINING_GUIDANCE,

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from alignment_core.actors.actors import Actors
 from alignment_core.events import PrecisionMeasured, WarningRaised
 from alignment_core.protocols import Method, Remembering, StepLoss
+from alignment_core.ranks import ALONE, Ranks
 from alignment_core.seeds import seed_of
 from alignment_core.shapes import PerExample
+from alignment_core.shares import local, share_of, whole
 from alignment_core.spec.training import Precision
 
 MAX_LOGIT_ERROR = 0.2  # sigma(-u), what a pair weighs in the gradient, is then off by up to 0.25 x 0.2 = 5 %
@@ -34,19 +36,27 @@ class Clamped(Protocol):
 
 @torch.no_grad()
 def measure(
-    actors: Actors, method: Method[Any], batch: Any, precision: Precision, seed: int
+    actors: Actors, method: Method[Any], batch: Any, precision: Precision, seed: int, ranks: Ranks = ALONE
 ) -> tuple[PrecisionMeasured, WarningRaised | None]:
-    """The error of this precision's logits, and what would help where it is above what the method can bear."""
+    """The error of this precision's logits, and what would help where it is above what the method can bear.
+
+    Of the batches of all processes together, so that all come to the same.
+    """
     if isinstance(method, Remembering):
         method, batch = method.asking_anew(batch)
     with nudged(actors.trainable(), seed):
         exact = _loss_in("fp32", actors, method, batch)
-        error, limit = _error(precision, actors, method, batch, exact), tolerance(method, exact)
+
+        def error_of(one: Precision) -> float:
+            return rms(ranks.joined(logits_of(_loss_in(one, actors, method, batch)) - logits_of(exact)))
+
+        error, limit = error_of(precision), tolerance(method, exact)
         others: dict[Precision, float] = {}
         if not error <= limit:
             other: Precision = "fp16" if precision == "bf16" else "bf16"
-            others = {other: _error(other, actors, method, batch, exact)}
-    size, logits = rms(logits_of(exact)), logits_of(exact)
+            others = {other: error_of(other)}
+    logits = ranks.joined(logits_of(exact))
+    size = rms(logits)
     measured = PrecisionMeasured(
         precision=precision, logit_error=_number(error), logit_rms=_number(size), num_examples=len(logits)
     )
@@ -61,7 +71,8 @@ def nudged(parameters: Mapping[str, nn.Parameter], seed: int) -> Iterator[None]:
         for name, parameter in parameters.items():
             draws = torch.Generator(parameter.device).manual_seed(seed_of(seed, "nudge", name))
             noise = torch.randn(parameter.shape, generator=draws, device=parameter.device)
-            parameter.data += NUDGE * (rms(parameter.detach()) or 1.0) * noise.to(parameter.dtype)
+            nudge = NUDGE * (rms(whole(parameter.detach())) or 1.0) * noise.to(parameter.dtype)
+            local(parameter.data).add_(local(share_of(nudge, parameter)))
         yield
     finally:
         for name, parameter in parameters.items():
@@ -88,10 +99,6 @@ def rms(values: Tensor) -> float:
 def _loss_in(precision: Precision, actors: Actors, method: Method[Any], batch: Any) -> StepLoss:
     with actors.computing_in(DTYPES[precision]):
         return method.loss(actors, batch)
-
-
-def _error(precision: Precision, actors: Actors, method: Method[Any], batch: Any, exact: StepLoss) -> float:
-    return rms(logits_of(_loss_in(precision, actors, method, batch)) - logits_of(exact))
 
 
 def _number(value: float) -> float | None:

@@ -22,7 +22,7 @@ from alignment_core.shapes import PerExample
 from alignment_core.shares import whole
 from alignment_core.timesteps.table import Examples, TimestepTally
 from alignment_core.training.metric_means import metric_means
-from alignment_core.training.micro_batch import within_memory
+from alignment_core.training.micro_batch import OWN_MEMORY, StepMemory
 
 B = TypeVar("B")
 Schedule = Literal["constant", "cosine", "linear"]
@@ -73,10 +73,12 @@ def train(
     max_grad_norm: float,
     first_step: int,
     total_steps: int,
+    memory: StepMemory = OWN_MEMORY,
 ) -> Iterator[StepCompleted]:
     """Take optimiser steps `first_step + 1` to `total_steps`, yielding after each, when every state is that of the step.
 
-    `batches` are the method's micro-batches from `first_step` on. `tally` is told every example of each step.
+    `batches` are the method's micro-batches from `first_step` on. `tally` is told every example of each step. `memory` says whether a
+    step fits all processes.
 
     Raises `DivergenceError` before a step whose loss or gradient is not finite would touch the weights.
     """
@@ -87,7 +89,7 @@ def train(
         return
     for batch in batches:
         with accelerator.accumulate(actors.trained):
-            with within_memory():
+            with memory.of_pass():
                 loss = method.loss(actors, batch)
                 weight = timesteps.loss_weight(loss.timesteps)
                 weighted = weight * loss.per_example
@@ -97,6 +99,7 @@ def train(
             record.add(loss, loss.signal_against(timesteps.signal_against), weight, penalty)
             if not accelerator.sync_gradients:
                 continue
+            memory.agree()
             actors.average_gradients()
             metrics, examples = record.everywhere(accelerator)
             rate = learning_rate_at(step)

@@ -14,6 +14,7 @@ import torch
 
 from alignment_core.methods.pair_batches import PairDraws
 from alignment_core.protocols import Method
+from alignment_core.ranks import ALONE, Ranks
 
 B = TypeVar("B")
 
@@ -22,13 +23,31 @@ class MicroBatchTooLarge(torch.OutOfMemoryError):
     """The device ran out of memory in a forward or a backward: no weight was touched."""
 
 
-@contextmanager
-def within_memory() -> Iterator[None]:
-    """Tell where memory ran out: here a smaller micro-batch helps."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MicroBatchTooLarge(str(error)) from error
+@dataclass(frozen=True)
+class StepMemory:
+    """Whether a step fits the memory: here a smaller micro-batch helps. Of processes that cut it up alike, whether it fits all.
+
+    A pass must then be one that no process waits for another in; those that had room hear of it where their step ends.
+    """
+
+    ranks: Ranks = ALONE
+
+    @contextmanager
+    def of_pass(self) -> Iterator[None]:
+        """A forward or a backward inside that runs out of memory does so as `MicroBatchTooLarge`."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            self.ranks.everywhere(lambda: False)
+            raise MicroBatchTooLarge(str(error)) from error
+
+    def agree(self) -> None:
+        """After the last pass of a step, and before the processes add up what they have."""
+        if not all(self.ranks.everywhere(lambda: True)):
+            raise MicroBatchTooLarge("another process ran out of memory")
+
+
+OWN_MEMORY = StepMemory()
 
 
 @dataclass(frozen=True)

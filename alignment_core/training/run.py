@@ -29,7 +29,7 @@ from alignment_core.spec.places import RunLabel
 from alignment_core.spec.training import Precision
 from alignment_core.training.background import BackgroundSave
 from alignment_core.training.history import History
-from alignment_core.training.micro_batch import Split, cut_up, free_memory
+from alignment_core.training.micro_batch import OWN_MEMORY, Split, StepMemory, cut_up, free_memory
 from alignment_core.training.run_state import RunState
 from alignment_core.training.throughput import Meter
 from alignment_core.training.watch import Seen, Watch
@@ -103,22 +103,32 @@ class Run:
     label: RunLabel = field(default_factory=RunLabel)
     start: StartingPoint | None = None
     history: History = field(default_factory=History)
-    background: BackgroundSave = field(default_factory=BackgroundSave)
+    background: BackgroundSave = field(init=False)
     state: RunState = field(init=False)
     meter: Meter = field(init=False)
     split: Split = field(init=False)
 
     def __post_init__(self) -> None:
         self.state = RunState(total_steps=self.spec.training.steps)
+        self.background = BackgroundSave(self.ranks)
         self.meter = Meter(self.spec.examples_per_step, self.ranks.count, self.accelerator.device)
         self.split = Split(self.spec.batch_size, self.spec.accumulation)
         if self.finds_split and self.accelerator.device.type == "cuda":
-            self.use_split(Split(self.spec.examples_per_step, 1))
+            self.use_split(Split(self._examples_per_process, 1))
 
     @property
     def finds_split(self) -> bool:
         """Whether the memory decides how a step is cut up."""
         return self.spec.training.micro_batch == "auto"
+
+    @property
+    def _examples_per_process(self) -> int:
+        return self.spec.batch_size * self.spec.accumulation
+
+    @property
+    def memory(self) -> StepMemory:
+        """Whether a step fits: that of all processes where they decide by it how to cut it up."""
+        return StepMemory(self.ranks) if self.finds_split else OWN_MEMORY
 
     def use_split(self, split: Split) -> None:
         """Cut up the steps that follow so; one that was begun is forgotten."""
@@ -140,9 +150,11 @@ class Run:
             tensors = self._tensors()
             return self.ranks.of_first(lambda: self._snapshot(folder, tensors).write())
 
-    def snapshot(self, folder: Path) -> Snapshot:
-        """The checkpoint of the last completed step as a copy in the host's memory, to be written at any time; of one process."""
-        return self._snapshot(folder, self._tensors())
+    def snapshot(self, folder: Path) -> Snapshot | None:
+        """The checkpoint of the last completed step as a copy in the host's memory of the first process, to be written at any time."""
+        with self.actors.gathered():
+            tensors = self._tensors()
+            return self.ranks.in_first(lambda: self._snapshot(folder, tensors))
 
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint keeps beside the weights, by file; what lies in shares the first process has."""
@@ -222,7 +234,7 @@ class Run:
         if isinstance(self.method, Resumable):
             self.method.load_state_at(saved.step, checkpoints.load_tensors(state / "method.safetensors"))
         if self.finds_split and saved.batch_size is not None:
-            self.use_split(Split(saved.batch_size, self.spec.examples_per_step // saved.batch_size))
+            self.use_split(Split(saved.batch_size, self._examples_per_process // saved.batch_size))
         if self.accelerator.scaler is not None and saved.loss_scaler is not None:
             self.accelerator.scaler.load_state_dict(saved.loss_scaler)
 

@@ -26,7 +26,7 @@ from alignment_core.protocols import Method
 from alignment_core.timesteps.table import TimestepTally
 from alignment_core.training.logit_error import DTYPES, measure
 from alignment_core.training.loop import finite, train
-from alignment_core.training.micro_batch import MicroBatchTooLarge, Split, within_memory
+from alignment_core.training.micro_batch import OWN_MEMORY, MicroBatchTooLarge, Split
 from alignment_core.training.result import decide_result, forget_missing, load_result
 from alignment_core.training.run import Run
 from alignment_core.training.run_state import Ending
@@ -67,8 +67,11 @@ def train_run(
             _write(run, workdir)
         raise
     except (AlignmentError, RuntimeError) as error:
+        if not _is_everywhere(run, error):
+            run.background.wait_alone()
+            raise
         yield from _announced(run, run.background.wait(), workdir)
-        if not run.state.is_saved and _is_everywhere(run, error):
+        if not run.state.is_saved:
             yield checkpoint_saved(_write(run, workdir), workdir)
         raise
 
@@ -120,7 +123,7 @@ def _is_over(run: Run, limit: int, started: float) -> bool:
 def _begin(run: Run) -> Generator[Event, None, Iterator[Any]]:
     """The batches of a run, whose first is looked at on a GPU or in half precision: what it costs, and how exact its logits are."""
     batches = _batches(run)
-    is_measured = run.state.step == 0 and run.precision != "fp32" and run.ranks.count == 1
+    is_measured = run.state.step == 0 and run.precision != "fp32"
     # What is remembered of the reference would have to be told apart from what is computed.
     is_counted = run.accelerator.device.type == "cuda" and run.reference_errors is None
     if not (is_measured or is_counted):
@@ -128,9 +131,11 @@ def _begin(run: Run) -> Generator[Event, None, Iterator[Any]]:
     while True:
         try:
             first = next(batches)
-            with within_memory():
+            with run.memory.of_pass():
                 if is_counted:
                     run.meter.flops_per_example = flops_of(run.method, run.actors, first, DTYPES[run.precision])
+            run.memory.agree()
+            with OWN_MEMORY.of_pass():  # the processes measure together
                 found = _exactness(run, first) if is_measured else ()
             break
         except MicroBatchTooLarge as error:
@@ -142,7 +147,7 @@ def _begin(run: Run) -> Generator[Event, None, Iterator[Any]]:
 
 
 def _exactness(run: Run, batch: Any) -> Sequence[Event]:
-    measured, warning = measure(run.actors, run.method, batch, run.precision, run.spec.seed)
+    measured, warning = measure(run.actors, run.method, batch, run.precision, run.spec.seed, run.ranks)
     return [measured] if warning is None else [measured, warning]
 
 
@@ -185,6 +190,7 @@ def _steps(run: Run, tally: TimestepTally, batches: Iterator[Any]) -> Iterator[S
         max_grad_norm=run.spec.training.max_grad_norm,
         first_step=run.state.step,
         total_steps=run.state.total_steps,
+        memory=run.memory,
     )
 
 
@@ -260,7 +266,7 @@ def _save(run: Run, workdir: Path) -> Iterator[Event]:
         before = run.background.wait()
     yield from _announced(run, before, workdir)
     with run.meter.saving():
-        folder = _write(run, workdir) if run.ranks.count > 1 else _begin_writing(run, workdir)
+        folder = _begin_writing(run, workdir)
     run.state = run.state.save()
     yield from _announced(run, folder, workdir)
 
@@ -268,10 +274,12 @@ def _save(run: Run, workdir: Path) -> Iterator[Event]:
 def _begin_writing(run: Run, workdir: Path) -> Path | None:
     """The checkpoint's folder, or None where it is being written."""
     snapshot = run.snapshot(workdir / CHECKPOINTS)
-    if snapshot.num_bytes < BACKGROUND_BYTES:
-        return snapshot.write()
-    run.background.begin(snapshot.write)
-    return None
+    written = run.ranks.of_first(
+        lambda: snapshot.write() if snapshot and snapshot.num_bytes < BACKGROUND_BYTES else None
+    )
+    if written is None:
+        run.background.begin(snapshot and snapshot.write)
+    return written
 
 
 def _announced(run: Run, folder: Path | None, workdir: Path) -> Iterator[Event]:

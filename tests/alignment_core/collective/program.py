@@ -5,17 +5,24 @@ torchrun --nproc-per-node 2 -m tests.alignment_core.collective.program RUNS.json
 
 import json
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from alignment_core.actors.replay import Plainly
 from alignment_core.alignment import align
 from alignment_core.errors import AlignmentError
+from alignment_core.load import run as loading
 from alignment_core.quiet import silence_imports, silence_progress_bars
 from alignment_core.ranks import Ranks
 from alignment_core.spec import JobSpec
+from alignment_core.training import run_training
+from tests.alignment_core.collective.two import Circumstances
+from tests.alignment_core.training.test_micro_batch import SmallDevice
+
+BACKGROUND_BYTES, ARE_RECORDED, CUDA_GRAPHS = run_training.BACKGROUND_BYTES, loading.are_recorded, loading.CudaGraphs
 
 
 def main(runs: list[dict[str, Any]]) -> None:
@@ -23,22 +30,31 @@ def main(runs: list[dict[str, Any]]) -> None:
     silence_progress_bars()
     torch.set_num_threads(1)
     for run in runs:
-        workdir = Path(run["workdir"])
-        events = []
+        events, workdir = [], Path(run["workdir"])
         try:
-            with closing(
-                align(JobSpec.model_validate(run["spec"]), workdir, cache_dir=Path(run["cache_dir"]))
-            ) as happening:
-                for event in happening:
-                    events.append(event.model_dump(mode="json"))
-                    if event.type == "step_completed" and event.step == run["stop_after"]:
-                        break
+            happening = align(JobSpec.model_validate(run["spec"]), workdir, cache_dir=Path(run["cache_dir"]))
+            follow(happening, events, Circumstances(**run["circumstances"]))
         except AlignmentError as error:
             events.append({"type": "run_failed", "code": error.code, "message": error.message})
         rank = torch.distributed.get_rank()
         (workdir / f"events-{rank}.json").write_text(json.dumps(events))
         Ranks(rank, torch.distributed.get_world_size()).everywhere(lambda: None)  # nobody is a run ahead
     torch.distributed.destroy_process_group()
+
+
+def follow(happening: Any, events: list[Any], circumstances: Circumstances) -> None:
+    """Add the events of a run to `events`, under circumstances that this machine does not have."""
+    is_recorded = circumstances.is_recorded
+    loading.are_recorded = (lambda *_: True) if is_recorded else ARE_RECORDED
+    loading.CudaGraphs = Plainly if is_recorded else CUDA_GRAPHS
+    run_training.BACKGROUND_BYTES = 0 if circumstances.saves_in_background else BACKGROUND_BYTES
+    with ExitStack() as stack:
+        for event in stack.enter_context(closing(happening)):
+            events.append(event.model_dump(mode="json"))
+            if event.type == "step_completed" and event.step == circumstances.stop_after:
+                break
+            if event.type == "phase_changed" and event.phase == "training" and circumstances.most_images is not None:
+                stack.enter_context(SmallDevice(circumstances.most_images[torch.distributed.get_rank()]))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,16 @@ from safetensors.torch import load_file
 
 from alignment_core.checkpoints import STATE
 from alignment_core.spec import JobSpec
-from tests.alignment_core.collective.two import Done, farthest, in_one, in_two, in_twos, same_files, weights_of
+from tests.alignment_core.collective.two import (
+    Circumstances,
+    Done,
+    farthest,
+    in_one,
+    in_two,
+    in_twos,
+    same_files,
+    weights_of,
+)
 from tests.alignment_core.rollouts.test_online import METHODS, online_spec
 from tests.alignment_core.tiny import tiny_spec
 
@@ -104,7 +113,7 @@ def resumed(
     """Stopped after the third step, by all processes together, and gone on with by two new ones."""
     folder, every = tmp_path_factory.mktemp("resumed"), specs_of(tiny_model, tiny_pairs)
     specs = {name: in_twos(every[name], strategy="fsdp2") for name in RESUMED}
-    in_two(specs, folder, cache_dir, stop_after=3)
+    in_two(specs, folder, cache_dir, dict.fromkeys(specs, Circumstances(stop_after=3)))
     return in_two(specs, folder, cache_dir)
 
 

@@ -3,9 +3,10 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -46,8 +47,22 @@ class Done:
         return event["report"]
 
 
+@dataclass(frozen=True)
+class Circumstances:
+    """What befalls a run: where it is left; recordings as of a GPU, by doing it again; every checkpoint beside the training, however small;
+    a device of each rank on which no convolution finds room for more images."""
+
+    stop_after: int | None = None
+    is_recorded: bool = False
+    saves_in_background: bool = False
+    most_images: Sequence[int] | None = None
+
+
 def in_two(
-    specs: Mapping[str, JobSpec], folder: Path, cache_dir: Path, stop_after: int | None = None
+    specs: Mapping[str, JobSpec],
+    folder: Path,
+    cache_dir: Path,
+    circumstances: Mapping[str, Circumstances] = MappingProxyType({}),
 ) -> dict[str, Done]:
     """Each spec run by two real processes, one spec after the other."""
     runs = [
@@ -55,7 +70,7 @@ def in_two(
             "spec": spec.model_dump(mode="json"),
             "workdir": str(folder / name),
             "cache_dir": str(cache_dir),
-            "stop_after": stop_after,
+            "circumstances": asdict(circumstances.get(name, Circumstances())),
         }
         for name, spec in specs.items()
     ]
@@ -93,7 +108,10 @@ def in_twos(spec: JobSpec, strategy: str = "ddp") -> JobSpec:
 def weights_of(checkpoint: Path) -> dict[str, Tensor]:
     """The policy's, of a LoRA or of a whole denoiser."""
     lora = checkpoint / "pytorch_lora_weights.safetensors"
-    return load_file(lora if lora.is_file() else next((checkpoint / "pipeline" / "unet").glob("*.safetensors")))
+    if lora.is_file():
+        return load_file(lora)
+    parts = [checkpoint / "pipeline" / name for name in ("unet", "transformer")]
+    return {name: one for part in parts for file in part.glob("*.safetensors") for name, one in load_file(file).items()}
 
 
 def farthest(one: Path, other: Path) -> float:

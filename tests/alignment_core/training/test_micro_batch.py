@@ -100,9 +100,11 @@ def test_what_does_not_fit_at_all_fails_as_it_is(
             run_on(SmallDevice(1), spec_of(tiny_model, tiny_pairs, batch_size, name), tmp_path / name, cache_dir)
 
 
-def test_other_methods_and_several_processes_are_refused(tiny_model: Path, tiny_pairs: Path) -> None:
+def test_other_methods_and_weights_in_shares_are_refused(tiny_model: Path, tiny_pairs: Path) -> None:
     kto = {"type": "diffusion_kto", "dataset": {"type": "local", "path": str(tiny_pairs)}}
     with pytest.raises(ValidationError, match="learn from pairs"):
         tiny_spec(tiny_model, tiny_pairs, method=kto, training={"micro_batch": "auto"})
-    with pytest.raises(ValidationError, match="for one process"):
-        spec_of(tiny_model, tiny_pairs, 4, "auto", resources={"device": "cpu", "processes": 2})
+    shares = {"device": "cpu", "processes": 2, "strategy": "fsdp2"}
+    with pytest.raises(ValidationError, match="all make together"):
+        spec_of(tiny_model, tiny_pairs, 4, "auto", resources=shares)
+    assert spec_of(tiny_model, tiny_pairs, 4, "auto", resources={**shares, "strategy": "ddp"}).examples_per_step == 8
