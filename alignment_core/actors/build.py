@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from diffusers import ModelMixin
 from peft import LoraConfig
 
 from alignment_core.actors.actors import Actors
@@ -13,6 +14,7 @@ from alignment_core.actors.forwards import DenoiserFamily
 from alignment_core.actors.lora_forward import switched
 from alignment_core.actors.reading_network import Denoiser, Part, ReadingNetwork, parts_of
 from alignment_core.actors.reference_weights import ADAPTER
+from alignment_core.actors.remade import remake
 from alignment_core.errors import ModelError
 from alignment_core.seeds import seed_of
 
@@ -51,6 +53,7 @@ def lora_actors(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
             parameter.requires_grad_(not name.startswith(unheard))
+    _remake(denoiser)
     return Actors(family, denoiser.eval(), initial_copy=None, autocast=autocast, switch=switched(denoiser, ADAPTER))
 
 
@@ -78,4 +81,11 @@ def full_actors(
     """
     assert not isinstance(denoiser, ReadingNetwork), "text encoders are trained by adapters alone"
     initial = copy.deepcopy(denoiser).requires_grad_(False).eval()
-    return Actors(family, denoiser.requires_grad_(True).eval(), initial_copy=initial, autocast=autocast)
+    _remake(denoiser.requires_grad_(True))
+    return Actors(family, denoiser.eval(), initial_copy=initial, autocast=autocast)
+
+
+def _remake(denoiser: Denoiser) -> None:
+    own = next(iter(parts_of(denoiser).values()))
+    if isinstance(own, ModelMixin) and not own.is_gradient_checkpointing:
+        remake(own)

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from peft.tuners.lora import Linear, LoraLayer
 from torch import Tensor, nn
 
+from alignment_core.actors.remade import as_autocast_reads, converted, keeping_how
+
 
 @dataclass
 class AdapterSwitch:
@@ -57,10 +59,17 @@ def lora_linear(layer: Linear, x: Tensor, adapter: str) -> Tensor:
     down, up = (_weight(part[adapter]) for part in (layer.lora_A, layer.lora_B))
     scale, y = layer.scaling[adapter], layer.base_layer(x)
     if x.is_cuda:
-        h = F.linear(_as(x, down), down)
+        h = _lowered(x, down)
         return torch.addmm(_as(y, up).flatten(0, -2), h.flatten(0, -2), up.t(), alpha=scale).view_as(y).to(y.dtype)
-    branch = F.linear(F.linear(_as(x, down), down), up)
+    branch = F.linear(_lowered(x, down), up)
     return (y + branch if scale == 1 else y + branch * scale).to(y.dtype)
+
+
+def _lowered(x: Tensor, down: Tensor) -> Tensor:
+    """A x, which keeps how x is made where a norm has made it."""
+    x = as_autocast_reads(x) if torch.is_autocast_enabled(x.device.type) else converted(x, down.dtype)
+    with keeping_how(x):
+        return F.linear(x, down)
 
 
 def _weight(matrix: nn.Module) -> Tensor:

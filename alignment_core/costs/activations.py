@@ -2,7 +2,8 @@
 
 Autograd keeps what the derivative of each operation reads. In a U-Net that follows from its blocks: a residual block's
 convolution has before it a group norm and a SiLU, which keep their inputs; attention keeps queries, keys, values and its
-output; GEGLU keeps both halves and their product. A layer that is itself trained, or has a LoRA, keeps its own input.
+output; GEGLU keeps both halves and their product. A layer that is itself trained, or has a LoRA, keeps its own input. Of these
+what norms and activations give is remade (`actors/remade.py`), but in blocks that are computed again as a whole.
 The counts were taken of diffusers 0.42's networks at their published sizes, tensor by tensor, without weights.
 """
 
@@ -33,6 +34,8 @@ class Kept:
     """Else the layers that have a LoRA."""
     norms_queries: bool = False
     """Whether queries and keys are normalised."""
+    remade: bool = False
+    """Whether outputs of norms and activations are made anew, and a frozen convolution keeps no input."""
 
     def own(self, layer: Layer) -> bool:
         """Whether the layer's own input is read by a gradient of weights."""
@@ -76,20 +79,23 @@ def _units(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
 
 
 def _of_unet(layer: Layer, kept: Kept) -> int:
-    """Numbers a place. A convolution keeps its input even where its weights are frozen, a linear layer does not."""
+    """Numbers a place. Where nothing is remade, a convolution keeps its input even where its weights are frozen."""
     name, into, out, own = layer.name, layer.into, layer.out, layer.into * kept.own(layer)
     if re.search(r"resnets\.\d+\.conv[12]$", name) or name == "conv_out":
-        return 3 * into  # norm, SiLU, convolution
+        return into if kept.remade else 3 * into  # norm; SiLU, convolution
     if name.endswith(("to_k", "to_v")):
         return out
     if name.endswith("to_q"):
-        return into + own + 2 * out  # norm; queries, and the output of attention, which `to_out` reads
+        # norm; queries, and the output of attention, which `to_out` reads
+        return into + (0 if kept.remade else own) + 2 * out
     if name.endswith("ff.net.0.proj"):
-        return into + own + out + out // 2  # norm; GEGLU's halves, and the activated one
+        return into + out + (0 if kept.remade else own + out // 2)  # norm; GEGLU's halves, and the activated one
+    if name.endswith("ff.net.2"):
+        return 0 if kept.remade else own
     if name.endswith("proj_in"):
-        return into + (own if layer.is_linear else into)
+        return into + (own if layer.is_linear else 0 if kept.remade else into)
     if name.endswith(("proj_out", "samplers.0.conv")):
-        return own if layer.is_linear else into
+        return own if layer.is_linear or kept.remade else into
     if name.endswith(("to_out.0", "conv_shortcut", "time_emb_proj")):
         return 0  # kept above, or a single place
     return own
@@ -112,6 +118,8 @@ def _of_transformer(layer: Layer, kept: Kept) -> int:
         return into + own + modulated + out
     if name.endswith("proj_mlp"):
         return out  # its input is that of attention
-    if name.endswith(("to_out.0", "to_add_out", "net.2", "proj_out")):
+    if name.endswith("net.2"):
+        return (0 if kept.remade else own) + (out if kept.full else 0)
+    if name.endswith(("to_out.0", "to_add_out", "proj_out")):
         return own + (out if kept.full else 0)
     return own

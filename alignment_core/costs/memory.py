@@ -27,8 +27,8 @@ from alignment_core.spec.training import FullFineTune, LoraAdapter
 GIB = 2**30
 FLOAT32, HALF = 4, 2
 # Bytes of a kept number. Under autocast some are kept in float32 and some in both: SD 1.5 at 512 pixels on an H100, 2.9 with
-# LoRA and 2.7 in full; SDXL and SD 3.5 medium at 1024, 2.7 and 3.0.
-KEPT_FLOAT32, KEPT_HALF = 4.08, 2.8
+# LoRA and 2.7 in full; SDXL and SD 3.5 medium at 1024, 2.7 and 3.0. All that is in float32 in a U-Net is remade of halves.
+KEPT_FLOAT32, KEPT_HALF, REMADE_HALF = 4.08, 2.8, 2.1
 STATE = {"adamw": 8.0, "adamw_8bit": 2.03, "adafactor": 0.02}  # bytes a trained weight
 DECODED = (
     0.5 * 2**20 / 128
@@ -58,8 +58,10 @@ class Memory(BaseModel):
     conditioning: float = Field(description="GiB of the text encoders, with what is kept to train them.")
 
 
-def memory_of(spec: JobSpec, model: ModelReport, family: FamilyName, *, is_half: bool) -> Memory | None:
-    """For a resolved spec; None where the model's layers have not been read."""
+def memory_of(
+    spec: JobSpec, model: ModelReport, family: FamilyName, *, is_half: bool, remade: bool = True
+) -> Memory | None:
+    """For a resolved spec; None where the model's layers have not been read. Not `remade`: with the libraries' own forwards."""
     side = spec.method.resolution or model.resolution
     if model.layers is None or model.num_parameters is None or side is None:
         return None
@@ -69,7 +71,7 @@ def memory_of(spec: JobSpec, model: ModelReport, family: FamilyName, *, is_half:
     gradients = float(trained * FLOAT32)
     optimizer = trained * STATE[spec.training.optimizer]
     reference = reference_bytes(spec, model)
-    activations = _activations(spec, layers, model, family, is_half=is_half)
+    activations = _activations(spec, layers, model, family, is_half=is_half, remade=remade)
     decode, encode = _vae(spec, model, side)
     text, text_kept = _conditioning(spec, model, family, is_half=is_half)
     # A step of one micro-batch makes its gradients as its activations go; blocks that are computed again come with them.
@@ -145,12 +147,15 @@ def _adapted_sizes(spec: JobSpec, model: ModelReport) -> Mapping[str, int]:
 
 
 def _activations(
-    spec: JobSpec, layers: tuple[Layer, ...], model: ModelReport, family: FamilyName, *, is_half: bool
+    spec: JobSpec, layers: tuple[Layer, ...], model: ModelReport, family: FamilyName, *, is_half: bool, remade: bool
 ) -> float:
     adapted = frozenset(_adapted_sizes(spec, model))
-    kept = Kept(isinstance(spec.adapter, FullFineTune), adapted, model.norms_queries)
-    images, each = images_together(spec, family), KEPT_HALF if is_half else KEPT_FLOAT32
-    if not spec.training.gradient_checkpointing:
+    is_checkpointed = spec.training.gradient_checkpointing
+    remade = remade and not is_checkpointed
+    kept = Kept(isinstance(spec.adapter, FullFineTune), adapted, model.norms_queries, remade)
+    half = REMADE_HALF if remade and FAMILIES[family].denoiser == "unet" else KEPT_HALF
+    images, each = images_together(spec, family), half if is_half else KEPT_FLOAT32
+    if not is_checkpointed:
         return images * each * kept_elements(layers, family, kept)
     inputs = stream_elements(layers) * (HALF if is_half else FLOAT32)
     return images * (inputs + each * checkpointed_elements(layers, family, kept))
