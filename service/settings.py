@@ -37,6 +37,17 @@ class Settings(BaseSettings):
         default=None,
         description="Latents, text embeddings, hashes of weights and downloaded datasets, kept between jobs; `cache` in data_dir.",
     )
+    share_latents: bool | None = Field(
+        default=None,
+        description="Whether encoded images and prompts of uploaded datasets are kept in the object store too, for other workers "
+        "and later jobs, until the dataset is deleted. Where the store is S3, when left out.",
+    )
+    shards_disk_bytes: int | None = Field(
+        default=None,
+        ge=64 * 2**20,
+        description="How much of a run's encoded images and prompts may lie on the worker's disk where they are shared; the rest is "
+        "read from the object store again. No limit when left out.",
+    )
     work_dir: Path | None = Field(default=None, description="One work folder a running job; `work` in data_dir.")
     catalog_path: Path | None = Field(
         default=None,
@@ -282,6 +293,10 @@ class Settings(BaseSettings):
     @property
     def resolved_cache_dir(self) -> Path:
         return self.cache_dir or self.data_dir / "cache"
+
+    @property
+    def shares_latents(self) -> bool:
+        return self.object_store == "s3" if self.share_latents is None else self.share_latents
 
     @property
     def resolved_work_dir(self) -> Path:

@@ -16,6 +16,7 @@ from service.store.records import CheckpointRecord, Claim, DatasetRecord
 from worker import inputs
 from worker.parts import WorkerParts
 from worker.recording import record_plain
+from worker.shards import shared_shards
 
 log = structlog.get_logger()
 
@@ -34,7 +35,10 @@ def prepare(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
     label = RunLabel(job_id=claim.job.id, job_name=claim.job.name, dataset_name=next(iter(names), None))
     try:
         sources = sources_of(spec, parts.catalog, paths, columns, label, bad_rows).model_copy(
-            update=starting_places(parts, claim.job.project_id, spec, workdir)
+            update={
+                **starting_places(parts, claim.job.project_id, spec, workdir),
+                "shards": shared_shards(parts, spec, workdir),
+            }
         )
         return [*inputs.write_inputs(spec, sources, workdir), *begin]
     except KeyError as error:

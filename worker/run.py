@@ -39,6 +39,7 @@ from worker.parts import WorkerParts
 from worker.patience import Away, TrainerWithoutDisk, away_of, is_without_disk, patiently, wait_out
 from worker.preparing import prepare
 from worker.recording import keep_log, record
+from worker.shards import answering
 
 BATCH_SECONDS = 0.1  # at most ten commits a second, however fast the steps are
 LOG_SECONDS = 5.0
@@ -150,7 +151,7 @@ def _train(
         },
     )
     parts.launcher.end_orphans(claim.job.id, claim.attempt)
-    with parts.launcher.start(plan) as gang:
+    with answering(parts, claim, workdir) as exchange, parts.launcher.start(plan) as gang:
         heartbeat.listen(lambda signal: _obey(gang, signal), lambda ends_at: gang.beat(ends_at - margin_seconds))
         logged_at = time.monotonic()
         for batch in gang.batches(BATCH_SECONDS):
@@ -162,6 +163,8 @@ def _train(
         keep_log(parts, claim, gang)
     if isinstance(last, RunFailed) and is_without_disk(last):
         raise TrainerWithoutDisk(last)
+    if exchange is not None and exchange.away is not None and isinstance(last, RunFailed):
+        raise exchange.away
     return _outcome(gang, last)
 
 

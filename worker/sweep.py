@@ -14,6 +14,7 @@ from service.store import datasets, exports, idempotency, leases, waiting
 from service.store.removals import remove_due
 from worker import inputs
 from worker.parts import WorkerParts
+from worker.shards import remove_deleted_shards
 
 RING_AT_ONCE = 5  # so many idle workers are woken; each goes on until nothing waits
 KEEP_IDEMPOTENCY_KEYS_SECONDS = 24 * 3600.0  # a client that repeats a request a day later means a new one
@@ -60,6 +61,7 @@ def remove_deleted(parts: WorkerParts) -> None:
     remove_due(parts.store, parts.objects)
     inputs.remove_deleted_datasets(parts)
     inputs.remove_unused_models(parts)
+    remove_deleted_shards(parts)
 
 
 def remove_leftovers(parts: WorkerParts) -> None:

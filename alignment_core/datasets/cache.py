@@ -1,4 +1,4 @@
-"""A disk cache of tensors by content: VAE posteriors and text embeddings are computed once.
+"""A cache of tensors by content: VAE posteriors and text embeddings are computed once.
 
 An entry's key is the SHA-256 of its namespace (kind, fingerprint of the encoder, resolution, dtype) and its content (an image's
 bytes, a prompt). Entries of one namespace have the same tensors and shapes and are stacked into shards: safetensors
@@ -6,14 +6,13 @@ files of some MB with the keys as one more tensor.
 
 A shard is named by the SHA-256 of its own bytes and appears by rename. So a kill in mid-write leaves a temporary file
 that nothing reads, two processes that fill one cache cannot disturb each other, and a damaged shard is known by its name:
-it is verified before its first use, and removed when it fails, so that its entries are computed again. Reading maps shards
-into memory; the index alone (about 250 bytes an entry) is held in it, and only while a dataset is prepared.
+it is verified before its first use, and removed when it fails, so that its entries are computed again. Where shards lie, and whether
+others share them, is `shelf.py`'s. Reading maps shards into memory; the index alone (about 250 bytes an entry) is held in it, and only
+while a dataset is prepared.
 """
 
 import hashlib
-import os
 import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from alignment_core.disk_errors import disk_error_of
+from alignment_core.datasets.shelf import ShardLost, Shelf, Shelves
 from alignment_core.errors import AlignmentError
 
 SHARD_BYTES = 32 * 2**20
@@ -32,25 +31,31 @@ OPEN_SHARDS = 4096  # 128 GiB of addresses; a batch should not map shards anew a
 STALE_SECONDS = 24 * 3600
 
 KEYS = "keys"
+TRIES = 100  # to read a shard before another thread gives it back
 ShardRow = tuple[int, int]  # shard and row in it
 Places = Int[Tensor, "batch 2"]
 
 
 class TensorCache:
-    """One namespace of the cache, open for looking up and adding. One process may add; any number may read."""
+    """One namespace of the cache, open for looking up and adding. One process may add; any number may read.
 
-    def __init__(self, folder: Path, namespace: Mapping[str, str | int], *, shard_bytes: int = SHARD_BYTES) -> None:
+    `lost` names the shards that were damaged, or that the store has no more, and whose entries have to be computed again.
+    """
+
+    def __init__(
+        self, folder: Path | Shelves, namespace: Mapping[str, str | int], *, shard_bytes: int = SHARD_BYTES
+    ) -> None:
         name = "/".join(f"{key}={namespace[key]}" for key in sorted(namespace))
         self._namespace = hashlib.sha256(name.encode()).digest()
-        self._folder = folder / self._namespace.hex()[:32]
+        shelves = folder if isinstance(folder, Shelves) else Shelves(folder)
+        self._shelf = shelves.of(self._namespace.hex()[:32])
         self._shard_bytes = shard_bytes
-        self._folder.mkdir(parents=True, exist_ok=True)
-        _remove_stale(self._folder)
-        self._shards = sorted(self._folder.glob("*.safetensors"))
-        self._verified: set[int] = set()
+        _remove_stale(self._shelf.folder)
+        self._shards, self.lost = self._shelf.names()
+        self._sound: set[int] = set()
         self._index: dict[bytes, ShardRow] = {}
-        for number, path in enumerate(self._shards):
-            self._index.update((key, (number, row)) for row, key in enumerate(_read_keys(path)))
+        for number, shard in enumerate(self._shards):
+            self._index.update((key, (number, row)) for row, key in enumerate(self._keys_of(shard)))
         self._pending: list[dict[str, Tensor]] = []
         self._pending_bytes = 0
 
@@ -84,39 +89,47 @@ class TensorCache:
         """Write what is pending. Raises `AlignmentError` with `DISK_UNAVAILABLE`."""
         if not self._pending:
             return
-        data = save({name: torch.stack([entry[name] for entry in self._pending]) for name in self._pending[0]})
-        path = self._folder / f"{hashlib.sha256(data).hexdigest()}.safetensors"
-        write_durably(path, data)
-        self._verified.add(len(self._shards))
-        self._shards.append(path)
+        tensors = {name: torch.stack([entry[name] for entry in self._pending]) for name in self._pending[0]}
+        self._sound.add(len(self._shards))
+        self._shards.append(self._shelf.write(save(tensors), save({KEYS: tensors[KEYS]})))
         self._pending, self._pending_bytes = [], 0
 
     def reader(self) -> "ShardReader":
         """Flush, and go on reading without the index."""
         self.flush()
-        return ShardReader(tuple(self._shards))
+        return ShardReader(self._shelf, tuple(self._shards))
 
     def _is_sound(self, number: int) -> bool:
-        if number in self._verified:
+        if number in self._sound:
             return True
-        path = self._shards[number]
         try:
-            with path.open("rb") as handle:
-                sound = hashlib.file_digest(handle, "sha256").hexdigest() == path.stem
-        except FileNotFoundError:  # somebody else has cleaned up
+            self._shelf.path(self._shards[number])
+        except ShardLost:
+            self._lose(self._shards[number])
             return False
-        if sound:
-            self._verified.add(number)
-        else:
-            path.unlink(missing_ok=True)
-        return sound
+        self._sound.add(number)
+        return True
+
+    def _keys_of(self, shard: str) -> list[bytes]:
+        """The keys of a shard; none when it is damaged, so that its entries are computed again."""
+        try:
+            with safe_open(self._shelf.file_of_keys(shard), framework="pt") as file:
+                keys = file.get_tensor(KEYS).numpy()
+        except (OSError, SafetensorError):
+            self._lose(shard)
+            return []
+        return [row.tobytes() for row in keys]
+
+    def _lose(self, shard: str) -> None:
+        self._shelf.discard(shard)
+        self.lost.append(shard)
 
 
 class ShardReader:
     """Reads entries by place, from shards mapped into memory."""
 
-    def __init__(self, shards: Sequence[Path]) -> None:
-        self._shards = shards
+    def __init__(self, shelf: Shelf, shards: Sequence[str]) -> None:
+        self._shelf, self._shards = shelf, shards
         self._open: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
 
     def read(self, places: Places) -> dict[str, Tensor]:
@@ -134,67 +147,43 @@ class ShardReader:
         return result
 
     def _tensors(self, number: int) -> dict[str, Tensor]:
+        if self._shelf.is_bounded:
+            self._use_no_more_than_is_held(number)
         if number not in self._open:
-            self._open[number] = _map_shard(self._shards[number])
+            self._open[number] = self._mapped(self._shards[number])
             if len(self._open) > OPEN_SHARDS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
         return self._open[number]
 
+    def _use_no_more_than_is_held(self, number: int) -> None:
+        """A map keeps on the disk what was removed from it."""
+        for other in [other for other in self._open if self._shelf.has_given_back(self._shards[other])]:
+            del self._open[other]
+        if number in self._open:
+            self._shelf.touch(self._shards[number])
 
-def _map_shard(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if name != KEYS}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise cache_lost(path, str(error)) from error
+    def _mapped(self, shard: str) -> dict[str, Tensor]:
+        for _ in range(TRIES):
+            try:
+                with safe_open(self._shelf.path(shard), framework="pt") as file:
+                    return {name: file.get_tensor(name) for name in file.keys() if name != KEYS}  # noqa: SIM118
+            except FileNotFoundError:  # it was sent on or given back between the two
+                continue
+            except (OSError, SafetensorError, ShardLost) as error:
+                raise cache_lost(f"{shard}.safetensors", str(error)) from error
+        raise cache_lost(f"{shard}.safetensors", "others need all of the disk")
 
 
-def cache_lost(path: Path, reason: str) -> AlignmentError:
+def cache_lost(name: str, reason: str) -> AlignmentError:
     """What is said when a file of the cache went away under a run."""
     return AlignmentError(
         "cache_lost",
-        f"the cache file {path.name} is gone or damaged: {reason}",
+        f"the cache file {name} is gone or damaged: {reason}",
         category="system",
         retryable=True,
         hint="Run again: what is missing will be computed anew.",
     )
-
-
-def _read_keys(path: Path) -> list[bytes]:
-    """The keys of a shard; none when it is damaged, so that its entries are computed again."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            keys = file.get_tensor(KEYS).numpy()
-    except (OSError, SafetensorError):
-        path.unlink(missing_ok=True)
-        return []
-    return [row.tobytes() for row in keys]
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file that is either whole or not there. Raises `AlignmentError` with `DISK_UNAVAILABLE`."""
-    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if (without_disk := disk_error_of(error)) is None:
-            raise
-        raise without_disk from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_stale(folder: Path) -> None:

@@ -27,9 +27,10 @@ from alignment_core.datasets.encoding import (
 )
 from alignment_core.datasets.preparation import Prepared, prepare
 from alignment_core.datasets.rows import ImageReader
+from alignment_core.datasets.shelf import Shelves
 from alignment_core.datasets.transforms import Crop, draw_placement, frame, is_random, transform
 from alignment_core.datasets.unpaired import ImageAnnotation
-from alignment_core.events import PhaseProgressed
+from alignment_core.events import PhaseProgressed, WarningRaised
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ class JudgedImages:
         cache_dir: Path,
         batch_size: int,
         image_conditioning: ImageConditioning = told_nothing,
-    ) -> Generator[PhaseProgressed, None, "JudgedImages"]:
+        shelves: Shelves | None = None,
+    ) -> Generator[PhaseProgressed | WarningRaised, None, "JudgedImages"]:
         """Fill the cache for `rows`, which ascend; see `PreferencePairs.prepare`.
 
         An image that a prompt's pairs both choose and reject counts once, as liked. Raises `DataError` for an image
@@ -159,6 +161,7 @@ class JudgedImages:
             is_random=is_random(crop, horizontal_flip=horizontal_flip),
             cache_dir=cache_dir,
             batch_size=batch_size,
+            shelves=shelves,
         )
         kept = _without_lost_wins(found)
         rows = [found.rows[index] for index in kept]

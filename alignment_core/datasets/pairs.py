@@ -20,8 +20,9 @@ from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, ImageC
 from alignment_core.datasets.posteriors import CachedPosteriors, FreshPosteriors, Posteriors
 from alignment_core.datasets.preparation import prepare
 from alignment_core.datasets.rows import Annotation, PreferenceSource
+from alignment_core.datasets.shelf import Shelves
 from alignment_core.datasets.transforms import Crop, is_random
-from alignment_core.events import PhaseProgressed
+from alignment_core.events import PhaseProgressed, WarningRaised
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class PreferencePairs:
         cache_dir: Path,
         batch_size: int,
         image_conditioning: ImageConditioning = told_nothing,
-    ) -> Generator[PhaseProgressed, None, "PreferencePairs"]:
+        shelves: Shelves | None = None,
+    ) -> Generator[PhaseProgressed | WarningRaised, None, "PreferencePairs"]:
         """Fill the cache for `rows` (ascending, from `rows.read_annotations` or `splits.split_by_group`).
 
         `encode_images`: `[B, 3, R, R]` in [-1, 1] on the CPU to mean and std `[B, C, h, w]`. `encode_prompts`: B prompts
@@ -100,6 +102,7 @@ class PreferencePairs:
             is_random=is_random(crop, horizontal_flip=horizontal_flip),
             cache_dir=cache_dir,
             batch_size=batch_size,
+            shelves=shelves,
         )
         if found.images is not None:
             posteriors = CachedPosteriors(found.images, *found.places)

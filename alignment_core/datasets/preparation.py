@@ -4,7 +4,7 @@ Without random transforms the VAE's posteriors come from the cache; with them, i
 reader that may be visited in any order. Text is cached in both cases, since the text encoder is frozen.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
@@ -12,8 +12,9 @@ from typing import Generic
 from alignment_core.datasets.cache import Places, ShardReader, TensorCache
 from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, EncodingProgress, cache_images, cache_prompts
 from alignment_core.datasets.rows import AnnotationT, ImageReader
+from alignment_core.datasets.shelf import Shelves
 from alignment_core.datasets.unpacked import unpack_images
-from alignment_core.events import PhaseProgressed
+from alignment_core.events import PhaseProgressed, WarningRaised
 
 # Part of the cache's key: a change of the pixels that the centred transform gives must change it.
 CENTERED_TRANSFORM = "shorter-side-bilinear/center/v2"  # v2: each posterior with its frame
@@ -50,27 +51,30 @@ def prepare(
     is_random: bool,
     cache_dir: Path,
     batch_size: int,
-) -> Generator[PhaseProgressed, None, Prepared[AnnotationT]]:
+    shelves: Shelves | None = None,
+) -> Generator[PhaseProgressed | WarningRaised, None, Prepared[AnnotationT]]:
     """Fill the cache for `rows`, which ascend; `num_images` are in each row, the other arguments as in
-    `PreferencePairs.prepare`.
+    `PreferencePairs.prepare`. Shards are on `shelves`, which others may share, or in `cache_dir`.
 
     Raises `DataError` for an image that cannot be decoded, naming its row.
     """
     reads_images = not is_random or not is_seekable
     prompts = list(dict.fromkeys(["", *(row.prompt for row in rows)]))
     progress = EncodingProgress(total=len(prompts) + (num_images * len(rows) if reads_images else 0))
-    texts = TensorCache(cache_dir, {"kind": "text", "encoder": prompt_fingerprint, "dtype": "float32"})
+    shelves = shelves or Shelves(cache_dir)
+    texts = TensorCache(shelves, {"kind": "text", "encoder": prompt_fingerprint, "dtype": "float32"})
     places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress)
     numbers = {prompt: number for number, prompt in enumerate(prompts)}
     prompt_places = places[[numbers[row.prompt] for row in rows]]
     text = texts.reader()  # written before the images, which take longest
+    yield from _lost_shards("prompts", texts)
     if is_random:
         reader = source
         if not is_seekable:
             reader, rows = yield from unpack_images(source, rows, cache_dir / "images", progress)
         return Prepared(reader, rows, text, prompt_places, places[:1], None, ())
     images = TensorCache(
-        cache_dir,
+        shelves,
         {
             "kind": "posterior",
             "encoder": image_fingerprint,
@@ -89,4 +93,11 @@ def prepare(
         batch_size=batch_size,
         progress=progress,
     )
+    yield from _lost_shards("images", images)
     return Prepared(source, rows, text, prompt_places, places[:1], images.reader(), image_places)
+
+
+def _lost_shards(kind: str, cache: TensorCache) -> Iterator[WarningRaised]:
+    if cache.lost:
+        message = f"{len(cache.lost)} shards of encoded {kind} were damaged or gone; what they held was encoded again"
+        yield WarningRaised(code="encoded_again", message=message)

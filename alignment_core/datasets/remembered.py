@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from alignment_core.datasets.cache import write_durably
+from alignment_core.datasets.durable_files import write_durably
 from alignment_core.datasets.preflight import Checked, check_rows
 from alignment_core.reports import DatasetReport, ReportBase
 from alignment_core.spec.sources import OnBadRow

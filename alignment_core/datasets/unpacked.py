@@ -8,7 +8,8 @@ import hashlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from alignment_core.datasets.cache import cache_lost, write_durably
+from alignment_core.datasets.cache import cache_lost
+from alignment_core.datasets.durable_files import write_durably
 from alignment_core.datasets.encoding import EncodingProgress, read_images
 from alignment_core.datasets.rows import Annotated, AnnotationT, BadRow, ImageReader, RowT
 from alignment_core.events import PhaseProgressed
@@ -46,10 +47,10 @@ class UnpackedImages:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise cache_lost(path, str(error)) from error
+            raise cache_lost(path.name, str(error)) from error
         if hashlib.sha256(data).hexdigest() != name:
             path.unlink(missing_ok=True)
-            raise cache_lost(path, "its content is not what its name says")
+            raise cache_lost(path.name, "its content is not what its name says")
         return data
 
     def _file(self, name: str) -> Path:

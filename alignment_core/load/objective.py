@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from alignment_core.datasets.pairs import PreferencePairs
+from alignment_core.datasets.shelf import Shelves
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event
 from alignment_core.families.family import Family
@@ -54,7 +55,13 @@ class Objective:
 
 
 def load_objective(
-    spec: JobSpec, family: Family, fingerprint: str, accelerator: Accelerator, ranks: Ranks, cache_dir: Path
+    spec: JobSpec,
+    family: Family,
+    fingerprint: str,
+    accelerator: Accelerator,
+    ranks: Ranks,
+    cache_dir: Path,
+    shelves: Shelves | None = None,
 ) -> Generator[Event, None, Objective]:
     """The method that a spec asks for, with its data; the generator's return value is the objective.
 
@@ -73,10 +80,10 @@ def load_objective(
 
     method = spec.method
     if isinstance(method, PairMethodSpec):
-        pairs = yield from load_pairs(spec, method, family, cache_dir)
+        pairs = yield from load_pairs(spec, method, family, cache_dir, shelves)
         return _on_pairs(spec, method, pairs, accelerator, remembered(len(pairs.train), pairs.dataset_sha256))
     if isinstance(method, ImageMethodSpec):
-        images = yield from load_images(spec, method, family, cache_dir)
+        images = yield from load_images(spec, method, family, cache_dir, shelves)
         return _on_images(spec, method, images, accelerator, remembered(len(images.train), images.dataset_sha256))
     if isinstance(method, OnlineMethodSpec):
         return Objective(

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, assert_never
 
@@ -13,6 +14,7 @@ from alignment_core.datasets.preflight import Checked
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
 from alignment_core.datasets.remembered import check_rows_once
 from alignment_core.datasets.rows import Annotation, PreferenceSource
+from alignment_core.datasets.shelf import Shelves
 from alignment_core.datasets.splits import split_by_group
 from alignment_core.datasets.warnings import data_warnings
 from alignment_core.errors import DataError
@@ -41,9 +43,10 @@ class Fingerprints(NamedTuple):
 
 
 def load_pairs(
-    spec: JobSpec, method: PairMethodSpec, family: Family, cache_dir: Path
+    spec: JobSpec, method: PairMethodSpec, family: Family, cache_dir: Path, shelves: Shelves | None = None
 ) -> Generator[Event, None, PairSplits]:
-    """Check, split and cache the pairs of the spec's dataset; yields progress and returns both sides.
+    """Check, split and cache the pairs of the spec's dataset; yields progress and returns both sides. What is encoded is
+    on `shelves`, which others may share, or in `cache_dir`.
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on.
     """
@@ -69,12 +72,9 @@ def load_pairs(
     yield from data_warnings(report, rows, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
     encoders = Fingerprints(family.image_fingerprint(), family.prompt_fingerprint())
-    train = yield from _prepare_pairs(spec, method.transform, family, encoders, source, split.train, cache_dir)
-    validation = None
-    if split.validation:
-        validation = yield from _prepare_pairs(
-            spec, method.transform, family, encoders, source, split.validation, cache_dir
-        )
+    prepared = partial(_prepare_pairs, spec, method.transform, family, encoders, source, cache_dir, shelves)
+    train = yield from prepared(split.train)
+    validation = (yield from prepared(split.validation)) if split.validation else None
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
     return PairSplits(train, validation, prompts, report.content_sha256)
 
@@ -102,8 +102,9 @@ def _prepare_pairs(
     family: Family,
     encoders: Fingerprints,
     source: PreferenceSource,
-    rows: Sequence[Annotation],
     cache_dir: Path,
+    shelves: Shelves | None,
+    rows: Sequence[Annotation],
 ) -> Generator[Event, None, PreferencePairs]:
     resolution = transform.resolution or family.resolution
     return (
@@ -121,6 +122,7 @@ def _prepare_pairs(
             cache_dir=cache_dir,
             batch_size=spec.evaluation.batch_size,
             image_conditioning=lambda frames: family.image_conditioning(frames, resolution),
+            shelves=shelves,
         )
     )
 

@@ -33,6 +33,7 @@ from alignment_core.load.online import OnlineMethod, sampling_grid
 from alignment_core.load.optimizer import new_optimizer
 from alignment_core.load.reference import build_reference
 from alignment_core.load.resolved import known
+from alignment_core.load.shelves import shelves_of
 from alignment_core.load.timesteps import build_timesteps
 from alignment_core.protocols import RewardModel
 from alignment_core.ranks import ranks_of
@@ -76,7 +77,8 @@ def load_run(
         yield _variant_taken(family.folder.variant)
     rewards, prompt_following = _build_rewards(here, accelerator.device)
     with accelerator.main_process_first():  # the others find everything in the cache
-        objective = yield from load_objective(here, family, fingerprint, accelerator, ranks, cache_dir)
+        shelves = shelves_of(sources, ranks)
+        objective = yield from load_objective(here, family, fingerprint, accelerator, ranks, cache_dir, shelves)
     prompts = spec.evaluation.prompts or objective.held_out_prompts
     if spec.evaluation.rewards and not prompts:
         raise DataError(

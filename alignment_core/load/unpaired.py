@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from alignment_core.datasets.bad_rows import read_annotations
@@ -9,6 +10,7 @@ from alignment_core.datasets.detect import open_preferences, open_unpaired
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
 from alignment_core.datasets.rows import ImageReader
+from alignment_core.datasets.shelf import Shelves
 from alignment_core.datasets.splits import split_by_group
 from alignment_core.datasets.unpaired import ImageAnnotation, images_of_pairs, read_judged_images
 from alignment_core.datasets.warnings import data_warnings
@@ -37,7 +39,7 @@ class _Rows:
 
 
 def load_images(
-    spec: JobSpec, method: ImageMethodSpec, family: Family, cache_dir: Path
+    spec: JobSpec, method: ImageMethodSpec, family: Family, cache_dir: Path, shelves: Shelves | None = None
 ) -> Generator[Event, None, ImageSplits]:
     """Check, split and cache the images of the spec's dataset; yields progress and returns both sides.
 
@@ -59,10 +61,9 @@ def load_images(
     )
     yield from data_warnings(report, images, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
-    train = yield from _prepare(spec, method, family, rows, split.train, cache_dir)
-    validation = None
-    if split.validation:
-        validation = yield from _prepare(spec, method, family, rows, split.validation, cache_dir)
+    prepared = partial(_prepare, spec, method, family, rows, cache_dir, shelves)
+    train = yield from prepared(split.train)
+    validation = (yield from prepared(split.validation)) if split.validation else None
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
     return ImageSplits(train, validation, prompts, report.content_sha256)
 
@@ -96,8 +97,9 @@ def _prepare(
     method: ImageMethodSpec,
     family: Family,
     rows: _Rows,
-    images: Sequence[ImageAnnotation],
     cache_dir: Path,
+    shelves: Shelves | None,
+    images: Sequence[ImageAnnotation],
 ) -> Generator[Event, None, JudgedImages]:
     transform = method.transform
     resolution = transform.resolution or family.resolution
@@ -116,5 +118,6 @@ def _prepare(
             cache_dir=cache_dir,
             batch_size=spec.evaluation.batch_size,
             image_conditioning=lambda frames: family.image_conditioning(frames, resolution),
+            shelves=shelves,
         )
     )

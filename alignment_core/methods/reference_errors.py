@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from alignment_core.datasets.cache import write_durably
+from alignment_core.datasets.durable_files import write_durably
 
 Visits = Int[Tensor, "batch 2"]
 """The example and the number of its draw, row by row, on the CPU."""

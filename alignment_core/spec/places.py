@@ -38,6 +38,24 @@ class RunLabel(Spec):
     dataset_name: str | None = None
 
 
+class FolderShards(Spec):
+    """What is encoded of the run's data set lies in `folder`, at most `disk_bytes` of it, and in a folder that machines share."""
+
+    type: Literal["folder"] = "folder"
+    folder: str
+    store: str
+    disk_bytes: int | None = None
+
+
+class AskedShards(Spec):
+    """The same before a store that the worker is asked for, through the folder `exchange`."""
+
+    type: Literal["asked"] = "asked"
+    folder: str
+    exchange: str
+    disk_bytes: int | None = None
+
+
 class Sources(Spec):
     """Local folders, files and Hub commits for the catalog names and ids of a spec, and what the run is called."""
 
@@ -51,6 +69,7 @@ class Sources(Spec):
     weights: dict[WeightsId, LocalLora] = Field(default_factory=dict)
     models_of_checkpoints: dict[CheckpointId, LocalSource] = Field(default_factory=dict)
     loras_of_checkpoints: dict[CheckpointId, LocalLora] = Field(default_factory=dict)
+    shards: Annotated[FolderShards | AskedShards, Field(discriminator="type")] | None = None
 
 
 def localize(spec: JobSpec, sources: Sources) -> JobSpec:

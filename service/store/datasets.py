@@ -101,6 +101,13 @@ def list_datasets(
         return Slice(tuple(record_of(row) for row in rows[:limit]), has_more=len(rows) > limit)
 
 
+def existing(store: Store, dataset_ids: Sequence[str]) -> set[str]:
+    """Those of the ids that some project has."""
+    with store.read() as session:
+        parts = (dataset_ids[start : start + 1000] for start in range(0, len(dataset_ids), 1000))
+        return {found for part in parts for found in session.scalars(sa.select(Dataset.id).where(Dataset.id.in_(part)))}
+
+
 def known_files(store: Store, sha256s: Sequence[str]) -> set[str]:
     """Those of the hashes that are the hash of some dataset's file, in any project."""
     with store.read() as session:

@@ -14,6 +14,11 @@ def dataset_prefix(project_id: str, dataset_id: str) -> str:
     return f"projects/{project_id}/datasets/{dataset_id}/"
 
 
+def latents_prefix(project_id: str, dataset_id: str) -> str:
+    """Prefix of what was encoded of a data set; its folders are namespaces of the cache. It goes with the data set."""
+    return f"{dataset_prefix(project_id, dataset_id)}latents/"
+
+
 def checkpoint_prefix(project_id: str, job_id: str, step: int, attempt: int) -> str:
     """Prefix of a checkpoint's files, with its slash; `manifest.json` is put last, as the commit mark."""
     return f"projects/{project_id}/jobs/{job_id}/checkpoints/{step}/attempt-{attempt}/"
