@@ -7,6 +7,7 @@
     python -m alignment_core model SOURCE                     what the files of a model say, as JSON; nothing is loaded
     python -m alignment_core prepare DATA --out pairs.parquet    the same data as canonical parquet
     python -m alignment_core export CHECKPOINT --format kohya --out DIR    a checkpoint as another tool reads it
+    python -m alignment_core wait      a run that is told on stdin what it is, once all is imported; for workers
 
 Exit codes of `run`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event). Of `check` and
 `check-lora`: 0 usable, 3 read but not usable, 1 not readable (a `run_failed` line). Of `prepare`, `model` and `export`: 0
@@ -24,6 +25,7 @@ from alignment_core.commands.data import check, prepare
 from alignment_core.commands.export import export
 from alignment_core.commands.look import check_lora, model
 from alignment_core.commands.run import run
+from alignment_core.commands.wait import wait
 from alignment_core.quiet import silence_imports
 
 
@@ -44,6 +46,8 @@ def main() -> int:
             return export(asked)
         case "compare":
             return compare(asked.workdir, asked.base, asked.policy, asked.sources, asked.cache_dir)
+        case "wait":
+            return wait()
         case _:
             return run(asked)
 

@@ -1,7 +1,8 @@
 """From the claim of a job to its first step: `python -m benchmarks.start OUT`.
 
 A training process as a worker starts one, on a model of random weights: once with nothing remembered, then again as on a warm machine,
-where the files are in the page cache, the images encoded and the weights' hashes known. Prints seconds and CPU seconds by part, and
+where the files are in the page cache, the images encoded and the weights' hashes known, and a third time in a process that had its
+imports done and waited (`worker/warm.py`). Prints seconds and CPU seconds by part, and
 writes them as JSON. `--size sd15` reads 4 GiB of weights; its step is one of 64 px, since on a CPU the first step of 512 px is no
 matter of the start.
 """
@@ -20,14 +21,15 @@ from typing import Any
 
 PARTS = ("interpreter", "imports", "weights", "hashes", "data", "rest", "first step")
 ADAPTERS = ("lora", "full")
+WAITS = "waits"  # in place of when it began: stdin says that, once all is imported
 
 
 class Clock:
     """Wall and CPU seconds by part; what is timed inside another part counts for the inner one alone."""
 
-    def __init__(self, began: float) -> None:
+    def __init__(self, began: float, cpu_seconds: float = 0.0) -> None:
         self.parts = {name: [0.0, 0.0] for name in PARTS}
-        self._at = (began, 0.0)
+        self._at = (began, cpu_seconds)
         self._now = ["interpreter"]
 
     def enter(self, part: str) -> None:
@@ -65,9 +67,9 @@ class Clock:
         return inner
 
 
-def started(spec_path: Path, folder: Path, began: float) -> dict[str, Any]:
+def started(spec_path: Path, folder: Path, began: str) -> dict[str, Any]:
     """In the process that is measured: the parts until the first step has ended."""
-    clock = Clock(began)
+    clock = Clock(time.time() if began == WAITS else float(began))
     clock.turn_to("imports")
     from alignment_core.lean_imports import lean_imports
     from alignment_core.quiet import silence_imports, silence_progress_bars
@@ -79,6 +81,10 @@ def started(spec_path: Path, folder: Path, began: float) -> dict[str, Any]:
         from alignment_core.load import networks
     from alignment_core.spec import JobSpec
 
+    if began == WAITS:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        clock = Clock(float(sys.stdin.readline()), time.process_time())
     clock.turn_to("rest")
     silence_progress_bars()
     networks.load_model = clock.timed("weights", networks.load_model)
@@ -114,12 +120,23 @@ def measured(adapter: str, model: Path, pairs: Path, folder: Path) -> Iterator[t
     """The first start with a cache of its own, and one after it."""
     spec = folder / f"{adapter}.json"
     spec.write_text(json.dumps(spec_of(model, pairs, adapter, 1)))
-    for state in ("cold", "warm"):
+    for state in ("cold", "warm", WAITS):
         with tempfile.TemporaryDirectory(dir=folder) as work:
             Path(work, "cache").symlink_to(folder, target_is_directory=True)
-            command = [sys.executable, "-m", "benchmarks.start", "--measure", str(spec), work, repr(time.time())]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-            yield state, json.loads(done.stdout.splitlines()[-1])
+            yield state, json.loads(_said_by_a_process(spec, work, waits=state == WAITS))
+
+
+def _said_by_a_process(spec: Path, folder: str, *, waits: bool) -> str:
+    began = WAITS if waits else repr(time.time())
+    command = [sys.executable, "-m", "benchmarks.start", "--measure", str(spec), folder, began]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if waits:
+            process.stdout.readline()
+            process.stdin.write(f"{time.time()!r}\n")
+            process.stdin.flush()
+        return process.stdout.read().splitlines()[-1]
 
 
 def main() -> None:
@@ -131,7 +148,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measure:
         spec, folder, began = arguments.measure
-        sys.stdout.write(json.dumps(started(Path(spec), Path(folder), float(began))) + "\n")
+        sys.stdout.write(json.dumps(started(Path(spec), Path(folder), began)) + "\n")
         return
     rows = list(_rows(arguments.size, arguments.adapters))
     found = {"size": arguments.size, "date": time.strftime("%Y-%m-%d"), "rows": rows}

@@ -12,6 +12,8 @@ import functools
 import os
 import shlex
 import socket
+import threading
+from collections.abc import Sequence
 
 from celery import Celery, signals
 
@@ -27,7 +29,9 @@ from worker.launch import ALONE
 from worker.launchers.choose import launcher_of
 from worker.models import start_reading
 from worker.parts import WorkerParts
+from worker.run import training_environment
 from worker.sweep import start_sweeping
+from worker.warm import WarmTrainer
 
 DATASETS_QUEUE = "attune.datasets"
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -68,6 +72,8 @@ def parts() -> WorkerParts:
     """The parts of this worker, opened at the first use: importing this module connects to nothing."""
     settings = Settings()
     store = open_store(settings.resolved_database_url)
+    queues = tuple(app.amqp.queues.consume_from)
+    warm = warm_trainer(settings, queues)
     return WorkerParts(
         settings=settings,
         store=store,
@@ -75,8 +81,9 @@ def parts() -> WorkerParts:
         catalog=Catalog.load(settings.catalog_path),
         worker_id=f"{socket.gethostname()}:{os.getpid()}",
         trainer=trainer_command(settings),
-        launcher=launcher_of(settings),
-        serves=served_by(tuple(app.amqp.queues.consume_from), settings.classes),
+        launcher=launcher_of(settings, warm),
+        warm=warm,
+        serves=served_by(queues, settings.classes),
         ring=functools.partial(bell.ring, app, store, classes=settings.classes),
         ring_dataset=functools.partial(bell.ring_dataset, app, store),
     )
@@ -89,6 +96,14 @@ def trainer_command(settings: Settings) -> tuple[str, ...]:
     return ALONE
 
 
+def warm_trainer(settings: Settings, queues: Sequence[str]) -> WarmTrainer | None:
+    """For a worker that runs jobs on its own host."""
+    runs_jobs = any(queue.split(".")[0] == JOBS_QUEUE for queue in queues)
+    if not (settings.warm_trainer and runs_jobs and settings.launcher == "local" and settings.trainer_command is None):
+        return None
+    return WarmTrainer(ALONE, training_environment, settings.warm_trainer_free_bytes)
+
+
 @signals.worker_init.connect
 def _begin(**_: object) -> None:
     configure_logging()
@@ -98,6 +113,8 @@ def _begin(**_: object) -> None:
 def _start(**_: object) -> None:
     start_sweeping(parts())
     start_reading(parts())
+    if (warm := parts().warm) is not None:
+        threading.Thread(target=warm.keep, args=(parts().shutting_down,), name="warm", daemon=True).start()
     announce(parts())  # the last one: a store that is away just now costs an estimate, and no job
 
 

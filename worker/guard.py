@@ -3,7 +3,8 @@
     python -P -m worker.guard UNTIL COMMAND...        UNTIL and beats are readings of `service.store.clock.host_seconds`
 
 It starts COMMAND and watches three things. Its stdin brings the worker's beats, each the time until which the training may
-now run; when that time comes, every process that the command started is killed. The end of stdin means that the worker is
+now run; when that time comes, every process that the command started is killed. A line in braces is for the command, which waits for
+its job, and is handed on to its stdin. The end of stdin means that the worker is
 gone: the command is asked to save and leave, and still has no longer than the last beat said. SIGTERM asks it to save and
 leave too, and SIGUSR1 ends it now.
 
@@ -74,14 +75,23 @@ class Guard:
         return EXIT_LEASE_ENDED
 
     def _hear(self) -> None:
-        """Take what the worker said: the last whole line counts, and a line that is no number ends everything here."""
+        """Take what the worker said: the last whole time counts, and a line that is neither time nor job ends everything here."""
         received = os.read(0, 65_536)
         *lines, self._pending = (self._pending + received).split(b"\n")
-        if lines:
-            self._until = float(lines[-1])
+        for line in lines:
+            if line.startswith(b"{"):
+                self._hand_on(line)
+            else:
+                self._until = float(line)
         if not received:
             self._inputs.remove(0)
             self._ask_to_leave()
+
+    def _hand_on(self, job: bytes) -> None:
+        """It fits into the pipe (`worker.warm`), so a command that does not read it holds up nothing here."""
+        assert self._command.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which the worker finds as it hears no answer
+            os.write(self._command.stdin.fileno(), job + b"\n")
 
     def _ask_to_leave(self) -> None:
         """SIGTERM to the command's group, and the end of the stdin that its processes share."""

@@ -119,24 +119,30 @@ def events_of(lines: Iterable[bytes], log: ProcessLog) -> list[Event]:
     return found
 
 
+def guarded(
+    command: Sequence[str], *, until: float, cwd: Path | str, env: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """The guard of a command that it has started; it ends all of it when the host's clock reads `until`."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "worker.guard", repr(until), *command],
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
 class TrainingProcess:
     """A running training process; leave its `with` block and neither it nor any child of it is left.
 
-    It may run until the host's clock (`service.store.clock`) reads `until`, or what the last `beat` said. `batches` reads
+    It may run until the time that its guard was told first (`guarded`), or that the last `beat` said. `batches` reads
     its events and has to be consumed, or the process waits on a full pipe. `beat`, `stop` and `kill` may be called from any
     thread. `stop_requested` and `kill_requested` tell our doing from what befell the process.
     """
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        until: float,
-        cwd: Path,
-        log_path: Path,
-        grace_seconds: float,
-        env: Mapping[str, str],
-    ) -> None:
+    def __init__(self, guard: subprocess.Popen[bytes], *, log_path: Path, grace_seconds: float) -> None:
         self.log = ProcessLog(log_path)
         self.stop_requested = False
         self.kill_requested = False
@@ -144,15 +150,7 @@ class TrainingProcess:
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         self._ended = False
-        self._popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "worker.guard", repr(until), *command],
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self._popen = guard
         os.set_blocking(_pipe(self._popen.stdin).fileno(), False)
         self._stderr_reader = threading.Thread(target=self._copy_stderr, name="trainer-stderr", daemon=True)
         self._stderr_reader.start()

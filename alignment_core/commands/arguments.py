@@ -60,4 +60,5 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     export.add_argument(
         "--report", type=Path, default=None, help="the run's report.json, whose figures the card repeats"
     )
+    commands.add_parser("wait", help="import everything, and run what a line on stdin says; for workers")
     return root

@@ -33,26 +33,35 @@ pytestmark = pytest.mark.slow
 def runs(
     request: pytest.FixtureRequest, tiny_model: Path, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-    """The work folders of two runs, each with its own order of hashes; `log` has what the process said beside its events."""
+    """The work folders of two runs, each with its own order of hashes, the second in a process that waited for it; `log` has what the process said beside its events."""
     training = {"steps": 2, "batch_size": 2, "gradient_accumulation_steps": 1, "validation_fraction": 0.2}
     adapter = {"type": request.param}
     spec = tiny_spec(tiny_model, tiny_pairs, adapter=adapter, training=training, evaluation=EVALUATION)
     folder = tmp_path_factory.mktemp("equal")
     (folder / "spec.json").write_text(spec.model_dump_json())
-    started = [_start(folder, name, seed) for name, seed in (("one", 1), ("two", 2))]
+    started = [_start(folder, "one", 1), _start(folder, "two", 2, waits=True)]
     for process in started:
         assert process.wait(timeout=300) == 0
+        if process.stdin is not None:
+            process.stdin.close()
     return folder / "one", folder / "two"
 
 
-def _start(folder: Path, name: str, hash_seed: int) -> subprocess.Popen[bytes]:
+def _start(folder: Path, name: str, hash_seed: int, *, waits: bool = False) -> subprocess.Popen[bytes]:
     workdir = folder / name
     workdir.mkdir()
-    command = [sys.executable, "-m", "alignment_core", "run", str(folder / "spec.json")]
-    command += ["--workdir", str(workdir), "--cache-dir", str(folder / f"cache-{name}")]
+    arguments = ["run", str(folder / "spec.json"), "--workdir", str(workdir)]
+    arguments += ["--cache-dir", str(folder / f"cache-{name}")]
+    command = [sys.executable, "-m", "alignment_core", *(["wait"] if waits else arguments)]
     environment = os.environ | {"PYTHONHASHSEED": str(hash_seed)}
     with (folder / f"{name}.log").open("wb") as log, (folder / f"{name}.events").open("wb") as events:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=events, stderr=log, env=environment)
+        stdin = subprocess.PIPE if waits else subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=stdin, stdout=events, stderr=log, env=environment)
+    if process.stdin is not None:  # left open, as its end asks a run to leave
+        job = {"arguments": arguments, "environment": {}, "cwd": str(folder)}
+        process.stdin.write(json.dumps(job).encode() + b"\n")
+        process.stdin.flush()
+    return process
 
 
 def contents(workdir: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from alignment_core.events import Event, RunStopped, StepCompleted
 from alignment_core.spec import DiffusionDPOSpec, JobSpec, LocalDataset, LocalSource, TrainingSpec
 from service.store.clock import host_seconds
 from worker.guard import EXIT_LEASE_ENDED
-from worker.process import LineBuffer, TrainingProcess
+from worker.process import LineBuffer, TrainingProcess, guarded
 
 TRAINER = Path(__file__).parent / "trainer_process.py"
 
@@ -39,14 +39,9 @@ def start(
     grace_seconds: float = 10,
     lease_seconds: float = 60,
 ) -> TrainingProcess:
-    return TrainingProcess(
-        command_in(workdir, steps),
-        until=host_seconds() + lease_seconds,
-        cwd=workdir,
-        log_path=workdir / "trainer.log",
-        grace_seconds=grace_seconds,
-        env=os.environ | {"TRAINER_BEHAVIOUR": behaviour, "MARK": str(workdir)},
-    )
+    env = os.environ | {"TRAINER_BEHAVIOUR": behaviour, "MARK": str(workdir)}
+    guard = guarded(command_in(workdir, steps), until=host_seconds() + lease_seconds, cwd=workdir, env=env)
+    return TrainingProcess(guard, log_path=workdir / "trainer.log", grace_seconds=grace_seconds)
 
 
 def read(process: TrainingProcess, on_step: Callable[[], None] | None = None) -> list[Event]:
@@ -88,9 +83,8 @@ def test_a_log_without_room_costs_lines_and_not_the_run(tmp_path: Path, small_di
     program = "import sys; [print('x' * 200, file=sys.stderr) for _ in range(5000)]; print('done', file=sys.stderr)"
     log_path = small_disk / "trainer.log"
     command = [sys.executable, "-c", program]
-    with TrainingProcess(
-        command, until=float("inf"), cwd=tmp_path, log_path=log_path, grace_seconds=10, env=os.environ
-    ) as process:
+    guard = guarded(command, until=float("inf"), cwd=tmp_path, env=os.environ)
+    with TrainingProcess(guard, log_path=log_path, grace_seconds=10) as process:
         assert read(process) == []
     assert process.exit_code == 0
     assert process.log.tail(1) == "done", "the end of it is in memory"

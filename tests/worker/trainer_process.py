@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from alignment_core.errors import DISK_UNAVAILABLE
@@ -43,7 +44,7 @@ BEHAVIOUR = json.loads(os.environ.get("TRAINER_BEHAVIOUR", "{}"))
 stopping = threading.Event()
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
     run_parser = commands.add_parser("run")
@@ -63,12 +64,36 @@ def main() -> int:
     export_parser.add_argument("--sources", type=Path, required=True)
     export_parser.add_argument("--cache-dir", type=Path, required=True)
     export_parser.add_argument("--report", type=Path)
-    arguments = parser.parse_args()
+    commands.add_parser("wait")
+    arguments = parser.parse_args(words)
+    if arguments.command == "wait":
+        return wait()
     if arguments.command == "export":
         return export(arguments)
     if arguments.command == "check":
         return check(arguments.path, arguments.columns)
     return run(JobSpec.model_validate_json(arguments.spec.read_text()), arguments.workdir, arguments.resume_from)
+
+
+def wait() -> int:
+    """What `BEHAVIOUR` has befall it before its job, or the run that the job says."""
+    match BEHAVIOUR.get("waiting"):
+        case "dies":
+            return 1
+        case "is silent":
+            time.sleep(600)
+        case "does not answer":
+            print(flush=True)
+            time.sleep(600)
+    print(flush=True)
+    if not (line := os.read(0, 65_536)):
+        return 0
+    job = json.loads(line)
+    os.environ.update(job["environment"])
+    BEHAVIOUR.update(json.loads(os.environ.get("TRAINER_BEHAVIOUR", "{}")))
+    os.chdir(job["cwd"])
+    print(flush=True)
+    return main(job["arguments"])
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -96,6 +121,8 @@ def run(spec: JobSpec, workdir: Path, resume_from: Path | None) -> int:
         threading.Thread(target=watch_stdin, daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if BEHAVIOUR.get("tells_environment"):
+        (workdir / "environment.json").write_text(json.dumps(dict(os.environ)))
     if "child" in BEHAVIOUR:
         subprocess.Popen(BEHAVIOUR["child"], stdout=subprocess.DEVNULL)
     emit(PhaseChanged(phase="loading"))

@@ -21,7 +21,7 @@ from alignment_core.events import event_to_json
 from worker.launch import ALONE, launched
 from worker.launchers.contract import EXIT_STOPPED
 from worker.launchers.folder import GangFolder
-from worker.process import TrainingProcess
+from worker.process import TrainingProcess, guarded
 
 EVERY_SECONDS = 0.25
 LOOK_EVERY_SECONDS = 0.5
@@ -33,14 +33,9 @@ def main(arguments: Sequence[str]) -> int:
     if node == 0 and folder.stream.stat().st_size:  # an engine that starts a gang again: its attempt is over
         return EXIT_STOPPED
     until, _ = folder.read_lease()
-    with TrainingProcess(
-        command_of(gang, os.environ),
-        until=until,
-        cwd=Path(gang["workdir"]),
-        log_path=folder.log(node),
-        grace_seconds=gang["grace_seconds"],
-        env={**os.environ, **gang["env"]},
-    ) as process:
+    env = {**os.environ, **gang["env"]}
+    guard = guarded(command_of(gang, os.environ), until=until, cwd=Path(gang["workdir"]), env=env)
+    with TrainingProcess(guard, log_path=folder.log(node), grace_seconds=gang["grace_seconds"]) as process:
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=process.stop).start())
         threading.Thread(target=_obey_lease, args=(folder, process), daemon=True).start()
         _speak(folder, node, process)

@@ -11,12 +11,13 @@ from worker.launchers.contract import Launcher
 from worker.launchers.kubeflow import CREDENTIALS, KubeflowEngine
 from worker.launchers.local import LocalLauncher
 from worker.launchers.slurm import SlurmEngine
+from worker.warm import WarmTrainer
 
 
-def launcher_of(settings: Settings) -> Launcher:
+def launcher_of(settings: Settings, warm: WarmTrainer | None) -> Launcher:
     match settings.launcher:
         case "local":
-            return LocalLauncher()
+            return LocalLauncher(warm)
         case "slurm":
             options = tuple(shlex.split(settings.slurm_options))
             return ClusterLauncher(SlurmEngine(options, settings.processes_per_node))
