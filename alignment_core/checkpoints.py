@@ -68,6 +68,7 @@ class TrainingState(BaseModel):
     step: int
     loss_scaler: dict[str, int | float] | None = None  # GradScaler's growth_interval must stay an int
     batch_size: int | None = None  # of a forward pass, where it was found and not given
+    is_compiled: bool | None = None  # what `training.compile` came to; None where it was not asked
     precision: Precision | None = None  # what `auto` came to; None in checkpoints from before there was a choice
 
 

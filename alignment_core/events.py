@@ -11,7 +11,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
 
 from alignment_core.errors import Category
 
-Phase = Literal["loading", "caching", "sampling", "scoring", "training", "evaluating", "saving", "uploading"]
+Phase = Literal[
+    "loading", "caching", "compiling", "sampling", "scoring", "training", "evaluating", "saving", "uploading"
+]
 
 
 class EventBase(BaseModel):
@@ -84,6 +86,16 @@ class MicroBatchChosen(EventBase):
     type: Literal["micro_batch_chosen"] = "micro_batch_chosen"
     batch_size: int = Field(description="Examples in a forward pass.")
     gradient_accumulation_steps: int
+
+
+class CompilingWeighed(EventBase):
+    """What `training.compile` came to: the seconds that compiling is expected to take, and to save in the steps to come."""
+
+    type: Literal["compiling_weighed"] = "compiling_weighed"
+    is_compiled: bool = Field(description="Whether the steps that follow are compiled.")
+    num_graphs: int = Field(description="Blocks of different shapes, with a gradient and without.")
+    compiling_seconds: float = Field(description="Where nothing of it is cached from a run before.")
+    saved_seconds: float = Field(description="Over all steps to come.")
 
 
 class PrecisionMeasured(EventBase):
@@ -280,6 +292,7 @@ Event = Annotated[
     | ModelLoaded
     | MicroBatchChosen
     | PrecisionChosen
+    | CompilingWeighed
     | PrecisionMeasured
     | PhaseProgressed
     | DatasetChecked

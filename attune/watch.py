@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from alignment_core.events import (
     CheckpointSaved,
+    CompilingWeighed,
     Event,
     MicroBatchChosen,
     ModelLoaded,
@@ -148,6 +149,9 @@ def sentence_of(event: Event) -> str | None:
             return f"training {event.num_trainable_parameters:,} of {event.num_parameters:,} parameters"
         case PrecisionChosen():
             return f"precision: {event.precision}, the more exact on this model"
+        case CompilingWeighed():
+            told = f"{event.compiling_seconds:.0f} s of compiling would save about {event.saved_seconds:.0f}"
+            return f"{told}: steps are {'' if event.is_compiled else 'not '}compiled"
         case PrecisionMeasured() if event.logit_error is not None:
             return f"the first batch's logits are off by {event.logit_error:.2g} in {event.precision}"
         case MicroBatchChosen():

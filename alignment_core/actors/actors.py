@@ -8,7 +8,7 @@ is a `ReadingNetwork`, and all of this holds of that.
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from alignment_core.actors.adapter_factors import Factors, keep_as_initial, set_factors
 from alignment_core.actors.adapter_stores import AdapterStore, adapter_store
+from alignment_core.actors.compiled_blocks import Backend, CompiledSwitch, compile_blocks
 from alignment_core.actors.forwards import DenoiserFamily, Forwards
 from alignment_core.actors.lora_forward import AdapterSwitch
 from alignment_core.actors.reading_network import Conditioning, Denoiser, ReadingNetwork, parts_of
@@ -65,6 +66,7 @@ class Actors:
         self._is_sharded = False
         self._averages_apart = False
         self._gathered: ModelMixin | None = None
+        self._compiled: CompiledSwitch | None = None
 
     @property
     def kind(self) -> Literal["lora", "full"]:
@@ -168,8 +170,15 @@ class Actors:
     @contextmanager
     def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
         """Inside, all networks compute in `dtype`: float32 strictly, halves by autocast; no weight is changed for good."""
-        with self._forwards.computing_in(dtype, self.denoiser):
-            yield
+        compiled, self._compiled = self._compiled, None
+        try:
+            with (
+                nullcontext() if compiled is None else compiled.turned(on=False),
+                self._forwards.computing_in(dtype, self.denoiser),
+            ):
+                yield
+        finally:
+            self._compiled = compiled
 
     # --- fewer launches --------------------------------------------------------------------------------------------
 
@@ -184,6 +193,27 @@ class Actors:
     def take_recording_trouble(self) -> str | None:
         """Why something could not be recorded, and is run plainly; said once."""
         return self._forwards.take_trouble()
+
+    def compile_with(self, backend: Backend = "inductor") -> None:
+        """Compile the networks' repeated blocks, from when `compiled` is next entered."""
+        if self._compiled is None:
+            self._compiled = compile_blocks(self.networks(), backend)
+        self.forget_recordings()  # of what was not compiled
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Inside, blocks run as they were compiled, if they were: for steps, whose shapes stay. Elsewhere they run plainly."""
+        with nullcontext() if self._compiled is None else self._compiled.turned(on=True):
+            yield
+
+    def compile_no_more(self) -> None:
+        """Run plainly, after compiling has failed."""
+        self._compiled = None
+
+    def networks(self) -> list[nn.Module]:
+        """The denoiser and a copy of it, without text encoders."""
+        denoiser = next(iter(parts_of(self.denoiser).values()))
+        return [denoiser] if self._initial_copy is None else [denoiser, self._initial_copy]
 
     # --- weights in shares ---------------------------------------------------------------------------------------------
 

@@ -73,9 +73,14 @@ def _units(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
     """The blocks that are computed again as a whole; what is in none under the empty name."""
     units: dict[str, list[Layer]] = defaultdict(list)
     for layer in layers:
-        found = _UNIT.match(layer.name)
-        units[found[0] if found else ""].append(layer)
+        units[unit_of(layer) or ""].append(layer)
     return units
+
+
+def unit_of(layer: Layer) -> str | None:
+    """The name of the block that a layer is of, which the network repeats; None outside of all."""
+    found = _UNIT.match(layer.name)
+    return None if found is None else found[0]
 
 
 def _of_unet(layer: Layer, kept: Kept) -> int:

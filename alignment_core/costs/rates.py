@@ -29,12 +29,14 @@ def _rates(source: Source, **phases: tuple[float, float, float]) -> dict[str, Ra
 
 
 # An H100 80GB with SD 1.5 at 512 pixels, torch 2.11: LoRA 105 to 179 TFLOP/s from micro-batch 4 to 32, full 120 to 195, and 0.30 s
-# for three passes of any smaller one; the report 143; 75 of 99 images a second cached and 46 decoded; 11.1 GB saved in 26 s.
+# for three passes of any smaller one; the report 143; 75 of 99 images a second cached and 46 decoded; 11.1 GB saved in 26 s;
+# some 40 graphs compiled in 142 s.
 _OTHER = {
     "caching": (2e5, 3.1e5, 4.1e5),
     "scoring": (1.0e5, 1.9e5, 2.7e5),
     "saving": (2e8, 4.3e8, 2e9),
     "loading": (1 / 90, 1 / 30, 0.1),
+    "compiling": (1 / 8, 1 / 3.5, 1.0),
 }
 H100_HALF = {
     **_rates("card", sampling=(60, 140, 220), evaluating=(60, 140, 220), **_OTHER),
@@ -45,11 +47,11 @@ H100_FLOAT32 = _rates("card", training=(30, 40, 51), sampling=(25, 40, 51), eval
 _ANY_DISK = {"saving": (5e7, 4e8, 4e9), "loading": (1 / 180, 1 / 30, 0.3)}
 ANY_GPU = _rates(
     "guess", training=(3, 40, 300), sampling=(3, 40, 300), evaluating=(3, 40, 300),
-    caching=(1e4, 1.5e5, 6e5), scoring=(5e3, 8e4, 4e5), **_ANY_DISK,
+    caching=(1e4, 1.5e5, 6e5), scoring=(5e3, 8e4, 4e5), compiling=(1 / 16, 1 / 4, 1.0), **_ANY_DISK,
 )  # fmt: skip
 ANY_CPU = _rates(
     "guess", training=(0.003, 0.03, 2), sampling=(0.003, 0.03, 2), evaluating=(0.003, 0.03, 2),
-    caching=(2e2, 4e3, 1e5), scoring=(1e2, 2e3, 5e4), **_ANY_DISK,
+    caching=(2e2, 4e3, 1e5), scoring=(1e2, 2e3, 5e4), compiling=(1 / 40, 1 / 10, 1.0), **_ANY_DISK,
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from alignment_core.costs.compiling import pays, saved_seconds
 from alignment_core.costs.rates import Rate, Source
 from alignment_core.costs.work import TimedPhase, Work
 
@@ -36,8 +37,19 @@ class Duration(BaseModel):
 def duration_of(work: Work, rates: Mapping[str, Rate], card: str | None) -> Duration:
     """Phases in which nothing is done are left out."""
     timed = {phase: _seconds(work, phase, rates[phase]) for phase in get_args(TimedPhase) if work.of(phase) > 0}
+    if "compiling" in timed:
+        timed = _weighed(timed, anyhow=work.compiles_anyhow)
     bounds = [sum(getattr(one, bound) for one in timed.values()) for bound in ("low", "expected", "high")]
     return Duration(card=card, source=rates["training"].source, phases=timed, total=_rounded(*bounds))
+
+
+def _weighed(timed: Mapping[TimedPhase, Seconds], *, anyhow: bool) -> dict[TimedPhase, Seconds]:
+    """With what compiling takes and saves, or without it where it does not pay."""
+    training = timed["training"]
+    if not anyhow and not pays(timed["compiling"].expected, training.expected):
+        return {phase: seconds for phase, seconds in timed.items() if phase != "compiling"}
+    low, expected = (one - saved_seconds(one) for one in (training.low, training.expected))
+    return {**timed, "training": _rounded(low, expected, training.high)}
 
 
 def _seconds(work: Work, phase: TimedPhase, rate: Rate) -> Seconds:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from alignment_core.costs.compiling import num_graphs
 from alignment_core.costs.layers import layers_of
 from alignment_core.costs.memory import STATE, images_together, reference_bytes, trained_parameters
 from alignment_core.model_files import ModelReport
@@ -16,7 +17,7 @@ from alignment_core.spec.job import JobSpec
 from alignment_core.spec.online import OnlineMethodSpec
 from alignment_core.spec.training import FullFineTune
 
-TimedPhase = Literal["loading", "caching", "sampling", "scoring", "training", "evaluating", "saving"]
+TimedPhase = Literal["loading", "caching", "compiling", "sampling", "scoring", "training", "evaluating", "saving"]
 TERA = 1e12
 
 
@@ -32,6 +33,10 @@ class Work:
     """Forwards and backwards of a micro-batch: a GPU waits for the CPU that launches their kernels, however small they are."""
     evaluating_tflop: float
     saving_bytes: float
+    compiled_graphs: float = 0.0
+    """Blocks that would be compiled; none where the spec does not ask for it."""
+    compiles_anyhow: bool = False
+    """Whatever it takes, and not only where it pays."""
 
     def of(self, phase: TimedPhase) -> float:
         """In the unit of the phase's rate; loading is done once."""
@@ -40,6 +45,8 @@ class Work:
                 return 1.0
             case "caching":
                 return self.caching_places
+            case "compiling":
+                return self.compiled_graphs
             case "sampling":
                 return self.sampling_tflop
             case "scoring":
@@ -69,7 +76,8 @@ def work_of(
     side = spec.method.resolution or model.resolution
     if model.layers is None or side is None:
         return None
-    forward = sum(layer.flops for layer in layers_of(model, family, side)) / TERA
+    layers = layers_of(model, family, side)
+    forward = sum(layer.flops for layer in layers) / TERA
     places = (side // model.latent_stride) ** 2
     sampled, decoded = _drawn(spec, family)
     return Work(
@@ -80,7 +88,13 @@ def work_of(
         training_launches=spec.training.steps * spec.accumulation * _passes(spec, num_examples),
         evaluating_tflop=_evaluated(spec, family, num_prompts) * forward / spec.resources.processes,
         saving_bytes=float(num_checkpoints(spec) * checkpoint_bytes(spec, model)),
+        compiled_graphs=float(num_graphs(layers, has_reference=spec.method.has_reference) if _compiles(spec) else 0),
+        compiles_anyhow=spec.training.compile == "on",
     )
+
+
+def _compiles(spec: JobSpec) -> bool:
+    return spec.training.compile != "off" and spec.resources.strategy == "ddp"
 
 
 def disk_of(spec: JobSpec, model: ModelReport, family: FamilyName, *, num_examples: int | None, is_half: bool) -> Disk:

@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from alignment_core.actors.actors import Actors
+from alignment_core.actors.compiled_blocks import keep_compiled_in
 from alignment_core.actors.replay import CudaGraphs
 from alignment_core.datasets.prompt_lengths import measure
 from alignment_core.errors import DataError, ModelError
@@ -105,6 +106,8 @@ def load_run(
             actors.average_apart()
         else:
             actors.trained = _with_averaged_gradients(actors.denoiser, accelerator.device)
+    if spec.training.compile != "off":
+        keep_compiled_in(cache_dir / "compiled")
     if is_recorded:
         actors.record_with(CudaGraphs())
     training = spec.training

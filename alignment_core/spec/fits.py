@@ -117,6 +117,12 @@ def refuse_unfit_shares(
             "resources.strategy fsdp2 shares the model out over processes: set resources.processes to 2 or more",
             "resources.processes",
         )
+    if training.compile == "on":
+        raise misfit(
+            "training.compile compiles blocks whose weights stay where they are, and with resources.strategy fsdp2 they come and go: "
+            "leave it out",
+            "training.compile",
+        )
     if training.reference_cache is not None:
         raise misfit(
             "training.reference_cache lets a process leave out forwards, which with resources.strategy fsdp2 all make together",

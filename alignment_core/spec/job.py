@@ -65,6 +65,7 @@ LATER_FIELDS = (
     ("training", "embedded_guidance"),
     ("training", "reference_cache"),
     ("training", "cuda_graphs"),
+    ("training", "compile"),
     ("training", "optimizer"),
     ("training", "micro_batch"),
     ("resources", "processes"),

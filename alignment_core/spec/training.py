@@ -172,6 +172,12 @@ class TrainingSpec(Spec):
         "same numbers: at small batches a GPU waits for the CPU that launches them. Not with "
         "resources.strategy fsdp2 or gradient_checkpointing, or where text encoders are trained.",
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        default="off",
+        description="Compile the denoiser's repeated blocks for the training steps: another order of sums, so float32 differs by its "
+        "rounding. `auto`: where it is expected to save more seconds than it takes, which the event `compiling_weighed` tells; `on`: "
+        "whatever it takes. It needs a C++ compiler on a CPU and Triton on a GPU; without, a run warns and goes on. Not with fsdp2.",
+    )
     embedded_guidance: float = Field(
         default=TRAINING_GUIDANCE,
         ge=0,

@@ -89,7 +89,7 @@ def train(
         return
     for batch in batches:
         with accelerator.accumulate(actors.trained):
-            with memory.of_pass():
+            with memory.of_pass(), actors.compiled():
                 loss = method.loss(actors, batch)
                 weight = timesteps.loss_weight(loss.timesteps)
                 weighted = weight * loss.per_example

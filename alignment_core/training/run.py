@@ -104,6 +104,7 @@ class Run:
     start: StartingPoint | None = None
     history: History = field(default_factory=History)
     background: BackgroundSave = field(init=False)
+    is_compiled: bool | None = None  # what `training.compile` came to; None until that is weighed
     state: RunState = field(init=False)
     meter: Meter = field(init=False)
     split: Split = field(init=False)
@@ -183,6 +184,7 @@ class Run:
                 step=step,
                 loss_scaler=scaler.state_dict() if scaler else None,
                 precision=self.precision,
+                is_compiled=self.is_compiled,
                 batch_size=self.split.batch_size if self.finds_split else None,
             ),
         )
@@ -233,6 +235,8 @@ class Run:
         self.state = watched.state_at(saved.step, self.spec.training.steps)
         if isinstance(self.method, Resumable):
             self.method.load_state_at(saved.step, checkpoints.load_tensors(state / "method.safetensors"))
+        if self.spec.training.compile == "auto":
+            self.is_compiled = saved.is_compiled
         if self.finds_split and saved.batch_size is not None:
             self.use_split(Split(saved.batch_size, self._examples_per_process // saved.batch_size))
         if self.accelerator.scaler is not None and saved.loss_scaler is not None:

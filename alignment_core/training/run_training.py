@@ -24,6 +24,7 @@ from alignment_core.events import (
 )
 from alignment_core.protocols import Method
 from alignment_core.timesteps.table import TimestepTally
+from alignment_core.training.compiling import compile_for, may_compile
 from alignment_core.training.logit_error import DTYPES, measure
 from alignment_core.training.loop import finite, train
 from alignment_core.training.micro_batch import OWN_MEMORY, MicroBatchTooLarge, Split
@@ -121,12 +122,12 @@ def _is_over(run: Run, limit: int, started: float) -> bool:
 
 
 def _begin(run: Run) -> Generator[Event, None, Iterator[Any]]:
-    """The batches of a run, whose first is looked at on a GPU or in half precision: what it costs, and how exact its logits are."""
+    """The batches of a run, whose first is looked at on a GPU, in half precision, or to compile: what it costs, how exact its logits are."""
     batches = _batches(run)
     is_measured = run.state.step == 0 and run.precision != "fp32"
     # What is remembered of the reference would have to be told apart from what is computed.
     is_counted = run.accelerator.device.type == "cuda" and run.reference_errors is None
-    if not (is_measured or is_counted):
+    if not (is_measured or is_counted or may_compile(run)):
         return batches
     while True:
         try:
@@ -137,6 +138,8 @@ def _begin(run: Run) -> Generator[Event, None, Iterator[Any]]:
             run.memory.agree()
             with OWN_MEMORY.of_pass():  # the processes measure together
                 found = _exactness(run, first) if is_measured else ()
+                if may_compile(run):
+                    yield from compile_for(run, first)
             break
         except MicroBatchTooLarge as error:
             smaller = _smaller(run, error)
