@@ -51,7 +51,10 @@ def main() -> None:
 def measure(case: Case, size: Size, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """One row: whether both say the same, how long each takes, and how much memory."""
     ours, theirs, pairs = loaded(case, size, folder, arguments.precision)
-    agreed = agreement(case, ours, theirs, pairs)
+    if arguments.compile:
+        ours.actors.compile_with()
+    with ours.actors.compiled():
+        agreed = agreement(case, ours, theirs, pairs)
     steps, turn = steps_of(ours), plain_turn(case, size, theirs, pairs)
 
     def our_turn() -> None:
@@ -129,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of Attune's networks")
+    parser.add_argument("--compile", action="store_true", help="Attune's repeated blocks, as by `training.compile: on`")
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], help="only these")
     parser.add_argument("--turns", type=int, default=7, help="timed turns of each (default 7)")
     parser.add_argument("--quick", action="store_true", help="without the memory of each")
