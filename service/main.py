@@ -93,7 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def build_parts(settings: Settings) -> Parts:
     """Everything the endpoints speak to. Nothing is connected to yet."""
-    store, objects = open_store(settings.resolved_database_url), open_objects(settings)
+    store, objects = open_store(settings.resolved_database_url, settings.classes), open_objects(settings)
     return Parts(
         settings=settings,
         store=store,

@@ -115,14 +115,15 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     spec = request.spec
     errors = [*unfit(parts, project_id, spec), *unfit_start(parts, project_id, request)]
     report = _report(parts, project_id, spec)
-    model = None if errors else foreseen(parts, project_id, spec)  # a path that is refused is not looked at
-    family = None if errors else family_of(parts, project_id, spec)
+    is_refused = any(one.pointer.startswith("/spec/model") for one in errors)  # a refused path is not looked at
+    model = None if is_refused else foreseen(parts, project_id, spec)
+    family = None if is_refused else family_of(parts, project_id, spec)
     spec = spec.resolved(family)
     estimate = estimate_of(parts, spec, report, None if errors else model_of(parts, project_id, spec))
     warnings = [
         *warnings_of(spec, family),
         *warnings_of_model(spec, parts.catalog, model),
-        *([] if errors else unread(parts, project_id, spec)),
+        *([] if is_refused else unread(parts, project_id, spec)),
         *_data_warnings(estimate, report),
         *_size_warnings(parts, spec, report, model),
     ]

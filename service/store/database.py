@@ -5,7 +5,7 @@ and are one transaction each.
 """
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,40 +15,48 @@ import sqlalchemy as sa
 from sqlalchemy import event as sa_event
 from sqlalchemy.orm import Session
 
+from service.resource_classes import ResourceClass
+
+CLASSES = "resource_classes"  # in the `info` of a session
 BUSY_TIMEOUT_SECONDS = 30  # the longest wait seen was 1.4 s, with four processes claiming as fast as they could
 
 
 class Store:
-    """An engine with two kinds of transaction. Threads may share it; after a fork, open a new one."""
+    """An engine with two kinds of transaction. Threads may share it; after a fork, open a new one.
 
-    def __init__(self, engine: sa.Engine) -> None:
+    `classes` are those of the deployment's jobs: each is a line of its own.
+    """
+
+    def __init__(self, engine: sa.Engine, classes: Sequence[ResourceClass] = ()) -> None:
         self.engine = engine
+        self._info = {CLASSES: tuple(classes)}
         self._writer = engine.execution_options(attune_writes=True)
 
     @contextmanager
     def read(self) -> Generator[Session]:
-        with Session(self.engine) as session, session.begin():
+        with Session(self.engine, info=self._info) as session, session.begin():
             yield session
 
     @contextmanager
     def write(self) -> Generator[Session]:
         """A transaction that writes. SQLite takes its write lock at once, so it never fails halfway for the lack of it."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with Session(self._writer, expire_on_commit=False, info=self._info) as session, session.begin():
             yield session
 
     def close(self) -> None:
         self.engine.dispose()
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, classes: Sequence[ResourceClass] = ()) -> Store:
     """Connect to a database that `migrate(url)` has brought up to date.
 
     Its errors are logged, so they name the statement and hide its parameters: those hold prompts and hashes of keys.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return Store(_sqlite_engine(parsed))
-    return Store(sa.create_engine(parsed, pool_pre_ping=True, json_serializer=_to_json, hide_parameters=True))
+        return Store(_sqlite_engine(parsed), classes)
+    engine = sa.create_engine(parsed, pool_pre_ping=True, json_serializer=_to_json, hide_parameters=True)
+    return Store(engine, classes)
 
 
 def now(session: Session) -> datetime:

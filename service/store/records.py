@@ -40,9 +40,9 @@ class Progress(Record):
 
 
 class QueuePlace(Record):
-    """Where a queued job stands among the queued jobs of all projects: 1 is next.
+    """Where a queued job stands among the queued jobs of its class, of all projects: 1 is next.
 
-    `ahead` counts what it waits for: the queued jobs before it, and the jobs that workers hold just now.
+    `ahead` counts what it waits for: the queued jobs of its class before it, and those that workers hold just now.
     """
 
     position: int

@@ -1,6 +1,6 @@
 """What waits for a worker, and whose turn it is. A message of the broker only says that something does.
 
-Jobs go in the order of `queued_at`, all projects in one line; a job that comes back from a lost worker keeps its place.
+Jobs go in the order of `queued_at`, all projects in one line, or in one for each class of jobs; a job that comes back from a lost worker keeps its place.
 Data sets go by owner: first that of the project that has the fewest in work, so that nobody can keep all checkers busy.
 """
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.resource_classes import ResourceClass, class_of
-from service.store.database import Store
+from service.store.database import CLASSES, Store
 from service.store.models import Dataset, Export, Job
 from service.store.records import QueuePlace
 from service.store.states import HELD
@@ -86,15 +86,25 @@ def num_beside_jobs(store: Store, at_most: int) -> int:
 
 
 def places(session: Session, queued: Sequence[Job]) -> dict[str, QueuePlace]:
-    """The places of queued jobs, from one walk along the index of the queue that ends with the last of them."""
-    if not queued:
-        return {}
-    held = session.scalars(sa.select(sa.func.count()).where(Job.state.in_(HELD))).one()
+    """The places of queued jobs in the lines of their classes."""
+    classes = session.info[CLASSES]
+    found: dict[str, QueuePlace] = {}
+    for line in {class_of(job.processes, classes) for job in queued}:
+        found |= _places_in(session, [job for job in queued if class_of(job.processes, classes) == line], line, classes)
+    return found
+
+
+def _places_in(
+    session: Session, queued: Sequence[Job], line: ResourceClass | None, classes: Sequence[ResourceClass]
+) -> dict[str, QueuePlace]:
+    """From one walk along the index of the queue that ends with the last of them."""
+    in_line = _of([line]) if line is not None else sa.not_(_of(classes)) if classes else sa.true()
+    held = session.scalars(sa.select(sa.func.count()).where(Job.state.in_(HELD), in_line)).one()
     last = max(job.queued_at for job in queued if job.queued_at is not None)
     number = sa.func.row_number().over(order_by=(Job.queued_at, Job.id)).label("number")
-    line = sa.select(Job.id, number).where(_QUEUED, Job.queued_at <= last).subquery()
-    rows = session.execute(sa.select(line.c.id, line.c.number).where(line.c.id.in_([job.id for job in queued])))
-    return {job_id: QueuePlace(position=number, ahead=held + number - 1) for job_id, number in rows}
+    walk = sa.select(Job.id, number).where(_QUEUED, in_line, Job.queued_at <= last).subquery()
+    rows = session.execute(sa.select(walk.c.id, walk.c.number).where(walk.c.id.in_([job.id for job in queued])))
+    return {job_id: QueuePlace(position=place, ahead=held + place - 1) for job_id, place in rows}
 
 
 def _count(store: Store, query: sa.Select[Any], at_most: int) -> int:

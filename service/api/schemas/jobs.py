@@ -159,11 +159,11 @@ class JobProgress(Resource):
 
 
 class QueuePlace(Resource):
-    """Where a queued job stands, and what it waits for. Jobs of all projects stand in one line."""
+    """Where a queued job stands, and what it waits for. Jobs of all projects stand in one line, or in one for each class of jobs."""
 
-    position: int = Field(description="Place among the queued jobs; 1 is next.", examples=[3])
+    position: int = Field(description="Place among the queued jobs of its class; 1 is next.", examples=[3])
     ahead: int = Field(
-        description="What it waits for: the queued jobs before it and the jobs that workers hold just now. 0 means that "
+        description="What it waits for: the queued jobs of its class before it, and those that workers hold just now. 0 means that "
         "it is taken as soon as a worker is there.",
         examples=[4],
     )

@@ -355,6 +355,24 @@ def test_a_value_far_from_what_the_family_was_published_with_is_warned_of_by_its
     assert any(f"method.{field} is {value}, which is far" in one for one in warnings) == is_far
 
 
+def test_what_is_warned_of_by_the_models_family_is_told_beside_an_error_elsewhere(api: Api) -> None:
+    remember(api, HUB, **read_as("StableDiffusion3Pipeline"))
+    spec = hub_spec(api)
+    spec["method"] = {**spec["method"], "beta": 5000, "dataset": {"type": "stored", "id": f"ds_{'0' * 26}"}}
+    answer = api.client.post("/v1/jobs/validate", json={"spec": spec}).json()
+    assert [one["code"] for one in answer["errors"]] == ["dataset_not_found"]
+    assert any("method.beta is 5000, which is far" in one for one in answer["warnings"])
+    assert answer["resolved_spec"]["adapter"]["target_modules"] == list(FAMILIES["sd3"].lora_targets)
+
+
+def test_a_model_that_is_refused_is_not_looked_at_for_warnings(api: Api, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
+    spec = hub_spec(api, model={"type": "local", "path": str(tmp_path)})
+    answer = api.client.post("/v1/jobs/validate", json={"spec": spec}).json()
+    assert answer["errors"][0]["pointer"].startswith("/spec/model")
+    assert answer["resolved_spec"]["adapter"]["target_modules"] != list(FAMILIES["sd3"].lora_targets)
+
+
 def test_a_model_that_an_earlier_job_left_is_known_by_what_the_job_began_with(api: Api) -> None:
     remember(api, HUB, **READ, layers=LAYERS)
     before = api.client.post("/v1/jobs", json={"spec": hub_spec(api, adapter={"type": "full"})}).json()["id"]

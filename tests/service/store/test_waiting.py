@@ -85,6 +85,25 @@ def test_a_queued_job_knows_its_place_among_the_jobs_of_all_projects(
     }
 
 
+def test_a_queued_job_waits_for_those_of_its_own_class(store: Store, new_job: NewJob) -> None:
+    in_classes = Store(store.engine, parse_classes("small:1,large:8"))
+    running, large, small, another_large, of_no_class = created = [new_job() for _ in range(5)]
+    with store.write() as session:
+        for job, processes in zip(created, (1, 4, 1, 8, 16), strict=True):
+            session.execute(sa.update(Job).where(Job.id == job.id).values(processes=processes))
+    leases.claim(store, running.id, "w", 60)
+    expected = {
+        running.id: None,
+        large.id: QueuePlace(position=1, ahead=0),
+        small.id: QueuePlace(position=1, ahead=1),
+        another_large.id: QueuePlace(position=2, ahead=1),
+        of_no_class.id: QueuePlace(position=1, ahead=0),
+    }
+    assert {job.id: job.queue for job in jobs.list_jobs(in_classes, PROJECT).data} == expected
+    assert {job.id: place(in_classes, job) for job in created} == expected
+    assert place(store, of_no_class) == QueuePlace(position=4, ahead=4), "without classes all are one line"
+
+
 def test_the_queue_is_read_along_its_index(store: Store, new_job: NewJob) -> None:
     new_job()
     is_sqlite = store.engine.dialect.name == "sqlite"
