@@ -4,7 +4,7 @@ Draws are named by their place (`seeds`), so a part is the same whoever does it,
 the same order. In one process all of it is plain iteration.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from alignment_core.errors import AlignmentError
 
-PATIENCE = timedelta(days=2)  # preparing a large dataset takes hours, and the other processes wait for the first one
+PATIENCE = timedelta(days=2)  # preparing a large dataset takes hours, and the fastest process waits for the slowest
 
+E = TypeVar("E")
 P = TypeVar("P")
 R = TypeVar("R")
 
@@ -79,6 +80,21 @@ class Ranks:
     def joined(self, rows: Tensor) -> Tensor:
         """The rows of every process in order; of several they lie on the CPU."""
         return rows if self.count == 1 else torch.cat(self.everywhere(lambda: rows.cpu()))
+
+    def after_first(self, work: Callable[[], R]) -> R:
+        """What `work` gives here; the others begin once the first has ended, and find what it left on the disk."""
+        found = self.together(lambda: [work()] if self.is_first else [])
+        return self.together(lambda: found[0] if found else work())
+
+    def shared_out(self, work: Generator[E, None, R]) -> Generator[E, None, list[R]]:
+        """What `work` gives in each process, in order, of which this one tells what happens in its own."""
+        try:
+            outcome: R | _Failure = yield from work
+        except AlignmentError as error:
+            if self.count == 1:
+                raise
+            outcome = _Failure(type(error), vars(error))
+        return [cast(R, outcome)] if self.count == 1 else self._exchange(outcome)
 
     def _exchange(self, outcome: "R | _Failure") -> list[R]:
         outcomes: list[Any] = [None] * self.count

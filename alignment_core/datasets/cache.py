@@ -51,13 +51,20 @@ class TensorCache:
         self._shelf = shelves.of(self._namespace.hex()[:32])
         self._shard_bytes = shard_bytes
         _remove_stale(self._shelf.folder)
-        self._shards, self.lost = self._shelf.names()
+        self.lost: list[str] = []
+        self._pending: list[dict[str, Tensor]] = []
+        self._pending_bytes = 0
+        self.look_again()
+
+    def look_again(self) -> None:
+        """See what others have added by now; nothing may be pending."""
+        assert not self._pending
+        self._shards, lost = self._shelf.names()
+        self.lost += lost
         self._sound: set[int] = set()
         self._index: dict[bytes, ShardRow] = {}
         for number, shard in enumerate(self._shards):
             self._index.update((key, (number, row)) for row, key in enumerate(self._keys_of(shard)))
-        self._pending: list[dict[str, Tensor]] = []
-        self._pending_bytes = 0
 
     def key(self, content: bytes) -> bytes:
         """The key of an image's bytes or a prompt in UTF-8."""

@@ -1,5 +1,7 @@
 """Filling the cache: every prompt and image of a dataset is encoded once, with progress.
 
+Several processes of a run share the work: each encodes every so manieth batch, and then all find all in the cache.
+
 Images are encoded in batches of consecutive rows, of which the cached ones are left out. The cache is written at the end of
 batches only, so a run that was killed goes on with the very batches it would have had: the bits do not depend on it. Nor do
 they on how far reading and decoding are ahead of the encoder, which waits for neither where they are the faster.
@@ -11,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -25,7 +28,9 @@ from alignment_core.datasets.rows import Annotated, BadRow, ImageReader, Row, Ro
 from alignment_core.datasets.transforms import Frame, Pixels, frame, transform
 from alignment_core.errors import AlignmentError, DataError
 from alignment_core.events import PhaseProgressed
+from alignment_core.ranks import ALONE, Ranks
 
+T = TypeVar("T")
 Images = Float[Tensor, "batch 3 resolution resolution"]
 Latents = Float[Tensor, "batch channels h w"]
 EncodeImages = Callable[[Images], tuple[Latents, Latents]]
@@ -59,17 +64,29 @@ class EncodingProgress:
 
 
 def cache_prompts(
-    prompts: Sequence[str], encode: EncodePrompts, cache: TensorCache, batch_size: int, progress: EncodingProgress
+    prompts: Sequence[str],
+    encode: EncodePrompts,
+    cache: TensorCache,
+    batch_size: int,
+    progress: EncodingProgress,
+    ranks: Ranks = ALONE,
 ) -> Generator[PhaseProgressed, None, Places]:
     """Encode the prompts that are not cached; returns the place of each."""
     keys = [cache.key(prompt.encode()) for prompt in prompts]
-    for start in range(0, len(prompts), batch_size):
-        end = min(start + batch_size, len(prompts))
-        missing = [index for index in range(start, end) if cache.find(keys[index]) is None]
-        if missing:
-            encoded = encode([prompts[index] for index in missing])
-            _add(cache, [keys[index] for index in missing], encoded, [repr(prompts[index]) for index in missing])
-        yield from progress.advance(end - start, end - start - len(missing))
+
+    def encode_own() -> Generator[PhaseProgressed, None, None]:
+        for start in range(ranks.rank * batch_size, len(prompts), ranks.count * batch_size):
+            end = min(start + batch_size, len(prompts))
+            missing = [index for index in range(start, end) if cache.find(keys[index]) is None]
+            if missing:
+                encoded = encode([prompts[index] for index in missing])
+                _add(cache, [keys[index] for index in missing], encoded, [repr(prompts[index]) for index in missing])
+            yield from progress.advance(end - start, end - start - len(missing))
+        cache.flush()
+
+    yield from ranks.shared_out(encode_own())
+    if ranks.count > 1:
+        cache.look_again()
     return _places(cache, keys)
 
 
@@ -84,29 +101,48 @@ def cache_images(
     batch_size: int,
     progress: EncodingProgress,
     bytes_ahead: int = BYTES_AHEAD,
+    ranks: Ranks = ALONE,
 ) -> Generator[PhaseProgressed, None, tuple[Places, ...]]:
     """Encode the images that are not cached; returns the places of each of a row's `num_images`.
 
     An image that comes again counts as cached. While a batch is encoded the next ones are read and decoded, so many that their
     pixels take `bytes_ahead` at most, but at least one; 0 does one thing after another.
     """
-    keys: list[list[bytes]] = [[] for _ in range(num_images)]
-    batches = _keyed_batches(source, rows, cache, max(1, batch_size // num_images))
-    with ThreadPoolExecutor(decoding_threads()) as threads:
-        batches = read_ahead(batches) if bytes_ahead else batches
-        begun = _begun(source, batches, cache, resolution, threads)
-        for batch in begun_ahead(begun, _batches_ahead(bytes_ahead, batch_size, resolution)):
-            for row_keys in batch.keys:
-                for index, key in enumerate(row_keys):
-                    keys[index].append(key)
-            if batch.decoding:
-                pixels, frames = zip(*(one.result() for one in batch.decoding), strict=True)
-                mean, std = encode_in_parts(encode, torch.stack(pixels), batch_size)
-                tensors = {"mean": mean, "std": std, "frame": torch.stack(frames)}
-                _add(cache, list(batch.missing), tensors, batch.names())
-            num = num_images * len(batch.keys)
-            yield from progress.advance(num, num - len(batch.missing))
-    return tuple(_places(cache, each) for each in keys)
+    size = max(1, batch_size // num_images)
+    own_rows = of_own_batches(rows, size, ranks)
+
+    def encode_own() -> Generator[PhaseProgressed, None, list[tuple[bytes, ...]]]:
+        keys: list[tuple[bytes, ...]] = []
+        with ThreadPoolExecutor(decoding_threads()) as threads:
+            batches = _keyed_batches(source, own_rows, cache, size)
+            begun = _begun(source, read_ahead(batches) if bytes_ahead else batches, cache, resolution, threads)
+            for batch in begun_ahead(begun, _batches_ahead(bytes_ahead, batch_size, resolution)):
+                keys += batch.keys
+                if batch.decoding:
+                    pixels, frames = zip(*(one.result() for one in batch.decoding), strict=True)
+                    mean, std = encode_in_parts(encode, torch.stack(pixels), batch_size)
+                    tensors = {"mean": mean, "std": std, "frame": torch.stack(frames)}
+                    _add(cache, list(batch.missing), tensors, batch.names())
+                num = num_images * len(batch.keys)
+                yield from progress.advance(num, num - len(batch.missing))
+        cache.flush()
+        return keys
+
+    keys = _in_order((yield from ranks.shared_out(encode_own())), len(rows), size)
+    if ranks.count > 1:
+        cache.look_again()
+    return tuple(_places(cache, [row[index] for row in keys]) for index in range(num_images))
+
+
+def of_own_batches(rows: Sequence[T], size: int, ranks: Ranks) -> list[T]:
+    """The rows that this process encodes: every so manieth batch of `size`."""
+    return [row for index, row in enumerate(rows) if index // size % ranks.count == ranks.rank]
+
+
+def _in_order(parts: Sequence[Sequence[T]], num: int, size: int) -> list[T]:
+    """What each process has of its own batches, as one process has it of all."""
+    remaining = [iter(part) for part in parts]
+    return [next(remaining[index // size % len(parts)]) for index in range(num)]
 
 
 Decoded = tuple[Pixels, Frame]

@@ -31,6 +31,7 @@ from alignment_core.datasets.shelf import Shelves
 from alignment_core.datasets.transforms import Crop, draw_placement, frame, is_random, transform
 from alignment_core.datasets.unpaired import ImageAnnotation
 from alignment_core.events import PhaseProgressed, WarningRaised
+from alignment_core.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class JudgedImages:
         batch_size: int,
         image_conditioning: ImageConditioning = told_nothing,
         shelves: Shelves | None = None,
+        ranks: Ranks = ALONE,
     ) -> Generator[PhaseProgressed | WarningRaised, None, "JudgedImages"]:
         """Fill the cache for `rows`, which ascend; see `PreferencePairs.prepare`.
 
@@ -162,6 +164,7 @@ class JudgedImages:
             cache_dir=cache_dir,
             batch_size=batch_size,
             shelves=shelves,
+            ranks=ranks,
         )
         kept = _without_lost_wins(found)
         rows = [found.rows[index] for index in kept]

@@ -23,6 +23,7 @@ from alignment_core.datasets.rows import Annotation, PreferenceSource
 from alignment_core.datasets.shelf import Shelves
 from alignment_core.datasets.transforms import Crop, is_random
 from alignment_core.events import PhaseProgressed, WarningRaised
+from alignment_core.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class PreferencePairs:
         batch_size: int,
         image_conditioning: ImageConditioning = told_nothing,
         shelves: Shelves | None = None,
+        ranks: Ranks = ALONE,
     ) -> Generator[PhaseProgressed | WarningRaised, None, "PreferencePairs"]:
         """Fill the cache for `rows` (ascending, from `rows.read_annotations` or `splits.split_by_group`).
 
@@ -103,6 +105,7 @@ class PreferencePairs:
             cache_dir=cache_dir,
             batch_size=batch_size,
             shelves=shelves,
+            ranks=ranks,
         )
         if found.images is not None:
             posteriors = CachedPosteriors(found.images, *found.places)

@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import Generic
 
 from alignment_core.datasets.cache import Places, ShardReader, TensorCache
-from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, EncodingProgress, cache_images, cache_prompts
+from alignment_core.datasets.encoding import (
+    EncodeImages,
+    EncodePrompts,
+    EncodingProgress,
+    cache_images,
+    cache_prompts,
+    of_own_batches,
+)
 from alignment_core.datasets.rows import AnnotationT, ImageReader
 from alignment_core.datasets.shelf import Shelves
 from alignment_core.datasets.unpacked import unpack_images
 from alignment_core.events import PhaseProgressed, WarningRaised
+from alignment_core.ranks import ALONE, Ranks
 
 # Part of the cache's key: a change of the pixels that the centred transform gives must change it.
 CENTERED_TRANSFORM = "shorter-side-bilinear/center/v2"  # v2: each posterior with its frame
@@ -52,18 +60,21 @@ def prepare(
     cache_dir: Path,
     batch_size: int,
     shelves: Shelves | None = None,
+    ranks: Ranks = ALONE,
 ) -> Generator[PhaseProgressed | WarningRaised, None, Prepared[AnnotationT]]:
     """Fill the cache for `rows`, which ascend; `num_images` are in each row, the other arguments as in
-    `PreferencePairs.prepare`. Shards are on `shelves`, which others may share, or in `cache_dir`.
+    `PreferencePairs.prepare`. Shards are on `shelves`, which others may share, or in `cache_dir`. The processes of a run share the work.
 
     Raises `DataError` for an image that cannot be decoded, naming its row.
     """
     reads_images = not is_random or not is_seekable
     prompts = list(dict.fromkeys(["", *(row.prompt for row in rows)]))
-    progress = EncodingProgress(total=len(prompts) + (num_images * len(rows) if reads_images else 0))
+    own_rows = len(of_own_batches(rows, max(1, batch_size // num_images), ranks) if not is_random else rows)
+    own_prompts = len(of_own_batches(prompts, batch_size, ranks))
+    progress = EncodingProgress(total=own_prompts + (num_images * own_rows if reads_images else 0))
     shelves = shelves or Shelves(cache_dir)
     texts = TensorCache(shelves, {"kind": "text", "encoder": prompt_fingerprint, "dtype": "float32"})
-    places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress)
+    places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress, ranks)
     numbers = {prompt: number for number, prompt in enumerate(prompts)}
     prompt_places = places[[numbers[row.prompt] for row in rows]]
     text = texts.reader()  # written before the images, which take longest
@@ -92,6 +103,7 @@ def prepare(
         resolution=resolution,
         batch_size=batch_size,
         progress=progress,
+        ranks=ranks,
     )
     yield from _lost_shards("images", images)
     return Prepared(source, rows, text, prompt_places, places[:1], images.reader(), image_places)

@@ -16,6 +16,7 @@ import threading
 import uuid
 from collections import OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from alignment_core.datasets.durable_files import write_durably
@@ -118,10 +119,11 @@ class Shelf:
             return sorted(here), []
         marks = {mark.partition("-")[0]: mark for mark in stored if "-" in mark}
         whole = {name for name in marks if f"{name}.safetensors" in stored}
-        for name in here - whole - unsent:  # the store has lost it, and this machine has not
-            self._kept(name).rename(self._unsent(name))
         for name in sorted((unsent | here) - whole - {sent for sent, _, _ in self._sending}):
-            self._send(name, self._unsent(name).stat().st_size)
+            with suppress(FileNotFoundError):  # another process sends it just now
+                if name not in unsent:  # the store has lost it, and this machine has not
+                    self._kept(name).rename(self._unsent(name))
+                self._send(name, self._unsent(name).stat().st_size)
         elsewhere = sorted(marks.keys() - unsent - here)
         known = set(self._threads.map(self._with_keys, [marks[name] for name in elsewhere if name in whole]))
         for name in sorted(here & whole):

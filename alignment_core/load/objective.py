@@ -80,10 +80,10 @@ def load_objective(
 
     method = spec.method
     if isinstance(method, PairMethodSpec):
-        pairs = yield from load_pairs(spec, method, family, cache_dir, shelves)
+        pairs = yield from load_pairs(spec, method, family, cache_dir, shelves, ranks)
         return _on_pairs(spec, method, pairs, accelerator, remembered(len(pairs.train), pairs.dataset_sha256))
     if isinstance(method, ImageMethodSpec):
-        images = yield from load_images(spec, method, family, cache_dir, shelves)
+        images = yield from load_images(spec, method, family, cache_dir, shelves, ranks)
         return _on_images(spec, method, images, accelerator, remembered(len(images.train), images.dataset_sha256))
     if isinstance(method, OnlineMethodSpec):
         return Objective(

@@ -20,6 +20,7 @@ from alignment_core.datasets.warnings import data_warnings
 from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.family import Family
+from alignment_core.ranks import ALONE, Ranks
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import HubDataset, JobSpec, LocalDataset, PairMethodSpec, StoredDataset, TransformSpec
 from alignment_core.spec.sources import OnBadRow, Role
@@ -43,15 +44,19 @@ class Fingerprints(NamedTuple):
 
 
 def load_pairs(
-    spec: JobSpec, method: PairMethodSpec, family: Family, cache_dir: Path, shelves: Shelves | None = None
+    spec: JobSpec,
+    method: PairMethodSpec,
+    family: Family,
+    cache_dir: Path,
+    shelves: Shelves | None = None,
+    ranks: Ranks = ALONE,
 ) -> Generator[Event, None, PairSplits]:
     """Check, split and cache the pairs of the spec's dataset; yields progress and returns both sides. What is encoded is
     on `shelves`, which others may share, or in `cache_dir`.
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on.
     """
-    dataset = located(method.dataset, cache_dir)
-    checked = usable(dataset, cache_dir)
+    dataset, checked = ranks.after_first(lambda: checked_dataset(method.dataset, cache_dir))
     report = checked.report
     if report.kind != "pairs":
         raise DataError(
@@ -72,11 +77,17 @@ def load_pairs(
     yield from data_warnings(report, rows, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
     encoders = Fingerprints(family.image_fingerprint(), family.prompt_fingerprint())
-    prepared = partial(_prepare_pairs, spec, method.transform, family, encoders, source, cache_dir, shelves)
+    prepared = partial(_prepare_pairs, spec, method.transform, family, encoders, source, cache_dir, shelves, ranks)
     train = yield from prepared(split.train)
     validation = (yield from prepared(split.validation)) if split.validation else None
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
     return PairSplits(train, validation, prompts, report.content_sha256)
+
+
+def checked_dataset(dataset: LocalDataset | StoredDataset | HubDataset, cache_dir: Path) -> tuple["Located", Checked]:
+    """Where the dataset is, and what was found in it; see `located` and `usable`."""
+    here = located(dataset, cache_dir)
+    return here, usable(here, cache_dir)
 
 
 def usable(dataset: "Located", cache_dir: Path) -> Checked:
@@ -104,6 +115,7 @@ def _prepare_pairs(
     source: PreferenceSource,
     cache_dir: Path,
     shelves: Shelves | None,
+    ranks: Ranks,
     rows: Sequence[Annotation],
 ) -> Generator[Event, None, PreferencePairs]:
     resolution = transform.resolution or family.resolution
@@ -123,6 +135,7 @@ def _prepare_pairs(
             batch_size=spec.evaluation.batch_size,
             image_conditioning=lambda frames: family.image_conditioning(frames, resolution),
             shelves=shelves,
+            ranks=ranks,
         )
     )
 

@@ -77,9 +77,8 @@ def load_run(
     if isinstance(here.model, LocalSource) and family.folder.variant is not None:
         yield _variant_taken(family.folder.variant)
     rewards, prompt_following = _build_rewards(here, accelerator.device)
-    with accelerator.main_process_first():  # the others find everything in the cache
-        shelves = shelves_of(sources, ranks)
-        objective = yield from load_objective(here, family, fingerprint, accelerator, ranks, cache_dir, shelves)
+    shelves = shelves_of(sources, ranks)
+    objective = yield from load_objective(here, family, fingerprint, accelerator, ranks, cache_dir, shelves)
     prompts = spec.evaluation.prompts or objective.held_out_prompts
     if spec.evaluation.rewards and not prompts:
         raise DataError(

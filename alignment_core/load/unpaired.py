@@ -17,7 +17,8 @@ from alignment_core.datasets.warnings import data_warnings
 from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.family import Family
-from alignment_core.load.pairs import Located, located, usable
+from alignment_core.load.pairs import Located, checked_dataset
+from alignment_core.ranks import ALONE, Ranks
 from alignment_core.spec import ImageMethodSpec, JobSpec
 
 
@@ -39,15 +40,19 @@ class _Rows:
 
 
 def load_images(
-    spec: JobSpec, method: ImageMethodSpec, family: Family, cache_dir: Path, shelves: Shelves | None = None
+    spec: JobSpec,
+    method: ImageMethodSpec,
+    family: Family,
+    cache_dir: Path,
+    shelves: Shelves | None = None,
+    ranks: Ranks = ALONE,
 ) -> Generator[Event, None, ImageSplits]:
     """Check, split and cache the images of the spec's dataset; yields progress and returns both sides.
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on, and `one_class` when a share of likes was
     asked for that the training images cannot give.
     """
-    dataset = located(method.dataset, cache_dir)
-    checked = usable(dataset, cache_dir)
+    dataset, checked = ranks.after_first(lambda: checked_dataset(method.dataset, cache_dir))
     report = checked.report
     rows = (_judged if report.kind == "unpaired" else _of_pairs)(dataset, checked.dropped)
     lengths = measure((row.prompt for row in rows.images), family.tokenize, family.max_tokens)
@@ -61,7 +66,7 @@ def load_images(
     )
     yield from data_warnings(report, images, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
-    prepared = partial(_prepare, spec, method, family, rows, cache_dir, shelves)
+    prepared = partial(_prepare, spec, method, family, rows, cache_dir, shelves, ranks)
     train = yield from prepared(split.train)
     validation = (yield from prepared(split.validation)) if split.validation else None
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
@@ -99,6 +104,7 @@ def _prepare(
     rows: _Rows,
     cache_dir: Path,
     shelves: Shelves | None,
+    ranks: Ranks,
     images: Sequence[ImageAnnotation],
 ) -> Generator[Event, None, JudgedImages]:
     transform = method.transform
@@ -119,5 +125,6 @@ def _prepare(
             batch_size=spec.evaluation.batch_size,
             image_conditioning=lambda frames: family.image_conditioning(frames, resolution),
             shelves=shelves,
+            ranks=ranks,
         )
     )

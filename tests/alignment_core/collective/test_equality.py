@@ -43,12 +43,25 @@ def specs_of(model: Path, pairs: Path) -> dict[str, JobSpec]:
 
 
 @pytest.fixture(scope="module")
-def two(
-    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Done]:
+def two(tiny_model: Path, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """With a cache of their own, which they have to fill."""
     specs = {name: in_twos(spec) for name, spec in specs_of(tiny_model, tiny_pairs).items()}
     specs["sharded"] = in_twos(specs_of(tiny_model, tiny_pairs)["sharded"], strategy="fsdp2")
-    return in_two(specs, tmp_path_factory.mktemp("two"), cache_dir)
+    return in_two(specs, tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("cache"))
+
+
+def test_each_process_encodes_its_share_of_the_images_and_prompts(two: dict[str, Done]) -> None:
+    first, second = (encoded(done) for done in (two["dpo"], said_by_second(two["dpo"])))
+    images, prompts = 2 * 12, 6 + 1  # and that of nothing
+    assert first + second == images + prompts
+    assert abs(first - second) <= 4
+    assert encoded(two["sharded"]) == 0  # the run after it has the same data
+
+
+def encoded(done: Done) -> int:
+    """How much a process encoded itself: what was not cached when it came to it."""
+    ends = [event for event in done.of_type("phase_progressed") if event["phase"] == "caching"]
+    return sum(event["total"] - event["cached"] for event in ends if event["done"] == event["total"])
 
 
 @pytest.mark.parametrize("name", ["dpo", "d3po", "sharded"])
