@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, assert_never
 
 from torch import Tensor
@@ -196,7 +197,7 @@ def _setup(
         guidance_scale=1.0 if isinstance(family, ToldGuidance) else method.guidance_scale,
         latent_shape=family.latent_shape(family.resolution),
         encode=_encode(family, method.guidance_scale),
-        encode_empty=lambda: {**family.sampling_conditioning([""]), **family.encode_empty()},
+        encode_empty=cache(lambda: {**family.sampling_conditioning([""]), **family.encode_empty()}),
         decode=family.decode,
         rewards=list(rewards.values()),
         seed=seed,

@@ -35,7 +35,7 @@ from alignment_core.rollouts.trajectories import (
     Trajectories,
     Transitions,
     both,
-    draw,
+    draw_branches,
     judge,
     shuffled_places,
     trained_share,
@@ -171,7 +171,7 @@ class D3PO:
         self.pending.restore(step, state, needed=_STATE if step % self.steps_per_iteration else ())
 
     def draw_iteration(self, rollouts: RolloutBatch, iteration: int, before: State) -> State:
-        first, second = (draw(rollouts, batch_size=self.batch_size, branch=branch) for branch in (0, 1))
+        first, second = draw_branches(rollouts, 2, batch_size=self.batch_size)
         r_0, r_1 = (judge(rollouts, drawn.x_0, batch_size=self.batch_size) for drawn in (first, second))
         return {
             **_tensors(first, "0"),

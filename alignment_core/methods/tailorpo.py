@@ -91,8 +91,8 @@ class RewardGuidance:
         return self.eta_min + 0.5 * (self.eta_max - self.eta_min) * (1 + math.cos(math.pi * number / num_steps))
 
 
-def climb(x: Latents, reward: Callable[[Latents], PerExample], eta: float, delta: float) -> Latents:
-    """x - eta grad (r_high - r(x))^2 with r_high = r(x) + delta held fixed, which is x + 2 eta delta grad r(x).
+def climb(x: Latents, reward: Callable[[Latents], PerExample], eta: float, delta: float) -> tuple[Latents, PerExample]:
+    """x - eta grad (r_high - r(x))^2 with r_high = r(x) + delta held fixed, which is x + 2 eta delta grad r(x); and r(x).
 
     With a target that moves along the gradient would be 0.
     """
@@ -100,7 +100,7 @@ def climb(x: Latents, reward: Callable[[Latents], PerExample], eta: float, delta
         x = x.detach().requires_grad_(True)
         score = reward(x)
         (gradient,) = torch.autograd.grad((score.detach() + delta - score).square().sum(), x)
-    return (x - eta * gradient).detach()
+    return (x - eta * gradient).detach(), score.detach()
 
 
 # --- the batch -----------------------------------------------------------------------------------------------------
@@ -338,8 +338,8 @@ class TailorPO:
             return rollouts.judge(foreseen, rows)[0]
 
         grid = self.setup.grid
-        higher = climb(x_w, reward, guidance.eta(index, len(grid)), guidance.delta)
-        accepted = (reward(higher) > reward(x_w)).to(x_w.device)
+        higher, before = climb(x_w, reward, guidance.eta(index, len(grid)), guidance.delta)
+        accepted = (reward(higher) > before).to(x_w.device)
         chosen = torch.where(accepted.reshape(-1, 1, 1, 1), higher, x_w)
         moved = (chosen - x_w).flatten(1).square().mean(dim=1).sqrt() / grid.sigma(index_of(index, x_w), x_w)
         return chosen, {"guidance_accepted": accepted.float(), "guidance_step": moved}

@@ -85,12 +85,25 @@ class Walk:
 
 
 @torch.no_grad()
-def walk(grid: Grid, predict: Guided, x: Latents, noise: Callable[[int], Latents], *, first: int, last: int) -> Walk:
-    """Draw the steps `first` to `last` - 1 from `x` on. The log-probability is that of the state as it is stored."""
+def walk(
+    grid: Grid,
+    predict: Guided,
+    x: Latents,
+    noise: Callable[[int], Latents],
+    *,
+    first: int,
+    last: int,
+    prediction: Latents | None = None,
+) -> Walk:
+    """Draw the steps `first` to `last` - 1 from `x` on. The log-probability is that of the state as it is stored.
+
+    `prediction` is that of the first step, where it was asked already.
+    """
     drawn = Walk([], [])
     for index in range(first, last):
         at = index_of(index, x)
-        mu, sigma = grid.mean(x, predict(x, grid.time(at, x)), at), grid.sigma(at, x)
+        yhat = predict(x, grid.time(at, x)) if prediction is None or index > first else prediction
+        mu, sigma = grid.mean(x, yhat, at), grid.sigma(at, x)
         x = mu + sigma.reshape(-1, 1, 1, 1) * noise(index).to(x)
         drawn.states.append(x)
         drawn.log_probs.append(step_log_prob(x, mu, sigma))

@@ -58,7 +58,8 @@ class PendingRollouts:
 class RolloutSetup:
     """How an online method draws and judges: prompts, grid, guidance, decoder and rewards.
 
-    `encode` gives the conditioning of prompts and `encode_empty` that without one, `decode` images in [0, 1] of latents, with gradients where those have any.
+    `encode` gives the conditioning of prompts and `encode_empty` that without one, the same every time; `decode` images in [0, 1] of
+    latents, with gradients where those have any.
     """
 
     prompts: Sequence[str]

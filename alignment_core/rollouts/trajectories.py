@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alignment_core.diffusion.path import Grid, Indices
-from alignment_core.rollouts.rollout import walk
+from alignment_core.rollouts.rollout import index_of, walk
 from alignment_core.rollouts.setup import RolloutBatch
 from alignment_core.rollouts.step_choice import draw_items, inclusion_probabilities
 from alignment_core.seeds import generator_of
@@ -27,25 +27,42 @@ class Trajectories:
         return self.states[:, -1]
 
 
-def draw(rollouts: RolloutBatch, *, batch_size: int, branch: int = 0) -> Trajectories:
-    """One trajectory for each prompt of the batch; those of two branches share x_T and nothing else.
+def draw(rollouts: RolloutBatch, *, batch_size: int) -> Trajectories:
+    """One trajectory for each prompt of the batch.
 
     The processes draw `batch_size` of them in turn, and each has all in the end.
     """
-    setup, num = rollouts.setup, len(rollouts.prompts)
-    parts = [list(range(num))[start : start + batch_size] for start in range(0, num, batch_size)]
-    return join(list(setup.ranks.in_turn(parts, lambda rows: _draw(rollouts, rows, branch, len(setup.grid)))))
+    (drawn,) = draw_branches(rollouts, 1, batch_size=batch_size)
+    return drawn
 
 
-def _draw(rollouts: RolloutBatch, rows: Sequence[int], branch: int, num_steps: int) -> Trajectories:
-    start = rollouts.start(rows)
+def draw_branches(rollouts: RolloutBatch, num: int, *, batch_size: int) -> list[Trajectories]:
+    """`num` trajectories for each prompt, which share x_T, and so what the policy says to it, and nothing else."""
+    rows = list(range(len(rollouts.prompts)))
+    parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    drawn = list(rollouts.setup.ranks.in_turn(parts, lambda part: _draw(rollouts, part, num)))
+    return [join(of_branch) for of_branch in zip(*drawn, strict=True)]
+
+
+@torch.no_grad()
+def _draw(rollouts: RolloutBatch, rows: Sequence[int], num: int) -> list[Trajectories]:
+    grid, predict, start = rollouts.setup.grid, rollouts.drawing(rows), rollouts.start(rows)
+    prediction = predict(start, grid.time(index_of(0, start), start))
+    return [_branch(rollouts, rows, start, prediction, branch) for branch in range(num)]
+
+
+def _branch(
+    rollouts: RolloutBatch, rows: Sequence[int], start: Latents, prediction: Latents, branch: int
+) -> Trajectories:
+    grid = rollouts.setup.grid
     drawn = walk(
-        rollouts.setup.grid,
+        grid,
         rollouts.drawing(rows),
         start,
         lambda index: rollouts.draws.noise(rows, index, branch),
         first=0,
-        last=num_steps,
+        last=len(grid),
+        prediction=prediction,
     )
     states, log_probs = torch.stack([start, *drawn.states], dim=1), torch.stack(drawn.log_probs, dim=1)
     return Trajectories(states.cpu(), log_probs.cpu())

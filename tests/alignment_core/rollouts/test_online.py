@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,17 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from alignment_core import AlignmentError, JobSpec, align
 from alignment_core.checkpoints import STATE, folder_of
 from alignment_core.errors import CheckpointError
 from alignment_core.events import EvaluationCompleted, PrecisionMeasured, RunStarted, StepCompleted, TimestepTable
+from alignment_core.methods.d3po import D3PO
+from alignment_core.methods.ddpo import DDPO
 from alignment_core.rewards.build import build_reward
+from alignment_core.rollouts.rollout import walk
+from alignment_core.rollouts.setup import RolloutBatch
 from alignment_core.spec import RewardSpec
 from alignment_core.spec.rewards import without_gradient
 from alignment_core.spec.warnings import warnings_of
@@ -332,6 +337,37 @@ def test_tailorpo_trains_on_the_prediction_that_it_branched_from_and_on_nothing_
     again, asked = found
     assert all(torch.equal(one, other) for one, other in zip(again, asked, strict=True))
     assert any(gradient.abs().max() > 0 for gradient in again[1:])
+
+
+def test_the_trajectories_of_a_pair_share_one_prediction_at_their_noise(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = loaded(online_spec(tiny_model, METHODS["d3po"]), tmp_path)
+    assert isinstance(run.method, D3PO)
+    rollouts = run.method.rollout_batch(run.actors, 0)
+    alone = _walked(rollouts, 0), _walked(rollouts, 1)
+    asked, predict = [], run.family.predict
+    monkeypatch.setattr(run.family, "predict", lambda *given: (asked.append(1), predict(*given))[1])
+    drawn = run.method.draw_iteration(rollouts, 0, {})
+    assert len(asked) == 2 * (2 * DRAWING["num_inference_steps"] - 1), "in two batches"
+    assert all(torch.equal(drawn[f"states_{branch}"][:, -1], alone[branch]) for branch in (0, 1))
+
+
+def _walked(rollouts: RolloutBatch, branch: int) -> Tensor:
+    """A whole trajectory of each prompt, two at a time as the method draws them, every prediction asked anew."""
+    grid, ends = rollouts.setup.grid, []
+    for rows in ([0, 1], [2, 3]):
+        noise = partial(rollouts.draws.noise, rows, branch=branch)
+        drawn = walk(grid, rollouts.drawing(rows), rollouts.start(rows), noise, first=0, last=len(grid))
+        ends.append(drawn.states[-1])
+    return torch.cat(ends)
+
+
+def test_no_prompt_is_read_once_a_run(tiny_model: Path, tmp_path: Path) -> None:
+    run = loaded(online_spec(tiny_model, METHODS["ddpo"]), tmp_path)
+    assert isinstance(run.method, DDPO)
+    first, second = (run.method.rollout_batch(run.actors, iteration) for iteration in (0, 1))
+    assert all(second.empty[name] is value for name, value in first.empty.items())
 
 
 def test_a_kept_prediction_does_not_hide_the_rounding_of_half_precision(tiny_model: Path, tmp_path: Path) -> None:
