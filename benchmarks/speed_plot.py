@@ -48,6 +48,30 @@ def draw_caching(found: Mapping[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+PARTS = {
+    "text encoding": "#e0b43c",
+    "denoising": "#1b7f9c",
+    "VAE decode": "#7fb069",
+    "reward": "#c8553d",
+    "the rest": "#999999",
+}
+
+
+def draw_drawing(found: Mapping[str, Any], path: Path) -> None:
+    """Seconds of a turn by part: a bar for each row and way of drawing."""
+    bars = [(f"{row['case']}: {way}", parts) for row in found["rows"] for way, parts in row["parts"].items()][::-1]
+    figure, axes = plt.subplots(figsize=(8, 0.3 * len(bars) + 1.2), constrained_layout=True)
+    begun = [0.0] * len(bars)
+    for part, color in PARTS.items():
+        seconds = [parts.get(part, 0.0) for _, parts in bars]
+        axes.barh([name for name, _ in bars], seconds, left=begun, color=color, label=part, height=0.7)
+        begun = [start + more for start, more in zip(begun, seconds, strict=True)]
+    axes.set_xlabel("seconds of a turn, its parts waited for one by one")
+    axes.legend(frameon=False, fontsize=7)
+    _plain(axes)
+    _save(figure, path)
+
+
 def _plain(axes: Any) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

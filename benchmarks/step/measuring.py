@@ -36,13 +36,13 @@ def alternate(
     taken: dict[str, list[float]] = {"ours": [], "plain": []}
     for _ in range(num_turns):
         for name, turn in (("ours", ours), ("plain", plain)):
-            started = _clock()
+            started = clock()
             turn()
-            taken[name].append(_clock() - started)
+            taken[name].append(clock() - started)
     return {name: Seconds.of(turns) for name, turns in taken.items()}
 
 
-def _clock() -> float:
+def clock() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         return time.perf_counter()

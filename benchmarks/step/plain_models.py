@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,8 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor, nn
 
 ZEROS_OF_T5 = 256  # what diffusers puts in the place of a T5 that is left out
-KINDS: dict[str, Literal["sd", "sdxl", "sd3"]] = {
+Kind = Literal["sd", "sdxl", "sd3"]
+KINDS: dict[str, Kind] = {
     "StableDiffusionPipeline": "sd",
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusion3Pipeline": "sd3",
@@ -53,7 +54,9 @@ class PlainModel:
         kind = KINDS[json.loads((folder / "model_index.json").read_text())["_class_name"]]
         without: dict[str, Any] = {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3" else {}
         pipeline: Any = DiffusionPipeline.from_pretrained(folder, **without)
-        self.kind, self.device = kind, device
+        self.kind: Kind = kind
+        self.device = device
+        self.pipeline = pipeline
         suffixes = [""] if self.kind == "sd" else ["", "_2"]
         self.tokenizers = [getattr(pipeline, f"tokenizer{suffix}") for suffix in suffixes]
         self.text_encoders = [_frozen(getattr(pipeline, f"text_encoder{suffix}"), device) for suffix in suffixes]
@@ -76,6 +79,8 @@ class PlainModel:
                 words = torch.cat([states.hidden_states[-2] for states in read], dim=-1)
                 words = F.pad(words, (0, self.denoiser.config.joint_attention_dim - words.shape[-1], 0, ZEROS_OF_T5))
                 return Text({"words": words, "pooled": torch.cat([states.text_embeds for states in read], dim=-1)})
+            case _:
+                assert_never(self.kind)
 
     def _read(self, place: int, captions: Sequence[str]) -> Any:
         tokenizer = self.tokenizers[place]
@@ -107,6 +112,8 @@ class PlainModel:
             case "sd3":
                 time = self._level(t) * len(self.scheduler.timesteps)
                 return network(x_t, parts["words"], parts["pooled"], time).sample
+            case _:
+                assert_never(self.kind)
 
     def noisy(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         if self.kind != "sd3":

@@ -61,14 +61,16 @@ class Walk:
             return self.plain.model.decode(x)
 
     @torch.no_grad()
-    def draw(self, x: Tensor, text: Text, empty: Text) -> tuple[Tensor, Tensor]:
+    def draw(
+        self, x: Tensor, text: Text, empty: Text, noise: Callable[[int], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The states of a whole trajectory, and the log-probability of each of its steps."""
         states, log_probs = [x], []
-        for step in self.timesteps:
+        for index, step in enumerate(self.timesteps):
             t = torch.full((len(x),), step, device=x.device)
             eps = self.guided(self.plain.policy, x, t, text, empty)
             mean, sigma = self.mean_and_sigma(x, eps, t)
-            drawn = mean + sigma * torch.randn_like(x)
+            drawn = mean + sigma * (torch.randn_like(x) if noise is None else noise(index).to(x))
             log_probs.append(self.log_prob(drawn, x, eps, t))
             states.append(drawn)
             x = drawn
