@@ -4,13 +4,12 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from alignment_core.exports.saved_lora import DOWN, LORA_FILE, UP
 from alignment_core.exports.source import ExportSource
+from alignment_core.families import joined_lora
 from alignment_core.families.keys import LoraLayers
 from alignment_core.safetensors_files import write_safetensors
 from alignment_core.spec.exports import ONE_FILE
@@ -39,10 +38,9 @@ def write_peft(source: ExportSource, out: Path) -> Iterator[float]:
 
 def write_kohya(source: ExportSource, out: Path) -> Iterator[float]:
     """One file under kohya's names, the alpha of each layer beside it: without one, tools take alpha for the rank."""
-    layers: dict[str, Any] = {}
-    for component, updates in source.lora.components.items():
-        layers |= source.keys.to_kohya(component, updates, source.trained.config(component))
-    write_safetensors(out / ONE_FILE["kohya"], _kohya_tensors(layers), _kohya_header(source, layers))
+    layers = source.lora.components
+    configs = {component: source.trained.config(component) for component in layers}
+    joined_lora.write_kohya(layers, source.keys, configs, out / ONE_FILE["kohya"], _kohya_header(source))
     yield 1.0
 
 
@@ -53,23 +51,12 @@ def _peft_tensors(layers: LoraLayers) -> dict[str, Tensor]:
     return found
 
 
-def _kohya_tensors(layers: LoraLayers) -> dict[str, Tensor]:
-    found = {}
-    for name, layer in layers.items():
-        found[f"{name}.lora_down.weight"], found[f"{name}.lora_up.weight"] = layer.down, layer.up
-        found[f"{name}.alpha"] = torch.tensor(layer.alpha)
-    return found
-
-
-def _kohya_header(source: ExportSource, layers: LoraLayers) -> dict[str, str]:
+def _kohya_header(source: ExportSource) -> dict[str, str]:
     """What UIs sort LoRAs by, beside the names of https://github.com/Stability-AI/ModelSpec."""
-    ranks, alphas = {len(one.down) for one in layers.values()}, {one.alpha for one in layers.values()}
     base_version = source.keys.base_version(source.trained.config(source.keys.components[0]))
     return {
         "format": "pt",
         "ss_network_module": "networks.lora",
-        "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",
-        "ss_network_alpha": str(alphas.pop()) if len(alphas) == 1 else "Dynamic",
         "ss_base_model_version": base_version,
         "ss_v2": str(base_version.startswith("sd_v2")),
         **model_spec(source, "/lora"),

@@ -98,13 +98,14 @@ def write_kohya(
     metadata: Mapping[str, str],
 ) -> None:
     """Write the file that ComfyUI, A1111 and kohya's scripts read."""
-    found: dict[str, Tensor] = {}
+    written: dict[str, LoraLayer] = {}
     for component, updates in layers.items():
-        for name, layer in keys.to_kohya(component, updates, configs[component]).items():
-            found[f"{name}.lora_down.weight"], found[f"{name}.lora_up.weight"] = layer.down, layer.up
-            found[f"{name}.alpha"] = torch.tensor(layer.alpha)
-    every = [layer for updates in layers.values() for layer in updates.values()]
-    ranks, alphas = {len(layer.down) for layer in every}, {layer.alpha for layer in every}
+        written |= keys.to_kohya(component, updates, configs[component])
+    found: dict[str, Tensor] = {}
+    for name, layer in written.items():
+        found[f"{name}.lora_down.weight"], found[f"{name}.lora_up.weight"] = layer.down, layer.up
+        found[f"{name}.alpha"] = torch.tensor(layer.alpha)
+    ranks, alphas = {len(layer.down) for layer in written.values()}, {layer.alpha for layer in written.values()}
     shapes = {"ss_network_dim": _one_of(ranks), "ss_network_alpha": _one_of(alphas)}
     write_safetensors(path, found, {**metadata, **shapes})
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from transformers import CLIPTextModel
 
-from tests.alignment_core.tiny import WORDS, tiny_tokenizer
+from tests.alignment_core.tiny import tiny_tokenizer
+from tests.alignment_core.tiny_parts import clip_config, flow_vae, t5, t5_tokenizer
 
 T5_TOKENS = 12
 
@@ -14,27 +15,14 @@ T5_TOKENS = 12
 def save_tiny_flux(folder: Path, *, is_dev: bool = True) -> Path:
     """A pipeline of some 30,000 parameters for 16x16 images, saved as a diffusers folder: as FLUX.1 dev, or as schnell."""
     torch.manual_seed(0)
-    tokenizer, t5_tokenizer = tiny_tokenizer(), _t5_tokenizer()
+    tokenizer, t5_words = tiny_tokenizer(), t5_tokenizer(T5_TOKENS)
     tokenizer.model_max_length = 8
     FluxPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(4, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=16,
-            layers_per_block=1,
-            norm_num_groups=2,
-            sample_size=16,
-            scaling_factor=1.5,
-            shift_factor=0.06,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            mid_block_add_attention=False,
-        ),
-        text_encoder=_clip(tokenizer),
+        vae=flow_vae(),
+        text_encoder=CLIPTextModel(clip_config(tokenizer, 10)),
         tokenizer=tokenizer,
-        text_encoder_2=_t5(len(t5_tokenizer)),
-        tokenizer_2=t5_tokenizer,  # pyright: ignore[reportArgumentType]
+        text_encoder_2=t5(len(t5_words), 12),
+        tokenizer_2=t5_words,  # pyright: ignore[reportArgumentType]
         transformer=FluxTransformer2DModel(
             in_channels=64,
             num_layers=1,
@@ -51,39 +39,3 @@ def save_tiny_flux(folder: Path, *, is_dev: bool = True) -> Path:
         ),
     ).save_pretrained(folder / "model", safe_serialization=True)
     return folder / "model"
-
-
-def _clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=10,
-            intermediate_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=8,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
-def _t5(num_tokens: int) -> T5EncoderModel:
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=num_tokens,
-            d_model=12,
-            d_kv=4,
-            d_ff=16,
-            num_layers=1,
-            num_heads=2,
-            feed_forward_proj="gated-gelu",
-        )
-    )
-
-
-def _t5_tokenizer() -> T5Tokenizer:
-    pieces = [f"▁{word}" for word in WORDS] + sorted({letter for word in WORDS for letter in word})
-    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    return T5Tokenizer(vocab=[*special, *((piece, -3.0) for piece in pieces)], extra_ids=0, model_max_length=T5_TOKENS)

@@ -3,17 +3,11 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from transformers import CLIPTextModelWithProjection
 
-from tests.alignment_core.tiny import WORDS, tiny_tokenizer
+from tests.alignment_core.tiny import tiny_tokenizer
+from tests.alignment_core.tiny_parts import clip_config, flow_vae, t5, t5_tokenizer
 
 WIDTH = 24  # of the T5, in which both CLIPs stand side by side with room to spare
 
@@ -22,28 +16,15 @@ def save_tiny_sd3(folder: Path, *, with_t5: bool = False, shift: float = 3.0) ->
     """A pipeline of some 30,000 parameters for 16x16 images with what SD 3.5 has, saved as a diffusers folder."""
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
-    t5_tokenizer = _t5_tokenizer() if with_t5 else None
+    t5_words = t5_tokenizer(WIDTH) if with_t5 else None
     StableDiffusion3Pipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(4, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=16,
-            layers_per_block=1,
-            norm_num_groups=2,
-            sample_size=16,
-            scaling_factor=1.5,
-            shift_factor=0.06,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            mid_block_add_attention=False,
-        ),
-        text_encoder=_clip(tokenizer, 8),
+        vae=flow_vae(),
+        text_encoder=CLIPTextModelWithProjection(clip_config(tokenizer, 8)),
         tokenizer=tokenizer,
-        text_encoder_2=_clip(tokenizer, 12),
+        text_encoder_2=CLIPTextModelWithProjection(clip_config(tokenizer, 12)),
         tokenizer_2=tiny_tokenizer(),
-        text_encoder_3=None if t5_tokenizer is None else _t5(len(t5_tokenizer)),  # pyright: ignore[reportArgumentType]
-        tokenizer_3=t5_tokenizer,  # pyright: ignore[reportArgumentType]
+        text_encoder_3=None if t5_words is None else t5(len(t5_words), WIDTH),  # pyright: ignore[reportArgumentType]
+        tokenizer_3=t5_words,  # pyright: ignore[reportArgumentType]
         transformer=SD3Transformer2DModel(
             sample_size=8,
             patch_size=2,
@@ -62,40 +43,3 @@ def save_tiny_sd3(folder: Path, *, with_t5: bool = False, shift: float = 3.0) ->
         scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=shift),
     ).save_pretrained(folder / "model", safe_serialization=True)
     return folder / "model"
-
-
-def _clip(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModelWithProjection:
-    return CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=16,
-            projection_dim=width,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=8,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
-def _t5(num_tokens: int) -> T5EncoderModel:
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=num_tokens,
-            d_model=WIDTH,
-            d_kv=4,
-            d_ff=16,
-            num_layers=1,
-            num_heads=2,
-            feed_forward_proj="gated-gelu",
-        )
-    )
-
-
-def _t5_tokenizer() -> T5Tokenizer:
-    pieces = [f"▁{word}" for word in WORDS] + sorted({letter for word in WORDS for letter in word})
-    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    return T5Tokenizer(vocab=[*special, *((piece, -3.0) for piece in pieces)], extra_ids=0, model_max_length=24)
