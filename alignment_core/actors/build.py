@@ -12,6 +12,7 @@ from peft import LoraConfig
 from alignment_core.actors.actors import Actors
 from alignment_core.actors.forwards import DenoiserFamily
 from alignment_core.actors.lora_forward import switched
+from alignment_core.actors.plain_blocks import simplify
 from alignment_core.actors.reading_network import Denoiser, Part, ReadingNetwork, parts_of
 from alignment_core.actors.reference_weights import ADAPTER
 from alignment_core.actors.remade import remake
@@ -44,6 +45,7 @@ def lora_actors(
     `text_encoders` is the adapter of each text encoder of a `ReadingNetwork`.
     """
     own, *others = parts_of(denoiser).items()
+    simplify(own[1])
     _add_adapter(own[1], LoraShape(rank, alpha, target_modules), seed_of(seed, "lora"), "adapter")
     for name, part in others:
         assert text_encoders is not None, "a network that reads is there to be trained"
@@ -80,6 +82,7 @@ def full_actors(
     The copy is not stored in half precision: rounding would make policy and reference differ before the first step.
     """
     assert not isinstance(denoiser, ReadingNetwork), "text encoders are trained by adapters alone"
+    simplify(denoiser)
     initial = copy.deepcopy(denoiser).requires_grad_(False).eval()
     _remake(denoiser.requires_grad_(True))
     return Actors(family, denoiser.eval(), initial_copy=initial, autocast=autocast)
