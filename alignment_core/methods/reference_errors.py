@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from alignment_core.datasets.durable_files import write_durably
+from alignment_core.ranks import Ranks
 
 Visits = Int[Tensor, "batch 2"]
 """The example and the number of its draw, row by row, on the CPU."""
@@ -30,6 +31,8 @@ class ReferenceErrors:
     known: Tensor
     path: Path | None = None
     num_new: int = field(default=0)
+    _unshared: list[Visits] = field(default_factory=list)
+    _is_shared: bool = field(default=False)
 
     @classmethod
     def empty(
@@ -46,10 +49,29 @@ class ReferenceErrors:
         """The errors of these visits: remembered, or those that `ask` gives, of all of them."""
         examples, draws = visits.unbind(dim=1)
         if not self.known[examples, draws].all():
-            self.values[examples.to(self.values.device), draws.to(self.values.device)] = ask()
-            self.num_new += int((~self.known[examples, draws]).sum())
-            self.known[examples, draws] = True
-        return self.values[examples.to(self.values.device), draws.to(self.values.device)]
+            self._learn(visits, ask())
+            self._unshared.append(visits)
+        return self._of(visits)
+
+    def share(self, ranks: Ranks) -> None:
+        """After each step of all processes: let every one know what any has asked, since epochs hand examples to others."""
+        if ranks.count > 1 and not self._is_shared:
+            own = torch.cat([*self._unshared, torch.empty(0, 2, dtype=torch.long)])
+            for visits, errors in ranks.everywhere(lambda: (own, self._of(own).cpu())):
+                self._learn(visits, errors)
+            self._is_shared = bool(self.known.all())  # everywhere at once, as what is known now is
+        self._unshared.clear()
+
+    def _learn(self, visits: Visits, errors: Errors) -> None:
+        examples, draws = visits.unbind(dim=1)
+        device = self.values.device
+        self.values[examples.to(device), draws.to(device)] = errors.to(device)
+        self.num_new += int((~self.known[examples, draws]).sum())
+        self.known[examples, draws] = True
+
+    def _of(self, visits: Visits) -> Errors:
+        examples, draws = visits.to(self.values.device).unbind(dim=1)
+        return self.values[examples, draws]
 
     def save(self) -> None:
         """Leave what is known to the runs that come after, which may be this one's next attempt."""

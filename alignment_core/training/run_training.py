@@ -90,6 +90,8 @@ def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, started: float) 
             announced = run.split
             yield MicroBatchChosen(batch_size=announced.batch_size, gradient_accumulation_steps=announced.accumulation)
         run.meter.step(event.step_seconds)
+        if run.reference_errors is not None:
+            run.reference_errors.share(run.ranks)
         run.state = run.state.complete_step(event.step)
         _end(run, run.watch.observe_step(event.step, event.metrics))
         yield event

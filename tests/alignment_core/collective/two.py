@@ -18,7 +18,6 @@ from alignment_core.checkpoints import folder_of
 from alignment_core.spec import JobSpec
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-PROGRAM = [*LAUNCHER, "-m", "tests.alignment_core.collective.program"]
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,16 @@ def in_two(
     ]
     for run in runs:
         Path(run["workdir"]).mkdir(parents=True, exist_ok=True)
-    (folder / "runs.json").write_text(json.dumps(runs))
-    done = subprocess.run([*PROGRAM, str(folder / "runs.json")], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
+    launch("program", folder / "runs.json", runs)
     return {name: _done(folder / name, 0) for name in specs}
+
+
+def launch(program: str, given: Path, what: Any) -> None:
+    """Two processes that each run a program of this folder on a JSON file."""
+    given.write_text(json.dumps(what))
+    module = f"tests.alignment_core.collective.{program}"
+    done = subprocess.run([*LAUNCHER, "-m", module, str(given)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def _done(workdir: Path, rank: int) -> Done:
