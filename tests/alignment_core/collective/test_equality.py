@@ -11,6 +11,7 @@ from alignment_core.spec import JobSpec
 from tests.alignment_core.collective.two import Done, farthest, in_one, in_two, in_twos, said_by_second
 from tests.alignment_core.rollouts.test_online import METHODS, online_spec
 from tests.alignment_core.tiny import tiny_spec
+from tests.alignment_core.tiny_flux import save_tiny_flux
 
 ROUNDING = 2e-5  # of weights that Adam moved by about 6e-3
 TRAINING = {"steps": 6, "batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
@@ -34,8 +35,9 @@ def proved_spec(model: Path, pairs: Path, **changes: Any) -> JobSpec:
     return tiny_spec(model, pairs, **{"training": training, "evaluation": PROVED, **changes})
 
 
-def specs_of(model: Path, pairs: Path) -> dict[str, JobSpec]:
+def specs_of(model: Path, flux: Path, pairs: Path) -> dict[str, JobSpec]:
     return {
+        "flux": proved_spec(flux, pairs),
         "dpo": proved_spec(model, pairs),
         "d3po": online_spec(model, METHODS["d3po"]),
         "sharded": proved_spec(model, pairs, adapter={"type": "full"}, reference={"type": "ema", "alpha": 0.5}),
@@ -43,10 +45,18 @@ def specs_of(model: Path, pairs: Path) -> dict[str, JobSpec]:
 
 
 @pytest.fixture(scope="module")
-def two(tiny_model: Path, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_flux(tmp_path_factory.mktemp("flux"))
+
+
+@pytest.fixture(scope="module")
+def two(tiny_model: Path, flux: Path, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     """With a cache of their own, which they have to fill."""
-    specs = {name: in_twos(spec) for name, spec in specs_of(tiny_model, tiny_pairs).items()}
-    specs["sharded"] = in_twos(specs_of(tiny_model, tiny_pairs)["sharded"], strategy="fsdp2")
+    in_shares = ("sharded", "flux")
+    specs = {
+        name: in_twos(spec, strategy="fsdp2" if name in in_shares else "ddp")
+        for name, spec in specs_of(tiny_model, flux, tiny_pairs).items()
+    }
     return in_two(specs, tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("cache"))
 
 
@@ -64,11 +74,11 @@ def encoded(done: Done) -> int:
     return sum(event["total"] - event["cached"] for event in ends if event["done"] == event["total"])
 
 
-@pytest.mark.parametrize("name", ["dpo", "d3po", "sharded"])
+@pytest.mark.parametrize("name", ["dpo", "d3po", "sharded", "flux"])
 def test_two_processes_are_one(
-    name: str, two: dict[str, Done], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+    name: str, two: dict[str, Done], tiny_model: Path, flux: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    one, done = in_one(specs_of(tiny_model, tiny_pairs)[name], tmp_path, cache_dir), two[name]
+    one, done = in_one(specs_of(tiny_model, flux, tiny_pairs)[name], tmp_path, cache_dir), two[name]
     assert done.events[0]["examples_per_step"] == one.events[0]["examples_per_step"] == 4
     assert done.metric("loss") == pytest.approx(one.metric("loss"), rel=2e-3, abs=1e-5)
     assert farthest(done.checkpoint(6), one.checkpoint(6)) < ROUNDING
