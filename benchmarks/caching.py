@@ -124,14 +124,14 @@ def _small_vae() -> EncodeImages:
 def _photographs(path: Path, num: int) -> Path:
     table = {
         "prompt": [f"prompt {index}" for index in range(num)],
-        "chosen": [_photograph(2 * index) for index in range(num)],
-        "rejected": [_photograph(2 * index + 1) for index in range(num)],
+        "chosen": [photograph(2 * index) for index in range(num)],
+        "rejected": [photograph(2 * index + 1) for index in range(num)],
     }
     pq.write_table(pa.table(table), path, row_group_size=8)
     return path
 
 
-def _photograph(seed: int) -> bytes:
+def photograph(seed: int) -> bytes:
     noise = np.random.default_rng(seed).integers(0, 256, (48, 48, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).resize(FILE_SIZE, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
