@@ -42,16 +42,19 @@ class StepRecord:
         self.metrics.append(loss.metrics if penalty is None else {**loss.metrics, "ref_penalty": penalty.detach()})
         self.watched.append(torch.stack([loss.timesteps.float(), signal, weight], dim=1))
 
-    def everywhere(self, accelerator: Accelerator) -> tuple[dict[str, float], Examples]:
-        """Mean of each metric (`metric_means`), and each example, over the whole step: all micro-batches, all processes."""
+    def everywhere(self, accelerator: Accelerator, norm: Tensor) -> tuple[dict[str, float], Examples, float]:
+        """Mean of each metric (`metric_means`), and each example, over the whole step: all micro-batches, all processes; and `norm`.
+
+        All of it in one copy: each is a wait until the device has done everything before it.
+        """
         names = list(self.metrics[0])
         table = torch.stack([torch.cat([micro[name] for micro in self.metrics]) for name in names], dim=1)
-        values, watched = accelerator.gather((table, torch.cat(self.watched)))
-        assert isinstance(values, Tensor)
-        assert isinstance(watched, Tensor)
-        timesteps, signal, weight = watched.cpu().unbind(dim=1)
-        metrics = dict(zip(names, values.cpu().unbind(dim=1), strict=True))
-        return metric_means(metrics), Examples(timesteps.long(), metrics, signal, weight)
+        gathered = accelerator.gather(torch.cat([table, torch.cat(self.watched)], dim=1))
+        assert isinstance(gathered, Tensor)
+        copied = torch.cat([gathered.flatten(), norm.to(gathered).view(1)]).cpu()
+        *values, timesteps, signal, weight = copied[:-1].view_as(gathered).unbind(dim=1)
+        metrics = dict(zip(names, values, strict=True))
+        return metric_means(metrics), Examples(timesteps.long(), metrics, signal, weight), copied[-1:].tolist()[0]
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float]:
@@ -101,9 +104,9 @@ def train(
                 continue
             memory.agree()
             actors.average_gradients()
-            metrics, examples = record.everywhere(accelerator)
             rate = learning_rate_at(step)
-            grad_norm = _number(accelerator.clip_grad_norm_(parameters, max_grad_norm))
+            norm = _whole_norm(accelerator.clip_grad_norm_(parameters, max_grad_norm))
+            metrics, examples, grad_norm = record.everywhere(accelerator, norm)
             _refuse_divergence(step + 1, metrics["loss"], grad_norm, has_scaler=accelerator.scaler is not None)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get(RATE_SCALE, 1.0)
@@ -129,8 +132,8 @@ def train(
         record, step_started = StepRecord(), time.monotonic()
 
 
-def _number(norm: Tensor | None) -> float:
-    return 0.0 if norm is None else float(whole(norm))
+def _whole_norm(norm: Tensor | None) -> Tensor:
+    return torch.zeros(()) if norm is None else whole(norm)
 
 
 def _step_metrics(accelerator: Accelerator, grad_norm: float) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import torch
+
 from alignment_core.shapes import PerExample
 
 
@@ -10,4 +12,5 @@ def metric_means(metrics: Mapping[str, PerExample]) -> dict[str, float]:
 
     The loss of every example counts: one that is no number must be seen.
     """
-    return {name: (values.mean() if name == "loss" else values.nanmean()).item() for name, values in metrics.items()}
+    means = [values.mean() if name == "loss" else values.nanmean() for name, values in metrics.items()]
+    return dict(zip(metrics, torch.stack(means).tolist(), strict=True))
