@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
+from alignment_core.actors.replay import CudaGraphs
 from benchmarks.step.cases import CASES, Case, agreement, load, plain_turn, spec_of, steps_of
 from benchmarks.step.measuring import Seconds, alternate, peak_of_turns, split_of
 from benchmarks.step.page import draw, line_of
@@ -51,6 +52,8 @@ def main() -> None:
 def measure(case: Case, size: Size, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """One row: whether both say the same, how long each takes, and how much memory."""
     ours, theirs, pairs = loaded(case, size, folder, arguments.precision)
+    if arguments.cuda_graphs:
+        ours.actors.record_with(CudaGraphs())
     if arguments.compile:
         ours.actors.compile_with()
     with ours.actors.compiled():
@@ -133,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of Attune's networks")
     parser.add_argument("--compile", action="store_true", help="Attune's repeated blocks, as by `training.compile: on`")
+    parser.add_argument("--cuda-graphs", action="store_true", help="record Attune's kernels, as by `cuda_graphs: auto`")
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], help="only these")
     parser.add_argument("--turns", type=int, default=7, help="timed turns of each (default 7)")
     parser.add_argument("--quick", action="store_true", help="without the memory of each")

@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from alignment_core.actors.adapter_factors import Factors, keep_as_initial, set_factors
 from alignment_core.actors.adapter_stores import AdapterStore, adapter_store
-from alignment_core.actors.compiled_blocks import Backend, CompiledSwitch, compile_blocks
+from alignment_core.actors.compiled_blocks import Backend, CompiledSwitch, compile_blocks, lay_channels_last
 from alignment_core.actors.forwards import DenoiserFamily, Forwards
 from alignment_core.actors.lora_forward import AdapterSwitch
 from alignment_core.actors.reading_network import Conditioning, Denoiser, ReadingNetwork, parts_of
@@ -198,6 +198,10 @@ class Actors:
         """Compile the networks' repeated blocks, from when `compiled` is next entered."""
         if self._compiled is None:
             self._compiled = compile_blocks(self.networks(), backend)
+            if (
+                self.family.device.type == "cuda" and self.kind == "lora"
+            ):  # a full fine-tune's moving reference is kept in files
+                lay_channels_last(self.networks())
         self.forget_recordings()  # of what was not compiled
 
     @contextmanager

@@ -77,6 +77,18 @@ def _choosing(switch: CompiledSwitch, own: Callable[..., Any], compiled: Callabl
     return forward
 
 
+def lay_channels_last(networks: Iterable[nn.Module]) -> None:
+    """Lay the kernels of frozen convolutions with their channels last: what they give lies so too, and all that follows.
+
+    A GPU's convolutions compute so in half precision, and convert what lies otherwise. It helps where norms and sums between them are compiled
+    to take it as it lies; launched one by one they do not (0.8 times as fast). Trained kernels stay as files have them.
+    """
+    for network in networks:
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d) and not layer.weight.requires_grad:
+                layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+
+
 @contextmanager
 def counted_graphs(networks: Iterable[nn.Module]) -> Iterator[set[object]]:
     """What would be compiled of the forwards inside: each class of block at each of its shapes, with a gradient and without."""

@@ -27,8 +27,10 @@ from alignment_core.training import run_training
 from tests.alignment_core.test_alignment import same_weights
 from tests.alignment_core.tiny import save_pairs, save_tiny_pipeline, tiny_spec
 from tests.alignment_core.training.test_micro_batch import SmallDevice
+from tests.gpu.device import DEVICE, MARKS, PRECISIONS
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = MARKS
+of_cuda_alone = pytest.mark.skipif(DEVICE == "cpu", reason="of CUDA alone")
 
 TRAINING = {"steps": 6, "batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
 
@@ -47,25 +49,26 @@ def steps_of(events: list[Event]) -> list[StepCompleted]:
     return [event for event in events if isinstance(event, StepCompleted)]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("adapter", [{"type": "lora", "rank": 2}, {"type": "full"}], ids=["lora", "full"])
 def test_every_precision_starts_with_policy_equal_to_reference_and_trains(
     precision: str, adapter: dict[str, object], model: Path, pairs: Path, tmp_path: Path
 ) -> None:
     training = {**TRAINING, "precision": precision}
-    spec = tiny_spec(model, pairs, training=training, adapter=adapter, resources={"device": "cuda"})
+    spec = tiny_spec(model, pairs, training=training, adapter=adapter, resources={"device": DEVICE})
     events = list(align(spec, tmp_path / "work", cache_dir=tmp_path / "cache"))
     assert isinstance(events[0], RunStarted)
-    assert events[0].device == "cuda"
+    assert events[0].device == DEVICE
     steps = steps_of(events)
     assert steps[0].metrics["loss"] == pytest.approx(0.6931472, abs=1e-6)
     assert any(step.metrics["margin"] != 0.0 for step in steps)
 
 
+@of_cuda_alone
 def test_left_out_precision_is_the_more_exact_half_one_and_is_kept_on_resume(
     model: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    spec = tiny_spec(model, pairs, training=TRAINING, resources={"device": "cuda"}, evaluation={})
+    spec = tiny_spec(model, pairs, training=TRAINING, resources={"device": DEVICE}, evaluation={})
     begun = list(stopped_after(2, align(spec, tmp_path / "work", cache_dir=tmp_path / "cache")))
     assert isinstance(begun[0], RunStarted)
     assert begun[0].precision == "auto"
@@ -97,7 +100,7 @@ PLUG_INS = [
 ]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("adapter", "reference"), PLUG_INS)
 def test_both_plug_ins_train_and_a_copy_is_exact(
     precision: str, adapter: dict[str, object], reference: dict[str, object], model: Path, pairs: Path, tmp_path: Path
@@ -116,7 +119,7 @@ def test_both_plug_ins_train_and_a_copy_is_exact(
         adapter=adapter,
         reference=reference,
         timesteps=timesteps,
-        resources={"device": "cuda"},
+        resources={"device": DEVICE},
     )
     steps = steps_of(list(align(spec, tmp_path / "work", cache_dir=tmp_path / "cache")))
     assert len(steps) == 6
@@ -124,6 +127,7 @@ def test_both_plug_ins_train_and_a_copy_is_exact(
         assert steps[2].metrics["margin"] == 0.0
 
 
+@of_cuda_alone
 def test_a_gpu_draws_the_numbers_of_a_cpu(model: Path, pairs: Path, tmp_path: Path) -> None:
     losses = [
         [step.metrics["loss"] for step in steps_of(list(align(spec, tmp_path / device, cache_dir=tmp_path / "cache")))]
@@ -133,7 +137,8 @@ def test_a_gpu_draws_the_numbers_of_a_cpu(model: Path, pairs: Path, tmp_path: Pa
     assert losses[1] == pytest.approx(losses[0], rel=5e-3)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@of_cuda_alone
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("adapter", [{"type": "lora", "rank": 2}, {"type": "full"}], ids=["lora", "full"])
 def test_recorded_kernels_give_the_numbers_of_launching_each(
     precision: str, adapter: dict[str, object], model: Path, pairs: Path, tmp_path: Path
@@ -141,13 +146,14 @@ def test_recorded_kernels_give_the_numbers_of_launching_each(
     found = {}
     for graphs in ("auto", "off"):
         training = {**TRAINING, "precision": precision, "cuda_graphs": graphs}
-        spec = tiny_spec(model, pairs, training=training, adapter=adapter, resources={"device": "cuda"})
+        spec = tiny_spec(model, pairs, training=training, adapter=adapter, resources={"device": DEVICE})
         events = list(align(spec, tmp_path / graphs, cache_dir=tmp_path / "cache"))
         assert not [event for event in events if isinstance(event, WarningRaised) and "graphs" in event.code]
         found[graphs] = [(step.metrics["loss"], step.metrics["grad_norm"]) for step in steps_of(events)]
     assert found["auto"] == pytest.approx(found["off"], rel=1e-5)
 
 
+@of_cuda_alone
 def test_a_lora_layer_of_ours_is_peft_s_rounded_once() -> None:
     def layer() -> nn.Module:
         torch.manual_seed(0)
@@ -161,7 +167,7 @@ def test_a_lora_layer_of_ours_is_peft_s_rounded_once() -> None:
         assert torch.allclose(own(x).float(), peft(x).float(), atol=2e-2, rtol=1e-2)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "adafactor"])
 def test_every_optimizer_goes_on_from_a_checkpoint_as_if_nothing_had_been(
     optimizer: str, precision: str, model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -170,7 +176,7 @@ def test_every_optimizer_goes_on_from_a_checkpoint_as_if_nothing_had_been(
     monkeypatch.setattr(run_training, "BACKGROUND_BYTES", 0)
     training = {**TRAINING, "optimizer": optimizer, "precision": precision}
     spec = tiny_spec(
-        model, pairs, training=training, adapter={"type": "full"}, evaluation={}, resources={"device": "cuda"}
+        model, pairs, training=training, adapter={"type": "full"}, evaluation={}, resources={"device": DEVICE}
     )
     list(align(spec, tmp_path / "whole", cache_dir=tmp_path / "cache"))
     list(stopped_after(3, align(spec, tmp_path / "stopped", cache_dir=tmp_path / "cache")))
@@ -180,9 +186,10 @@ def test_every_optimizer_goes_on_from_a_checkpoint_as_if_nothing_had_been(
     assert same_weights(whole, stopped)
 
 
+@of_cuda_alone
 def test_a_card_begins_with_the_whole_step_and_tells_its_pace(model: Path, pairs: Path, tmp_path: Path) -> None:
     training = {**TRAINING, "micro_batch": "auto"}
-    spec = tiny_spec(model, pairs, training=training, evaluation={}, resources={"device": "cuda"})
+    spec = tiny_spec(model, pairs, training=training, evaluation={}, resources={"device": DEVICE})
     events = list(align(spec, tmp_path / "work", cache_dir=tmp_path / "cache"))
     (chosen,) = [event for event in events if isinstance(event, MicroBatchChosen)]
     assert (chosen.batch_size, chosen.gradient_accumulation_steps) == (4, 1)
@@ -193,9 +200,10 @@ def test_a_card_begins_with_the_whole_step_and_tells_its_pace(model: Path, pairs
     assert pace.peak_device_gib > 0
 
 
+@of_cuda_alone
 def test_a_step_that_does_not_fit_the_card_is_halved(model: Path, pairs: Path, tmp_path: Path) -> None:
     training = {**TRAINING, "micro_batch": "auto"}
-    spec = tiny_spec(model, pairs, training=training, evaluation={}, resources={"device": "cuda"})
+    spec = tiny_spec(model, pairs, training=training, evaluation={}, resources={"device": DEVICE})
     events: list[Event] = []
     with ExitStack() as stack:
         for event in align(spec, tmp_path / "work", cache_dir=tmp_path / "cache"):

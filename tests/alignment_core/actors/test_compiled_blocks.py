@@ -17,6 +17,7 @@ from alignment_core.actors.compiled_blocks import (
     CACHE,
     compile_blocks,
     counted_graphs,
+    lay_channels_last,
     missing_compiler,
     repeated_blocks,
 )
@@ -151,6 +152,21 @@ def test_a_transformer_s_blocks_are_those_that_diffusers_calls_repeated(tmp_path
         found = {type(block).__name__ for block in repeated_blocks([denoiser])}
         assert found
         assert found >= set(getattr(denoiser, "_repeated_blocks", None) or ())
+
+
+def test_with_channels_last_a_network_says_the_same_to_rounding(tiny_model: Path) -> None:
+    family, actors = actors_of("lora", tiny_model)
+    before = pass_of(family, moved(actors), compiled=False)
+    lay_channels_last(actors.networks())
+    outputs: list[Tensor] = []
+    hook = family.denoiser.down_blocks[0].register_forward_hook(lambda *call: outputs.append(call[2][0]))
+    found = pass_of(family, actors, compiled=False)
+    hook.remove()
+    assert outputs[0].is_contiguous(
+        memory_format=torch.channels_last
+    )  # through norms and residuals, attention included
+    assert all(torch.allclose(one, other, rtol=1e-4, atol=1e-5) for one, other in zip(found, before, strict=True))
+    assert all(parameter.is_contiguous() for parameter in actors.trainable().values())
 
 
 def test_where_a_compiler_is_missing_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
