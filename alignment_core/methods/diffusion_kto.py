@@ -27,6 +27,7 @@ from alignment_core.methods.draws import (
     indices_of_step,
     micro_batches,
     on_device,
+    sent,
 )
 from alignment_core.methods.pair_batches import NoisyInputs
 from alignment_core.methods.reference_errors import ReferenceErrors, Visits
@@ -248,12 +249,12 @@ class DiffusionKTO:
         noise = torch.stack([torch.randn((2, *images.mean.shape[1:]), generator=one) for one in drawn.generators])
         conditioning = dropped_conditioning(images.conditioning, self.images.empty_conditioning, drawn.dropped)
         return ImageBatch(
-            x_0=(images.mean + images.std * noise[:, 1]).to(device),
-            eps=noise[:, 0].to(device),
-            timesteps=drawn.timesteps.to(device),
-            reward_scale=timesteps.reward_scale(drawn.timesteps).to(device),
+            x_0=sent(images.mean + images.std * noise[:, 1], device),
+            eps=sent(noise[:, 0], device),
+            timesteps=sent(drawn.timesteps, device),
+            reward_scale=sent(timesteps.reward_scale(drawn.timesteps), device),
             conditioning=on_device(conditioning, device),
-            liked=images.liked.to(device),
+            liked=sent(images.liked, device),
             image_conditioning=on_device(images.image_conditioning, device),
             visits=drawn.visits,
         )

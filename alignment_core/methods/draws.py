@@ -104,7 +104,17 @@ def indices_of_step(size: int, num: int, step: int, seed: int) -> list[int]:
 
 
 def on_device(conditioning: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: value.to(device) for name, value in conditioning.items()}
+    return {name: sent(value, device) for name, value in conditioning.items()}
+
+
+def sent(value: Tensor, device: torch.device) -> Tensor:
+    """A batch's tensor on the device: from pinned memory, so that the host goes on while it is copied, and what reads it comes after.
+
+    A copy of pageable memory would wait for every kernel before it, and the next batch would be made while the device has nothing to do.
+    """
+    if device.type != "cuda" or value.is_cuda:
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
 
 
 def dropped_conditioning(

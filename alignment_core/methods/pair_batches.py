@@ -16,6 +16,7 @@ from alignment_core.methods.draws import (
     indices_of_step,
     micro_batches,
     on_device,
+    sent,
 )
 from alignment_core.methods.reference_errors import Visits
 from alignment_core.protocols import TimestepStrategy
@@ -74,13 +75,13 @@ class PairDraws:
         noise = torch.stack([torch.randn((3, *pairs.chosen_mean.shape[1:]), generator=one) for one in drawn.generators])
         conditioning = dropped_conditioning(pairs.conditioning, self.pairs.empty_conditioning, drawn.dropped)
         return PairBatch(
-            x_0_w=(pairs.chosen_mean + pairs.chosen_std * noise[:, 1]).to(device),
-            x_0_l=(pairs.rejected_mean + pairs.rejected_std * noise[:, 2]).to(device),
-            eps=noise[:, 0].to(device),
-            timesteps=drawn.timesteps.to(device),
-            reward_scale=timesteps.reward_scale(drawn.timesteps).to(device),
+            x_0_w=sent(pairs.chosen_mean + pairs.chosen_std * noise[:, 1], device),
+            x_0_l=sent(pairs.rejected_mean + pairs.rejected_std * noise[:, 2], device),
+            eps=sent(noise[:, 0], device),
+            timesteps=sent(drawn.timesteps, device),
+            reward_scale=sent(timesteps.reward_scale(drawn.timesteps), device),
             conditioning=on_device(conditioning, device),
-            label=pairs.label.to(device),
+            label=sent(pairs.label, device),
             image_w=on_device(pairs.chosen_conditioning, device),
             image_l=on_device(pairs.rejected_conditioning, device),
             visits=drawn.visits,
