@@ -6,12 +6,13 @@ The worker has no torch; NVIDIA's own tool says which GPU there is.
 import platform
 import subprocess
 from pathlib import Path
-from typing import get_args
 
 import psutil
 import structlog
 
-from alignment_core.costs.work import TimedPhase, work_of
+from alignment_core.costs.learning import learnt
+from alignment_core.costs.rates import corrected, rates_of_card
+from alignment_core.costs.work import work_of
 from alignment_core.events import DatasetChecked, RunStarted
 from alignment_core.spec import CatalogSource, CheckpointSource, JobSpec
 from service.store import cards, known_models
@@ -21,7 +22,6 @@ from worker.parts import WorkerParts
 
 ASK_SECONDS = 20.0
 LONGEST_NAME = 200
-BRIEF_SECONDS = 0.5  # phases that are shorter say more of the clock than of the machine
 
 log = structlog.get_logger()
 
@@ -45,7 +45,8 @@ def learn_from(parts: WorkerParts, job: JobRecord) -> None:
     started, checked = (first_of(parts.store, job.id, kind) for kind in ("run_started", "dataset_checked"))
     if started is None:
         return
-    device = RunStarted.model_validate(started).device
+    begun = RunStarted.model_validate(started)
+    device = begun.device
     card = next((one for one in cards_here() if one.device == device), None)
     spec, source = JobSpec.model_validate(job.spec), _files_of(parts, JobSpec.model_validate(job.spec))
     known = None if source is None else known_models.recall(parts.store, source)
@@ -57,9 +58,9 @@ def learn_from(parts: WorkerParts, job: JobRecord) -> None:
     work = work_of(spec, report, report.family, num_examples=examples, num_prompts=prompts)
     if work is None:
         return
-    seconds = cards.phase_seconds(parts.store, job.id, job.attempt)
-    took = {phase: seconds[phase] for phase in get_args(TimedPhase) if seconds.get(phase, 0.0) >= BRIEF_SECONDS}
-    rates = {phase: work.of(phase) / one for phase, one in took.items() if work.of(phase) > 0}
+    assumed = rates_of_card(card.name, is_gpu=device == "cuda", is_half=begun.precision != "fp32")
+    known = corrected(assumed, cards.rates_of(parts.store, card.name, report.family))
+    rates = learnt(work, cards.phase_seconds(parts.store, job.id, job.attempt), known)
     cards.learn(parts.store, card.name, report.family, rates)
     log.info("rates_learnt", card=card.name, family=report.family, phases=sorted(rates))
 

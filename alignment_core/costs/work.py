@@ -19,6 +19,7 @@ from alignment_core.spec.training import FullFineTune
 
 TimedPhase = Literal["loading", "caching", "compiling", "sampling", "scoring", "training", "evaluating", "saving"]
 TERA = 1e12
+DRIFT_FORWARDS = 2 * 160  # of the report: both models at 160 noised images
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def work_of(
         return None
     layers = layers_of(model, family, side)
     forward = sum(layer.flops for layer in layers) / TERA
+    drawn = sum(layer.flops for layer in layers_of(model, family, model.resolution or side)) / TERA
     places = (side // model.latent_stride) ** 2
     sampled, decoded = _drawn(spec, family)
     return Work(
@@ -86,7 +88,7 @@ def work_of(
         scoring_places=float(decoded * places) / spec.resources.processes,
         training_tflop=_training_images(spec, family) * _passes(spec, num_examples) * forward,
         training_launches=spec.training.steps * spec.accumulation * _passes(spec, num_examples),
-        evaluating_tflop=_evaluated(spec, family, num_prompts) * forward / spec.resources.processes,
+        evaluating_tflop=_evaluated(spec, family, num_prompts) * drawn / spec.resources.processes,
         saving_bytes=float(num_checkpoints(spec) * checkpoint_bytes(spec, model)),
         compiled_graphs=float(num_graphs(layers, has_reference=spec.method.has_reference) if _compiles(spec) else 0),
         compiles_anyhow=spec.training.compile == "on",
@@ -170,7 +172,7 @@ def _drawn(spec: JobSpec, family: FamilyName) -> tuple[float, float]:
 
 
 def _evaluated(spec: JobSpec, family: FamilyName, num_prompts: int) -> float:
-    """Forwards of an image for the report, of two models, and for the probes."""
+    """Forwards of an image for the report, of two models, for the probes, and for how far they are apart; at the model's resolution."""
     evaluation = spec.evaluation
     if not evaluation.rewards:
         return 0.0
@@ -179,4 +181,4 @@ def _evaluated(spec: JobSpec, family: FamilyName, num_prompts: int) -> float:
         probes = 2 + spec.training.steps // evaluation.every  # the initial model's, and the last step's
         images += probes * min(num_prompts, evaluation.probe_prompts) * evaluation.seeds_per_prompt
     guided = 2 if evaluation.guidance_scale > 1 and not FAMILIES[family].embeds_guidance else 1
-    return images * evaluation.num_inference_steps * guided
+    return images * evaluation.num_inference_steps * guided + DRIFT_FORWARDS

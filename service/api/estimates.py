@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from alignment_core.costs.memory import Memory, memory_of
-from alignment_core.costs.rates import rates_of_card
+from alignment_core.costs.rates import corrected, rates_of_card
 from alignment_core.costs.seconds import Duration, duration_of
 from alignment_core.costs.work import disk_of, num_checkpoints, work_of
 from alignment_core.model_files import ModelReport
@@ -142,7 +142,7 @@ def _duration(parts: Parts, spec: JobSpec, model: Model, num_examples: int | Non
     is_gpu = is_half if card is None else card.device == "cuda"
     assumed = rates_of_card(None if card is None else card.name, is_gpu=is_gpu, is_half=is_half)
     measured = {} if card is None else cards.rates_of(parts.store, card.name, model.family)
-    return duration_of(work, {**assumed, **measured}, None if card is None else card.name)
+    return duration_of(work, corrected(assumed, measured), None if card is None else card.name)
 
 
 def _is_half(spec: JobSpec, fitting: list[CardRecord], devices: tuple[str, ...]) -> bool:

@@ -1,0 +1,69 @@
+"""What a run shows of a machine, and the estimate of time against runs of the demo's model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+
+from alignment_core.costs.learning import learnt
+from alignment_core.costs.rates import ANY_CPU, H100_HALF, Rate, corrected, rates_of_card
+from alignment_core.costs.seconds import duration_of
+from alignment_core.costs.work import Work
+from benchmarks.durations import NUM_PAIRS, ratios, seconds_of, spec_of, work_in
+from demo.assets import ASSETS
+
+OFFLINE = Work(
+    caching_places=800.0,
+    sampling_tflop=0.0,
+    scoring_places=0.0,
+    training_tflop=6.0,
+    training_launches=30.0,
+    evaluating_tflop=9.0,
+    saving_bytes=1e6,
+)
+ONLINE = replace(OFFLINE, sampling_tflop=4.0, scoring_places=2000.0)
+
+
+def test_a_rate_is_work_over_time_and_the_images_of_the_report_are_drawn_while_it_is_evaluated() -> None:
+    took = {"loading": 2.0, "caching": 4.0, "training": 3.0, "sampling": 2.0, "evaluating": 1.0, "uploading": 9.0}
+    found = learnt(OFFLINE, took, ANY_CPU)
+    assert found == {"loading": 0.5, "caching": 200.0, "evaluating": 3.0, "training": pytest.approx(2.0)}
+
+
+def test_what_was_brief_teaches_nothing() -> None:
+    assert learnt(OFFLINE, {"loading": 0.4, "training": 0.4, "sampling": 0.2, "evaluating": 0.2}, ANY_CPU) == {}
+
+
+def test_an_online_run_is_told_its_own_time_after_it_was_learnt_from() -> None:
+    found = learnt(ONLINE, {"training": 100.0}, ANY_CPU)
+    assert found.keys() == {"training", "sampling", "scoring"}
+    new = corrected(ANY_CPU, {phase: Rate(rate, rate, rate, "jobs") for phase, rate in found.items()})
+    phases = duration_of(ONLINE, new, None).phases
+    assert sum(phases[one].expected for one in ("training", "sampling", "scoring")) == pytest.approx(100, rel=0.01)
+
+
+def test_a_run_that_waited_for_its_kernels_says_nothing_of_larger_batches() -> None:
+    known = {**ANY_CPU, "training": H100_HALF["training"]}
+    assert "training" not in learnt(OFFLINE, {"training": 3.5}, known), "30 launches of 0.1 s"
+    assert "training" in learnt(OFFLINE, {"training": 30.0}, known)
+
+
+def test_a_measured_rate_keeps_the_least_time_of_a_small_batch() -> None:
+    measured = {"training": Rate(150, 170, 190, "jobs")}
+    found = corrected(rates_of_card("NVIDIA H100", is_gpu=True, is_half=True), measured)
+    assert duration_of(OFFLINE, found, None).phases["training"].expected == pytest.approx(3.0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*peft:UserWarning", "ignore::FutureWarning")
+def test_a_run_takes_about_what_another_of_its_machine_has_taught(tmp_path: Path) -> None:
+    """In CPU seconds, which other work on the machine leaves alone; the bounds are wide all the same."""
+    pairs = tmp_path / "pairs.parquet"
+    parquet.write_table(parquet.read_table(ASSETS / "pairs.parquet").slice(0, NUM_PAIRS), pairs)
+    first, other = spec_of("sd", {}, pairs), spec_of("sd", {"adapter": {"type": "full"}}, pairs)
+    found = learnt(work_in(first, "sd"), seconds_of(first, tmp_path / "first"), ANY_CPU)
+    known = corrected(ANY_CPU, {phase: Rate(rate, rate, rate, "jobs") for phase, rate in found.items()})
+    compared = ratios(duration_of(work_in(other, "sd"), known, None), seconds_of(other, tmp_path / "other"))
+    assert 0.4 < compared["training"] < 2.5
+    assert 0.4 < compared["evaluating"] < 2.5
