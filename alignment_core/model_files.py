@@ -80,6 +80,7 @@ class ModelReport(BaseModel):
     latent_stride: int = Field(default=8, description="Pixels that a latent stands for, along one side.")
     norms_queries: bool = Field(default=False, description="Whether its attention normalises queries and keys.")
     vae_channels: int | None = Field(default=None, description="Of the VAE where it has every pixel.")
+    clip_tokens: int | None = Field(default=None, description="Of a prompt that its first text encoder reads.")
     problem: ModelProblem | None = Field(default=None, description="Why a run would refuse it.")
     stamp: str | None = Field(default=None, description="SHA-256 of all that was read.")
 
@@ -137,6 +138,7 @@ def read_model_files(folder: Path) -> ModelReport:
         part_parameters={} if facts is None else dict(_parts(folder, [n for n in facts.weighed if n != denoiser])),
         latent_stride=2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 8,
         vae_channels=_count(levels[0]) if isinstance(levels, list) and levels else None,
+        clip_tokens=_count((_json(folder / "text_encoder" / "config.json") or {}).get("max_position_embeddings")),
         problem=None if refusal is None else ModelProblem(code="model_unsupported", message=refusal),
     )
 

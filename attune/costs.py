@@ -7,7 +7,7 @@ from rich.table import Column, Table
 
 from attune.tables import bytes_of, listing
 
-COMPONENTS = ("weights", "gradients", "optimizer", "reference", "activations", "vae_decode", "conditioning")
+COMPONENTS = ("weights", "gradients", "optimizer", "reference", "activations", "vae_decode", "conditioning", "judges")
 UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -24,7 +24,7 @@ def cost_table(estimate: Mapping[str, Any]) -> Table | None:
 
 def _memory(memory: Mapping[str, Any] | None) -> Iterable[tuple[str, str, str]]:
     if memory is not None:
-        sizes = sorted(((memory[name], name.replace("_", " ")) for name in COMPONENTS), reverse=True)
+        sizes = sorted(((memory.get(name, 0.0), name.replace("_", " ")) for name in COMPONENTS), reverse=True)
         parts = ", ".join(f"{name} {size:.2g}" for size, name in sizes if size >= 0.01 * memory["peak_gib"])
         yield "memory", f"{memory['peak_gib']:.2f} GiB", f"{memory['phase']}: {parts}"
 

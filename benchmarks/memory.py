@@ -125,7 +125,7 @@ def rows() -> Iterator[dict[str, Any]]:
                 "batch_size": batch,
                 "gradient_checkpointing": checkpointed,
                 "estimated_gib": found.peak_gib,
-                "measured_gib": round(measured, 4),
+                "measured_gib": round(measured, 5),
                 "ratio": round(found.peak_gib / measured, 3),
                 "components": found.model_dump(),
             }
@@ -136,6 +136,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "attune", "svg.fonttype": "none", "font.size": 9})
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 5), constrained_layout=True)
@@ -151,7 +152,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="Folder for memory.json and memory.svg.")
+    parser.add_argument("out", type=Path, help="Folder for memory.json and memory.svg; `docs` for those of the page.")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     results = []

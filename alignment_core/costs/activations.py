@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alignment_core.costs.layers import Layer
 from alignment_core.spec.families import FAMILIES, FamilyName
@@ -22,6 +22,9 @@ _UNIT = re.compile(r".*?(resnets\.\d+|transformer_blocks\.\d+)(?=\.)")
 # Times what a block keeps: gradients of what is between its layers stand beside it. Measured on the demo's models (`benchmarks/memory.py`);
 # a LoRA keeps less and makes as many.
 RECOMPUTED_LORA, RECOMPUTED_FULL = 1.35, 1.1
+# The same where norms and activations alone are made anew: what stands beside the rest while the largest block goes back, of what it would
+# keep if it kept all. A transformer's block has little that is made anew.
+BACKWARD_UNET, BACKWARD_TRANSFORMER = 0.9, 0.25
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Kept:
     """Else the layers that have a LoRA."""
     norms_queries: bool = False
     """Whether queries and keys are normalised."""
+    rank: int = 0
+    """Of the LoRA: between its factors it keeps so many numbers a place."""
     remade: bool = False
     """Whether outputs of norms and activations are made anew, and a frozen convolution keeps no input."""
 
@@ -41,11 +46,23 @@ class Kept:
         """Whether the layer's own input is read by a gradient of weights."""
         return self.full or layer.name in self.adapted
 
+    def between(self, layer: Layer) -> int:
+        """Between the factors of the layer's LoRA."""
+        return self.rank if layer.name in self.adapted else 0
+
 
 def kept_elements(layers: Iterable[Layer], family: FamilyName, kept: Kept) -> int:
     """Numbers that one image's forward keeps."""
     of_layer = _of_unet if FAMILIES[family].denoiser == "unet" else _of_transformer
-    return sum(layer.places * of_layer(layer, kept) for layer in layers)
+    return sum(layer.places * (of_layer(layer, kept) + kept.between(layer)) for layer in layers)
+
+
+def remaking_elements(layers: Sequence[Layer], family: FamilyName, kept: Kept) -> int:
+    """Beside what is kept, where outputs of norms and activations are made anew: those of the largest block, and its gradients."""
+    units, everything = _units(layers), replace(kept, remade=False)
+    largest = max((kept_elements(unit, family, everything) for name, unit in units.items() if name), default=0)
+    share = BACKWARD_UNET if FAMILIES[family].denoiser == "unet" else BACKWARD_TRANSFORMER
+    return round(share * largest)
 
 
 def checkpointed_elements(layers: Sequence[Layer], family: FamilyName, kept: Kept) -> int:

@@ -47,7 +47,7 @@ def layers_of(model: ModelReport, family: FamilyName, side_pixels: int) -> tuple
 
 def _unet(model: ModelReport, family: FamilyName, side: int) -> Iterator[Layer]:
     shapes = model.layers or {}
-    words = FAMILIES[family].text_lengths[0]
+    words = model.clip_tokens or FAMILIES[family].text_lengths[0]
     levels = 1 + max((int(found[2]) for name in shapes if (found := _LEVEL.match(name))), default=0)
     for name, shape in shapes.items():
         level = _level(name, levels)
@@ -92,7 +92,7 @@ def text_places(family: FamilyName, model: ModelReport) -> int:
     lengths = FAMILIES[family].text_lengths
     if family == "flux":
         return lengths[-1]
-    return lengths[0] + lengths[-1]  # zeros stand where an SD 3 without T5 has its words
+    return (model.clip_tokens or lengths[0]) + lengths[-1]  # zeros stand where an SD 3 without T5 has its words
 
 
 def _stream(name: str) -> Stream:

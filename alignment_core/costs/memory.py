@@ -1,7 +1,7 @@
 """GiB of one process, by component, at the phase of the run that needs most.
 
-What is allocated; a card's context and what an allocator cannot use again come on top (`cards.RESERVED`). Judges of rewards
-are not counted.
+What is allocated; a card's context and what an allocator cannot use again come on top (`cards.RESERVED`). Of weights in shares it
+is one process's share, with the blocks that are brought together.
 """
 
 import math
@@ -10,8 +10,16 @@ from typing import Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from alignment_core.costs.activations import Kept, checkpointed_elements, kept_elements, stream_elements
+from alignment_core.costs.activations import (
+    Kept,
+    checkpointed_elements,
+    kept_elements,
+    remaking_elements,
+    stream_elements,
+)
+from alignment_core.costs.judges import judges_parameters
 from alignment_core.costs.layers import Layer, layers_of
+from alignment_core.costs.shares import brought_together, num_shares
 from alignment_core.model_files import ModelReport
 from alignment_core.spec.families import FAMILIES, FamilyName
 from alignment_core.spec.job import JobSpec
@@ -29,6 +37,7 @@ FLOAT32, HALF = 4, 2
 # Bytes of a kept number. Under autocast some are kept in float32 and some in both: SD 1.5 at 512 pixels on an H100, 2.9 with
 # LoRA and 2.7 in full; SDXL and SD 3.5 medium at 1024, 2.7 and 3.0. All that is in float32 in a U-Net is remade of halves.
 KEPT_FLOAT32, KEPT_HALF, REMADE_HALF = 4.08, 2.8, 2.1
+STEPPED_AT_ONCE = 2**24  # fewer trained weights are, which takes their memory once more
 STATE = {"adamw": 8.0, "adamw_8bit": 2.03, "adafactor": 0.02}  # bytes a trained weight
 DECODED = (
     0.5 * 2**20 / 128
@@ -56,6 +65,9 @@ class Memory(BaseModel):
     activations: float = Field(description="GiB that the backward needs of a micro-batch.")
     vae_decode: float = Field(description="GiB while images are decoded; not at the same time as activations.")
     conditioning: float = Field(description="GiB of the text encoders, with what is kept to train them.")
+    judges: float = Field(
+        default=0.0, description="GiB of the networks that score images, which are there from the start."
+    )
 
 
 def memory_of(
@@ -67,10 +79,12 @@ def memory_of(
         return None
     layers = layers_of(model, family, side)
     trained = trained_parameters(spec, model)
-    weights = _weights(spec, model, trained, is_half=is_half)
-    gradients = float(trained * FLOAT32)
-    optimizer = trained * STATE[spec.training.optimizer]
-    reference = reference_bytes(spec, model)
+    of_trained = num_shares(spec) if isinstance(spec.adapter, FullFineTune) else 1  # an adapter is whole on each
+    weights = _weights(spec, model, layers, trained, is_half=is_half)
+    gradients = trained * FLOAT32 / of_trained
+    optimizer = trained * STATE[spec.training.optimizer] / of_trained
+    reference = reference_bytes(spec, model) / of_trained
+    judges = float(judges_parameters(spec) * FLOAT32)
     activations = _activations(spec, layers, model, family, is_half=is_half, remade=remade)
     decode, encode = _vae(spec, model, side)
     text, text_kept = _conditioning(spec, model, family, is_half=is_half)
@@ -81,20 +95,22 @@ def memory_of(
         if spec.accumulation > 1 or spec.training.gradient_checkpointing
         else max(training, gradients)
     )
+    if spec.training.optimizer == "adamw" and trained < STEPPED_AT_ONCE:
+        training = max(training, 2 * gradients)
     encoders = 0.0 if family == "flux" else text  # which leave the GPU once all is cached
-    kept = weights + optimizer + reference
+    kept = weights + optimizer + reference + judges
     moments: dict[Phase, float] = {
         "training": kept + encoders + training,
         "evaluating": kept + text + _sampling(spec, layers, is_half=is_half) + decode,
-        "caching": weights + text + encode,
+        "caching": weights + judges + text + encode,
     }
     if spec.is_online:
         moments["training"] = max(moments["training"], moments["evaluating"])
     elif not spec.evaluation.rewards:
         del moments["evaluating"]
     phase = max(moments, key=lambda one: moments[one])
-    parts = (weights, gradients, optimizer, reference, activations, decode, text + text_kept)
-    names = ("weights", "gradients", "optimizer", "reference", "activations", "vae_decode", "conditioning")
+    parts = (weights, gradients, optimizer, reference, activations, decode, text + text_kept, judges)
+    names = ("weights", "gradients", "optimizer", "reference", "activations", "vae_decode", "conditioning", "judges")
     shown = {name: _gib(part) for name, part in zip(names, parts, strict=True)}
     return Memory(peak_gib=_gib(moments[phase]), phase=phase, **shown)
 
@@ -119,9 +135,11 @@ def images_together(spec: JobSpec, family: FamilyName) -> int:
     return images * (2 if method.guidance_scale > 1 and not FAMILIES[family].embeds_guidance else 1)
 
 
-def _weights(spec: JobSpec, model: ModelReport, trained: int, *, is_half: bool) -> float:
+def _weights(spec: JobSpec, model: ModelReport, layers: tuple[Layer, ...], trained: int, *, is_half: bool) -> float:
     """A full fine-tune keeps float32 weights, and autocast their half copies beside them; the VAE is float32."""
     denoiser, vae = model.num_parameters or 0, model.part_parameters.get("vae", 0) * FLOAT32
+    if (shares := num_shares(spec)) > 1:
+        denoiser = denoiser / shares + brought_together(layers)
     if isinstance(spec.adapter, FullFineTune):
         return denoiser * (FLOAT32 + (HALF if is_half else 0)) + vae
     return denoiser * (HALF if is_half else FLOAT32) + trained * FLOAT32 + vae
@@ -152,11 +170,13 @@ def _activations(
     adapted = frozenset(_adapted_sizes(spec, model))
     is_checkpointed = spec.training.gradient_checkpointing
     remade = remade and not is_checkpointed
-    kept = Kept(isinstance(spec.adapter, FullFineTune), adapted, model.norms_queries, remade)
+    rank = spec.adapter.rank if isinstance(spec.adapter, LoraAdapter) else 0
+    kept = Kept(isinstance(spec.adapter, FullFineTune), adapted, model.norms_queries, rank, remade)
     half = REMADE_HALF if remade and FAMILIES[family].denoiser == "unet" else KEPT_HALF
     images, each = images_together(spec, family), half if is_half else KEPT_FLOAT32
     if not is_checkpointed:
-        return images * each * kept_elements(layers, family, kept)
+        beside = remaking_elements(layers, family, kept) if remade else 0
+        return images * each * (kept_elements(layers, family, kept) + beside)
     inputs = stream_elements(layers) * (HALF if is_half else FLOAT32)
     return images * (inputs + each * checkpointed_elements(layers, family, kept))
 
@@ -187,4 +207,4 @@ def _conditioning(spec: JobSpec, model: ModelReport, family: FamilyName, *, is_h
 
 
 def _gib(size: float) -> float:
-    return round(size / GIB, 3)
+    return round(size / GIB, 4)

@@ -8,12 +8,12 @@ from typing import Any, assert_never
 import torch
 from torch.optim import Optimizer
 
+from alignment_core.costs.memory import STEPPED_AT_ONCE
 from alignment_core.errors import AlignmentError
 from alignment_core.lean_imports import let_in
 from alignment_core.spec.training import TrainingSpec
 
 Groups = list[dict[str, Any]]
-SMALL = 2**24
 
 
 def new_optimizer(training: TrainingSpec, groups: Groups, *, learning_rate: float, is_fused: bool) -> Optimizer:
@@ -39,7 +39,7 @@ def _are_small(groups: Groups) -> bool:
 
     It takes their memory once more, which a whole network's would be too much of.
     """
-    return sum(weight.numel() for group in groups for weight in group["params"]) < SMALL
+    return sum(weight.numel() for group in groups for weight in group["params"]) < STEPPED_AT_ONCE
 
 
 def _adamw_8bit() -> Any:

@@ -84,6 +84,7 @@ ESTIMATE_EXAMPLE: dict[str, Any] = {
         "activations": 0.153,
         "vae_decode": 0.008,
         "conditioning": 0.001,
+        "judges": 0.0,
     },
     "duration": {
         "card": "AMD EPYC 9575F",

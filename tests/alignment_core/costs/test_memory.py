@@ -149,3 +149,34 @@ def test_a_reference_that_is_averaged_exactly_keeps_the_layers_that_are_adapted(
 def test_accumulated_gradients_stand_beside_the_activations() -> None:
     once, several = (estimated("sd", batch=4, training={"gradient_accumulation_steps": n}, **FULL) for n in (1, 2))
     assert several.peak_gib - once.peak_gib == pytest.approx(once.gradients, abs=0.01)
+
+
+SHARED: dict[str, Any] = {"resources": {"processes": 4, "strategy": "fsdp2"}}
+
+
+def test_of_weights_in_shares_a_process_holds_its_own_and_the_blocks_that_are_brought_together() -> None:
+    whole, shared = (estimated("sdxl", batch=4, **FULL, **changes) for changes in ({}, SHARED))
+    for component in ("gradients", "optimizer", "reference"):
+        assert getattr(shared, component) == pytest.approx(getattr(whole, component) / 4, abs=2e-3)
+    assert 0.25 * whole.weights < shared.weights < 0.4 * whole.weights
+    assert shared.activations == whole.activations
+
+
+def test_an_adapter_is_whole_on_every_process() -> None:
+    whole, shared = (estimated("sdxl", batch=4, **changes) for changes in ({}, SHARED))
+    assert (shared.gradients, shared.optimizer) == (whole.gradients, whole.optimizer)
+    assert shared.weights < 0.4 * whole.weights
+
+
+def test_judges_are_there_from_the_start_each_where_it_is_named() -> None:
+    clip_h = 986_109_441 * 4 / 2**30
+    pick: dict[str, Any] = {"type": "pick_score", "model": {"type": "local", "path": "/judge"}}
+    plain, judged = (
+        estimated("sd", batch=4, method={**TAILORPO, "rewards": [reward]})
+        for reward in ({"type": "colorfulness"}, pick)
+    )
+    assert (plain.judges, judged.judges) == (0.0, pytest.approx(clip_h, abs=1e-3))
+    assert judged.peak_gib - plain.peak_gib == pytest.approx(clip_h, abs=2e-3)
+    report = {"rewards": [pick], "prompt_following": {**pick, "type": "clip_score"}}
+    both = estimated("sd", batch=4, evaluation=report)
+    assert both.judges == pytest.approx((986_109_441 + 427_616_513) * 4 / 2**30, abs=1e-3)
