@@ -10,10 +10,12 @@ import torch
 from benchmarks import evaluation, rollout
 from benchmarks.drawing import TOLERANCE, report
 from benchmarks.parts import PartSeconds
-from benchmarks.speed_plot import PARTS
+from benchmarks.speed_plot import PARTS, draw_drawing
 from benchmarks.step.cases import CASES
 from benchmarks.step.random_models import save_model, save_pairs
 from tests.benchmarks.micro import MICRO
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +70,11 @@ def test_the_parts_of_a_turn_are_all_of_it() -> None:
     assert not network._forward_hooks, "and nothing stays behind"
     reward(network(torch.ones(1, 2)))
     assert list(seconds.by_part) == ["denoising", "reward", "the rest"]
+
+
+@pytest.mark.parametrize("name", ["rollout", "evaluation"])
+def test_the_plot_is_that_of_the_figures_beside_it(name: str, tmp_path: Path) -> None:
+    found = json.loads((DOCS / f"{name}.json").read_text())
+    assert all(row["agrees"] for row in found["rows"])
+    draw_drawing(found, tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_bytes() == (DOCS / f"{name}.svg").read_bytes()
