@@ -68,7 +68,11 @@ class TensorCache:
 
     def key(self, content: bytes) -> bytes:
         """The key of an image's bytes or a prompt in UTF-8."""
-        return hashlib.sha256(self._namespace + hashlib.sha256(content).digest()).digest()
+        return self.key_of(hashlib.sha256(content).digest())
+
+    def key_of(self, digest: bytes) -> bytes:
+        """The key of what has this SHA-256."""
+        return hashlib.sha256(self._namespace + digest).digest()
 
     def find(self, key: bytes) -> ShardRow | None:
         """Where the entry is, if it is there and undamaged."""

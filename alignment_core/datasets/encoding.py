@@ -7,6 +7,7 @@ batches only, so a run that was killed goes on with the very batches it would ha
 they on how far reading and decoding are ahead of the encoder, which waits for neither where they are the faster.
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from torch import Tensor
 from alignment_core.datasets.ahead import begun_ahead, read_ahead
 from alignment_core.datasets.bad_rows import row_error
 from alignment_core.datasets.cache import Places, TensorCache
+from alignment_core.datasets.contents import Contents, Digests
 from alignment_core.datasets.images import decode_image
 from alignment_core.datasets.rows import Annotated, BadRow, ImageReader, Row, RowT
 from alignment_core.datasets.transforms import Frame, Pixels, frame, transform
@@ -102,6 +104,7 @@ def cache_images(
     progress: EncodingProgress,
     bytes_ahead: int = BYTES_AHEAD,
     ranks: Ranks = ALONE,
+    contents: Contents | None = None,
 ) -> Generator[PhaseProgressed, None, tuple[Places, ...]]:
     """Encode the images that are not cached; returns the places of each of a row's `num_images`.
 
@@ -111,27 +114,30 @@ def cache_images(
     size = max(1, batch_size // num_images)
     own_rows = of_own_batches(rows, size, ranks)
 
-    def encode_own() -> Generator[PhaseProgressed, None, list[tuple[bytes, ...]]]:
-        keys: list[tuple[bytes, ...]] = []
+    def encode_own() -> Generator[PhaseProgressed, None, Digests]:
+        recalled = None if contents is None else contents.recalled(own_rows)
+        digests: Digests = []
         with ThreadPoolExecutor(decoding_threads()) as threads:
-            batches = _keyed_batches(source, own_rows, cache, size)
+            batches = _keyed_batches(source, own_rows, cache, size, recalled)
             begun = _begun(source, read_ahead(batches) if bytes_ahead else batches, cache, resolution, threads)
             for batch in begun_ahead(begun, _batches_ahead(bytes_ahead, batch_size, resolution)):
-                keys += batch.keys
+                digests += batch.digests
                 if batch.decoding:
                     pixels, frames = zip(*(one.result() for one in batch.decoding), strict=True)
                     mean, std = encode_in_parts(encode, torch.stack(pixels), batch_size)
                     tensors = {"mean": mean, "std": std, "frame": torch.stack(frames)}
                     _add(cache, list(batch.missing), tensors, batch.names())
-                num = num_images * len(batch.keys)
+                num = num_images * len(batch.digests)
                 yield from progress.advance(num, num - len(batch.missing))
         cache.flush()
-        return keys
+        if contents is not None and recalled is None and digests:
+            contents.keep(own_rows, digests)
+        return digests
 
-    keys = _in_order((yield from ranks.shared_out(encode_own())), len(rows), size)
+    digests = _in_order((yield from ranks.shared_out(encode_own())), len(rows), size)
     if ranks.count > 1:
         cache.look_again()
-    return tuple(_places(cache, [row[index] for row in keys]) for index in range(num_images))
+    return tuple(_places(cache, [cache.key_of(row[index]) for row in digests]) for index in range(num_images))
 
 
 def of_own_batches(rows: Sequence[T], size: int, ranks: Ranks) -> list[T]:
@@ -146,14 +152,14 @@ def _in_order(parts: Sequence[Sequence[T]], num: int, size: int) -> list[T]:
 
 
 Decoded = tuple[Pixels, Frame]
-KeyedRow = tuple[tuple[bytes, ...], Row]
+KeyedRow = tuple[tuple[bytes, ...], Row | None]  # digests of a row's images; no row where it need not be read
 
 
 @dataclass(frozen=True)
 class _Begun:
     """Rows of which the missing images are being decoded, in the order of `missing`: by key, row and index in it."""
 
-    keys: list[tuple[bytes, ...]]
+    digests: Digests
     missing: dict[bytes, tuple[Row, int]]
     decoding: list[Future[Decoded]]
 
@@ -162,12 +168,28 @@ class _Begun:
 
 
 def _keyed_batches(
-    source: ImageReader, rows: Sequence[Annotated[RowT]], cache: TensorCache, size: int
+    source: ImageReader, rows: Sequence[Annotated[RowT]], cache: TensorCache, size: int, recalled: Digests | None
 ) -> Iterator[Sequence[KeyedRow]]:
-    """`size` rows at a time, with the keys of their images."""
-    read = ((tuple(map(cache.key, row.images)), row) for row in read_images(source, rows))
-    while batch := list(islice(read, size)):
-        yield batch
+    """`size` rows at a time, with the digests of their images; a batch that is known and cached is not read."""
+    batches = [slice(start, start + size) for start in range(0, len(rows), size)]
+    is_read = [recalled is None or not _all_cached(cache, recalled[batch]) for batch in batches]
+    read = read_images(
+        source, [row for batch, reads in zip(batches, is_read, strict=True) if reads for row in rows[batch]]
+    )
+    for batch, reads in zip(batches, is_read, strict=True):
+        if reads:
+            yield [(tuple(map(_digest, row.images)), row) for row in islice(read, len(rows[batch]))]
+        else:
+            assert recalled is not None
+            yield [(digests, None) for digests in recalled[batch]]
+
+
+def _all_cached(cache: TensorCache, digests: Digests) -> bool:
+    return all(cache.find(cache.key_of(one)) is not None for row in digests for one in row)
+
+
+def _digest(image: bytes) -> bytes:
+    return hashlib.sha256(image).digest()
 
 
 def _begun(
@@ -182,13 +204,14 @@ def _begun(
     for batch in batches:
         missing = {
             key: (row, index)
-            for keys, row in batch
-            for index, key in enumerate(keys)
+            for digests, row in batch
+            if row is not None
+            for index, key in enumerate(map(cache.key_of, digests))
             if key not in coming and cache.find(key) is None
         }
         coming.update(missing)
         decoding = [threads.submit(_decoded, source, row, index, resolution) for row, index in missing.values()]
-        yield _Begun([keys for keys, _ in batch], missing, decoding)
+        yield _Begun([digests for digests, _ in batch], missing, decoding)
 
 
 def _decoded(source: ImageReader, row: Row, index: int, resolution: int) -> Decoded:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from alignment_core.datasets.cache import Places, ShardReader
+from alignment_core.datasets.contents import Contents
 from alignment_core.datasets.encoding import (
     EncodeImages,
     EncodePrompts,
@@ -144,6 +145,7 @@ class JudgedImages:
         image_conditioning: ImageConditioning = told_nothing,
         shelves: Shelves | None = None,
         ranks: Ranks = ALONE,
+        contents: Contents | None = None,
     ) -> Generator[PhaseProgressed | WarningRaised, None, "JudgedImages"]:
         """Fill the cache for `rows`, which ascend; see `PreferencePairs.prepare`.
 
@@ -165,6 +167,7 @@ class JudgedImages:
             batch_size=batch_size,
             shelves=shelves,
             ranks=ranks,
+            contents=contents,
         )
         kept = _without_lost_wins(found)
         rows = [found.rows[index] for index in kept]

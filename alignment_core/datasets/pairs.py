@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alignment_core.datasets.cache import Places, ShardReader
+from alignment_core.datasets.contents import Contents
 from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, ImageConditioning, Latents, told_nothing
 from alignment_core.datasets.posteriors import CachedPosteriors, FreshPosteriors, Posteriors
 from alignment_core.datasets.preparation import prepare
@@ -83,6 +84,7 @@ class PreferencePairs:
         image_conditioning: ImageConditioning = told_nothing,
         shelves: Shelves | None = None,
         ranks: Ranks = ALONE,
+        contents: Contents | None = None,
     ) -> Generator[PhaseProgressed | WarningRaised, None, "PreferencePairs"]:
         """Fill the cache for `rows` (ascending, from `rows.read_annotations` or `splits.split_by_group`).
 
@@ -106,6 +108,7 @@ class PreferencePairs:
             batch_size=batch_size,
             shelves=shelves,
             ranks=ranks,
+            contents=contents,
         )
         if found.images is not None:
             posteriors = CachedPosteriors(found.images, *found.places)

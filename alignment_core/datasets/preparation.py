@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Generic
 
 from alignment_core.datasets.cache import Places, ShardReader, TensorCache
+from alignment_core.datasets.contents import Contents
 from alignment_core.datasets.encoding import (
     EncodeImages,
     EncodePrompts,
@@ -61,6 +62,7 @@ def prepare(
     batch_size: int,
     shelves: Shelves | None = None,
     ranks: Ranks = ALONE,
+    contents: Contents | None = None,
 ) -> Generator[PhaseProgressed | WarningRaised, None, Prepared[AnnotationT]]:
     """Fill the cache for `rows`, which ascend; `num_images` are in each row, the other arguments as in
     `PreferencePairs.prepare`. Shards are on `shelves`, which others may share, or in `cache_dir`. The processes of a run share the work.
@@ -104,6 +106,7 @@ def prepare(
         batch_size=batch_size,
         progress=progress,
         ranks=ranks,
+        contents=contents,
     )
     yield from _lost_shards("images", images)
     return Prepared(source, rows, text, prompt_places, places[:1], images.reader(), image_places)

@@ -25,7 +25,7 @@ def check_rows_once(
     path: Path, cache_dir: Path, columns: Mapping[str, str] | None = None, on_bad_row: OnBadRow = "fail"
 ) -> Checked:
     """`check_rows(...)`, or its answer of the last time that these files had these sizes and times of change."""
-    remembered = cache_dir / "preflight" / f"{_state_of(path, columns, on_bad_row)}.json"
+    remembered = cache_dir / "preflight" / f"{state_of(path, columns, on_bad_row)}.json"
     try:
         found = _Remembered.model_validate_json(remembered.read_bytes())
         return Checked(found.report, frozenset(found.dropped))
@@ -37,7 +37,7 @@ def check_rows_once(
     return checked
 
 
-def _state_of(path: Path, columns: Mapping[str, str] | None, on_bad_row: OnBadRow) -> str:
+def state_of(path: Path, columns: Mapping[str, str] | None, on_bad_row: OnBadRow) -> str:
     """Hash of how it is read, and of the names, sizes and times of change of the file, or of every file of the folder."""
     real = path.resolve()
     digest = hashlib.sha256(f"{PREFLIGHT_VERSION} {on_bad_row} {json.dumps(columns, sort_keys=True)}".encode())

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import NamedTuple, assert_never
 
 from alignment_core.datasets.bad_rows import read_annotations
+from alignment_core.datasets.contents import Contents
 from alignment_core.datasets.detect import open_preferences
 from alignment_core.datasets.hub import download_dataset
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.preflight import Checked
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
-from alignment_core.datasets.remembered import check_rows_once
+from alignment_core.datasets.remembered import check_rows_once, state_of
 from alignment_core.datasets.rows import Annotation, PreferenceSource
 from alignment_core.datasets.shelf import Shelves
 from alignment_core.datasets.splits import split_by_group
@@ -77,7 +78,18 @@ def load_pairs(
     yield from data_warnings(report, rows, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
     encoders = Fingerprints(family.image_fingerprint(), family.prompt_fingerprint())
-    prepared = partial(_prepare_pairs, spec, method.transform, family, encoders, source, cache_dir, shelves, ranks)
+    prepared = partial(
+        _prepare_pairs,
+        spec,
+        method.transform,
+        family,
+        encoders,
+        source,
+        cache_dir,
+        shelves,
+        ranks,
+        contents_of(dataset, cache_dir),
+    )
     train = yield from prepared(split.train)
     validation = (yield from prepared(split.validation)) if split.validation else None
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
@@ -88,6 +100,11 @@ def checked_dataset(dataset: LocalDataset | StoredDataset | HubDataset, cache_di
     """Where the dataset is, and what was found in it; see `located` and `usable`."""
     here = located(dataset, cache_dir)
     return here, usable(here, cache_dir)
+
+
+def contents_of(dataset: "Located", cache_dir: Path) -> Contents:
+    """What is remembered of the images of these files, as they are."""
+    return Contents(cache_dir / "contents", state_of(dataset.path, dataset.columns, dataset.on_bad_row))
 
 
 def usable(dataset: "Located", cache_dir: Path) -> Checked:
@@ -116,6 +133,7 @@ def _prepare_pairs(
     cache_dir: Path,
     shelves: Shelves | None,
     ranks: Ranks,
+    contents: Contents,
     rows: Sequence[Annotation],
 ) -> Generator[Event, None, PreferencePairs]:
     resolution = transform.resolution or family.resolution
@@ -136,6 +154,7 @@ def _prepare_pairs(
             image_conditioning=lambda frames: family.image_conditioning(frames, resolution),
             shelves=shelves,
             ranks=ranks,
+            contents=contents,
         )
     )
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from alignment_core.datasets.bad_rows import read_annotations
+from alignment_core.datasets.contents import Contents
 from alignment_core.datasets.detect import open_preferences, open_unpaired
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
@@ -17,7 +18,7 @@ from alignment_core.datasets.warnings import data_warnings
 from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.family import Family
-from alignment_core.load.pairs import Located, checked_dataset
+from alignment_core.load.pairs import Located, checked_dataset, contents_of
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.spec import ImageMethodSpec, JobSpec
 
@@ -66,7 +67,7 @@ def load_images(
     )
     yield from data_warnings(report, images, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
-    prepared = partial(_prepare, spec, method, family, rows, cache_dir, shelves, ranks)
+    prepared = partial(_prepare, spec, method, family, rows, cache_dir, shelves, ranks, contents_of(dataset, cache_dir))
     train = yield from prepared(split.train)
     validation = (yield from prepared(split.validation)) if split.validation else None
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
@@ -105,6 +106,7 @@ def _prepare(
     cache_dir: Path,
     shelves: Shelves | None,
     ranks: Ranks,
+    contents: Contents,
     images: Sequence[ImageAnnotation],
 ) -> Generator[Event, None, JudgedImages]:
     transform = method.transform
@@ -126,5 +128,6 @@ def _prepare(
             image_conditioning=lambda frames: family.image_conditioning(frames, resolution),
             shelves=shelves,
             ranks=ranks,
+            contents=contents,
         )
     )

@@ -6,6 +6,7 @@ import pytest
 
 from alignment_core import align
 from alignment_core.checkpoints import folder_of
+from alignment_core.datasets import encoding
 from alignment_core.datasets.cache import TensorCache
 from alignment_core.events import PhaseProgressed, WarningRaised
 from alignment_core.spec import JobSpec
@@ -69,3 +70,19 @@ def test_a_run_on_a_small_disk_that_stops_and_goes_on_elsewhere_ends_as_one_alon
     assert 0 < encoded < total / 2  # what was in the damaged shard, and nothing else
     assert "encoded_again" in {event.code for event in of_type(resumed, WarningRaised)}
     assert same_weights(last(tmp_path / "alone"), last(tmp_path / "shared"))
+
+
+def test_a_later_run_on_the_same_files_reads_no_image(
+    spec: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = align(spec, tmp_path / "first", cache_dir=tmp_path / "cache")
+    next(event for event in begun if event.type == "step_completed")
+    begun.close()
+    read: list[int] = []
+    read_images = encoding.read_images
+    monkeypatch.setattr(
+        encoding, "read_images", lambda source, rows: read.append(len(rows)) or read_images(source, rows)
+    )
+    list(align(spec, tmp_path / "second", cache_dir=tmp_path / "cache"))
+    assert read
+    assert sum(read) == 0
