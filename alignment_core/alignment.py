@@ -112,13 +112,26 @@ def find_resumable(workdir: Path, spec: JobSpec) -> Path | None:
             shutil.rmtree(folder, ignore_errors=True)
             continue
         if manifest.spec_sha256 != spec.sha256():
-            raise CheckpointError(
-                "workdir_in_use",
-                f"{workdir} holds checkpoints of another spec",
-                hint="Choose an empty work folder, or run the spec that this one was made with.",
-            )
+            raise _other_run(workdir, spec, JobSpec.model_validate(manifest.spec))
         return folder
     return None
+
+
+def _other_run(workdir: Path, spec: JobSpec, other: JobSpec) -> CheckpointError:
+    """What a folder holds that a run of `spec` cannot go on with in place."""
+    held, asked = other.resources.processes, spec.resources.processes
+    if held != asked:
+        return CheckpointError(
+            "workdir_in_use",
+            f"{workdir} holds checkpoints of a run in {held} process{'es' if held > 1 else ''}, and this one is in {asked}",
+            hint="Go on in an empty work folder, with resume_from one of the checkpoints: weights and moments are exact, and with as "
+            "many examples a step the draws too. Or start as many processes as before.",
+        )
+    return CheckpointError(
+        "workdir_in_use",
+        f"{workdir} holds checkpoints of another spec",
+        hint="Choose an empty work folder, or run the spec that this one was made with.",
+    )
 
 
 def checked_start(folder: Path, spec: JobSpec) -> Path:

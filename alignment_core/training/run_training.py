@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,8 @@ def _begin(run: Run) -> Generator[Event, None, Iterator[Any]]:
                 if is_counted:
                     run.meter.flops_per_example = flops_of(run.method, run.actors, first, DTYPES[run.precision])
             run.memory.agree()
-            with OWN_MEMORY.of_pass():  # the processes measure together
+            # What several processes do together none can leave: memory that runs out in it ends the run.
+            with OWN_MEMORY.of_pass() if run.ranks.count == 1 else nullcontext():
                 found = _exactness(run, first) if is_measured else ()
                 if may_compile(run):
                     yield from compile_for(run, first)

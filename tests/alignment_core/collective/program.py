@@ -32,8 +32,10 @@ def main(runs: list[dict[str, Any]]) -> None:
     for run in runs:
         events, workdir = [], Path(run["workdir"])
         try:
-            happening = align(JobSpec.model_validate(run["spec"]), workdir, cache_dir=Path(run["cache_dir"]))
-            follow(happening, events, Circumstances(**run["circumstances"]))
+            circumstances = Circumstances(**run["circumstances"])
+            begun = circumstances.resume_from and Path(circumstances.resume_from)
+            spec, cache_dir = JobSpec.model_validate(run["spec"]), Path(run["cache_dir"])
+            follow(align(spec, workdir, cache_dir=cache_dir, resume_from=begun or None), events, circumstances)
         except AlignmentError as error:
             events.append({"type": "run_failed", "code": error.code, "message": error.message})
         rank = torch.distributed.get_rank()
