@@ -62,7 +62,7 @@ def measure(size: Size, folder: Path, precision: str, num_prompts: int, num_turn
             turn()
         parts[name] = setting.seconds.by_part
     times = turns_in_alternation(turns, num_turns)
-    return row_of("report", 2 * setting.plan.num_images, apart, times, parts)
+    return row_of("report", precision, 2 * setting.plan.num_images, apart, times, parts)
 
 
 @dataclass

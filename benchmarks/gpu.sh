@@ -37,10 +37,13 @@ declare -A COMMANDS=(
   [d3po-fp16]='step "d3po, LoRA" --precision fp16 --turns 2'
   [ddpo-fp16]='step "ddpo, LoRA" --precision fp16 --turns 2'
   [dpok-fp16]='step "dpok, LoRA" --precision fp16 --turns 2'
+  [sdxl-lora-fp16]='SIZE="${SIZE/sd15/sdxl}" step "diffusion_dpo, LoRA" --precision fp16'
+  [sd35m-lora-fp16]='SIZE="${SIZE/sd15/sd35m}" step "diffusion_dpo, LoRA" --precision fp16'
+  [rollout]='"$PYTHON" -m benchmarks.rollout --size "$SIZE" --precision fp16 --turns 2 --out "$OUT/rollout"'
+  [evaluation]='"$PYTHON" -m benchmarks.evaluation --size "$SIZE" --precision fp16 --turns 2 --out "$OUT/evaluation"'
   [precision]='"$PYTHON" -m benchmarks.precision'
   [start]='"$PYTHON" -m benchmarks.start --size "$SIZE" "$OUT/start"'
 )
-[ -f benchmarks/rollout.py ] && COMMANDS[rollout]='"$PYTHON" -m benchmarks.rollout --size "$SIZE" --out "$OUT/rollout"'
 mapfile -t NAMES < <(printf '%s\n' "${!COMMANDS[@]}" | sort)
 
 if [ "${1:-}" = --list ]; then

@@ -64,7 +64,7 @@ def measure(case: Case, size: Size, folder: Path, precision: str, num_turns: int
             turn()
         parts[name] = setting.seconds.by_part
     times = turns_in_alternation(turns, num_turns)
-    return row_of(case.method, setting.num_images, apart, times, parts)
+    return row_of(case.method, precision, setting.num_images, apart, times, parts)
 
 
 @dataclass

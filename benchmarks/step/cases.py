@@ -61,7 +61,7 @@ class Case:
     def batch_size(self, size: Size) -> int:
         if self.is_online:
             return size.prompts
-        return 8 if self.method == "diffusion_kto" else size.batch_size
+        return min(8, 2 * size.batch_size) if self.method == "diffusion_kto" else size.batch_size
 
 
 CASES = (

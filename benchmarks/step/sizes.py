@@ -148,6 +148,7 @@ SIZES = {
         vae=VAE,
         text=(CLIP_L, CLIP_G),
         words=CLIP_WORDS,
+        batch_size=1,  # the plain implementation's float32 has no room for more on one card
     ),
     "sd35m": Size(
         kind="sd3",
@@ -157,5 +158,6 @@ SIZES = {
         vae={**VAE, **SD3_VAE},
         text=(CLIP_L, CLIP_G),
         words=CLIP_WORDS,
+        batch_size=1,  # the plain implementation's float32 has no room for more on one card
     ),
 }
