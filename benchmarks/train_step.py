@@ -2,7 +2,7 @@
 
 Every method of Attune beside a plain implementation of it in `benchmarks/step/`, on the same model of random weights, in one
 process: first that losses and gradients agree to 1e-5, then turns of both in alternation, then the peak memory of each in a
-process of its own. Prints ratios, and writes JSON and a plot. `--size sd15`, `sdxl` and `sd35m` want a GPU; `sd35m` has the offline methods.
+process of its own. Prints ratios, writes JSON and a plot, and the table into a page of the same name that has its marks. `--size sd15`, `sdxl` and `sd35m` want a GPU; `sd35m` has the offline methods.
 """
 
 import argparse
@@ -19,8 +19,8 @@ import torch
 
 from alignment_core.actors.replay import CudaGraphs
 from benchmarks.step.cases import CASES, Case, agreement, load, plain_turn, spec_of, steps_of
-from benchmarks.step.measuring import Seconds, alternate, peak_of_turns, split_of
-from benchmarks.step.page import draw, line_of
+from benchmarks.step.measuring import Peak, Seconds, alternate, peak_of_turns, split_of
+from benchmarks.step.page import draw, into_page, line_of
 from benchmarks.step.plain import Plain
 from benchmarks.step.random_models import save_model, save_pairs
 from benchmarks.step.sizes import SIZES, Size
@@ -45,6 +45,8 @@ def main() -> None:
             found = {"size": arguments.size, "device": _device(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
             arguments.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
             draw(found, arguments.out.with_suffix(".svg"))
+            if (page := arguments.out.with_suffix(".md")).exists():
+                into_page(found, page)
     if not all(row["agrees"] for row in rows):
         sys.exit("losses or gradients of a method differ")
 
@@ -65,18 +67,21 @@ def measure(case: Case, size: Size, folder: Path, arguments: argparse.Namespace)
             next(steps)
 
     num_warm = len(pairs) // case.batch_size(size) + 1  # an epoch: every draw of a reference_cache is then known
-    times = alternate(our_turn, turn, num_turns=arguments.turns, num_warm=1 if case.is_online else num_warm)
+    num_turns = (arguments.turns + 1) // 2 if case.is_online else arguments.turns  # an iteration is twenty steps long
+    times = alternate(our_turn, turn, num_turns=num_turns, num_warm=1 if case.is_online else num_warm)
     peaks = {} if arguments.quick else {of: _peak_in_a_process(case, of, folder, arguments) for of in ("ours", "plain")}
     return {
         "case": case.name,
         "target": case.target,
+        "by_flops": case.by_flops,
         "agrees": arguments.precision != "fp32" or max(agreed.loss, agreed.gradient) <= size.tolerance,
         "loss_differs_by": agreed.loss,
         "gradient_differs_by": agreed.gradient,
         "seconds": {of: vars(seconds) for of, seconds in times.items()},
         "ratio": Seconds.ratio(times["plain"], times["ours"]),
-        "peak_bytes": peaks,
-        "peak_ratio": peaks["ours"] / peaks["plain"] if peaks else None,
+        "peak_bytes": {of: vars(peak) for of, peak in peaks.items()},
+        "peak_ratio": peaks["ours"].process / peaks["plain"].process if peaks else None,
+        "tensors_ratio": peaks["ours"].tensors / peaks["plain"].tensors if peaks else None,
         "split": split_of(our_turn),
     }
 
@@ -90,7 +95,7 @@ def loaded(case: Case, size: Size, folder: Path, precision: str) -> tuple[Any, P
     return ours, theirs, pq.read_table(folder / "pairs.parquet").to_pylist()
 
 
-def _peak_in_a_process(case: Case, of: str, folder: Path, arguments: argparse.Namespace) -> int:
+def _peak_in_a_process(case: Case, of: str, folder: Path, arguments: argparse.Namespace) -> Peak:
     command = [
         sys.executable,
         "-m",
@@ -101,7 +106,8 @@ def _peak_in_a_process(case: Case, of: str, folder: Path, arguments: argparse.Na
         arguments.precision,
     ]
     command += ["--peak-of", case.name, of, str(folder)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    return Peak(**json.loads(said))
 
 
 def _print_peak(arguments: argparse.Namespace) -> None:
@@ -116,8 +122,9 @@ def _print_peak(arguments: argparse.Namespace) -> None:
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         plain = Plain(Path(folder) / "model", device, resolution=size.resolution, is_full=case.is_full)
-        turn, num = plain_turn(case, size, plain, pq.read_table(Path(folder) / "pairs.parquet").to_pylist()), 2
-    sys.stdout.write(f"{peak_of_turns(turn, num)}\n")
+        pairs = pq.read_table(Path(folder) / "pairs.parquet").to_pylist()
+        turn, num = plain_turn(case, size, plain, pairs), 1 if case.is_online else 2
+    sys.stdout.write(json.dumps(vars(peak_of_turns(turn, num))) + "\n")
 
 
 def _device() -> str:
@@ -138,7 +145,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile", action="store_true", help="Attune's repeated blocks, as by `training.compile: on`")
     parser.add_argument("--cuda-graphs", action="store_true", help="record Attune's kernels, as by `cuda_graphs: auto`")
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], help="only these")
-    parser.add_argument("--turns", type=int, default=7, help="timed turns of each (default 7)")
+    parser.add_argument(
+        "--turns", type=int, default=5, help="timed turns of each (default 5), half as many of an online method"
+    )
     parser.add_argument("--quick", action="store_true", help="without the memory of each")
     parser.add_argument("--out", type=Path, default=Path("build/train_step"), help="where .json and .svg are written")
     parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)

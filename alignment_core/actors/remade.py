@@ -177,16 +177,10 @@ def _gelu(layer: GELU, x: Tensor) -> Tensor:
 
 
 def _geglu(layer: GEGLU, x: Tensor) -> Tensor:
-    both = layer.proj(x)
-    h, gate = both.chunk(2, dim=-1)
+    h, gate = layer.proj(x).chunk(2, dim=-1)
     activated = made(layer.gelu(gate), layer.gelu, gate)
     with keeping_how(activated):
-        return made(h * activated, partial(_gated, gelu=layer.gelu), both)
-
-
-def _gated(both: Tensor, *, gelu: Callable[[Tensor], Tensor]) -> Tensor:
-    h, gate = both.chunk(2, dim=-1)
-    return h * gelu(gate)
+        return made(h * activated, partial(torch.mul, h.detach()), activated)
 
 
 def _convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:

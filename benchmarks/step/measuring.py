@@ -1,5 +1,6 @@
 """Time and memory of turns. On a CPU time is that of the process: another process on the machine does not change it."""
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from benchmarks.memory import LivingBytes
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,16 @@ def split_of(turn: Callable[[], object]) -> dict[str, float]:
     return {name: round(value / total, 3) for name, value in sorted(spent.items(), key=lambda item: -item[1])}
 
 
-def peak_of_turns(turn: Callable[[], object], num: int) -> int:
-    """Bytes at the highest point of `num` turns; on a CPU, what the process has above what its imports take."""
+@dataclass(frozen=True)
+class Peak:
+    """Bytes at the highest point: of the process above its imports, and of tensors; on a GPU what is allocated is both."""
+
+    process: int
+    tensors: int
+
+
+def peak_of_turns(turn: Callable[[], object], num: int) -> Peak:
+    """Over `num` turns; tensors are counted in one more, as counting takes memory."""
     turn()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -84,9 +95,19 @@ def peak_of_turns(turn: Callable[[], object], num: int) -> int:
     for _ in range(num):
         turn()
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+        return Peak(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_allocated())
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024 - IMPORTS
+    return Peak(int(line.split()[1]) * 1024 - IMPORTS, _living_bytes(turn))
+
+
+def _living_bytes(turn: Callable[[], object]) -> int:
+    gc.collect()
+    with LivingBytes() as meter:
+        for one in gc.get_objects():
+            if issubclass(type(one), torch.Tensor):  # `isinstance` would ask objects that warn
+                meter.count(one)
+        turn()
+    return meter.peak
 
 
 def _resident() -> int:

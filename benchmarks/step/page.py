@@ -1,4 +1,4 @@
-"""A line for each row, and the plot of all."""
+"""A line for each row, the plot of all, and their table in a page."""
 
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,55 @@ import matplotlib.pyplot as plt  # noqa: E402
 def line_of(row: dict[str, Any]) -> str:
     """One row as text."""
     target = f" (target {row['target']})" if row["target"] else ""
-    peak = f", peak memory {row['peak_ratio']:.2f}" if row["peak_ratio"] else ""
+    peak = (
+        f", memory of tensors {row['tensors_ratio']:.2f}, of the process {row['peak_ratio']:.2f}"
+        if row["peak_ratio"]
+        else ""
+    )
     ours, plain = (row["seconds"][of]["median"] for of in ("ours", "plain"))
     agrees = "" if row["agrees"] else " DIFFERENT NUMBERS:"
     return (
         f"{row['case']}:{agrees} {row['ratio']:.2f} times as fast{target}: {ours:.3f} s against {plain:.3f} s{peak}; "
         f"loss differs by {row['loss_differs_by']:.0e}, gradient by {row['gradient_differs_by']:.0e}"
     )
+
+
+BEGIN, END = "<!-- train_step: written by the benchmark -->", "<!-- train_step: end -->"
+HEAD = (
+    "| method | times as fast | target | by FLOPs alone | Attune, s | plain, s | memory: tensors | process | loss, gradient differ by |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def table_of(found: dict[str, Any]) -> str:
+    """All rows, and what they were measured on."""
+    lines = [f"{found['device']}, {found['date']}, one run.", "", *HEAD, *(_table_row(row) for row in found["rows"])]
+    return "\n".join(lines)
+
+
+def _table_row(row: dict[str, Any]) -> str:
+    ours, plain = (f"{row['seconds'][of]['median']:.3f}" for of in ("ours", "plain"))
+    shares = ("-" if row[name] is None else f"{row[name]:.2f}" for name in ("tensors_ratio", "peak_ratio"))
+    differ = f"{row['loss_differs_by']:.0e}, {row['gradient_differs_by']:.0e}"
+    cells = (
+        row["case"],
+        f"**{row['ratio']:.2f}**",
+        row["target"] or "",
+        row["by_flops"] or "",
+        ours,
+        plain,
+        *shares,
+        differ,
+    )
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def into_page(found: dict[str, Any], page: Path) -> None:
+    """Put the table where the page has its marks; a page without them stays as it is."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if begin and end:
+        page.write_text(f"{before}{begin}\n{table_of(found)}\n{end}{after}", encoding="utf-8")
 
 
 def draw(found: dict[str, Any], path: Path) -> None:

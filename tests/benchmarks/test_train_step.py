@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.step.cases import CASES, Case, agreement, load, plain_turn, spec_of, steps_of
-from benchmarks.step.page import line_of
+from benchmarks.step.page import BEGIN, END, into_page, line_of, table_of
 from benchmarks.step.plain import Plain
 from benchmarks.step.random_models import networks_of, save_model, save_pairs
 from benchmarks.step.sizes import SD3_VAE, SIZES, Size, joint_transformer, xl_unet
@@ -111,18 +111,36 @@ def test_a_large_size_has_as_many_parameters_as_the_published_model(name: str) -
     assert {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()} == PUBLISHED[name]
 
 
+ROW: dict[str, Any] = {
+    "case": "mapo, LoRA",
+    "ratio": 1.5,
+    "target": 1.6,
+    "by_flops": None,
+    "seconds": {"ours": {"median": 2.0}, "plain": {"median": 3.0}},
+    "peak_ratio": None,
+    "tensors_ratio": None,
+    "loss_differs_by": 1e-3,
+    "gradient_differs_by": 1e-6,
+    "agrees": False,
+}
+
+
 def test_a_row_says_when_the_numbers_differ() -> None:
-    row: dict[str, Any] = {
-        "case": "mapo, LoRA",
-        "ratio": 1.5,
-        "target": 1.6,
-        "seconds": {"ours": {"median": 2.0}, "plain": {"median": 3.0}},
-        "peak_ratio": None,
-        "loss_differs_by": 1e-3,
-        "gradient_differs_by": 1e-6,
-        "agrees": False,
-    }
-    assert "DIFFERENT NUMBERS" in line_of(row)
-    assert line_of({**row, "agrees": True}).startswith(
+    assert "DIFFERENT NUMBERS" in line_of(ROW)
+    assert line_of({**ROW, "agrees": True}).startswith(
         "mapo, LoRA: 1.50 times as fast (target 1.6): 2.000 s against 3.000 s"
     )
+
+
+def test_the_table_of_a_page_is_that_of_the_last_run_and_nothing_else_changes(tmp_path: Path) -> None:
+    page, other = tmp_path / "page.md", tmp_path / "other.md"
+    page.write_text(f"# Before\n{BEGIN}\n| an old row |\n{END}\nafter\n")
+    other.write_text("no marks\n")
+    found = {"device": "a card", "date": "2026-11-28", "rows": [ROW, {**ROW, "tensors_ratio": 0.7, "peak_ratio": 0.8}]}
+    for _ in range(2):
+        into_page(found, page)
+        into_page(found, other)
+    written = page.read_text()
+    assert written == f"# Before\n{BEGIN}\n{table_of(found)}\n{END}\nafter\n"
+    assert "| mapo, LoRA | **1.50** | 1.6 |  | 2.000 | 3.000 | 0.70 | 0.80 | 1e-03, 1e-06 |" in written
+    assert other.read_text() == "no marks\n"
