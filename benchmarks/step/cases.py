@@ -62,7 +62,7 @@ class Case:
     def batch_size(self, size: Size) -> int:
         if self.is_online:
             return size.prompts
-        return min(8, 2 * size.batch_size) if self.method == "diffusion_kto" else size.batch_size
+        return (2 if size.batch_size == 1 else 8) if self.method == "diffusion_kto" else size.batch_size
 
 
 CASES = (
