@@ -131,7 +131,7 @@ def _forward_of(layer: nn.Module) -> Callable[..., Tensor] | None:
         return _group_norm
     if kind is nn.LayerNorm:
         return _layer_norm
-    if kind is nn.SiLU:
+    if isinstance(layer, nn.SiLU) and kind is nn.SiLU and not layer.inplace:
         return _silu
     if kind is GEGLU:
         return _geglu
@@ -166,9 +166,9 @@ def _normed(x: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
         return made(norm(x), norm, x)
 
 
-def _silu(layer: nn.SiLU, x: Tensor) -> Tensor:
+def _silu(_: nn.SiLU, x: Tensor) -> Tensor:
     with keeping_how(x):
-        return made(F.silu(x, inplace=layer.inplace), F.silu, x)
+        return made(F.silu(x), F.silu, x)
 
 
 def _gelu(layer: GELU, x: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ def may_compile(run: Run) -> bool:
 
 
 def compile_for(run: Run, batch: Any) -> Generator[Event, None, None]:
-    """Decide, and compile what `batch` needs of the steps that follow."""
-    if (lack := missing_compiler(run.accelerator.device)) is not None:
+    """Decide, and compile what `batch` needs of the steps that follow; what one process cannot do, none does."""
+    if (lack := _any(run, missing_compiler(run.accelerator.device))) is not None:
         run.is_compiled = False
         yield _unavailable(lack)
         return
@@ -40,21 +40,25 @@ def compile_for(run: Run, batch: Any) -> Generator[Event, None, None]:
     if not run.is_compiled:
         return
     yield PhaseChanged(phase="compiling")
-    trouble = warm_up(run.actors, run.method, batch)
+    with run.accelerator.no_sync(run.actors.trained):
+        trouble = warm_up(run.actors, run.method, batch)
+    trouble = _any(run, trouble)
     yield PhaseChanged(phase="training")
     if trouble is not None:
+        run.actors.compile_no_more()
         run.is_compiled = False
         yield _unavailable(trouble)
 
 
 def weigh(run: Run, batch: Any) -> CompilingWeighed:
     """The seconds of a step as it is, of those to come, against those of compiling; the first process's clock decides for all."""
-    with counted_graphs(run.actors.networks()) as graphs:
-        pass_once(run.actors, run.method, batch)  # kernels are chosen, and memory is taken, before it is timed
-    started = time.monotonic()
-    pass_once(run.actors, run.method, batch)
-    if run.accelerator.device.type == "cuda":
-        torch.cuda.synchronize()
+    with run.accelerator.no_sync(run.actors.trained):
+        with counted_graphs(run.actors.networks()) as graphs:
+            pass_once(run.actors, run.method, batch)  # kernels are chosen, and memory is taken, before it is timed
+        started = time.monotonic()
+        pass_once(run.actors, run.method, batch)
+        if run.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
     of_step = (time.monotonic() - started) * run.split.accumulation
     to_come = of_step * (run.state.total_steps - run.state.step)
     compiling = len(graphs) / _graphs_a_second(run)
@@ -100,6 +104,11 @@ def _graphs_a_second(run: Run) -> float:
     is_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if is_gpu else None
     return rates_of_card(name, is_gpu=is_gpu, is_half=run.precision != "fp32")["compiling"].expected
+
+
+def _any(run: Run, trouble: str | None) -> str | None:
+    """The trouble of the first process that has one."""
+    return next((one for one in run.ranks.everywhere(lambda: trouble) if one is not None), None)
 
 
 def _unavailable(why: str) -> WarningRaised:

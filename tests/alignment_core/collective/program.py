@@ -4,12 +4,14 @@ torchrun --nproc-per-node 2 -m tests.alignment_core.collective.program RUNS.json
 """
 
 import json
+import os
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import patch_environment
 
 from alignment_core.actors.replay import Plainly
 from alignment_core.alignment import align
@@ -50,13 +52,17 @@ def follow(happening: Any, events: list[Any], circumstances: Circumstances) -> N
     loading.are_recorded = (lambda *_: True) if is_recorded else ARE_RECORDED
     loading.CudaGraphs = Plainly if is_recorded else CUDA_GRAPHS
     run_training.BACKGROUND_BYTES = 0 if circumstances.saves_in_background else BACKGROUND_BYTES
-    with ExitStack() as stack:
+    with ExitStack() as stack, patch_environment(CXX=_compiler(circumstances)):
         for event in stack.enter_context(closing(happening)):
             events.append(event.model_dump(mode="json"))
             if event.type == "step_completed" and event.step == circumstances.stop_after:
                 break
             if event.type == "phase_changed" and event.phase == "training" and circumstances.most_images is not None:
                 stack.enter_context(SmallDevice(circumstances.most_images[torch.distributed.get_rank()]))
+
+
+def _compiler(circumstances: Circumstances) -> str:
+    return "no-such-compiler" if circumstances.lacks_compiler == int(os.environ["RANK"]) else "g++"
 
 
 if __name__ == "__main__":

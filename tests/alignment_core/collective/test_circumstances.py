@@ -30,6 +30,7 @@ CASES: dict[str, tuple[dict[str, Any], str, Circumstances]] = {
     "half": (HALF, "ddp", Circumstances()),
     "half_shares": (HALF, "fsdp2", Circumstances()),
     "half_full_shares": ({**HALF, "adapter": FULL}, "fsdp2", Circumstances()),
+    "uncompiled": ({"training": {**TRAINING, "compile": "on"}}, "ddp", Circumstances(lacks_compiler=1)),
     "beside": ({"adapter": FULL}, "fsdp2", Circumstances(saves_in_background=True)),
     "remembered": ({"training": {**TRAINING, "reference_cache": {"draws": 1}}}, "ddp", Circumstances()),
 }
@@ -53,11 +54,13 @@ def two(
     return in_two(specs, tmp_path_factory.mktemp("two"), cache_dir, {name: one[2] for name, one in CASES.items()})
 
 
-@pytest.mark.parametrize("name", ["small", "recorded", "beside", "remembered"])
+@pytest.mark.parametrize("name", ["small", "recorded", "uncompiled", "beside", "remembered"])
 def test_two_processes_are_one_whatever_befalls_them(
     name: str, two: dict[str, Done], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    one, done = in_one(spec_of(name, tiny_model, tiny_pairs), tmp_path, cache_dir), two[name]
+    spec = spec_of(name, tiny_model, tiny_pairs)
+    plain = spec.model_copy(update={"training": spec.training.model_copy(update={"compile": "off"})})
+    one, done = in_one(plain, tmp_path, cache_dir), two[name]
     for step in (1, 2, 3):
         assert farthest(done.checkpoint(step), one.checkpoint(step)) < ROUNDING
 
@@ -92,3 +95,9 @@ def test_all_processes_tell_of_a_checkpoint_that_was_written_beside_the_training
     )
     assert first == second
     assert [step for kind, step in first if kind == "checkpoint_saved"] == [1, 2, 3]
+
+
+def test_what_one_machine_cannot_compile_no_process_compiles(two: dict[str, Done]) -> None:
+    for done in (two["uncompiled"], said_by_second(two["uncompiled"])):
+        (warning,) = [one for one in done.of_type("warning_raised") if one["code"] == "compile_unavailable"]
+        assert "no-such-compiler" in warning["message"]

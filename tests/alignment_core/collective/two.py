@@ -49,12 +49,13 @@ class Done:
 @dataclass(frozen=True)
 class Circumstances:
     """What befalls a run: where it is left, and what it begins from; recordings as of a GPU, by doing it again; every checkpoint beside the training, however small;
-    a device of each rank on which no convolution finds room for more images."""
+    a device of each rank on which no convolution finds room for more images; a rank whose machine has no compiler."""
 
     stop_after: int | None = None
     is_recorded: bool = False
     saves_in_background: bool = False
     most_images: Sequence[int] | None = None
+    lacks_compiler: int | None = None
     resume_from: str | None = None
 
 
