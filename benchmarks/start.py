@@ -156,7 +156,8 @@ def main() -> None:
 
 
 def _rows(size: str, adapters: list[str]) -> Iterator[dict[str, Any]]:
-    from benchmarks.step.sizes import SIZES, save_model, save_pairs
+    from benchmarks.step.random_models import save_model, save_pairs
+    from benchmarks.step.sizes import SIZES
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -232,7 +232,7 @@ def _dpok(walk: Walk, step: Step, old: Tensor, advantage: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far Attune's loss and gradient are from the plain ones: relative, the gradient's by its norm."""
+    """How far Attune's loss and gradient are from the plain ones: relative to the size of an example's loss, and to the gradient's norm."""
 
     loss: float
     gradient: float
@@ -242,7 +242,8 @@ def agreement(case: Case, run: Run, plain: Plain, pairs: Sequence[dict[str, Any]
     """Both from the same weights, on the same draws."""
     same_weights(run, plain)
     (batch,) = islice(run.method.batches(run.actors, run.timesteps, 0), 1)
-    ours = run.method.loss(run.actors, batch).per_example.mean()
+    losses = run.method.loss(run.actors, batch).per_example
+    ours = losses.mean()  # of DDPO's advantages it may be nothing
     if case.is_online:
         theirs = _online_loss(case, run, plain, batch)
     else:
@@ -252,7 +253,7 @@ def agreement(case: Case, run: Run, plain: Plain, pairs: Sequence[dict[str, Any]
         for loss, of in ((ours, run.actors.trainable()), (theirs, plain.trained))
     ]
     gap = float((found[0] - found[1]).norm() / found[1].norm())
-    return Agreement(abs(float(ours.detach() - theirs.detach())) / abs(float(theirs.detach())), gap)
+    return Agreement(float((ours - theirs).detach().abs() / losses.detach().abs().mean()), gap)
 
 
 @torch.no_grad()
