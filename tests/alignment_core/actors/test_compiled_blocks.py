@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from diffusers.models.resnet import ResnetBlock2D
@@ -30,6 +31,12 @@ from tests.alignment_core.tiny_sd3 import save_tiny_sd3
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # which dynamo looks at
+
+
+@pytest.fixture(autouse=True)
+def shapes_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As runs are: the checks of these tests hold a stack, and blocks would be compiled anew for each depth of it."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 class Compiler:
