@@ -11,6 +11,7 @@ from rich.console import Console
 
 from attune.cli_data import checkpoints, datasets
 from attune.cli_jobs import jobs
+from attune.cli_keys import keys
 from attune.cli_lists import add_to
 from attune.cli_weights import weights
 from attune.client import Client
@@ -29,6 +30,7 @@ commands.add_typer(jobs, name="job")
 commands.add_typer(datasets, name="dataset")
 commands.add_typer(checkpoints, name="checkpoint")
 commands.add_typer(weights, name="weights")
+commands.add_typer(keys, name="keys")
 add_to(commands, jobs, datasets, checkpoints)
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended

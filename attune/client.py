@@ -18,6 +18,7 @@ from alignment_core.reports import DatasetReport, EvaluationReport
 from alignment_core.spec import JobSpec
 from alignment_core.spec.exports import ExportFormat
 from alignment_core.spec.sources import OnBadRow
+from attune.admin import Admin
 from attune.connection import Connection, checked_url, segment
 from attune.downloads import download_file
 from attune.event_stream import follow
@@ -72,6 +73,7 @@ class Client:
         key = api_key or os.environ.get("ATTUNE_API_KEY")
         self.base_url = checked_url(base_url or os.environ.get("ATTUNE_URL") or DEFAULT_URL)
         self._connection = Connection(self.base_url, key, timeout_seconds, transport)
+        self.admin = Admin(self._connection)
 
     def __enter__(self) -> Self:
         return self

@@ -101,6 +101,27 @@ class Weights(Resource):
     error: ResourceError | None
 
 
+class ApiKey(Resource):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    prefix: str
+    scope: Literal["read", "submit", "admin"]
+    status: Literal["active", "expired", "revoked"]
+    rotated_from_id: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class NewKey(ApiKey):
+    """The one answer that shows `key`."""
+
+    key: str
+
+
 class CheckpointFile(Resource):
     path: str
     size_bytes: int

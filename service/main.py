@@ -11,7 +11,20 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
 
 from service import errors
-from service.api import catalog, checkpoints, datasets, deletion, events, exports, health, jobs, pages, results, weights
+from service.api import (
+    api_keys,
+    catalog,
+    checkpoints,
+    datasets,
+    deletion,
+    events,
+    exports,
+    health,
+    jobs,
+    pages,
+    results,
+    weights,
+)
 from service.api.browsers import HostCheck
 from service.api.checked_uploads import uploads_folder
 from service.api.context import Parts, refuse_unknown_parameters
@@ -73,7 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.parts = parts
     errors.install(app)
-    for module in (jobs, events, results, checkpoints, exports, datasets, weights, deletion, catalog, health):
+    for module in (jobs, events, results, checkpoints, exports, datasets, weights, deletion, api_keys, catalog, health):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
     app.include_router(pages.router)
     app.add_middleware(

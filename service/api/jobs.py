@@ -16,7 +16,7 @@ from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, JobSummary, Validation
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
-from service.auth import ProjectDep
+from service.auth import ProjectDep, needs
 from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
 from service.store import jobs
 from service.store.catalog import stored_datasets, stored_weights
@@ -75,6 +75,7 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
 
 @router.post(
     "/validate",
+    dependencies=[needs("read")],  # it stores nothing and starts nothing
     summary="Check a spec without running it",
     response_description="Whether the spec would be taken, and what would follow from it",
     responses=problems(400, 413),

@@ -20,6 +20,11 @@ WeightsPath = Annotated[str, Path(description="Id of uploaded weights.", example
 _ID = re.compile(r"^[a-z]{2,4}_[0-9a-z]{26}$")
 
 
+def is_id(text: str) -> bool:
+    """Whether it has the form of an id; what has another is no id of ours, and no question for the database."""
+    return _ID.match(text) is not None
+
+
 def job_or_404(store: Store, project_id: str, job_id: str) -> JobSummary:
     """The project's job; raises 404. An id of another form is no id of ours, and no question for the database."""
     job = jobs.summary(store, project_id, job_id) if _ID.match(job_id) else None

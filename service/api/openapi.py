@@ -6,14 +6,17 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import TypeAdapter
 
 from alignment_core.events import Event
 from service.api.schemas.base import Resource
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
+from service.auth import scope_of
 from service.errors import Problem
 from service.settings import Settings
+from service.store.records import Scope
 
 TITLE = "Attune"
 SUMMARY = "Aligns text-to-image diffusion models with human preferences, and proves it."
@@ -37,6 +40,7 @@ TAGS = [
     {"name": "checkpoints", "description": "Trained weights, file by file or as one archive."},
     {"name": "datasets", "description": "Preference pairs: uploaded, checked, reported on."},
     {"name": "weights", "description": "LoRAs to start from: uploaded, checked."},
+    {"name": "keys", "description": "Who may ask, and what: keys of the project, for its admins."},
     {"name": "catalog", "description": "What can be asked for here, with JSON Schema."},
     {"name": "health", "description": "For load balancers and dashboards. Never asks for a key."},
 ]
@@ -66,10 +70,11 @@ def openapi_of(app: FastAPI, settings: Settings) -> dict[str, Any]:
         for name, example in _examples().items():  # FastAPI drops what is null, in examples too
             if name in schemas:
                 schemas[name]["examples"] = [example]
+        scopes = _scopes_of(app)
         for item in document["paths"].values():
             for operation in item.values():
                 _add_examples(operation, schemas)
-                _state_settings(operation, settings)
+                _state_settings(operation, settings, scopes[operation["operationId"]])
         document["info"]["license"] = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
         # without a public address: wherever the document came from
         document["servers"] = [{"url": settings.public_url or "/"}]
@@ -77,9 +82,17 @@ def openapi_of(app: FastAPI, settings: Settings) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _state_settings(operation: dict[str, Any], settings: Settings) -> None:
-    """What the operator decides: whether a key is asked for, and how long a page may be."""
+def _scopes_of(app: FastAPI) -> dict[str, Scope]:
+    """The scope that each operation asks for, by its id."""
+    found = iter_route_contexts(app.routes)
+    return {one.unique_id: scope_of(one.original_route) for one in found if isinstance(one.original_route, APIRoute)}
+
+
+def _state_settings(operation: dict[str, Any], settings: Settings, scope: Scope) -> None:
+    """What the operator decides: whether a key is asked for, and how long a page may be. A key's scope is told as its role."""
     security = operation.setdefault("security", [])  # an empty list says: never a key
+    for scheme in security:
+        scheme["ApiKey"] = [scope]
     if security and not settings.api_keys_required:
         security.append({})  # a key, or nothing
     for parameter in operation.get("parameters", []):

@@ -3,8 +3,9 @@
     python -m service.store migrate
     python -m service.store create-project "Design team"
     python -m service.store list-projects
-    python -m service.store create-key PROJECT_ID "build server"
+    python -m service.store create-key PROJECT_ID "build server" --scope submit --expires-in-days 90
     python -m service.store list-keys PROJECT_ID
+    python -m service.store rotate-key PROJECT_ID KEY_ID --grace-hours 24
     python -m service.store revoke-key PROJECT_ID KEY_ID
 
 The database is the one that the settings name (`ATTUNE_DATABASE_URL`, `ATTUNE_DATA_DIR`).
@@ -12,12 +13,15 @@ The database is the one that the settings name (`ATTUNE_DATABASE_URL`, `ATTUNE_D
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import get_args
 
 from service.settings import Settings
 from service.store import projects
 from service.store.database import Store, open_store
 from service.store.migrations import migrate
+from service.store.records import ApiKeyRecord, Scope
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,17 +50,35 @@ def _run(store: Store, chosen: argparse.Namespace) -> int:
         return _refuse(f"there is no project {chosen.project_id!r}")
     match chosen.command:
         case "create-key":
-            key, record = projects.create_key(store, chosen.project_id, chosen.name)
-            _say(key)
-            print(f"{record.id}: this is the only time that the key is shown", file=sys.stderr)  # noqa: T201
+            lifetime = None if chosen.expires_in_days is None else timedelta(days=chosen.expires_in_days)
+            made = projects.create_key(store, chosen.project_id, chosen.name, scope=chosen.scope, lifetime=lifetime)
+            _show_once(*made)
         case "list-keys":
             for record in projects.list_keys(store, chosen.project_id):
-                ended = "" if record.revoked_at is None else f"revoked {record.revoked_at:%Y-%m-%d}"
-                _say("\t".join((record.id, record.prefix, record.name, f"{record.created_at:%Y-%m-%d}", ended)))
+                _say("\t".join(_columns_of(record)))
+        case "rotate-key":
+            grace = timedelta(hours=chosen.grace_hours)
+            if (rotated := projects.rotate_key(store, chosen.project_id, chosen.key_id, grace)) is None:
+                return _refuse(f"project {chosen.project_id} has no key {chosen.key_id!r} that is still good")
+            _show_once(*rotated)
         case "revoke-key":
             if not projects.revoke_key(store, chosen.project_id, chosen.key_id):
                 return _refuse(f"project {chosen.project_id} has no key {chosen.key_id!r} that is still good")
     return 0
+
+
+def _columns_of(key: ApiKeyRecord) -> Iterator[str]:
+    yield from (key.id, key.prefix, key.name, f"{key.created_at:%Y-%m-%d}", key.scope)
+    yield "never used" if key.last_used_at is None else f"used {key.last_used_at:%Y-%m-%d %H:%M}"
+    if key.revoked_at is not None:
+        yield f"revoked {key.revoked_at:%Y-%m-%d}"
+    elif key.expires_at is not None:
+        yield f"expires {key.expires_at:%Y-%m-%d}"
+
+
+def _show_once(key: str, record: ApiKeyRecord) -> None:
+    _say(key)
+    print(f"{record.id}: this is the only time that the key is shown", file=sys.stderr)  # noqa: T201
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,7 +91,15 @@ def _parser() -> argparse.ArgumentParser:
     create_key = commands.add_parser("create-key", help="make an API key and print it, once")
     create_key.add_argument("project_id")
     create_key.add_argument("name", help="what the key is for")
-    list_keys = commands.add_parser("list-keys", help="id, prefix, name and dates of a project's keys")
+    create_key.add_argument(
+        "--scope", choices=get_args(Scope), default="admin", help="what it may; admin when left out"
+    )
+    create_key.add_argument("--expires-in-days", type=int, help="refused after so many days; never when left out")
+    rotate_key = commands.add_parser("rotate-key", help="make a key in the place of another, and print it, once")
+    rotate_key.add_argument("project_id")
+    rotate_key.add_argument("key_id")
+    rotate_key.add_argument("--grace-hours", type=float, default=24.0, help="how long the old one goes on; 24")
+    list_keys = commands.add_parser("list-keys", help="id, prefix, name, dates and scope of a project's keys")
     list_keys.add_argument("project_id")
     revoke_key = commands.add_parser("revoke-key", help="refuse a key from now on")
     revoke_key.add_argument("project_id")

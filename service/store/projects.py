@@ -6,16 +6,25 @@ Keys hold 256 random bits, so a plain SHA-256 is as good as a slow hash would be
 import hashlib
 import hmac
 import secrets
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import ApiKey, Project
-from service.store.records import ApiKeyRecord, ProjectRecord
+from service.store.records import ApiKeyRecord, ProjectRecord, Scope, Slice
+
+log = structlog.get_logger()
 
 DEFAULT_PROJECT_ID = "proj_default"
 """Whose requests come without a key, where keys are not required. A migration creates it."""
+
+NOTED_EVERY = timedelta(minutes=1)
+"""How fresh a key's `last_used_at` is kept: a write with every request would cost more than it tells."""
 
 _PREFIX_CHARACTERS = len("attune_") + 12
 
@@ -41,44 +50,54 @@ def list_projects(store: Store) -> tuple[ProjectRecord, ...]:
         return tuple(ProjectRecord.model_validate(row) for row in rows)
 
 
-def create_key(store: Store, project_id: str, name: str) -> tuple[str, ApiKeyRecord]:
+def create_key(
+    store: Store, project_id: str, name: str, *, scope: Scope = "admin", lifetime: timedelta | None = None
+) -> tuple[str, ApiKeyRecord]:
     """A new key and its record. The key is not stored: this is the only time that it can be shown."""
-    key = f"attune_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"
     with store.write() as session:
-        row = ApiKey(
-            id=new_id("key"),
-            project_id=project_id,
-            name=name,
-            prefix=key[:_PREFIX_CHARACTERS],
-            secret_sha256=_hash(key),
-            created_at=now(session),
-        )
-        session.add(row)
-        session.flush()
-        return key, _record_of(row)
+        time = now(session)
+        expires_at = None if lifetime is None else time + lifetime
+        return _added(session, project_id=project_id, name=name, scope=scope, created_at=time, expires_at=expires_at)
 
 
-def authenticate(store: Store, key: str) -> ProjectRecord | None:
-    """The project whose key this is, or None; takes the same time for every wrong secret."""
+def authenticate(store: Store, key: str) -> ApiKeyRecord | None:
+    """The key's record if it opens anything now, and notes that it was used; takes the same time for every wrong secret."""
     if "\0" in key or not key.isascii():
         return None
-    query = (
-        sa.select(ApiKey.secret_sha256, Project)
-        .join(Project, Project.id == ApiKey.project_id)
-        .where(ApiKey.prefix == key[:_PREFIX_CHARACTERS], ApiKey.revoked_at.is_(None))
-    )
+    query = sa.select(ApiKey).where(ApiKey.prefix == key[:_PREFIX_CHARACTERS], ApiKey.revoked_at.is_(None))
     with store.read() as session:
-        found = session.execute(query).one_or_none()
-        expected = found[0] if found else _hash("")
-        matches = hmac.compare_digest(_hash(key), expected)
-        return ProjectRecord.model_validate(found[1]) if found and matches else None
+        found = session.scalars(query).one_or_none()
+        matches = hmac.compare_digest(_hash(key), found.secret_sha256 if found else _hash(""))
+        if found is None or not matches:
+            return None
+        time = now(session)
+        if found.expires_at is not None and found.expires_at <= time:
+            return None
+        record = ApiKeyRecord.model_validate(found)
+    if record.last_used_at is None or time - record.last_used_at >= NOTED_EVERY:
+        _note_use(store, record.id, time)
+    return record
+
+
+def get_key(store: Store, project_id: str, key_id: str) -> ApiKeyRecord | None:
+    with store.read() as session:
+        row = session.scalars(_key(project_id, key_id)).one_or_none()
+        return None if row is None else ApiKeyRecord.model_validate(row)
 
 
 def list_keys(store: Store, project_id: str) -> tuple[ApiKeyRecord, ...]:
-    """The project's keys, revoked ones included, the oldest first."""
+    """The project's keys, revoked and expired ones included, the oldest first."""
     with store.read() as session:
         rows = session.scalars(sa.select(ApiKey).where(ApiKey.project_id == project_id).order_by(ApiKey.id))
-        return tuple(_record_of(row) for row in rows)
+        return tuple(ApiKeyRecord.model_validate(row) for row in rows)
+
+
+def page_of_keys(store: Store, project_id: str, *, after_id: str | None, limit: int) -> Slice[ApiKeyRecord]:
+    """The same, newest first, older than `after_id`."""
+    query = sa.select(ApiKey).where(ApiKey.project_id == project_id).order_by(ApiKey.id.desc()).limit(limit + 1)
+    with store.read() as session:
+        rows = session.scalars(query if after_id is None else query.where(ApiKey.id < after_id)).all()
+        return Slice(tuple(map(ApiKeyRecord.model_validate, rows[:limit])), has_more=len(rows) > limit)
 
 
 def revoke_key(store: Store, project_id: str, key_id: str) -> bool:
@@ -89,16 +108,48 @@ def revoke_key(store: Store, project_id: str, key_id: str) -> bool:
         return session.scalars(revoked).one_or_none() is not None
 
 
+def rotate_key(store: Store, project_id: str, key_id: str, grace: timedelta) -> tuple[str, ApiKeyRecord] | None:
+    """A new key in place of one that is still good, which goes on for `grace`; None when there is no such key.
+
+    The new one has the name and the scope of the old one, and lasts as long as that was made to last.
+    """
+    with store.write() as session:
+        row, time = session.scalars(_key(project_id, key_id).with_for_update()).one_or_none(), now(session)
+        if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= time):
+            return None
+        lifetime = None if row.expires_at is None else row.expires_at - row.created_at
+        row.expires_at = time + grace if row.expires_at is None else min(row.expires_at, time + grace)
+        return _added(
+            session,
+            project_id=project_id,
+            name=row.name,
+            scope=row.scope,
+            rotated_from_id=row.id,
+            created_at=time,
+            expires_at=None if lifetime is None else time + lifetime,
+        )
+
+
+def _added(session: Session, **values: object) -> tuple[str, ApiKeyRecord]:
+    key = f"attune_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"
+    row = ApiKey(id=new_id("key"), prefix=key[:_PREFIX_CHARACTERS], secret_sha256=_hash(key), **values)
+    session.add(row)
+    session.flush()
+    return key, ApiKeyRecord.model_validate(row)
+
+
+def _key(project_id: str, key_id: str) -> sa.Select[ApiKey]:
+    return sa.select(ApiKey).where(ApiKey.id == key_id, ApiKey.project_id == project_id)
+
+
+def _note_use(store: Store, key_id: str, time: datetime) -> None:
+    """A database that takes no writes just now still answers what is asked of it."""
+    try:
+        with store.write() as session:
+            session.execute(sa.update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=time))
+    except DBAPIError as error:
+        log.warning("use_not_noted", key_id=key_id, error=repr(error))
+
+
 def _hash(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _record_of(row: ApiKey) -> ApiKeyRecord:
-    return ApiKeyRecord(
-        id=row.id,
-        project_id=row.project_id,
-        name=row.name,
-        prefix=row.prefix,
-        created_at=row.created_at,
-        revoked_at=row.revoked_at,
-    )

@@ -18,6 +18,7 @@ T = TypeVar("T")
 ExportState = Literal["queued", "running", "ready", "failed"]
 DatasetState = Literal["uploading", "checking", "ready", "failed"]
 UploadKind = Literal["data", "lora"]  # preference data, or weights to start from
+Scope = Literal["read", "submit", "admin"]  # what a key may; each may what those before it may
 
 
 @dataclass(frozen=True)
@@ -259,5 +260,9 @@ class ApiKeyRecord(Record):
     project_id: str
     name: str
     prefix: str
+    scope: Scope
+    rotated_from_id: str | None
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
     revoked_at: datetime | None

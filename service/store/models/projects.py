@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.models.base import LONGEST_NAME, Base, Id, project_id
+from service.store.records import Scope
 
 
 class Project(Base):
@@ -24,5 +25,9 @@ class ApiKey(Base):
     name: Mapped[str] = mapped_column(sa.String(LONGEST_NAME))
     prefix: Mapped[str] = mapped_column(sa.String(40), unique=True)
     secret_sha256: Mapped[str] = mapped_column(sa.String(64))
+    scope: Mapped[Scope] = mapped_column(sa.String(8), default="admin", server_default="admin")
+    rotated_from_id: Mapped[str | None] = mapped_column(Id)  # the key that this one took the place of
     created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

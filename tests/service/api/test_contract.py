@@ -66,6 +66,7 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
         "dataset_id": api.ready_dataset(),
         "weights_id": api.ready_weights(),
         "sample_id": sample["id"],
+        "key_id": projects.create_key(app.state.parts.store, DEFAULT_PROJECT_ID, "to rotate")[1].id,
         "format": "merged",
         "path": "manifest.json",
     }

@@ -24,7 +24,20 @@ def test_an_operator_makes_a_project_and_a_key_that_opens_it(opened: Store, caps
     key = capsys.readouterr().out.strip()
     found = projects.authenticate(opened, key)
     assert found is not None
-    assert (found.id, found.name) == (project_id, "Design team")
+    assert (found.project_id, found.name, found.scope) == (project_id, "build server", "admin")
+
+
+def test_an_operator_rotates_a_key_and_says_what_it_may(opened: Store, capsys) -> None:
+    main(["create-key", "proj_default", "ci", "--scope", "read", "--expires-in-days", "7"])
+    old = capsys.readouterr().out.strip()
+    (record,) = projects.list_keys(opened, "proj_default")
+    assert record.scope == "read"
+    assert main(["rotate-key", "proj_default", record.id, "--grace-hours", "0"]) == 0
+    new = projects.authenticate(opened, capsys.readouterr().out.strip())
+    assert new is not None
+    assert (new.scope, new.rotated_from_id) == ("read", record.id)
+    assert new.expires_at is not None
+    assert projects.authenticate(opened, old) is None
 
 
 def test_a_revoked_key_is_listed_as_such(opened: Store, capsys) -> None:

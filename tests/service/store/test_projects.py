@@ -17,9 +17,13 @@ def test_the_default_project_exists(store: Store) -> None:
 def test_a_key_opens_its_project(store: Store) -> None:
     project = projects.create_project(store, "lab")
     key, record = projects.create_key(store, project.id, "laptop")
-    assert projects.authenticate(store, key) == project
+    found = projects.authenticate(store, key)
+    assert found is not None
+    assert (found.project_id, found.id, found.scope) == (project.id, record.id, "admin")
     assert key.startswith(record.prefix)
-    assert projects.list_keys(store, project.id) == (record,)
+    (listed,) = projects.list_keys(store, project.id)
+    assert listed.last_used_at is not None
+    assert listed.model_copy(update={"last_used_at": None}) == record
 
 
 def test_the_secret_is_not_in_the_database(store: Store) -> None:

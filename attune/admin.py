@@ -1,0 +1,41 @@
+"""What the admins of a project do over HTTP. `client.admin` is one of these; it asks for a key with the scope `admin`.
+
+secret = client.admin.create_key("build server", scope="submit", expires_in_days=90).key
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from attune.connection import Connection, segment
+from attune.requests import given
+from attune.resources import ApiKey, NewKey
+
+Scope = Literal["read", "submit", "admin"]
+
+
+class Admin:
+    """Keys of the project. Every method raises `AttuneError` when the server says no or does not answer."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def create_key(self, name: str, *, scope: Scope | None = None, expires_in_days: int | None = None) -> NewKey:
+        """A new key; its secret is in this answer alone."""
+        body = given({"name": name, "scope": scope, "expires_in_days": expires_in_days})
+        return NewKey.model_validate(self._connection.request("POST", "/v1/keys", json=body))
+
+    def list_keys(self) -> Iterator[ApiKey]:
+        """Keys, newest first, revoked and expired ones too."""
+        return (ApiKey.model_validate(entry) for entry in self._connection.pages("/v1/keys", []))
+
+    def get_key(self, key_id: str) -> ApiKey:
+        return ApiKey.model_validate(self._connection.request("GET", f"/v1/keys/{segment(key_id)}"))
+
+    def rotate_key(self, key_id: str, *, grace_seconds: int | None = None) -> NewKey:
+        """A new key in place of one that goes on for `grace_seconds`, a day when left out."""
+        body = given({"grace_seconds": grace_seconds})
+        return NewKey.model_validate(self._connection.request("POST", f"/v1/keys/{segment(key_id)}/rotate", json=body))
+
+    def revoke_key(self, key_id: str) -> ApiKey:
+        """Have the key refused from now on; asking twice is no error."""
+        return ApiKey.model_validate(self._connection.request("POST", f"/v1/keys/{segment(key_id)}/revoke"))

@@ -1,0 +1,35 @@
+"""What the admins of a project do on the command line, against a real API."""
+
+import subprocess
+from collections.abc import Callable
+
+from attune.client import Client
+from service.store import projects
+from tests.attune.test_cli_jobs import api, attune, url  # noqa: F401  fixtures
+from tests.service.api.world import Api
+
+Attune = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_keys_are_made_listed_rotated_and_revoked(api: Api, attune: Attune) -> None:  # noqa: F811
+    made = attune("keys", "create", "ci", "--scope", "read", "--expires-in-days", "7")
+    record = projects.authenticate(api.parts.store, made.stdout.strip())
+    assert record is not None
+    assert record.scope == "read"
+    assert "only time" in made.stderr
+    rotated = attune("keys", "rotate", record.id, "--grace-hours", "1").stdout.strip()
+    assert projects.authenticate(api.parts.store, rotated) is not None
+    assert attune("keys", "revoke", record.id).stdout.strip() == "revoked"
+    lines = [line.split() for line in attune("keys", "list").stdout.splitlines()[2:]]
+    assert [line[1:3] for line in lines] == [["read", "active"], ["read", "revoked"]]
+
+
+def test_the_client_deals_in_keys(url: str) -> None:  # noqa: F811
+    with Client(url) as client:
+        made = client.admin.create_key("ci", scope="submit")
+        assert made.key.startswith(made.prefix)
+        assert client.admin.get_key(made.id).status == "active"
+        new = client.admin.rotate_key(made.id, grace_seconds=0)
+        assert new.rotated_from_id == made.id
+        assert client.admin.revoke_key(new.id).status == "revoked"
+        assert {one.status for one in client.admin.list_keys()} == {"expired", "revoked"}
