@@ -75,28 +75,15 @@ def prepare(
     own_prompts = len(of_own_batches(prompts, batch_size, ranks))
     progress = EncodingProgress(total=own_prompts + (num_images * own_rows if reads_images else 0))
     shelves = shelves or Shelves(cache_dir)
-    texts = TensorCache(shelves, {"kind": "text", "encoder": prompt_fingerprint, "dtype": "float32"})
-    places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress, ranks)
-    numbers = {prompt: number for number, prompt in enumerate(prompts)}
-    prompt_places = places[[numbers[row.prompt] for row in rows]]
-    text = texts.reader()  # written before the images, which take longest
-    yield from _lost_shards("prompts", texts)
-    if is_random:
-        reader = source
-        if not is_seekable:
-            reader, rows = yield from unpack_images(source, rows, cache_dir / "images", progress)
-        return Prepared(reader, rows, text, prompt_places, places[:1], None, ())
-    images = TensorCache(
-        shelves,
-        {
-            "kind": "posterior",
-            "encoder": image_fingerprint,
-            "dtype": "float32",
-            "resolution": resolution,
-            "transform": CENTERED_TRANSFORM,
-        },
+    text, prompt_places, empty_prompt = yield from _cached_text(
+        rows, prompts, encode_prompts, prompt_fingerprint, shelves, batch_size, progress, ranks
     )
-    image_places = yield from cache_images(
+    if is_random:
+        if not is_seekable:
+            source, rows = yield from unpack_images(source, rows, cache_dir / "images", progress)
+        return Prepared(source, rows, text, prompt_places, empty_prompt, None, ())
+    images = _image_cache(shelves, image_fingerprint, resolution)
+    places = yield from cache_images(
         source,
         rows,
         encode_images,
@@ -109,7 +96,37 @@ def prepare(
         contents=contents,
     )
     yield from _lost_shards("images", images)
-    return Prepared(source, rows, text, prompt_places, places[:1], images.reader(), image_places)
+    return Prepared(source, rows, text, prompt_places, empty_prompt, images.reader(), places)
+
+
+def _cached_text(
+    rows: Sequence[AnnotationT],
+    prompts: Sequence[str],
+    encode_prompts: EncodePrompts,
+    fingerprint: str,
+    shelves: Shelves,
+    batch_size: int,
+    progress: EncodingProgress,
+    ranks: Ranks,
+) -> Generator[PhaseProgressed | WarningRaised, None, tuple[ShardReader, Places, Places]]:
+    """The reader of all `prompts`, of which the first is empty; each row's place in it, and that of the empty prompt."""
+    texts = TensorCache(shelves, {"kind": "text", "encoder": fingerprint, "dtype": "float32"})
+    places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress, ranks)
+    numbers = {prompt: number for number, prompt in enumerate(prompts)}
+    text = texts.reader()  # written before the images, which take longest
+    yield from _lost_shards("prompts", texts)
+    return text, places[[numbers[row.prompt] for row in rows]], places[:1]
+
+
+def _image_cache(shelves: Shelves, fingerprint: str, resolution: int) -> TensorCache:
+    key = {
+        "kind": "posterior",
+        "encoder": fingerprint,
+        "dtype": "float32",
+        "resolution": resolution,
+        "transform": CENTERED_TRANSFORM,
+    }
+    return TensorCache(shelves, key)
 
 
 def _lost_shards(kind: str, cache: TensorCache) -> Iterator[WarningRaised]:

@@ -57,6 +57,29 @@ class StepRecord:
         return metric_means(metrics), Examples(timesteps.long(), metrics, signal, weight), copied[-1:].tolist()[0]
 
 
+@dataclass
+class _Pace:
+    """What a step took, and when the last one will be over."""
+
+    first_step: int
+    total_steps: int
+    started: float = field(default_factory=time.monotonic)
+    step_started: float = field(default_factory=time.monotonic)
+
+    def begin_step(self) -> None:
+        self.step_started = time.monotonic()
+
+    def completed(self, step: int, metrics: dict[str, float]) -> StepCompleted:
+        now = time.monotonic()
+        return StepCompleted(
+            step=step,
+            total_steps=self.total_steps,
+            metrics=metrics,
+            step_seconds=now - self.step_started,
+            eta_seconds=(now - self.started) / (step - self.first_step) * (self.total_steps - step),
+        )
+
+
 def finite(metrics: dict[str, float]) -> dict[str, float]:
     """Only the numbers among metrics: JSON has no NaN, and a hole in a curve says it as well."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
@@ -86,20 +109,14 @@ def train(
     Raises `DivergenceError` before a step whose loss or gradient is not finite would touch the weights.
     """
     parameters = list(actors.trainable().values())
-    record, started = StepRecord(), time.monotonic()
-    step, step_started, num_skipped = first_step, time.monotonic(), 0
+    record, pace = StepRecord(), _Pace(first_step, total_steps)
+    step, num_skipped = first_step, 0
     if step >= total_steps:
         return
     for batch in batches:
         with accelerator.accumulate(actors.trained):
             with memory.of_pass(), actors.compiled():
-                loss = method.loss(actors, batch)
-                weight = timesteps.loss_weight(loss.timesteps)
-                weighted = weight * loss.per_example
-                penalty = reference.penalty(actors, loss)
-                total = weighted if penalty is None else weighted + penalty
-                accelerator.backward(total.mean())
-            record.add(loss, loss.signal_against(timesteps.signal_against), weight, penalty)
+                _backward(batch, actors, method, reference, timesteps, accelerator, record)
             if not accelerator.sync_gradients:
                 continue
             memory.agree()
@@ -108,10 +125,7 @@ def train(
             norm = _whole_norm(accelerator.clip_grad_norm_(parameters, max_grad_norm))
             metrics, examples, grad_norm = record.everywhere(accelerator, norm)
             _refuse_divergence(step + 1, metrics["loss"], grad_norm, has_scaler=accelerator.scaler is not None)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group.get(RATE_SCALE, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+            _update(optimizer, rate)
         num_skipped = num_skipped + 1 if accelerator.optimizer_step_was_skipped else 0
         if num_skipped > MAX_SKIPPED_STEPS:
             raise _diverged(step + 1, f"the loss scaler skipped {num_skipped} steps in a row")
@@ -119,17 +133,38 @@ def train(
         tally.add(examples)
         timesteps.observe(examples.timesteps, examples.signal)
         moved = reference.after_step(actors, step)
-        now = time.monotonic()
-        yield StepCompleted(
-            step=step,
-            total_steps=total_steps,
-            metrics=finite({**metrics, **moved, **_step_metrics(accelerator, grad_norm), "learning_rate": rate}),
-            step_seconds=now - step_started,
-            eta_seconds=(now - started) / (step - first_step) * (total_steps - step),
-        )
+        told = {**metrics, **moved, **_step_metrics(accelerator, grad_norm), "learning_rate": rate}
+        yield pace.completed(step, finite(told))
         if step == total_steps:
             return
-        record, step_started = StepRecord(), time.monotonic()
+        record = StepRecord()
+        pace.begin_step()
+
+
+def _backward(
+    batch: B,
+    actors: Actors,
+    method: Method[B],
+    reference: ReferenceUpdate,
+    timesteps: TimestepStrategy,
+    accelerator: Accelerator,
+    record: StepRecord,
+) -> None:
+    """One micro-batch: its losses, weighted, with the reference's penalty, and their gradient."""
+    loss = method.loss(actors, batch)
+    weight = timesteps.loss_weight(loss.timesteps)
+    weighted = weight * loss.per_example
+    penalty = reference.penalty(actors, loss)
+    total = weighted if penalty is None else weighted + penalty
+    accelerator.backward(total.mean())
+    record.add(loss, loss.signal_against(timesteps.signal_against), weight, penalty)
+
+
+def _update(optimizer: Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(RATE_SCALE, 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def _whole_norm(norm: Tensor | None) -> Tensor:

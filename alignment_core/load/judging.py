@@ -1,0 +1,75 @@
+"""What judges a run: the rewards of its report, the prompts that they are asked of, and what watches them on the way."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from alignment_core.datasets.prompt_lengths import measure
+from alignment_core.errors import DataError
+from alignment_core.evaluation.evaluate import choose_prompts
+from alignment_core.evaluation.rehearsal import rehearse
+from alignment_core.events import Event, WarningRaised
+from alignment_core.families.family import Family
+from alignment_core.load.objective import Objective
+from alignment_core.protocols import RewardModel
+from alignment_core.rewards.build import build_prompt_following, build_reward
+from alignment_core.spec import EvaluationSpec, JobSpec, reward_name
+from alignment_core.spec.controls import is_trained
+from alignment_core.training.watch import Watch
+
+
+@dataclass(frozen=True)
+class Judges:
+    rewards: dict[str, RewardModel]
+    prompt_following: RewardModel | None
+
+    def rehearse(self, evaluation: EvaluationSpec, prompts: Sequence[str]) -> None:
+        """Score blank images, so that a prompt that a reward cannot read stops the run now and not after training."""
+        following = {} if self.prompt_following is None else {"prompt_following": self.prompt_following}
+        rehearse({**self.rewards, **following}, choose_prompts(prompts, evaluation.max_prompts), evaluation.batch_size)
+
+
+def build_judges(evaluation: EvaluationSpec, device: torch.device) -> Judges:
+    rewards = {reward_name(reward): build_reward(reward, device) for reward in evaluation.rewards}
+    judge = evaluation.prompt_following
+    return Judges(rewards, build_prompt_following(judge, device) if judge is not None else None)
+
+
+def held_out_prompts(
+    evaluation: EvaluationSpec, objective: Objective, family: Family
+) -> Generator[Event, None, Sequence[str]]:
+    """The prompts that the report is on, with warnings of those that are trained on or longer than the encoder reads.
+
+    Raises `DataError` where there is none for a report that is asked for.
+    """
+    prompts = evaluation.prompts or objective.held_out_prompts
+    if evaluation.rewards and not prompts:
+        raise DataError(
+            "no_evaluation_prompts",
+            "evaluation.rewards asks for a report, and there are no held-out prompts",
+            hint="Give evaluation.prompts, or preference data and a training.validation_fraction that holds out a group with a prompt.",
+        )
+    if seen := set(prompts) & objective.training_prompts:
+        yield _prompts_seen(len(seen), len(set(prompts)))
+    lengths = measure(prompts, family.tokenize, family.max_tokens)
+    if lengths.cut:
+        yield lengths.warning("evaluation prompts", sum(one in lengths.cut for one in prompts), len(prompts))
+    return prompts
+
+
+def build_watch(spec: JobSpec) -> Watch:
+    """The first evaluation reward chooses the best; its rise, or that of one that is trained on, may be hacking."""
+    judged = [reward_name(reward) for reward in spec.evaluation.rewards]
+    trained = frozenset(reward_name(reward) for reward in spec.evaluation.rewards if is_trained(reward, spec.method))
+    primary = next(iter(judged), None)
+    return Watch(
+        spec.guards, primary=primary, risen=next((name for name in judged if name in trained), primary), trained=trained
+    )
+
+
+def _prompts_seen(num_seen: int, num_prompts: int) -> WarningRaised:
+    return WarningRaised(
+        code="evaluation_prompts_seen",
+        message=f"{num_seen} of {num_prompts} evaluation prompts are trained on too: the report is not on held-out prompts",
+    )
