@@ -4,17 +4,19 @@ secret = client.admin.create_key("build server", scope="submit", expires_in_days
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Literal
 
 from attune.connection import Connection, segment
 from attune.requests import given
-from attune.resources import ApiKey, NewKey
+from attune.resources import ApiKey, AuditEntry, NewKey
 
 Scope = Literal["read", "submit", "admin"]
+Outcome = Literal["done", "refused", "failed"]
 
 
 class Admin:
-    """Keys of the project. Every method raises `AttuneError` when the server says no or does not answer."""
+    """Keys and the audit log of the project. Every method raises `AttuneError` when the server says no or does not answer."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -39,3 +41,18 @@ class Admin:
     def revoke_key(self, key_id: str) -> ApiKey:
         """Have the key refused from now on; asking twice is no error."""
         return ApiKey.model_validate(self._connection.request("POST", f"/v1/keys/{segment(key_id)}/revoke"))
+
+    def audit(
+        self,
+        *,
+        key_id: str | None = None,
+        object_id: str | None = None,
+        action: str | None = None,
+        outcome: Outcome | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[AuditEntry]:
+        """Who did what, newest first, page by page as they are needed; every filter that is given must hold."""
+        times = {"since": since and since.isoformat(), "until": until and until.isoformat()}
+        filters = given({"key_id": key_id, "object_id": object_id, "action": action, "outcome": outcome, **times})
+        return (AuditEntry.model_validate(one) for one in self._connection.pages("/v1/audit", list(filters.items())))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from attune.cli_audit import show_audit
 from attune.cli_data import checkpoints, datasets
 from attune.cli_jobs import jobs
 from attune.cli_keys import keys
@@ -31,6 +32,7 @@ commands.add_typer(datasets, name="dataset")
 commands.add_typer(checkpoints, name="checkpoint")
 commands.add_typer(weights, name="weights")
 commands.add_typer(keys, name="keys")
+commands.command("audit")(show_audit)
 add_to(commands, jobs, datasets, checkpoints)
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended

@@ -122,6 +122,20 @@ class NewKey(ApiKey):
     key: str
 
 
+class AuditEntry(Resource):
+    """Something that was asked of a project and would have changed it."""
+
+    id: str
+    time: datetime
+    key_id: str | None
+    remote: str | None
+    action: str
+    object_ids: list[str]
+    outcome: Literal["done", "refused", "failed"]
+    status: int | None
+    request_id: str | None
+
+
 class CheckpointFile(Resource):
     path: str
     size_bytes: int

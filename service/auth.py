@@ -14,7 +14,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from service.api.browsers import comes_from_another_page
 from service.api.context import PartsDep
 from service.errors import ApiError
-from service.store import projects
+from service.store import audit, projects
+from service.store.ids import is_id
 from service.store.records import Scope
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)  # each may what those before it may
@@ -73,6 +74,7 @@ def current_caller(
         if comes_from_another_page(request.method, request.headers, parts.settings):
             detail = "a page of another site sent this request, and this server asks for no key"
             raise ApiError(403, "cross_site_request", f"{detail}; ATTUNE_CORS_ORIGINS names pages that may")
+        _is_the_deed_of(request, projects.DEFAULT_PROJECT_ID, None)
         return Caller(projects.DEFAULT_PROJECT_ID, "admin", None)
     key = None if credentials is None else projects.authenticate(parts.store, credentials.credentials)
     if key is None:
@@ -80,6 +82,7 @@ def current_caller(
         challenge = CHALLENGE if credentials is None else f'{CHALLENGE}, error="invalid_token"'
         detail = "send a valid API key as `Authorization: Bearer KEY`"
         raise ApiError(401, "unauthorized", detail, headers={"WWW-Authenticate": challenge})
+    _is_the_deed_of(request, key.project_id, key.id)
     wanted = scope_of(request.scope["route"])
     if SCOPES.index(key.scope) < SCOPES.index(wanted):
         raise ApiError(
@@ -89,6 +92,16 @@ def current_caller(
             headers={"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{wanted}"'},
         )
     return Caller(key.project_id, key.scope, key.id)
+
+
+def _is_the_deed_of(request: Request, project_id: str, key_id: str | None) -> None:
+    """Say in whose name the request is, so that the store writes down what it changes; to look is no deed."""
+    deed, route = audit.current.get(), request.scope["route"]
+    if deed is None or request.method in READING or scope_of(route) == "read":
+        return
+    deed.action = f"{request.method} {route.path}"
+    deed.object_ids = [one for name, one in request.path_params.items() if name.endswith("_id") and is_id(one)]
+    deed.project_id, deed.key_id = project_id, key_id
 
 
 CallerDep = Annotated[Caller, Depends(current_caller)]

@@ -13,6 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from service import errors
 from service.api import (
     api_keys,
+    audit,
     catalog,
     checkpoints,
     datasets,
@@ -25,6 +26,7 @@ from service.api import (
     results,
     weights,
 )
+from service.api.audit_trail import AuditTrail
 from service.api.browsers import HostCheck
 from service.api.checked_uploads import uploads_folder
 from service.api.context import Parts, refuse_unknown_parameters
@@ -86,9 +88,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.parts = parts
     errors.install(app)
-    for module in (jobs, events, results, checkpoints, exports, datasets, weights, deletion, api_keys, catalog, health):
+    for module in (
+        jobs,
+        events,
+        results,
+        checkpoints,
+        exports,
+        datasets,
+        weights,
+        deletion,
+        api_keys,
+        audit,
+        catalog,
+        health,
+    ):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
     app.include_router(pages.router)
+    app.add_middleware(AuditTrail, store=parts.store)
     app.add_middleware(
         BodyLimit,
         max_json_bytes=MAX_JSON_BYTES,

@@ -219,6 +219,9 @@ class Settings(BaseSettings):
         description="Datasets of one project that are checked at once; keep it under the checkers' `--concurrency`, so that "
         "no project can keep all of them busy.",
     )
+    audit_days: float = Field(
+        default=365.0, gt=0, description="How long rows of the audit log are kept; workers' sweeps take out older ones."
+    )
     upload_timeout_seconds: float = Field(
         default=86_400.0, gt=0, description="A dataset whose upload has not ended after this long is marked as failed."
     )

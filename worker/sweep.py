@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from service.store import datasets, exports, idempotency, leases, waiting
+from service.store import audit_lists, datasets, exports, idempotency, leases, waiting
 from service.store.removals import remove_due
 from worker import inputs
 from worker.parts import WorkerParts
@@ -45,6 +45,7 @@ def sweep(parts: WorkerParts) -> None:
     for export_id in waiting.next_exports(parts.store, RING_AT_ONCE):
         parts.ring_dataset(export_id)
     idempotency.forget_old(parts.store, KEEP_IDEMPOTENCY_KEYS_SECONDS)
+    audit_lists.forget_old(parts.store, settings.audit_days)
 
 
 def start_sweeping(parts: WorkerParts) -> threading.Thread:

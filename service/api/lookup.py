@@ -1,6 +1,5 @@
 """Things by their id, within the caller's project. What is not there and what is another's answer the same 404."""
 
-import re
 from typing import Annotated
 
 from fastapi import Depends, Path
@@ -10,6 +9,7 @@ from service.auth import ProjectDep
 from service.errors import not_found
 from service.store import datasets, jobs, outputs
 from service.store.database import Store
+from service.store.ids import is_id
 from service.store.records import CheckpointRecord, DatasetRecord, JobRecord, JobSummary, UploadKind
 
 JobPath = Annotated[str, Path(description="Id of a job.", examples=["job_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
@@ -17,17 +17,10 @@ CheckpointPath = Annotated[str, Path(description="Id of a checkpoint.", examples
 DatasetPath = Annotated[str, Path(description="Id of a data set.", examples=["ds_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 WeightsPath = Annotated[str, Path(description="Id of uploaded weights.", examples=["wts_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 
-_ID = re.compile(r"^[a-z]{2,4}_[0-9a-z]{26}$")
-
-
-def is_id(text: str) -> bool:
-    """Whether it has the form of an id; what has another is no id of ours, and no question for the database."""
-    return _ID.match(text) is not None
-
 
 def job_or_404(store: Store, project_id: str, job_id: str) -> JobSummary:
     """The project's job; raises 404. An id of another form is no id of ours, and no question for the database."""
-    job = jobs.summary(store, project_id, job_id) if _ID.match(job_id) else None
+    job = jobs.summary(store, project_id, job_id) if is_id(job_id) else None
     if job is None:
         raise not_found("job", job_id)
     return job
@@ -35,7 +28,7 @@ def job_or_404(store: Store, project_id: str, job_id: str) -> JobSummary:
 
 def whole_job_or_404(store: Store, project_id: str, job_id: str) -> JobRecord:
     """The same with its spec."""
-    job = jobs.get(store, project_id, job_id) if _ID.match(job_id) else None
+    job = jobs.get(store, project_id, job_id) if is_id(job_id) else None
     if job is None:
         raise not_found("job", job_id)
     return job
@@ -50,7 +43,7 @@ def _whole_job(job_id: JobPath, project_id: ProjectDep, parts: PartsDep) -> JobR
 
 
 def _checkpoint(checkpoint_id: CheckpointPath, project_id: ProjectDep, parts: PartsDep) -> CheckpointRecord:
-    found = outputs.get_checkpoint(parts.store, project_id, checkpoint_id) if _ID.match(checkpoint_id) else None
+    found = outputs.get_checkpoint(parts.store, project_id, checkpoint_id) if is_id(checkpoint_id) else None
     if found is None:
         raise not_found("checkpoint", checkpoint_id)
     return found
@@ -67,7 +60,7 @@ def weights_or_404(store: Store, project_id: str, weights_id: str) -> DatasetRec
 
 
 def _upload_or_404(store: Store, project_id: str, identifier: str, kind: UploadKind, word: str) -> DatasetRecord:
-    found = datasets.get(store, project_id, identifier) if _ID.match(identifier) else None
+    found = datasets.get(store, project_id, identifier) if is_id(identifier) else None
     if found is None or found.kind != kind:
         raise not_found(word, identifier)
     return found

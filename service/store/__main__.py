@@ -18,7 +18,8 @@ from datetime import timedelta
 from typing import get_args
 
 from service.settings import Settings
-from service.store import projects
+from service.store import audit, projects
+from service.store.audit import Deed
 from service.store.database import Store, open_store
 from service.store.migrations import migrate
 from service.store.records import ApiKeyRecord, Scope
@@ -48,6 +49,7 @@ def _run(store: Store, chosen: argparse.Namespace) -> int:
         return 0
     if projects.get_project(store, chosen.project_id) is None:
         return _refuse(f"there is no project {chosen.project_id!r}")
+    audit.current.set(Deed(f"service.store {chosen.command}", project_id=chosen.project_id))
     match chosen.command:
         case "create-key":
             lifetime = None if chosen.expires_in_days is None else timedelta(days=chosen.expires_in_days)

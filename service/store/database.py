@@ -16,6 +16,7 @@ from sqlalchemy import event as sa_event
 from sqlalchemy.orm import Session
 
 from service.resource_classes import ResourceClass
+from service.store import audit
 
 CLASSES = "resource_classes"  # in the `info` of a session
 BUSY_TIMEOUT_SECONDS = 30  # the longest wait seen was 1.4 s, with four processes claiming as fast as they could
@@ -41,7 +42,9 @@ class Store:
     def write(self) -> Generator[Session]:
         """A transaction that writes. SQLite takes its write lock at once, so it never fails halfway for the lack of it."""
         with Session(self._writer, expire_on_commit=False, info=self._info) as session, session.begin():
+            audit.watch(session)
             yield session
+            audit.record_change(session, now)
 
     def close(self) -> None:
         self.engine.dispose()

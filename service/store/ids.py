@@ -3,15 +3,24 @@
 A ULID (github.com/ulid/spec) is 48 bits of Unix milliseconds and 80 random bits in Crockford's base 32.
 """
 
+import re
 import secrets
 import threading
 import time
 from typing import Literal
 
-Prefix = Literal["job", "ds", "wts", "ckpt", "exp", "evt", "proj", "key", "smp"]
+Prefix = Literal["job", "ds", "wts", "ckpt", "exp", "evt", "proj", "key", "smp", "aud"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _RANDOM_BITS = 80
+
+
+_ID = re.compile(r"^[a-z]{2,4}_[0-9a-z]{26}$")
+
+
+def is_id(text: str) -> bool:
+    """Whether it has the form of an id; what has another is no id of ours, and no question for the database."""
+    return _ID.match(text) is not None
 
 
 class _Clock:

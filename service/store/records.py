@@ -18,6 +18,7 @@ T = TypeVar("T")
 ExportState = Literal["queued", "running", "ready", "failed"]
 DatasetState = Literal["uploading", "checking", "ready", "failed"]
 UploadKind = Literal["data", "lora"]  # preference data, or weights to start from
+Outcome = Literal["done", "refused", "failed"]
 Scope = Literal["read", "submit", "admin"]  # what a key may; each may what those before it may
 
 
@@ -266,3 +267,18 @@ class ApiKeyRecord(Record):
     expires_at: datetime | None
     last_used_at: datetime | None
     revoked_at: datetime | None
+
+
+class AuditRecord(Record):
+    """Something that was done, or refused, in a project. `key_id` is null where no key was asked for."""
+
+    id: str
+    project_id: str
+    time: datetime
+    key_id: str | None
+    remote: str | None
+    action: str
+    object_ids: list[str]
+    outcome: Outcome
+    status: int | None
+    request_id: str | None

@@ -1,5 +1,6 @@
 """What the admins of a project do on the command line, against a real API."""
 
+import json
 import subprocess
 from collections.abc import Callable
 
@@ -33,3 +34,13 @@ def test_the_client_deals_in_keys(url: str) -> None:  # noqa: F811
         assert new.rotated_from_id == made.id
         assert client.admin.revoke_key(new.id).status == "revoked"
         assert {one.status for one in client.admin.list_keys()} == {"expired", "revoked"}
+
+
+def test_the_log_of_who_did_what_is_shown(api: Api, attune: Attune) -> None:  # noqa: F811
+    job_id = api.new_job()
+    attune("job", "cancel", job_id)
+    assert job_id in attune("audit", "--object", job_id).stdout
+    rows = [json.loads(line) for line in attune("audit", "--object", job_id, "--json").stdout.splitlines()]
+    assert [row["action"] for row in rows] == ["POST /v1/jobs/{job_id}/cancel", "POST /v1/jobs"]
+    assert rows[0]["remote"] == "127.0.0.1"
+    assert attune("audit", "--outcome", "failed").stdout.strip() == "nothing was done"

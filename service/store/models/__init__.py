@@ -11,7 +11,7 @@ from service.store.models.base import (
 )
 from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal
 from service.store.models.jobs import Job, JobEvent, JobLabel, JobLog, Metric
-from service.store.models.projects import ApiKey, Project
+from service.store.models.projects import ApiKey, AuditEntry, Project
 from service.store.models.results import Checkpoint, CheckpointFile, Export, Report, Sample
 from service.store.models.uploads import Dataset
 
@@ -22,6 +22,7 @@ __all__ = [
     "LONGEST_MODEL",
     "LONGEST_NAME",
     "ApiKey",
+    "AuditEntry",
     "Base",
     "Card",
     "Checkpoint",

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.models.base import LONGEST_NAME, Base, Id, project_id
-from service.store.records import Scope
+from service.store.records import Outcome, Scope
 
 
 class Project(Base):
@@ -31,3 +31,21 @@ class ApiKey(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class AuditEntry(Base):
+    """Who did what. Rows are never changed; see `audit.py`."""
+
+    __tablename__ = "audit"
+    __table_args__ = (sa.Index("ix_audit_project_id_id", "project_id", "id"), sa.Index(None, "time"))
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = project_id()
+    time: Mapped[datetime]
+    key_id: Mapped[str | None] = mapped_column(Id)
+    remote: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
+    action: Mapped[str] = mapped_column(sa.String(LONGEST_NAME))
+    object_ids: Mapped[list[str]]
+    outcome: Mapped[Outcome] = mapped_column(sa.String(8))
+    status: Mapped[int | None]
+    request_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))

@@ -52,6 +52,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
         *("POST /v1/weights", "GET /v1/weights", f"GET {weights}"),
         *(f"DELETE {path}" for path in (job, checkpoint, dataset, weights)),
+        "GET /v1/audit",
         *("POST /v1/keys", "GET /v1/keys", "GET /v1/keys/{key_id}"),
         *(f"POST /v1/keys/{{key_id}}/{verb}" for verb in ("rotate", "revoke")),
         *("GET /v1/methods", "GET /v1/models", "GET /v1/rewards"),

@@ -5,6 +5,7 @@ import pytest
 from service.settings import Settings
 from service.store import projects
 from service.store.__main__ import main
+from service.store.audit_lists import list_entries
 from service.store.database import Store, open_store
 
 
@@ -38,6 +39,9 @@ def test_an_operator_rotates_a_key_and_says_what_it_may(opened: Store, capsys) -
     assert (new.scope, new.rotated_from_id) == ("read", record.id)
     assert new.expires_at is not None
     assert projects.authenticate(opened, old) is None
+    done = list_entries(opened, "proj_default").data
+    assert [one.action for one in done] == ["service.store rotate-key", "service.store create-key"]
+    assert done[0].key_id is None
 
 
 def test_a_revoked_key_is_listed_as_such(opened: Store, capsys) -> None:
