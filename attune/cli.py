@@ -14,6 +14,7 @@ from attune.cli_data import checkpoints, datasets
 from attune.cli_jobs import jobs
 from attune.cli_keys import keys
 from attune.cli_lists import add_to
+from attune.cli_prompts import prompts
 from attune.cli_weights import weights
 from attune.client import Client
 from attune.demo import STOPPING, DemoError, run_demo
@@ -30,6 +31,7 @@ commands = typer.Typer(
 commands.add_typer(jobs, name="job")
 commands.add_typer(datasets, name="dataset")
 commands.add_typer(checkpoints, name="checkpoint")
+commands.add_typer(prompts, name="prompts")
 commands.add_typer(weights, name="weights")
 commands.add_typer(keys, name="keys")
 commands.command("audit")(show_audit)

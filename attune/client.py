@@ -31,6 +31,7 @@ from attune.requests import (
     job_body,
     job_path,
     key_headers,
+    prompt_set_path,
     send_file,
 )
 from attune.resources import (
@@ -44,6 +45,7 @@ from attune.resources import (
     JobStatus,
     JobSummary,
     MetricPoint,
+    PromptSet,
     Sample,
     Validation,
     Weights,
@@ -131,6 +133,48 @@ class Client:
     def delete_dataset(self, dataset_id: str) -> None:
         """Remove a data set for good; refused while a job that has not ended needs it."""
         self._connection.request("DELETE", f"/v1/datasets/{segment(dataset_id)}")
+
+    # --- prompts ---
+
+    def upload_prompts(
+        self,
+        path: FilePath,
+        *,
+        name: str | None = None,
+        column: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> PromptSet:
+        """Upload prompts, as text, jsonl, JSON, CSV, TSV or parquet, for specs to name: `"prompts": "ps_..."`.
+
+        `column` says which column or key holds them where its name does not. `AttuneError` names the rows that cannot be read.
+        """
+        path = Path(path)
+        with path.open("rb") as file:
+            fields = given({"name": name or None, "column": column})
+            answer = send_file(self._connection, "/v1/prompt_sets", (path.name, file), fields, idempotency_key)
+        return PromptSet.model_validate(answer)
+
+    def prompt_sets(self) -> Iterator[PromptSet]:
+        """Prompt sets, newest first, page by page as they are needed."""
+        return (PromptSet.model_validate(entry) for entry in self._connection.pages("/v1/prompt_sets", []))
+
+    def get_prompt_set(self, prompt_set_id: str) -> PromptSet:
+        return PromptSet.model_validate(self._connection.request("GET", prompt_set_path(prompt_set_id)))
+
+    def prompts(self, prompt_set_id: str) -> Iterator[str]:
+        """The prompts of a set, the first of its file first, page by page as they are needed."""
+        path = f"{prompt_set_path(prompt_set_id)}/prompts"
+        return (entry["prompt"] for entry in self._connection.pages(path, []))
+
+    def download_prompts(self, prompt_set_id: str, path: FilePath) -> Path:
+        """Save a prompt set as `path`: jsonl, an object with the key `prompt` a line."""
+        found = self.get_prompt_set(prompt_set_id)
+        file = CheckpointFile(path="prompts.jsonl", size_bytes=found.size_bytes, sha256=found.file_sha256)
+        return download_file(self._connection.http, f"{prompt_set_path(prompt_set_id)}/file", file, Path(path))
+
+    def delete_prompts(self, prompt_set_id: str) -> None:
+        """Remove a prompt set for good; refused while a job that has not ended needs it."""
+        self._connection.request("DELETE", prompt_set_path(prompt_set_id))
 
     # --- weights ---
 

@@ -25,6 +25,10 @@ def checkpoint_path(checkpoint_id: str) -> str:
     return f"/v1/checkpoints/{segment(checkpoint_id)}"
 
 
+def prompt_set_path(prompt_set_id: str) -> str:
+    return f"/v1/prompt_sets/{segment(prompt_set_id)}"
+
+
 def exports_path(checkpoint_id: str) -> str:
     return f"{checkpoint_path(checkpoint_id)}/exports"
 

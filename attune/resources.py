@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alignment_core.events import Event, Throughput, event_from_json
+from alignment_core.prompt_files import PromptsReport
 from alignment_core.reports import WeightsReport
 
 JobStatus = Literal[
@@ -134,6 +135,20 @@ class AuditEntry(Resource):
     outcome: Literal["done", "refused", "failed"]
     status: int | None
     request_id: str | None
+
+
+class PromptSet(Resource):
+    """Uploaded prompts; `sha256` is theirs, `file_sha256` that of the jsonl file which a download gives."""
+
+    id: str
+    name: str | None
+    filename: str
+    num_prompts: int
+    sha256: str
+    size_bytes: int
+    file_sha256: str
+    report: PromptsReport
+    created_at: datetime
 
 
 class CheckpointFile(Resource):

@@ -23,6 +23,7 @@ from service.api import (
     health,
     jobs,
     pages,
+    prompt_sets,
     results,
     weights,
 )
@@ -95,6 +96,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         checkpoints,
         exports,
         datasets,
+        prompt_sets,
         weights,
         deletion,
         api_keys,
@@ -109,7 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         BodyLimit,
         max_json_bytes=MAX_JSON_BYTES,
         max_upload_bytes=settings.max_upload_bytes,
-        upload_paths=(datasets.UPLOAD_PATH, weights.UPLOAD_PATH),
+        upload_paths=(datasets.UPLOAD_PATH, prompt_sets.UPLOAD_PATH, weights.UPLOAD_PATH),
     )
     if not settings.api_keys_required:
         app.add_middleware(HostCheck, settings=settings)

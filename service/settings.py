@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     )
     cache_dir: Path | None = Field(
         default=None,
-        description="Latents, text embeddings, hashes of weights and downloaded datasets, kept between jobs; `cache` in data_dir.",
+        description="Latents, text embeddings, hashes of weights, downloaded datasets and prompt sets, kept between jobs; `cache` in data_dir.",
     )
     share_latents: bool | None = Field(
         default=None,

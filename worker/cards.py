@@ -15,6 +15,7 @@ from alignment_core.costs.rates import corrected, rates_of_card
 from alignment_core.costs.work import work_of
 from alignment_core.events import DatasetChecked, RunStarted
 from alignment_core.spec import CatalogSource, CheckpointSource, JobSpec
+from alignment_core.spec.prompts import num_expected
 from service.store import cards, known_models
 from service.store.events import first_of
 from service.store.records import CardRecord, JobRecord
@@ -54,7 +55,7 @@ def learn_from(parts: WorkerParts, job: JobRecord) -> None:
     if card is None or report is None or report.family is None:
         return
     examples = None if checked is None else DatasetChecked.model_validate(checked).num_training_examples
-    prompts = spec.evaluation.max_prompts if spec.evaluation.prompts is None else len(spec.evaluation.prompts)
+    prompts = num_expected(spec.evaluation.prompts, unknown=spec.evaluation.max_prompts)
     work = work_of(spec, report, report.family, num_examples=examples, num_prompts=prompts)
     if work is None:
         return

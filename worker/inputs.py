@@ -1,4 +1,4 @@
-"""What a training process needs before it can start, put on this machine: datasets, the last checkpoint, its spec.
+"""What a training process needs before it can start, put on this machine: datasets, prompts, the last checkpoint, its spec.
 
 The process gets the spec as its owner wrote it, so that its hash is the same on every worker, and a checkpoint of one can
 be resumed by another. Folders and files it sees through links in `inputs/` of its work folder.
@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,9 +18,9 @@ from alignment_core.errors import AlignmentError
 from alignment_core.model_files import UNPACKED_FROM, UnpackedFrom
 from alignment_core.spec import JobSpec, SingleFileSource
 from alignment_core.spec.places import Sources
-from service.store import datasets
+from service.store import datasets, prompt_sets
 from service.store.objects import ObjectNotFound
-from service.store.records import CheckpointRecord, DatasetRecord, StoredFile
+from service.store.records import CheckpointRecord, DatasetRecord, PromptSetRecord, StoredFile
 from worker.parts import WorkerParts
 from worker.patience import wait_out
 
@@ -57,10 +57,26 @@ def fetch_dataset(parts: WorkerParts, dataset: DatasetRecord) -> Path:
     return target
 
 
-def remove_deleted_datasets(parts: WorkerParts) -> None:
-    """Remove the files of datasets that no project has any more from this machine's cache."""
-    files = {path.stem: path for path in _datasets_folder(parts).glob("*") if SHA256.fullmatch(path.stem)}
-    for sha256 in sorted(files.keys() - datasets.known_files(parts.store, list(files))):
+def fetch_prompts(parts: WorkerParts, found: PromptSetRecord) -> Path:
+    """The prompt set's file in the cache, downloaded unless another job left it there."""
+    target = _prompts_folder(parts) / f"{found.file_sha256}.jsonl"
+    if not target.exists():
+        file = StoredFile(
+            path=target.name, size_bytes=found.size_bytes, sha256=found.file_sha256, object_key=found.object_key
+        )
+        fetch_files(parts, [file], target.parent)
+    return target
+
+
+def remove_deleted_uploads(parts: WorkerParts) -> None:
+    """Remove the files of datasets and prompt sets that no project has any more from this machine's cache."""
+    _remove_unknown(_datasets_folder(parts), lambda found: datasets.known_files(parts.store, found))
+    _remove_unknown(_prompts_folder(parts), lambda found: prompt_sets.known_files(parts.store, found))
+
+
+def _remove_unknown(folder: Path, known_among: Callable[[list[str]], set[str]]) -> None:
+    files = {path.stem: path for path in folder.glob("*") if SHA256.fullmatch(path.stem)}
+    for sha256 in sorted(files.keys() - known_among(list(files))):
         files[sha256].unlink(missing_ok=True)
 
 
@@ -77,6 +93,10 @@ def remove_unused_models(parts: WorkerParts) -> None:
     for leftover in folder.glob(".unpacking-*"):  # of processes that were killed
         if leftover.stat().st_mtime < oldest:
             remove(leftover)
+
+
+def _prompts_folder(parts: WorkerParts) -> Path:
+    return parts.settings.resolved_cache_dir / "prompt_sets"
 
 
 def _datasets_folder(parts: WorkerParts) -> Path:

@@ -7,11 +7,11 @@ import structlog
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import WarningRaised
-from alignment_core.spec import CheckpointSource, JobSpec, LocalLora, LocalSource
+from alignment_core.spec import CheckpointSource, JobSpec, LocalLora, LocalPrompts, LocalSource
 from alignment_core.spec.places import RunLabel
 from alignment_core.spec.sources import OnBadRow
-from service.store import datasets, outputs
-from service.store.catalog import checkpoint_sources, sources_of, stored_datasets, stored_weights
+from service.store import datasets, outputs, prompt_sets
+from service.store.catalog import checkpoint_sources, sources_of, stored_datasets, stored_prompts, stored_weights
 from service.store.records import CheckpointRecord, Claim, DatasetRecord
 from worker import inputs
 from worker.parts import WorkerParts
@@ -37,6 +37,7 @@ def prepare(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
         sources = sources_of(spec, parts.catalog, paths, columns, label, bad_rows).model_copy(
             update={
                 **starting_places(parts, claim.job.project_id, spec, workdir),
+                "prompt_sets": prompt_places(parts, claim.job.project_id, spec),
                 "shards": shared_shards(parts, spec, workdir),
             }
         )
@@ -66,6 +67,17 @@ def starting_places(parts: WorkerParts, project_id: str, spec: JobSpec, workdir:
         else:
             loras[found] = LocalLora(path=str(folder / inputs.LORA_FILE))
     return {"weights": weights, "models_of_checkpoints": models, "loras_of_checkpoints": loras}
+
+
+def prompt_places(parts: WorkerParts, project_id: str, spec: JobSpec) -> dict[str, LocalPrompts]:
+    """Where this machine now has the prompt sets that the spec names; the run checks their hash."""
+    places: dict[str, LocalPrompts] = {}
+    for pointer, source in stored_prompts(spec):
+        found = prompt_sets.get(parts.store, project_id, source.id)
+        if found is None:
+            raise AlignmentError("prompt_set_missing", f"{pointer}: {source.id} does not exist any more")
+        places[source.id] = LocalPrompts(path=str(inputs.fetch_prompts(parts, found)), sha256=found.sha256)
+    return places
 
 
 def model_of_checkpoint(parts: WorkerParts, project_id: str, spec: JobSpec, folder: Path) -> dict[str, LocalSource]:

@@ -60,7 +60,7 @@ def start_sweeping(parts: WorkerParts) -> threading.Thread:
 def remove_deleted(parts: WorkerParts) -> None:
     """Remove what was deleted: objects that have not left the store yet, and what this machine keeps of data sets and models."""
     remove_due(parts.store, parts.objects)
-    inputs.remove_deleted_datasets(parts)
+    inputs.remove_deleted_uploads(parts)
     inputs.remove_unused_models(parts)
     remove_deleted_shards(parts)
 

@@ -16,6 +16,7 @@ from alignment_core.protocols import RewardModel
 from alignment_core.rewards.build import build_prompt_following, build_reward
 from alignment_core.spec import EvaluationSpec, JobSpec, reward_name
 from alignment_core.spec.controls import is_trained
+from alignment_core.spec.prompts import listed
 from alignment_core.training.watch import Watch
 
 
@@ -43,7 +44,7 @@ def held_out_prompts(
 
     Raises `DataError` where there is none for a report that is asked for.
     """
-    prompts = evaluation.prompts or objective.held_out_prompts
+    prompts = listed(evaluation.prompts or objective.held_out_prompts)
     if evaluation.rewards and not prompts:
         raise DataError(
             "no_evaluation_prompts",

@@ -38,6 +38,7 @@ from alignment_core.spec import (
     reward_name,
     sha256_of_json,
 )
+from alignment_core.spec.prompts import listed
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def load_objective(
     if isinstance(method, OnlineMethodSpec):
         return Objective(
             _online(spec, method, family, accelerator.device, ranks),
-            dataset_sha256=sha256_of_json(list(method.prompts)),
-            training_prompts=frozenset(method.prompts),
+            dataset_sha256=sha256_of_json(list(listed(method.prompts))),
+            training_prompts=frozenset(listed(method.prompts)),
         )
     assert_never(method)
 
@@ -222,7 +223,7 @@ def _online(
     """Raises `AlignmentError` where a reward cannot read a prompt."""
     build = build_ranking_reward if method.ranks else build_reward  # a ranking survives a score that is no number
     rewards = {reward_name(reward): build(reward, device) for reward in method.trained_rewards}
-    rehearse(rewards, method.prompts, spec.evaluation.batch_size, field="method.prompts")
+    rehearse(rewards, listed(method.prompts), spec.evaluation.batch_size, field="method.prompts")
     return build_online(
         method,
         family,

@@ -25,6 +25,7 @@ from alignment_core.spec import (
     OnlineMethodSpec,
     TailorPOSpec,
 )
+from alignment_core.spec.prompts import listed
 
 OnlineMethod = TailorPO | D3PO | DDPO | DPOK
 Baseline = Literal["none", "batch", "prompt"] | ValueNetwork
@@ -192,7 +193,7 @@ def _setup(
 ) -> RolloutSetup:
     grid = sampling_grid(family, method.num_inference_steps, method.eta, "method.num_inference_steps")
     return RolloutSetup(
-        prompts=method.prompts,
+        prompts=listed(method.prompts),
         grid=grid,
         guidance_scale=1.0 if isinstance(family, ToldGuidance) else method.guidance_scale,
         latent_shape=family.latent_shape(family.resolution),

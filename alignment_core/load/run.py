@@ -28,6 +28,7 @@ from alignment_core.load.networks import (
 from alignment_core.load.objective import load_objective
 from alignment_core.load.online import OnlineMethod, sampling_grid
 from alignment_core.load.optimizer import build_optimizer, learning_rate_at
+from alignment_core.load.prompts import with_prompts
 from alignment_core.load.reference import build_reference
 from alignment_core.load.shelves import shelves_of
 from alignment_core.load.start import StartingLora
@@ -49,6 +50,7 @@ def load_run(
     ranks = ranks_of(accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():  # the others find an unpacked file in the cache
         here = on_this_machine(spec, sources, cache_dir)
+    here = yield from with_prompts(here)
     accelerator, family = yield from load_in_precision(here, accelerator, precision, ranks, cache_dir)
     start = load_starting_lora(spec, here, family)
     actors = _build_actors(spec, family, accelerator, start, ranks)
@@ -59,7 +61,7 @@ def load_run(
     judges = build_judges(here.evaluation, accelerator.device)
     shelves = shelves_of(sources, ranks)
     objective = yield from load_objective(here, family, fingerprint, accelerator, ranks, cache_dir, shelves)
-    prompts = yield from held_out_prompts(spec.evaluation, objective, family)
+    prompts = yield from held_out_prompts(here.evaluation, objective, family)
     judges.rehearse(spec.evaluation, prompts)
     online = objective.method if isinstance(objective.method, OnlineMethod) else None
     setup = None if online is None else online.setup

@@ -3,18 +3,16 @@
 from pydantic import Field, field_validator
 
 from alignment_core.spec.base import Spec, misfit
+from alignment_core.spec.prompts import HeldOutPrompts
 from alignment_core.spec.rewards import RewardSpec, check_unique_names, reward_name
-from alignment_core.spec.sources import Prompts
 
 
 class EvaluationSpec(Spec):
     """Held-out comparison of the policy with the model it started from: same prompts, same seeds."""
 
-    prompts: Prompts | None = Field(
+    prompts: HeldOutPrompts | None = Field(
         default=None,
-        min_length=1,
-        max_length=10_000,
-        description="Held-out prompts; those of the validation split when left out.",
+        description="Held-out prompts: a list of at most 10,000, or where they are; those of the validation split when left out.",
     )
     max_prompts: int = Field(
         default=128, ge=1, le=10_000, description="At most this many prompts are used, the first ones."

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from alignment_core.spec.prompts import PROMPT_SET_ID
 from alignment_core.spec.rewards import PRINTED_ASCII
 from alignment_core.spec.schema import description_at, fields_at, kinds_at, places_named
 from alignment_core.spec.sources import COMMIT, DATASET_ID, NAME, REPO_ID, WITHOUT_NUL
@@ -18,6 +19,7 @@ LONGEST_GUESSED = 64  # no field has a longer name
 
 IN_WORDS = {
     NAME: "expected a name: lower-case letters, digits, '.', '_' and '-', at most 64 of them, a letter or digit first",
+    PROMPT_SET_ID: "expected the id of an uploaded prompt set: ps_ and 26 lower-case letters and digits",
     DATASET_ID: "expected the id of an uploaded dataset: ds_ and 26 lower-case letters and digits",
     COMMIT: "expected the full commit hash, 40 hex digits: a branch or tag may move between two runs. "
     "`git ls-remote https://huggingface.co/OWNER/NAME` lists what they stand for now",

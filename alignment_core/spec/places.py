@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from alignment_core.spec.base import Spec
 from alignment_core.spec.job import JobSpec
+from alignment_core.spec.prompts import LocalPrompts, PromptSet, PromptSetId
 from alignment_core.spec.rewards import AestheticReward, AttributeClassifierReward, ImageRewardReward
 from alignment_core.spec.sources import (
     CatalogSource,
@@ -67,6 +68,7 @@ class Sources(Spec):
     rewards: dict[Name, LocalSource] = Field(default_factory=dict)
     datasets: dict[DatasetId, LocalDataset] = Field(default_factory=dict)
     weights: dict[WeightsId, LocalLora] = Field(default_factory=dict)
+    prompt_sets: dict[PromptSetId, LocalPrompts] = Field(default_factory=dict)
     models_of_checkpoints: dict[CheckpointId, LocalSource] = Field(default_factory=dict)
     loras_of_checkpoints: dict[CheckpointId, LocalLora] = Field(default_factory=dict)
     shards: Annotated[FolderShards | AskedShards, Field(discriminator="type")] | None = None
@@ -103,6 +105,8 @@ def _localized(value: Any, sources: Sources) -> Any:
             return sources.datasets.get(dataset_id, value)
         case StoredLora(id=weights_id):
             return sources.weights.get(weights_id, value)
+        case PromptSet(id=prompt_set_id) if (place := sources.prompt_sets.get(prompt_set_id)) is not None:
+            return place.model_copy(update={"sha256": value.sha256 or place.sha256})
         case StartSpec(lora=CheckpointSource(id=checkpoint_id)):
             return value.model_copy(update={"lora": sources.loras_of_checkpoints.get(checkpoint_id, value.lora)})
         case CheckpointSource(id=checkpoint_id):

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from alignment_core.spec.base import misfit
 from alignment_core.spec.method import LearnsFrom, MethodBase, Signal
+from alignment_core.spec.prompts import TrainingPrompts
 from alignment_core.spec.rewards import RewardSpec, reward_name
-from alignment_core.spec.sources import Prompts
 
 
 class Rollouts(MethodBase):
@@ -20,8 +20,8 @@ class Rollouts(MethodBase):
 
     learns_from: ClassVar[LearnsFrom] = "rewards"
 
-    prompts: Prompts = Field(
-        min_length=1, max_length=100_000, description="Training prompts; each iteration takes the next ones, shuffled."
+    prompts: TrainingPrompts = Field(
+        description="Training prompts, a list of at most 100,000 or where they are; each iteration takes the next ones, shuffled."
     )
     num_inference_steps: int = Field(default=20, ge=2, le=1000, description="T, the DDIM steps of a trajectory.")
     eta: float = Field(

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 Schema = dict[str, Any]
 Location = Sequence[int | str]
+FORMS = ("list", "source")  # tags of what may be a list or an object that says where one is
 
 
 def places_at(model: Any, location: Location) -> list[Schema]:
@@ -84,6 +85,8 @@ def _step(place: Schema, part: int | str) -> Schema | None:
     """Where a part of a location leads: into a list, into a field, or, for a tag, to the member that has it."""
     if isinstance(part, int):
         return place.get("items")
+    if part in FORMS:
+        return place
     fields = place.get("properties", {})
     if part in fields:
         return fields[part]

@@ -13,6 +13,7 @@ from alignment_core.spec.warnings import small_images, warnings_of
 from service.api.context import Parts
 from service.api.estimates import estimate_of, model_of, problems_of_memory
 from service.api.model_reports import family_of, foreseen, resolved, unread
+from service.api.named_prompts import problems_of_prompt_sets, with_prompt_sets
 from service.api.prospects import (
     problems_of_class,
     problems_of_data,
@@ -84,6 +85,7 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
         elif spec.method.learns_from == "pairs" and _is_unpaired(dataset):
             message = f"data set {dataset_id!r} has single images, and {spec.method.type} learns from pairs: use diffusion_kto"
             found.append(FieldProblem(pointer=f"/spec{pointer}", code="dataset_unpaired", message=message))
+    found += problems_of_prompt_sets(parts, project_id, spec)
     found += problems_of_start(parts, project_id, spec)
     if not found:  # what is foreseen rests on names and data that are in order
         spec = resolved(parts, project_id, spec)
@@ -118,7 +120,7 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     is_refused = any(one.pointer.startswith("/spec/model") for one in errors)  # a refused path is not looked at
     model = None if is_refused else foreseen(parts, project_id, spec)
     family = None if is_refused else family_of(parts, project_id, spec)
-    spec = spec.resolved(family)
+    spec = with_prompt_sets(parts, project_id, spec.resolved(family))
     estimate = estimate_of(parts, spec, report, None if errors else model_of(parts, project_id, spec))
     warnings = [
         *warnings_of(spec, family),

@@ -1,4 +1,4 @@
-"""DELETE for datasets, jobs and checkpoints: rows first, then, behind the answer, their objects."""
+"""DELETE for datasets, prompt sets, jobs and checkpoints: rows first, then, behind the answer, their objects."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, BackgroundTasks, Depends, Query
 
 from service.api.context import Parts, PartsDep
-from service.api.lookup import CheckpointDep, DatasetDep, JobDep, WeightsDep
+from service.api.lookup import CheckpointDep, DatasetDep, JobDep, PromptSetDep, WeightsDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.deleted import Deleted
 from service.errors import ApiError, not_found
@@ -15,7 +15,7 @@ from service.store.removals import remove_due
 
 router = APIRouter(prefix="/v1", responses=problems(401, 403, 422, 500, 503))
 
-Kind = Literal["dataset", "weights", "job", "checkpoint"]
+Kind = Literal["dataset", "weights", "prompt_set", "job", "checkpoint"]
 
 
 class Deleter:
@@ -85,6 +85,23 @@ def delete_weights(weights: WeightsDep, parts: PartsDep, deleter: DeleterDep) ->
     Jobs that started from them stay, with what they left.
     """
     return deleter("weights", weights.id, lambda: deletion.delete_dataset(parts.store, weights.project_id, weights.id))
+
+
+@router.delete(
+    "/prompt_sets/{prompt_set_id}",
+    tags=["prompt sets"],
+    summary="Delete a prompt set",
+    responses=_responses(
+        "prompt_set",
+        "ps",
+        "prompt_set_in_use",
+        "job_01kaf0h2v7x3m5q8r1s4t6w9yz need it; cancel them or let them end",
+        "A job that has not ended needs it",
+    ),
+)
+def delete_prompt_set(found: PromptSetDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
+    """Remove a prompt set for good. Jobs that named it stay, and so do its hash and its number in their specs."""
+    return deleter("prompt_set", found.id, lambda: deletion.delete_prompt_set(parts.store, found.project_id, found.id))
 
 
 @router.delete(

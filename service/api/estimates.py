@@ -12,6 +12,7 @@ from alignment_core.model_files import ModelReport
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import FullFineTune, JobSpec, LoraAdapter
 from alignment_core.spec.families import FamilyName
+from alignment_core.spec.prompts import num_expected
 from service.api.context import Parts
 from service.api.model_reports import family_of, foreseen
 from service.api.schemas.jobs import Estimate
@@ -44,7 +45,9 @@ def estimate_of(parts: Parts, spec: JobSpec, report: DatasetReport | None, model
     training, evaluation = spec.training, spec.evaluation
     examples_per_step = spec.examples_per_step
     examples = None if report is None else _training_examples(spec, report)
-    prompts = None if evaluation.prompts is None else min(len(evaluation.prompts), evaluation.max_prompts)
+    prompts = None
+    if evaluation.prompts is not None:
+        prompts = min(num_expected(evaluation.prompts, evaluation.max_prompts), evaluation.max_prompts)
     is_half = _is_half(spec, cards_for(parts, spec), parts.settings.worker_devices)
     has_layers = model is not None and model.report.layers is not None
     return Estimate(
@@ -134,7 +137,7 @@ def _remedies(spec: JobSpec, model: Model, memory: Memory, *, is_half: bool) -> 
 
 def _duration(parts: Parts, spec: JobSpec, model: Model, num_examples: int | None, *, is_half: bool) -> Duration | None:
     """On the card with the most memory, since nobody knows which worker will be free."""
-    prompts = spec.evaluation.max_prompts if spec.evaluation.prompts is None else len(spec.evaluation.prompts)
+    prompts = num_expected(spec.evaluation.prompts, unknown=spec.evaluation.max_prompts)
     work = work_of(spec, model.report, model.family, num_examples=num_examples, num_prompts=prompts)
     if work is None:
         return None

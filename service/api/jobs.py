@@ -12,6 +12,7 @@ from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import JobDep, JobPath, job_or_404, whole_job_or_404
 from service.api.model_reports import resolved
+from service.api.named_prompts import with_prompt_sets
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, JobSummary, Validation
@@ -19,7 +20,7 @@ from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep, needs
 from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
 from service.store import jobs
-from service.store.catalog import stored_datasets, stored_weights
+from service.store.catalog import stored_datasets, stored_prompts, stored_weights
 from service.store.database import Store
 from service.store.event_lookup import latest_of_type
 from service.store.pulses import JobPulse
@@ -48,7 +49,7 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
 
     def create(job_id: str | None) -> Job:
         refuse_unfit(parts, project_id, body)
-        spec = resolved(parts, project_id, body.spec)
+        spec = with_prompt_sets(parts, project_id, resolved(parts, project_id, body.spec))
         try:
             job = jobs.create(
                 parts.store,
@@ -59,6 +60,7 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
                 metadata=body.metadata,
                 job_id=job_id,
                 needs=[found for _, found in (*stored_datasets(body.spec), *stored_weights(body.spec))],
+                needs_prompts=[source.id for _, source in stored_prompts(body.spec)],
                 resume_from_checkpoint_id=body.resume_from and body.resume_from.checkpoint_id,
             )
         except jobs.DatasetGone:  # deleted just now

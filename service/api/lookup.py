@@ -7,15 +7,16 @@ from fastapi import Depends, Path
 from service.api.context import PartsDep
 from service.auth import ProjectDep
 from service.errors import not_found
-from service.store import datasets, jobs, outputs
+from service.store import datasets, jobs, outputs, prompt_sets
 from service.store.database import Store
 from service.store.ids import is_id
-from service.store.records import CheckpointRecord, DatasetRecord, JobRecord, JobSummary, UploadKind
+from service.store.records import CheckpointRecord, DatasetRecord, JobRecord, JobSummary, PromptSetRecord, UploadKind
 
 JobPath = Annotated[str, Path(description="Id of a job.", examples=["job_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
 CheckpointPath = Annotated[str, Path(description="Id of a checkpoint.", examples=["ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"])]
 DatasetPath = Annotated[str, Path(description="Id of a data set.", examples=["ds_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 WeightsPath = Annotated[str, Path(description="Id of uploaded weights.", examples=["wts_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
+PromptSetPath = Annotated[str, Path(description="Id of a prompt set.", examples=["ps_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 
 
 def job_or_404(store: Store, project_id: str, job_id: str) -> JobSummary:
@@ -74,8 +75,16 @@ def _weights(weights_id: WeightsPath, project_id: ProjectDep, parts: PartsDep) -
     return weights_or_404(parts.store, project_id, weights_id)
 
 
+def _prompt_set(prompt_set_id: PromptSetPath, project_id: ProjectDep, parts: PartsDep) -> PromptSetRecord:
+    found = prompt_sets.get(parts.store, project_id, prompt_set_id) if is_id(prompt_set_id) else None
+    if found is None:
+        raise not_found("prompt_set", prompt_set_id)
+    return found
+
+
 JobDep = Annotated[JobSummary, Depends(_job)]
 WholeJobDep = Annotated[JobRecord, Depends(_whole_job)]
 CheckpointDep = Annotated[CheckpointRecord, Depends(_checkpoint)]
 DatasetDep = Annotated[DatasetRecord, Depends(_dataset)]
 WeightsDep = Annotated[DatasetRecord, Depends(_weights)]
+PromptSetDep = Annotated[PromptSetRecord, Depends(_prompt_set)]

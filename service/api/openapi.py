@@ -39,6 +39,7 @@ TAGS = [
     {"name": "runs", "description": "What a run says and leaves: events, metrics, samples, the report, logs."},
     {"name": "checkpoints", "description": "Trained weights, file by file or as one archive."},
     {"name": "datasets", "description": "Preference pairs: uploaded, checked, reported on."},
+    {"name": "prompt sets", "description": "Lists of prompts that specs name instead of carrying them."},
     {"name": "weights", "description": "LoRAs to start from: uploaded, checked."},
     {"name": "keys", "description": "Who may ask, and what: keys of the project, for its admins."},
     {"name": "audit", "description": "Who did what, for the project's admins."},

@@ -1,11 +1,19 @@
-"""Whether the prompts of a spec have a score by the rewards that are asked for them, where their words are on this machine."""
+"""Whether the prompts in a spec have a score by the rewards that are asked for them, where their words are on this machine."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from alignment_core.spec import AttributeClassifierReward, CatalogSource, JobSpec, OnlineMethodSpec
+from alignment_core.spec import (
+    AttributeClassifierReward,
+    CatalogSource,
+    JobSpec,
+    LocalPrompts,
+    OnlineMethodSpec,
+    PromptSet,
+)
 from alignment_core.spec.attribute_words import Attributes, read_attributes, why_without_score
 from alignment_core.spec.places import walk
+from alignment_core.spec.sources import Prompts
 from service.errors import FieldProblem
 from service.store.catalog import Catalog
 
@@ -13,11 +21,17 @@ from service.store.catalog import Catalog
 def problems_of_prompts(spec: JobSpec, catalog: Catalog) -> Iterator[FieldProblem]:
     """The first prompt of each list that a classifier cannot score: it names nothing that this knows."""
     evaluation, method = spec.evaluation, spec.method
-    prompts = list(dict.fromkeys(evaluation.prompts or ()))[: evaluation.max_prompts]
+    held_out = _listed(evaluation.prompts)
+    prompts = list(dict.fromkeys(held_out))[: evaluation.max_prompts]
     judges = (*evaluation.rewards, *filter(None, [evaluation.prompt_following]))
     yield from _problems("evaluation", prompts, judges, catalog)
     if isinstance(method, OnlineMethodSpec):
-        yield from _problems("method", method.prompts, method.trained_rewards, catalog)
+        yield from _problems("method", _listed(method.prompts), method.trained_rewards, catalog)
+
+
+def _listed(prompts: Prompts | PromptSet | LocalPrompts | None) -> Prompts:
+    """Those that are in the spec; a run looks at those of a set before anything else."""
+    return prompts if isinstance(prompts, tuple) else ()
 
 
 def _problems(

@@ -140,12 +140,12 @@ class _Form:
 async def receive(request: Request, folder: Path, max_bytes: int, text_fields: frozenset[str]) -> AsyncIterator[Upload]:
     """The one file of a form, in the field `file`, with its text fields; 413 and 422 name what was wrong."""
     parser_boundary = _boundary(request.headers.get("content-type", ""))
-    with _told_disk_errors():
+    with told_disk_errors():
         await run_in_threadpool(folder.mkdir, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=folder, prefix=UPLOAD_PREFIX)
     path = Path(name)
     try:
-        with _told_disk_errors(), os.fdopen(descriptor, "wb") as target:
+        with told_disk_errors(), os.fdopen(descriptor, "wb") as target:
             form = _Form(target, text_fields)
             parser = MultipartParser(parser_boundary, form.callbacks())  # pyright: ignore[reportArgumentType]
             await _read(request, parser, form, max_bytes)
@@ -173,7 +173,7 @@ async def _read(request: Request, parser: MultipartParser, form: _Form, max_byte
 
 
 @contextmanager
-def _told_disk_errors() -> Generator[None]:
+def told_disk_errors() -> Generator[None]:
     """503 or 507 with the reason when this machine's own disk does not take what arrives."""
     try:
         with disk_errors("upload"):

@@ -23,8 +23,10 @@ from alignment_core.spec import (
     JobSpec,
     LocalDataset,
     LocalLora,
+    LocalPrompts,
     LocalSource,
     Name,
+    PromptSet,
     RemoteReward,
     SingleFileSource,
     Spec,
@@ -155,11 +157,13 @@ def check_spec(
             case HubDataset() if not allow_hub_datasets:
                 message = "this server downloads no datasets of the Hugging Face Hub; upload it as a dataset instead"
                 found.append(SpecProblem(pointer, "hub_dataset_refused", message))
-            case LocalSource() | SingleFileSource() | LocalDataset() | LocalLora() if not allow_local_paths:
+            case LocalSource() | SingleFileSource() | LocalDataset() | LocalLora() | LocalPrompts() if (
+                not allow_local_paths
+            ):
                 found.append(_local_refused(f"{pointer}/path", value))
-            case LocalSource(path=path) | LocalDataset(path=path) | LocalLora(path=path) if not Path(
-                path
-            ).is_absolute():
+            case LocalSource(path=path) | LocalDataset(path=path) | LocalLora(path=path) | LocalPrompts(path=path) if (
+                not Path(path).is_absolute()
+            ):
                 found.append(_relative(f"{pointer}/path", path))
             case SingleFileSource(path=path, config=config):
                 named = (("path", path), ("config", config or "/"))
@@ -175,6 +179,11 @@ def stored_datasets(spec: Spec) -> list[tuple[str, str]]:
 def stored_weights(spec: Spec) -> list[tuple[str, str]]:
     """JSON pointer and id of every uploaded LoRA that the spec names."""
     return [(f"{pointer}/id", value.id) for pointer, value in walk(spec) if isinstance(value, StoredLora)]
+
+
+def stored_prompts(spec: Spec) -> list[tuple[str, PromptSet]]:
+    """JSON pointer and source of every list of prompts that the spec names an uploaded set for."""
+    return [(pointer, value) for pointer, value in walk(spec) if isinstance(value, PromptSet)]
 
 
 def checkpoint_sources(spec: Spec) -> list[tuple[str, str]]:
@@ -252,12 +261,16 @@ def _relative(pointer: str, path: str) -> SpecProblem:
     return SpecProblem(pointer, "local_path_relative", f"expected an absolute path, not {path!r}")
 
 
-def _local_refused(pointer: str, value: LocalSource | SingleFileSource | LocalDataset | LocalLora) -> SpecProblem:
+def _local_refused(
+    pointer: str, value: LocalSource | SingleFileSource | LocalDataset | LocalLora | LocalPrompts
+) -> SpecProblem:
     match value:
         case LocalDataset():
             instead = "upload it as a dataset"
         case LocalLora():
             instead = "upload it as weights"
+        case LocalPrompts():
+            instead = "upload it as a prompt set"
         case LocalSource() | SingleFileSource():
             instead = "use a catalog name or a Hub repository"
         case _:

@@ -1,4 +1,4 @@
-"""Deleting datasets, jobs and checkpoints, with everything that hangs on them.
+"""Deleting datasets, prompt sets, jobs and checkpoints, with everything that hangs on them.
 
 Each function is one transaction: rows go, and `removals.py` is told which objects must follow. What is in use stays, and
 `InUse` says why; what the project does not have is None. A job's events, metrics, checkpoints, samples, reports and logs
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.store import keys
 from service.store.database import Store, now
-from service.store.models import Checkpoint, Dataset, IdempotencyKey, Job
+from service.store.models import Checkpoint, Dataset, IdempotencyKey, Job, PromptSet
 from service.store.removals import to_remove
 from service.store.states import TERMINAL
 
@@ -43,6 +43,21 @@ def delete_dataset(store: Store, project_id: str, dataset_id: str) -> str | None
         _forget_answers(session, project_id, [dataset_id])
         to_remove(session, [keys.dataset_prefix(project_id, dataset_id)], now(session))
         return dataset_id
+
+
+def delete_prompt_set(store: Store, project_id: str, prompt_set_id: str) -> str | None:
+    """Delete a prompt set; `InUse` while a job that has not ended needs it. Specs that name it keep its hash."""
+    with store.write() as session:
+        query = sa.select(PromptSet).where(PromptSet.id == prompt_set_id, PromptSet.project_id == project_id)
+        row = session.scalars(query.with_for_update()).one_or_none()
+        if row is None:
+            return None
+        if users := _jobs_with(session, project_id, prompt_set_id):
+            raise InUse("prompt_set_in_use", f"{_named(users)} need it; cancel them or let them end")
+        session.delete(row)
+        _forget_answers(session, project_id, [prompt_set_id])
+        to_remove(session, [keys.prompt_set_prefix(project_id, prompt_set_id)], now(session))
+        return prompt_set_id
 
 
 def delete_job(store: Store, project_id: str, job_id: str) -> str | None:
@@ -110,7 +125,7 @@ def _job(session: Session, project_id: str, job_id: str) -> Job | None:
 
 
 def _jobs_with(session: Session, project_id: str, dataset_id: str) -> list[str]:
-    """Ids of jobs that have not ended whose spec names the dataset. Its id is too long to occur by chance."""
+    """Ids of jobs that have not ended whose spec names the dataset or prompt set. Its id is too long to occur by chance."""
     not_ended = sa.select(Job.id).where(Job.project_id == project_id, Job.state.not_in(TERMINAL))
     named = sa.cast(Job.spec, sa.Text).contains(dataset_id, autoescape=True)
     return list(session.scalars(not_ended.where(named).order_by(Job.id).limit(JOBS_NAMED + 1)))

@@ -26,6 +26,7 @@ from service.store.models import (
     Dataset,
     Job,
     JobLabel,
+    PromptSet,
 )
 from service.store.records import JobError, JobRecord, JobSummary, Progress, Slice
 from service.store.states import TERMINAL, InvalidTransition, JobState, Verb, after
@@ -45,10 +46,12 @@ def create(
     metadata: Mapping[str, str] | None = None,
     job_id: str | None = None,
     needs: Sequence[str] = (),
+    needs_prompts: Sequence[str] = (),
     resume_from_checkpoint_id: str | None = None,
     estimate: Mapping[str, Any] | None = None,
 ) -> JobRecord:
-    """Queue a job; the row holds the resolved spec. `DatasetGone` when one of the datasets in `needs` is not there.
+    """Queue a job; the row holds the resolved spec. `DatasetGone` when one of the datasets in `needs`, or of the prompt sets
+    in `needs_prompts`, is not there.
 
     Its run begins from `resume_from_checkpoint_id`, if that is given, in place of the model as it is.
 
@@ -60,7 +63,8 @@ def create(
     with store.write() as session:
         if job_id is not None and (existing := _row(session, project_id, job_id)) is not None:
             return _whole(session, existing)
-        _hold_datasets(session, project_id, needs)
+        _hold(session, Dataset, project_id, needs)
+        _hold(session, PromptSet, project_id, needs_prompts)
         time = now(session)
         row = Job(
             id=job_id or new_id("job"),
@@ -93,14 +97,14 @@ def create(
 
 
 class DatasetGone(Exception):  # noqa: N818 - a state of affairs, read as one
-    """A dataset that the job needs is not there any more."""
+    """A dataset, or a prompt set, that the job needs is not there any more."""
 
 
-def _hold_datasets(session: Session, project_id: str, dataset_ids: Sequence[str]) -> None:
-    """Keep the datasets from being deleted before the job that needs them is there for all to see."""
-    wanted = sa.select(Dataset.id).where(Dataset.project_id == project_id, Dataset.id.in_(dataset_ids))
-    found = session.scalars(wanted.order_by(Dataset.id).with_for_update(read=True)).all() if dataset_ids else []
-    if missing := set(dataset_ids) - set(found):
+def _hold(session: Session, table: type[Dataset] | type[PromptSet], project_id: str, ids: Sequence[str]) -> None:
+    """Keep what was uploaded from being deleted before the job that needs it is there for all to see."""
+    wanted = sa.select(table.id).where(table.project_id == project_id, table.id.in_(ids))
+    found = session.scalars(wanted.order_by(table.id).with_for_update(read=True)).all() if ids else []
+    if missing := set(ids) - set(found):
         raise DatasetGone(min(missing))
 
 

@@ -45,3 +45,12 @@ def report_page_key(project_id: str, job_id: str, step: int, attempt: int) -> st
 def dataset_key(project_id: str, dataset_id: str, suffix: str) -> str:
     """`suffix` is the file's, such as `.parquet`; the user's own name for it stays in the database."""
     return f"projects/{project_id}/datasets/{dataset_id}/data{suffix}"
+
+
+def prompt_set_prefix(project_id: str, prompt_set_id: str) -> str:
+    """Prefix of a prompt set's file."""
+    return f"projects/{project_id}/prompt_sets/{prompt_set_id}/"
+
+
+def prompt_set_key(project_id: str, prompt_set_id: str) -> str:
+    return f"{prompt_set_prefix(project_id, prompt_set_id)}prompts.jsonl"

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from alignment_core.errors import Category
 from alignment_core.model_files import ModelReport
+from alignment_core.prompt_files import PromptsReport
 from alignment_core.spec import ColumnMapping
 from alignment_core.spec.exports import ExportFormat
 from alignment_core.spec.sources import OnBadRow
@@ -246,6 +247,22 @@ class DatasetRecord(Record):
 class DatasetClaim(Record):
     dataset: DatasetRecord
     attempt: int
+
+
+class PromptSetRecord(Record):
+    """Uploaded prompts; `sha256` is theirs in whatever form they came, `file_sha256` that of the file in the store."""
+
+    id: str
+    project_id: str
+    name: str | None
+    filename: str
+    num_prompts: int
+    sha256: str
+    report: PromptsReport
+    size_bytes: int
+    file_sha256: str
+    object_key: str
+    created_at: datetime
 
 
 class ProjectRecord(Record):

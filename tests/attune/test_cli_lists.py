@@ -64,6 +64,34 @@ def test_weights_are_uploaded_listed_shown_and_deleted(api: Api, attune: Attune,
     assert attune("weights", "list").stdout == "no weights\n"
 
 
+def test_prompts_are_uploaded_listed_shown_downloaded_and_deleted(
+    api: Api,  # noqa: F811
+    attune: Attune,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "parti.tsv"
+    path.write_text("Prompt\tCategory\na red circle\tBasic\n\tBasic\na blue square\tBasic\na red circle\tBasic\n")
+    uploaded = attune("prompts", "upload", str(path), "--name", "Parti")
+    found = uploaded.stdout.strip()
+    assert "1 rows repeat earlier prompts (the first: 4)" in uploaded.stderr
+    assert "1 rows are empty (the first: 2)" in uploaded.stderr
+    lines = attune("prompts", "list").stdout.splitlines()
+    assert (lines[2].split()[:2], lines[2].split()[-1]) == ([found, "2"], "Parti")
+    assert max(len(line) for line in lines) <= NARROW
+    assert attune("prompts", "show", found).stdout == "a red circle\na blue square\n"
+    assert attune("prompts", "show", found, "--limit", "1").stdout == "a red circle\n"
+    assert json.loads(attune("prompts", "show", found, "--json").stdout)["report"]["column"] == "Prompt"
+    saved = tmp_path / "saved.jsonl"
+    attune("prompts", "download", found, str(saved))
+    assert saved.read_text() == '{"prompt": "a red circle"}\n{"prompt": "a blue square"}\n'
+    path.write_text("Prompt\n" + "x" * 2001 + "\n")
+    refused = attune("prompts", "upload", str(path))
+    assert refused.returncode == 1
+    assert "row 1: has 2001 characters" in refused.stderr
+    assert attune("prompts", "delete", found).stdout == "deleted\n"
+    assert attune("prompts", "list").stdout == "no prompt set\n"
+
+
 def test_events_metrics_and_checkpoints_of_a_job_are_shown(api: Api, attune: Attune) -> None:  # noqa: F811
     job = api.new_job()
     assert attune("checkpoint", "list", job).stdout == "no checkpoint yet\n"

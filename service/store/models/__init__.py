@@ -13,7 +13,7 @@ from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, Me
 from service.store.models.jobs import Job, JobEvent, JobLabel, JobLog, Metric
 from service.store.models.projects import ApiKey, AuditEntry, Project
 from service.store.models.results import Checkpoint, CheckpointFile, Export, Report, Sample
-from service.store.models.uploads import Dataset
+from service.store.models.uploads import Dataset, PromptSet
 
 __all__ = [
     "LONGEST_FILENAME",
@@ -39,6 +39,7 @@ __all__ = [
     "Metric",
     "Model",
     "Project",
+    "PromptSet",
     "Removal",
     "Report",
     "Sample",

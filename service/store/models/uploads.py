@@ -1,4 +1,4 @@
-"""What a user uploaded."""
+"""What a user uploaded: data and weights, which a worker checks, and prompts, which are checked as they arrive."""
 
 from datetime import datetime
 from typing import Any
@@ -39,3 +39,22 @@ class Dataset(Base):
 
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+
+
+class PromptSet(Base):
+    """Prompts that were uploaded. `sha256` is that of the prompts, `file_sha256` that of the jsonl file they are kept as."""
+
+    __tablename__ = "prompt_sets"
+    __table_args__ = (sa.Index("ix_prompt_sets_project_id_id", "project_id", "id"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = project_id()
+    name: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
+    filename: Mapped[str] = mapped_column(sa.String(LONGEST_FILENAME))
+    num_prompts: Mapped[int]
+    sha256: Mapped[str] = mapped_column(sa.String(64))
+    report: Mapped[dict[str, Any]]
+    size_bytes: Mapped[int]
+    file_sha256: Mapped[str] = mapped_column(sa.String(64))
+    object_key: Mapped[str] = mapped_column(sa.Text)
+    created_at: Mapped[datetime]

@@ -38,7 +38,7 @@ def accepts(document: dict[str, Any], schema: dict[str, Any], value: Any) -> Non
 def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
     found = {name for name, _ in operations(document)}
     job, checkpoint, dataset = "/v1/jobs/{job_id}", "/v1/checkpoints/{checkpoint_id}", "/v1/datasets/{dataset_id}"
-    weights = "/v1/weights/{weights_id}"
+    weights, prompt_set = "/v1/weights/{weights_id}", "/v1/prompt_sets/{prompt_set_id}"
     results = ("events", "metrics", "checkpoints", "samples", "report", "manifest", "logs")
     assert found == {
         *("POST /v1/jobs", "POST /v1/jobs/validate", "GET /v1/jobs", f"GET {job}"),
@@ -50,8 +50,10 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *(f"GET {checkpoint}/exports{path}" for path in ("", "/{format}", "/{format}/files/{path}")),
         f"POST {checkpoint}/exports",
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
+        *("POST /v1/prompt_sets", "GET /v1/prompt_sets"),
+        *(f"GET {prompt_set}{path}" for path in ("", "/prompts", "/file")),
         *("POST /v1/weights", "GET /v1/weights", f"GET {weights}"),
-        *(f"DELETE {path}" for path in (job, checkpoint, dataset, weights)),
+        *(f"DELETE {path}" for path in (job, checkpoint, dataset, weights, prompt_set)),
         "GET /v1/audit",
         *("POST /v1/keys", "GET /v1/keys", "GET /v1/keys/{key_id}"),
         *(f"POST /v1/keys/{{key_id}}/{verb}" for verb in ("rotate", "revoke")),

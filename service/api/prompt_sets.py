@@ -1,0 +1,177 @@
+"""Prompt sets: upload one, read its prompts, download it, delete it. A spec names one in place of a list of prompts."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import TypeAdapter
+
+from alignment_core.prompt_files import PromptsRefused, PromptsReport, line_of, read_prompts
+from alignment_core.spec.sources import ColumnName
+from service.api.checked_uploads import checked, created, form_of, name_of, same_request, uploads_folder
+from service.api.context import Parts, PartsDep
+from service.api.downloads import file_responses, send_file
+from service.api.idempotency import OnceDep
+from service.api.lookup import PromptSetDep
+from service.api.paging import Page, PagingDep
+from service.api.problems import missing, problems
+from service.api.schemas.prompt_sets import PromptOfSet, PromptSet
+from service.api.uploads import UPLOAD_PREFIX, Upload, receive, told_disk_errors
+from service.auth import ProjectDep
+from service.errors import FieldProblem, invalid_request
+from service.store import keys, prompt_sets
+from service.store.ids import new_id
+from service.store.records import PromptSetRecord, StoredFile
+
+router = APIRouter(prefix="/v1/prompt_sets", tags=["prompt sets"], responses=problems(401, 403, 422, 500, 503))
+
+UPLOAD_PATH = "/v1/prompt_sets"
+MOST_UPLOAD_BYTES = 128 << 20
+JSONL = "application/jsonl"
+
+FORM = form_of(
+    "Text with a prompt a line (.txt), jsonl, a JSON list, CSV, TSV or parquet; at most 128 MiB and a million prompts.",
+    {
+        "column": {
+            "type": "string",
+            "maxLength": 200,
+            "description": "Which column or key holds the prompts, where its name is none of prompt, caption, text.",
+        }
+    },
+)
+
+_column: TypeAdapter[str] = TypeAdapter(ColumnName)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=PromptSet,
+    summary="Upload prompts",
+    response_description="The prompt set, ready to be named in specs",
+    responses=created("Where the new prompt set is."),
+    openapi_extra=FORM,
+)
+async def create_prompt_set(request: Request, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
+    """Store prompts as a set that specs name: `"prompts": "ps_..."`. Each is kept once, in the order of the file.
+
+    It is read as it arrives: the answer says which rows were empty or repeated others, or, with 422, which cannot be
+    prompts. With curl: `curl -F file=@prompts.txt http://localhost:8000/v1/prompt_sets`
+    """
+    folder = uploads_folder(parts.settings)
+    limit = min(parts.settings.max_upload_bytes, MOST_UPLOAD_BYTES)
+    async with receive(request, folder, limit, frozenset({"name", "column"})) as upload:
+        name = name_of(upload)
+        column = checked(_column, "column", upload.fields["column"]) if "column" in upload.fields else None
+
+        def create(prompt_set_id: str | None) -> PromptSet:
+            made = _stored(parts, project_id, upload, name, column, prompt_set_id or new_id("ps"))
+            return PromptSet.of(made)
+
+        same = {**same_request(upload, name), "column": column}
+        return await run_in_threadpool(once, "ps", UPLOAD_PATH, same, create)
+
+
+def _stored(
+    parts: Parts, project_id: str, upload: Upload, name: str | None, column: str | None, prompt_set_id: str
+) -> PromptSetRecord:
+    """Read the upload, and keep its prompts as jsonl."""
+    key = keys.prompt_set_key(project_id, prompt_set_id)
+    with ExitStack() as until_stored:
+        with told_disk_errors():
+            kept = until_stored.enter_context(
+                tempfile.NamedTemporaryFile(dir=uploads_folder(parts.settings), prefix=UPLOAD_PREFIX)
+            )
+            report, sha256 = _read(upload, column, kept)
+        size = kept.tell()
+        parts.objects.put_file(key, Path(kept.name))
+    return prompt_sets.create(
+        parts.store,
+        prompt_set_id=prompt_set_id,
+        project_id=project_id,
+        filename=upload.filename,
+        name=name,
+        report=report,
+        file=StoredFile(path="prompts.jsonl", size_bytes=size, sha256=sha256, object_key=key),
+    )
+
+
+def _read(upload: Upload, column: str | None, target: IO[bytes]) -> tuple[PromptsReport, str]:
+    """What the upload holds, and the hash of what was written to `target`; 422 that names the rows."""
+    digest = hashlib.sha256()
+
+    def keep(prompt: str) -> None:
+        line = line_of(prompt)
+        digest.update(line)
+        target.write(line)
+
+    try:
+        report = read_prompts(upload.path, upload.filename, keep, column=column)
+    except PromptsRefused as error:
+        problems = [FieldProblem(pointer="/file", code=one.code, message=str(one)) for one in error.problems]
+        raise invalid_request(problems) from error
+    target.flush()
+    return report, digest.hexdigest()
+
+
+@router.get("", summary="List prompt sets")
+def list_prompt_sets(project_id: ProjectDep, parts: PartsDep, paging: PagingDep) -> Page[PromptSet]:
+    """The project's prompt sets, newest first."""
+    page = prompt_sets.list_prompt_sets(parts.store, project_id, after_id=paging.after, limit=paging.limit)
+    return paging.page([PromptSet.of(one) for one in page.data], has_more=page.has_more)
+
+
+@router.get("/{prompt_set_id}", summary="Look at a prompt set", responses=missing("prompt_set", "ps"))
+def get_prompt_set(found: PromptSetDep) -> PromptSet:
+    """What a prompt set is called, how many prompts it has, and their hash."""
+    return PromptSet.of(found)
+
+
+@router.get("/{prompt_set_id}/prompts", summary="Read a prompt set", responses=missing("prompt_set", "ps"))
+def list_prompts(found: PromptSetDep, parts: PartsDep, paging: PagingDep) -> Page[PromptOfSet]:
+    """The prompts, the first of the file first. `after` is a place; to read all of a long set, download it."""
+    start = _place(paging.after)
+    lines = _lines(parts.objects.open_range(found.object_key))
+    wanted = islice(enumerate(lines, 1), start, start + paging.limit)
+    data = [PromptOfSet(id=str(place), prompt=json.loads(line)["prompt"]) for place, line in wanted]
+    return paging.page(data, has_more=bool(data) and int(data[-1].id) < found.num_prompts)
+
+
+def _place(after: str | None) -> int:
+    if after is None:
+        return 0
+    if not (after.isascii() and after.isdecimal() and len(after) < 10):
+        message = "expected the place of a prompt, a whole number"
+        raise invalid_request([FieldProblem(pointer="query:after", code="entry_not_found", message=message)])
+    return int(after)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines of what comes in pieces; what was begun is never longer than a chunk and a prompt."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+
+
+@router.api_route(
+    "/{prompt_set_id}/file",
+    methods=["GET"],
+    response_class=Response,
+    summary="Download a prompt set",
+    responses=file_responses(JSONL, "prompt_set", "ps"),
+)
+@router.head("/{prompt_set_id}/file", include_in_schema=False)
+def download_prompt_set(request: Request, found: PromptSetDep, parts: PartsDep) -> Response:
+    """The prompts as jsonl, an object with the key `prompt` a line."""
+    file = StoredFile(
+        path="prompts.jsonl", size_bytes=found.size_bytes, sha256=found.file_sha256, object_key=found.object_key
+    )
+    return send_file(request, parts, file, f"{found.id}.jsonl", JSONL)
