@@ -48,6 +48,12 @@ class Settings(BaseSettings):
         description="How much of a run's encoded images and prompts may lie on the worker's disk where they are shared; the rest is "
         "read from the object store again. No limit when left out.",
     )
+    dataset_disk_bytes: int | None = Field(
+        default=32 * 2**30,
+        ge=64 * 2**20,
+        description="The largest file of a dataset that a worker fetches whole. A larger one is read from the object store by ranges, of "
+        "which so many bytes may lie on the worker's disk, for each job or check. None fetches every file whole.",
+    )
     work_dir: Path | None = Field(default=None, description="One work folder a running job; `work` in data_dir.")
     catalog_path: Path | None = Field(
         default=None,

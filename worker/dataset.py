@@ -31,7 +31,9 @@ from worker.patience import (
     patiently,
     wait_out,
 )
+from worker.ranges import DATA, data_of
 from worker.run import training_environment
+from worker.shards import SHARDS, answering_check
 
 log = structlog.get_logger()
 
@@ -93,13 +95,25 @@ def _without_disk(away: Away) -> JobError:
 
 
 def _check(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat) -> Report | JobError | None:
-    """One try of it. Raises `TrainerWithoutDisk` for a check that ended for want of a disk."""
+    """One try of it. Raises `TrainerWithoutDisk` for a check that ended for want of a disk, `Away` for want of the store."""
+    folder = parts.settings.resolved_work_dir.absolute() / f".check-{claim.dataset.id}-{claim.attempt}"
+    inputs.remove(folder)
     try:
-        path = inputs.fetch_dataset(parts, claim.dataset)
+        path = data_of(parts, claim.dataset, folder / DATA, folder / SHARDS)
+        with answering_check(parts, claim.dataset, folder) as exchange:
+            result = _run_check(parts, claim, heartbeat, path)
     except AlignmentError as error:
         return JobError(
             code=error.code, message=error.message, category=error.category, retryable=error.retryable, hint=error.hint
         )
+    finally:
+        inputs.remove(folder)
+    if exchange is not None and exchange.away is not None and isinstance(result, JobError):
+        raise exchange.away
+    return result
+
+
+def _run_check(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat, path: Path) -> Report | JobError | None:
     process = subprocess.Popen(
         tethered([*launched(parts.trainer, 1), *_command(claim.dataset, path)]),
         stdin=subprocess.DEVNULL,

@@ -15,8 +15,9 @@ from service.store.catalog import checkpoint_sources, sources_of, stored_dataset
 from service.store.records import CheckpointRecord, Claim, DatasetRecord
 from worker import inputs
 from worker.parts import WorkerParts
+from worker.ranges import DATA, data_of
 from worker.recording import record_plain
-from worker.shards import shared_shards
+from worker.shards import SHARDS, shared_shards
 
 log = structlog.get_logger()
 
@@ -27,7 +28,8 @@ def prepare(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
     workdir.mkdir(parents=True, exist_ok=True)  # a read-only disk keeps it, and says so at the next write
     spec = JobSpec.model_validate(claim.job.spec)
     records = {found: _dataset(parts, claim, pointer, found) for pointer, found in stored_datasets(spec)}
-    paths = {found: inputs.fetch_dataset(parts, record) for found, record in records.items()}
+    data, exchange, processes = workdir / DATA, workdir / SHARDS, spec.resources.processes
+    paths = {found: data_of(parts, record, data, exchange, processes) for found, record in records.items()}
     columns = {found: record.columns for found, record in records.items()}
     bad_rows: dict[str, OnBadRow] = {found: record.on_bad_row for found, record in records.items()}
     begin = [] if _fetch_checkpoints(parts, claim, workdir) else _fetch_start(parts, claim, workdir)

@@ -22,10 +22,11 @@ from alignment_core.spec.places import AskedShards
 from service.store import datasets, keys
 from service.store.catalog import stored_datasets
 from service.store.objects import ObjectNotFound
-from service.store.records import Claim
+from service.store.records import Claim, DatasetRecord
 from worker.inputs import sha256_of
 from worker.parts import WorkerParts
 from worker.patience import Away, wait_out
+from worker.ranges import DATA, Ranges, ranges_of
 
 SHARDS = "shards"
 LOOK_EVERY_SECONDS = 0.05
@@ -52,13 +53,33 @@ def shared_shards(parts: WorkerParts, spec: JobSpec, workdir: Path) -> AskedShar
 @contextmanager
 def answering(parts: WorkerParts, claim: Claim, workdir: Path) -> "Iterator[Exchange | None]":
     """Answer what the run of this attempt asks of the store, while it runs."""
-    spec = JobSpec.model_validate(claim.job.spec)
-    found = stored_datasets(spec)
-    if not parts.settings.shares_latents or not found:
+    found = stored_datasets(JobSpec.model_validate(claim.job.spec))
+    if not found:
         yield None
         return
-    prefix = keys.latents_prefix(claim.job.project_id, found[0][1])
-    exchange = Exchange(parts, prefix, workdir / SHARDS, _folder(parts) / found[0][1])
+    dataset_id, project_id = found[0][1], claim.job.project_id
+    ranges = ranges_of(parts, datasets.get(parts.store, project_id, dataset_id), workdir / DATA)
+    if ranges is None and not parts.settings.shares_latents:
+        yield None
+        return
+    prefix = keys.latents_prefix(project_id, dataset_id)
+    with answered(Exchange(parts, prefix, workdir / SHARDS, _folder(parts) / dataset_id, ranges)) as exchange:
+        yield exchange
+
+
+@contextmanager
+def answering_check(parts: WorkerParts, dataset: DatasetRecord, folder: Path) -> "Iterator[Exchange | None]":
+    """Answer what the check of a data set asks of its file, if that is read by ranges; `folder` is the check's own."""
+    if (ranges := ranges_of(parts, dataset, folder / DATA)) is None:
+        yield None
+        return
+    prefix = keys.latents_prefix(dataset.project_id, dataset.id)
+    with answered(Exchange(parts, prefix, folder / SHARDS, _folder(parts) / dataset.id, ranges)) as exchange:
+        yield exchange
+
+
+@contextmanager
+def answered(exchange: "Exchange") -> "Iterator[Exchange]":
     thread = threading.Thread(target=exchange.answer_until_closed, name="shards", daemon=True)
     thread.start()
     try:
@@ -78,11 +99,13 @@ def remove_deleted_shards(parts: WorkerParts) -> None:
 class Exchange:
     """Answers the questions of one run. `away` is what kept the store from answering in the end."""
 
-    def __init__(self, parts: WorkerParts, prefix: str, exchange: Path, shelves: Path) -> None:
+    def __init__(
+        self, parts: WorkerParts, prefix: str, exchange: Path, shelves: Path, ranges: Ranges | None = None
+    ) -> None:
         self.closed = threading.Event()
         self.away: Away | None = None
-        self.sent_bytes = self.fetched_bytes = 0
-        self._parts, self._prefix, self._shelves = parts, prefix, shelves
+        self.sent_bytes = self.fetched_bytes = self.read_bytes = 0
+        self._parts, self._prefix, self._shelves, self._ranges = parts, prefix, shelves, ranges
         self._asked, self._answered = exchange / "asked", exchange / "answered"
         for folder in (self._asked, self._answered, shelves):
             folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +116,12 @@ class Exchange:
                 for path in sorted(self._asked.glob("*.json")):
                     taken = path.rename(path.with_suffix(".taken"))
                     threads.submit(self._take, taken)
-        log.info("shards_exchanged", sent_bytes=self.sent_bytes, fetched_bytes=self.fetched_bytes)
+        log.info(
+            "shards_exchanged",
+            sent_bytes=self.sent_bytes,
+            fetched_bytes=self.fetched_bytes,
+            read_bytes=self.read_bytes,
+        )
 
     def _take(self, path: Path) -> None:
         try:
@@ -112,6 +140,11 @@ class Exchange:
         path.unlink()
 
     def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        if question["verb"] == "range":
+            if self._ranges is None:
+                raise ValueError("the data set is here whole")
+            self.read_bytes += self._ranges.write(question)
+            return {"outcome": "done"}
         prefix = f"{self._prefix}{_matched(NAMESPACE, question['namespace'])}/"
         objects = self._parts.objects
         if question["verb"] == "names":

@@ -78,6 +78,10 @@ def remove_leftovers(parts: WorkerParts) -> None:
     for folder in parts.settings.resolved_work_dir.glob(".export-*"):
         if folder.stat().st_mtime < oldest:  # no export takes so long
             inputs.remove(folder)
+    oldest = time.time() - 2 * parts.settings.max_check_seconds
+    for folder in parts.settings.resolved_work_dir.glob(".check-*"):
+        if folder.stat().st_mtime < oldest:
+            inputs.remove(folder)
     _remove_empty(parts.settings.resolved_work_dir)
 
 

@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
+from alignment_core.datasets.by_offset import Stretch
 from alignment_core.datasets.files import (
     READ_ERRORS,
     Buffer,
@@ -28,6 +29,7 @@ from alignment_core.datasets.files import (
     read_lines,
     safe_name,
 )
+from alignment_core.datasets.in_parts import FileInParts
 from alignment_core.errors import DataError
 
 UTF8_NAME = 0x800  # flag of an entry
@@ -52,17 +54,20 @@ class ZipLimits:
 class ZipFiles:
     """`files.FileTree` over a zip archive. Raises `DataError` with `unreadable_file` or `unsafe_archive`."""
 
-    def __init__(self, path: Path, limits: ZipLimits | None = None) -> None:
+    def __init__(self, path: Path | FileInParts, limits: ZipLimits | None = None) -> None:
         limits = limits or ZipLimits()
-        self._path = path
+        self._parts = path if isinstance(path, FileInParts) else None
+        self._path = path.path if isinstance(path, FileInParts) else path
         self._whole: memoryview | None = None
+        self._unpacked_bytes = 0
         try:
-            _check_directory_size(path, limits)
-            self._archive = zipfile.ZipFile(path)
+            with self._opened() as handle:
+                _check_directory_size(handle, self._path, limits)
+            self._archive = zipfile.ZipFile(self._path if self._parts is None else self._opened())
         except READ_ERRORS as error:
-            raise DataError("unreadable_file", f"{path.name}: not a readable zip: {error}") from error
+            raise DataError("unreadable_file", f"{self._path.name}: not a readable zip: {error}") from error
         try:
-            self._entries = _checked_entries(self._archive.infolist(), path, limits)
+            self._entries = _checked_entries(self._archive.infolist(), self._path, self.size_bytes(), limits)
         except DataError:
             self._archive.close()
             raise
@@ -92,7 +97,10 @@ class ZipFiles:
         with self._open(name) as handle:
             return read_limited(handle, name, max_bytes)
 
-    def mapped(self, name: str) -> Buffer:
+    def _opened(self) -> BinaryIO:
+        return self._path.open("rb") if self._parts is None else self._parts.content.open()
+
+    def mapped(self, name: str) -> Buffer | Stretch:
         with self._open(name) as handle:  # finds damaged headers, and entries that are not there
             entry = self._find(name)
             assert entry is not None, "it was opened just now"
@@ -100,9 +108,22 @@ class ZipFiles:
                 return self._stored(entry)
             if entry.file_size > MAX_SHARD_RATIO * max(entry.compress_size, SMALL_SHARD_BYTES):
                 raise _unsafe(self._path, f"{name[:200]!r} grows more than {MAX_SHARD_RATIO} times when it is unpacked")
+            self._refuse_over_limit(entry, name)
             return _unpacked(handle, name, self._path)
 
-    def _stored(self, entry: zipfile.ZipInfo) -> Buffer:
+    def _refuse_over_limit(self, entry: zipfile.ZipInfo, name: str) -> None:
+        """Where no more than a part of the archive may lie on the disk, what is unpacked may not take more either."""
+        self._unpacked_bytes += entry.file_size
+        if self._parts is not None and self._unpacked_bytes > self._parts.note.disk_bytes:
+            raise DataError(
+                "unreadable_file",
+                f"{self._path.name}: {name[:200]!r} is compressed and too large to be unpacked here",
+                hint="Make the zip without compression, as `attune dataset upload` does with a folder.",
+            )
+
+    def _stored(self, entry: zipfile.ZipInfo) -> Buffer | Stretch:
+        if self._parts is not None:
+            return self._stored_in_parts(self._parts.content, entry)
         if self._whole is None:
             with self._path.open("rb") as archive:
                 self._whole = memoryview(map_file(archive))
@@ -110,8 +131,14 @@ class ZipFiles:
         start = entry.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
         return self._whole[start : start + entry.file_size]
 
+    def _stored_in_parts(self, content: Stretch, entry: zipfile.ZipInfo) -> Stretch:
+        with content.part(entry.header_offset, LOCAL_HEADER_BYTES).open() as header:
+            name_bytes, extra_bytes = struct.unpack_from("<HH", header.read(), 26)
+        start = entry.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+        return content.part(start, entry.file_size)
+
     def size_bytes(self) -> int:
-        return self._path.stat().st_size
+        return self._path.stat().st_size if self._parts is None else self._parts.note.size_bytes
 
     def _find(self, name: str) -> zipfile.ZipInfo | None:
         safe = safe_name(name)
@@ -135,13 +162,15 @@ class ZipFiles:
             raise DataError("missing_image", f"{name[:200]!r} cannot be read from the zip: {error}") from error
 
 
-def _checked_entries(infos: list[zipfile.ZipInfo], path: Path, limits: ZipLimits) -> dict[str, zipfile.ZipInfo]:
+def _checked_entries(
+    infos: list[zipfile.ZipInfo], path: Path, size_bytes: int, limits: ZipLimits
+) -> dict[str, zipfile.ZipInfo]:
     total = sum(info.file_size for info in infos)
     if len(infos) > limits.entries:
         raise _unsafe(path, f"{len(infos)} entries; expected at most {limits.entries}")
     if total > limits.uncompressed_bytes:
         raise _unsafe(path, f"{total} bytes when unpacked; expected at most {limits.uncompressed_bytes}")
-    if total > limits.ratio_free_bytes and total > limits.ratio * path.stat().st_size:
+    if total > limits.ratio_free_bytes and total > limits.ratio * size_bytes:
         raise _unsafe(path, f"{total} bytes when unpacked, more than {limits.ratio:g} times its size")
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
@@ -188,12 +217,11 @@ def _checked_name(info: zipfile.ZipInfo, path: Path) -> str:
     return name
 
 
-def _check_directory_size(path: Path, limits: ZipLimits) -> None:
+def _check_directory_size(handle: BinaryIO, path: Path, limits: ZipLimits) -> None:
     """Refuse a huge table of contents before `zipfile` turns each of its entries into an object."""
-    with path.open("rb") as handle:
-        size = handle.seek(0, io.SEEK_END)
-        handle.seek(max(0, size - 2**16 - 22 - 20 - 56))
-        tail = handle.read()
+    size = handle.seek(0, io.SEEK_END)
+    handle.seek(max(0, size - 2**16 - 22 - 20 - 56))
+    tail = handle.read()
     end = tail.rfind(b"PK\x05\x06")
     if end < 0 or end + 22 > len(tail):
         raise zipfile.BadZipFile("it has no end-of-directory record; is the upload complete?")

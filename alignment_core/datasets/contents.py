@@ -1,6 +1,7 @@
 """What the images of a data set hash to, remembered: a later start on the same files knows its cache without reading them.
 
-By the state of the files (`remembered.state_of`, which preflight's answer rests on too) and the rows that were asked for.
+By the state of the files (`remembered.state_of`, which preflight's answer rests on too) and the rows that were asked for; among the
+`notes` too, where the state is the same on every machine.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from alignment_core.datasets.durable_files import write_durably
+from alignment_core.datasets.notes import Notes
 from alignment_core.datasets.rows import Annotated
 
 SHA256 = "sha256"
@@ -27,11 +29,16 @@ class Contents:
 
     folder: Path
     state: str
+    notes: Notes | None = None
 
     def recalled(self, rows: Sequence[Annotated[Any]]) -> Digests | None:
         """Those of the rows' images; None when nobody has read them yet. A damaged file is as good as none."""
+        path = self._path(rows)
+        if not path.exists() and self.notes is not None and (shared := self.notes.recall(path.stem)) is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(path, shared)
         try:
-            with safe_open(self._path(rows), framework="pt") as file:
+            with safe_open(path, framework="pt") as file:
                 found = file.get_tensor(SHA256).numpy()
         except (OSError, SafetensorError):
             return None
@@ -41,7 +48,10 @@ class Contents:
         path = self._path(rows)
         path.parent.mkdir(parents=True, exist_ok=True)
         flat = torch.frombuffer(bytearray(b"".join(image for row in digests for image in row)), dtype=torch.uint8)
-        write_durably(path, save({SHA256: flat.reshape(len(digests), -1, 32)}))
+        content = save({SHA256: flat.reshape(len(digests), -1, 32)})
+        write_durably(path, content)
+        if self.notes is not None:
+            self.notes.keep(path.stem, content)
 
     def _path(self, rows: Sequence[Annotated[Any]]) -> Path:
         digest = hashlib.sha256(self.state.encode())

@@ -11,6 +11,7 @@ from alignment_core.datasets.arrow import open_arrow
 from alignment_core.datasets.columnar import ColumnarTable
 from alignment_core.datasets.columns import choose_reading
 from alignment_core.datasets.files import FileTree, FolderFiles
+from alignment_core.datasets.in_parts import file_in_parts, is_in_parts
 from alignment_core.datasets.parquet import open_parquet
 from alignment_core.datasets.rows import DatasetFormat, PreferenceSource, Source
 from alignment_core.datasets.splits_by_name import other_splits_note, training_files
@@ -71,14 +72,18 @@ def open_table(path: Path) -> Table:
     """The rows at `path` as they are, whatever they mean."""
     if not path.exists():
         raise DataError("missing_file", f"{path.name}: no such file or folder; {EXPECTED}")
-    if path.is_dir():
+    parts = file_in_parts(path) if is_in_parts(path) else None
+    if parts is None and path.is_dir():
         return _table_of(FolderFiles(path))
-    with path.open("rb") as handle:
+    with path.open("rb") if parts is None else parts.content.open() as handle:
         magic = handle.read(4)
+        is_zip = magic[:2] == b"PK" or (magic != b"PAR1" and zipfile.is_zipfile(handle))
     if magic == b"PAR1":
-        return ColumnarTable(path, [open_parquet(path.name, path)], "parquet", size_bytes=path.stat().st_size)
-    if magic[:2] == b"PK" or zipfile.is_zipfile(path):
-        return _table_of(ZipFiles(path))
+        shard = open_parquet(path.name, path if parts is None else parts.content)
+        size_bytes = path.stat().st_size if parts is None else parts.note.size_bytes
+        return ColumnarTable(path, [shard], "parquet", size_bytes=size_bytes)
+    if is_zip:
+        return _table_of(ZipFiles(parts or path))
     raise DataError("unknown_format", f"{path.name}: {EXPECTED}{_hint(path)}")
 
 

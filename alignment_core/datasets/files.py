@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
+from alignment_core.datasets.by_offset import Stretch
 from alignment_core.errors import DataError
 
 Buffer = mmap.mmap | memoryview | bytes
@@ -50,7 +51,7 @@ class FileTree(Protocol):
         """The whole file. Raises `DataError`: `unsafe_path`, `missing_image` or `image_too_large`."""
         ...
 
-    def mapped(self, name: str) -> Buffer:
+    def mapped(self, name: str) -> Buffer | Stretch:
         """The whole file without reading it: pages come as they are touched. For formats that are read by offset."""
         ...
 

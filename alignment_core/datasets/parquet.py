@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignment_core.datasets.by_offset import Stretch
 from alignment_core.datasets.columnar import RowGroup
 from alignment_core.datasets.files import Buffer
 from alignment_core.errors import DataError
@@ -25,7 +26,7 @@ class ParquetShard:
     """`columnar.Shard`; made by `open_parquet`."""
 
     name: str
-    source: Path | Buffer
+    source: Path | Buffer | Stretch
     metadata: pq.FileMetaData
     columns: tuple[str, ...]
     embedded: frozenset[str]
@@ -58,7 +59,7 @@ class ParquetRowGroup:
         return _iterate(self.shard, self.index, list(columns), IMAGE_BATCH, [])
 
 
-def open_parquet(name: str, source: Path | Buffer) -> ParquetShard:
+def open_parquet(name: str, source: Path | Buffer | Stretch) -> ParquetShard:
     """A shard, whose footer is read and checked. Raises `DataError`: `unreadable_file` or `unsafe_archive`."""
     with readable(name):
         metadata = pq.read_metadata(opened(source))
@@ -86,9 +87,15 @@ def refuse_repeated(name: str, columns: Sequence[str]) -> None:
         raise DataError("unreadable_file", f"{name}: column {repeated[0]} is there more than once")
 
 
-def opened(source: Path | Buffer) -> Any:
+def opened(source: Path | Buffer | Stretch) -> Any:
     """What pyarrow reads from."""
-    return source if isinstance(source, Path) else pa.BufferReader(pa.py_buffer(source))
+    match source:
+        case Path():
+            return source
+        case Stretch():
+            return source.open()
+        case _:
+            return pa.BufferReader(pa.py_buffer(source))
 
 
 def _refuse_bombs(name: str, metadata: pq.FileMetaData) -> None:

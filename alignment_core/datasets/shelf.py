@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from alignment_core.datasets.durable_files import write_durably
+from alignment_core.datasets.notes import Notes
 from alignment_core.datasets.shard_store import NotStored, ShardStore
 from alignment_core.errors import AlignmentError
 
@@ -39,26 +40,25 @@ class Disk:
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self.limit_bytes = limit_bytes
+        self.bytes_held = 0
         self._held: OrderedDict[Path, int] = OrderedDict()
         self._lock = threading.Lock()
-
-    @property
-    def bytes_held(self) -> int:
-        return sum(self._held.values())
 
     def hold(self, path: Path) -> bool:
         """It is used just now, and what was not used for longest goes for it; False when it has gone itself meanwhile."""
         if self.limit_bytes is None:
             return True
         with self._lock:
+            self.bytes_held -= self._held.pop(path, 0)
             try:
-                self._held[path] = path.stat().st_size
+                size = path.stat().st_size
             except FileNotFoundError:
-                self._held.pop(path, None)
                 return False
-            self._held.move_to_end(path)
+            self._held[path] = size
+            self.bytes_held += size
             while self.bytes_held > self.limit_bytes and len(self._held) > 1:
-                oldest, _ = self._held.popitem(last=False)
+                oldest, its_size = self._held.popitem(last=False)
+                self.bytes_held -= its_size
                 oldest.unlink(missing_ok=True)
             return True
 
@@ -74,6 +74,7 @@ class Shelves:
         self.disk = Disk(disk_bytes if store is not None else None)
         self._folder, self._store = folder, store
         self._shelves: dict[str, Shelf] = {}
+        self.notes = None if store is None else Notes(folder, store)
 
     def of(self, namespace: str) -> "Shelf":
         if namespace not in self._shelves:

@@ -10,6 +10,8 @@ from alignment_core.datasets.bad_rows import read_annotations
 from alignment_core.datasets.contents import Contents
 from alignment_core.datasets.detect import open_preferences
 from alignment_core.datasets.hub import download_dataset
+from alignment_core.datasets.in_parts import is_in_parts
+from alignment_core.datasets.notes import Notes
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.preflight import Checked
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
@@ -57,7 +59,7 @@ def load_pairs(
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on.
     """
-    dataset, checked = ranks.after_first(lambda: checked_dataset(method.dataset, cache_dir))
+    dataset, checked = ranks.after_first(lambda: checked_dataset(method.dataset, cache_dir, shelves))
     report = checked.report
     if report.kind != "pairs":
         raise DataError(
@@ -88,7 +90,7 @@ def load_pairs(
         cache_dir,
         shelves,
         ranks,
-        contents_of(dataset, cache_dir),
+        contents_of(dataset, cache_dir, shelves),
     )
     train = yield from prepared(split.train)
     validation = (yield from prepared(split.validation)) if split.validation else None
@@ -96,20 +98,28 @@ def load_pairs(
     return PairSplits(train, validation, prompts, report.content_sha256)
 
 
-def checked_dataset(dataset: LocalDataset | StoredDataset | HubDataset, cache_dir: Path) -> tuple["Located", Checked]:
+def checked_dataset(
+    dataset: LocalDataset | StoredDataset | HubDataset, cache_dir: Path, shelves: Shelves | None = None
+) -> tuple["Located", Checked]:
     """Where the dataset is, and what was found in it; see `located` and `usable`."""
     here = located(dataset, cache_dir)
-    return here, usable(here, cache_dir)
+    return here, usable(here, cache_dir, _notes(here, shelves))
 
 
-def contents_of(dataset: "Located", cache_dir: Path) -> Contents:
+def contents_of(dataset: "Located", cache_dir: Path, shelves: Shelves | None = None) -> Contents:
     """What is remembered of the images of these files, as they are."""
-    return Contents(cache_dir / "contents", state_of(dataset.path, dataset.columns, dataset.on_bad_row))
+    state = state_of(dataset.path, dataset.columns, dataset.on_bad_row)
+    return Contents(cache_dir / "contents", state, _notes(dataset, shelves))
 
 
-def usable(dataset: "Located", cache_dir: Path) -> Checked:
+def _notes(dataset: "Located", shelves: Shelves | None) -> Notes | None:
+    """Shared of a file that is read in parts, whose state is its content; others have their place and time in theirs."""
+    return shelves.notes if shelves is not None and is_in_parts(dataset.path) else None
+
+
+def usable(dataset: "Located", cache_dir: Path, notes: Notes | None = None) -> Checked:
     """The preflight report and the rows that are left out; raises `DataError`, naming the rows, when the dataset cannot be trained on."""
-    checked = check_rows_once(dataset.path, cache_dir, dataset.columns, dataset.on_bad_row)
+    checked = check_rows_once(dataset.path, cache_dir, dataset.columns, dataset.on_bad_row, notes)
     if not checked.report.is_usable:
         raise DataError("dataset_unusable", f"{dataset.path.name}: {_errors_of(checked.report)}")
     return checked

@@ -53,7 +53,7 @@ def load_images(
     Raises `DataError`, naming the rows, when the dataset cannot be trained on, and `one_class` when a share of likes was
     asked for that the training images cannot give.
     """
-    dataset, checked = ranks.after_first(lambda: checked_dataset(method.dataset, cache_dir))
+    dataset, checked = ranks.after_first(lambda: checked_dataset(method.dataset, cache_dir, shelves))
     report = checked.report
     rows = (_judged if report.kind == "unpaired" else _of_pairs)(dataset, checked.dropped)
     lengths = measure((row.prompt for row in rows.images), family.tokenize, family.max_tokens)
@@ -67,7 +67,8 @@ def load_images(
     )
     yield from data_warnings(report, images, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
-    prepared = partial(_prepare, spec, method, family, rows, cache_dir, shelves, ranks, contents_of(dataset, cache_dir))
+    contents = contents_of(dataset, cache_dir, shelves)
+    prepared = partial(_prepare, spec, method, family, rows, cache_dir, shelves, ranks, contents)
     train = yield from prepared(split.train)
     validation = (yield from prepared(split.validation)) if split.validation else None
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))

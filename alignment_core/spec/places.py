@@ -57,6 +57,20 @@ class AskedShards(Spec):
     disk_bytes: int | None = None
 
 
+PARTS_NOTE, PARTS_HASHES = "in_parts.json", "blocks.sha256"
+
+
+class PartsNote(Spec):
+    """In place of a data set's file, as `in_parts.json` in a folder with the SHA-256 of each block one after the other: where it can be
+    read by ranges. A worker writes the folder; an upload is a file, and can be none."""
+
+    sha256: str
+    size_bytes: int
+    block_bytes: int
+    disk_bytes: int  # of it that may lie here, for each process
+    exchange: str
+
+
 class Sources(Spec):
     """Local folders, files and Hub commits for the catalog names and ids of a spec, and what the run is called."""
 

@@ -19,6 +19,11 @@ def latents_prefix(project_id: str, dataset_id: str) -> str:
     return f"{dataset_prefix(project_id, dataset_id)}latents/"
 
 
+def blocks_key(project_id: str, dataset_id: str) -> str:
+    """The SHA-256 of each block of a data set's file, for who reads it by ranges."""
+    return f"{dataset_prefix(project_id, dataset_id)}blocks.sha256"
+
+
 def checkpoint_prefix(project_id: str, job_id: str, step: int, attempt: int) -> str:
     """Prefix of a checkpoint's files, with its slash; `manifest.json` is put last, as the commit mark."""
     return f"projects/{project_id}/jobs/{job_id}/checkpoints/{step}/attempt-{attempt}/"

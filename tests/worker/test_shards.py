@@ -162,7 +162,7 @@ def test_bytes_that_are_not_those_of_the_name_are_not_published(world: World, ma
         folder = next(Path(run.parts.settings.resolved_cache_dir, "shards").iterdir()) / ("a" * 32) / "unsent"
         folder.mkdir(parents=True)
         (path := folder / f"{'a' * 64}.safetensors").write_bytes(b"altered")
-        with pytest.raises(AlignmentError, match="store of shards does not answer"):
+        with pytest.raises(AlignmentError, match="object store does not answer"):
             AskedStore(run.workdir / "shards", folder.parents[1]).put("a" * 32, path)
 
 
