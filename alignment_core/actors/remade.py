@@ -85,17 +85,19 @@ def keeping_shape(x: Tensor) -> AbstractContextManager[object]:
 
 
 def _instead(x: Tensor, keep: Callable[[Tensor], Callable[[], Tensor]]) -> AbstractContextManager[object]:
-    place, numel = x.data_ptr(), x.numel()
+    return saved_tensors_hooks(partial(_pack, keep, x.data_ptr(), x.numel()), _unpack)
 
-    def pack(kept: Tensor) -> Tensor | Callable[[], Tensor]:
-        if kept.data_ptr() == place and kept.numel() == numel:
-            return keep(kept)
-        return kept if kept.is_leaf else kept.detach()  # an output of the operation that keeps it would hold itself
 
-    def unpack(kept: Tensor | Callable[[], Tensor]) -> Tensor:
-        return kept if isinstance(kept, Tensor) else kept()
+def _pack(
+    keep: Callable[[Tensor], Callable[[], Tensor]], place: int, numel: int, kept: Tensor
+) -> Tensor | Callable[[], Tensor]:
+    if kept.data_ptr() == place and kept.numel() == numel:
+        return keep(kept)
+    return kept if kept.is_leaf else kept.detach()  # an output of the operation that keeps it would hold itself
 
-    return saved_tensors_hooks(pack, unpack)
+
+def _unpack(kept: Tensor | Callable[[], Tensor]) -> Tensor:
+    return kept if isinstance(kept, Tensor) else kept()
 
 
 def _shaped(again: Again, shape: torch.Size) -> Tensor:
