@@ -30,6 +30,7 @@ from alignment_core.spec.families import FamilyName
 from alignment_core.spec.places import Sources, localize
 from alignment_core.spec.training import Precision
 from alignment_core.spec.warnings import warnings_of
+from alignment_core.start_checks import check_start, forget_trial
 from alignment_core.training.history import History, recorded
 from alignment_core.training.run_training import CHECKPOINTS, train_run
 from alignment_core.versions import versions
@@ -44,6 +45,7 @@ def align(
     sources: Sources = NO_SOURCES,
     cache_dir: Path | None = None,
     resume_from: Path | None = None,
+    check_only: bool = False,
 ) -> Generator[Event, None, None]:
     """Run a job, yielding what happens; the first event says what is really going to be run.
 
@@ -51,7 +53,7 @@ def align(
     `resume_from` is a checkpoint of another run to begin from, whose spec may differ (`spec_continuation`), as long as the
     work folder holds none; `sources` says where the models, judges and datasets are that the spec only names;
     `cache_dir` (default `~/.cache/attune`) keeps VAE posteriors and text embeddings for any run that needs them again.
-    Under a launcher of several processes every one runs this: they draw and judge together, the first one writes, and all must
+    `check_only` ends once what is tried before a run has passed (`start_checks`). Under a launcher of several processes every one runs this: they draw and judge together, the first one writes, and all must
     leave the loop after the same event.
 
     Raises `AlignmentError` when the run cannot go on; checkpoints saved before that are good.
@@ -66,9 +68,17 @@ def align(
         resumed = own or (resume_from and checked_start(resume_from, spec))
     precision = settled(spec.training.precision, accelerator.device.type, resumed)
     yield _run_started(spec, family, accelerator.device.type, precision, resumed)
+    cache_dir = cache_dir or Path.home() / ".cache" / "attune"
+    if check_only or (spec.training.start_checks and own is None):  # a run that has saved has passed them
+        yield PhaseChanged(phase="checking")
+        precision = yield from check_start(spec, sources, cache_dir, workdir, precision, resumed or None)
+        forget_trial()
+        if check_only:
+            yield RunCompleted(step=0)
+            return
+        accelerator = new_accelerator(spec, precision)
     yield PhaseChanged(phase="loading")
     history = History()
-    cache_dir = cache_dir or Path.home() / ".cache" / "attune"
     run = yield from recorded(load_run(spec, sources, accelerator, cache_dir, precision), history)
     run.history = history
     if resumed:

@@ -12,7 +12,16 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
 from alignment_core.errors import Category
 
 Phase = Literal[
-    "loading", "caching", "compiling", "sampling", "scoring", "training", "evaluating", "saving", "uploading"
+    "loading",
+    "checking",
+    "caching",
+    "compiling",
+    "sampling",
+    "scoring",
+    "training",
+    "evaluating",
+    "saving",
+    "uploading",
 ]
 
 
@@ -96,6 +105,26 @@ class CompilingWeighed(EventBase):
     num_graphs: int = Field(description="Blocks of different shapes, with a gradient and without.")
     compiling_seconds: float = Field(description="Where nothing of it is cached from a run before.")
     saved_seconds: float = Field(description="Over all steps to come.")
+
+
+class StartCheck(BaseModel):
+    """One thing that was tried before the run, and how long that took."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    check: Literal["load", "step", "checkpoint", "picture", "reward"]
+    seconds: float
+    detail: str
+
+
+class StartChecked(EventBase):
+    """A real step, a checkpoint written and read, a picture and its rewards, before anything that takes long; all of it undone."""
+
+    type: Literal["start_checked"] = "start_checked"
+    checks: list[StartCheck]
+    seconds: float = Field(description="Of all checks, with loading the model and encoding one batch.")
+    checkpoint_bytes: int = Field(description="What a checkpoint of the run takes.")
+    peak_device_gib: float | None = Field(description="The most that tensors took on the device; null on a CPU.")
 
 
 class PrecisionMeasured(EventBase):
@@ -293,6 +322,7 @@ Event = Annotated[
     | MicroBatchChosen
     | PrecisionChosen
     | CompilingWeighed
+    | StartChecked
     | PrecisionMeasured
     | PhaseProgressed
     | DatasetChecked

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from attune.checks import checks_table
 from attune.client import Client
 from attune.costs import cost_table
 from attune.ending import ending_of
@@ -33,6 +34,10 @@ def submit_job(
     ] = None,
     watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be wrong or doubtful.")] = False,
+    check_only: Annotated[
+        bool,
+        typer.Option("--check-only", help="Only try one step, a checkpoint, a picture and its rewards; train nothing."),
+    ] = False,
 ) -> None:
     """Queue a job."""
     written = read_job(file)
@@ -45,11 +50,27 @@ def submit_job(
     if dry_run:
         _show_validation(client, written)
         return
-    job = create_job(client, written)
+    job = create_job(client, written, check_only=check_only)
     console.print(job.id, highlight=False)
     if watch:
         _show_cost(job.estimate)
         _end_with(client, follow(client, job.id, console))
+
+
+@with_client
+def check(
+    client: Client,
+    file: Annotated[Path, typer.Argument(help="A job spec, or the body of `POST /v1/jobs`; YAML or JSON.")],
+    dataset: Annotated[str | None, typer.Option(help="Id of an uploaded dataset, in place of the spec's.")] = None,
+) -> None:
+    """Have a worker try a job: one step, a checkpoint, a picture and its rewards; nothing is trained."""
+    written = read_job(file)
+    job = create_job(client, written if dataset is None else written.with_dataset(dataset), check_only=True)
+    console.print(job.id, highlight=False)
+    ended = follow(client, job.id, console)
+    if ended.start_checks is not None:
+        console.print(checks_table(ended.start_checks))
+    _end_with(client, ended)
 
 
 @jobs.command("get")

@@ -21,6 +21,9 @@ def ending_of(client: Client, job: Job) -> Iterator[str]:
     if job.status != "succeeded":
         yield job.status
         return
+    if job.check_only:
+        yield "the checks have passed; nothing was trained"
+        return
     found = _report(client, job)
     if found is None:
         yield "succeeded, without a report: its spec asks for no evaluation"

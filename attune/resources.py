@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from alignment_core.events import Event, Throughput, event_from_json
+from alignment_core.events import Event, StartCheck, Throughput, event_from_json
 from alignment_core.prompt_files import PromptsReport
 from alignment_core.reports import WeightsReport
 
@@ -64,6 +64,7 @@ class JobSummary(Resource):
     phase: str | None
     attempt: int
     resume_from: dict[str, str] | None = None
+    check_only: bool = False
     queue: QueuePlace | None = None
     progress: Progress
     error: ResourceError | None
@@ -73,9 +74,19 @@ class JobSummary(Resource):
     finished_at: datetime | None
 
 
+class StartChecks(Resource):
+    """What was tried before a run, and how long that took."""
+
+    checks: list[StartCheck]
+    seconds: float
+    checkpoint_bytes: int
+    peak_device_gib: float | None
+
+
 class Job(JobSummary):
     spec: dict[str, Any]
     throughput: Throughput | None = None
+    start_checks: StartChecks | None = None
     estimate: dict[str, Any] | None = None
 
 

@@ -21,6 +21,7 @@ from alignment_core.events import (
     ResultSelected,
     RunFailed,
     RunStarted,
+    StartChecked,
     StepCompleted,
     Throughput,
     ThroughputMeasured,
@@ -152,6 +153,9 @@ def sentence_of(event: Event) -> str | None:
         case CompilingWeighed():
             told = f"{event.compiling_seconds:.0f} s of compiling would save about {event.saved_seconds:.0f}"
             return f"{told}: steps are {'' if event.is_compiled else 'not '}compiled"
+        case StartChecked():
+            told = ", ".join(f"{one.check} {one.seconds:.1f} s" for one in event.checks)
+            return f"tried before the run in {event.seconds:.1f} s: {told}"
         case PrecisionMeasured() if event.logit_error is not None:
             return f"the first batch's logits are off by {event.logit_error:.2g} in {event.precision}"
         case MicroBatchChosen():

@@ -63,7 +63,7 @@ def spec_of(family: str, changes: Mapping[str, Any], pairs: Path) -> JobSpec:
             "model": {"type": "local", "path": str(MODELS[family])},
             "method": method,
             "adapter": changes.get("adapter", {"type": "lora"}),
-            "training": {"validation_fraction": HELD_OUT, **training},
+            "training": {"start_checks": False, "validation_fraction": HELD_OUT, **training},
             "evaluation": REPORT,
             "resources": {"device": "cpu", "num_cpu_threads": 1},
         }

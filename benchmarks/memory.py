@@ -74,6 +74,7 @@ def spec_of(family: str, adapter: str, batch: int, checkpointed: bool, pairs: Pa
         "method": {"type": "diffusion_dpo", "dataset": {"type": "local", "path": str(pairs)}},
         "adapter": {"type": adapter},
         "training": {
+            "start_checks": False,
             "steps": STEPS,
             "batch_size": batch,
             "gradient_accumulation_steps": 1,

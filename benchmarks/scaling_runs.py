@@ -62,7 +62,13 @@ def loaded_run(folder: Path, processes: int = 1) -> Run:
             "model": {"type": "local", "path": str(ASSETS / "model")},
             "method": {"type": "diffusion_dpo", "dataset": {"type": "local", "path": str(pairs)}},
             "adapter": {"type": "lora", "rank": 4},
-            "training": {"steps": 1, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": 1e-6},
+            "training": {
+                "start_checks": False,
+                "steps": 1,
+                "batch_size": 1,
+                "gradient_accumulation_steps": 1,
+                "learning_rate": 1e-6,
+            },
             "resources": {"device": "cpu", "processes": processes},
         }
     )

@@ -111,7 +111,7 @@ def spec_of(model: Path, pairs: Path, adapter: str, batch_size: int) -> dict[str
             "transform": {"resolution": 64},
         },
         "adapter": {"type": adapter},
-        "training": {"steps": 1, "batch_size": batch_size, "gradient_accumulation_steps": 1},
+        "training": {"start_checks": False, "steps": 1, "batch_size": batch_size, "gradient_accumulation_steps": 1},
         "resources": {"num_cpu_threads": 1},
     }
 

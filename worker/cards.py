@@ -41,7 +41,7 @@ def announce(parts: WorkerParts) -> None:
 
 def learn_from(parts: WorkerParts, job: JobRecord) -> None:
     """Keep how fast a job was that has succeeded in one attempt, for the estimates of others."""
-    if job.attempt != 1 or job.resume_from_checkpoint_id is not None:
+    if job.attempt != 1 or job.resume_from_checkpoint_id is not None or job.check_only:
         return
     started, checked = (first_of(parts.store, job.id, kind) for kind in ("run_started", "dataset_checked"))
     if started is None:

@@ -43,7 +43,8 @@ def prepare(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
                 "shards": shared_shards(parts, spec, workdir),
             }
         )
-        return [*inputs.write_inputs(spec, sources, workdir), *begin]
+        only = ["--check-only"] if claim.job.check_only else []
+        return [*inputs.write_inputs(spec, sources, workdir), *begin, *only]
     except KeyError as error:
         message = f"this worker's catalog has no {error.args[0]!r}"
         raise AlignmentError("catalog_entry_missing", message, category="system") from error

@@ -26,6 +26,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     run.add_argument(
         "--resume-from", type=Path, default=None, help="checkpoint of another run to begin from; its spec may differ"
     )
+    run.add_argument("--check-only", action="store_true", help="end once what is tried before a run has passed")
     compare = commands.add_parser("compare", help="compare two checkpoints on the prompts of a work folder's spec")
     compare.add_argument("workdir", type=Path, help="work folder of a run; receives comparisons/")
     for side, default in (("base", "initial"), ("policy", "result")):

@@ -66,7 +66,14 @@ def _follow(arguments: argparse.Namespace, spec: JobSpec, sources: Sources, stop
 
     silence_progress_bars()
     workdir, announced, known = arguments.workdir, None, 0
-    run = align(spec, workdir, sources=sources, cache_dir=arguments.cache_dir, resume_from=arguments.resume_from)
+    run = align(
+        spec,
+        workdir,
+        sources=sources,
+        cache_dir=arguments.cache_dir,
+        resume_from=arguments.resume_from,
+        check_only=arguments.check_only,
+    )
     with closing(run) as events:
         for event in events:
             print_event(event)

@@ -17,6 +17,7 @@ from alignment_core.families.family import Family
 from alignment_core.load.online import OnlineMethod, build_online
 from alignment_core.load.pairs import PairSplits, load_pairs
 from alignment_core.load.reference_errors import reference_errors
+from alignment_core.load.sample import Sample
 from alignment_core.load.unpaired import ImageSplits, load_images
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
 from alignment_core.methods.diffusion_kto import DiffusionKTO
@@ -63,6 +64,7 @@ def load_objective(
     ranks: Ranks,
     cache_dir: Path,
     shelves: Shelves | None = None,
+    sample: Sample | None = None,
 ) -> Generator[Event, None, Objective]:
     """The method that a spec asks for, with its data; the generator's return value is the objective.
 
@@ -81,10 +83,10 @@ def load_objective(
 
     method = spec.method
     if isinstance(method, PairMethodSpec):
-        pairs = yield from load_pairs(spec, method, family, cache_dir, shelves, ranks)
+        pairs = yield from load_pairs(spec, method, family, cache_dir, shelves, ranks, sample)
         return _on_pairs(spec, method, pairs, accelerator, remembered(len(pairs.train), pairs.dataset_sha256))
     if isinstance(method, ImageMethodSpec):
-        images = yield from load_images(spec, method, family, cache_dir, shelves, ranks)
+        images = yield from load_images(spec, method, family, cache_dir, shelves, ranks, sample)
         return _on_images(spec, method, images, accelerator, remembered(len(images.train), images.dataset_sha256))
     if isinstance(method, OnlineMethodSpec):
         return Objective(

@@ -23,6 +23,7 @@ from alignment_core.datasets.warnings import data_warnings
 from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.family import Family
+from alignment_core.load.sample import Sample
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import HubDataset, JobSpec, LocalDataset, PairMethodSpec, StoredDataset, TransformSpec
@@ -53,9 +54,10 @@ def load_pairs(
     cache_dir: Path,
     shelves: Shelves | None = None,
     ranks: Ranks = ALONE,
+    sample: Sample | None = None,
 ) -> Generator[Event, None, PairSplits]:
     """Check, split and cache the pairs of the spec's dataset; yields progress and returns both sides. What is encoded is
-    on `shelves`, which others may share, or in `cache_dir`.
+    on `shelves`, which others may share, or in `cache_dir`. Of a `sample` nothing is held out, though prompts are.
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on.
     """
@@ -88,13 +90,16 @@ def load_pairs(
         encoders,
         source,
         cache_dir,
-        shelves,
+        shelves if sample is None else sample.shelves,
         ranks,
-        contents_of(dataset, cache_dir, shelves),
+        contents_of(dataset, cache_dir, shelves) if sample is None else None,
     )
+    prompts = list(dict.fromkeys(row.prompt for row in split.validation))
+    if sample is not None:
+        train = yield from prepared(sample.of(split.train))
+        return PairSplits(train, None, prompts, report.content_sha256)
     train = yield from prepared(split.train)
     validation = (yield from prepared(split.validation)) if split.validation else None
-    prompts = list(dict.fromkeys(row.prompt for row in split.validation))
     return PairSplits(train, validation, prompts, report.content_sha256)
 
 
@@ -143,7 +148,7 @@ def _prepare_pairs(
     cache_dir: Path,
     shelves: Shelves | None,
     ranks: Ranks,
-    contents: Contents,
+    contents: Contents | None,
     rows: Sequence[Annotation],
 ) -> Generator[Event, None, PreferencePairs]:
     resolution = transform.resolution or family.resolution

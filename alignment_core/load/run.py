@@ -30,6 +30,7 @@ from alignment_core.load.online import OnlineMethod, sampling_grid
 from alignment_core.load.optimizer import build_optimizer, learning_rate_at
 from alignment_core.load.prompts import with_prompts
 from alignment_core.load.reference import build_reference
+from alignment_core.load.sample import Sample
 from alignment_core.load.shelves import shelves_of
 from alignment_core.load.start import StartingLora
 from alignment_core.load.timesteps import build_timesteps
@@ -41,11 +42,17 @@ from alignment_core.training.run import Run
 
 
 def load_run(
-    spec: JobSpec, sources: Sources, accelerator: Accelerator, cache_dir: Path, precision: Precision | None = None
+    spec: JobSpec,
+    sources: Sources,
+    accelerator: Accelerator,
+    cache_dir: Path,
+    precision: Precision | None = None,
+    sample: Sample | None = None,
 ) -> Generator[Event, None, Run]:
     """Load model, rewards and data, yielding what happens; the generator's return value is the run.
 
     `precision` is what the run was begun in, or what its spec and device say; None lets the model be measured on a GPU.
+    With a `sample` it is a run on some rows of its data, to be tried and thrown away.
     """
     ranks = ranks_of(accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():  # the others find an unpacked file in the cache
@@ -60,7 +67,7 @@ def load_run(
     yield from _model_loaded(here, family, actors, fingerprint)
     judges = build_judges(here.evaluation, accelerator.device)
     shelves = shelves_of(sources, ranks)
-    objective = yield from load_objective(here, family, fingerprint, accelerator, ranks, cache_dir, shelves)
+    objective = yield from load_objective(here, family, fingerprint, accelerator, ranks, cache_dir, shelves, sample)
     prompts = yield from held_out_prompts(here.evaluation, objective, family)
     judges.rehearse(spec.evaluation, prompts)
     online = objective.method if isinstance(objective.method, OnlineMethod) else None

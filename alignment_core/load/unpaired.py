@@ -19,6 +19,7 @@ from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.family import Family
 from alignment_core.load.pairs import Located, checked_dataset, contents_of
+from alignment_core.load.sample import Sample
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.spec import ImageMethodSpec, JobSpec
 
@@ -47,8 +48,10 @@ def load_images(
     cache_dir: Path,
     shelves: Shelves | None = None,
     ranks: Ranks = ALONE,
+    sample: Sample | None = None,
 ) -> Generator[Event, None, ImageSplits]:
-    """Check, split and cache the images of the spec's dataset; yields progress and returns both sides.
+    """Check, split and cache the images of the spec's dataset; yields progress and returns both sides. Of a `sample` nothing is held out,
+    though prompts are.
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on, and `one_class` when a share of likes was
     asked for that the training images cannot give.
@@ -67,11 +70,16 @@ def load_images(
     )
     yield from data_warnings(report, images, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
+    prompts = list(dict.fromkeys(row.prompt for row in split.validation))
+    if sample is not None:
+        liked, disliked = ([row for row in split.train if row.liked is wanted] for wanted in (True, False))
+        few = sample.of_classes(*(rows for rows in (liked, disliked) if rows))
+        train = yield from _prepare(spec, method, family, rows, cache_dir, sample.shelves, ranks, None, few)
+        return ImageSplits(train, None, prompts, report.content_sha256)
     contents = contents_of(dataset, cache_dir, shelves)
     prepared = partial(_prepare, spec, method, family, rows, cache_dir, shelves, ranks, contents)
     train = yield from prepared(split.train)
     validation = (yield from prepared(split.validation)) if split.validation else None
-    prompts = list(dict.fromkeys(row.prompt for row in split.validation))
     return ImageSplits(train, validation, prompts, report.content_sha256)
 
 
@@ -107,7 +115,7 @@ def _prepare(
     cache_dir: Path,
     shelves: Shelves | None,
     ranks: Ranks,
-    contents: Contents,
+    contents: Contents | None,
     images: Sequence[ImageAnnotation],
 ) -> Generator[Event, None, JudgedImages]:
     transform = method.transform

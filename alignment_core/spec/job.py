@@ -228,9 +228,12 @@ class JobSpec(Spec):
         """Hash of the resolved spec: a work folder is resumed only under the same one.
 
         How long a run may take and on how many threads is not part of it: a run that hit its limit may be given more. Nor are
-        words about a number that is.
+        words about a number that is, or what is tried before the run and undone.
         """
-        apart = {"resources": {"max_run_seconds", "num_cpu_threads"}, "training": {"learning_rate_source"}}
+        apart = {
+            "resources": {"max_run_seconds", "num_cpu_threads"},
+            "training": {"learning_rate_source", "start_checks"},
+        }
         values = self.resolved().model_dump(mode="json", exclude=apart)
         for part, name in LATER_FIELDS:
             owner, parsed = (values[part], getattr(self, part)) if part else (values, self)

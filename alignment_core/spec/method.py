@@ -1,6 +1,6 @@
 """What the rest of Attune asks of a method: its spec answers, so that nobody asks which method it is. Pure data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -120,6 +120,10 @@ class MethodBase(Spec):
     def steps_per_turn(self, examples_per_step: int) -> int:
         """Optimiser steps in what `reference.every` counts."""
         return 1
+
+    def with_shorter_turns(self) -> Iterator[Self]:
+        """The same with less in an iteration, the shortest first, and at last itself; not all divide into steps."""
+        yield self
 
     # --- what is left out, and what was probably not meant ---
 

@@ -1,5 +1,6 @@
 """The methods that draw their own images, as frozen data; re-exported by `spec`. `docs/methods.md` has the equations."""
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,7 +8,7 @@ from pydantic import Field, model_validator
 from alignment_core.spec.base import Spec, misfit
 from alignment_core.spec.method import LORA_HIGH, Recipe, Recipes
 from alignment_core.spec.rewards import without_gradient
-from alignment_core.spec.rollouts import PairedRollouts, PolicyGradientRollouts
+from alignment_core.spec.rollouts import PairedRollouts, PolicyGradientRollouts, with_fewer_prompts
 
 OF_A_STEP = ("training.batch_size", "training.gradient_accumulation_steps")
 
@@ -141,6 +142,9 @@ class D3POSpec(PairedRollouts):
 
     def trajectories_of_a_turn(self, examples_per_step: int) -> int:
         return 2 * self.prompts_per_iteration
+
+    def with_shorter_turns(self) -> Iterator[Self]:
+        return with_fewer_prompts(self, self.prompts_per_iteration)
 
 
 class DDPOSpec(PolicyGradientRollouts):

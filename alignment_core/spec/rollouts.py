@@ -1,7 +1,8 @@
 """What the specs of online methods have alike: how images are drawn and judged, in pairs or each by itself. Pure data."""
 
 from abc import abstractmethod
-from typing import ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -9,6 +10,8 @@ from alignment_core.spec.base import misfit
 from alignment_core.spec.method import LearnsFrom, MethodBase, Signal
 from alignment_core.spec.prompts import TrainingPrompts
 from alignment_core.spec.rewards import RewardSpec, reward_name
+
+FEW_PROMPTS = 64  # whose transitions divide by any batch that is usual
 
 
 class Rollouts(MethodBase):
@@ -103,3 +106,15 @@ class PolicyGradientRollouts(Rollouts):
 
     def trajectories_of_a_turn(self, examples_per_step: int) -> int:
         return self.prompts_per_iteration * self.samples_per_prompt
+
+    def with_shorter_turns(self) -> Iterator[Self]:
+        return with_fewer_prompts(self, self.prompts_per_iteration)
+
+
+M = TypeVar("M", bound=MethodBase)
+
+
+def with_fewer_prompts(method: M, prompts_per_iteration: int) -> Iterator[M]:
+    """The method with 1, 2, 3, ... prompts an iteration, and at last as many as it has."""
+    for num in [*range(1, min(prompts_per_iteration, FEW_PROMPTS)), prompts_per_iteration]:
+        yield method.model_copy(update={"prompts_per_iteration": num})

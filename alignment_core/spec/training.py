@@ -189,6 +189,11 @@ class TrainingSpec(Spec):
         description="Preference data and a frozen reference: remember the reference's errors, at a fixed number of draws an "
         "example. Off when left out: every visit draws anew.",
     )
+    start_checks: bool = Field(
+        default=True,
+        description="Before anything that takes long: one step, a checkpoint written and read, a picture and its rewards, all undone. The "
+        "numbers of the run are the same without.",
+    )
     validation_fraction: float = Field(
         default=0.05, ge=0, le=0.5, description="Share of groups held out of training to validate on."
     )

@@ -148,16 +148,16 @@ class Run:
     def save(self, folder: Path) -> Path:
         """Write the checkpoint of the last completed step, from the first process while the others wait; returns its folder."""
         with self.actors.gathered():
-            tensors = self._tensors()
+            tensors = self.tensors()
             return self.ranks.of_first(lambda: self._snapshot(folder, tensors).write())
 
     def snapshot(self, folder: Path) -> Snapshot | None:
         """The checkpoint of the last completed step as a copy in the host's memory of the first process, to be written at any time."""
         with self.actors.gathered():
-            tensors = self._tensors()
+            tensors = self.tensors()
             return self.ranks.in_first(lambda: self._snapshot(folder, tensors))
 
-    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint keeps beside the weights, by file; what lies in shares the first process has."""
         return {
             "optimizer": checkpoints.optimizer_tensors(self.optimizer, list(self.actors.trainable())),

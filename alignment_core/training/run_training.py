@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,12 @@ def _steps_within_memory(run: Run, tally: TimestepTally, batches: Iterator[Any])
             smaller = _smaller(run, error)
         run.use_split(smaller)  # the exception is gone by now, and with it what it held of the pass
         batches = _batches(run)
+
+
+def first_steps(run: Run, num: int) -> Iterator[StepCompleted]:
+    """So many steps from where the run is, of which nobody is told but the caller, and after which nothing is done."""
+    tally = TimestepTally(run.family.path.num_timesteps, since_step=run.state.step)
+    yield from islice(_steps_within_memory(run, tally, _batches(run)), num)
 
 
 def _smaller(run: Run, error: MicroBatchTooLarge) -> Split:

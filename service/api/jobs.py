@@ -40,11 +40,20 @@ LOCATION = {"headers": {"Location": {"description": "Where the new job is.", "sc
     response_description="The job, queued, with every default of its spec written out",
     responses={201: LOCATION, **IN_FLIGHT, **problems(400, 413)},
 )
-def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
+def create_job(
+    body: JobRequest,
+    project_id: ProjectDep,
+    parts: PartsDep,
+    once: OnceDep,
+    check_only: Annotated[
+        bool, Query(description="Only try what is tried before a run, and end; nothing is trained.")
+    ] = False,
+) -> Response:
     """Queue an alignment run.
 
     Before it is queued, the names in the spec are looked up, and its data set must be ready. To know beforehand what
-    would be refused and why, post the same body to `/v1/jobs/validate`.
+    would be refused and why, post the same body to `/v1/jobs/validate`; with `check_only` a worker tries one step, a checkpoint, a picture
+    and its rewards on real parts, and the job succeeds once they have passed.
     """
 
     def create(job_id: str | None) -> Job:
@@ -62,6 +71,7 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
                 needs=[found for _, found in (*stored_datasets(body.spec), *stored_weights(body.spec))],
                 needs_prompts=[source.id for _, source in stored_prompts(body.spec)],
                 resume_from_checkpoint_id=body.resume_from and body.resume_from.checkpoint_id,
+                check_only=check_only,
             )
         except jobs.DatasetGone:  # deleted just now
             refuse_unfit(parts, project_id, body)
@@ -72,7 +82,8 @@ def create_job(body: JobRequest, project_id: ProjectDep, parts: PartsDep, once: 
     def spec_of(job_id: str) -> Any:
         return whole_job_or_404(parts.store, project_id, job_id).spec
 
-    return once("job", "/v1/jobs", body.model_dump(mode="json"), create, {"spec": spec_of})
+    request = body.model_dump(mode="json") | ({"check_only": True} if check_only else {})
+    return once("job", "/v1/jobs", request, create, {"spec": spec_of})
 
 
 @router.post(
@@ -176,8 +187,12 @@ async def get_job(
         seen = JobPulse(job.state, job.last_seq)
         await wait_until(parts.jobs_lookout, job.id, seen, _is_at_rest, wait, request)
     found = await run_in_threadpool(whole_job_or_404, parts.store, project_id, job_id)
-    pace = await run_in_threadpool(latest_of_type, parts.store, project_id, job_id, "throughput_measured")
-    return Job.whole(found, pace)
+    told = await run_in_threadpool(
+        lambda: [
+            latest_of_type(parts.store, project_id, job_id, one) for one in ("throughput_measured", "start_checked")
+        ]
+    )
+    return Job.whole(found, *told)
 
 
 def _is_at_rest(pulse: JobPulse) -> bool:

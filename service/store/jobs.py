@@ -49,11 +49,13 @@ def create(
     needs_prompts: Sequence[str] = (),
     resume_from_checkpoint_id: str | None = None,
     estimate: Mapping[str, Any] | None = None,
+    check_only: bool = False,
 ) -> JobRecord:
     """Queue a job; the row holds the resolved spec. `DatasetGone` when one of the datasets in `needs`, or of the prompt sets
     in `needs_prompts`, is not there.
 
-    Its run begins from `resume_from_checkpoint_id`, if that is given, in place of the model as it is.
+    Its run begins from `resume_from_checkpoint_id`, if that is given, in place of the model as it is; `check_only` ends it after what is
+    tried before a run.
 
     `job_id` is the id that `idempotency.begin` set aside: creating it a second time returns the job that is there. The
     caller rings the bell after this returns, never before.
@@ -81,6 +83,7 @@ def create(
             step=0,
             total_steps=resolved.training.steps,
             resume_from_checkpoint_id=resume_from_checkpoint_id,
+            check_only=check_only,
             attempt=0,
             num_lost=0,
             last_seq=0,

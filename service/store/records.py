@@ -98,6 +98,7 @@ class JobSummary(Record):
     progress: Progress
     queue: QueuePlace | None = None
     resume_from_checkpoint_id: str | None = None
+    check_only: bool = False
     error: JobError | None
     latest_checkpoint_id: str | None
     result_checkpoint_id: str | None

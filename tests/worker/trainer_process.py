@@ -53,6 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
     run_parser.add_argument("--workdir", type=Path, required=True)
     run_parser.add_argument("--cache-dir", type=Path, required=True)
     run_parser.add_argument("--resume-from", type=Path)
+    run_parser.add_argument("--check-only", action="store_true")
     check_parser = commands.add_parser("check")
     check_parser.add_argument("path", type=Path)
     check_parser.add_argument("--columns", type=json.loads)

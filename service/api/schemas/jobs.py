@@ -12,7 +12,7 @@ from alignment_core.costs.memory import Memory
 from alignment_core.costs.seconds import Duration
 from alignment_core.costs.work import Disk
 from alignment_core.errors import Category
-from alignment_core.events import Phase, Throughput
+from alignment_core.events import Phase, StartCheck, Throughput
 from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import WITHOUT_NUL
 from service.api.schemas.base import Entry, Resource, with_example
@@ -50,6 +50,7 @@ SUMMARY_EXAMPLE: dict[str, Any] = {
     "phase": "training",
     "attempt": 1,
     "resume_from": None,
+    "check_only": False,
     "queue": None,
     "progress": {"step": 120, "total": 400, "percent": 30.0, "eta_seconds": 56.0},
     "error": None,
@@ -98,7 +99,24 @@ ESTIMATE_EXAMPLE: dict[str, Any] = {
     },
     "disk": {"checkpoint_bytes": 559104, "checkpoints_bytes": 559104, "cache_bytes": 10485760},
 }
-JOB_EXAMPLE: dict[str, Any] = {**SUMMARY_EXAMPLE, "spec": RESOLVED_SPEC_EXAMPLE, "estimate": ESTIMATE_EXAMPLE}
+START_CHECKS_EXAMPLE: dict[str, Any] = {
+    "checks": [
+        {"check": "load", "seconds": 0.61, "detail": "the model, and 32 examples of the data"},
+        {"check": "step", "seconds": 0.44, "detail": "one step of 32 examples"},
+        {"check": "checkpoint", "seconds": 0.05, "detail": "0.5 MiB written and read, equal to the bit"},
+        {"check": "picture", "seconds": 0.21, "detail": "64 x 64 pixels in 20 steps"},
+        {"check": "reward", "seconds": 0.01, "detail": "colorfulness 0.6771"},
+    ],
+    "seconds": 1.32,
+    "checkpoint_bytes": 559104,
+    "peak_device_gib": None,
+}
+JOB_EXAMPLE: dict[str, Any] = {
+    **SUMMARY_EXAMPLE,
+    "spec": RESOLVED_SPEC_EXAMPLE,
+    "start_checks": START_CHECKS_EXAMPLE,
+    "estimate": ESTIMATE_EXAMPLE,
+}
 
 
 MOST_FIELDS = 10_000  # of all objects together; what is not a field is told one by one, which takes time for each
@@ -195,6 +213,7 @@ class JobSummary(Entry):
         description="How often a worker has taken this job: 0 while none has, above 1 after a pause or a lost worker."
     )
     resume_from: ResumeFrom | None = Field(description="The checkpoint of another job that this one begins from.")
+    check_only: bool = Field(description="Whether the job ends after what is tried before a run, with nothing trained.")
     queue: QueuePlace | None = Field(description="Set while `status` is `queued`.")
     progress: JobProgress
     error: JobError | None = Field(
@@ -253,6 +272,15 @@ class Estimate(Resource):
     )
 
 
+class StartChecks(Resource):
+    """What was tried before the run, and how long that took; all of it was undone."""
+
+    checks: list[StartCheck]
+    seconds: float = Field(description="Of all checks, with loading the model and encoding one batch.")
+    checkpoint_bytes: int = Field(description="What a checkpoint of the run takes.")
+    peak_device_gib: float | None = Field(description="The most that tensors took on the device; null on a CPU.")
+
+
 class Job(JobSummary):
     """One alignment run."""
 
@@ -262,15 +290,24 @@ class Job(JobSummary):
     throughput: Throughput | None = Field(
         default=None, description="How fast the last steps were and what they took; null before it was measured."
     )
+    start_checks: StartChecks | None = Field(
+        default=None,
+        description="What was tried before the run; null before that, or where `training.start_checks` is false.",
+    )
     estimate: Estimate | None = Field(
         description="What it was estimated to cost when it was created; null for jobs that are older than estimates."
     )
 
     @classmethod
-    def whole(cls, job: JobRecord, pace: EventRecord | None = None) -> "Job":
-        """The same with the spec, and the pace that the job told last."""
-        told = None if pace is None else pace.data["throughput"]
-        return cls.model_validate({**_shown(job, cls.model_fields), "throughput": told})
+    def whole(cls, job: JobRecord, pace: EventRecord | None = None, checked: EventRecord | None = None) -> "Job":
+        """The same with the spec, the pace that the job told last, and what was tried before its run."""
+        told = {
+            "throughput": None if pace is None else pace.data["throughput"],
+            "start_checks": None
+            if checked is None
+            else {name: checked.data[name] for name in StartChecks.model_fields},
+        }
+        return cls.model_validate({**_shown(job, cls.model_fields), **told})
 
 
 def _shown(job: SummaryRecord, fields: Collection[str]) -> dict[str, Any]:

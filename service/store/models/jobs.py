@@ -44,6 +44,7 @@ class Job(Base):
     step: Mapped[int] = mapped_column(default=0)
     total_steps: Mapped[int | None]
     resume_from_checkpoint_id: Mapped[str | None] = mapped_column(Id)  # of another job
+    check_only: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     eta_seconds: Mapped[float | None]
     error: Mapped[dict[str, Any] | None]
     latest_checkpoint_id: Mapped[str | None] = mapped_column(Id)

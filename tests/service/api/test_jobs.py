@@ -206,7 +206,7 @@ def test_spec_is_told_of_one_job_and_not_of_many(any_api: Api):
     job_id = any_api.new_job(name="one")
     whole = any_api.client.get(f"/v1/jobs/{job_id}").json()
     (listed,) = any_api.client.get("/v1/jobs").json()["data"]
-    apart = ("spec", "estimate", "throughput")
+    apart = ("spec", "estimate", "throughput", "start_checks")
     assert listed == {name: value for name, value in whole.items() if name not in apart}
     assert (listed["method"], listed["model"]) == ("diffusion_dpo", "shapes")
     for verb in ("pause", "resume", "cancel"):
@@ -460,3 +460,12 @@ def test_images_far_below_the_resolution_are_warned_about_with_their_share(api: 
     few = api.ready_dataset(shorter_sides={"8": 39, "32": 3961})
     answer = api.client.post("/v1/jobs/validate", json={"spec": spec_for(few)}).json()
     assert not any("shorter side" in one for one in answer["warnings"])
+
+
+def test_a_job_that_is_only_checked_is_told_apart(any_api: Api):
+    answer = any_api.client.post(
+        "/v1/jobs", params={"check_only": True}, json={"spec": spec_for(any_api.ready_dataset())}
+    )
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["check_only"], answer.json()["start_checks"]) == (True, None)
+    assert any_api.client.get(f"/v1/jobs/{any_api.new_job()}").json()["check_only"] is False
