@@ -11,6 +11,7 @@ from rich.console import Console
 
 from attune.cli_audit import show_audit
 from attune.cli_data import checkpoints, datasets
+from attune.cli_forks import add_forks
 from attune.cli_jobs import check, jobs
 from attune.cli_keys import keys
 from attune.cli_lists import add_to
@@ -36,6 +37,7 @@ commands.add_typer(weights, name="weights")
 commands.add_typer(keys, name="keys")
 commands.command("audit")(show_audit)
 commands.command("check")(check)
+add_forks(jobs, checkpoints)
 add_to(commands, jobs, datasets, checkpoints)
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended

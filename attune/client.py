@@ -35,6 +35,7 @@ from attune.requests import (
     send_file,
 )
 from attune.resources import (
+    Ancestry,
     CatalogEntry,
     Checkpoint,
     CheckpointFile,
@@ -228,6 +229,49 @@ class Client:
         return Job.model_validate(
             self._connection.request("POST", "/v1/jobs", json=body, params=params, headers=key_headers(idempotency_key))
         )
+
+    def fork_resume(
+        self,
+        checkpoint_id: str,
+        steps: int,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Queue a job that goes on from the checkpoint with the same spec, up to `steps` in all."""
+        return self._fork(checkpoint_id, {"mode": "resume", "steps": steps}, name, metadata, idempotency_key)
+
+    def fork_warm_start(
+        self,
+        checkpoint_id: str,
+        reference: Literal["base", "checkpoint"],
+        *,
+        spec: JobSpec | Mapping[str, Any] | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Queue a new run on the checkpoint's weights, held to the bare base model or to the checkpoint; with the spec of its job, or this one."""
+        written = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
+        body = given({"mode": "warm_start", "reference": reference, "spec": written})
+        return self._fork(checkpoint_id, body, name, metadata, idempotency_key)
+
+    def _fork(
+        self,
+        checkpoint_id: str,
+        fork: Mapping[str, Any],
+        name: str | None,
+        metadata: Mapping[str, str] | None,
+        key: str | None,
+    ) -> Job:
+        body = {**fork, **given({"name": name, "metadata": dict(metadata) if metadata else None})}
+        path = f"{checkpoint_path(checkpoint_id)}/fork"
+        return Job.model_validate(self._connection.request("POST", path, json=body, headers=key_headers(key)))
+
+    def ancestry(self, job_id: str) -> Ancestry:
+        """Where a job comes from, and what was forked from it."""
+        return Ancestry.model_validate(self._connection.request("GET", f"{job_path(job_id)}/ancestry"))
 
     def validate(
         self,

@@ -53,6 +53,33 @@ class QueuePlace(Resource):
     ahead: int
 
 
+class Parent(Resource):
+    """The checkpoint that a job was forked from; `reference` is what a warm start is held to."""
+
+    job_id: str
+    checkpoint_id: str
+    step: int
+    mode: Literal["resume", "warm_start"]
+    reference: Literal["base", "checkpoint"] | None
+
+
+class Child(Resource):
+    """A job that was forked from a checkpoint of another."""
+
+    job_id: str
+    name: str | None
+    status: JobStatus
+    parent: Parent
+
+
+class Ancestry(Resource):
+    """Where a job comes from, the nearest first, and what came from it, the newest first."""
+
+    job_id: str
+    ancestors: list[Parent]
+    children: list[Child]
+
+
 class JobSummary(Resource):
     """A job as lists, cancel, pause and resume answer it: without its spec."""
 
@@ -64,6 +91,7 @@ class JobSummary(Resource):
     phase: str | None
     attempt: int
     resume_from: dict[str, str] | None = None
+    parent: Parent | None = None
     check_only: bool = False
     queue: QueuePlace | None = None
     progress: Progress

@@ -20,6 +20,7 @@ from service.api import (
     deletion,
     events,
     exports,
+    forks,
     health,
     jobs,
     pages,
@@ -102,6 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         api_keys,
         audit,
         catalog,
+        forks,
         health,
     ):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])

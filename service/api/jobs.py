@@ -20,6 +20,7 @@ from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep, needs
 from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
 from service.store import jobs
+from service.store.ancestry import CheckpointGone
 from service.store.catalog import stored_datasets, stored_prompts, stored_weights
 from service.store.database import Store
 from service.store.event_lookup import latest_of_type
@@ -56,34 +57,44 @@ def create_job(
     and its rewards on real parts, and the job succeeds once they have passed.
     """
 
-    def create(job_id: str | None) -> Job:
-        refuse_unfit(parts, project_id, body)
-        spec = with_prompt_sets(parts, project_id, resolved(parts, project_id, body.spec))
-        try:
-            job = jobs.create(
-                parts.store,
-                project_id=project_id,
-                spec=spec,
-                estimate=estimated(parts, project_id, spec).model_dump(mode="json"),
-                name=body.name,
-                metadata=body.metadata,
-                job_id=job_id,
-                needs=[found for _, found in (*stored_datasets(body.spec), *stored_weights(body.spec))],
-                needs_prompts=[source.id for _, source in stored_prompts(body.spec)],
-                resume_from_checkpoint_id=body.resume_from and body.resume_from.checkpoint_id,
-                check_only=check_only,
-            )
-        except jobs.DatasetGone:  # deleted just now
-            refuse_unfit(parts, project_id, body)
-            raise
-        parts.bell.ring(job.id)
-        return Job.whole(job)
-
-    def spec_of(job_id: str) -> Any:
-        return whole_job_or_404(parts.store, project_id, job_id).spec
-
     request = body.model_dump(mode="json") | ({"check_only": True} if check_only else {})
-    return once("job", "/v1/jobs", request, create, {"spec": spec_of})
+    return once(
+        "job",
+        "/v1/jobs",
+        request,
+        lambda job_id: new_job(parts, project_id, body, job_id, check_only=check_only),
+        {"spec": spec_of_job(parts, project_id)},
+    )
+
+
+def new_job(parts: Parts, project_id: str, body: JobRequest, job_id: str | None, *, check_only: bool = False) -> Job:
+    """Queue the job and ring for it; raises 422 with everything that keeps this server from running it."""
+    refuse_unfit(parts, project_id, body)
+    spec = with_prompt_sets(parts, project_id, resolved(parts, project_id, body.spec))
+    try:
+        job = jobs.create(
+            parts.store,
+            project_id=project_id,
+            spec=spec,
+            estimate=estimated(parts, project_id, spec).model_dump(mode="json"),
+            name=body.name,
+            metadata=body.metadata,
+            job_id=job_id,
+            needs=[found for _, found in (*stored_datasets(body.spec), *stored_weights(body.spec))],
+            needs_prompts=[source.id for _, source in stored_prompts(body.spec)],
+            resume_from_checkpoint_id=body.resume_from and body.resume_from.checkpoint_id,
+            check_only=check_only,
+        )
+    except (jobs.DatasetGone, CheckpointGone):  # deleted just now
+        refuse_unfit(parts, project_id, body)
+        raise
+    parts.bell.ring(job.id)
+    return Job.whole(job)
+
+
+def spec_of_job(parts: Parts, project_id: str) -> Callable[[str], Any]:
+    """What an answer that is given again reads of the job itself."""
+    return lambda job_id: whole_job_or_404(parts.store, project_id, job_id).spec
 
 
 @router.post(

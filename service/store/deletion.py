@@ -68,7 +68,9 @@ def delete_job(store: Store, project_id: str, job_id: str) -> str | None:
             return None
         if row.state not in TERMINAL:
             raise InUse("job_in_use", f"the job is {row.state}; cancel it first")
-        if users := _jobs_from(session, sa.select(Checkpoint.id).where(Checkpoint.job_id == job_id)):
+        own = sa.select(Checkpoint.id).where(Checkpoint.job_id == job_id)
+        session.execute(own.order_by(Checkpoint.id).with_for_update())  # a fork that is being made is waited for
+        if users := _jobs_from(session, own):
             raise InUse("job_in_use", f"{_named(users)} begin from a checkpoint of it; cancel them or let them end")
         session.execute(sa.delete(Job).where(Job.id == job_id))  # the rest goes by the tables' own cascades
         _forget_answers(session, project_id, [job_id])
@@ -83,7 +85,7 @@ def delete_checkpoint(store: Store, project_id: str, checkpoint_id: str, *, even
             sa.select(Checkpoint.job_id).where(Checkpoint.id == checkpoint_id, Checkpoint.project_id == project_id)
         ).one_or_none()
         job = None if job_id is None else _job(session, project_id, job_id)
-        row = session.get(Checkpoint, checkpoint_id)
+        row = session.get(Checkpoint, checkpoint_id, with_for_update=True)  # a fork that is being made is waited for
         if job is None or row is None:
             return None
         if job.state not in TERMINAL:

@@ -15,6 +15,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import label_of
+from service.store.ancestry import beginning_of, held_parent, parent_of
 from service.store.database import Store, now
 from service.store.filters import filtered
 from service.store.ids import new_id
@@ -32,7 +33,7 @@ from service.store.records import JobError, JobRecord, JobSummary, Progress, Sli
 from service.store.states import TERMINAL, InvalidTransition, JobState, Verb, after
 from service.store.waiting import places
 
-COMPOSED = ("metadata", "progress", "error", "queue")  # fields of a record that are no column of that name
+COMPOSED = ("metadata", "progress", "error", "queue", "parent")  # fields of a record that are no column of that name
 
 WITHOUT_SPEC = defer(Job.spec, raiseload=True)
 
@@ -52,7 +53,7 @@ def create(
     check_only: bool = False,
 ) -> JobRecord:
     """Queue a job; the row holds the resolved spec. `DatasetGone` when one of the datasets in `needs`, or of the prompt sets
-    in `needs_prompts`, is not there.
+    in `needs_prompts`, is not there; `CheckpointGone` when the checkpoint is not that it begins from.
 
     Its run begins from `resume_from_checkpoint_id`, if that is given, in place of the model as it is; `check_only` ends it after what is
     tried before a run.
@@ -67,6 +68,7 @@ def create(
             return _whole(session, existing)
         _hold(session, Dataset, project_id, needs)
         _hold(session, PromptSet, project_id, needs_prompts)
+        parent = held_parent(session, project_id, beginning_of(resolved, resume_from_checkpoint_id))
         time = now(session)
         row = Job(
             id=job_id or new_id("job"),
@@ -84,6 +86,7 @@ def create(
             total_steps=resolved.training.steps,
             resume_from_checkpoint_id=resume_from_checkpoint_id,
             check_only=check_only,
+            **parent,
             attempt=0,
             num_lost=0,
             last_seq=0,
@@ -221,6 +224,7 @@ def summary_of(row: Job) -> JobSummary:
     return JobSummary(
         **values,
         metadata=row.labels,
+        parent=parent_of(row),
         progress=Progress(
             step=row.step,
             total=row.total_steps,

@@ -21,6 +21,8 @@ DatasetState = Literal["uploading", "checking", "ready", "failed"]
 UploadKind = Literal["data", "lora"]  # preference data, or weights to start from
 Outcome = Literal["done", "refused", "failed"]
 Scope = Literal["read", "submit", "admin"]  # what a key may; each may what those before it may
+ForkMode = Literal["resume", "warm_start"]
+ForkReference = Literal["base", "checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,16 @@ class KnownModelRecord(Record):
     tried_at: datetime | None
 
 
+class ParentRecord(Record):
+    """The checkpoint that a job was forked from; `reference` is what a warm start is held to."""
+
+    job_id: str
+    checkpoint_id: str
+    step: int
+    mode: ForkMode
+    reference: ForkReference | None
+
+
 class JobSummary(Record):
     """A job without its spec, which may hold thousands of prompts."""
 
@@ -98,6 +110,7 @@ class JobSummary(Record):
     progress: Progress
     queue: QueuePlace | None = None
     resume_from_checkpoint_id: str | None = None
+    parent: ParentRecord | None = None
     check_only: bool = False
     error: JobError | None
     latest_checkpoint_id: str | None
@@ -116,6 +129,15 @@ class JobSummary(Record):
     @property
     def is_terminal(self) -> bool:
         return self.state in TERMINAL
+
+
+class RelativeRecord(Record):
+    """A job that was forked from a checkpoint of another."""
+
+    job_id: str
+    name: str | None
+    state: JobState
+    parent: ParentRecord
 
 
 class JobRecord(JobSummary):

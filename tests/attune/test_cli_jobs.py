@@ -306,3 +306,15 @@ def test_what_is_deleted_is_gone_and_what_is_in_use_is_told_with_what_to_do(api:
         kind, *arguments = command
         assert attune(kind, "delete", *arguments).stdout == "deleted\n"
     assert [info.key for info in api.parts.objects.list("projects/") if dataset_id in info.key] == []
+
+
+def test_a_checkpoint_is_forked_and_the_fork_says_where_it_comes_from(api: Api, attune: Attune):
+    job_id = api.new_job()
+    api.run(job_id)
+    longer = attune("checkpoint", "fork", job_id, "--steps", "8")
+    assert longer.returncode == 0, longer.stderr
+    child = longer.stdout.strip()
+    shown = attune("job", "ancestry", child).stdout
+    assert job_id in shown
+    assert "resume at step 4" in shown
+    assert "--reference base|checkpoint" in attune("checkpoint", "fork", job_id).stderr

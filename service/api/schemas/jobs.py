@@ -17,7 +17,7 @@ from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import WITHOUT_NUL
 from service.api.schemas.base import Entry, Resource, with_example
 from service.errors import FieldProblem
-from service.store.records import EventRecord, JobRecord
+from service.store.records import EventRecord, ForkMode, ForkReference, JobRecord, ParentRecord
 from service.store.records import JobSummary as SummaryRecord
 from service.store.states import JobState
 
@@ -50,6 +50,7 @@ SUMMARY_EXAMPLE: dict[str, Any] = {
     "phase": "training",
     "attempt": 1,
     "resume_from": None,
+    "parent": None,
     "check_only": False,
     "queue": None,
     "progress": {"step": 120, "total": 400, "percent": 30.0, "eta_seconds": 56.0},
@@ -198,6 +199,23 @@ class JobError(Resource):
     hint: str | None
 
 
+class Parent(Resource):
+    """The checkpoint that a job was forked from. Both may be deleted once the fork has ended."""
+
+    job_id: str
+    checkpoint_id: str
+    step: int = Field(description="Of the checkpoint.")
+    mode: ForkMode = Field(description="`resume`: training went on there; `warm_start`: a new run on its weights.")
+    reference: ForkReference | None = Field(
+        description="What a warm start is held to and compared with: the bare base model, or the checkpoint. Null for `resume`, which has its "
+        "parent's."
+    )
+
+    @classmethod
+    def of(cls, parent: ParentRecord) -> "Parent":
+        return cls.model_validate(parent.model_dump())
+
+
 class JobSummary(Entry):
     """One alignment run without its spec, which may hold thousands of prompts and is at `GET /v1/jobs/{job_id}`."""
 
@@ -213,6 +231,7 @@ class JobSummary(Entry):
         description="How often a worker has taken this job: 0 while none has, above 1 after a pause or a lost worker."
     )
     resume_from: ResumeFrom | None = Field(description="The checkpoint of another job that this one begins from.")
+    parent: Parent | None = Field(description="What the job was forked from; see `GET /v1/jobs/{job_id}/ancestry`.")
     check_only: bool = Field(description="Whether the job ends after what is tried before a run, with nothing trained.")
     queue: QueuePlace | None = Field(description="Set while `status` is `queued`.")
     progress: JobProgress

@@ -15,6 +15,7 @@ from service.store.models.base import (
     job_id_key,
     project_id,
 )
+from service.store.records import ForkMode, ForkReference
 from service.store.states import JobState
 
 
@@ -25,6 +26,7 @@ class Job(Base):
         sa.Index("ix_jobs_project_id_state_id", "project_id", "state", "id"),
         sa.Index("ix_jobs_project_id_method_id", "project_id", "method", "id"),
         sa.Index("ix_jobs_project_id_model_id", "project_id", "model", "id"),
+        sa.Index("ix_jobs_parent_job_id_id", "parent_job_id", "id"),
         sa.Index("ix_jobs_queue", "state", "queued_at", "id"),  # the line of queued jobs, in its order
     )
 
@@ -44,6 +46,11 @@ class Job(Base):
     step: Mapped[int] = mapped_column(default=0)
     total_steps: Mapped[int | None]
     resume_from_checkpoint_id: Mapped[str | None] = mapped_column(Id)  # of another job
+    parent_job_id: Mapped[str | None] = mapped_column(Id)  # as it was: the parent may be deleted since
+    parent_checkpoint_id: Mapped[str | None] = mapped_column(Id)
+    parent_step: Mapped[int | None]
+    fork_mode: Mapped[ForkMode | None] = mapped_column(sa.String(16))
+    fork_reference: Mapped[ForkReference | None] = mapped_column(sa.String(16))
     check_only: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     eta_seconds: Mapped[float | None]
     error: Mapped[dict[str, Any] | None]

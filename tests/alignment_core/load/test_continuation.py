@@ -53,6 +53,21 @@ def test_a_run_goes_on_with_another_learning_rate_and_batch_and_more_steps_and_t
     assert steps_of(again) == [], "its own last checkpoint counts now"
 
 
+@pytest.mark.parametrize("changes", [{}, {"reference": {"type": "ema"}, "timesteps": {"type": "timestep_aware"}}])
+def test_a_fork_with_more_steps_has_the_bits_of_one_long_run(
+    changes: dict[str, object], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    spec = changed(tiny_spec(tiny_model, tiny_pairs, **changes), training={"steps": 2}).resolved()
+    long = changed(spec, training={"steps": 4})
+    list(align(long, tmp_path / "long", cache_dir=cache_dir))
+    list(align(spec, tmp_path / "short", cache_dir=cache_dir))
+    end_of_short = folder_of(tmp_path / "short" / "checkpoints", 2)
+    list(align(long, tmp_path / "fork", cache_dir=cache_dir, resume_from=end_of_short))
+    assert same_weights(
+        folder_of(tmp_path / "long" / "checkpoints", 4), folder_of(tmp_path / "fork" / "checkpoints", 4)
+    )
+
+
 def test_what_the_state_is_made_of_must_stay(
     tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:

@@ -49,6 +49,8 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *(f"GET {checkpoint}{path}" for path in ("", "/files", "/files/{path}", "/download")),
         *(f"GET {checkpoint}/exports{path}" for path in ("", "/{format}", "/{format}/files/{path}")),
         f"POST {checkpoint}/exports",
+        f"POST {checkpoint}/fork",
+        f"GET {job}/ancestry",
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
         *("POST /v1/prompt_sets", "GET /v1/prompt_sets"),
         *(f"GET {prompt_set}{path}" for path in ("", "/prompts", "/file")),
