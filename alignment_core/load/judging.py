@@ -1,7 +1,8 @@
 """What judges a run: the rewards of its report, the prompts that they are asked of, and what watches them on the way."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -11,10 +12,14 @@ from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event, WarningRaised
 from alignment_core.families.family import Family
+from alignment_core.families.file_hashes import FileHashes
 from alignment_core.load.objective import Objective
+from alignment_core.load.score_names import Role, score_name
 from alignment_core.protocols import RewardModel
 from alignment_core.rewards.build import build_prompt_following, build_reward
-from alignment_core.spec import EvaluationSpec, JobSpec, reward_name
+from alignment_core.rewards.remembered import BatchHashes, RememberedReward
+from alignment_core.rewards.score_files import ScoreFiles
+from alignment_core.spec import EvaluationSpec, JobSpec, RewardSpec, reward_name
 from alignment_core.spec.controls import is_trained
 from alignment_core.spec.prompts import listed
 from alignment_core.training.watch import Watch
@@ -31,10 +36,31 @@ class Judges:
         rehearse({**self.rewards, **following}, choose_prompts(prompts, evaluation.max_prompts), evaluation.batch_size)
 
 
-def build_judges(evaluation: EvaluationSpec, device: torch.device) -> Judges:
-    rewards = {reward_name(reward): build_reward(reward, device) for reward in evaluation.rewards}
+def build_judges(evaluation: EvaluationSpec, device: torch.device, cache_dir: Path | None = None) -> Judges:
+    """The judges; with a `cache_dir` none of them is asked twice for the same images."""
+    remembered = _remembered_in(cache_dir, device)
+    rewards = {
+        reward_name(reward): remembered(build_reward(reward, device), reward, "score") for reward in evaluation.rewards
+    }
     judge = evaluation.prompt_following
-    return Judges(rewards, build_prompt_following(judge, device) if judge is not None else None)
+    if judge is None:
+        return Judges(rewards, None)
+    return Judges(rewards, remembered(build_prompt_following(judge, device), judge, "prompt_following"))
+
+
+def _remembered_in(
+    cache_dir: Path | None, device: torch.device
+) -> Callable[[RewardModel, RewardSpec, Role], RewardModel]:
+    """What makes a reward remember its scores, where there is a place for them and the reward has a name."""
+    if cache_dir is None:
+        return lambda reward, spec, role: reward
+    hashes, batches = FileHashes(cache_dir / "hashes"), BatchHashes()
+
+    def remembered(reward: RewardModel, spec: RewardSpec, role: Role) -> RewardModel:
+        name = score_name(spec, role, device, hashes)
+        return reward if name is None else RememberedReward(reward, ScoreFiles(cache_dir / "scores" / name), batches)
+
+    return remembered
 
 
 def held_out_prompts(

@@ -65,7 +65,7 @@ def load_run(
     fingerprint = of_folder if start is None else start.initial_model_sha256(of_folder)
     _refuse_misread_options(spec, family)
     yield from _model_loaded(here, family, actors, fingerprint)
-    judges = build_judges(here.evaluation, accelerator.device)
+    judges = build_judges(here.evaluation, accelerator.device, cache_dir)
     shelves = shelves_of(sources, ranks)
     objective = yield from load_objective(here, family, fingerprint, accelerator, ranks, cache_dir, shelves, sample)
     prompts = yield from held_out_prompts(here.evaluation, objective, family)

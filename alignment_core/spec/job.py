@@ -242,7 +242,20 @@ class JobSpec(Spec):
                 del owner[name]
         if values["adapter"].get("target_modules", ()) is None:  # what it meant when it did not follow from the family
             values["adapter"]["target_modules"] = ATTENTION
-        return sha256_of_json(values)
+        return sha256_of_json(_without_later_of_rewards(values))
+
+
+def _without_later_of_rewards(value: Any) -> Any:
+    """The same without the fields of rewards, wherever these are, that are younger than specs with such rewards and left out."""
+    match value:
+        case {"type": "remote", "version": None}:
+            return {name: one for name, one in value.items() if name != "version"}
+        case dict():
+            return {name: _without_later_of_rewards(one) for name, one in value.items()}
+        case list():
+            return [_without_later_of_rewards(one) for one in value]
+        case _:
+            return value
 
 
 def _resolved_adapter(adapter: AdapterSpec, family: FamilyName | None) -> AdapterSpec:

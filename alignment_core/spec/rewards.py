@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from alignment_core.spec.base import Spec, misfit
-from alignment_core.spec.sources import CatalogSource, LocalSource, Name, WeightsSpec, catalog_named
+from alignment_core.spec.sources import WITHOUT_NUL, CatalogSource, LocalSource, Name, WeightsSpec, catalog_named
 from alignment_core.spec.unions import OneOf
 
 PRINTED_ASCII = r"^[!-~]+$"
@@ -138,6 +138,14 @@ class RemoteReward(RewardBase):
         default=4, ge=1, le=10, description="Attempts, 1 s, 2 s, 4 s ... apart, before the run fails."
     )
     batch_size: int = Field(default=16, ge=1, le=256, description="Images in one request.")
+    version: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        pattern=WITHOUT_NUL,
+        description="Of what the server scores with: under it scores are remembered, and the server is asked once for an image. "
+        "Not remembered when left out.",
+    )
 
     @field_validator("url")
     @classmethod

@@ -16,6 +16,7 @@ MINIMAL = {
 }
 
 HASH_OF_MINIMAL = "a9e44a14c335616849bba4cd2b6e803647c8f961081a56b6207fc61bc3bd9d50"  # since before flow matching
+HASH_OF_REMOTE = "c0d49b16e49a404b77b92df8e7d09260ee4d5ecf93b3098918354821a778b45e"  # since before a server's version
 
 
 def error_of(changes: dict[str, object]) -> tuple[str, str]:
@@ -124,6 +125,19 @@ def test_a_spec_from_before_layers_followed_from_the_family_keeps_its_hash() -> 
     before = {**MINIMAL, "training": {"precision": "fp32"}}  # as every spec of then
     stored = {**before, "adapter": {"type": "lora", "target_modules": ["to_k", "to_q", "to_v", "to_out.0"]}}
     assert JobSpec.model_validate(before).sha256() == JobSpec.model_validate(stored).sha256() == HASH_OF_MINIMAL
+
+
+def test_a_spec_from_before_servers_had_versions_keeps_its_hash() -> None:
+    remote = {"type": "remote", "url": "https://rewards.example.org/score"}
+    spec = {
+        "model": "shapes",
+        "method": {"type": "ddpo", "reward": {"type": "weighted_sum", "parts": [{"weight": 1.0, "reward": remote}]}},
+        "evaluation": {"prompts": ["a"], "rewards": [remote]},
+    }
+    spec["method"] |= {"prompts": ["a"]}
+    versioned = {**spec, "evaluation": {"prompts": ["a"], "rewards": [{**remote, "version": "2"}]}}
+    assert JobSpec.model_validate(spec).sha256() == HASH_OF_REMOTE
+    assert JobSpec.model_validate(versioned).sha256() != HASH_OF_REMOTE
 
 
 def test_small_batches_and_missing_rewards_are_warned_about() -> None:
