@@ -9,14 +9,14 @@ from typing import Literal
 
 from attune.connection import Connection, segment
 from attune.requests import given
-from attune.resources import ApiKey, AuditEntry, NewKey
+from attune.resources import ApiKey, AuditEntry, NewKey, Quota
 
 Scope = Literal["read", "submit", "admin"]
 Outcome = Literal["done", "refused", "failed"]
 
 
 class Admin:
-    """Keys and the audit log of the project. Every method raises `AttuneError` when the server says no or does not answer."""
+    """Keys, the audit log and the quotas of the project. Every method raises `AttuneError` when the server says no or does not answer."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -56,3 +56,7 @@ class Admin:
         times = {"since": since and since.isoformat(), "until": until and until.isoformat()}
         filters = given({"key_id": key_id, "object_id": object_id, "action": action, "outcome": outcome, **times})
         return (AuditEntry.model_validate(one) for one in self._connection.pages("/v1/audit", list(filters.items())))
+
+    def quotas(self) -> list[Quota]:
+        """What the project may take and has taken; every key may ask."""
+        return [Quota.model_validate(one) for one in self._connection.request("GET", "/v1/quotas")["data"]]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from attune.cli_audit import show_audit
+from attune.cli_admin import show_audit, show_quotas
 from attune.cli_data import checkpoints, datasets
 from attune.cli_forks import add_forks
 from attune.cli_jobs import check, jobs
@@ -38,6 +38,7 @@ commands.add_typer(keys, name="keys")
 commands.command("audit")(show_audit)
 commands.command("check")(check)
 add_forks(jobs, checkpoints)
+commands.command("quotas")(show_quotas)
 add_to(commands, jobs, datasets, checkpoints)
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended

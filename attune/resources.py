@@ -190,6 +190,15 @@ class PromptSet(Resource):
     created_at: datetime
 
 
+class Quota(Resource):
+    """What a project may take of one thing; `limit` is None where there is none."""
+
+    id: str
+    limit: float | None
+    used: float
+    resets_at: datetime | None
+
+
 class CheckpointFile(Resource):
     path: str
     size_bytes: int

@@ -6,6 +6,7 @@ under the request's id and never into an answer.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +21,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from alignment_core.spec.mistakes import MOST, mistakes, sentence
+from service.rate_limits import headers_of, seconds_until
+from service.store.limits import QuotaExceeded, QuotaName
 from service.store.objects import ObjectNotFound
 from service.store.unavailable import WORDS, ObjectsUnavailable, Reason, heals, reason_of_database
 
@@ -40,6 +43,7 @@ CODES = {
     413: "content_too_large",
     416: "range_not_satisfiable",
     422: "invalid_request",
+    429: "quota_exceeded",
     500: "internal_error",
     503: "unavailable",
     507: "insufficient_storage",
@@ -59,6 +63,17 @@ class FieldProblem(BaseModel):
     message: str = Field(description="What was expected.", examples=["must be greater than 0"])
 
 
+class UsedUp(BaseModel):
+    """The quota that stood in the way, and how much of it is used."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: QuotaName
+    limit: float
+    used: float
+    resets_at: datetime | None = Field(description="Null where only the end of a job or a deletion gives it back.")
+
+
 class Problem(BaseModel):
     """An error, after RFC 9457."""
 
@@ -71,6 +86,7 @@ class Problem(BaseModel):
     code: str = Field(description="Stable name of the error for programs.", examples=["job_not_found"])
     request_id: str = Field(description="Quote it when asking for help; the server's log has it too.")
     errors: list[FieldProblem] = Field(description="The single fields that were wrong, when there are any.")
+    quota: UsedUp | None = Field(None, description="Only with the code `quota_exceeded`.")
 
 
 class ApiError(Exception):
@@ -84,6 +100,7 @@ class ApiError(Exception):
         *,
         errors: Sequence[FieldProblem] = (),
         headers: Mapping[str, str] | None = None,
+        quota: UsedUp | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -91,6 +108,7 @@ class ApiError(Exception):
         self.detail = detail
         self.errors = list(errors)
         self.headers = dict(headers or {})
+        self.quota = quota
 
 
 def not_found(kind: str, identifier: str) -> ApiError:
@@ -120,8 +138,12 @@ def problem_response(request: Request, error: ApiError) -> JSONResponse:
         code=error.code,
         request_id=request_id_of(request),
         errors=error.errors,
+        quota=error.quota,
     )
-    return JSONResponse(problem.model_dump(), error.status, error.headers, PROBLEM_MEDIA_TYPE)
+    left_out = {"quota"} if problem.quota is None else None
+    return JSONResponse(
+        problem.model_dump(mode="json", exclude=left_out), error.status, error.headers, PROBLEM_MEDIA_TYPE
+    )
 
 
 def request_id_of(request: Request) -> str:
@@ -245,6 +267,20 @@ def _answer_lost_file(request: Request, error: Exception) -> JSONResponse:
     return problem_response(request, ApiError(404, "file_lost", "the object store does not have this file any more"))
 
 
+def _answer_quota(request: Request, error: Exception) -> JSONResponse:
+    """429 for what a client that comes back later may have, 403 for what is all there is; both say which quota it was."""
+    assert isinstance(error, QuotaExceeded)
+    found = error.standing
+    assert found.limit is not None
+    quota = UsedUp(name=found.name, limit=found.limit, used=found.used, resets_at=found.resets_at)
+    if found.name not in ("jobs", "submits"):
+        return problem_response(request, ApiError(403, "quota_exceeded", str(error), quota=quota))
+    headers = headers_of(found)
+    if found.resets_at is not None:
+        headers["Retry-After"] = str(seconds_until(found.resets_at))
+    return problem_response(request, ApiError(429, "quota_exceeded", str(error), quota=quota, headers=headers))
+
+
 def unavailable(part: str, reason: Reason) -> ApiError:
     """503, or 507 for want of room; only what heals by itself is worth a client's second try."""
     if heals(reason):
@@ -262,5 +298,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _answer_http_exception)
     for broken in (OperationalError, InterfaceError, PoolTimeoutError):
         app.add_exception_handler(broken, _answer_database_error)
+    app.add_exception_handler(QuotaExceeded, _answer_quota)
     app.add_exception_handler(ObjectsUnavailable, _answer_object_store_error)
     app.add_exception_handler(ObjectNotFound, _answer_lost_file)

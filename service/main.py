@@ -25,6 +25,7 @@ from service.api import (
     jobs,
     pages,
     prompt_sets,
+    quotas,
     results,
     weights,
 )
@@ -56,7 +57,7 @@ CORS: dict[str, Any] = {
     "allow_headers": ["Authorization", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID", "X-Request-ID"],
     "expose_headers": [
         *("Location", "Link", "ETag", "Accept-Ranges", "Content-Range", "Content-Disposition"),
-        *("Idempotency-Replayed", "Retry-After", "X-Request-ID"),
+        *("Idempotency-Replayed", "Retry-After", "X-Request-ID", "RateLimit", "RateLimit-Policy"),
     ],
 }
 MAX_JSON_BYTES = 8 * 2**20  # a hundred thousand prompts of eighty characters fit
@@ -102,6 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         deletion,
         api_keys,
         audit,
+        quotas,
         catalog,
         forks,
         health,
@@ -126,7 +128,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def build_parts(settings: Settings) -> Parts:
     """Everything the endpoints speak to. Nothing is connected to yet."""
-    store, objects = open_store(settings.resolved_database_url, settings.classes), open_objects(settings)
+    store, objects = (
+        open_store(settings.resolved_database_url, settings.classes, settings.limits),
+        open_objects(settings),
+    )
     return Parts(
         settings=settings,
         store=store,

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.resource_classes import ResourceClass, parse_classes
+from service.store.limits import Limits
 
 Device = Literal["cpu", "cuda"]
 LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107 in sockaddr_un, macOS 103
@@ -126,6 +127,24 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(default=10 * 2**30, ge=1, description="Largest dataset that may be uploaded.")
     max_list_limit: int = Field(default=100, ge=1, le=1000, description="Most rows one page of a list holds.")
+
+    # --- what a project may take, unless the owner gives it limits of its own ---
+    quota_jobs: int | None = Field(
+        default=None, ge=0, description="Most jobs of a project that have not ended; no limit when left out."
+    )
+    quota_submits_per_hour: int | None = Field(
+        default=None, ge=0, description="Most jobs that a project may submit in an hour; no limit when left out."
+    )
+    quota_gpu_hours_per_month: float | None = Field(
+        default=None,
+        ge=0,
+        description="Hours of a project's training processes in a calendar month after which no job is taken; no limit when left out.",
+    )
+    quota_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Most bytes of a project's data sets, checkpoints, exports and pictures; no limit when left out.",
+    )
 
     # --- training ---
     trainer_command: str | None = Field(
@@ -300,6 +319,15 @@ class Settings(BaseSettings):
     @property
     def classes(self) -> tuple[ResourceClass, ...]:
         return parse_classes(self.resource_classes)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            jobs=self.quota_jobs,
+            submits=self.quota_submits_per_hour,
+            gpu_hours=self.quota_gpu_hours_per_month,
+            bytes=self.quota_bytes,
+        )
 
     @property
     def resolved_database_url(self) -> str:

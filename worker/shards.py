@@ -23,6 +23,7 @@ from service.store import datasets, keys
 from service.store.catalog import stored_datasets
 from service.store.objects import ObjectNotFound
 from service.store.records import Claim, DatasetRecord
+from service.store.unavailable import ObjectsUnavailable
 from worker.inputs import sha256_of
 from worker.parts import WorkerParts
 from worker.patience import Away, wait_out
@@ -63,8 +64,13 @@ def answering(parts: WorkerParts, claim: Claim, workdir: Path) -> "Iterator[Exch
         yield None
         return
     prefix = keys.latents_prefix(project_id, dataset_id)
-    with answered(Exchange(parts, prefix, workdir / SHARDS, _folder(parts) / dataset_id, ranges)) as exchange:
-        yield exchange
+    exchange = Exchange(parts, prefix, workdir / SHARDS, _folder(parts) / dataset_id, ranges)
+    try:
+        with answered(exchange):
+            yield exchange
+    finally:
+        if exchange.sent_bytes:
+            _measure(parts, dataset_id, prefix)
 
 
 @contextmanager
@@ -87,6 +93,16 @@ def answered(exchange: "Exchange") -> "Iterator[Exchange]":
     finally:
         exchange.closed.set()
         thread.join()
+
+
+def _measure(parts: WorkerParts, dataset_id: str, prefix: str) -> None:
+    """Note what the store holds of the data set by now; where it is away, the next run that sends something does."""
+    try:
+        size = sum(info.size_bytes for info in parts.objects.list(prefix))
+    except ObjectsUnavailable as error:
+        log.warning("shards_not_measured", dataset_id=dataset_id, error=repr(error))
+    else:
+        datasets.encoded(parts.store, dataset_id, size)
 
 
 def remove_deleted_shards(parts: WorkerParts) -> None:

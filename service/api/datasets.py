@@ -89,6 +89,7 @@ async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsD
                 parts.store,
                 project_id=project_id,
                 filename=upload.filename,
+                size_bytes=upload.size_bytes,
                 name=name,
                 columns=columns,
                 on_bad_row=on_bad_row,

@@ -15,6 +15,7 @@ from service.api.model_reports import resolved
 from service.api.named_prompts import with_prompt_sets
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
 from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, JobSummary, Validation
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep, needs
@@ -30,7 +31,12 @@ from service.store.states import InvalidTransition, JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
 
-LOCATION = {"headers": {"Location": {"description": "Where the new job is.", "schema": {"type": "string"}}}}
+CREATED = {
+    "headers": {
+        "Location": {"description": "Where the new job is.", "schema": {"type": "string"}},
+        **RATE_LIMIT_HEADERS,
+    }
+}
 
 
 @router.post(
@@ -39,7 +45,7 @@ LOCATION = {"headers": {"Location": {"description": "Where the new job is.", "sc
     response_model=Job,
     summary="Create a job",
     response_description="The job, queued, with every default of its spec written out",
-    responses={201: LOCATION, **IN_FLIGHT, **problems(400, 413)},
+    responses={201: CREATED, **IN_FLIGHT, **problems(400, 413, 429)},
 )
 def create_job(
     body: JobRequest,
@@ -58,13 +64,15 @@ def create_job(
     """
 
     request = body.model_dump(mode="json") | ({"check_only": True} if check_only else {})
-    return once(
+    answer = once(
         "job",
         "/v1/jobs",
         request,
         lambda job_id: new_job(parts, project_id, body, job_id, check_only=check_only),
         {"spec": spec_of_job(parts, project_id)},
     )
+    answer.headers.update(submit_headers(parts, project_id))
+    return answer
 
 
 def new_job(parts: Parts, project_id: str, body: JobRequest, job_id: str | None, *, check_only: bool = False) -> Job:

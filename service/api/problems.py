@@ -11,6 +11,8 @@ PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}
 
 REQUEST_ID_EXAMPLE = "req_9f2c6d1e0b7a4c3d8e5f0a1b"
 
+QUOTA_EXAMPLE = {"name": "submits", "limit": 60.0, "used": 60.0, "resets_at": "2026-11-20T10:00:00Z"}
+
 # status -> (code, detail, errors)
 _EXAMPLES: dict[int, tuple[str, str, list[dict[str, str]]]] = {
     400: ("bad_request", "There was an error parsing the body", []),
@@ -25,6 +27,11 @@ _EXAMPLES: dict[int, tuple[str, str, list[dict[str, str]]]] = {
         "/spec/method/beta: Input should be greater than 0",
         [{"pointer": "/spec/method/beta", "code": "greater_than", "message": "Input should be greater than 0"}],
     ),
+    429: (
+        "quota_exceeded",
+        "this project has 60 of 60 jobs submitted in this hour, until 2026-11-20T10:00:00Z",
+        [],
+    ),
     500: ("internal_error", "something went wrong here; the request id finds it in the server's log", []),
     503: ("unavailable", "the database does not answer; try again in a moment", []),
     507: ("object_store_full", "the object store is full; it stays so until the operator of this server mends it", []),
@@ -34,7 +41,7 @@ _EXAMPLES: dict[int, tuple[str, str, list[dict[str, str]]]] = {
 def problem_example(status: int, code: str | None = None, detail: str | None = None) -> dict[str, Any]:
     """A problem document as it would be sent."""
     default_code, default_detail, errors = _EXAMPLES[status]
-    return {
+    example = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -43,6 +50,7 @@ def problem_example(status: int, code: str | None = None, detail: str | None = N
         "request_id": REQUEST_ID_EXAMPLE,
         "errors": errors,
     }
+    return example | ({"quota": QUOTA_EXAMPLE} if example["code"] == "quota_exceeded" else {})
 
 
 def problem(status: int, code: str | None = None, detail: str | None = None, *, when: str | None = None) -> Responses:

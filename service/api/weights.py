@@ -61,6 +61,7 @@ async def create_weights(request: Request, project_id: ProjectDep, parts: PartsD
                 parts.store,
                 project_id=project_id,
                 filename=upload.filename,
+                size_bytes=upload.size_bytes,
                 name=name,
                 kind="lora",
                 dataset_id=weights_id,

@@ -7,6 +7,8 @@
     python -m service.store list-keys PROJECT_ID
     python -m service.store rotate-key PROJECT_ID KEY_ID --grace-hours 24
     python -m service.store revoke-key PROJECT_ID KEY_ID
+    python -m service.store set-quota PROJECT_ID --jobs 20 --submits 60 --gpu-hours none --bytes server
+    python -m service.store show-quotas PROJECT_ID
 
 The database is the one that the settings name (`ATTUNE_DATABASE_URL`, `ATTUNE_DATA_DIR`).
 """
@@ -18,21 +20,31 @@ from datetime import timedelta
 from typing import get_args
 
 from service.settings import Settings
-from service.store import audit, projects
+from service.store import audit, projects, quotas
 from service.store.audit import Deed
 from service.store.database import Store, open_store
+from service.store.limits import NO_LIMIT, QuotaName
 from service.store.migrations import migrate
 from service.store.records import ApiKeyRecord, Scope
+
+QUOTAS: dict[QuotaName, str] = {
+    "jobs": "jobs that have not ended",
+    "submits": "jobs an hour",
+    "gpu_hours": "GPU-hours a month",
+    "bytes": "bytes stored",
+}
+LEFT_OUT = object()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it was done, 1 when what it names does not exist."""
     chosen = _parser().parse_args(arguments)
-    url = Settings().resolved_database_url
+    settings = Settings()
+    url = settings.resolved_database_url
     migrate(url)
     if chosen.command == "migrate":
         return 0
-    store = open_store(url)
+    store = open_store(url, limits=settings.limits)
     try:
         return _run(store, chosen)
     finally:
@@ -63,6 +75,13 @@ def _run(store: Store, chosen: argparse.Namespace) -> int:
             if (rotated := projects.rotate_key(store, chosen.project_id, chosen.key_id, grace)) is None:
                 return _refuse(f"project {chosen.project_id} has no key {chosen.key_id!r} that is still good")
             _show_once(*rotated)
+        case "set-quota":
+            own = {name: value for name in QUOTAS if (value := getattr(chosen, name)) is not LEFT_OUT}
+            quotas.set_limits(store, chosen.project_id, own)
+        case "show-quotas":
+            for one in quotas.standings(store, chosen.project_id):
+                limit = "no limit" if one.limit is None else f"of {one.limit:.12g}"
+                _say("	".join((one.name, f"{one.used:.12g}", limit)))
         case "revoke-key":
             if not projects.revoke_key(store, chosen.project_id, chosen.key_id):
                 return _refuse(f"project {chosen.project_id} has no key {chosen.key_id!r} that is still good")
@@ -106,7 +125,25 @@ def _parser() -> argparse.ArgumentParser:
     revoke_key = commands.add_parser("revoke-key", help="refuse a key from now on")
     revoke_key.add_argument("project_id")
     revoke_key.add_argument("key_id")
+    set_quota = commands.add_parser("set-quota", help="what a project may take; what is not named stays as it was")
+    set_quota.add_argument("project_id")
+    for name, what in QUOTAS.items():
+        text = f"{what}: a number, `none` for no limit, `server` for the server's own"
+        set_quota.add_argument(f"--{name.replace('_', '-')}", type=_limit, default=LEFT_OUT, help=text)
+    show_quotas = commands.add_parser("show-quotas", help="what a project has taken of what it may")
+    show_quotas.add_argument("project_id")
     return parser
+
+
+def _limit(text: str) -> float | None:
+    match text:
+        case "none":
+            return NO_LIMIT
+        case "server":
+            return None
+    if (value := float(text)) < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return value
 
 
 def _say(line: str) -> None:

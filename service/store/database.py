@@ -17,20 +17,23 @@ from sqlalchemy.orm import Session
 
 from service.resource_classes import ResourceClass
 from service.store import audit
+from service.store.limits import Limits
 
 CLASSES = "resource_classes"  # in the `info` of a session
+LIMITS = "limits"
+NONE = Limits()
 BUSY_TIMEOUT_SECONDS = 30  # the longest wait seen was 1.4 s, with four processes claiming as fast as they could
 
 
 class Store:
     """An engine with two kinds of transaction. Threads may share it; after a fork, open a new one.
 
-    `classes` are those of the deployment's jobs: each is a line of its own.
+    `classes` are those of the deployment's jobs: each is a line of its own. `limits` are a project's that has none of its own.
     """
 
-    def __init__(self, engine: sa.Engine, classes: Sequence[ResourceClass] = ()) -> None:
+    def __init__(self, engine: sa.Engine, classes: Sequence[ResourceClass] = (), limits: Limits = NONE) -> None:
         self.engine = engine
-        self._info = {CLASSES: tuple(classes)}
+        self._info = {CLASSES: tuple(classes), LIMITS: limits}
         self._writer = engine.execution_options(attune_writes=True)
 
     @contextmanager
@@ -50,16 +53,16 @@ class Store:
         self.engine.dispose()
 
 
-def open_store(url: str, classes: Sequence[ResourceClass] = ()) -> Store:
+def open_store(url: str, classes: Sequence[ResourceClass] = (), limits: Limits = NONE) -> Store:
     """Connect to a database that `migrate(url)` has brought up to date.
 
     Its errors are logged, so they name the statement and hide its parameters: those hold prompts and hashes of keys.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return Store(_sqlite_engine(parsed), classes)
+        return Store(_sqlite_engine(parsed), classes, limits)
     engine = sa.create_engine(parsed, pool_pre_ping=True, json_serializer=_to_json, hide_parameters=True)
-    return Store(engine, classes)
+    return Store(engine, classes, limits)
 
 
 def now(session: Session) -> datetime:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from alignment_core.reports import DatasetReport, WeightsReport
 from alignment_core.spec import ColumnMapping
 from alignment_core.spec.sources import OnBadRow
+from service.store import quotas
 from service.store.database import Store, now
 from service.store.fence import Fenced
 from service.store.ids import new_id
@@ -31,14 +32,19 @@ def create(
     on_bad_row: OnBadRow = "fail",
     kind: UploadKind = "data",
     dataset_id: str | None = None,
+    size_bytes: int | None = None,
 ) -> DatasetRecord:
-    """A dataset whose file is on its way; `columns` says which column is what, where their names do not. `dataset_id` is the id that `idempotency.begin` set aside."""
+    """A dataset whose file is on its way; `columns` says which column is what, where their names do not. `dataset_id` is the id that `idempotency.begin` set aside.
+
+    `size_bytes` counts towards the project's quota from now on; raises `QuotaExceeded`.
+    """
     for field, text, longest in (("name", name or "", LONGEST_NAME), ("filename", filename, LONGEST_FILENAME)):
         if "\0" in text or len(text) > longest:
             raise ValueError(f"{field} must have at most {longest} characters, none of them NUL")
     with store.write() as session:
         if dataset_id is not None and (existing := _row(session, dataset_id, project_id)) is not None:
             return record_of(existing)
+        quotas.admit_bytes(session, project_id, size_bytes or 0)
         time = now(session)
         row = Dataset(
             id=dataset_id or new_id("ds" if kind == "data" else "wts"),
@@ -49,6 +55,7 @@ def create(
             on_bad_row=on_bad_row,
             columns=None if columns is None else {str(role): column for role, column in columns.items()},
             state="uploading",
+            size_bytes=size_bytes,
             attempt=0,
             created_at=time,
             updated_at=time,
@@ -72,11 +79,18 @@ def uploaded(store: Store, dataset_id: str, *, size_bytes: int, sha256: str, obj
         return record_of(row)
 
 
+def encoded(store: Store, dataset_id: str, encoded_bytes: int) -> None:
+    """Note how much the object store holds of its images and prompts, encoded; nothing where the dataset is gone."""
+    with store.write() as session:
+        session.execute(sa.update(Dataset).where(Dataset.id == dataset_id).values(encoded_bytes=encoded_bytes))
+
+
 def upload_failed(store: Store, dataset_id: str, error: JobError) -> DatasetRecord:
     """The upload broke off or was refused; a dataset that is past its upload stays as it is."""
     with store.write() as session:
         row = session.scalars(sa.select(Dataset).where(Dataset.id == dataset_id).with_for_update()).one()
         if row.state == "uploading":
+            row.size_bytes = None  # nothing is stored
             _end(session, row, "failed", error)
         return record_of(row)
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from alignment_core.spec.exports import ExportFormat
-from service.store import keys
+from service.store import keys, quotas
 from service.store.database import Store, now
 from service.store.fence import Fenced
 from service.store.ids import new_id
@@ -35,6 +35,7 @@ def ask(
             return None
         row, time = _row(session, checkpoint.id, format), now(session)
         if row is None:
+            quotas.admit_bytes(session, checkpoint.project_id)
             row = Export(
                 id=new_id("exp"),
                 checkpoint_id=checkpoint.id,
@@ -103,6 +104,7 @@ def finish(store: Store, export_id: str, attempt: int, files: Sequence[StoredFil
     with store.write() as session:
         row = _hold(session, export_id, attempt)
         row.files, row.percent = [file.model_dump(mode="json") for file in files], 100.0
+        row.size_bytes = sum(file.size_bytes for file in files)
         _release(session, row, "ready")
         return record_of(row)
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import label_of
+from service.store import quotas
 from service.store.ancestry import beginning_of, held_parent, parent_of
 from service.store.database import Store, now
 from service.store.filters import filtered
@@ -30,7 +31,7 @@ from service.store.models import (
     PromptSet,
 )
 from service.store.records import JobError, JobRecord, JobSummary, Progress, Slice
-from service.store.states import TERMINAL, InvalidTransition, JobState, Verb, after
+from service.store.states import HELD, TERMINAL, InvalidTransition, JobState, Verb, after
 from service.store.waiting import places
 
 COMPOSED = ("metadata", "progress", "error", "queue", "parent")  # fields of a record that are no column of that name
@@ -59,7 +60,7 @@ def create(
     tried before a run.
 
     `job_id` is the id that `idempotency.begin` set aside: creating it a second time returns the job that is there. The
-    caller rings the bell after this returns, never before.
+    caller rings the bell after this returns, never before. Raises `QuotaExceeded` where the project may have no more.
     """
     _check_texts(name, metadata or {})
     resolved = spec.resolved()
@@ -69,6 +70,7 @@ def create(
         _hold(session, Dataset, project_id, needs)
         _hold(session, PromptSet, project_id, needs_prompts)
         parent = held_parent(session, project_id, beginning_of(resolved, resume_from_checkpoint_id))
+        quotas.admit_job(session, project_id)
         time = now(session)
         row = Job(
             id=job_id or new_id("job"),
@@ -176,8 +178,10 @@ def _request(store: Store, project_id: str, job_id: str, verb: Verb) -> JobSumma
         if row.state == "failed":
             _refuse_final(row, verb)
         if target != row.state:
+            if verb == "resume":
+                quotas.admit_time(session, project_id)
             time = now(session)
-            enter(row, target, time)
+            enter(session, row, target, time)
             row.error, row.cancel_requested = None, verb == "cancel"
             if verb == "resume":  # its owner let others go first: it joins the queue at its end
                 row.queued_at, row.finished_at, row.num_lost = time, None, 0
@@ -190,8 +194,10 @@ def _refuse_final(row: Job, verb: Verb) -> None:
         raise InvalidTransition(row.state, verb, f"the same would happen again ({error.code})")
 
 
-def enter(row: Job, state: JobState, time: datetime) -> None:
+def enter(session: Session, row: Job, state: JobState, time: datetime) -> None:
     """Put a locked row into `state`, with the times and the lease that belong to it. What was queued keeps its place."""
+    if row.state in HELD and state not in HELD:
+        quotas.count_time(session, row, time)
     row.state = state
     row.updated_at = time
     if state == "queued":

@@ -49,6 +49,7 @@ def claim(store: Store, job_id: str, worker_id: str, lease_seconds: float) -> Cl
                 attempt=Job.attempt + 1,
                 worker_id=worker_id,
                 lease_expires_at=expires_at,
+                attempt_started_at=time,
                 started_at=sa.func.coalesce(Job.started_at, sa.literal(time, Job.started_at.type)),
                 updated_at=time,
             )
@@ -88,7 +89,7 @@ def finish(store: Store, job_id: str, attempt: int, end: End, error: JobError | 
             row.error, row.phase = None, None
         else:  # the phase says where it failed
             _fail(session, row, error, time)
-        enter(row, after(row.state, _END_VERBS[end]), time)
+        enter(session, row, after(row.state, _END_VERBS[end]), time)
         return record_of(row)
 
 
@@ -104,7 +105,7 @@ def suspend(store: Store, job_id: str, attempt: int, error: JobError) -> JobReco
         if state == "paused":
             message = f"{error.message}; the job is paused"
             append(session, row, WarningRaised(code=error.code, message=message, step=row.step, time=time))
-        enter(row, state, time)
+        enter(session, row, state, time)
         return record_of(row)
 
 
@@ -116,7 +117,7 @@ def give_back(store: Store, job_id: str, attempt: int) -> JobRecord:
     with store.write() as session:
         row = hold(session, job_id, attempt)
         row.error = None
-        enter(row, after(row.state, "give_back"), now(session))
+        enter(session, row, after(row.state, "give_back"), now(session))
         return record_of(row)
 
 
@@ -138,7 +139,7 @@ def requeue_lost(store: Store, max_attempts: int) -> Sweep:
             message = f"the worker of attempt {row.attempt} stopped renewing its lease"
             append(session, row, WarningRaised(code="worker_lost", message=message, step=row.step, time=time))
             state = _take_away(session, row, max_attempts, time)
-            enter(row, state, time)
+            enter(session, row, state, time)
             (requeued if state == "queued" else ended).append(row.id)
     return Sweep(tuple(requeued), tuple(ended))
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from alignment_core.prompt_files import PromptsReport
+from service.store import quotas
 from service.store.database import Store, now
 from service.store.models import LONGEST_FILENAME, LONGEST_NAME, PromptSet
 from service.store.records import PromptSetRecord, Slice, StoredFile
@@ -31,6 +32,7 @@ def create(
     with store.write() as session:
         if (existing := _row(session, project_id, prompt_set_id)) is not None:
             return _record_of(existing)
+        quotas.admit_bytes(session, project_id, file.size_bytes)
         row = PromptSet(
             id=prompt_set_id,
             project_id=project_id,

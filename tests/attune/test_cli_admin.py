@@ -5,7 +5,8 @@ import subprocess
 from collections.abc import Callable
 
 from attune.client import Client
-from service.store import projects
+from service.store import projects, quotas
+from service.store.projects import DEFAULT_PROJECT_ID
 from tests.attune.test_cli_jobs import api, attune, url  # noqa: F401  fixtures
 from tests.service.api.world import Api
 
@@ -44,3 +45,12 @@ def test_the_log_of_who_did_what_is_shown(api: Api, attune: Attune) -> None:  # 
     assert [row["action"] for row in rows] == ["POST /v1/jobs/{job_id}/cancel", "POST /v1/jobs"]
     assert rows[0]["remote"] == "127.0.0.1"
     assert attune("audit", "--outcome", "failed").stdout.strip() == "nothing was done"
+
+
+def test_quotas_are_shown(api: Api, attune: Attune) -> None:  # noqa: F811
+    quotas.set_limits(api.parts.store, DEFAULT_PROJECT_ID, {"jobs": 5, "bytes": 10**9})
+    api.new_job()
+    rows = {line.split()[0]: line.split()[1:] for line in attune("quotas").stdout.splitlines()[2:]}
+    assert rows["jobs"] == ["1", "5"]
+    assert rows["bytes"][-2:] == ["1.0", "GB"]
+    assert rows["submits"][1] == "none"

@@ -11,7 +11,7 @@ from service.store.models.base import (
 )
 from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal
 from service.store.models.jobs import Job, JobEvent, JobLabel, JobLog, Metric
-from service.store.models.projects import ApiKey, AuditEntry, Project
+from service.store.models.projects import ApiKey, AuditEntry, ProcessTime, Project, Quota, SubmitCount
 from service.store.models.results import Checkpoint, CheckpointFile, Export, Report, Sample
 from service.store.models.uploads import Dataset, PromptSet
 
@@ -38,10 +38,13 @@ __all__ = [
     "MeasuredRate",
     "Metric",
     "Model",
+    "ProcessTime",
     "Project",
     "PromptSet",
+    "Quota",
     "Removal",
     "Report",
     "Sample",
+    "SubmitCount",
     "UTCDateTime",
 ]

@@ -68,6 +68,7 @@ class Job(Base):
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
+    attempt_started_at: Mapped[datetime | None]  # of the attempt that holds it
     finished_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]
 

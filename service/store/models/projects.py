@@ -49,3 +49,35 @@ class AuditEntry(Base):
     outcome: Mapped[Outcome] = mapped_column(sa.String(8))
     status: Mapped[int | None]
     request_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
+
+
+class Quota(Base):
+    """A project's own limits: null is the server's, -1 none. See `limits.py`."""
+
+    __tablename__ = "quotas"
+
+    project_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("projects.id"), primary_key=True)
+    jobs: Mapped[int | None]
+    submits: Mapped[int | None]
+    gpu_hours: Mapped[float | None] = mapped_column(sa.Float)
+    bytes: Mapped[int | None]
+
+
+class SubmitCount(Base):
+    """Jobs that were submitted in an hour of the clock."""
+
+    __tablename__ = "submit_counts"
+
+    project_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("projects.id"), primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    used: Mapped[int]
+
+
+class ProcessTime(Base):
+    """Seconds of all processes of attempts in a month of the calendar."""
+
+    __tablename__ = "process_time"
+
+    project_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("projects.id"), primary_key=True)
+    month: Mapped[datetime] = mapped_column(primary_key=True)
+    used: Mapped[float] = mapped_column(sa.Float)

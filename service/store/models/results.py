@@ -13,7 +13,7 @@ from service.store.records import ExportState
 
 class Checkpoint(Base):
     __tablename__ = "checkpoints"
-    __table_args__ = (sa.UniqueConstraint("job_id", "step"),)
+    __table_args__ = (sa.UniqueConstraint("job_id", "step"), sa.Index(None, "project_id"))
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     job_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -44,7 +44,11 @@ class Export(Base):
     """A checkpoint in another form; `files` are `records.StoredFile`s."""
 
     __tablename__ = "exports"
-    __table_args__ = (sa.UniqueConstraint("checkpoint_id", "format"), sa.Index(None, "state"))
+    __table_args__ = (
+        sa.UniqueConstraint("checkpoint_id", "format"),
+        sa.Index(None, "state"),
+        sa.Index(None, "project_id"),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     checkpoint_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("checkpoints.id", ondelete="CASCADE"))
@@ -54,6 +58,7 @@ class Export(Base):
     state: Mapped[ExportState] = mapped_column(sa.String(16))
     percent: Mapped[float]
     files: Mapped[list[dict[str, Any]]] = mapped_column(sa.JSON(none_as_null=True))
+    size_bytes: Mapped[int] = mapped_column(default=0, server_default="0")
     error: Mapped[dict[str, Any] | None]
 
     attempt: Mapped[int]
@@ -67,7 +72,7 @@ class Export(Base):
 
 class Sample(Base):
     __tablename__ = "samples"
-    __table_args__ = (sa.UniqueConstraint("job_id", "step"),)
+    __table_args__ = (sa.UniqueConstraint("job_id", "step"), sa.Index(None, "project_id"))
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     job_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("jobs.id", ondelete="CASCADE"))

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from service.store import audit, jobs, projects
 from service.store.audit_lists import forget_old
 from service.store.database import now
-from service.store.models import AuditEntry, Job
+from service.store.models import AuditEntry
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import PARQUET, Api, assert_problem, spec_for
@@ -73,8 +73,8 @@ def test_a_change_that_is_not_committed_is_not_in_the_log_as_done(api: Api, monk
     """The row stands and falls with the change."""
     enter = jobs.enter
 
-    def break_down(row: Job, *arguments: Any) -> None:
-        enter(row, *arguments)
+    def break_down(*arguments: Any) -> None:
+        enter(*arguments)
         raise RuntimeError("the disk burns")
 
     job_id = api.new_job()

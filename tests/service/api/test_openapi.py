@@ -56,7 +56,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *(f"GET {prompt_set}{path}" for path in ("", "/prompts", "/file")),
         *("POST /v1/weights", "GET /v1/weights", f"GET {weights}"),
         *(f"DELETE {path}" for path in (job, checkpoint, dataset, weights, prompt_set)),
-        "GET /v1/audit",
+        *("GET /v1/audit", "GET /v1/quotas"),
         *("POST /v1/keys", "GET /v1/keys", "GET /v1/keys/{key_id}"),
         *(f"POST /v1/keys/{{key_id}}/{verb}" for verb in ("rotate", "revoke")),
         *("GET /v1/methods", "GET /v1/models", "GET /v1/rewards"),

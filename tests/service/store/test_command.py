@@ -77,3 +77,18 @@ def test_projects_are_listed_with_the_ids_that_the_other_commands_want(opened: S
 def test_what_does_not_exist_is_named(opened: Store, capsys, arguments: list[str], message: str) -> None:
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_an_operator_says_what_a_project_may_take(opened: Store, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTUNE_QUOTA_SUBMITS_PER_HOUR", "60")
+    assert main(["set-quota", "proj_default", "--jobs", "20", "--gpu-hours", "none"]) == 0
+    assert main(["show-quotas", "proj_default"]) == 0
+    rows = dict(line.split("\t", 1) for line in capsys.readouterr().out.splitlines())
+    assert rows["jobs"] == "0\tof 20"
+    assert rows["submits"] == "0\tof 60"
+    assert rows["bytes"] == "0\tno limit"
+    assert main(["set-quota", "proj_default", "--jobs", "server", "--submits", "none"]) == 0
+    main(["show-quotas", "proj_default"])
+    assert "jobs\t0\tno limit" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["set-quota", "proj_default", "--jobs", "-3"])

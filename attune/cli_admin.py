@@ -1,4 +1,4 @@
-"""The audit log on a terminal."""
+"""The audit log and the quotas of a project on a terminal."""
 
 from datetime import datetime
 from typing import Annotated
@@ -9,8 +9,9 @@ from rich.table import Column
 
 from attune.admin import Outcome
 from attune.client import Client
+from attune.resources import Quota
 from attune.speaking import with_client
-from attune.tables import listing
+from attune.tables import bytes_of, listing
 
 console = Console()
 
@@ -36,3 +37,20 @@ def show_audit(
             table.add_row(f"{one.time:%Y-%m-%d %H:%M:%S}", one.outcome, one.remote or "", what)
     if not as_json:
         console.print(table if table.row_count else "nothing was done")
+
+
+@with_client
+def show_quotas(client: Client) -> None:
+    """Show what the project may take and has taken: jobs, submits of the hour, GPU-hours of the month, bytes."""
+    table = listing("quota", Column("used", justify="right"), Column("limit", justify="right"), "resets")
+    for one in client.admin.quotas():
+        resets = "" if one.resets_at is None else f"{one.resets_at:%Y-%m-%d %H:%M} UTC"
+        limit = "none" if one.limit is None else _amount(one, one.limit)
+        table.add_row(one.id, _amount(one, one.used), limit, resets)
+    console.print(table)
+
+
+def _amount(quota: Quota, value: float) -> str:
+    if quota.id == "bytes":
+        return bytes_of(int(value))
+    return f"{value:.10g}" if value == int(value) else f"{value:.2f}"
