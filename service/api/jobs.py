@@ -31,7 +31,7 @@ from service.store.states import InvalidTransition, JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
 
-CREATED = {
+LOCATION = {
     "headers": {
         "Location": {"description": "Where the new job is.", "schema": {"type": "string"}},
         **RATE_LIMIT_HEADERS,
@@ -45,7 +45,7 @@ CREATED = {
     response_model=Job,
     summary="Create a job",
     response_description="The job, queued, with every default of its spec written out",
-    responses={201: CREATED, **IN_FLIGHT, **problems(400, 413, 429)},
+    responses={201: LOCATION, **IN_FLIGHT, **problems(400, 413, 429)},
 )
 def create_job(
     body: JobRequest,
