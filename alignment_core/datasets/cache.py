@@ -12,9 +12,12 @@ while a dataset is prepared.
 """
 
 import hashlib
+import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from alignment_core.datasets.lookahead import Lookahead
 from alignment_core.datasets.shelf import ShardLost, Shelf, Shelves
 from alignment_core.errors import AlignmentError
 
@@ -34,6 +38,21 @@ KEYS = "keys"
 TRIES = 100  # to read a shard before another thread gives it back
 ShardRow = tuple[int, int]  # shard and row in it
 Places = Int[Tensor, "batch 2"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Mended:
+    """Entries of a shard, made again: their keys, the rows of the shard that they were, and their tensors, stacked."""
+
+    keys: list[bytes]
+    rows: list[int]
+    tensors: Mapping[str, Tensor]
+
+
+Mend = Callable[[int], Mended]
+"""The entries of the shard with this number that a reader knows of."""
 
 
 class TensorCache:
@@ -72,7 +91,12 @@ class TensorCache:
 
     def key_of(self, digest: bytes) -> bytes:
         """The key of what has this SHA-256."""
-        return hashlib.sha256(self._namespace + digest).digest()
+        return _key_in(self._namespace, digest)
+
+    @property
+    def keys_of_content(self) -> Callable[[bytes], bytes]:
+        """`key`, without the index."""
+        return partial(_key_of_content, self._namespace)
 
     def find(self, key: bytes) -> ShardRow | None:
         """Where the entry is, if it is there and undamaged."""
@@ -105,10 +129,10 @@ class TensorCache:
         self._shards.append(self._shelf.write(save(tensors), save({KEYS: tensors[KEYS]})))
         self._pending, self._pending_bytes = [], 0
 
-    def reader(self) -> "ShardReader":
-        """Flush, and go on reading without the index."""
+    def reader(self, mend: Mend | None = None) -> "ShardReader":
+        """Flush, and go on reading without the index; `mend` is asked for what is in a shard that is lost meanwhile."""
         self.flush()
-        return ShardReader(self._shelf, tuple(self._shards))
+        return ShardReader(self._shelf, self._shards, mend)
 
     def _is_sound(self, number: int) -> bool:
         if number in self._sound:
@@ -139,14 +163,16 @@ class TensorCache:
 class ShardReader:
     """Reads entries by place, from shards mapped into memory."""
 
-    def __init__(self, shelf: Shelf, shards: Sequence[str]) -> None:
-        self._shelf, self._shards = shelf, shards
+    def __init__(self, shelf: Shelf, shards: Sequence[str], mend: Mend | None = None) -> None:
+        self._shelf, self._shards, self._mend = shelf, list(shards), mend
         self._open: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
+        self._moved: dict[int, Tensor] = {}  # where the rows of a mended shard are now
+        self._ahead = Lookahead(shelf)
 
     def read(self, places: Places) -> dict[str, Tensor]:
         """The entries at `places`, stacked in that order; fresh memory, which the caller may change.
 
-        Raises `AlignmentError("cache_lost")` when a shard was removed after the dataset was prepared.
+        Raises `AlignmentError("cache_lost")` when a shard was removed after the dataset was prepared, and cannot be made again.
         """
         assert len(places), "nothing was asked for"
         result: dict[str, Tensor] = {}
@@ -154,14 +180,28 @@ class ShardReader:
             here = places[:, 0] == number
             for name, values in self._tensors(number).items():
                 stacked = result.setdefault(name, values.new_empty(len(places), *values.shape[1:]))
-                stacked[here] = values[places[here, 1]]
+                stacked[here] = values[self._rows(number, places[here, 1])]
+            self._ahead.read(self._shards[number])
         return result
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether shards leave the disk while they are read."""
+        return self._shelf.is_bounded
+
+    def foresee(self, places: Places) -> None:
+        """These are read next, after those foreseen before: where shards leave the disk, theirs are fetched meanwhile."""
+        if self.is_bounded:
+            self._ahead.foresee([self._shards[number] for number in places[:, 0].unique().tolist()])
+
+    def _rows(self, number: int, rows: Tensor) -> Tensor:
+        return self._moved[number][rows] if number in self._moved else rows
 
     def _tensors(self, number: int) -> dict[str, Tensor]:
         if self._shelf.is_bounded:
             self._use_no_more_than_is_held(number)
         if number not in self._open:
-            self._open[number] = self._mapped(self._shards[number])
+            self._open[number] = self._mapped(number)
             if len(self._open) > OPEN_SHARDS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
@@ -174,16 +214,46 @@ class ShardReader:
         if number in self._open:
             self._shelf.touch(self._shards[number])
 
-    def _mapped(self, shard: str) -> dict[str, Tensor]:
+    def _mapped(self, number: int) -> dict[str, Tensor]:
+        mended = False
         for _ in range(TRIES):
+            shard = self._shards[number]
             try:
                 with safe_open(self._shelf.path(shard), framework="pt") as file:
                     return {name: file.get_tensor(name) for name in file.keys() if name != KEYS}  # noqa: SIM118
             except FileNotFoundError:  # it was sent on or given back between the two
                 continue
             except (OSError, SafetensorError, ShardLost) as error:
-                raise cache_lost(f"{shard}.safetensors", str(error)) from error
-        raise cache_lost(f"{shard}.safetensors", "others need all of the disk")
+                if self._mend is None or mended:
+                    raise cache_lost(f"{shard}.safetensors", str(error)) from error
+                self._make_again(number, self._mend, error)
+                mended = True
+        raise cache_lost(f"{self._shards[number]}.safetensors", "others need all of the disk")
+
+    def _make_again(self, number: int, mend: Mend, lost: Exception) -> None:
+        """A shard of the entries that are known, in the order that they had: of the same bytes, if those are all."""
+        shard = self._shards[number]
+        try:
+            made = mend(number)
+        except (AlignmentError, OSError) as error:
+            raise cache_lost(f"{shard}.safetensors", f"{lost}; and its entries cannot be made: {error}") from error
+        log.warning("shard %s was lost (%s); its %d entries were encoded again", shard, lost, len(made.keys))
+        order = sorted(range(len(made.rows)), key=lambda index: made.rows[index])
+        keys = torch.frombuffer(bytearray(b"".join(made.keys[index] for index in order)), dtype=torch.uint8)
+        tensors = {KEYS: keys.reshape(len(order), -1), **{name: value[order] for name, value in made.tensors.items()}}
+        moved = torch.zeros(1 + max(made.rows), dtype=torch.int64)
+        moved[[made.rows[index] for index in order]] = torch.arange(len(order))
+        self._moved[number] = moved
+        self._shelf.discard(shard)
+        self._shards[number] = self._shelf.write(save(tensors), save({KEYS: tensors[KEYS]}))
+
+
+def _key_in(namespace: bytes, digest: bytes) -> bytes:
+    return hashlib.sha256(namespace + digest).digest()
+
+
+def _key_of_content(namespace: bytes, content: bytes) -> bytes:
+    return _key_in(namespace, hashlib.sha256(content).digest())
 
 
 def cache_lost(name: str, reason: str) -> AlignmentError:

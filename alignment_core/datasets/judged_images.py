@@ -57,6 +57,10 @@ class ImagePosteriors(Protocol):
 
     def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> MeanStdFrame: ...
 
+    def foresee(self, indices: Sequence[int]) -> None:
+        """They are read next, after those foreseen before."""
+        ...
+
 
 @dataclass(frozen=True)
 class CachedImages:
@@ -68,6 +72,9 @@ class CachedImages:
     def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> MeanStdFrame:
         found = self.shards.read(self.places[list(indices)])
         return found["mean"], found["std"], found["frame"]
+
+    def foresee(self, indices: Sequence[int]) -> None:
+        self.shards.foresee(self.places[list(indices)])
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,9 @@ class FreshImages:
         pixels = torch.stack([transform(*one) for one in placed])
         mean, std = encode_in_parts(self.encode, pixels, self.batch_size)
         return mean, std, torch.stack([frame(*one) for one in placed])
+
+    def foresee(self, indices: Sequence[int]) -> None:
+        """Images come from the data set's files."""
 
     def _decoded(self, indices: Sequence[int]) -> dict[int, Image.Image]:
         """An image that a batch holds twice is read once."""
@@ -190,6 +200,16 @@ class JudgedImages:
         """See `drift.Winners`: the liked images."""
         images = self.batch([self.likes[index] for index in indices], draws)
         return images.mean, images.std, {**images.conditioning, **images.image_conditioning}
+
+    @property
+    def looks_ahead(self) -> bool:
+        """See `PreferencePairs.looks_ahead`."""
+        return self._text.is_bounded
+
+    def foresee(self, indices: Sequence[int]) -> None:
+        """See `PreferencePairs.foresee`."""
+        self._posteriors.foresee(indices)
+        self._text.foresee(self._prompt_places[list(indices)])
 
     def batch(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None = None) -> ImageTensors:
         """The images at `indices`. `draws`, one generator an image, is read by random transforms alone."""

@@ -132,6 +132,16 @@ class PreferencePairs:
         pairs = self.batch(indices, draws)
         return pairs.chosen_mean, pairs.chosen_std, {**pairs.conditioning, **pairs.chosen_conditioning}
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it helps to `foresee`: what was encoded does not stay on this disk."""
+        return self._text.is_bounded
+
+    def foresee(self, indices: Sequence[int]) -> None:
+        """`batch` is asked for these next, after those foreseen before: what of them is not here comes meanwhile."""
+        self._posteriors.foresee(indices)
+        self._text.foresee(self._prompt_places[list(indices)])
+
     def batch(self, indices: Sequence[int] | Tensor, draws: Sequence[torch.Generator] | None = None) -> PairTensors:
         """The pairs at `indices`. `draws`, one generator a pair, is needed by random transforms and read by them alone."""
         chosen = [int(index) for index in indices]

@@ -30,6 +30,10 @@ class Posteriors(Protocol):
 
     def read(self, indices: Sequence[int], draws: Sequence[torch.Generator] | None) -> PairPosteriors: ...
 
+    def foresee(self, indices: Sequence[int]) -> None:
+        """They are read next, after those foreseen before."""
+        ...
+
 
 @dataclass(frozen=True)
 class CachedPosteriors:
@@ -45,6 +49,10 @@ class CachedPosteriors:
         return PairPosteriors(
             *(chosen["mean"], chosen["std"], rejected["mean"], rejected["std"]), chosen["frame"], rejected["frame"]
         )
+
+    def foresee(self, indices: Sequence[int]) -> None:
+        self.shards.foresee(self.chosen[list(indices)])
+        self.shards.foresee(self.rejected[list(indices)])
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,9 @@ class FreshPosteriors:
         chosen_std, rejected_std = std.chunk(2)
         chosen_frame, rejected_frame = torch.stack([frame(*one) for one in placed]).chunk(2)
         return PairPosteriors(chosen_mean, chosen_std, rejected_mean, rejected_std, chosen_frame, rejected_frame)
+
+    def foresee(self, indices: Sequence[int]) -> None:
+        """Images come from the data set's files."""
 
     def _decoded(self, rows: Sequence[Annotation]) -> dict[int, tuple[Image.Image, Image.Image]]:
         """Both images by row number; a row that a batch holds twice is read once."""

@@ -19,6 +19,7 @@ from alignment_core.datasets.encoding import (
     cache_prompts,
     of_own_batches,
 )
+from alignment_core.datasets.mending import ImageMending, PromptMending
 from alignment_core.datasets.rows import AnnotationT, ImageReader
 from alignment_core.datasets.shelf import Shelves
 from alignment_core.datasets.unpacked import unpack_images
@@ -96,7 +97,8 @@ def prepare(
         contents=contents,
     )
     yield from _lost_shards("images", images)
-    return Prepared(source, rows, text, prompt_places, empty_prompt, images.reader(), places)
+    mend = ImageMending(source, rows, places, encode_images, images.keys_of_content, resolution, batch_size)
+    return Prepared(source, rows, text, prompt_places, empty_prompt, images.reader(mend), places)
 
 
 def _cached_text(
@@ -113,7 +115,8 @@ def _cached_text(
     texts = TensorCache(shelves, {"kind": "text", "encoder": fingerprint, "dtype": "float32"})
     places = yield from cache_prompts(prompts, encode_prompts, texts, batch_size, progress, ranks)
     numbers = {prompt: number for number, prompt in enumerate(prompts)}
-    text = texts.reader()  # written before the images, which take longest
+    mend = PromptMending(prompts, places, encode_prompts, texts.keys_of_content, batch_size)
+    text = texts.reader(mend)  # written before the images, which take longest
     yield from _lost_shards("prompts", texts)
     return text, places[[numbers[row.prompt] for row in rows]], places[:1]
 

@@ -95,6 +95,9 @@ class Shelf:
         self._namespace, self._store, self._disk = namespace, store, disk
         self._verified: set[str] = set()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="shelf")
+        self._coming: dict[str, Future[None]] = {}
+        self._lock = threading.Lock()
+        self._largest = 0  # of the shards that came from the store
         self._sending: deque[tuple[str, int, Future[None]]] = deque()
         for part in (folder, *((folder / UNSENT, folder / MARKS) if store is not None else ())):
             part.mkdir(parents=True, exist_ok=True)
@@ -150,9 +153,23 @@ class Shelf:
                 return unsent
             elif self._store is None:
                 raise ShardLost(f"{name}: it is gone or damaged")
+            elif (coming := self._coming.pop(name, None)) is not None:
+                coming.result()
             else:
-                self._fetch(f"{name}.safetensors", kept, name)
-                self._verified.add(name)
+                self._bring(name)
+
+    def fetch_ahead(self, name: str) -> None:
+        """Have it on its way, unless it is here; what goes wrong is `path`'s to find again."""
+        with self._lock:
+            coming = self._coming.get(name)  # one that has come may have had to leave again
+            if (coming is None or coming.done()) and not self._kept(name).exists() and not self._unsent(name).exists():
+                self._coming[name] = self._threads.submit(self._bring, name)
+
+    @property
+    def room_ahead(self) -> int:
+        """How many shards may lie here before they are read: a quarter of the disk, as prompts and images each look ahead."""
+        limit = self._disk.limit_bytes
+        return 0 if limit is None else max(1, limit // (4 * self._largest)) if self._largest else 1
 
     @property
     def is_bounded(self) -> bool:
@@ -218,6 +235,14 @@ class Shelf:
         except (AlignmentError, OSError) as error:
             if path.exists():  # and was not sent by another process that had found it here
                 log.warning("shard %s was not sent and stays on this machine: %s", name, error)
+
+    def _bring(self, name: str) -> None:
+        kept = self._kept(name)
+        self._fetch(f"{name}.safetensors", kept, name)
+        self._verified.add(name)
+        with suppress(FileNotFoundError):  # others needed its place already
+            self._largest = max(self._largest, kept.stat().st_size)
+        self._disk.hold(kept)
 
     def _with_keys(self, mark: str) -> str | None:
         """The name of the shard whose keys are here now; None when the store has lost or altered them."""

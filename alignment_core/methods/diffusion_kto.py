@@ -144,7 +144,7 @@ class DiffusionKTO:
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[ImageBatch]:
         """Micro-batches from `first_step` on, without end."""
-        for drawn in micro_batches(self, "kto", timesteps, self._indices, first_step):
+        for drawn in micro_batches(self, "kto", timesteps, self._indices, self.images, first_step):
             yield self._batch(actors, timesteps, drawn)
 
     def loss(self, actors: Actors, batch: ImageBatch) -> StepLoss:

@@ -63,19 +63,47 @@ def examples_per_step(layout: StepLayout) -> int:
     return layout.batch_size * layout.accumulation * layout.num_processes
 
 
+@runtime_checkable
+class Foreseeing(Protocol):
+    """Data whose examples may be on their way before they are asked for."""
+
+    @property
+    def looks_ahead(self) -> bool: ...
+
+    def foresee(self, indices: Sequence[int]) -> None: ...
+
+
 def micro_batches(
-    layout: StepLayout, name: str, timesteps: TimestepStrategy, indices_of: IndicesOf, first_step: int
+    layout: StepLayout,
+    name: str,
+    timesteps: TimestepStrategy,
+    indices_of: IndicesOf,
+    data: Foreseeing,
+    first_step: int,
 ) -> Iterator[MicroBatch]:
-    """What is drawn from optimiser step `first_step` on, without end; `name` keeps the draws of methods apart."""
+    """What is drawn from optimiser step `first_step` on, without end; `name` keeps the draws of methods apart.
+
+    `data` is told of its examples a step ahead. They may come otherwise, where a strategy learns in between how many draws it takes.
+    """
     step, num = first_step, examples_per_step(layout)
-    while True:
+
+    def drawn(step: int) -> tuple[Timesteps, Tensor, list[int]]:
         draws = generator_of(layout.seed, name, step)
         t = timesteps.sample(num, draws)
         dropped = torch.rand(num, generator=draws) < layout.caption_dropout
-        indices = indices_of(step, draws)
-        for micro in range(layout.accumulation):
-            start = (micro * layout.num_processes + layout.rank) * layout.batch_size
-            here = slice(start, start + layout.batch_size)
+        return t, dropped, indices_of(step, draws)
+
+    def foresee(step: int) -> None:
+        if data.looks_ahead:
+            indices = drawn(step)[2]
+            for here in _own_micro_batches(layout):
+                data.foresee(indices[here])
+
+    foresee(step)
+    while True:
+        foresee(step + 1)
+        t, dropped, indices = drawn(step)
+        for here in _own_micro_batches(layout):
             if layout.num_draws is None:
                 generators = [generator_of(layout.seed, name, step, place) for place in range(num)[here]]
                 yield MicroBatch(indices[here], t[here], dropped[here], generators)
@@ -84,6 +112,12 @@ def micro_batches(
                 visits = [(index, turn % layout.num_draws) for index, turn in zip(indices[here], turns, strict=True)]
                 yield _of_visits(layout, name, timesteps, visits)
         step += 1
+
+
+def _own_micro_batches(layout: StepLayout) -> list[slice]:
+    """The places of a step that each micro-batch of this process has."""
+    starts = range(layout.rank, layout.accumulation * layout.num_processes, layout.num_processes)
+    return [slice(start * layout.batch_size, (start + 1) * layout.batch_size) for start in starts]
 
 
 def _of_visits(

@@ -62,7 +62,7 @@ class PairDraws:
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[PairBatch]:
         """Micro-batches from `first_step` on, without end; epochs are shuffled anew and run into each other."""
-        for drawn in micro_batches(self, "dpo", timesteps, self._indices, first_step):
+        for drawn in micro_batches(self, "dpo", timesteps, self._indices, self.pairs, first_step):
             yield self._batch(actors, timesteps, drawn)
 
     def _indices(self, step: int, draws: Generator) -> list[int]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from alignment_core.datasets.asked_store import AskedStore
-from alignment_core.datasets.cache import TensorCache
+from alignment_core.datasets.cache import Mended, TensorCache
 from alignment_core.datasets.shard_store import NotStored
 from alignment_core.datasets.shelf import Shelves
 from alignment_core.errors import AlignmentError
@@ -200,3 +200,40 @@ def ask(workdir: Path, question: dict[str, str | None]) -> dict[str, str]:
     answer = asked.parent / "answered" / f"{number}.json"
     wait_until(answer.exists, "an answer")
     return json.loads(answer.read_bytes())
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_an_object_that_is_lost_while_a_run_reads_is_made_again_for_all(
+    world: World, machine: NewMachine, objects: ObjectStore, is_gone: bool
+) -> None:
+    dataset_id = upload(world, b"PAR1")
+    machine("first", dataset_id).encode_missing()
+    run = machine("second", dataset_id, shards_disk_bytes=800)
+    with run.answering():
+        shelves = run.shelves()
+        cache = TensorCache(shelves, SPACE, shard_bytes=100)
+        places = torch.tensor([cache.find(cache.key(str(number).encode())) for number in range(NUM)])
+        made: list[int] = []
+        key = cache.keys_of_content
+
+        def mend(shard: int) -> Mended:
+            made.extend(numbers := [number for number in range(NUM) if places[number, 0] == shard])
+            means = torch.stack([torch.full((8, 8), float(number)) for number in numbers])
+            return Mended([key(str(one).encode()) for one in numbers], places[numbers, 1].tolist(), {"mean": means})
+
+        reader = cache.reader(mend)
+        shards = sorted(
+            info.key for info in objects.list(f"projects/{DEFAULT_PROJECT_ID}/datasets/{dataset_id}/latents/")
+        )
+        broken = next(key for key in shards if "-" not in key.rpartition("/")[2] and not _is_here(run, key))
+        objects.delete(broken) if is_gone else objects.put_bytes(broken, b"other bytes")
+        for order in (range(NUM), reversed(range(NUM))):
+            read = reader.read(places[list(order)])["mean"][:, 0, 0]
+            assert sorted(read.tolist()) == list(range(NUM))
+        shelves.settle()
+        assert len(made) == 1
+    assert machine("third", dataset_id).encode_missing() == []
+
+
+def _is_here(run: Machine, key: str) -> bool:
+    return any((run.parts.settings.resolved_cache_dir / "shards").rglob(key.rpartition("/")[2]))
