@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from alignment_core.actors.adapter_factors import Factors, keep_as_initial, set_factors
 from alignment_core.actors.adapter_stores import AdapterStore, adapter_store
+from alignment_core.actors.arithmetic import half_layers_in
 from alignment_core.actors.compiled_blocks import Backend, CompiledSwitch, compile_blocks, lay_channels_last
 from alignment_core.actors.forwards import DenoiserFamily, Forwards
 from alignment_core.actors.lora_forward import AdapterSwitch
@@ -35,6 +36,7 @@ from alignment_core.actors.reference_weights import (
 from alignment_core.actors.replay import Recorder
 from alignment_core.actors.sharded_reference import ShardedFullWeights
 from alignment_core.actors.sharding import average_gradients, gathered, load_whole, shard
+from alignment_core.actors.working_copies import WorkingCopies, hold_in_half
 from alignment_core.errors import CheckpointError
 from alignment_core.shapes import Latents, Times
 from alignment_core.shares import share_of
@@ -67,6 +69,8 @@ class Actors:
         self._averages_apart = False
         self._gathered: ModelMixin | None = None
         self._compiled: CompiledSwitch | None = None
+        self._copies: WorkingCopies | None = None
+        self._read_initial: Callable[[], Weights] | None = None
 
     @property
     def kind(self) -> Literal["lora", "full"]:
@@ -174,16 +178,63 @@ class Actors:
         try:
             with (
                 nullcontext() if compiled is None else compiled.turned(on=False),
+                nullcontext() if self._copies is None else self._copies.left_out(),
+                self._initial_unrounded(dtype),
                 self._forwards.computing_in(dtype, self.denoiser),
             ):
                 yield
         finally:
             self._compiled = compiled
 
+    @contextmanager
+    def _initial_unrounded(self, dtype: torch.dtype) -> Iterator[None]:
+        """Inside, an initial model that is kept in half precision computes with the weights that it was rounded from."""
+        if self._read_initial is None or self._initial_copy is None:
+            yield
+            return
+        with half_layers_in(dtype, self._initial_copy, self._read_initial()):
+            yield
+
+    # --- fewer casts -----------------------------------------------------------------------------------------------
+
+    def copy_weights_in(self, dtype: torch.dtype) -> None:
+        """Round what is trained once, and not in every forward; `follow_weights` after each change."""
+        self._copies = WorkingCopies(self.denoiser, dtype)
+
+    def follow_weights(self) -> None:
+        """After an optimiser step: round the weights anew, where they were rounded before."""
+        if self._copies is not None:
+            self._copies.follow()
+
+    def _release_copies(self) -> None:
+        if self._copies is not None:
+            self._copies.release()
+            self._copies = None
+
+    def keep_initial_in(self, dtype: torch.dtype, read: Callable[[], Weights]) -> None:
+        """Keep the initial model of a full fine-tune as autocast rounds it; `read` gives its float32 weights anew, for what needs those.
+
+        Not of a reference that moves, which begins as those weights and is averaged with others.
+        """
+        assert self._initial_copy is not None, "there is a copy"
+        assert self._store is None, "the reference is frozen"
+        hold_in_half(self._initial_copy, dtype)
+        self._read_initial = read
+
+    @contextmanager
+    def initial_weights(self) -> Iterator[Weights]:
+        """The weights that a full fine-tune started from by name, float32; on whatever device they are."""
+        if self._read_initial is not None:
+            yield self._read_initial()
+            return
+        with self.initial_denoiser() as initial:
+            yield dict(initial.named_parameters())
+
     # --- fewer launches --------------------------------------------------------------------------------------------
 
     def record_with(self, recorder: Recorder) -> None:
         """Record the policy's and the initial model's forwards once for each shape, and replay them from then on."""
+        self._release_copies()  # casts are recorded too, and cost no launch
         self._forwards.record_with(recorder, list(self.trainable().values()))
 
     def forget_recordings(self) -> None:
@@ -196,6 +247,7 @@ class Actors:
 
     def compile_with(self, backend: Backend = "inductor") -> None:
         """Compile the networks' repeated blocks, from when `compiled` is next entered."""
+        self._release_copies()  # a compiler casts within what it fuses
         if self._compiled is None:
             self._compiled = compile_blocks(self.networks(), backend)
             if (

@@ -4,7 +4,7 @@ A layer's weights are converted while it computes and are what they were after i
 Converting to float32 is exact.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -15,15 +15,19 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 @contextmanager
-def half_layers_in(dtype: torch.dtype, network: nn.Module) -> Iterator[None]:
-    """Inside, every layer of `network` with half-precision weights computes with weights of `dtype`; its own are untouched."""
+def half_layers_in(dtype: torch.dtype, network: nn.Module, exact: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+    """Inside, every layer of `network` with half-precision weights computes with weights of `dtype`; its own are untouched.
+
+    `exact` has weights as they were before they were rounded, by name, on any device.
+    """
     kept: dict[Tensor, Tensor] = {}
+    unrounded = {network.get_parameter(name): weight for name, weight in (exact or {}).items()}
 
     def convert(layer: nn.Module, _: object) -> None:
         for tensor in _own_tensors(layer):
             if tensor.dtype in HALF and tensor.dtype != dtype and tensor not in kept:
                 kept[tensor] = tensor.data
-                tensor.data = tensor.data.to(dtype)
+                tensor.data = unrounded.get(tensor, tensor).detach().to(tensor.device, dtype)
 
     def restore(layer: nn.Module, _: object, __: object) -> None:
         for tensor in _own_tensors(layer):

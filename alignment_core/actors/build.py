@@ -79,7 +79,7 @@ def full_actors(
 ) -> Actors:
     """Train every weight of `denoiser` (float32); a frozen copy in the same precision is the reference.
 
-    The copy is not stored in half precision: rounding would make policy and reference differ before the first step.
+    A run in half precision keeps the copy in it where that changes no number (`Actors.keep_initial_in`).
     """
     assert not isinstance(denoiser, ReadingNetwork), "text encoders are trained by adapters alone"
     simplify(denoiser)

@@ -19,6 +19,7 @@ from peft.tuners.lora import Linear, LoraLayer
 from torch import Tensor, nn
 
 from alignment_core.actors.remade import as_autocast_reads, converted, keeping_how
+from alignment_core.actors.working_copies import as_held
 
 
 @dataclass
@@ -56,7 +57,7 @@ def switched(denoiser: nn.Module, adapter: str) -> AdapterSwitch | None:
 
 def lora_linear(layer: Linear, x: Tensor, adapter: str) -> Tensor:
     """W x + s B (A x)."""
-    down, up = (_weight(part[adapter]) for part in (layer.lora_A, layer.lora_B))
+    down, up = (as_held(_weight(part[adapter])) for part in (layer.lora_A, layer.lora_B))
     scale, y = layer.scaling[adapter], layer.base_layer(x)
     if x.is_cuda:
         h = _lowered(x, down)

@@ -18,6 +18,8 @@ from diffusers.models.activations import GEGLU, GELU
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from alignment_core.actors.working_copies import as_held, held
+
 _AGAIN = "made_again"  # on a tensor: the `Again` that makes it
 
 
@@ -188,13 +190,14 @@ def _geglu(layer: GEGLU, x: Tensor) -> Tensor:
 def _convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
     x = as_autocast_reads(x)
     with keeping_how(x) if layer.weight.requires_grad else keeping_shape(x):
-        return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        weight, bias = as_held(layer.weight), held(layer.bias)
+        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     x = as_autocast_reads(x)
     with keeping_how(x):
-        return F.linear(x, layer.weight, layer.bias)
+        return F.linear(x, as_held(layer.weight), held(layer.bias))
 
 
 def as_autocast_reads(x: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def memory_of(
     weights = _weights(spec, model, layers, trained, is_half=is_half)
     gradients = trained * FLOAT32 / of_trained
     optimizer = trained * STATE[spec.training.optimizer] / of_trained
-    reference = reference_bytes(spec, model) / of_trained
+    reference = reference_bytes(spec, model, is_half=is_half) / of_trained
     judges = float(judges_parameters(spec) * FLOAT32)
     activations = _activations(spec, layers, model, family, is_half=is_half, remade=remade)
     decode, encode = _vae(spec, model, side)
@@ -145,13 +145,13 @@ def _weights(spec: JobSpec, model: ModelReport, layers: tuple[Layer, ...], train
     return denoiser * (HALF if is_half else FLOAT32) + trained * FLOAT32 + vae
 
 
-def reference_bytes(spec: JobSpec, model: ModelReport) -> float:
-    """The initial model of a full fine-tune, and beside it what a moving reference is made of."""
+def reference_bytes(spec: JobSpec, model: ModelReport, *, is_half: bool) -> float:
+    """The initial model of a full fine-tune, in half precision where it never moves, and beside it what a moving reference is made of."""
     reference, is_full = spec.reference, isinstance(spec.adapter, FullFineTune)
     trained = trained_parameters(spec, model)
-    initial = trained * FLOAT32 if is_full else 0.0
     if isinstance(reference, FrozenReference | ReferencePreset):
-        return initial
+        return trained * (HALF if is_half and spec.resources.strategy == "ddp" else FLOAT32) if is_full else 0.0
+    initial = trained * FLOAT32 if is_full else 0.0
     needs_initial = reference.reg_mode in ("policy_to_init", "log_only") or drift_metric(reference) is not None
     initial = 0.0 if reference.offload_initial or not needs_initial else initial
     if is_full or isinstance(reference, HardCopyReference) or reference.ref_store != "dense_delta":

@@ -119,7 +119,9 @@ def checkpoint_bytes(spec: JobSpec, model: ModelReport) -> int:
     """What is trained and the optimiser's state, and a reference that moves; frozen parts are kept once beside them."""
     trained = trained_parameters(spec, model)
     moves = spec.reference.type != "frozen"
-    return round(trained * (4 + STATE[spec.training.optimizer]) + (reference_bytes(spec, model) if moves else 0))
+    return round(
+        trained * (4 + STATE[spec.training.optimizer]) + (reference_bytes(spec, model, is_half=False) if moves else 0)
+    )
 
 
 def _images_of_data(spec: JobSpec, num_examples: int | None) -> int:

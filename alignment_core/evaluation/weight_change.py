@@ -38,11 +38,15 @@ def _layers(actors: Actors) -> dict[str, LoraLayer]:
 
 
 def _full_deltas(actors: Actors) -> dict[str, Tensor]:
-    with actors.initial_denoiser() as initial:
+    with actors.initial_weights() as initial:
         return {
-            name: whole(actors.denoiser.get_parameter(name).float() - parameter.float()).cpu()
-            for name, parameter in initial.named_parameters()
+            name: whole(_minus(actors.denoiser.get_parameter(name).float(), parameter)).cpu()
+            for name, parameter in initial.items()
         }
+
+
+def _minus(weight: Tensor, initial: Tensor) -> Tensor:
+    return weight - initial.to(weight.device, torch.float32)
 
 
 def _change(layer: LoraLayer) -> Tensor:
@@ -80,11 +84,8 @@ def _initial_weight(layer: LoraLayer) -> Tensor:
 
 
 def _full_norms(actors: Actors) -> dict[str, float]:
-    with actors.initial_denoiser() as initial:
-        return {
-            name: float(torch.linalg.vector_norm(whole(parameter).double()))
-            for name, parameter in initial.named_parameters()
-        }
+    with actors.initial_weights() as initial:
+        return {name: float(torch.linalg.vector_norm(whole(weight).double())) for name, weight in initial.items()}
 
 
 def relative_change(

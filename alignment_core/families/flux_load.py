@@ -11,6 +11,7 @@ from alignment_core.families.flux_configs import check_flux
 from alignment_core.families.pretrained import (
     check_vocabularies,
     in_wide_half,
+    load_denoiser,
     load_encoder,
     load_part,
     load_tokenizer,
@@ -32,7 +33,7 @@ def load_flux_pipeline(folder: ModelFolder, *, frozen_dtype: torch.dtype, denois
             tokenizer=load_tokenizer(folder, "tokenizer", CLIPTokenizer),
             text_encoder_2=load_encoder(folder, "text_encoder_2", T5EncoderModel, in_wide_half(frozen_dtype)),
             tokenizer_2=load_tokenizer(folder, "tokenizer_2", T5Tokenizer),
-            transformer=load_part(folder, "transformer", FluxTransformer2DModel, denoiser_dtype),
+            transformer=load_denoiser(folder, "transformer", FluxTransformer2DModel, denoiser_dtype),
             scheduler=scheduler,
         )
     check_vocabularies(folder, pipeline, TEXT_ENCODERS)

@@ -1,14 +1,17 @@
 """One part of a folder as a module, whole: every weight that a config asks for is there, and none besides."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from safetensors import SafetensorError
+from diffusers.models.normalization import RMSNorm
+from safetensors import SafetensorError, safe_open
+from torch import nn
 
+from alignment_core.actors.working_copies import products
 from alignment_core.errors import ModelError
 from alignment_core.families.sd_configs import check_vocabulary
 from alignment_core.families.source import ModelFolder, read_json
@@ -17,6 +20,31 @@ from alignment_core.quiet import only_errors
 
 # The other half of CLIP, which some folders keep beside the text encoder.
 REST_OF_CLIP = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
+
+
+def load_denoiser(folder: ModelFolder, part: str, model_class: Any, dtype: torch.dtype) -> Any:
+    """A denoiser whose products compute in `dtype`; what autocast adds or norms in float32 stays as its file has it.
+
+    But for norms of queries and keys, whose kernels want the precision of their input.
+    """
+    model = load_part(folder, part, model_class, dtype)
+    if dtype != torch.float32:
+        _widen(model, folder.weight_files(part))
+    return model
+
+
+@torch.no_grad()
+def _widen(model: nn.Module, files: Iterable[Path]) -> None:
+    roots = [module for module in model.modules() if isinstance(module, nn.RMSNorm | RMSNorm)]
+    halves = {id(weight) for layer in (*products(model), *roots) for weight in layer.parameters(recurse=False)}
+    named = [*model.named_parameters(), *model.named_buffers()]
+    others = {name: one for name, one in named if id(one) not in halves and one.is_floating_point()}
+    for one in others.values():
+        one.data = one.data.float()
+    for file in files:
+        with safe_open(file, framework="pt") as stored:
+            for name in others.keys() & set(stored.keys()):  # old files have other names for some: those stay rounded
+                others[name].copy_(stored.get_tensor(name))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from alignment_core.families.flow_schedule import read_flow_schedule
 from alignment_core.families.pretrained import (
     check_vocabularies,
     in_wide_half,
+    load_denoiser,
     load_encoder,
     load_part,
     load_tokenizer,
@@ -38,7 +39,7 @@ def load_sd3_pipeline(
             if has_t5(folder)
             else None,
             tokenizer_3=load_tokenizer(folder, "tokenizer_3", T5Tokenizer) if has_t5(folder) else None,
-            transformer=load_part(folder, "transformer", SD3Transformer2DModel, denoiser_dtype),
+            transformer=load_denoiser(folder, "transformer", SD3Transformer2DModel, denoiser_dtype),
             scheduler=scheduler,
         )
     check_vocabularies(folder, pipeline, TEXT_ENCODERS)

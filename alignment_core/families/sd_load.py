@@ -4,7 +4,14 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from alignment_core.families.pretrained import check_vocabularies, load_encoder, load_part, load_tokenizer, reading
+from alignment_core.families.pretrained import (
+    check_vocabularies,
+    load_denoiser,
+    load_encoder,
+    load_part,
+    load_tokenizer,
+    reading,
+)
 from alignment_core.families.sd_configs import check_parts
 from alignment_core.families.sd_schedule import read_schedule
 from alignment_core.families.source import ModelFolder
@@ -20,7 +27,7 @@ def load_pipeline(
         text_encoder = load_encoder(folder, "text_encoder", CLIPTextModel, frozen_dtype)
         tokenizer = load_tokenizer(folder, "tokenizer", CLIPTokenizer)
         vae = load_part(folder, "vae", AutoencoderKL, torch.float32)
-        unet = load_part(folder, "unet", UNet2DConditionModel, denoiser_dtype)
+        unet = load_denoiser(folder, "unet", UNet2DConditionModel, denoiser_dtype)
     pipeline = pipeline_of(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, denoiser=unet, scheduler=scheduler)
     check_vocabularies(folder, pipeline, ("text_encoder",))
     return pipeline

@@ -4,7 +4,14 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from alignment_core.families.pretrained import check_vocabularies, load_encoder, load_part, load_tokenizer, reading
+from alignment_core.families.pretrained import (
+    check_vocabularies,
+    load_denoiser,
+    load_encoder,
+    load_part,
+    load_tokenizer,
+    reading,
+)
 from alignment_core.families.sd_schedule import read_schedule
 from alignment_core.families.sdxl_configs import check_xl_parts
 from alignment_core.families.source import ModelFolder, read_json
@@ -23,7 +30,7 @@ def load_xl_pipeline(
         text_encoder_2 = load_encoder(folder, "text_encoder_2", CLIPTextModelWithProjection, frozen_dtype)
         tokenizers = [load_tokenizer(folder, name, CLIPTokenizer) for name in ("tokenizer", "tokenizer_2")]
         vae = load_part(folder, "vae", AutoencoderKL, torch.float32)
-        unet = load_part(folder, "unet", UNet2DConditionModel, denoiser_dtype)
+        unet = load_denoiser(folder, "unet", UNet2DConditionModel, denoiser_dtype)
     zeros = read_json(folder.path / "model_index.json").get("force_zeros_for_empty_prompt", True)
     pipeline = xl_pipeline_of(
         vae=vae,

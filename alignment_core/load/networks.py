@@ -1,12 +1,13 @@
 """The networks of a run: the model in its precision, what it starts from, and the policy and reference made of it."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import assert_never
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from alignment_core.actors.actors import Actors
 from alignment_core.actors.build import LoraShape, full_actors, lora_actors
@@ -14,6 +15,7 @@ from alignment_core.actors.reading_network import ReadingNetwork
 from alignment_core.errors import ModelError
 from alignment_core.events import Event, PrecisionChosen
 from alignment_core.families.family import Family, ToldGuidance, TrainableEncoders
+from alignment_core.families.merge import merge
 from alignment_core.families.single_file import in_a_folder
 from alignment_core.families.trained_encoders import WithTrainedEncoders
 from alignment_core.load.accelerator import new_accelerator
@@ -119,6 +121,28 @@ def build_actors(spec: JobSpec, family: Family, accelerator: Accelerator, start:
             return full_actors(family, family.denoiser, autocast=lambda: accelerator.autocast())
         case _:
             assert_never(spec.adapter)
+
+
+def hold_in_half(
+    spec: JobSpec, here: JobSpec, family: Family, actors: Actors, precision: Precision, cache_dir: Path
+) -> None:
+    """Round weights once that a half-precision run would round in every forward; the numbers are autocast's, to the bit.
+
+    Weights in shares are left: they are brought together, and rounded, for each block anew.
+    """
+    if precision == "fp32" or spec.resources.strategy != "ddp":
+        return
+    actors.copy_weights_in(DTYPES[precision])
+    if actors.kind == "full" and not actors.reference_moves:
+        actors.keep_initial_in(DTYPES[precision], lambda: _initial_weights(here, family, cache_dir))
+
+
+def _initial_weights(here: JobSpec, family: Family, cache_dir: Path) -> Mapping[str, Tensor]:
+    """The float32 weights of the denoiser as the run began, from its files, on the CPU."""
+    cpu, exact = torch.device("cpu"), torch.float32
+    again = load_model(here.model, device=cpu, frozen_dtype=exact, denoiser_dtype=exact, cache_dir=cache_dir)
+    merge(again.components(), family.merged)
+    return {name: weight.detach() for name, weight in again.denoiser.named_parameters()}
 
 
 def are_recorded(spec: JobSpec, actors: Actors, accelerator: Accelerator) -> bool:

@@ -21,6 +21,7 @@ from alignment_core.load.judging import build_judges, build_watch, held_out_prom
 from alignment_core.load.networks import (
     are_recorded,
     build_actors,
+    hold_in_half,
     load_in_precision,
     load_starting_lora,
     on_this_machine,
@@ -38,7 +39,7 @@ from alignment_core.ranks import Ranks, ranks_of
 from alignment_core.spec import JobSpec, LocalSource
 from alignment_core.spec.places import Sources
 from alignment_core.spec.training import TRAINING_GUIDANCE, Precision
-from alignment_core.training.run import Run
+from alignment_core.training.run import Run, precision_of
 
 
 def load_run(
@@ -76,6 +77,7 @@ def load_run(
     if isinstance(family, LargeEncoders):
         family.release_encoders()  # what the data needs of them is in the cache
     optimizer = build_optimizer(spec, actors, accelerator)
+    hold_in_half(spec, here, family, actors, precision_of(accelerator), cache_dir)
     _settle_passes(spec, actors, accelerator, ranks, cache_dir)
     return Run(
         spec=spec,

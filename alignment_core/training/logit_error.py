@@ -72,11 +72,11 @@ def nudged(parameters: Mapping[str, nn.Parameter], seed: int) -> Iterator[None]:
             draws = torch.Generator(parameter.device).manual_seed(seed_of(seed, "nudge", name))
             noise = torch.randn(parameter.shape, generator=draws, device=parameter.device)
             nudge = NUDGE * (rms(whole(parameter.detach())) or 1.0) * noise.to(parameter.dtype)
-            local(parameter.data).add_(local(share_of(nudge, parameter)))
+            local(parameter.detach()).add_(local(share_of(nudge, parameter)))
         yield
     finally:
         for name, parameter in parameters.items():
-            parameter.data.copy_(kept[name])
+            parameter.detach().copy_(kept[name])
 
 
 def logits_of(loss: StepLoss) -> PerExample:

@@ -126,6 +126,7 @@ def train(
             metrics, examples, grad_norm = record.everywhere(accelerator, norm)
             _refuse_divergence(step + 1, metrics["loss"], grad_norm, has_scaler=accelerator.scaler is not None)
             _update(optimizer, rate)
+            actors.follow_weights()
         num_skipped = num_skipped + 1 if accelerator.optimizer_step_was_skipped else 0
         if num_skipped > MAX_SKIPPED_STEPS:
             raise _diverged(step + 1, f"the loss scaler skipped {num_skipped} steps in a row")

@@ -155,6 +155,7 @@ def _begin(run: Run) -> Generator[Event, None, Iterator[Any]]:
 
 def _exactness(run: Run, batch: Any) -> Sequence[Event]:
     measured, warning = measure(run.actors, run.method, batch, run.precision, run.spec.seed, run.ranks)
+    run.actors.follow_weights()  # which were nudged, and are what they were
     return [measured] if warning is None else [measured, warning]
 
 

@@ -112,7 +112,8 @@ def test_the_estimate_is_within_a_tenth_of_what_was_measured_of_the_libraries_fo
     family: FamilyName, batch: int, changes: dict[str, Any], measured_gib: float
 ) -> None:
     found = estimated(family, batch=batch, remade=False, **changes)
-    assert found.peak_gib == pytest.approx(measured_gib, rel=0.1)
+    was_float32 = family == "sd" and found.reference > 0  # in those runs the reference was, which takes as much again
+    assert found.peak_gib + was_float32 * found.reference == pytest.approx(measured_gib, rel=0.1)
 
 
 @pytest.mark.parametrize("changes", [{"is_half": False}, {}, FULL])
@@ -132,7 +133,8 @@ def test_the_work_of_a_forward_is_what_torch_counts(family: FamilyName, tflop: f
 def test_each_component_is_what_it_is_made_of() -> None:
     full = estimated("sd", batch=4, **FULL)
     a_copy = 859_520_964 * 4 / 2**30
-    assert (full.gradients, full.reference) == (pytest.approx(a_copy, rel=1e-3),) * 2
+    assert full.gradients == pytest.approx(a_copy, rel=1e-3)
+    assert full.reference == pytest.approx(a_copy / 2, rel=1e-3)  # as autocast rounds it
     assert full.optimizer == pytest.approx(2 * a_copy, rel=1e-3)
     lean = estimated("sd", batch=4, training={"optimizer": "adamw_8bit"}, **FULL)
     assert full.peak_gib - lean.peak_gib == pytest.approx(full.optimizer - lean.optimizer, abs=0.01)
@@ -156,8 +158,9 @@ SHARED: dict[str, Any] = {"resources": {"processes": 4, "strategy": "fsdp2"}}
 
 def test_of_weights_in_shares_a_process_holds_its_own_and_the_blocks_that_are_brought_together() -> None:
     whole, shared = (estimated("sdxl", batch=4, **FULL, **changes) for changes in ({}, SHARED))
-    for component in ("gradients", "optimizer", "reference"):
+    for component in ("gradients", "optimizer"):
         assert getattr(shared, component) == pytest.approx(getattr(whole, component) / 4, abs=2e-3)
+    assert shared.reference == pytest.approx(2 * whole.reference / 4, abs=2e-3)  # in shares it stays float32
     assert 0.25 * whole.weights < shared.weights < 0.4 * whole.weights
     assert shared.activations == whole.activations
 
