@@ -103,6 +103,10 @@ class DatasetReport(ReportBase):
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 
+IntervalMethod = Literal["percentile", "bca"]
+"""Percentile bootstrap, or bias-corrected and accelerated (Efron 1987)."""
+
+
 class Interval(ReportBase):
     low: float
     high: float
@@ -117,11 +121,15 @@ class RewardComparison(ReportBase):
     base_mean: float
     policy_mean: float
     gain: float
-    gain_interval: Interval = Field(description="Bootstrap over prompts (percentile).")
+    gain_interval: Interval = Field(description="Bootstrap over prompts, by the report's `interval_method`.")
     p_value: float | None = Field(
         default=None,
         description="Two-sided, of a gain of zero: paired t-test over the prompts' mean gains, not corrected for several "
         "rewards. Null with one prompt, or where every prompt gains the same.",
+    )
+    holm_p_value: float | None = Field(
+        default=None,
+        description="`p_value` after Holm's correction over the contenders of an evaluation that has more than two; null elsewhere.",
     )
     effect_size: float | None = Field(
         default=None,
@@ -131,7 +139,7 @@ class RewardComparison(ReportBase):
     win_rate: float = Field(
         description="Share of (prompt, seed) pairs where the policy scores higher; ties count half."
     )
-    bootstrap_interval: Interval = Field(description="Of `win_rate`: bootstrap over prompts (percentile).")
+    bootstrap_interval: Interval = Field(description="Of `win_rate`: bootstrap over prompts, by `interval_method`.")
     prompts_won: float | None = Field(
         default=None, description="Share of prompts whose mean score over the seeds is higher; ties count half."
     )
@@ -147,7 +155,7 @@ class Diversity(ReportBase):
     base: float
     policy: float
     change_interval: Interval | None = Field(
-        default=None, description="Of policy minus base: bootstrap over prompts (percentile)."
+        default=None, description="Of policy minus base: bootstrap over prompts, by `interval_method`."
     )
 
 
@@ -165,9 +173,9 @@ class Drift(ReportBase):
     )
     by_timestep: list[DriftBin] = Field(description="The same in equal bins over t, the noisiest first.")
     num_draws: int = Field(description="Noisy images measured at, spread evenly over the bins.")
-    relative_weight_change: float = Field(
+    relative_weight_change: float | None = Field(
         description="Norm of the change of the trained weights over the norm of those weights in the initial model; LoRA: "
-        "of s B A over the adapted weights."
+        "of s B A over the adapted weights. Null in an evaluation, whose models need not come from each other."
     )
 
 
@@ -285,6 +293,10 @@ class EvaluationReport(ReportBase):
     )
     rewards: list[RewardComparison]
     prompt_following: RewardComparison | None
+    interval_method: IntervalMethod = Field(
+        default="percentile",
+        description="Of every bootstrap interval: `percentile` in the reports of jobs, `bca` in evaluations.",
+    )
     diversity: Diversity | None = Field(description="Null with one seed a prompt.")
     drift: Drift | None = None
     curves: list[Curve] = []
@@ -342,3 +354,124 @@ def _from_format_1(report: dict[str, Any]) -> dict[str, Any]:
 
 def _line_from_format_1(line: dict[str, Any]) -> dict[str, Any]:
     return {("bootstrap_interval" if name == "win_rate_interval" else name): value for name, value in line.items()}
+
+
+# --- evaluations of any models -------------------------------------------------------------------------------------
+
+
+class ContenderFacts(ReportBase):
+    """A model of an evaluation, and what it is known by."""
+
+    name: str
+    model: str = Field(description="The base model: its name in the catalog, repository, folder or checkpoint.")
+    denoiser: str | None = Field(
+        description="The file that its U-Net or transformer is from, if that is not the base model's."
+    )
+    lora: str | None = Field(description="The LoRA that was added.")
+    strength: float | None = Field(description="Factor of the LoRA; null without one.")
+    sha256: str = Field(
+        description="Of everything it draws with: the base model's files, the denoiser's, the LoRA's at its strength."
+    )
+    base_model_sha256: str = Field(description="Of every weight and config file of the base model.")
+    denoiser_sha256: str | None
+    lora_sha256: str | None
+    family: str
+    resolution: int = Field(description="Pixels of the side that it draws.")
+    prediction_type: str
+    space_sha256: str = Field(
+        description="Of the autoencoder, the noise levels and what is predicted of them: drift is told between contenders that "
+        "have it in common."
+    )
+
+
+class ScoredBy(ReportBase):
+    """A judge of an evaluation, and what it is known by."""
+
+    name: str = Field(description="The reward's name, or `prompt_following`.")
+    sha256: str = Field(description="Of its settings and every file that it reads; not of its name.")
+
+
+class Standing(ReportBase):
+    """A contender against the anchor: what follows from the table of scores alone."""
+
+    contender: str
+    verdict: Literal["improved", "not_improved", "worse", "unknown"]
+    rewards: list[RewardComparison]
+    prompt_following: RewardComparison | None
+    diversity: Diversity | None
+
+
+class Standings(ReportBase):
+    """All contenders against the anchor."""
+
+    anchor: str
+    best: str | None = Field(
+        description="The contender with the largest gain in the first reward among those that are better than the anchor by the "
+        "interval and, where there are several, by the corrected test; null where none is."
+    )
+    standings: list[Standing]
+
+
+class ProofReport(ReportBase):
+    """Which of these models is better on the same prompts and seeds, by how much, and how was that found?"""
+
+    format_version: Literal[1] = 1
+    subject_id: str | None = Field(default=None, description="Of the evaluation, where a service ran it.")
+    name: str | None = None
+    anchor: str
+    best: str | None = Field(description="As in the standings: named only if the corrected test says so.")
+    contenders: list[ContenderFacts]
+    judges: list[ScoredBy]
+    comparisons: list[EvaluationReport] = Field(
+        description="Each contender but the anchor as the report of a job has it, the anchor as its base. Their `images` are empty: "
+        "every score is in `scores.parquet`."
+    )
+    num_prompts: int
+    seeds_per_prompt: int
+    num_images: int
+    prompts_sha256: str = Field(description="Of the prompts in their order.")
+    scores_sha256: str = Field(description="Of the file `scores.parquet`.")
+    spec: dict[str, Any]
+    spec_sha256: str
+    seed: int
+    confidence: float
+    bootstrap_resamples: int
+    interval_method: IntervalMethod
+    precision: str
+    cards: list[str] = Field(description="What drew the images: several where another machine went on.")
+    versions: dict[str, str]
+    warnings: list[RunWarning]
+    elapsed_seconds: float = Field(description="Of the attempt that wrote the report.")
+    written_at: datetime
+
+
+class ScoreDifference(ReportBase):
+    name: str
+    num_equal: int
+    largest: float = Field(description="Of the differences between what was scored then and now.")
+
+
+class VerificationReport(ReportBase):
+    """Some of an evaluation's images, drawn and scored once more."""
+
+    spec_sha256: str
+    scores_sha256: str = Field(description="Of the `scores.parquet` that was looked into.")
+    outcome: Literal["identical", "close", "different"] = Field(
+        description="`identical`: every image and score to the bit; `close`: as another card or version rounds, every score within "
+        "`tolerance`; `different`: models, rewards or scores are others."
+    )
+    tolerance: float = Field(
+        description="The largest difference called close, in standard deviations of the reward's scores."
+    )
+    num_images: int
+    num_equal_images: int
+    scores: list[ScoreDifference]
+    changed: list[str] = Field(description="Contenders and judges whose files are not those of then.")
+    prompts: list[str]
+    precision: str
+    card: str
+    cards_then: list[str]
+    versions: dict[str, str]
+    versions_then: dict[str, str]
+    elapsed_seconds: float
+    written_at: datetime

@@ -61,5 +61,24 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     export.add_argument(
         "--report", type=Path, default=None, help="the run's report.json, whose figures the card repeats"
     )
+    evaluate = commands.add_parser("evaluate", help="compare any models on the same prompts and seeds")
+    evaluate.add_argument("spec", type=Path, help="evaluation spec, YAML or JSON: docs/evaluations.md")
+    evaluate.add_argument("--sources", type=Path, default=None, help="as for run")
+    evaluate.add_argument(
+        "--workdir",
+        type=Path,
+        default=Path("evaluation"),
+        help="receives the report; gone on with if it holds images of the spec",
+    )
+    evaluate.add_argument("--cache-dir", type=Path, default=None, help="as for run")
+    evaluate.add_argument(
+        "--verify",
+        type=Path,
+        default=None,
+        help="a scores.parquet of this spec, of which some images are drawn once more",
+    )
+    evaluate.add_argument("--prompts", type=int, default=4, help="on how many prompts (default 4)")
+    standings = commands.add_parser("standings", help="compute an evaluation's table from its scores alone")
+    standings.add_argument("scores", type=Path, help="scores.parquet of an evaluation")
     commands.add_parser("wait", help="import everything, and run what a line on stdin says; for workers")
     return root

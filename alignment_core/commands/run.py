@@ -1,7 +1,6 @@
 """`run`: align a model, and leave when asked."""
 
 import argparse
-import os
 import threading
 import traceback
 from contextlib import closing
@@ -18,9 +17,10 @@ from alignment_core.commands.outcome import (
     print_event,
     unexpected_failure,
 )
+from alignment_core.commands.stopping import should_stop
 from alignment_core.disk_errors import disk_error_of
 from alignment_core.errors import AlignmentError, CheckpointError
-from alignment_core.events import Event, RunFailed, RunStopped
+from alignment_core.events import RunFailed, RunStopped
 from alignment_core.lean_imports import lean_imports
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
 from alignment_core.quiet import silence_progress_bars
@@ -79,7 +79,7 @@ def _follow(arguments: argparse.Namespace, spec: JobSpec, sources: Sources, stop
             print_event(event)
             announced = event.step if event.type == "checkpoint_saved" else announced
             known = max(known, announced or 0, (event.type == "run_started" and event.resumed_from_step) or 0)
-            if _should_stop(stop, event):
+            if should_stop(stop, event):
                 break
         else:
             return EXIT_COMPLETED
@@ -90,19 +90,6 @@ def _follow(arguments: argparse.Namespace, spec: JobSpec, sources: Sources, stop
             print_event(saved)
     print_event(RunStopped(step=step or 0))
     return EXIT_STOPPED
-
-
-def _should_stop(stop: threading.Event, event: Event) -> bool:
-    """Whether to leave now. Several processes leave after the same event, or one would wait for the others for ever."""
-    if event.type == "run_completed":
-        return False
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return stop.is_set()
-    from accelerate.utils import reduce
-    from torch import tensor
-
-    all_are_here = event.type == "step_completed" or (event.type == "phase_progressed" and event.phase == "sampling")
-    return all_are_here and bool(reduce(tensor(float(stop.is_set())), "sum"))
 
 
 def _latest_step(workdir: Path) -> int | None:

@@ -96,7 +96,7 @@ def draw_and_judge(
     total, done = len(models) * plan.num_images, 0
     for batches in ranks.rounds(plan.batches()):
         for name, sample in models.items():
-            for batch in ranks.each(batches, partial(_judged_batch, name, sample, judges.by_name)):
+            for batch in ranks.each(batches, partial(judged_batch, name, sample, judges.by_name)):
                 tallies[name].add(batch)
                 done += len(batch.pixels)
                 yield PhaseProgressed(phase="sampling", done=done, total=total)
@@ -112,9 +112,10 @@ class JudgedBatch:
 
 
 @torch.no_grad()
-def _judged_batch(
+def judged_batch(
     name: str, sample: Sampler, judges: Mapping[str, RewardModel], batch: tuple[list[str], list[int]]
 ) -> JudgedBatch:
+    """What a model draws of prompts and seeds, and what it scores. Raises `DivergenceError` with the model's name when it draws NaN."""
     prompts, seeds = batch
     pixels = _drawn_by(name, sample, prompts, seeds)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255

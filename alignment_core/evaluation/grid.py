@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
-from alignment_core.evaluation.words import digits_of
+from alignment_core.evaluation.words import digits_of, sides
 from alignment_core.reports import EvaluationReport
 
 Pictures = UInt8[ndarray, "prompts seeds height width 3"]
@@ -26,31 +26,41 @@ _PAPER, _INK, _MUTED, _ACCENT = "#ffffff", "#1a1d21", "#6b7280", "#0f766e"
 
 @dataclass(frozen=True)
 class Headline:
-    """The two lines above the images."""
+    """The two lines above the images, and what the rows of a block are called."""
 
     title: str
     subtitle: str
+    sides: tuple[str, str] = ("base", "aligned")
 
 
 def headline_of(report: EvaluationReport) -> Headline:
     """The primary reward before and after, its gain and interval, and how they were measured."""
     num_pairs = report.num_prompts * report.seeds_per_prompt
-    drawn = f"{report.num_prompts} prompts x {report.seeds_per_prompt} seeds, after {report.step} steps."
+    first, second = sides(report)
+    trained = (
+        f", after {report.step} steps"
+        if second == "aligned"
+        else f": {report.policy.label} against {report.base.label}"
+    )
+    drawn = f"{report.num_prompts} prompts x {report.seeds_per_prompt} seeds{trained}."
     if not report.rewards:
-        return Headline("Base and aligned model", f"Same prompt and noise in each pair; {drawn}")
+        return Headline(
+            f"{first.capitalize()} and {second} model", f"Same prompt and noise in each pair; {drawn}", (first, second)
+        )
     primary, interval = report.rewards[0], report.rewards[0].gain_interval
     digits = digits_of(interval.high - interval.low)
     before, after = (f"{value:.{digits}f}" for value in (primary.base_mean, primary.policy_mean))
     gain, low, high = (f"{value:+.{digits}f}" for value in (primary.gain, interval.low, interval.high))
+    whose = "aligned" if second == "aligned" else f"{second}'s"
     facts = [
-        f"{report.verdict.replace('_', ' ')}: the aligned image scores higher in {primary.win_rate:.0%} of {num_pairs} pairs"
+        f"{report.verdict.replace('_', ' ')}: the {whose} image scores higher in {primary.win_rate:.0%} of {num_pairs} pairs"
         " of the same prompt and noise"
     ]
     if judge := report.prompt_following:
         facts.append(f"prompt-following {judge.base_mean:.3f} before, {judge.policy_mean:.3f} after")
     confidence = f"{100 * interval.confidence:g}%"
     title = f"{primary.name} {before} to {after}: {gain} ({confidence} interval {low} to {high})"
-    return Headline(title, "; ".join([*facts, drawn]))
+    return Headline(title, "; ".join([*facts, drawn]), (first, second))
 
 
 def draw_grid(prompts: Sequence[str], base: Pictures, policy: Pictures, headline: Headline) -> Image.Image:
@@ -64,7 +74,7 @@ def draw_grid(prompts: Sequence[str], base: Pictures, policy: Pictures, headline
     for number, line in enumerate(_wrap(_drawable(headline.subtitle), layout.size[0] - 2 * _MARGIN)):
         draw.text((_MARGIN, _MARGIN + 32 + number * _LINE_HEIGHT), line, _MUTED, _font(_TEXT_SIZE))
     for row in range(layout.rows):
-        _draw_labels(draw, layout, row)
+        _draw_labels(draw, layout, row, headline.sides)
     for index, caption in enumerate(captions):
         x, y = layout.corner(index)
         _paste_row(canvas, layout, base[index], x, y)
@@ -136,9 +146,9 @@ def _paste_row(canvas: Image.Image, layout: _Layout, images: ndarray, x: int, y:
         canvas.paste(tile, (x + number * (layout.tile_width + _TILE_GAP), y))
 
 
-def _draw_labels(draw: ImageDraw.ImageDraw, layout: _Layout, row: int) -> None:
+def _draw_labels(draw: ImageDraw.ImageDraw, layout: _Layout, row: int, sides: tuple[str, str]) -> None:
     _, y = layout.corner(row * layout.columns)
-    for number, (label, color) in enumerate((("base", _MUTED), ("aligned", _ACCENT))):
+    for number, (label, color) in enumerate(zip(sides, (_MUTED, _ACCENT), strict=True)):
         middle = y + number * (layout.tile_height + _TILE_GAP) + layout.tile_height // 2
         draw.text((_MARGIN + _LABEL_WIDTH - 14, middle), label, color, _font(_TEXT_SIZE), anchor="rm")
 

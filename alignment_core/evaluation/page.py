@@ -104,6 +104,7 @@ def render_page(report: EvaluationReport, comparison: Comparison) -> str:
             style=style,
             style_sha256=digest,
             headline=words.headline(report),
+            sides=words.sides(report),
             verdict=words.verdict(report),
             subject=words.subject(report),
             loading=words.loading(report),

@@ -1,9 +1,9 @@
 """From a comparison to the report: the numbers, their intervals, and the verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from alignment_core.evaluation.draw_and_judge import PROMPT_FOLLOWING
 from alignment_core.evaluation.files import replace_file
 from alignment_core.evaluation.statistics import (
     Scores,
+    bca_interval,
     bootstrap_interval,
     gains,
     paired_p_value,
@@ -28,6 +29,8 @@ from alignment_core.reports import (
     Drift,
     EvaluationReport,
     ImageScores,
+    Interval,
+    IntervalMethod,
     RewardComparison,
     RunWarning,
     Subject,
@@ -78,6 +81,17 @@ class Bootstrap:
     num_resamples: int
     confidence: float
     seed: int
+    method: IntervalMethod = "percentile"
+
+    def interval(self, values: Scores, generator: np.random.Generator) -> Interval:
+        """Of the mean of `values`, with prompts resampled."""
+        match self.method:
+            case "percentile":
+                return bootstrap_interval(values, self.num_resamples, self.confidence, generator)
+            case "bca":
+                return bca_interval(values, self.num_resamples, self.confidence, generator)
+            case _:
+                assert_never(self.method)
 
 
 def compare_scores(
@@ -85,7 +99,6 @@ def compare_scores(
 ) -> RewardComparison:
     """One reward's line of the report. Its draws depend on the seed and its name, not on the other rewards."""
     gain, won = gains(base, policy), wins(base, policy)
-    settings = (bootstrap.num_resamples, bootstrap.confidence)
     generator = np.random.default_rng(seed_of(bootstrap.seed, "evaluation", "bootstrap", name))
     num_won, spread = prompts_won(base, policy), float(base.std())
     return RewardComparison(
@@ -94,11 +107,11 @@ def compare_scores(
         base_mean=float(base.mean()),
         policy_mean=float(policy.mean()),
         gain=float(gain.mean()),
-        gain_interval=bootstrap_interval(gain, *settings, generator),
+        gain_interval=bootstrap.interval(gain, generator),
         p_value=paired_p_value(gain),
         effect_size=float(gain.mean()) / spread if spread > 0 else None,
         win_rate=float(won.mean()),
-        bootstrap_interval=bootstrap_interval(won, *settings, generator),
+        bootstrap_interval=bootstrap.interval(won, generator),
         prompts_won=num_won / len(won),
         wilson_interval=wilson_interval(num_won, len(won), bootstrap.confidence),
         num_ties=int((base == policy).sum()),
@@ -114,6 +127,24 @@ def verdict_of(primary: RewardComparison | None, num_prompts: int) -> Verdict:
     return "worse" if primary.gain_interval.high < 0 else "not_improved"
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What a report says of the scores alone."""
+
+    rewards: Sequence[RewardComparison]
+    prompt_following: RewardComparison | None
+    diversity: Diversity | None
+    interval_method: IntervalMethod
+
+
+def figures_of(comparison: Comparison, bootstrap: Bootstrap, trained: Set[str] = frozenset()) -> Figures:
+    """The line of every reward, that of the judge of prompt-following, and how far images of one prompt are apart."""
+    base, policy = comparison.base.scores, comparison.policy.scores
+    lines = {name: compare_scores(name, base[name], policy[name], bootstrap, trained=name in trained) for name in base}
+    prompt_following = lines.pop(PROMPT_FOLLOWING, None)
+    return Figures(list(lines.values()), prompt_following, _diversity(comparison, bootstrap), bootstrap.method)
+
+
 def build_report(
     comparison: Comparison,
     provenance: Provenance,
@@ -122,16 +153,19 @@ def build_report(
     drift: Drift | None = None,
 ) -> EvaluationReport:
     """The report of `comparison`; its first reward decides the verdict."""
-    base, policy = comparison.base, comparison.policy
-    lines = {
-        name: compare_scores(
-            name, base.scores[name], policy.scores[name], bootstrap, trained=name in provenance.trained
-        )
-        for name in base.scores
-    }
-    prompt_following = lines.pop(PROMPT_FOLLOWING, None)
-    rewards = list(lines.values())
-    primary = rewards[0] if rewards else None
+    figures = figures_of(comparison, bootstrap, provenance.trained)
+    return report_with(figures, comparison, provenance, elapsed_seconds, drift)
+
+
+def report_with(
+    figures: Figures,
+    comparison: Comparison,
+    provenance: Provenance,
+    elapsed_seconds: float,
+    drift: Drift | None = None,
+) -> EvaluationReport:
+    """The same of figures that are there already."""
+    primary = figures.rewards[0] if figures.rewards else None
     return EvaluationReport(
         step=provenance.step,
         subject=provenance.subject,
@@ -143,9 +177,10 @@ def build_report(
         guidance_scale=provenance.guidance_scale,
         primary_reward=primary.name if primary else None,
         verdict=verdict_of(primary, len(comparison.prompts)),
-        rewards=rewards,
-        prompt_following=prompt_following,
-        diversity=_diversity(comparison, bootstrap),
+        rewards=list(figures.rewards),
+        prompt_following=figures.prompt_following,
+        interval_method=figures.interval_method,
+        diversity=figures.diversity,
         drift=drift,
         curves=list(provenance.curves),
         timestep_tables=list(provenance.tables),
@@ -176,7 +211,7 @@ def _diversity(comparison: Comparison, bootstrap: Bootstrap) -> Diversity | None
     if base is None or policy is None:
         return None
     generator = np.random.default_rng(seed_of(bootstrap.seed, "evaluation", "bootstrap", "diversity of images"))
-    change = bootstrap_interval(policy - base, bootstrap.num_resamples, bootstrap.confidence, generator)
+    change = bootstrap.interval(policy - base, generator)
     return Diversity(base=float(base.mean()), policy=float(policy.mean()), change_interval=change)
 
 

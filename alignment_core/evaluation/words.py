@@ -45,6 +45,11 @@ def interval_of(line: RewardComparison) -> str:
     return f"{signed(low, digits)} to {signed(high, digits)}"
 
 
+def sides(report: EvaluationReport) -> tuple[str, str]:
+    """What the two models are to each other: one came of the other in a job, and in an evaluation they only compete."""
+    return ("anchor", "contender") if report.interval_method == "bca" else ("base", "aligned")
+
+
 def headline(report: EvaluationReport) -> str:
     """The verdict in a few words."""
     if not report.rewards:

@@ -7,10 +7,10 @@ from typing import TypeVar, assert_never
 from alignment_core.errors import DataError
 from alignment_core.events import Event, WarningRaised
 from alignment_core.prompt_files import PromptsRefused, PromptsReport, read_prompts
-from alignment_core.spec import EvaluationSpec, JobSpec, LocalPrompts, OnlineMethodSpec, PromptSet
+from alignment_core.spec import EvaluationSpec, JobSpec, LocalPrompts, OnlineMethodSpec, PromptSet, ProofSpec
 from alignment_core.spec.sources import Prompts
 
-Section = TypeVar("Section", OnlineMethodSpec, EvaluationSpec)
+Section = TypeVar("Section", OnlineMethodSpec, EvaluationSpec, ProofSpec)
 
 
 def with_prompts(spec: JobSpec) -> Generator[Event, None, JobSpec]:
@@ -20,14 +20,15 @@ def with_prompts(spec: JobSpec) -> Generator[Event, None, JobSpec]:
     """
     method = spec.method
     if isinstance(method, OnlineMethodSpec):
-        method = yield from _read_in(method, "method.prompts")
+        method = yield from read_in(method, "method.prompts")
     evaluation = spec.evaluation
     if evaluation.prompts is not None:
-        evaluation = yield from _read_in(evaluation, "evaluation.prompts")
+        evaluation = yield from read_in(evaluation, "evaluation.prompts")
     return spec.model_copy(update={"method": method, "evaluation": evaluation})
 
 
-def _read_in(section: Section, field: str) -> Generator[Event, None, Section]:
+def read_in(section: Section, field: str) -> Generator[Event, None, Section]:
+    """The same of a part of a spec that has prompts, which `field` names."""
     match section.prompts:
         case tuple() | None:
             return section

@@ -37,6 +37,15 @@ def score_name(spec: RewardSpec, role: Role, device: torch.device, hashes: FileH
     return sha256_of_json({"reward": said, "role": role, "computed": _computed(device), "versions": versions()})
 
 
+def reward_sha256(spec: RewardSpec, role: Role, hashes: FileHashes) -> str:
+    """What a reward is known by in reports: its type and settings and the hash of its weights, wherever it computes.
+
+    A server that does not say its version is known by its address alone.
+    """
+    unsaid = {"type": spec.type, "url": spec.url} if isinstance(spec, RemoteReward) else None
+    return sha256_of_json({"reward": _said(spec, hashes) or unsaid, "role": role})
+
+
 def _said(spec: RewardSpec, hashes: FileHashes) -> dict[str, Any] | None:
     """What the spec says, with the content of folders in place of where they are; what it is called is no part of it."""
     match spec:

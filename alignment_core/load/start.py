@@ -62,7 +62,7 @@ def load_start(start: StartSpec, label: str, family: Family) -> StartingLora:
 
     Raises `ModelError` with the key of the file that is not understood, or that the model has no layer for.
     """
-    file = read_lora(_file_of(start.lora), start.alpha)
+    file = read_lora(lora_file_of(start.lora), start.alpha)
     if not file.says_alpha:
         raise ModelError("lora_alpha_unknown", f"{file.path.name}: {ALPHA_UNKNOWN}")
     components = family.components()
@@ -97,7 +97,8 @@ def begin_with(actors: Actors, start: StartingLora, adapter: LoraAdapter) -> Non
 # --- the file ------------------------------------------------------------------------------------------------------
 
 
-def _file_of(source: LoraSource) -> Path:
+def lora_file_of(source: LoraSource) -> Path:
+    """Where the file is on this machine, once it is; raises `ModelError` where it is not."""
     match source:
         case LocalLora(path=path):
             return _file_in(Path(path))

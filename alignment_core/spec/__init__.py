@@ -10,6 +10,7 @@ from alignment_core.spec.job import JobSpec, MethodSpec, OfflineMethodSpec, sha2
 from alignment_core.spec.online import D3POSpec, DDPOSpec, DPOKSpec, OnlineMethodSpec, TailorPOSpec
 from alignment_core.spec.pairs import DiffusionDPOSpec, MaPOSpec, PairMethodSpec, TransformSpec
 from alignment_core.spec.prompts import LocalPrompts, PromptSet
+from alignment_core.spec.proof import ContenderSpec, LocalDenoiser, ProofSpec, StoredDenoiser
 from alignment_core.spec.reference import FrozenReference, HardCopyReference, ReferenceSpec
 from alignment_core.spec.rewards import (
     AestheticReward,

@@ -5,13 +5,14 @@ checkpoints and reports too, so that its hash means the same everywhere; the mac
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
 from alignment_core.spec.base import Spec
 from alignment_core.spec.job import JobSpec
 from alignment_core.spec.prompts import LocalPrompts, PromptSet, PromptSetId
+from alignment_core.spec.proof import ContenderSpec, LocalDenoiser, ProofSpec, StoredDenoiser
 from alignment_core.spec.rewards import AestheticReward, AttributeClassifierReward, ImageRewardReward
 from alignment_core.spec.sources import (
     CatalogSource,
@@ -88,9 +89,12 @@ class Sources(Spec):
     shards: Annotated[FolderShards | AskedShards, Field(discriminator="type")] | None = None
 
 
-def localize(spec: JobSpec, sources: Sources) -> JobSpec:
+AnySpec = TypeVar("AnySpec", JobSpec, ProofSpec)
+
+
+def localize(spec: AnySpec, sources: Sources) -> AnySpec:
     """The spec with every name that `sources` knows replaced by its place; other names stay as they are."""
-    return JobSpec.model_validate(_localized(spec, sources).model_dump())
+    return type(spec).model_validate(_localized(spec, sources).model_dump())
 
 
 def walk(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
@@ -121,8 +125,9 @@ def _localized(value: Any, sources: Sources) -> Any:
             return sources.weights.get(weights_id, value)
         case PromptSet(id=prompt_set_id) if (place := sources.prompt_sets.get(prompt_set_id)) is not None:
             return place.model_copy(update={"sha256": value.sha256 or place.sha256})
-        case StartSpec(lora=CheckpointSource(id=checkpoint_id)):
-            return value.model_copy(update={"lora": sources.loras_of_checkpoints.get(checkpoint_id, value.lora)})
+        case StoredDenoiser(id=weights_id):
+            file = sources.weights.get(weights_id)
+            return value if file is None else LocalDenoiser(path=file.path)
         case CheckpointSource(id=checkpoint_id):
             return sources.models_of_checkpoints.get(checkpoint_id, value)
         case BaseModel():
@@ -130,6 +135,8 @@ def _localized(value: Any, sources: Sources) -> Any:
             for field, section, name in catalog_names(value):
                 places = sources.rewards if section == "rewards" else sources.models
                 parts[field] = places.get(name, parts[field])
+            if isinstance(value, StartSpec | ContenderSpec) and isinstance(value.lora, CheckpointSource):
+                parts["lora"] = sources.loras_of_checkpoints.get(value.lora.id, value.lora)
             return value.model_copy(update=parts)
         case tuple():
             return tuple(_localized(item, sources) for item in value)

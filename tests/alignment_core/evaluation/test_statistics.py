@@ -6,8 +6,10 @@ from hypothesis.extra import numpy as hnp
 
 from alignment_core.evaluation.statistics import (
     Scores,
+    bca_interval,
     bootstrap_interval,
     gains,
+    holm,
     paired_p_value,
     prompts_won,
     two_sided_p,
@@ -185,3 +187,38 @@ def test_without_a_gain_p_values_are_uniform() -> None:
 def test_ties_count_as_half_a_win() -> None:
     base, policy = np.array([[0.0, 1.0, 1.0, 2.0]]), np.array([[1.0, 1.0, 0.0, 2.0]])
     np.testing.assert_array_equal(wins(base, policy), [[1.0, 0.5, 0.0, 0.5]])
+
+
+def bca_of(values: Scores, resamples: int = 500, seed: int = 0) -> Interval:
+    return bca_interval(values, resamples, 0.95, np.random.default_rng(seed))
+
+
+def test_without_skew_the_corrected_interval_is_that_of_the_percentiles() -> None:
+    values = np.random.default_rng(1).normal(0.3, 1.0, size=(400, 1))
+    found, plain = bca_of(values, 20_000), interval_of(values, 20_000)
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.01)
+
+
+def test_skewed_gains_move_the_corrected_interval_to_the_long_side() -> None:
+    values = np.random.default_rng(1).exponential(1.0, size=(40, 1))
+    found, plain = bca_of(values, 4000), interval_of(values, 4000)
+    assert found.low > plain.low
+    assert found.high > plain.high
+
+
+def test_what_never_varies_has_a_point_as_its_interval() -> None:
+    for values in (np.ones((5, 2)), np.ones((1, 2))):
+        assert bca_of(values) == Interval(low=1.0, high=1.0, confidence=0.95)
+
+
+def test_the_same_seed_gives_the_same_corrected_interval() -> None:
+    values = np.random.default_rng(2).normal(size=(30, 2))
+    assert bca_of(values, seed=4) == bca_of(values, seed=4)
+    assert bca_of(values, seed=4) != bca_of(values, seed=5)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([0.01, None, 0.02]) == pytest.approx([0.02, None, 0.02])
+    assert holm([]) == []
