@@ -1,6 +1,6 @@
 """The service: `uvicorn --factory service.main:app` serves it on the settings of the environment."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -41,7 +41,6 @@ from service.api.telemetry import Telemetry
 from service.api.uploads import UPLOAD_PREFIX
 from service.logs import configure_logging
 from service.queue import Bell, Line
-from service.resource_classes import ResourceClass
 from service.settings import Settings
 from service.store import waiting
 from service.store.catalog import Catalog
@@ -142,7 +141,7 @@ def build_parts(settings: Settings) -> Parts:
             settings.resolved_broker_url,
             num_jobs=partial(waiting.num_jobs, store),
             num_datasets=partial(waiting.num_beside_jobs, store),
-            line_of_job=partial(_line_of_job, store, settings.classes),
+            line_of_job=partial(_line_of_job, store),
         ),
         telemetry=Telemetry(lambda: jobs_by_state(store)),
         jobs_lookout=Lookout(partial(job_pulses, store)),
@@ -152,8 +151,8 @@ def build_parts(settings: Settings) -> Parts:
     )
 
 
-def _line_of_job(store: Store, classes: Sequence[ResourceClass], job_id: str) -> Line | None:
-    found = waiting.class_of_job(store, job_id, classes)
+def _line_of_job(store: Store, job_id: str) -> Line | None:
+    found = waiting.class_of_job(store, job_id)
     return None if found is None else (found.queue, partial(waiting.num_jobs, store, classes=[found]))
 
 

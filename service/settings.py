@@ -177,8 +177,9 @@ class Settings(BaseSettings):
     )
     resource_classes: str = Field(
         default="",
-        description="Classes of jobs by their processes, each with the most of it, such as `small:1,large:8`; a class has the queue "
-        "`celery.NAME`. A job that is in none is refused. Without classes all jobs are in the queue `celery`.",
+        description="Classes of jobs by their processes and the memory of the cards that they need, each with the most of it, such as "
+        "`small:1,large:8` or `small:1@24GiB,big:1@80GiB,large:8@80GiB`; a job is of the first that has room for it, and a class has the "
+        "queue `celery.NAME`. A job that is in none is refused. Without classes all jobs are in the queue `celery`.",
     )
     launcher: Literal["local", "slurm", "kubeflow"] = Field(
         default="local",

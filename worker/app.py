@@ -84,7 +84,7 @@ def parts() -> WorkerParts:
         launcher=launcher_of(settings, warm),
         warm=warm,
         serves=served_by(queues, settings.classes),
-        ring=functools.partial(bell.ring, app, store, classes=settings.classes),
+        ring=functools.partial(bell.ring, app, store),
         ring_dataset=functools.partial(bell.ring_dataset, app, store),
     )
 

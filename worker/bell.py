@@ -1,21 +1,21 @@
 """The worker's own ring at the doorbell, for what it gives back and what a sweep finds waiting."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from service.resource_classes import JOBS_QUEUE, ResourceClass
+from service.resource_classes import JOBS_QUEUE
 from service.store import waiting
 from service.store.database import Store
 
 log = structlog.get_logger()
 
 
-def ring(app: Celery, store: Store, job_id: str, *, classes: Sequence[ResourceClass] = ()) -> None:
+def ring(app: Celery, store: Store, job_id: str) -> None:
     """Send the message of a queued job, unless there is one already for every job that waits in its line."""
-    found = waiting.class_of_job(store, job_id, classes)
+    found = waiting.class_of_job(store, job_id)
     line = () if found is None else (found,)
     queue = JOBS_QUEUE if found is None else found.queue
     _send(app, "attune.run_job", job_id, queue, lambda at_most: waiting.num_jobs(store, at_most, line))

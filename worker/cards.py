@@ -3,8 +3,11 @@
 The worker has no torch; NVIDIA's own tool says which GPU there is.
 """
 
+import math
+import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -16,6 +19,7 @@ from alignment_core.costs.work import work_of
 from alignment_core.events import DatasetChecked, RunStarted
 from alignment_core.spec import CatalogSource, CheckpointSource, JobSpec
 from alignment_core.spec.prompts import num_expected
+from service.resource_classes import ResourceClass
 from service.store import cards, known_models
 from service.store.events import first_of
 from service.store.records import CardRecord, JobRecord
@@ -23,6 +27,7 @@ from worker.parts import WorkerParts
 
 ASK_SECONDS = 20.0
 LONGEST_NAME = 200
+SHARE_OF_NAMED = 0.95  # an H100 of 80 GiB says that it has 79.6
 
 log = structlog.get_logger()
 
@@ -35,8 +40,22 @@ def cards_here() -> list[CardRecord]:
 
 def announce(parts: WorkerParts) -> None:
     """Say which cards this worker has."""
-    for card in cards_here():
+    here = cards_here()
+    for card in here:
         cards.announce(parts.store, card)
+    if parts.settings.launcher == "local":
+        for one in too_large(parts.serves, here):
+            log.error("class_larger_than_cards", resource_class=one.name, gib=one.gib)
+
+
+def too_large(classes: Sequence[ResourceClass], here: Sequence[CardRecord]) -> tuple[ResourceClass, ...]:
+    """Classes of whose jobs this machine may not hold every one; without a GPU it is its own memory that counts.
+
+    A card has a little less than it is sold with.
+    """
+    gpus = [card.memory_bytes for card in here if card.device == "cuda"]
+    room = min(gpus or [card.memory_bytes for card in here]) / SHARE_OF_NAMED / 2**30
+    return tuple(one for one in classes if math.isfinite(one.gib) and one.gib > room)
 
 
 def learn_from(parts: WorkerParts, job: JobRecord) -> None:
@@ -74,12 +93,21 @@ def _files_of(parts: WorkerParts, spec: JobSpec) -> known_models.ModelFiles | No
 
 
 def _gpus() -> list[CardRecord]:
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and not visible.strip(" -1"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits", *chosen(visible)]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []  # no such tool: no such card
     return gpus_in(answer.stdout) if answer.returncode == 0 else []
+
+
+def chosen(visible: str | None) -> list[str]:
+    """The cards that this worker's jobs see, as nvidia-smi is told them; parts of a card it tells nothing of."""
+    ids = [one.strip() for one in (visible or "").split(",") if one.strip()]
+    return [f"--id={','.join(ids)}"] if ids and all(one.isdecimal() or one.startswith("GPU-") for one in ids) else []
 
 
 def gpus_in(table: str) -> list[CardRecord]:

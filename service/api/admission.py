@@ -14,6 +14,7 @@ from service.api.context import Parts
 from service.api.estimates import estimate_of, model_of, problems_of_memory
 from service.api.model_reports import family_of, foreseen, resolved, unread
 from service.api.named_prompts import problems_of_prompt_sets, with_prompt_sets
+from service.api.placement import card_gib, problems_of_placement
 from service.api.prospects import (
     problems_of_class,
     problems_of_data,
@@ -68,6 +69,11 @@ def estimated(parts: Parts, project_id: str, spec: JobSpec) -> Estimate:
     return estimate_of(parts, spec, _report(parts, project_id, spec), model_of(parts, project_id, spec))
 
 
+def needed_gib(parts: Parts, project_id: str, spec: JobSpec) -> float | None:
+    """What each process of such a spec needs of its card, where that is known."""
+    return card_gib(parts, spec, model_of(parts, project_id, spec))
+
+
 def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
     """What keeps this server from running the spec; pointers are into the body `{"spec": ...}`."""
     problems = check_spec(
@@ -99,7 +105,8 @@ def unfit(parts: Parts, project_id: str, spec: JobSpec) -> list[FieldProblem]:
         found += problems_of_layers(parts, project_id, spec, model)
         found += problems_of_data(spec, report) if report is not None else ()
     if not found:  # nor would it be of use to know what a spec takes that cannot run
-        found += problems_of_memory(parts, spec, model_of(parts, project_id, spec))
+        known = model_of(parts, project_id, spec)
+        found += [*problems_of_memory(parts, spec, known)] or [*problems_of_placement(parts, spec, known)]
     return found
 
 

@@ -48,7 +48,7 @@ def estimate_of(parts: Parts, spec: JobSpec, report: DatasetReport | None, model
     prompts = None
     if evaluation.prompts is not None:
         prompts = min(num_expected(evaluation.prompts, evaluation.max_prompts), evaluation.max_prompts)
-    is_half = _is_half(spec, cards_for(parts, spec), parts.settings.worker_devices)
+    is_half = runs_in_half(spec, cards_for(parts, spec), parts.settings.worker_devices)
     has_layers = model is not None and model.report.layers is not None
     return Estimate(
         examples_per_step=examples_per_step,
@@ -83,27 +83,27 @@ def problems_of_memory(parts: Parts, spec: JobSpec, model: Model | None) -> Iter
     fitting = cards_for(parts, spec)
     if model is None or not fitting or spec.resources.strategy == "fsdp2":
         return
-    spec = _at_its_smallest(spec)
-    is_half = _is_half(spec, fitting, parts.settings.worker_devices)
+    spec = at_its_smallest(spec)
+    is_half = runs_in_half(spec, fitting, parts.settings.worker_devices)
     memory, largest = memory_of(spec, model.report, model.family, is_half=is_half), fitting[0]
     room = largest.memory_bytes / GIB - RESERVED_GIB
     if memory is None or memory.peak_gib * WITHIN <= room:
         return
     message = (
-        f"needs about {memory.peak_gib:.1f} GiB while {memory.phase} ({_components(memory)}), and the largest card of the "
-        f"workers, {largest.name}, has room for {max(room, 0):.1f}. {_remedies(spec, model, memory, is_half=is_half)}"
+        f"needs about {memory.peak_gib:.1f} GiB while {memory.phase} ({components(memory)}), and the largest card of the "
+        f"workers, {largest.name}, has room for {max(room, 0):.1f}. {remedies(spec, model, memory, is_half=is_half)}"
     )
     yield FieldProblem(pointer="/spec/training/batch_size", code="does_not_fit", message=message)
 
 
-def _at_its_smallest(spec: JobSpec) -> JobSpec:
+def at_its_smallest(spec: JobSpec) -> JobSpec:
     """As a run may come to be that halves its micro-batch until it has room."""
     if spec.training.micro_batch != "auto":
         return spec
     return spec.model_copy(update={"training": spec.training.model_copy(update={"batch_size": 1})})
 
 
-def _components(memory: Memory) -> str:
+def components(memory: Memory) -> str:
     sizes = memory.model_dump(
         exclude={"peak_gib", "phase", "activations" if memory.phase != "training" else "vae_decode"}
     )
@@ -111,7 +111,7 @@ def _components(memory: Memory) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {size:.1f}" for name, size in told if size > LEAST_TOLD_GIB)
 
 
-def _remedies(spec: JobSpec, model: Model, memory: Memory, *, is_half: bool) -> str:
+def remedies(spec: JobSpec, model: Model, memory: Memory, *, is_half: bool) -> str:
     """What would need less, each by itself, with what it would need."""
     training = spec.training
     changes = {
@@ -148,7 +148,7 @@ def _duration(parts: Parts, spec: JobSpec, model: Model, num_examples: int | Non
     return duration_of(work, corrected(assumed, measured), None if card is None else card.name)
 
 
-def _is_half(spec: JobSpec, fitting: list[CardRecord], devices: tuple[str, ...]) -> bool:
+def runs_in_half(spec: JobSpec, fitting: list[CardRecord], devices: tuple[str, ...]) -> bool:
     """Whether the networks run in half precision: `auto` does on a GPU, which a run takes where there is one."""
     if spec.training.precision != "auto":
         return spec.training.precision != "fp32"

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.spec.mistakes import shown
-from service.api.admission import estimated, refuse_unfit, validate_spec
+from service.api.admission import estimated, needed_gib, refuse_unfit, validate_spec
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import JobDep, JobPath, job_or_404, whole_job_or_404
@@ -85,6 +85,7 @@ def new_job(parts: Parts, project_id: str, body: JobRequest, job_id: str | None,
             project_id=project_id,
             spec=spec,
             estimate=estimated(parts, project_id, spec).model_dump(mode="json"),
+            card_gib=needed_gib(parts, project_id, spec),
             name=body.name,
             metadata=body.metadata,
             job_id=job_id,

@@ -48,10 +48,10 @@ def problems_of_processes(spec: JobSpec, num_processes: int | None) -> Iterator[
 
 
 def problems_of_class(spec: JobSpec, classes: Sequence[ResourceClass]) -> Iterator[FieldProblem]:
-    """Whether it is in no class of jobs, so that no worker would ever take it."""
+    """Whether it has too many processes for every class of jobs, so that no worker would ever take it."""
     wanted = spec.resources.processes
-    if classes and class_of(wanted, classes) is None:
-        largest = classes[-1]
+    if classes and class_of(wanted, None, classes) is None:
+        largest = max(classes, key=lambda one: one.most)
         message = (
             f"no class of workers takes a job of {wanted} processes; the largest, {largest.name}, takes {largest.most}"
         )

@@ -33,7 +33,8 @@ class Store:
 
     def __init__(self, engine: sa.Engine, classes: Sequence[ResourceClass] = (), limits: Limits = NONE) -> None:
         self.engine = engine
-        self._info = {CLASSES: tuple(classes), LIMITS: limits}
+        self.classes = tuple(classes)
+        self._info = {CLASSES: self.classes, LIMITS: limits}
         self._writer = engine.execution_options(attune_writes=True)
 
     @contextmanager

@@ -51,13 +51,14 @@ def create(
     needs_prompts: Sequence[str] = (),
     resume_from_checkpoint_id: str | None = None,
     estimate: Mapping[str, Any] | None = None,
+    card_gib: float | None = None,
     check_only: bool = False,
 ) -> JobRecord:
     """Queue a job; the row holds the resolved spec. `DatasetGone` when one of the datasets in `needs`, or of the prompt sets
     in `needs_prompts`, is not there; `CheckpointGone` when the checkpoint is not that it begins from.
 
     Its run begins from `resume_from_checkpoint_id`, if that is given, in place of the model as it is; `check_only` ends it after what is
-    tried before a run.
+    tried before a run. `card_gib` is what each of its processes needs of a card, by which workers of its class take it.
 
     `job_id` is the id that `idempotency.begin` set aside: creating it a second time returns the job that is there. The
     caller rings the bell after this returns, never before. Raises `QuotaExceeded` where the project may have no more.
@@ -83,6 +84,7 @@ def create(
             method=resolved.method.type,
             model=label_of(resolved.model)[:LONGEST_MODEL],
             processes=resolved.resources.processes,
+            card_gib=card_gib,
             state="queued",
             step=0,
             total_steps=resolved.training.steps,

@@ -4,6 +4,7 @@ Jobs go in the order of `queued_at`, all projects in one line, or in one for eac
 Data sets go by owner: first that of the project that has the fewest in work, so that nobody can keep all checkers busy.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,28 +24,40 @@ _IN_WORK = sa.and_(Dataset.state == "checking", Dataset.lease_expires_at.is_not(
 
 def next_jobs(store: Store, limit: int = 1, classes: Sequence[ResourceClass] = ()) -> tuple[str, ...]:
     """Ids of the queued jobs whose turn it is, the first one first; of these classes, or of all when none is named."""
-    query = sa.select(Job.id).where(_QUEUED, _of(classes)).order_by(Job.queued_at, Job.id).limit(limit)
+    among = _among(classes, store.classes)
+    query = sa.select(Job.id).where(_QUEUED, among).order_by(Job.queued_at, Job.id).limit(limit)
     with store.read() as session:
         return tuple(session.scalars(query))
 
 
 def num_jobs(store: Store, at_most: int, classes: Sequence[ResourceClass] = ()) -> int:
     """How many jobs are queued, of these classes or of all; counting ends at `at_most`."""
-    return _count(store, sa.select(Job.id).where(_QUEUED, _of(classes)), at_most)
+    return _count(store, sa.select(Job.id).where(_QUEUED, _among(classes, store.classes)), at_most)
 
 
-def class_of_job(store: Store, job_id: str, classes: Sequence[ResourceClass]) -> ResourceClass | None:
+def class_of_job(store: Store, job_id: str) -> ResourceClass | None:
     """None for a job that is in no class, or no more there."""
-    if not classes:
+    if not store.classes:
         return None
     with store.read() as session:
-        processes = session.scalars(sa.select(Job.processes).where(Job.id == job_id)).one_or_none()
-    return None if processes is None else class_of(processes, classes)
+        row = session.execute(sa.select(Job.processes, Job.card_gib).where(Job.id == job_id)).one_or_none()
+    return None if row is None else class_of(row.processes, row.card_gib, store.classes)
 
 
-def _of(classes: Sequence[ResourceClass]) -> sa.ColumnElement[bool]:
-    within = [Job.processes.between(one.fewest, one.most) for one in classes]
-    return sa.or_(*within) if within else sa.true()
+def _among(chosen: Sequence[ResourceClass], classes: Sequence[ResourceClass]) -> sa.ColumnElement[bool]:
+    """Whether a job is of one of the chosen classes; true of all when none is chosen."""
+    return _name_of_class(classes).in_([one.name for one in chosen]) if chosen else sa.true()
+
+
+def _name_of_class(classes: Sequence[ResourceClass]) -> sa.ColumnElement[str]:
+    """What `class_of` says of a row: null for one that is in none."""
+    by_memory = sorted(classes, key=lambda one: -one.gib)
+    known = [
+        (sa.and_(Job.processes <= one.most, sa.true() if math.isinf(one.gib) else Job.card_gib <= one.gib), one.name)
+        for one in classes
+    ]
+    unknown = [(Job.processes <= one.most, one.name) for one in by_memory]
+    return sa.case((Job.card_gib.is_(None), sa.case(*unknown)), else_=sa.case(*known))
 
 
 def next_datasets(store: Store, limit: int = 1, most_per_project: int | None = None) -> tuple[str, ...]:
@@ -89,8 +102,9 @@ def places(session: Session, queued: Sequence[Job]) -> dict[str, QueuePlace]:
     """The places of queued jobs in the lines of their classes."""
     classes = session.info[CLASSES]
     found: dict[str, QueuePlace] = {}
-    for line in {class_of(job.processes, classes) for job in queued}:
-        found |= _places_in(session, [job for job in queued if class_of(job.processes, classes) == line], line, classes)
+    of_job = {job.id: class_of(job.processes, job.card_gib, classes) for job in queued}
+    for line in set(of_job.values()):
+        found |= _places_in(session, [job for job in queued if of_job[job.id] == line], line, classes)
     return found
 
 
@@ -98,7 +112,9 @@ def _places_in(
     session: Session, queued: Sequence[Job], line: ResourceClass | None, classes: Sequence[ResourceClass]
 ) -> dict[str, QueuePlace]:
     """From one walk along the index of the queue that ends with the last of them."""
-    in_line = _of([line]) if line is not None else sa.not_(_of(classes)) if classes else sa.true()
+    in_line = (
+        _among([line], classes) if line is not None else _name_of_class(classes).is_(None) if classes else sa.true()
+    )
     held = session.scalars(sa.select(sa.func.count()).where(Job.state.in_(HELD), in_line)).one()
     last = max(job.queued_at for job in queued if job.queued_at is not None)
     number = sa.func.row_number().over(order_by=(Job.queued_at, Job.id)).label("number")

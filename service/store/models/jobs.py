@@ -40,6 +40,7 @@ class Job(Base):
     method: Mapped[str] = mapped_column(sa.String(64))
     model: Mapped[str] = mapped_column(sa.Text)
     processes: Mapped[int] = mapped_column(default=1, server_default="1")
+    card_gib: Mapped[float | None] = mapped_column(sa.Float)  # that each needs of its card, where that was estimated
 
     state: Mapped[JobState] = mapped_column(sa.String(16))
     phase: Mapped[str | None] = mapped_column(sa.String(16))

@@ -11,7 +11,7 @@ from alignment_core.model_files import ModelReport
 from alignment_core.reports import LoraReport
 from alignment_core.spec import HubSource
 from alignment_core.spec.families import FAMILIES
-from service.store import cards, known_models
+from service.store import cards, known_models, waiting
 from service.store.events import record_event
 from service.store.records import CardRecord, StoredFile
 from tests.service.api.conftest import NewApi
@@ -424,6 +424,27 @@ def test_a_run_that_no_card_holds_is_refused_with_what_would_fit(api: Api) -> No
     assert told(api, spec) == [("/spec/training/batch_size", "does_not_fit")]
     cards.announce(api.parts.store, SMALL.model_copy(update={"name": "a large one", "memory_bytes": 64 * 2**30}))
     assert told(api, spec) == []
+
+
+def test_a_run_goes_to_the_smallest_cards_that_hold_it_or_is_refused_with_what_would_fit(new_api: NewApi) -> None:
+    api = new_api(resource_classes="small:1@1GiB,big:1@3GiB,large:8@3GiB")
+    data = api.ready_dataset()
+
+    def class_of_batch(size: int, **changes: object) -> str | None:
+        spec = spec_for(data, batch_size=size, gradient_accumulation_steps=1, **changes)
+        job = api.client.post("/v1/jobs", json={"spec": spec}).json()["id"]
+        found = waiting.class_of_job(api.parts.store, job)
+        return found and found.name
+
+    assert [class_of_batch(8), class_of_batch(256)] == ["small", "big"]
+    assert class_of_batch(4096, micro_batch="auto") == "small", "where it does not fit as it is, it finds its room"
+    too_large = spec_for(data, batch_size=4096, gradient_accumulation_steps=1)
+    (problem,) = api.client.post("/v1/jobs/validate", json={"spec": too_large}).json()["errors"]
+    assert told(api, too_large) == [("/spec/training/batch_size", "fits_no_class")]
+    assert "big, has cards of 3 GiB" in problem["message"]
+    assert "training.batch_size 1" in problem["message"]
+    shared = {**too_large, "resources": {"processes": 2, "strategy": "fsdp2"}}
+    assert "fits_no_class" not in {code for _, code in told(api, shared)}
 
 
 def test_what_finds_its_room_or_shares_its_weights_is_not_refused_by_one_cards_memory(api: Api) -> None:

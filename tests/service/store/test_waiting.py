@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import event as sa_event
 
 from alignment_core.spec import JobSpec
-from service.resource_classes import parse_classes
+from service.resource_classes import class_of, parse_classes
 from service.store import datasets, jobs, leases, projects, waiting
 from service.store.database import Store
 from service.store.models import Job
@@ -39,13 +39,30 @@ def test_a_worker_takes_the_jobs_of_its_classes_alone(store: Store, new_job: New
     with store.write() as session:
         session.execute(sa.update(Job).where(Job.id == four.id).values(processes=4))
     small, large = classes = parse_classes("small:1,large:8")
-    assert waiting.next_jobs(store, 9, [large]) == (four.id,)
-    assert waiting.next_jobs(store, 9, [small]) == (one.id,)
-    assert waiting.next_jobs(store, 9) == waiting.next_jobs(store, 9, classes) == (one.id, four.id)
-    assert waiting.num_jobs(store, 9, [large]) == 1
-    assert [waiting.class_of_job(store, job.id, classes) for job in (one, four)] == [small, large]
-    assert waiting.class_of_job(store, four.id, classes[:1]) is None
-    assert waiting.class_of_job(store, four.id, ()) is None
+    in_classes, in_small = Store(store.engine, classes), Store(store.engine, classes[:1])
+    assert waiting.next_jobs(in_classes, 9, [large]) == (four.id,)
+    assert waiting.next_jobs(in_classes, 9, [small]) == (one.id,)
+    assert waiting.next_jobs(store, 9) == waiting.next_jobs(in_classes, 9, classes) == (one.id, four.id)
+    assert waiting.num_jobs(in_classes, 9, [large]) == 1
+    assert [waiting.class_of_job(in_classes, job.id) for job in (one, four)] == [small, large]
+    assert waiting.class_of_job(in_small, four.id) is None
+    assert waiting.class_of_job(store, four.id) is None
+
+
+def test_a_row_is_of_the_class_that_its_processes_and_its_memory_say(store: Store, new_job: NewJob) -> None:
+    classes = parse_classes("small:1@24GiB,big:1@80GiB,large:8@80GiB,wide:16@40GiB,any:2")
+    in_classes = Store(store.engine, classes)
+    asked = [(processes, gib) for processes in (1, 2, 9, 17) for gib in (None, 8.0, 24.0, 24.5, 60.0, 100.0)]
+    created = [new_job() for _ in asked]
+    with store.write() as session:
+        for job, (processes, gib) in zip(created, asked, strict=True):
+            session.execute(sa.update(Job).where(Job.id == job.id).values(processes=processes, card_gib=gib))
+    for one in classes:
+        of_class = [job.id for job, each in zip(created, asked, strict=True) if class_of(*each, classes) == one]
+        assert list(waiting.next_jobs(in_classes, 99, [one])) == of_class
+    of_none = [job for job, each in zip(created, asked, strict=True) if class_of(*each, classes) is None]
+    places = [place(in_classes, job) for job in of_none]
+    assert places == [QueuePlace(position=index + 1, ahead=index) for index in range(len(of_none))]
 
 
 def test_an_interrupted_job_goes_on_before_those_that_came_after_it(store: Store, new_job: NewJob) -> None:
