@@ -5,11 +5,9 @@ give the same pixels. Writes `decoding.json`.
 """
 
 import argparse
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -18,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignment_core.datasets.images import decode_image
-from alignment_core.datasets.transforms import transform
+from alignment_core.datasets.decoders import Decode, cores, in_processes, in_threads
 from benchmarks.caching import RESOLUTION, photograph
 from benchmarks.speed import DOCS, paired_ratio, save
 
@@ -35,16 +32,14 @@ def main() -> None:
 def measured(images: Sequence[bytes], workers: int, rounds: int) -> dict[str, Any]:
     """Images a second of each way, and how many times as fast it is as one thread."""
     with ExitStack() as stack:
-        pools: dict[str, Executor] = {
-            "one_thread": stack.enter_context(ThreadPoolExecutor(1)),
-            "threads": stack.enter_context(ThreadPoolExecutor(workers)),
-            "processes": stack.enter_context(
-                ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_one_thread_each)
-            ),
+        ways: dict[str, Decode] = {
+            "one_thread": stack.enter_context(in_threads(1)),
+            "threads": stack.enter_context(in_threads(workers)),
+            "processes": stack.enter_context(in_processes(workers)),
         }
-        seconds = {way: [] for way in pools}
+        seconds = {way: [] for way in ways}
         for number in range(rounds + 1):  # the first one starts threads and processes
-            pixels = {way: _timed(lambda pool=pool: list(pool.map(_decoded, images))) for way, pool in pools.items()}
+            pixels = {way: _timed(lambda decode=decode: _decoded(decode, images)) for way, decode in ways.items()}
             assert all(torch.equal(a, b) for a, b in zip(pixels["one_thread"][1], pixels["processes"][1], strict=True))
             for way, (took, _) in pixels.items():
                 seconds[way] += [took] if number else []
@@ -63,18 +58,14 @@ def _timed(work: Callable[[], list[Tensor]]) -> tuple[float, list[Tensor]]:
     return time.perf_counter() - began, found
 
 
-def _decoded(image: bytes) -> Tensor:
-    return transform(decode_image(image), RESOLUTION)
-
-
-def _one_thread_each() -> None:
-    torch.set_num_threads(1)
+def _decoded(decode: Decode, images: Sequence[bytes]) -> list[Tensor]:
+    return [begun.result()[0] for begun in [decode(image, RESOLUTION) for image in images]]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--docs", type=Path, default=DOCS, help="where figures are written")
     return parser

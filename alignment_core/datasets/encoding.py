@@ -8,10 +8,10 @@ they on how far reading and decoding are ahead of the encoder, which waits for n
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -25,9 +25,9 @@ from alignment_core.datasets.ahead import begun_ahead, read_ahead
 from alignment_core.datasets.bad_rows import row_error
 from alignment_core.datasets.cache import Places, TensorCache
 from alignment_core.datasets.contents import Contents, Digests
+from alignment_core.datasets.decoders import Decode, Decoded, decoding
 from alignment_core.datasets.images import decode_image
 from alignment_core.datasets.rows import Annotated, BadRow, ImageReader, Row, RowT
-from alignment_core.datasets.transforms import Frame, Pixels, frame, transform
 from alignment_core.errors import AlignmentError, DataError
 from alignment_core.events import PhaseProgressed
 from alignment_core.ranks import ALONE, Ranks
@@ -41,7 +41,6 @@ Frames = Float[Tensor, "batch 4"]
 ImageConditioning = Callable[[Frames], dict[str, Tensor]]
 """What a denoiser is told of images beside the prompt, by name, `[B, ...]`; nothing, for most."""
 
-LEAST_DECODING_THREADS, MOST_DECODING_THREADS = 4, 16
 BYTES_AHEAD = 256 * 2**20  # of decoded images that wait for the encoder
 SECONDS_BETWEEN_EVENTS = 1.0
 
@@ -117,13 +116,13 @@ def cache_images(
     def encode_own() -> Generator[PhaseProgressed, None, Digests]:
         recalled = None if contents is None else contents.recalled(own_rows)
         digests: Digests = []
-        with ThreadPoolExecutor(decoding_threads()) as threads:
+        with decoding(num_images * len(own_rows), ranks) as decode:
             batches = _keyed_batches(source, own_rows, cache, size, recalled)
-            begun = _begun(source, read_ahead(batches) if bytes_ahead else batches, cache, resolution, threads)
+            begun = _begun(source, read_ahead(batches) if bytes_ahead else batches, cache, resolution, decode)
             for batch in begun_ahead(begun, _batches_ahead(bytes_ahead, batch_size, resolution)):
                 digests += batch.digests
                 if batch.decoding:
-                    pixels, frames = zip(*(one.result() for one in batch.decoding), strict=True)
+                    pixels, frames = zip(*batch.decoded(source), strict=True)
                     mean, std = encode_in_parts(encode, torch.stack(pixels), batch_size)
                     tensors = {"mean": mean, "std": std, "frame": torch.stack(frames)}
                     _add(cache, list(batch.missing), tensors, batch.names())
@@ -151,7 +150,6 @@ def _in_order(parts: Sequence[Sequence[T]], num: int, size: int) -> list[T]:
     return [next(remaining[index // size % len(parts)]) for index in range(num)]
 
 
-Decoded = tuple[Pixels, Frame]
 KeyedRow = tuple[tuple[bytes, ...], Row | None]  # digests of a row's images; no row where it need not be read
 
 
@@ -165,6 +163,12 @@ class _Begun:
 
     def names(self) -> list[str]:
         return [f"{row.columns[index]} of row {row.number}" for row, index in self.missing.values()]
+
+    def decoded(self, source: ImageReader) -> Iterator[Decoded]:
+        for (row, index), begun in zip(self.missing.values(), self.decoding, strict=True):
+            with naming(source, row, index):
+                result = begun.result()
+            yield result
 
 
 def _keyed_batches(
@@ -197,9 +201,9 @@ def _begun(
     batches: Iterator[Sequence[KeyedRow]],
     cache: TensorCache,
     resolution: int,
-    threads: ThreadPoolExecutor,
+    decode: Decode,
 ) -> Iterator[_Begun]:
-    """Batches whose missing images the threads decode from now on; one that an earlier batch brings is not missing."""
+    """Batches whose missing images are decoded from now on; one that an earlier batch brings is not missing."""
     coming: set[bytes] = set()
     for batch in batches:
         missing = {
@@ -210,24 +214,14 @@ def _begun(
             if key not in coming and cache.find(key) is None
         }
         coming.update(missing)
-        decoding = [threads.submit(_decoded, source, row, index, resolution) for row, index in missing.values()]
+        decoding = [decode(row.images[index], resolution) for row, index in missing.values()]
         yield _Begun([digests for digests, _ in batch], missing, decoding)
-
-
-def _decoded(source: ImageReader, row: Row, index: int, resolution: int) -> Decoded:
-    image = decode(source, row, index)
-    return transform(image, resolution), frame(image, resolution)
 
 
 def _batches_ahead(bytes_ahead: int, batch_size: int, resolution: int) -> int:
     if bytes_ahead == 0:
         return 0
     return max(1, bytes_ahead // (batch_size * 3 * resolution**2 * torch.float32.itemsize))
-
-
-def decoding_threads() -> int:
-    """As many as there are cores for: Pillow decodes and scales without the interpreter's lock."""
-    return min(MOST_DECODING_THREADS, max(LEAST_DECODING_THREADS, os.cpu_count() or 1))
 
 
 def told_nothing(frames: Frames) -> dict[str, Tensor]:
@@ -252,11 +246,22 @@ def encode_in_parts(encode: EncodeImages, images: Images, batch_size: int) -> tu
 
 def decode(source: ImageReader, row: Row, index: int) -> Image.Image:
     """One of the row's images, decoded; its `DataError` names file, row and column."""
-    try:
+    with naming(source, row, index):
         return decode_image(row.images[index])
+
+
+@contextmanager
+def naming(source: ImageReader, row: Row, index: int) -> Iterator[None]:
+    """An error of the image says whose it is."""
+    where = f"{source.path.name}, row {row.number}, {row.columns[index]}"
+    try:
+        yield
     except DataError as error:
-        where = f"{source.path.name}, row {row.number}, {row.columns[index]}"
         raise DataError(error.code, f"{where}: {error.message}") from error
+    except AlignmentError as error:
+        raise AlignmentError(
+            error.code, f"{where}: {error.message}", category=error.category, retryable=error.retryable
+        ) from error
 
 
 def _add(cache: TensorCache, keys: Sequence[bytes], encoded: Mapping[str, Tensor], names: Sequence[str]) -> None:

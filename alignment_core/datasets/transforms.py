@@ -5,7 +5,6 @@ the published Diffusion-DPO scripts use. A random place is drawn in relative ter
 share it even when their sizes differ.
 """
 
-from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import numpy as np
@@ -14,22 +13,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Generator, Tensor
 
+from alignment_core.datasets.placement import CENTER, Placement, frame_of, placed
+
 Crop = Literal["center", "random"]
 Pixels = Float[Tensor, "3 resolution resolution"]
 Frame = Float[Tensor, "4"]
 """Height and width of an image's file, top and left of the crop in the resized image: what SDXL is told of an image."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where to crop, as shares in [0, 1) of the room there is (None: the centre), and whether to mirror."""
-
-    top: float | None = None
-    left: float | None = None
-    flip: bool = False
-
-
-CENTER = Placement()
 
 
 def is_random(crop: Crop, *, horizontal_flip: bool) -> bool:
@@ -58,23 +47,18 @@ def draw_placement(generator: Generator, *, crop: Crop, horizontal_flip: bool) -
 
 def transform(image: Image.Image, resolution: int, placement: Placement = CENTER) -> Pixels:
     """float32 `[3, resolution, resolution]` in [-1, 1] of an RGB image."""
-    image = _resize_shorter_side(image, resolution)
-    top = _offset(image.height - resolution, placement.top)
-    left = _offset(image.width - resolution, placement.left)
-    image = image.crop((left, top, left + resolution, top + resolution))
-    if placement.flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-    return pixels.float().div_(127.5).sub_(1)  # in place: fresh memory costs as much as the arithmetic
+    return scaled(placed(image, resolution, placement))
+
+
+def scaled(pixels: np.ndarray) -> Pixels:
+    """The same of what `placed` gives."""
+    channels_first = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return channels_first.float().div_(127.5).sub_(1)  # in place: fresh memory costs as much as the arithmetic
 
 
 def frame(image: Image.Image, resolution: int, placement: Placement = CENTER) -> Frame:
-    """Where `transform` takes its pixels from, as diffusers' SDXL scripts count: a mirrored image is mirrored before the crop."""
-    width, height = _resized(image.size, resolution)
-    top, left = _offset(height - resolution, placement.top), _offset(width - resolution, placement.left)
-    if placement.flip:
-        left = width - resolution - left
-    return torch.tensor([image.height, image.width, top, left], dtype=torch.float32)
+    """Where `transform` takes its pixels from, as diffusers' SDXL scripts count."""
+    return torch.tensor(frame_of(image, resolution, placement), dtype=torch.float32)
 
 
 def draw_placements(
@@ -83,19 +67,3 @@ def draw_placements(
     """Those of both images of a pair: one for the two (`joint`) or one each."""
     first = draw_placement(generator, crop=crop, horizontal_flip=horizontal_flip)
     return first, first if joint else draw_placement(generator, crop=crop, horizontal_flip=horizontal_flip)
-
-
-def _resized(size: tuple[int, int], resolution: int) -> tuple[int, int]:
-    """Width and height, the shorter of them the resolution."""
-    width, height = (side * resolution // min(size) for side in size)
-    return width, height
-
-
-def _resize_shorter_side(image: Image.Image, resolution: int) -> Image.Image:
-    if min(image.size) == resolution:
-        return image
-    return image.resize(_resized(image.size, resolution), Image.Resampling.BILINEAR)
-
-
-def _offset(room: int, share: float | None) -> int:
-    return round(room / 2) if share is None else int(share * (room + 1))
