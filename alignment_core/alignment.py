@@ -21,7 +21,7 @@ from alignment_core.events import Event, PhaseChanged, RunCompleted, RunStarted
 from alignment_core.load.accelerator import new_accelerator
 from alignment_core.load.model import family_of_source
 from alignment_core.load.precision import settled
-from alignment_core.load.probe import load_probe
+from alignment_core.load.probe import load_asked, load_probe
 from alignment_core.load.run import load_run
 from alignment_core.prove.evaluation_run import evaluate_run
 from alignment_core.spec import JobSpec
@@ -86,7 +86,7 @@ def align(
     if own is None:
         run.forget_findings()  # what the guards of another run saw and decided is not this run's
     probe = yield from recorded(load_probe(run), history)
-    result = yield from recorded(train_run(run, probe, workdir, started), history)
+    result = yield from recorded(train_run(run, probe, load_asked(run, probe, workdir), workdir, started), history)
     yield from evaluate_run(run, workdir, result)
     yield RunCompleted(step=result.last_step)
 

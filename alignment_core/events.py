@@ -335,6 +335,23 @@ class VerificationCompleted(EventBase):
     report: dict[str, Any]
 
 
+Action = Literal["checkpoint", "sample", "probe"]
+
+
+class ActionAnswered(EventBase):
+    """What was asked of the run by `POST .../actions` is done, or cannot be."""
+
+    type: Literal["action_answered"] = "action_answered"
+    id: str = Field(description="Of the request.")
+    action: Action
+    step: int = Field(description="After which it was done.")
+    metrics: dict[str, float] = Field(
+        default={},
+        description="Of a probe: as those of `probe_completed`. They are in no curve and choose no checkpoint.",
+    )
+    refused: str | None = Field(default=None, description="Why it could not be done.")
+
+
 class WarningRaised(EventBase):
     type: Literal["warning_raised"] = "warning_raised"
     code: str
@@ -389,6 +406,7 @@ Event = Annotated[
     | ImagesScored
     | ProofCompleted
     | VerificationCompleted
+    | ActionAnswered
     | WarningRaised
     | RunStopped
     | RunFailed

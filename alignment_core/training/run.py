@@ -104,6 +104,7 @@ class Run:
     start: StartingPoint | None = None
     history: History = field(default_factory=History)
     background: BackgroundSave = field(init=False)
+    asked_steps: set[int] = field(default_factory=set)  # whose checkpoints somebody asked for
     is_compiled: bool | None = None  # what `training.compile` came to; None until that is weighed
     state: RunState = field(init=False)
     meter: Meter = field(init=False)

@@ -25,6 +25,7 @@ from alignment_core.events import (
 )
 from alignment_core.protocols import Method
 from alignment_core.timesteps.table import TimestepTally
+from alignment_core.training.asked import Asked
 from alignment_core.training.compiling import compile_for, may_compile
 from alignment_core.training.logit_error import DTYPES, measure
 from alignment_core.training.loop import finite, train
@@ -41,7 +42,7 @@ TIME_LIMIT = "time_limit"
 
 
 def train_run(
-    run: Run, probe: HeldOutProbe | None, workdir: Path, started: float
+    run: Run, probe: HeldOutProbe | None, asked: Asked, workdir: Path, started: float
 ) -> Generator[Event, None, ResultSelected]:
     """Train, validate, probe and save; returns which checkpoint is the result, whose weights the policy then has.
 
@@ -56,7 +57,7 @@ def train_run(
                 yield from _probe_and_save(run, probe, workdir)
             if run.state.stage == "training":
                 yield PhaseChanged(phase="training")
-                yield from _train(run, probe, workdir, started)
+                yield from _train(run, probe, asked, workdir, started)
         except DivergenceError as error:
             _end(run, run.watch.observe_divergence(run.state.step + 1, error.message))
             yield from _warnings(run)
@@ -81,7 +82,7 @@ def train_run(
 # --- steps ---------------------------------------------------------------------------------------------------------
 
 
-def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, started: float) -> Iterator[Event]:
+def _train(run: Run, probe: HeldOutProbe | None, asked: Asked, workdir: Path, started: float) -> Iterator[Event]:
     """Steps until the last one, or until a guard ends the training; the last one is left to be saved."""
     spec, limit = run.spec, run.spec.resources.max_run_seconds
     tally = TimestepTally(run.family.path.num_timesteps, since_step=run.state.step)
@@ -112,6 +113,7 @@ def _train(run: Run, probe: HeldOutProbe | None, workdir: Path, started: float) 
         yield from _announced(run, run.background.take_finished(), workdir)
         if event.step % spec.checkpoints.every == 0 and not run.state.is_saved:
             yield from _save(run, workdir)
+        yield from asked.answer(run, lambda: _save_for_good(run, workdir))
 
 
 def _end(run: Run, ending: Ending | None) -> None:
@@ -285,6 +287,14 @@ def _save(run: Run, workdir: Path) -> Iterator[Event]:
     yield from _announced(run, folder, workdir)
 
 
+def _save_for_good(run: Run, workdir: Path) -> Iterator[Event]:
+    """Save the last completed step, to be kept until the run ends; it is whole when this ends."""
+    run.asked_steps.add(run.state.step)
+    if not run.state.is_saved:
+        yield from _save(run, workdir)
+    yield from _announced(run, run.background.wait(), workdir)
+
+
 def _begin_writing(run: Run, workdir: Path) -> Path | None:
     """The checkpoint's folder, or None where it is being written."""
     snapshot = run.snapshot(workdir / CHECKPOINTS)
@@ -311,7 +321,7 @@ def _write(run: Run, workdir: Path) -> Path:
 
 
 def _prune(run: Run, workdir: Path) -> None:
-    checkpoints.prune(workdir / CHECKPOINTS, run.spec.checkpoints.keep_last, run.state.kept_steps)
+    checkpoints.prune(workdir / CHECKPOINTS, run.spec.checkpoints.keep_last, run.state.kept_steps | run.asked_steps)
 
 
 def _is_everywhere(run: Run, error: AlignmentError | RuntimeError) -> bool:
