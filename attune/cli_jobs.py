@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from alignment_core.events import Action
 from attune.checks import checks_table
 from attune.client import Client
 from attune.costs import cost_table
@@ -96,9 +97,26 @@ def cancel_job(client: Client, job_id: str) -> None:
 
 @jobs.command("pause")
 @with_client
-def pause_job(client: Client, job_id: str) -> None:
+def pause_job(
+    client: Client,
+    job_id: str,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Leave at once, without the steps since the last checkpoint.")
+    ] = False,
+) -> None:
     """Have a job save and leave the machine to others."""
-    console.print(client.pause(job_id).status)
+    console.print(client.pause(job_id, keep="last_checkpoint" if discard else "last_step").status)
+
+
+@jobs.command("ask")
+@with_client
+def ask_job(
+    client: Client,
+    job_id: str,
+    action: Annotated[Action, typer.Argument(help="checkpoint, sample or probe.")],
+) -> None:
+    """Have a job save a checkpoint, draw a picture or probe the policy after its next step."""
+    console.print(client.ask(job_id, action).id, highlight=False)
 
 
 @jobs.command("resume")

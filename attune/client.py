@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 import httpx
 
+from alignment_core.events import Action
 from alignment_core.reports import DatasetReport, EvaluationReport
 from alignment_core.spec import JobSpec
 from alignment_core.spec.exports import ExportFormat
@@ -42,6 +43,7 @@ from attune.resources import (
     Dataset,
     Export,
     Job,
+    JobAction,
     JobEvent,
     JobStatus,
     JobSummary,
@@ -310,8 +312,20 @@ class Client:
     def cancel(self, job_id: str) -> JobSummary:
         return self._change(job_id, "cancel")
 
-    def pause(self, job_id: str) -> JobSummary:
-        return self._change(job_id, "pause")
+    def pause(self, job_id: str, *, keep: Literal["last_step", "last_checkpoint"] = "last_step") -> JobSummary:
+        """Leave the machine to others: once the last step is saved, or at once and without the steps since the last checkpoint."""
+        answer = self._connection.request("POST", f"{job_path(job_id)}/pause", json={"keep": keep})
+        return JobSummary.model_validate(answer)
+
+    def ask(self, job_id: str, action: Action, *, idempotency_key: str | None = None) -> JobAction:
+        """Have a job save a checkpoint, draw a picture or probe the policy after its next step."""
+        body, headers = {"action": action}, key_headers(idempotency_key)
+        answer = self._connection.request("POST", f"{job_path(job_id)}/actions", json=body, headers=headers)
+        return JobAction.model_validate(answer)
+
+    def actions(self, job_id: str) -> list[JobAction]:
+        """What was asked of a job, the earliest first."""
+        return [JobAction.model_validate(one) for one in self._connection.pages(f"{job_path(job_id)}/actions", [])]
 
     def resume(self, job_id: str) -> JobSummary:
         return self._change(job_id, "resume")
@@ -320,7 +334,7 @@ class Client:
         """Remove a job that has ended, with all that it left."""
         self._connection.request("DELETE", job_path(job_id))
 
-    def _change(self, job_id: str, verb: Literal["cancel", "pause", "resume"]) -> JobSummary:
+    def _change(self, job_id: str, verb: Literal["cancel", "resume"]) -> JobSummary:
         return JobSummary.model_validate(self._connection.request("POST", f"{job_path(job_id)}/{verb}"))
 
     # --- what a run says and leaves ---

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from alignment_core.events import Event, StartCheck, Throughput, event_from_json
+from alignment_core.events import Action, Event, StartCheck, Throughput, event_from_json
 from alignment_core.prompt_files import PromptsReport
 from alignment_core.reports import WeightsReport
 
@@ -93,6 +93,7 @@ class JobSummary(Resource):
     resume_from: dict[str, str] | None = None
     parent: Parent | None = None
     check_only: bool = False
+    pause_keeps: Literal["last_step", "last_checkpoint"] | None = None
     queue: QueuePlace | None = None
     progress: Progress
     error: ResourceError | None
@@ -116,6 +117,18 @@ class Job(JobSummary):
     throughput: Throughput | None = None
     start_checks: StartChecks | None = None
     estimate: dict[str, Any] | None = None
+
+
+class JobAction(Resource):
+    """Something that was asked of a job while it runs, and what the run answered."""
+
+    id: str
+    job_id: str
+    action: Action
+    status: Literal["waiting", "done", "refused", "unanswered"]
+    step: int | None
+    metrics: dict[str, float]
+    refused: str | None
 
 
 class Dataset(Resource):

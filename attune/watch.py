@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from alignment_core.events import (
+    ActionAnswered,
     CheckpointSaved,
     CompilingWeighed,
     Event,
@@ -176,12 +177,23 @@ def sentence_of(event: Event) -> str | None:
             )
         case ResultSelected():
             return f"result: {event.message}" if event.stopped_by or event.selected_by != "last_step" else None
+        case ActionAnswered():
+            return _answer_of(event)
         case WarningRaised():
             return f"warning: {event.message}"
         case RunFailed():
             return f"failed: {event.message}"
         case _:
             return None
+
+
+def _answer_of(event: ActionAnswered) -> str:
+    if event.refused is not None:
+        return f"{event.action} asked for, and not possible: {event.refused}"
+    gains = [
+        f"{name.removesuffix('_gain')} {value:+.3f}" for name, value in event.metrics.items() if name.endswith("_gain")
+    ]
+    return "  ".join([f"{event.action} asked for: done after step {event.step}", *gains])
 
 
 class BarView:

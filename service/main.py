@@ -12,6 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from service import errors
 from service.api import (
+    actions,
     api_keys,
     audit,
     catalog,
@@ -92,6 +93,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     for module in (
         jobs,
+        actions,
+        forks,
         events,
         results,
         checkpoints,
@@ -104,7 +107,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         audit,
         quotas,
         catalog,
-        forks,
         health,
     ):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])

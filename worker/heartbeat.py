@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.store.clock import host_seconds
 
-Signal = Literal["go_on", "pause", "cancel", "lost", "shutdown"]
+Signal = Literal["go_on", "pause", "discard", "cancel", "lost", "shutdown"]
 """`store.leases.JobSignal`, and `shutdown`: this worker is about to leave."""
 
 TICK_SECONDS = 0.25
@@ -112,4 +112,4 @@ class Heartbeat:
                 self._listener(signal)
 
 
-_RANK: dict[Signal, int] = {"go_on": 0, "shutdown": 1, "pause": 2, "cancel": 3, "lost": 4}
+_RANK: dict[Signal, int] = {"go_on": 0, "shutdown": 1, "pause": 2, "discard": 3, "cancel": 4, "lost": 5}

@@ -133,7 +133,7 @@ def _allowed_seconds(settings: Settings, signal: Signal) -> float:
             return settings.storage_patience_seconds
         case "pause" | "shutdown":  # what was saved last is worth a moment
             return min(settings.storage_patience_seconds, settings.cancel_grace_seconds)
-        case "cancel" | "lost":
+        case "cancel" | "discard" | "lost":
             return 0.0
         case _:
             assert_never(signal)

@@ -32,6 +32,7 @@ from service.store.fence import Fenced
 from service.store.records import Claim, JobError
 from worker import inputs
 from worker.cards import learn_from
+from worker.courier import bringing_requests
 from worker.guard import EXIT_LEASE_ENDED
 from worker.heartbeat import Heartbeat, Signal
 from worker.launchers.contract import EXIT_STOPPED, Gang, Plan
@@ -151,7 +152,11 @@ def _train(
         },
     )
     parts.launcher.end_orphans(claim.job.id, claim.attempt)
-    with answering(parts, claim, workdir) as exchange, parts.launcher.start(plan) as gang:
+    with (
+        answering(parts, claim, workdir) as exchange,
+        bringing_requests(parts, claim, workdir),
+        parts.launcher.start(plan) as gang,
+    ):
         heartbeat.listen(lambda signal: _obey(gang, signal), lambda ends_at: gang.beat(ends_at - margin_seconds))
         logged_at = time.monotonic()
         for batch in gang.batches(BATCH_SECONDS):
@@ -184,7 +189,7 @@ def remote_reward_environment(settings: Settings, spec: JobSpec) -> dict[str, st
 
 def _obey(gang: Gang, signal: Signal) -> None:
     match signal:
-        case "lost":
+        case "lost" | "discard":
             gang.kill()
         case "cancel" | "pause" | "shutdown":
             gang.stop()

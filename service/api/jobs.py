@@ -1,6 +1,7 @@
 """Jobs: create, validate, list, look at, wait for, cancel, pause, resume."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
@@ -16,7 +17,7 @@ from service.api.named_prompts import with_prompt_sets
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
-from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, JobSummary, Validation
+from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, JobSummary, PauseRequest, Validation
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep, needs
 from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
@@ -243,10 +244,15 @@ def cancel_job(job: JobDep, parts: PartsDep) -> JobSummary:
     return JobSummary.of(_change(jobs.request_cancel, "cancel", parts, job))
 
 
-@router.post("/{job_id}/pause", status_code=202, summary="Pause a job", responses=_transition("pause"))
-def pause_job(job: JobDep, parts: PartsDep) -> JobSummary:
-    """Save and leave the machine to others. The job goes on from its last step when it is resumed."""
-    return JobSummary.of(_change(jobs.request_pause, "pause", parts, job))
+@router.post(
+    "/{job_id}/pause", status_code=202, summary="Pause a job", responses={**_transition("pause"), **problems(400, 413)}
+)
+def pause_job(job: JobDep, parts: PartsDep, body: PauseRequest | None = None) -> JobSummary:
+    """Leave the machine to others. `keep` says what the job goes on from when it is resumed: its last step, which is saved first and takes as
+    long as a step and a checkpoint do, or its last checkpoint, at once and without what came after it; refused where there is none.
+    """
+    keep = "last_step" if body is None else body.keep
+    return JobSummary.of(_change(partial(jobs.request_pause, keeps=keep), "pause", parts, job))
 
 
 @router.post(

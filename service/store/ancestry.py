@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from alignment_core.spec import CheckpointSource, JobSpec
 from service.store.database import Store
@@ -102,7 +102,7 @@ def children(store: Store, project_id: str, job_id: str) -> list[RelativeRecord]
         ]
 
 
-_LINKS = sa.orm.load_only(
+_LINKS = load_only(
     Job.name,
     Job.state,
     Job.parent_job_id,

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from alignment_core.events import (
+    ActionAnswered,
     CheckpointSaved,
     EvaluationCompleted,
     Event,
@@ -26,7 +27,7 @@ from alignment_core.events import (
     ValidationCompleted,
     event_to_json,
 )
-from service.store import outputs
+from service.store import actions, outputs
 from service.store.database import Store, now
 from service.store.fence import hold
 from service.store.ids import new_id
@@ -131,6 +132,8 @@ def _apply(session: Session, row: Job, event: Event, files: Sequence[StoredFile]
             outputs.put_sample(session, row, event, files)
         case EvaluationCompleted():
             outputs.put_report(session, row, event, files)
+        case ActionAnswered():
+            actions.answer(session, row, event)
         case RunFailed():
             row.error = JobError.model_validate(
                 event.model_dump(include={"code", "message", "category", "retryable", "hint"})

@@ -30,7 +30,7 @@ from service.store.models import (
     JobLabel,
     PromptSet,
 )
-from service.store.records import JobError, JobRecord, JobSummary, Progress, Slice
+from service.store.records import JobError, JobRecord, JobSummary, PauseKeeps, Progress, Slice
 from service.store.states import HELD, TERMINAL, InvalidTransition, JobState, Verb, after
 from service.store.waiting import places
 
@@ -158,9 +158,13 @@ def request_cancel(store: Store, project_id: str, job_id: str) -> JobSummary | N
     return _request(store, project_id, job_id, "cancel")
 
 
-def request_pause(store: Store, project_id: str, job_id: str) -> JobSummary | None:
-    """Pause a queued job at once, ask the worker of a running one to save and leave. None when there is no such job."""
-    return _request(store, project_id, job_id, "pause")
+def request_pause(store: Store, project_id: str, job_id: str, keeps: PauseKeeps = "last_step") -> JobSummary | None:
+    """Pause a queued job at once, ask the worker of a running one to leave. None when there is no such job.
+
+    It saves its last step before it leaves, or `keeps` its last checkpoint and leaves at once: refused where there is none. A pause that saves
+    may be made one that does not.
+    """
+    return _request(store, project_id, job_id, "pause", keeps)
 
 
 def resume(store: Store, project_id: str, job_id: str) -> JobSummary | None:
@@ -171,7 +175,9 @@ def resume(store: Store, project_id: str, job_id: str) -> JobSummary | None:
     return _request(store, project_id, job_id, "resume")
 
 
-def _request(store: Store, project_id: str, job_id: str, verb: Verb) -> JobSummary | None:
+def _request(
+    store: Store, project_id: str, job_id: str, verb: Verb, keeps: PauseKeeps = "last_step"
+) -> JobSummary | None:
     with store.write() as session:
         row = _row(session, project_id, job_id, WITHOUT_SPEC, lock=True)
         if row is None:
@@ -179,6 +185,8 @@ def _request(store: Store, project_id: str, job_id: str, verb: Verb) -> JobSumma
         target = after(row.state, verb)
         if row.state == "failed":
             _refuse_final(row, verb)
+        if verb == "pause" and target == "pausing":
+            _keep(row, keeps)
         if target != row.state:
             if verb == "resume":
                 quotas.admit_time(session, project_id)
@@ -186,8 +194,17 @@ def _request(store: Store, project_id: str, job_id: str, verb: Verb) -> JobSumma
             enter(session, row, target, time)
             row.error, row.cancel_requested = None, verb == "cancel"
             if verb == "resume":  # its owner let others go first: it joins the queue at its end
-                row.queued_at, row.finished_at, row.num_lost = time, None, 0
+                row.queued_at, row.finished_at, row.num_lost, row.pause_keeps = time, None, 0, None
         return _shown(session, [row])[0]
+
+
+def _keep(row: Job, keeps: PauseKeeps) -> None:
+    if keeps == "last_checkpoint" and row.latest_checkpoint_id is None:
+        raise InvalidTransition(
+            row.state, "pause", "there is no checkpoint that it could go on from: all would be lost"
+        )
+    if row.pause_keeps != "last_checkpoint":  # who was told to leave at once has left
+        row.pause_keeps = keeps
 
 
 def _refuse_final(row: Job, verb: Verb) -> None:

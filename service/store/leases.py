@@ -17,12 +17,13 @@ from service.store.events import append
 from service.store.fence import Fenced, held_by, hold
 from service.store.jobs import enter, record_of
 from service.store.lease_clock import lease_now
-from service.store.models import Job
-from service.store.records import Claim, JobError, JobRecord
+from service.store.models import Checkpoint, Job
+from service.store.records import Claim, JobError, JobRecord, PauseKeeps
 from service.store.states import HELD, JobState, Verb, after
 
-JobSignal = Literal["go_on", "pause", "cancel", "lost"]
-"""What a worker should do with its training process; `lost` means that the job is no longer this attempt's."""
+JobSignal = Literal["go_on", "pause", "discard", "cancel", "lost"]
+"""What a worker should do with its training process: `discard` is a pause that does not wait for it to save, and `lost` means that the job
+is no longer this attempt's."""
 
 End = Literal["succeeded", "failed", "stopped"]
 _END_VERBS: dict[End, Verb] = {"succeeded": "succeed", "failed": "fail", "stopped": "stop"}
@@ -61,19 +62,20 @@ def claim(store: Store, job_id: str, worker_id: str, lease_seconds: float) -> Cl
 def renew(store: Store, job_id: str, attempt: int, lease_seconds: float) -> JobSignal:
     """Extend the lease and say what is asked of the worker; `lost` when the attempt no longer holds the job."""
     with store.write() as session:
-        state = session.scalars(
+        found = session.execute(
             sa.update(Job)
             .where(*held_by(job_id, attempt))
             .values(lease_expires_at=lease_now(session) + timedelta(seconds=lease_seconds))
-            .returning(Job.state)
+            .returning(Job.state, Job.pause_keeps)
         ).one_or_none()
-        return _signal(state)
+        return _signal(found)
 
 
 def poll(store: Store, job_id: str, attempt: int) -> JobSignal:
     """The signal without the renewal: one read, cheap enough for every second."""
     with store.read() as session:
-        return _signal(session.scalars(sa.select(Job.state).where(*held_by(job_id, attempt))).one_or_none())
+        query = sa.select(Job.state, Job.pause_keeps).where(*held_by(job_id, attempt))
+        return _signal(session.execute(query).one_or_none())
 
 
 def finish(store: Store, job_id: str, attempt: int, end: End, error: JobError | None = None) -> JobRecord:
@@ -118,6 +120,10 @@ def give_back(store: Store, job_id: str, attempt: int) -> JobRecord:
         row = hold(session, job_id, attempt)
         row.error = None
         enter(session, row, after(row.state, "give_back"), now(session))
+        if row.state == "paused" and row.pause_keeps == "last_checkpoint":
+            row.step = session.scalars(
+                sa.select(Checkpoint.step).where(Checkpoint.id == row.latest_checkpoint_id)
+            ).one()
         return record_of(row)
 
 
@@ -163,13 +169,15 @@ def _fail(session: Session, row: Job, error: JobError, time: datetime) -> None:
     row.error = error.model_dump(mode="json")
 
 
-def _signal(state: str | None) -> JobSignal:
-    match state:
+def _signal(found: sa.Row[JobState, PauseKeeps | None] | None) -> JobSignal:
+    match None if found is None else (found.state, found.pause_keeps):
         case None:
             return "lost"
-        case "cancelling":
+        case ("cancelling", _):
             return "cancel"
-        case "pausing":
+        case ("pausing", "last_checkpoint"):
+            return "discard"
+        case ("pausing", _):
             return "pause"
         case _:
             return "go_on"

@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from alignment_core.errors import Category
+from alignment_core.events import Action
 from alignment_core.model_files import ModelReport
 from alignment_core.prompt_files import PromptsReport
 from alignment_core.spec import ColumnMapping
@@ -21,6 +22,8 @@ DatasetState = Literal["uploading", "checking", "ready", "failed"]
 UploadKind = Literal["data", "lora"]  # preference data, or weights to start from
 Outcome = Literal["done", "refused", "failed"]
 Scope = Literal["read", "submit", "admin"]  # what a key may; each may what those before it may
+ActionState = Literal["waiting", "done", "refused", "unanswered"]
+PauseKeeps = Literal["last_step", "last_checkpoint"]
 ForkMode = Literal["resume", "warm_start"]
 ForkReference = Literal["base", "checkpoint"]
 
@@ -115,6 +118,7 @@ class JobSummary(Record):
     error: JobError | None
     latest_checkpoint_id: str | None
     result_checkpoint_id: str | None
+    pause_keeps: PauseKeeps | None = None
     cancel_requested: bool
     worker_id: str | None
     lease_expires_at: datetime | None
@@ -153,6 +157,20 @@ class Claim(Record):
     job: JobRecord
     attempt: int
     lease_expires_at: datetime
+
+
+class ActionRecord(Record):
+    """Something that was asked of a job while it runs, and what its run answered."""
+
+    id: str
+    job_id: str
+    action: Action
+    state: ActionState
+    step: int | None
+    metrics: dict[str, float]
+    refused: str | None
+    created_at: datetime
+    answered_at: datetime | None
 
 
 class EventRecord(Record):

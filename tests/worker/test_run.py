@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from alignment_core.spec import JobSpec
-from service.store import datasets, events, jobs, leases, metrics, outputs
+from service.store import actions, datasets, events, jobs, leases, metrics, outputs
 from service.store.objects import ObjectStore
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import JobRecord
@@ -348,3 +348,30 @@ def test_a_database_that_is_away_for_a_moment_costs_no_step(
     background.join()
     assert world.get(job).state == "succeeded"
     assert steps_trained(world, job) == list(range(1, 41))
+
+
+def test_a_request_reaches_the_run_and_its_answer_the_row(world: World, start: Start, behave: Behave) -> None:
+    behave(SLOW)
+    job = world.queue(steps=200, every=20)
+    asked = actions.ask(world.store, DEFAULT_PROJECT_ID, job.id, "probe")
+    assert asked is not None
+    running = start(world.worker(), job)
+    wait_until(lambda: not actions.waiting(world.store, job.id))
+    jobs.request_cancel(world.store, DEFAULT_PROJECT_ID, job.id)
+    running.join()
+    (found,) = actions.list_actions(world.store, DEFAULT_PROJECT_ID, job.id)
+    assert (found.id, found.state) == (asked.id, "done")
+
+
+def test_a_pause_that_drops_steps_ends_the_run_at_once_and_goes_on_from_the_last_checkpoint(
+    world: World, start: Start, behave: Behave
+) -> None:
+    behave('{"step_seconds": 0.02, "deaf": true}')  # it would not save if it were asked to
+    job = world.queue(steps=400, every=10)
+    running = start(world.worker(), job)
+    wait_until(lambda: world.get(job).latest_checkpoint_id is not None)
+    jobs.request_pause(world.store, DEFAULT_PROJECT_ID, job.id, "last_checkpoint")
+    running.join()
+    paused = world.get(job)
+    assert (paused.state, paused.progress.step % 10) == ("paused", 0)
+    assert "run_stopped" not in types_of(world, job)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from alignment_core.errors import DISK_UNAVAILABLE
 from alignment_core.events import (
+    ActionAnswered,
     CheckpointSaved,
     EvaluationCompleted,
     Event,
@@ -141,11 +142,24 @@ def run(spec: JobSpec, workdir: Path, resume_from: Path | None) -> int:
         emit(StepCompleted(step=step, total_steps=spec.training.steps, metrics={"loss": loss}, step_seconds=0.01))
         if step % spec.checkpoints.every == 0 or step == spec.training.steps:
             save(spec, workdir, state)
+        answer(workdir, step)
     if stopping.is_set():
         return leave(spec, workdir, state)
     evaluate(spec, workdir, state)
     emit(RunCompleted(step=state["step"]))
     return 0
+
+
+def answer(workdir: Path, step: int) -> None:
+    """What was asked, once each."""
+    for path in sorted((workdir / "asked").glob("*.json")):
+        request = json.loads(path.read_text())
+        if request["id"] not in answered:
+            answered.add(request["id"])
+            emit(ActionAnswered(id=request["id"], action=request["action"], step=step))
+
+
+answered: set[str] = set()
 
 
 def befall(step: int) -> None:

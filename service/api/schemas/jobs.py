@@ -17,7 +17,7 @@ from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import WITHOUT_NUL
 from service.api.schemas.base import Entry, Resource, with_example
 from service.errors import FieldProblem
-from service.store.records import EventRecord, ForkMode, ForkReference, JobRecord, ParentRecord
+from service.store.records import EventRecord, ForkMode, ForkReference, JobRecord, ParentRecord, PauseKeeps
 from service.store.records import JobSummary as SummaryRecord
 from service.store.states import JobState
 
@@ -52,6 +52,7 @@ SUMMARY_EXAMPLE: dict[str, Any] = {
     "resume_from": None,
     "parent": None,
     "check_only": False,
+    "pause_keeps": None,
     "queue": None,
     "progress": {"step": 120, "total": 400, "percent": 30.0, "eta_seconds": 56.0},
     "error": None,
@@ -169,6 +170,19 @@ class JobRequest(BaseModel):
     )
 
 
+class PauseRequest(BaseModel):
+    """What a pause keeps."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_extra={"examples": [{"keep": "last_checkpoint"}]}
+    )
+
+    keep: PauseKeeps = Field(
+        "last_step",
+        description="`last_step`: save, then leave. `last_checkpoint`: leave at once, and drop the steps since the last checkpoint.",
+    )
+
+
 class JobProgress(Resource):
     """How far training is."""
 
@@ -233,6 +247,9 @@ class JobSummary(Entry):
     resume_from: ResumeFrom | None = Field(description="The checkpoint of another job that this one begins from.")
     parent: Parent | None = Field(description="What the job was forked from; see `GET /v1/jobs/{job_id}/ancestry`.")
     check_only: bool = Field(description="Whether the job ends after what is tried before a run, with nothing trained.")
+    pause_keeps: PauseKeeps | None = Field(
+        description="Of a job that is pausing or paused by request: what it goes on from when it is resumed."
+    )
     queue: QueuePlace | None = Field(description="Set while `status` is `queued`.")
     progress: JobProgress
     error: JobError | None = Field(

@@ -10,7 +10,7 @@ from service.store.models.base import (
     UTCDateTime,
 )
 from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal
-from service.store.models.jobs import Job, JobEvent, JobLabel, JobLog, Metric
+from service.store.models.jobs import Job, JobAction, JobEvent, JobLabel, JobLog, Metric
 from service.store.models.projects import ApiKey, AuditEntry, ProcessTime, Project, Quota, SubmitCount
 from service.store.models.results import Checkpoint, CheckpointFile, Export, Report, Sample
 from service.store.models.uploads import Dataset, PromptSet
@@ -32,6 +32,7 @@ __all__ = [
     "HostClock",
     "IdempotencyKey",
     "Job",
+    "JobAction",
     "JobEvent",
     "JobLabel",
     "JobLog",

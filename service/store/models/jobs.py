@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
+from alignment_core.events import Action
 from service.store.models.base import (
     LONGEST_LABEL_KEY,
     LONGEST_LABEL_VALUE,
@@ -15,7 +16,7 @@ from service.store.models.base import (
     job_id_key,
     project_id,
 )
-from service.store.records import ForkMode, ForkReference
+from service.store.records import ForkMode, ForkReference, PauseKeeps
 from service.store.states import JobState
 
 
@@ -57,6 +58,7 @@ class Job(Base):
     error: Mapped[dict[str, Any] | None]
     latest_checkpoint_id: Mapped[str | None] = mapped_column(Id)
     result_checkpoint_id: Mapped[str | None] = mapped_column(Id)
+    pause_keeps: Mapped[PauseKeeps | None] = mapped_column(sa.String(16))
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     last_seq: Mapped[int] = mapped_column(default=0)
     metric_names: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
@@ -111,6 +113,23 @@ class Metric(Base):
     attempt: Mapped[int]
     figures: Mapped[dict[str, Any]]
     time: Mapped[datetime]
+
+
+class JobAction(Base):
+    """Something that is asked of a job while it runs; unanswered without `answered_at`."""
+
+    __tablename__ = "actions"
+    __table_args__ = (sa.Index("ix_actions_job_id_id", "job_id", "id"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("jobs.id", ondelete="CASCADE"))
+    project_id: Mapped[str] = project_id()
+    action: Mapped[Action] = mapped_column(sa.String(16))
+    step: Mapped[int | None]
+    metrics: Mapped[dict[str, Any] | None]
+    refused: Mapped[str | None] = mapped_column(sa.Text)
+    created_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
 
 
 class JobLog(Base):

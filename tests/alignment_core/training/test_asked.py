@@ -1,5 +1,6 @@
 """A checkpoint, a picture and a probe on demand: done after the next step, once, and the run has the bits that it has without."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from alignment_core import JobSpec, align
 from alignment_core.checkpoints import folder_of
 from alignment_core.events import ActionAnswered, CheckpointSaved, Event, ProbeCompleted, SamplesDrawn, StepCompleted
-from alignment_core.training.asked import ASKED, Request
+from alignment_core.training.asked import ASKED
 from tests.alignment_core.test_alignment import of_type, same_weights
 from tests.alignment_core.tiny import EVALUATION, UNJUDGED, tiny_spec
 
@@ -22,7 +23,7 @@ def spec_of(model: Path, pairs: Path, evaluation: dict[str, object] = EVALUATION
 
 def ask(workdir: Path, request_id: str, action: str) -> None:
     (workdir / ASKED).mkdir(parents=True, exist_ok=True)
-    (workdir / ASKED / f"{request_id}.json").write_text(Request(id=request_id, action=action).model_dump_json())
+    (workdir / ASKED / f"{request_id}.json").write_text(json.dumps({"id": request_id, "action": action}))
 
 
 def asked_at(step: int, spec: JobSpec, workdir: Path, cache_dir: Path, *actions: str) -> Iterator[Event]:

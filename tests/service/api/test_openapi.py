@@ -51,6 +51,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         f"POST {checkpoint}/exports",
         f"POST {checkpoint}/fork",
         f"GET {job}/ancestry",
+        *(f"{verb} {job}/actions" for verb in ("POST", "GET")),
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
         *("POST /v1/prompt_sets", "GET /v1/prompt_sets"),
         *(f"GET {prompt_set}{path}" for path in ("", "/prompts", "/file")),
