@@ -37,7 +37,8 @@ def test_redis_answers(redis_url: str) -> None:
 
 
 START = """\
-import sys, time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job is started without
 from tests.servers.{module} import {name}
 try:
     with {name}() as server:

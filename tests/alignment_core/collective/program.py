@@ -1,11 +1,7 @@
-"""What every process of a launcher runs: one run after the other, since starting processes costs more than the tiny runs.
-
-torchrun --nproc-per-node 2 -m tests.alignment_core.collective.program RUNS.json
-"""
+"""What each process of a pair does of runs: one after the other, under their circumstances."""
 
 import json
 import os
-import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,6 @@ from alignment_core.actors.replay import Plainly
 from alignment_core.alignment import align
 from alignment_core.errors import AlignmentError
 from alignment_core.load import run as loading
-from alignment_core.quiet import silence_imports, silence_progress_bars
 from alignment_core.ranks import Ranks
 from alignment_core.spec import JobSpec
 from alignment_core.training import run_training
@@ -27,10 +22,7 @@ from tests.alignment_core.training.test_micro_batch import SmallDevice
 BACKGROUND_BYTES, ARE_RECORDED, CUDA_GRAPHS = run_training.BACKGROUND_BYTES, loading.are_recorded, loading.CudaGraphs
 
 
-def main(runs: list[dict[str, Any]]) -> None:
-    silence_imports()
-    silence_progress_bars()
-    torch.set_num_threads(1)
+def run_all(runs: list[dict[str, Any]]) -> None:
     for run in runs:
         events, workdir = [], Path(run["workdir"])
         try:
@@ -43,7 +35,6 @@ def main(runs: list[dict[str, Any]]) -> None:
         rank = torch.distributed.get_rank()
         (workdir / f"events-{rank}.json").write_text(json.dumps(events))
         Ranks(rank, torch.distributed.get_world_size()).everywhere(lambda: None)  # nobody is a run ahead
-    torch.distributed.destroy_process_group()
 
 
 def follow(happening: Any, events: list[Any], circumstances: Circumstances) -> None:
@@ -63,7 +54,3 @@ def follow(happening: Any, events: list[Any], circumstances: Circumstances) -> N
 
 def _compiler(circumstances: Circumstances) -> str:
     return "no-such-compiler" if circumstances.lacks_compiler == int(os.environ["RANK"]) else "g++"
-
-
-if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))

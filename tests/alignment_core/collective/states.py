@@ -1,10 +1,5 @@
-"""What every process of a run holds after it stopped, was loaded anew, resumed and went on: written down rank by rank.
+"""What every process of a run holds after it stopped, was loaded anew, resumed and went on: written down rank by rank."""
 
-torchrun --nproc-per-node 2 -m tests.alignment_core.collective.states SPECS.json
-"""
-
-import json
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +10,6 @@ from torch import Tensor
 from alignment_core.alignment import align
 from alignment_core.checkpoints import latest
 from alignment_core.load.accelerator import new_accelerator
-from alignment_core.quiet import silence_imports, silence_progress_bars
 from alignment_core.shares import local, whole
 from alignment_core.spec import JobSpec
 from alignment_core.training.run import Run
@@ -57,16 +51,8 @@ def held(run: Run) -> dict[str, Tensor]:
     return {f"{part}/{name}": one.cpu().contiguous() for part, named in parts.items() for name, one in named.items()}
 
 
-def main(specs: dict[str, object], folder: Path) -> None:
-    silence_imports()
-    silence_progress_bars()
-    torch.set_num_threads(1)
+def write_all(specs: dict[str, object], folder: Path) -> None:
     for name, spec in specs.items():
         run, workdir = JobSpec.model_validate(spec), folder / name
         new_accelerator(run)  # connects the processes
         stop_and_go_on(run, workdir, folder / "cache", torch.distributed.get_rank())
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[1]).parent)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from alignment_core.spec import JobSpec
+from tests.alignment_core.collective.pair import Pair
 from tests.alignment_core.collective.two import (
     Circumstances,
     Done,
@@ -48,10 +49,10 @@ def spec_of(name: str, model: Path, pairs: Path) -> JobSpec:
 
 @pytest.fixture(scope="module")
 def two(
-    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    pair: Pair, tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Done]:
     specs = {name: in_twos(spec_of(name, tiny_model, tiny_pairs), strategy=one[1]) for name, one in CASES.items()}
-    return in_two(specs, tmp_path_factory.mktemp("two"), cache_dir, {name: one[2] for name, one in CASES.items()})
+    return in_two(pair, specs, tmp_path_factory.mktemp("two"), cache_dir, {name: one[2] for name, one in CASES.items()})
 
 
 @pytest.mark.parametrize("name", ["small", "recorded", "uncompiled", "beside", "remembered"])

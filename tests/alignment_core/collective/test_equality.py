@@ -8,6 +8,7 @@ import pytest
 
 from alignment_core.checkpoints import complete, read_manifest
 from alignment_core.spec import JobSpec
+from tests.alignment_core.collective.pair import Pair
 from tests.alignment_core.collective.two import Done, farthest, in_one, in_two, in_twos, said_by_second
 from tests.alignment_core.rollouts.test_online import METHODS, online_spec
 from tests.alignment_core.tiny import tiny_spec
@@ -50,14 +51,16 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two(tiny_model: Path, flux: Path, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+def two(
+    pair: Pair, tiny_model: Path, flux: Path, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Done]:
     """With a cache of their own, which they have to fill."""
     in_shares = ("sharded", "flux")
     specs = {
         name: in_twos(spec, strategy="fsdp2" if name in in_shares else "ddp")
         for name, spec in specs_of(tiny_model, flux, tiny_pairs).items()
     }
-    return in_two(specs, tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("cache"))
+    return in_two(pair, specs, tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("cache"))
 
 
 def test_each_process_encodes_its_share_of_the_images_and_prompts(two: dict[str, Done]) -> None:
@@ -157,7 +160,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def offline(
-    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    pair: Pair, tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Done]:
     specs = {
         "-".join((name, adapter, strategy)): in_twos(
@@ -165,7 +168,7 @@ def offline(
         )
         for name, adapter, strategy in CASES
     }
-    return in_two(specs, tmp_path_factory.mktemp("offline"), cache_dir)
+    return in_two(pair, specs, tmp_path_factory.mktemp("offline"), cache_dir)
 
 
 @pytest.mark.slow

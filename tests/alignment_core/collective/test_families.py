@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from alignment_core.spec import JobSpec, LocalSource
+from tests.alignment_core.collective.pair import Pair
 from tests.alignment_core.collective.two import Done, farthest, in_one, in_two, in_twos, weights_of
 from tests.alignment_core.families.loras import pipeline_of, random_layers, save_diffusers
 from tests.alignment_core.families.test_every_family import of_diffusers
@@ -52,13 +53,15 @@ def specs(tmp_path_factory: pytest.TempPathFactory, tiny_pairs: Path) -> dict[st
 
 
 @pytest.fixture(scope="module")
-def two(specs: dict[str, JobSpec], cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+def two(
+    pair: Pair, specs: dict[str, JobSpec], cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Done]:
     shared_out = {
         f"{name}-{strategy}": in_twos(spec, strategy=strategy)
         for name, spec in specs.items()
         for strategy in STRATEGIES
     }
-    return in_two(shared_out, tmp_path_factory.mktemp("two"), cache_dir)
+    return in_two(pair, shared_out, tmp_path_factory.mktemp("two"), cache_dir)
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from alignment_core.spec import JobSpec
+from tests.alignment_core.collective.pair import Pair
 from tests.alignment_core.collective.two import Done, in_two, in_twos, same_files
 from tests.alignment_core.rollouts.test_online import METHODS, online_spec
 from tests.alignment_core.test_processes import TWO, events_of, start
@@ -31,9 +32,9 @@ def specs_of(model: Path, pairs: Path) -> dict[str, JobSpec]:
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    pair: Pair, tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Done]:
-    return in_two(specs_of(tiny_model, tiny_pairs), tmp_path_factory.mktemp("undisturbed"), cache_dir)
+    return in_two(pair, specs_of(tiny_model, tiny_pairs), tmp_path_factory.mktemp("undisturbed"), cache_dir)
 
 
 @pytest.mark.slow
@@ -83,7 +84,7 @@ runpy.run_module("alignment_core", run_name="__main__", alter_sys=True)
 
 @pytest.mark.slow
 def test_a_kill_amid_a_save_beside_the_training_leaves_the_last_whole_checkpoint(
-    undisturbed: dict[str, Done], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+    pair: Pair, undisturbed: dict[str, Done], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
     """The writer's, with what it wrote; where another is killed, the writer makes whole what it has begun before it ends."""
     spec = specs_of(tiny_model, tiny_pairs)["sharded"]
@@ -95,7 +96,7 @@ def test_a_kill_amid_a_save_beside_the_training_leaves_the_last_whole_checkpoint
         if rank == 1:
             (workdir / "go").touch()
         assert_all_end(launcher)
-    resumed = in_two({"0": spec, "1": spec}, tmp_path, cache_dir)
+    resumed = in_two(pair, {"0": spec, "1": spec}, tmp_path, cache_dir)
     assert [resumed[rank].events[0]["resumed_from_step"] for rank in ("0", "1")] == [4, 6]
     for done in resumed.values():
         assert same_files(done.checkpoint(STEPS), undisturbed["sharded"].checkpoint(STEPS))

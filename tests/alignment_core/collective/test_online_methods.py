@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from alignment_core.spec import JobSpec
+from tests.alignment_core.collective.pair import Pair
 from tests.alignment_core.collective.two import Done, farthest, in_one, in_two, in_twos, said_by_second
 from tests.alignment_core.rollouts.test_online import METHODS, online_spec
 
@@ -24,9 +25,9 @@ def assert_same(two: Done, one: Done, last_step: int = 6) -> None:
 
 
 @pytest.fixture(scope="module")
-def two(tiny_model: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+def two(pair: Pair, tiny_model: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     specs = {name: in_twos(spec_of(name, tiny_model)) for name in METHODS}
-    return in_two(specs, tmp_path_factory.mktemp("two"), cache_dir)
+    return in_two(pair, specs, tmp_path_factory.mktemp("two"), cache_dir)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from alignment_core.alignment import find_resumable
 from alignment_core.errors import CheckpointError
 from alignment_core.spec import JobSpec
+from tests.alignment_core.collective.pair import Pair
 from tests.alignment_core.collective.test_equality import assert_same_report
 from tests.alignment_core.collective.two import Circumstances, Done, farthest, in_one, in_two, in_twos
 from tests.alignment_core.rollouts.test_online import METHODS, online_spec
@@ -54,11 +55,16 @@ def specs_of(model: Path, pairs: Path) -> dict[str, JobSpec]:
 
 @pytest.fixture(scope="module")
 def two(
-    tiny_model: Path, pairs: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    pair: Pair,
+    tiny_model: Path,
+    pairs: Path,
+    tiny_pairs: Path,
+    cache_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Done]:
     folder, specs = tmp_path_factory.mktemp("two"), specs_of(tiny_model, pairs)
     shared_out = {name: in_twos(spec, "fsdp2" if name == "few_in_shares" else "ddp") for name, spec in specs.items()}
-    return in_two(shared_out, folder, cache_dir)
+    return in_two(pair, shared_out, folder, cache_dir)
 
 
 @pytest.mark.parametrize("name", ["few", "few_in_shares", "one_prompt"])
@@ -98,12 +104,12 @@ def alone(
 
 
 def test_two_processes_go_on_from_what_one_has_saved_with_its_exact_state(
-    alone: dict[str, Done], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+    pair: Pair, alone: dict[str, Done], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
     specs = {name: in_twos(spec, name) for name, spec in going_on(tiny_model, tiny_pairs).items()}
     begun = {name: str(alone[name].checkpoint(2)) for name in specs}
     two = in_two(
-        specs, tmp_path, cache_dir, {name: Circumstances(resume_from=folder) for name, folder in begun.items()}
+        pair, specs, tmp_path, cache_dir, {name: Circumstances(resume_from=folder) for name, folder in begun.items()}
     )
     for name, done in two.items():
         assert done.events[0]["resumed_from_step"] == 2

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from alignment_core.checkpoints import STATE
 from alignment_core.spec import JobSpec
+from tests.alignment_core.collective.pair import Pair, new_pair
 from tests.alignment_core.collective.two import (
     Circumstances,
     Done,
@@ -59,10 +60,10 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def two(
-    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    pair: Pair, tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Done]:
     specs = {name: in_twos(spec, strategy="fsdp2") for name, spec in specs_of(tiny_model, tiny_pairs).items()}
-    return in_two(specs, tmp_path_factory.mktemp("two"), cache_dir)
+    return in_two(pair, specs, tmp_path_factory.mktemp("two"), cache_dir)
 
 
 @pytest.mark.slow
@@ -108,13 +109,14 @@ RESUMED = ["full_copied", "lowrank_sum", "full_averaged", "tailorpo_g"]
 
 @pytest.fixture(scope="module")
 def resumed(
-    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    pair: Pair, tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Done]:
     """Stopped after the third step, by all processes together, and gone on with by two new ones."""
     folder, every = tmp_path_factory.mktemp("resumed"), specs_of(tiny_model, tiny_pairs)
     specs = {name: in_twos(every[name], strategy="fsdp2") for name in RESUMED}
-    in_two(specs, folder, cache_dir, dict.fromkeys(specs, Circumstances(stop_after=3)))
-    return in_two(specs, folder, cache_dir)
+    in_two(pair, specs, folder, cache_dir, dict.fromkeys(specs, Circumstances(stop_after=3)))
+    with new_pair(folder) as others:
+        return in_two(others, specs, folder, cache_dir)
 
 
 @pytest.mark.slow

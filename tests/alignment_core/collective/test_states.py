@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from alignment_core.spec import JobSpec
+from tests.alignment_core.collective.pair import Pair
 from tests.alignment_core.collective.states import stop_and_go_on
-from tests.alignment_core.collective.two import in_twos, launch
+from tests.alignment_core.collective.two import in_twos
 from tests.alignment_core.tiny import UNJUDGED, tiny_spec
 
 pytestmark = pytest.mark.slow
@@ -42,11 +43,12 @@ def spec_of(name: str, model: Path, pairs: Path) -> JobSpec:
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_model: Path, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(pair: Pair, tiny_model: Path, tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each run stopped, loaded anew and gone on with by two processes."""
     folder = tmp_path_factory.mktemp("states")
     specs = {name: in_twos(spec_of(name, tiny_model, tiny_pairs), strategy=one[1]) for name, one in CASES.items()}
-    launch("states", folder / "specs.json", {name: spec.model_dump(mode="json") for name, spec in specs.items()})
+    dumped = {name: spec.model_dump(mode="json") for name, spec in specs.items()}
+    pair.ask("states", {"specs": dumped, "folder": str(folder)})
     return folder
 
 

@@ -1,8 +1,6 @@
 """Runs of two processes beside the same runs in one."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +14,7 @@ from torch import Tensor
 from alignment_core import align
 from alignment_core.checkpoints import folder_of
 from alignment_core.spec import JobSpec
-
-LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+from tests.alignment_core.collective.pair import Pair
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ class Circumstances:
 
 
 def in_two(
+    pair: Pair,
     specs: Mapping[str, JobSpec],
     folder: Path,
     cache_dir: Path,
@@ -77,16 +75,8 @@ def in_two(
     ]
     for run in runs:
         Path(run["workdir"]).mkdir(parents=True, exist_ok=True)
-    launch("program", folder / "runs.json", runs)
+    pair.ask("runs", runs)
     return {name: _done(folder / name, 0) for name in specs}
-
-
-def launch(program: str, given: Path, what: Any) -> None:
-    """Two processes that each run a program of this folder on a JSON file."""
-    given.write_text(json.dumps(what))
-    module = f"tests.alignment_core.collective.{program}"
-    done = subprocess.run([*LAUNCHER, "-m", module, str(given)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def _done(workdir: Path, rank: int) -> Done:
