@@ -91,7 +91,10 @@ class StepLoss:
 
 @runtime_checkable
 class TimestepStrategy(Protocol):
-    """Which timesteps are drawn, and how much each counts."""
+    """Which timesteps are drawn, and how much each counts.
+
+    What it has observed enters by `loss_weight` alone: a step's timesteps are drawn, and scaled, while the step before it is computed.
+    """
 
     @property
     def signal_against(self) -> SignalAgainst:

@@ -21,7 +21,7 @@ def half_layers_in(dtype: torch.dtype, network: nn.Module, exact: Mapping[str, T
     `exact` has weights as they were before they were rounded, by name, on any device.
     """
     kept: dict[Tensor, Tensor] = {}
-    unrounded = {network.get_parameter(name): weight for name, weight in (exact or {}).items()}
+    unrounded = dict[Tensor, Tensor]((network.get_parameter(name), weight) for name, weight in (exact or {}).items())
 
     def convert(layer: nn.Module, _: object) -> None:
         for tensor in _own_tensors(layer):

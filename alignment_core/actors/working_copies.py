@@ -76,7 +76,7 @@ class WorkingCopies:
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         self._switch = _Switch()
-        self._weights = [weight for layer in products(network) for weight in _trained(layer)]
+        self._weights: list[Tensor] = [weight for layer in products(network) for weight in _trained(layer)]
         with torch.enable_grad():  # autograd hands the gradients of the copies on to the weights
             self._copies = [_Copy(weight.to(dtype), self._switch, weight._version) for weight in self._weights]
         for weight, copy in zip(self._weights, self._copies, strict=True):

@@ -1,4 +1,4 @@
-"""Work that is begun before it is asked for: reading and decoding go on while the encoder is busy.
+"""Work that is begun before it is asked for: reading and decoding go on while the encoder is busy, and the next batch is made while a step runs.
 
 Order, content and errors are those of doing one thing after another. What was begun before an error comes first, then the
 error is raised; so a broken row is named when its turn has come, and what stands before it is done and kept.
@@ -13,9 +13,12 @@ T = TypeVar("T")
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items, the next of which a thread makes while this one is used. Nothing of `items` runs in two threads at once."""
+    """The items, the next of which a thread makes while this one is used. Nothing of `items` runs in two threads at once.
+
+    The thread ends with the iterator, however that ends.
+    """
     end = object()
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
         coming = thread.submit(next, items, end)
         while (item := coming.result()) is not end:
             coming = thread.submit(next, items, end)

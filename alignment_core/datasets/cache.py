@@ -13,6 +13,7 @@ while a dataset is prepared.
 
 import hashlib
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -161,13 +162,14 @@ class TensorCache:
 
 
 class ShardReader:
-    """Reads entries by place, from shards mapped into memory."""
+    """Reads entries by place, from shards mapped into memory. Any thread may read: batches are made ahead beside a validation."""
 
     def __init__(self, shelf: Shelf, shards: Sequence[str], mend: Mend | None = None) -> None:
         self._shelf, self._shards, self._mend = shelf, list(shards), mend
         self._open: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
         self._moved: dict[int, Tensor] = {}  # where the rows of a mended shard are now
         self._ahead = Lookahead(shelf)
+        self._lock = threading.Lock()
 
     def read(self, places: Places) -> dict[str, Tensor]:
         """The entries at `places`, stacked in that order; fresh memory, which the caller may change.
@@ -175,6 +177,10 @@ class ShardReader:
         Raises `AlignmentError("cache_lost")` when a shard was removed after the dataset was prepared, and cannot be made again.
         """
         assert len(places), "nothing was asked for"
+        with self._lock:
+            return self._read(places)
+
+    def _read(self, places: Places) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}
         for number in places[:, 0].unique().tolist():
             here = places[:, 0] == number
@@ -192,7 +198,8 @@ class ShardReader:
     def foresee(self, places: Places) -> None:
         """These are read next, after those foreseen before: where shards leave the disk, theirs are fetched meanwhile."""
         if self.is_bounded:
-            self._ahead.foresee([self._shards[number] for number in places[:, 0].unique().tolist()])
+            with self._lock:
+                self._ahead.foresee([self._shards[number] for number in places[:, 0].unique().tolist()])
 
     def _rows(self, number: int, rows: Tensor) -> Tensor:
         return self._moved[number][rows] if number in self._moved else rows

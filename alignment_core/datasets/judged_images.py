@@ -202,6 +202,11 @@ class JudgedImages:
         return images.mean, images.std, {**images.conditioning, **images.image_conditioning}
 
     @property
+    def are_cached(self) -> bool:
+        """See `PreferencePairs.are_cached`."""
+        return isinstance(self._posteriors, CachedImages)
+
+    @property
     def looks_ahead(self) -> bool:
         """See `PreferencePairs.looks_ahead`."""
         return self._text.is_bounded

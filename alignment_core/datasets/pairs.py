@@ -133,6 +133,11 @@ class PreferencePairs:
         return pairs.chosen_mean, pairs.chosen_std, {**pairs.conditioning, **pairs.chosen_conditioning}
 
     @property
+    def are_cached(self) -> bool:
+        """Whether batches are read alone, and nothing is encoded for them: so that a thread may read them ahead."""
+        return isinstance(self._posteriors, CachedPosteriors)
+
+    @property
     def looks_ahead(self) -> bool:
         """Whether it helps to `foresee`: what was encoded does not stay on this disk."""
         return self._text.is_bounded

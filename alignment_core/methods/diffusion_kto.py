@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from alignment_core.actors.actors import Actors
+from alignment_core.datasets.ahead import read_ahead
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.diffusion.formulas import regression_error
 from alignment_core.methods.draws import (
@@ -94,6 +95,19 @@ class ImageBatch:
     image_conditioning: dict[str, Tensor] = field(default_factory=dict)
     visits: Visits | None = None
 
+    def sent_to(self, device: torch.device) -> "ImageBatch":
+        """The same on the device, but for what is asked of the host."""
+        return ImageBatch(
+            x_0=sent(self.x_0, device),
+            eps=sent(self.eps, device),
+            timesteps=sent(self.timesteps, device),
+            reward_scale=sent(self.reward_scale, device),
+            conditioning=on_device(self.conditioning, device),
+            liked=sent(self.liked, device),
+            image_conditioning=on_device(self.image_conditioning, device),
+            visits=self.visits,
+        )
+
 
 @dataclass(frozen=True)
 class ImageForward:
@@ -144,8 +158,10 @@ class DiffusionKTO:
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[ImageBatch]:
         """Micro-batches from `first_step` on, without end."""
-        for drawn in micro_batches(self, "kto", timesteps, self._indices, self.images, first_step):
-            yield self._batch(actors, timesteps, drawn)
+        drawn = micro_batches(self, "kto", timesteps, self._indices, self.images, first_step)
+        made = (self._batch(timesteps, one) for one in drawn)
+        for batch in read_ahead(made) if self.images.are_cached else made:
+            yield batch.sent_to(actors.family.device)
 
     def loss(self, actors: Actors, batch: ImageBatch) -> StepLoss:
         """The loss of each image, float32 `[B]`, and the metrics of `docs/methods.md`."""
@@ -242,20 +258,18 @@ class DiffusionKTO:
         kinds = [self.images.likes if like else self.images.dislikes for like in likes]
         return [kind[int(place * len(kind))] for kind, place in zip(kinds, places, strict=True)]
 
-    def _batch(self, actors: Actors, timesteps: TimestepStrategy, drawn: MicroBatch) -> ImageBatch:
-        """Draw a posterior sample and a noise for each image."""
-        device = actors.family.device
+    def _batch(self, timesteps: TimestepStrategy, drawn: MicroBatch) -> ImageBatch:
+        """Draw a posterior sample and a noise for each image; on the host."""
         images = self.images.batch(drawn.indices, drawn.generators)
         noise = torch.stack([torch.randn((2, *images.mean.shape[1:]), generator=one) for one in drawn.generators])
-        conditioning = dropped_conditioning(images.conditioning, self.images.empty_conditioning, drawn.dropped)
         return ImageBatch(
-            x_0=sent(images.mean + images.std * noise[:, 1], device),
-            eps=sent(noise[:, 0], device),
-            timesteps=sent(drawn.timesteps, device),
-            reward_scale=sent(timesteps.reward_scale(drawn.timesteps), device),
-            conditioning=on_device(conditioning, device),
-            liked=sent(images.liked, device),
-            image_conditioning=on_device(images.image_conditioning, device),
+            x_0=images.mean + images.std * noise[:, 1],
+            eps=noise[:, 0],
+            timesteps=drawn.timesteps,
+            reward_scale=timesteps.reward_scale(drawn.timesteps),
+            conditioning=dropped_conditioning(images.conditioning, self.images.empty_conditioning, drawn.dropped),
+            liked=images.liked,
+            image_conditioning=dict(images.image_conditioning),
             visits=drawn.visits,
         )
 

@@ -83,7 +83,7 @@ def micro_batches(
 ) -> Iterator[MicroBatch]:
     """What is drawn from optimiser step `first_step` on, without end; `name` keeps the draws of methods apart.
 
-    `data` is told of its examples a step ahead. They may come otherwise, where a strategy learns in between how many draws it takes.
+    `data` is told of its examples a step ahead.
     """
     step, num = first_step, examples_per_step(layout)
 

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from alignment_core.actors.actors import Actors
 from alignment_core.actors.forwards import DenoiserFamily
+from alignment_core.datasets.ahead import read_ahead
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.methods.draws import (
     MicroBatch,
@@ -42,6 +43,21 @@ class PairBatch:
     image_l: dict[str, Tensor] = field(default_factory=dict)
     visits: Visits | None = None
 
+    def sent_to(self, device: torch.device) -> "PairBatch":
+        """The same on the device, but for what is asked of the host."""
+        return PairBatch(
+            x_0_w=sent(self.x_0_w, device),
+            x_0_l=sent(self.x_0_l, device),
+            eps=sent(self.eps, device),
+            timesteps=sent(self.timesteps, device),
+            reward_scale=sent(self.reward_scale, device),
+            conditioning=on_device(self.conditioning, device),
+            label=sent(self.label, device),
+            image_w=on_device(self.image_w, device),
+            image_l=on_device(self.image_l, device),
+            visits=self.visits,
+        )
+
 
 @dataclass(frozen=True)
 class PairDraws:
@@ -62,28 +78,28 @@ class PairDraws:
 
     def batches(self, actors: Actors, timesteps: TimestepStrategy, first_step: int) -> Iterator[PairBatch]:
         """Micro-batches from `first_step` on, without end; epochs are shuffled anew and run into each other."""
-        for drawn in micro_batches(self, "dpo", timesteps, self._indices, self.pairs, first_step):
-            yield self._batch(actors, timesteps, drawn)
+        drawn = micro_batches(self, "dpo", timesteps, self._indices, self.pairs, first_step)
+        made = (self._batch(timesteps, one) for one in drawn)
+        for batch in read_ahead(made) if self.pairs.are_cached else made:
+            yield batch.sent_to(actors.family.device)
 
     def _indices(self, step: int, draws: Generator) -> list[int]:
         return indices_of_step(len(self.pairs), examples_per_step(self), step, self.seed)
 
-    def _batch(self, actors: Actors, timesteps: TimestepStrategy, drawn: MicroBatch) -> PairBatch:
-        """Draw posterior samples, and the one noise that both members of a pair share."""
-        device = actors.family.device
+    def _batch(self, timesteps: TimestepStrategy, drawn: MicroBatch) -> PairBatch:
+        """Draw posterior samples, and the one noise that both members of a pair share; on the host."""
         pairs = self.pairs.batch(drawn.indices, drawn.generators)
         noise = torch.stack([torch.randn((3, *pairs.chosen_mean.shape[1:]), generator=one) for one in drawn.generators])
-        conditioning = dropped_conditioning(pairs.conditioning, self.pairs.empty_conditioning, drawn.dropped)
         return PairBatch(
-            x_0_w=sent(pairs.chosen_mean + pairs.chosen_std * noise[:, 1], device),
-            x_0_l=sent(pairs.rejected_mean + pairs.rejected_std * noise[:, 2], device),
-            eps=sent(noise[:, 0], device),
-            timesteps=sent(drawn.timesteps, device),
-            reward_scale=sent(timesteps.reward_scale(drawn.timesteps), device),
-            conditioning=on_device(conditioning, device),
-            label=sent(pairs.label, device),
-            image_w=on_device(pairs.chosen_conditioning, device),
-            image_l=on_device(pairs.rejected_conditioning, device),
+            x_0_w=pairs.chosen_mean + pairs.chosen_std * noise[:, 1],
+            x_0_l=pairs.rejected_mean + pairs.rejected_std * noise[:, 2],
+            eps=noise[:, 0],
+            timesteps=drawn.timesteps,
+            reward_scale=timesteps.reward_scale(drawn.timesteps),
+            conditioning=dropped_conditioning(pairs.conditioning, self.pairs.empty_conditioning, drawn.dropped),
+            label=pairs.label,
+            image_w=dict(pairs.chosen_conditioning),
+            image_l=dict(pairs.rejected_conditioning),
             visits=drawn.visits,
         )
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,18 @@ def _begin(run: Run) -> Generator[Event, None, Iterator[Any]]:
         run.use_split(smaller)
         batches = _batches(run)
     yield from found
-    return chain([first], batches)
+    return _beginning_with(first, batches)
+
+
+def _beginning_with(first: Any, batches: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from batches
+
+
+def _close(batches: Iterator[Any]) -> None:
+    """Nothing is made ahead for steps that are not taken."""
+    if isinstance(batches, Generator):
+        batches.close()
 
 
 def _exactness(run: Run, batch: Any) -> Sequence[Event]:
@@ -169,6 +180,8 @@ def _steps_within_memory(run: Run, tally: TimestepTally, batches: Iterator[Any])
             return
         except MicroBatchTooLarge as error:
             smaller = _smaller(run, error)
+        finally:
+            _close(batches)
         run.use_split(smaller)  # the exception is gone by now, and with it what it held of the pass
         batches = _batches(run)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers.models.normalization import RMSNorm
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignment_core import align
 from alignment_core.actors.actors import Actors
@@ -119,7 +120,7 @@ def test_blocks_that_are_computed_again_read_the_copies_too(kind: str, load: Loa
     assert_equal(outcome(held), outcome(plain))
 
 
-class Casts(torch.utils._python_dispatch.TorchDispatchMode):
+class Casts(TorchDispatchMode):
     """Counts conversions to half precision of the tensors that it was given."""
 
     def __init__(self, of: list[Tensor]) -> None:
