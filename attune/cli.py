@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from attune import cli_retention
 from attune.cli_admin import show_audit, show_quotas
 from attune.cli_data import checkpoints, datasets
 from attune.cli_forks import add_forks
@@ -35,6 +36,8 @@ commands.add_typer(checkpoints, name="checkpoint")
 commands.add_typer(prompts, name="prompts")
 commands.add_typer(weights, name="weights")
 commands.add_typer(keys, name="keys")
+commands.add_typer(cli_retention.retention, name="retention")
+cli_retention.add_to(checkpoints)
 commands.command("audit")(show_audit)
 commands.command("check")(check)
 add_forks(jobs, checkpoints)

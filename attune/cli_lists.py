@@ -118,7 +118,11 @@ def list_checkpoints(client: Client, job_id: str) -> None:
     """Show what a job has saved, the earliest step first."""
     table = listing(id_column("ckpt"), Column("step", justify="right"), "kind", Column("size", justify="right"), "")
     for one in client.checkpoints(job_id):
-        marks = [*(["best"] if one.is_best else []), *(["final"] if one.is_final else [])]
+        marks = [
+            *(["best"] if one.is_best else []),
+            *(["final"] if one.is_final else []),
+            *(["pinned"] if one.is_pinned else []),
+        ]
         table.add_row(one.id, str(one.step), one.kind, bytes_of(one.size_bytes), ", ".join(marks))
     _show(table, "no checkpoint yet")
 

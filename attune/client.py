@@ -54,6 +54,7 @@ from attune.resources import (
     Weights,
 )
 from attune.result_files import WEIGHTS_FILES, WeightsFormat, files_of, save_checkpoint, save_export, save_weights
+from attune.retention import Retention
 from attune.waiting import until_ended, until_ready
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -79,6 +80,7 @@ class Client:
         self.base_url = checked_url(base_url or os.environ.get("ATTUNE_URL") or DEFAULT_URL)
         self._connection = Connection(self.base_url, key, timeout_seconds, transport)
         self.admin = Admin(self._connection)
+        self.retention = Retention(self._connection)
 
     def __enter__(self) -> Self:
         return self

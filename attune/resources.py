@@ -203,6 +203,27 @@ class PromptSet(Resource):
     created_at: datetime
 
 
+class RetentionPolicy(Resource):
+    keep_last: int | None
+    keep_best: bool
+    ttl_days: float | None
+
+
+class CheckpointOutlook(Resource):
+    """Whether a checkpoint goes with the next sweep, and why or why not."""
+
+    id: str
+    goes: bool
+    reason: str
+
+
+class JobRetention(Resource):
+    job_id: str
+    policy: RetentionPolicy
+    is_own: bool
+    checkpoints: list[CheckpointOutlook]
+
+
 class Quota(Resource):
     """What a project may take of one thing; `limit` is None where there is none."""
 
@@ -225,6 +246,7 @@ class Checkpoint(Resource):
     kind: Literal["lora", "full"]
     is_final: bool
     is_best: bool = False
+    is_pinned: bool = False
     size_bytes: int
 
 

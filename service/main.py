@@ -28,6 +28,7 @@ from service.api import (
     prompt_sets,
     quotas,
     results,
+    retention,
     weights,
 )
 from service.api.audit_trail import AuditTrail
@@ -53,7 +54,7 @@ from service.store.probe import StoreProbe
 from service.store.pulses import dataset_states, export_states, job_pulses
 
 CORS: dict[str, Any] = {
-    "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
+    "allow_methods": ["GET", "HEAD", "POST", "PUT", "DELETE"],
     "allow_headers": ["Authorization", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID", "X-Request-ID"],
     "expose_headers": [
         *("Location", "Link", "ETag", "Accept-Ranges", "Content-Range", "Content-Disposition"),
@@ -106,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         api_keys,
         audit,
         quotas,
+        retention,
         catalog,
         health,
     ):

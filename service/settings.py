@@ -245,6 +245,17 @@ class Settings(BaseSettings):
         description="Datasets of one project that are checked at once; keep it under the checkers' `--concurrency`, so that "
         "no project can keep all of them busy.",
     )
+    retention_every_seconds: float = Field(
+        default=600.0, gt=0, description="How often workers let go what retention policies let go."
+    )
+    orphans_every_hours: float | None = Field(
+        default=None,
+        gt=0,
+        description="How often workers remove objects that belong to nobody; never when left out, since every object is listed.",
+    )
+    orphan_grace_hours: float = Field(
+        default=24.0, ge=1, description="How old an object must be to be taken for one that belongs to nobody."
+    )
     audit_days: float = Field(
         default=365.0, gt=0, description="How long rows of the audit log are kept; workers' sweeps take out older ones."
     )

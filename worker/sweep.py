@@ -6,11 +6,12 @@ that could be missing. Each part is a conditional UPDATE: any number of workers 
 
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
 
-from service.store import audit_lists, datasets, exports, idempotency, leases, waiting
+from service.store import audit_lists, datasets, exports, idempotency, leases, orphans, retention, waiting
 from service.store.removals import remove_due
 from worker import inputs
 from worker.parts import WorkerParts
@@ -65,6 +66,27 @@ def remove_deleted(parts: WorkerParts) -> None:
     remove_deleted_shards(parts)
 
 
+class Cleaning:
+    """What is done now and then: policies are looked at, and where the operator wants it the whole store."""
+
+    def __init__(self, parts: WorkerParts) -> None:
+        self._parts = parts
+        self.retention_at = time.monotonic()
+        # a worker that is started again and again does not list the store each time
+        self.orphans_at = time.monotonic() + (parts.settings.orphans_every_hours or 0.0) * 3600
+
+    def __call__(self) -> None:
+        settings = self._parts.settings
+        if time.monotonic() >= self.retention_at:
+            self.retention_at = time.monotonic() + settings.retention_every_seconds
+            retention.sweep(self._parts.store)
+        if settings.orphans_every_hours is not None and time.monotonic() >= self.orphans_at:
+            self.orphans_at = time.monotonic() + settings.orphans_every_hours * 3600
+            grace = timedelta(hours=settings.orphan_grace_hours)
+            count, size_bytes = orphans.remove(self._parts.store, self._parts.objects, grace)
+            log.info("orphans_removed", count=count, size_bytes=size_bytes)
+
+
 def remove_leftovers(parts: WorkerParts) -> None:
     """Remove the work folders of attempts that ended without this worker, such as one that was killed.
 
@@ -94,8 +116,10 @@ def _remove_empty(work_dir: Path) -> None:
 
 
 def _remove_until_shutdown(parts: WorkerParts) -> None:
+    clean = Cleaning(parts)
     while True:
         try:
+            clean()
             remove_deleted(parts)
         except Exception:
             log.exception("removal_failed")

@@ -43,6 +43,7 @@ TAGS = [
     {"name": "weights", "description": "LoRAs to start from: uploaded, checked."},
     {"name": "keys", "description": "Who may ask, and what: keys of the project, for its admins."},
     {"name": "audit", "description": "Who did what, for the project's admins."},
+    {"name": "retention", "description": "How long checkpoints stay: policies, pins, and what goes next."},
     {"name": "quotas", "description": "What the project may take, and what is left of it."},
     {"name": "catalog", "description": "What can be asked for here, with JSON Schema."},
     {"name": "health", "description": "For load balancers and dashboards. Never asks for a key."},

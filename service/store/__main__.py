@@ -9,6 +9,7 @@
     python -m service.store revoke-key PROJECT_ID KEY_ID
     python -m service.store set-quota PROJECT_ID --jobs 20 --submits 60 --gpu-hours none --bytes server
     python -m service.store show-quotas PROJECT_ID
+    python -m service.store orphans --dry-run
 
 The database is the one that the settings name (`ATTUNE_DATABASE_URL`, `ATTUNE_DATA_DIR`).
 """
@@ -20,11 +21,12 @@ from datetime import timedelta
 from typing import get_args
 
 from service.settings import Settings
-from service.store import audit, projects, quotas
+from service.store import audit, orphans, projects, quotas
 from service.store.audit import Deed
 from service.store.database import Store, open_store
 from service.store.limits import NO_LIMIT, QuotaName
 from service.store.migrations import migrate
+from service.store.objects import open_objects
 from service.store.records import ApiKeyRecord, Scope
 
 QUOTAS: dict[QuotaName, str] = {
@@ -46,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     store = open_store(url, limits=settings.limits)
     try:
+        if chosen.command == "orphans":
+            return _orphans(store, settings, chosen)
         return _run(store, chosen)
     finally:
         store.close()
@@ -85,6 +89,18 @@ def _run(store: Store, chosen: argparse.Namespace) -> int:
         case "revoke-key":
             if not projects.revoke_key(store, chosen.project_id, chosen.key_id):
                 return _refuse(f"project {chosen.project_id} has no key {chosen.key_id!r} that is still good")
+    return 0
+
+
+def _orphans(store: Store, settings: Settings, chosen: argparse.Namespace) -> int:
+    hours = settings.orphan_grace_hours if chosen.grace_hours is None else chosen.grace_hours
+    objects, count, size = open_objects(settings), 0, 0
+    for orphan in orphans.find(store, objects, timedelta(hours=hours)):
+        if not chosen.dry_run:
+            objects.delete(orphan.key)
+        _say("\t".join((orphan.reason, str(orphan.size_bytes), orphan.key)))
+        count, size = count + 1, size + orphan.size_bytes
+    print(f"{count} objects, {size} bytes {'would go' if chosen.dry_run else 'went'}", file=sys.stderr)  # noqa: T201
     return 0
 
 
@@ -132,7 +148,16 @@ def _parser() -> argparse.ArgumentParser:
         set_quota.add_argument(f"--{name.replace('_', '-')}", type=_limit, default=LEFT_OUT, help=text)
     show_quotas = commands.add_parser("show-quotas", help="what a project has taken of what it may")
     show_quotas.add_argument("project_id")
+    orphans_parser = commands.add_parser("orphans", help="remove objects that belong to nobody, and print them")
+    orphans_parser.add_argument("--dry-run", action="store_true", help="print them alone")
+    orphans_parser.add_argument("--grace-hours", type=_hours, help="how old they must be; ATTUNE_ORPHAN_GRACE_HOURS")
     return parser
+
+
+def _hours(text: str) -> float:
+    if (value := float(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more: an upload comes before its row")
+    return value
 
 
 def _limit(text: str) -> float | None:

@@ -72,6 +72,8 @@ def delete_job(store: Store, project_id: str, job_id: str) -> str | None:
         session.execute(own.order_by(Checkpoint.id).with_for_update())  # a fork that is being made is waited for
         if users := _jobs_from(session, own):
             raise InUse("job_in_use", f"{_named(users)} begin from a checkpoint of it; cancel them or let them end")
+        if session.scalars(own.where(Checkpoint.is_pinned)).first() is not None:
+            raise InUse("job_has_pinned", "one of its checkpoints is pinned; unpin it first")
         session.execute(sa.delete(Job).where(Job.id == job_id))  # the rest goes by the tables' own cascades
         _forget_answers(session, project_id, [job_id])
         to_remove(session, [keys.job_prefix(project_id, job_id)], now(session))
@@ -96,15 +98,22 @@ def delete_checkpoint(store: Store, project_id: str, checkpoint_id: str, *, even
             raise InUse(
                 "checkpoint_is_result", "it is the result of its job; delete the job, or say `even_result=true`"
             )
-        # by attempt: a later one may save this step anew, and must keep what it saves
-        attempts = range(1, job.attempt + 1)
-        prefixes = [keys.checkpoint_prefix(project_id, job.id, row.step, attempt) for attempt in attempts]
-        prefixes.append(keys.exports_prefix(project_id, job.id, checkpoint_id))
-        session.delete(row)
-        session.flush()
-        _move_on(session, job, checkpoint_id)
-        to_remove(session, prefixes, now(session))
+        if row.is_pinned:
+            raise InUse("checkpoint_pinned", "it is pinned; unpin it first")
+        remove_checkpoint(session, job, row)
         return checkpoint_id
+
+
+def remove_checkpoint(session: Session, job: Job, row: Checkpoint) -> None:
+    """Delete a checkpoint that nobody needs; job and checkpoint are locked."""
+    # by attempt: a later one may save this step anew, and must keep what it saves
+    attempts = range(1, job.attempt + 1)
+    prefixes = [keys.checkpoint_prefix(job.project_id, job.id, row.step, attempt) for attempt in attempts]
+    prefixes.append(keys.exports_prefix(job.project_id, job.id, row.id))
+    session.delete(row)
+    session.flush()
+    _move_on(session, job, row.id)
+    to_remove(session, prefixes, now(session))
 
 
 def _only_result(job: Job) -> str | None:

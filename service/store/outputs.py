@@ -5,22 +5,24 @@ again replaces what the lost attempt left for it, and keeps its id.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from alignment_core.events import CheckpointSaved, EvaluationCompleted, SamplesDrawn
-from service.store import exports
+from service.store import exports, keys
 from service.store.database import Store, now
 from service.store.fence import hold
 from service.store.ids import new_id
 from service.store.metrics import PREFIXES
 from service.store.models import Checkpoint, CheckpointFile, Job, JobLog, Metric, Report, Sample
 from service.store.records import CheckpointRecord, LogRecord, ReportRecord, SampleRecord, StoredFile
+from service.store.removals import to_remove
 
 LOG_TAIL_CHARACTERS = 64 * 1024
+SUPERSEDED_FOR = timedelta(days=1)
 
 
 def put_metrics(
@@ -45,9 +47,11 @@ def put_metrics(
 def put_checkpoint(session: Session, job: Job, event: CheckpointSaved, files: Sequence[StoredFile]) -> str:
     """Store the checkpoint with its files, in place of one that a lost attempt saved at the same step; returns its id."""
     assert files, "a checkpoint is recorded once its files are in the object store"
-    old_id = session.scalars(
-        sa.select(Checkpoint.id).where(Checkpoint.job_id == job.id, Checkpoint.step == event.step)
-    ).one_or_none()
+    old_id, old_attempt = session.execute(
+        sa.select(Checkpoint.id, Checkpoint.attempt).where(Checkpoint.job_id == job.id, Checkpoint.step == event.step)
+    ).one_or_none() or (None, None)
+    if old_attempt is not None and old_attempt != job.attempt:
+        _supersede(session, keys.checkpoint_prefix(job.project_id, job.id, event.step, old_attempt))
     if old_id is not None:
         session.execute(sa.delete(CheckpointFile).where(CheckpointFile.checkpoint_id == old_id))
         exports.forget(session, old_id)  # they were made of the files that go
@@ -78,9 +82,11 @@ def put_checkpoint(session: Session, job: Job, event: CheckpointSaved, files: Se
 
 def put_sample(session: Session, job: Job, event: SamplesDrawn, files: Sequence[StoredFile]) -> None:
     (file,) = files
-    old_id = session.scalars(
-        sa.select(Sample.id).where(Sample.job_id == job.id, Sample.step == event.step)
-    ).one_or_none()
+    old_id, old_key = session.execute(
+        sa.select(Sample.id, Sample.object_key).where(Sample.job_id == job.id, Sample.step == event.step)
+    ).one_or_none() or (None, None)
+    if old_key is not None and old_key != file.object_key:
+        _supersede(session, old_key)
     session.merge(
         Sample(
             id=old_id or new_id("smp"),
@@ -100,6 +106,11 @@ def put_sample(session: Session, job: Job, event: SamplesDrawn, files: Sequence[
 def put_report(session: Session, job: Job, event: EvaluationCompleted, files: Sequence[StoredFile]) -> None:
     """Store the report; `files` is its page, or nothing where the run wrote none."""
     (page,) = files or (None,)
+    old_key = session.scalars(
+        sa.select(Report.page_object_key).where(Report.job_id == job.id, Report.step == event.step)
+    ).one_or_none()
+    if old_key is not None and (page is None or old_key != page.object_key):
+        _supersede(session, old_key)
     session.merge(
         Report(
             job_id=job.id,
@@ -113,6 +124,11 @@ def put_report(session: Session, job: Job, event: EvaluationCompleted, files: Se
             created_at=event.time,
         )
     )
+
+
+def _supersede(session: Session, prefix: str) -> None:
+    """Have what a lost attempt stored removed, now that a later one has stored it anew; who reads it just now has time to end."""
+    to_remove(session, [prefix], now(session), SUPERSEDED_FOR)
 
 
 def put_log(store: Store, job_id: str, attempt: int, text: str) -> None:

@@ -211,6 +211,7 @@ class CheckpointRecord(Record):
     kind: Literal["lora", "full"]
     is_final: bool
     is_best: bool
+    is_pinned: bool = False
     size_bytes: int
     created_at: datetime
     files: tuple[StoredFile, ...]

@@ -24,10 +24,10 @@ AT_ONCE = 20
 log = structlog.get_logger()
 
 
-def to_remove(session: Session, prefixes: Iterable[str], time: datetime) -> None:
-    """Have everything under the prefixes removed, once this transaction is committed."""
+def to_remove(session: Session, prefixes: Iterable[str], time: datetime, delay: timedelta = timedelta(0)) -> None:
+    """Have everything under the prefixes removed, once this transaction is committed and the delay over."""
     for prefix in prefixes:
-        session.merge(Removal(prefix=prefix, created_at=time, due_at=time))
+        session.merge(Removal(prefix=prefix, created_at=time, due_at=time + delay))
 
 
 def remove_due(store: Store, objects: ObjectStore) -> int:

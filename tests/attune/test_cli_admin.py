@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable
 
 from attune.client import Client
-from service.store import projects, quotas
+from service.store import leases, projects, quotas
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.attune.test_cli_jobs import api, attune, url  # noqa: F401  fixtures
 from tests.service.api.world import Api
@@ -54,3 +54,23 @@ def test_quotas_are_shown(api: Api, attune: Attune) -> None:  # noqa: F811
     assert rows["jobs"] == ["1", "5"]
     assert rows["bytes"][-2:] == ["1.0", "GB"]
     assert rows["submits"][1] == "none"
+
+
+def test_retention_is_set_and_shown_and_checkpoints_are_pinned(api: Api, attune: Attune) -> None:  # noqa: F811
+    job_id = api.new_job()
+    attempt = api.claim(job_id)
+    for step in (1, 2):
+        api.save_checkpoint(job_id, attempt, step)
+    leases.finish(api.parts.store, job_id, attempt, "succeeded")
+    assert attune("retention", "show").stdout.strip() == "all checkpoints stay"
+    assert attune("retention", "set", "--keep-last", "1", "--ttl-days", "30").stdout.strip() == "set"
+    shown = attune("retention", "show", job_id).stdout.splitlines()
+    assert "the last 1 stay beside the result" in shown[0]
+    first = shown[3].split()
+    assert first[1:] == ["GOES", "behind_keep_last"]
+    assert attune("checkpoint", "pin", first[0]).stdout.strip() == "pinned"
+    assert "pinned" in attune("checkpoint", "list", job_id).stdout
+    assert attune("retention", "show", job_id).stdout.splitlines()[3].split()[1:] == ["stays", "pinned"]
+    assert attune("checkpoint", "unpin", first[0]).stdout.strip() == "unpinned"
+    assert attune("retention", "set", job_id).stdout.strip() == "set"
+    assert "its own" in attune("retention", "show", job_id).stdout

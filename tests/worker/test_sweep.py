@@ -17,6 +17,7 @@ from worker.inputs import fetch_dataset
 from worker.sweep import (
     KEEP_IDEMPOTENCY_KEYS_SECONDS,
     RING_AT_ONCE,
+    Cleaning,
     remove_deleted,
     remove_leftovers,
     start_sweeping,
@@ -128,3 +129,18 @@ def test_a_workers_copy_of_a_deleted_dataset_goes_and_one_that_another_project_h
     remove_deleted(parts)
     assert [path.exists() for path in copies] == [False, True]
     assert [info.key for info in parts.objects.list("projects/") if private in info.key] == []
+
+
+def test_orphans_go_by_themselves_only_where_the_operator_wants_it(world: World) -> None:
+    key = f"projects/{DEFAULT_PROJECT_ID}/datasets/ds_{'0' * 26}/data.parquet"
+    objects = world.worker().objects
+    objects.put_bytes(key, b"nobody's")
+    for hours, left in ((None, 1), (1.0, 0)):
+        parts = world.worker()
+        settings = parts.settings.model_copy(update={"orphans_every_hours": hours, "orphan_grace_hours": -1.0})
+        clean = Cleaning(replace(parts, settings=settings))
+        clean()
+        assert len(list(objects.list("projects/"))) == 1, "not at the start"
+        clean.orphans_at = 0.0
+        clean()
+        assert len(list(objects.list("projects/"))) == left

@@ -21,6 +21,7 @@ CHECKPOINT_EXAMPLE: dict[str, Any] = {
     "kind": "lora",
     "is_final": True,
     "is_best": False,
+    "is_pinned": False,
     "size_bytes": 1482310,
     "num_files": 9,
     "created_at": "2026-11-20T09:16:40Z",
@@ -41,6 +42,7 @@ class Checkpoint(Entry):
     )
     is_final: bool = Field(description="Whether training ended with it.")
     is_best: bool = Field(description="Whether its probe has the highest held-out reward so far; false without probes.")
+    is_pinned: bool = Field(description="Whether somebody keeps it from every policy and from deletion.")
     size_bytes: int = Field(description="Size of all files together.")
     num_files: int
     created_at: datetime

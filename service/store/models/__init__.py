@@ -13,6 +13,7 @@ from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, Me
 from service.store.models.jobs import Job, JobAction, JobEvent, JobLabel, JobLog, Metric
 from service.store.models.projects import ApiKey, AuditEntry, ProcessTime, Project, Quota, SubmitCount
 from service.store.models.results import Checkpoint, CheckpointFile, Export, Report, Sample
+from service.store.models.retention import JobRetention, ProjectRetention
 from service.store.models.uploads import Dataset, PromptSet
 
 __all__ = [
@@ -36,11 +37,13 @@ __all__ = [
     "JobEvent",
     "JobLabel",
     "JobLog",
+    "JobRetention",
     "MeasuredRate",
     "Metric",
     "Model",
     "ProcessTime",
     "Project",
+    "ProjectRetention",
     "PromptSet",
     "Quota",
     "Removal",

@@ -23,6 +23,7 @@ class Checkpoint(Base):
     kind: Mapped[str] = mapped_column(sa.String(16))
     is_final: Mapped[bool]
     is_best: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    is_pinned: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     size_bytes: Mapped[int]
     created_at: Mapped[datetime]
 

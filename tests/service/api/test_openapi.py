@@ -58,6 +58,8 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *("POST /v1/weights", "GET /v1/weights", f"GET {weights}"),
         *(f"DELETE {path}" for path in (job, checkpoint, dataset, weights, prompt_set)),
         *("GET /v1/audit", "GET /v1/quotas"),
+        *("GET /v1/retention", "PUT /v1/retention", *(f"{verb} {job}/retention" for verb in ("GET", "PUT", "DELETE"))),
+        *(f"POST {checkpoint}/{verb}" for verb in ("pin", "unpin")),
         *("POST /v1/keys", "GET /v1/keys", "GET /v1/keys/{key_id}"),
         *(f"POST /v1/keys/{{key_id}}/{verb}" for verb in ("rotate", "revoke")),
         *("GET /v1/methods", "GET /v1/models", "GET /v1/rewards"),
