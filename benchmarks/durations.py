@@ -31,8 +31,16 @@ from demo.families.assets import FAMILY_ASSETS
 MODELS = {"sd": ASSETS / "model", "sdxl": FAMILY_ASSETS / "sdxl", "sd3": FAMILY_ASSETS / "sd3"}
 NUM_PAIRS, HELD_OUT = 64, 0.125
 PROMPTS = ["a red circle", "a blue square", "a green cross", "a yellow triangle"]
-DPO, KTO, TAILOR = "diffusion_dpo", "diffusion_kto", "tailorpo"
-REPORT = {"prompts": PROMPTS, "num_inference_steps": 8, "rewards": [{"type": "colorfulness"}]}
+DPO, KTO, MAPO, TAILOR = "diffusion_dpo", "diffusion_kto", "mapo", "tailorpo"
+COLOUR = {"type": "colorfulness"}
+# What methods that draw are given; the others have a data set.
+ONLINE: Mapping[str, Mapping[str, Any]] = {
+    TAILOR: {"rewards": [COLOUR]},
+    "d3po": {"rewards": [COLOUR], "prompts_per_iteration": 4},
+    "ddpo": {"reward": COLOUR, "prompts_per_iteration": 4},
+    "dpok": {"reward": COLOUR, "prompts_per_iteration": 4},
+}
+REPORT = {"prompts": PROMPTS, "num_inference_steps": 8, "rewards": [COLOUR]}
 # The first of a family is what the others are estimated from.
 CASES: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("sd", "LoRA, batch 8", {}),
@@ -41,11 +49,17 @@ CASES: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("sd", "gradient checkpointing", {"training": {"gradient_checkpointing": True}}),
     ("sd", "reference_cache", {"training": {"reference_cache": {"draws": 1}, "steps": 24}}),
     ("sd", "Diffusion-KTO", {"method": {"type": KTO}}),
+    ("sd", "MaPO", {"method": {"type": MAPO}}),
     ("sd", "64 pixels", {"method": {"transform": {"resolution": 64}}}),
-    ("sd", "TailorPO", {"method": {"type": TAILOR}, "training": {"steps": 4, "batch_size": 4}}),
-    ("sd", "TailorPO, more prompts", {"method": {"type": TAILOR}, "training": {"steps": 4, "batch_size": 8}}),
+    ("sd", "TailorPO", {"method": {"type": TAILOR}, "training": {"steps": 10, "batch_size": 4}}),
+    ("sd", "TailorPO, more prompts", {"method": {"type": TAILOR}, "training": {"steps": 10}}),
+    ("sd", "TailorPO-G", {"method": {"type": TAILOR, "guidance": {}}, "training": {"steps": 10}}),
+    ("sd", "D3PO", {"method": {"type": "d3po"}}),
+    ("sd", "DDPO", {"method": {"type": "ddpo"}}),
+    ("sd", "DPOK", {"method": {"type": "dpok"}}),
     ("sdxl", "LoRA, batch 8", {}),
     ("sdxl", "full", {"adapter": {"type": "full"}}),
+    ("sdxl", "TailorPO", {"method": {"type": TAILOR}, "training": {"steps": 10}}),
     ("sd3", "LoRA, batch 8", {}),
     ("sd3", "full", {"adapter": {"type": "full"}}),
 )
@@ -53,8 +67,8 @@ CASES: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
 
 def spec_of(family: str, changes: Mapping[str, Any], pairs: Path) -> JobSpec:
     method: dict[str, Any] = {"type": DPO, **changes.get("method", {})}
-    if method["type"] == TAILOR:
-        method |= {"prompts": PROMPTS, "rewards": [{"type": "colorfulness"}], "num_inference_steps": 6}
+    if (drawn := ONLINE.get(method["type"])) is not None:
+        method |= {"prompts": PROMPTS, "num_inference_steps": 6, **drawn}
     else:
         method["dataset"] = {"type": "local", "path": str(pairs)}
     training = {"steps": 12, "batch_size": 8, "gradient_accumulation_steps": 1, **changes.get("training", {})}

@@ -58,10 +58,36 @@ ANY_CPU = {
 }  # fmt: skip
 
 
+# Where no job has shown a phase: those whose work is most like it, the nearest first. A run that draws nothing in its training still
+# draws for its report, and what a VAE encodes says how fast it decodes.
+ALIKE: Mapping[str, tuple[str, ...]] = {
+    "training": ("evaluating", "sampling"),
+    "sampling": ("evaluating", "training"),
+    "evaluating": ("sampling", "training"),
+    "scoring": ("caching",),
+    "caching": ("scoring",),
+}
+ALIKE_WITHIN = 4.0  # times slower or faster than the other phase says
+
+
 def corrected(assumed: Mapping[str, Rate], measured: Mapping[str, Rate]) -> dict[str, Rate]:
-    """What is assumed of a card, but for what jobs have shown; how long one small forward takes, no job's rate tells."""
+    """What is assumed of a card, but for what jobs have shown; how long one small forward takes, no job's rate tells.
+
+    A mere guess is moved with what was shown of a phase like it: two orders of magnitude lie between machines, and little between
+    what one of them does in two phases.
+    """
     shown = {phase: replace(rate, launch_seconds=assumed[phase].launch_seconds) for phase, rate in measured.items()}
-    return {**assumed, **shown}
+    moved = {
+        phase: _moved(rate, shown[alike].expected / assumed[alike].expected)
+        for phase, rate in assumed.items()
+        if rate.source == "guess" and (alike := next(filter(shown.__contains__, ALIKE.get(phase, ())), None))
+    }
+    return {**assumed, **moved, **shown}
+
+
+def _moved(rate: Rate, factor: float) -> Rate:
+    expected = rate.expected * factor
+    return replace(rate, low=expected / ALIKE_WITHIN, expected=expected, high=expected * ALIKE_WITHIN)
 
 
 def rates_of_card(name: str | None, *, is_gpu: bool, is_half: bool) -> Mapping[str, Rate]:

@@ -3,6 +3,7 @@
 A pass is a forward of one image through the denoiser, or a backward that costs as much.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -142,14 +143,29 @@ def _cache_bytes(spec: JobSpec, model: ModelReport, family: FamilyName, num_exam
 
 def _training_images(spec: JobSpec, family: FamilyName) -> int:
     """Of one process: those that go through the policy, each example's as often as its guidance asks."""
-    return spec.training.steps * spec.accumulation * images_together(spec, family)
+    method, batches = spec.method, spec.training.steps * spec.accumulation
+    if not isinstance(method, OnlineMethodSpec):
+        return batches * images_together(spec, family)
+    return batches * spec.batch_size * method.states_per_example * _guided(method.guidance_scale, family)
+
+
+def _guided(scale: float, family: FamilyName) -> int:
+    """How often each image goes through the network: once more without its prompt."""
+    return 2 if scale > 1 and not FAMILIES[family].embeds_guidance else 1
 
 
 def _passes(spec: JobSpec, num_examples: int | None) -> float:
     """A forward; a backward, which costs two where every weight has a gradient; another forward where it is computed again."""
     backward = 2.0 if isinstance(spec.adapter, FullFineTune) else 1.0
     again = 1.0 if spec.training.gradient_checkpointing else 0.0
-    return 1.0 + backward + again + _reference_passes(spec, num_examples)
+    return 1.0 - _kept_predictions(spec) + backward + again + _reference_passes(spec, num_examples)
+
+
+def _kept_predictions(spec: JobSpec) -> float:
+    """The share of micro-batches whose forward was made while they were drawn; several processes keep none."""
+    method = spec.method
+    keeps = isinstance(method, OnlineMethodSpec) and method.keeps_predictions and spec.resources.processes == 1
+    return 1 / spec.accumulation if keeps else 0.0
 
 
 def _reference_passes(spec: JobSpec, num_examples: int | None) -> float:
@@ -167,10 +183,13 @@ def _drawn(spec: JobSpec, family: FamilyName) -> tuple[float, float]:
     method = spec.method
     if not isinstance(method, OnlineMethodSpec):
         return 0.0, 0.0
-    guided = 2 if method.guidance_scale > 1 and not FAMILIES[family].embeds_guidance else 1
     turns = spec.training.steps / spec.steps_per_turn
-    trajectories = turns * method.trajectories_of_a_turn(spec.examples_per_step)
-    return trajectories * method.forwards_of_a_trajectory * guided, trajectories * method.judged_of_a_trajectory
+    whole = (
+        turns if method.keeps_predictions else math.ceil(turns)
+    )  # all of it is drawn before its first step, or as it goes on
+    trajectories = whole * method.trajectories_of_a_turn(spec.examples_per_step)
+    forwards = trajectories * method.forwards_of_a_trajectory * _guided(method.guidance_scale, family)
+    return forwards, trajectories * method.judged_of_a_trajectory
 
 
 def _evaluated(spec: JobSpec, family: FamilyName, num_prompts: int) -> float:
@@ -182,5 +201,5 @@ def _evaluated(spec: JobSpec, family: FamilyName, num_prompts: int) -> float:
     if evaluation.every is not None:
         probes = 2 + spec.training.steps // evaluation.every  # the initial model's, and the last step's
         images += probes * min(num_prompts, evaluation.probe_prompts) * evaluation.seeds_per_prompt
-    guided = 2 if evaluation.guidance_scale > 1 and not FAMILIES[family].embeds_guidance else 1
+    guided = _guided(evaluation.guidance_scale, family)
     return images * evaluation.num_inference_steps * guided + DRIFT_FORWARDS

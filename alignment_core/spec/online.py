@@ -80,6 +80,11 @@ class TailorPOSpec(PairedRollouts):
         total = self.num_inference_steps
         return silent & {number * total // self.num_trained_steps for number in range(self.num_trained_steps)}
 
+    @property
+    def keeps_predictions(self) -> bool:
+        """Of the first micro-batch of a step, whose weights are still those that drew."""
+        return True
+
     def steps_per_turn(self, examples_per_step: int) -> int:
         """An iteration takes a step at each branch; `examples_per_step` are prompts."""
         return self.num_trained_steps
@@ -89,12 +94,15 @@ class TailorPOSpec(PairedRollouts):
 
     @property
     def forwards_of_a_trajectory(self) -> int:
-        return self.num_inference_steps + self.judged_of_a_trajectory
+        """To the last branch, and for both sides of each; a winner that climbs is foreseen, followed back and foreseen again."""
+        last = (self.num_trained_steps - 1) * self.num_inference_steps // self.num_trained_steps
+        climbing = 0 if self.guidance is None else 2 if self.guidance.stop_network_grad else 3
+        return last + 1 + self.num_trained_steps * (2 + climbing)
 
     @property
     def judged_of_a_trajectory(self) -> int:
-        """Both sides of each branch, foreseen by a forward of their own."""
-        return 2 * self.num_trained_steps
+        """Both sides of each branch, and a winner that climbs: followed back, which takes as long as two more, and again."""
+        return self.num_trained_steps * (2 if self.guidance is None else 6)
 
 
 class D3POSpec(PairedRollouts):
@@ -104,6 +112,8 @@ class D3POSpec(PairedRollouts):
         "full": Recipe(1e-6, 1e-5, "ours: D3PO's LoRA rate over 30, DDPO's ratio of the two"),
         "lora": Recipe(3e-5, LORA_HIGH, "D3PO's released code"),
     }
+
+    states_per_example: ClassVar[int] = 2
 
     type: Literal["d3po"] = "d3po"
     prompts_per_iteration: int = Field(default=16, ge=1, le=65536, description="Pairs of trajectories an iteration.")

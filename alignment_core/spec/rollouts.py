@@ -37,10 +37,18 @@ class Rollouts(MethodBase):
         default=5.0, ge=1, le=100, description="Classifier-free guidance everywhere; 1 is without."
     )
 
+    states_per_example: ClassVar[int] = 1
+    """That go through the networks for an example: the step of one trajectory, or of both that are compared."""
+
     @property
     def trained_steps(self) -> int:
         """Steps of each trajectory that are trained."""
         return self.num_inference_steps
+
+    @property
+    def keeps_predictions(self) -> bool:
+        """Whether what the policy said while it drew is what a micro-batch trains."""
+        return False
 
     @abstractmethod
     def trajectories_of_a_turn(self, examples_per_step: int) -> int:

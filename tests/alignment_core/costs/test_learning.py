@@ -32,7 +32,52 @@ def test_a_rate_is_work_over_time_and_the_images_of_the_report_are_drawn_while_i
 
 
 def test_what_was_brief_teaches_nothing() -> None:
-    assert learnt(OFFLINE, {"loading": 0.4, "training": 0.4, "sampling": 0.2, "evaluating": 0.2}, ANY_CPU) == {}
+    known = {**ANY_CPU, **{phase: Rate(100, 100, 100, "jobs") for phase in ("loading", "training", "evaluating")}}
+    assert learnt(OFFLINE, {"loading": 0.4, "training": 0.4, "sampling": 0.2, "evaluating": 0.2}, known) == {}
+
+
+def test_what_was_brief_but_thought_to_be_long_teaches_that_it_is_not() -> None:
+    assert learnt(OFFLINE, {"loading": 0.3, "caching": 0.1}, ANY_CPU) == {"loading": pytest.approx(1 / 0.3)}
+
+
+def test_a_guess_is_moved_with_what_was_shown_of_a_phase_like_it() -> None:
+    slow = {"training": Rate(0.02, 0.02, 0.02, "jobs"), "caching": Rate(8e4, 8e4, 8e4, "jobs")}
+    found = corrected(ANY_CPU, slow)
+    assert found["sampling"].expected == pytest.approx(
+        ANY_CPU["sampling"].expected * 0.02 / ANY_CPU["training"].expected
+    )
+    assert found["scoring"].expected == pytest.approx(ANY_CPU["scoring"].expected * 8e4 / ANY_CPU["caching"].expected)
+    assert all(one.low < one.expected < one.high for one in (found["sampling"], found["scoring"], found["evaluating"]))
+    assert {found[phase].source for phase in ("sampling", "scoring", "evaluating")} == {"guess"}
+    of_card = rates_of_card("NVIDIA H100", is_gpu=True, is_half=True)
+    assert corrected(of_card, slow)["sampling"] == of_card["sampling"], "what a card was measured at stands"
+
+
+def test_a_branch_trains_one_state_whose_forward_was_made_while_it_was_drawn(tmp_path: Path) -> None:
+    def work(method: str, **training: int) -> Work:
+        return work_in(
+            spec_of("sd", {"method": {"type": method}, "training": {"steps": 10, **training}}, tmp_path), "sd"
+        )
+
+    pairs, branches, halves = (
+        work("d3po"),
+        work("tailorpo"),
+        work("tailorpo", batch_size=4, gradient_accumulation_steps=2),
+    )
+    assert pairs.training_tflop == pytest.approx(3 * branches.training_tflop), "twice the states, and 3 passes for 2"
+    assert halves.training_tflop == pytest.approx(2.5 / 2 * branches.training_tflop), (
+        "one prediction is kept, the other made again"
+    )
+    assert halves.sampling_tflop == branches.sampling_tflop
+
+
+def test_what_is_drawn_before_the_first_step_is_drawn_whole(tmp_path: Path) -> None:
+    def drawn(steps: int) -> float:
+        return work_in(
+            spec_of("sd", {"method": {"type": "ddpo"}, "training": {"steps": steps}}, tmp_path), "sd"
+        ).sampling_tflop
+
+    assert drawn(1) == drawn(3) == pytest.approx(drawn(6) / 2), "24 transitions are three steps of eight"
 
 
 def test_an_online_run_is_told_its_own_time_after_it_was_learnt_from() -> None:
