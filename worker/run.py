@@ -7,7 +7,6 @@ lost worker makes it run again. A store or a disk that stays away fails nothing:
 """
 
 import os
-import signal as signals
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from alignment_core.errors import AlignmentError
-from alignment_core.events import (
-    Event,
-    RunCompleted,
-    RunFailed,
-    RunStopped,
-)
+from alignment_core.events import Event, RunFailed
 from alignment_core.spec import JobSpec, RemoteReward
 from alignment_core.spec.places import walk
 from service.settings import Settings
@@ -33,9 +27,9 @@ from service.store.records import Claim, JobError
 from worker import inputs
 from worker.cards import learn_from
 from worker.courier import bringing_requests
-from worker.guard import EXIT_LEASE_ENDED
 from worker.heartbeat import Heartbeat, Signal
-from worker.launchers.contract import EXIT_STOPPED, Gang, Plan
+from worker.launchers.contract import Gang, Plan
+from worker.outcome import Stopped, is_of_killed, may_follow_from_another, outcome
 from worker.parts import WorkerParts
 from worker.patience import Away, TrainerWithoutDisk, away_of, is_without_disk, patiently, wait_out
 from worker.preparing import prepare
@@ -89,10 +83,6 @@ def _heartbeat(parts: WorkerParts, claim: Claim, claimed_at: float) -> Heartbeat
 
 
 # --- the attempt ---------------------------------------------------------------------------------------------------
-
-
-class Stopped(Exception):  # noqa: N818 - a state of affairs, read as one
-    """The run left before its end without failing: it was asked to, or it was ended from outside."""
 
 
 Result = JobError | Away | Stopped | None
@@ -160,7 +150,8 @@ def _train(
         heartbeat.listen(lambda signal: _obey(gang, signal), lambda ends_at: gang.beat(ends_at - margin_seconds))
         logged_at = time.monotonic()
         for batch in gang.batches(BATCH_SECONDS):
-            record(parts, claim, workdir, [event for event in batch if not is_without_disk(event)])
+            told = [one for one in batch if not (is_without_disk(one) or may_follow_from_another(one, plan.processes))]
+            record(parts, claim, workdir, told)
             last = batch[-1] if batch else last
             if time.monotonic() - logged_at > LOG_SECONDS:
                 logged_at = time.monotonic()
@@ -170,7 +161,10 @@ def _train(
         raise TrainerWithoutDisk(last)
     if exchange is not None and exchange.away is not None and isinstance(last, RunFailed):
         raise exchange.away
-    return _outcome(gang, last)
+    result = outcome(gang, last, plan.processes)
+    if last is not None and may_follow_from_another(last, plan.processes) and not is_of_killed(result):
+        record(parts, claim, workdir, [last])
+    return result
 
 
 def training_environment() -> dict[str, str]:
@@ -197,40 +191,6 @@ def _obey(gang: Gang, signal: Signal) -> None:
             pass
         case _:
             assert_never(signal)
-
-
-def _outcome(gang: Gang, last: Event | None) -> JobError | Stopped | None:
-    """What the end of the process means: None when the run completed."""
-    match last:
-        case RunCompleted():
-            return None
-        case RunFailed():
-            return JobError.model_validate(
-                last.model_dump(include={"code", "message", "category", "retryable", "hint"})
-            )
-        case RunStopped():  # a launcher of several processes has an exit code of its own
-            return Stopped()
-    code = gang.exit_code
-    if code == EXIT_LEASE_ENDED:
-        log.warning("lease_ended", message="the training was ended before another worker could start it again")
-    if gang.stop_requested or gang.kill_requested or code in (EXIT_STOPPED, EXIT_LEASE_ENDED):
-        return Stopped()
-    last_line = gang.log.tail(1)
-    if code == -signals.SIGKILL:
-        return JobError(
-            code="trainer_killed",
-            message="the training process was killed by the system, most likely for lack of memory",
-            category="system",
-            retryable=True,
-            hint="Lower training.batch_size or training.transform.resolution, or use a machine with more memory.",
-        )
-    return JobError(
-        code="trainer_crashed",
-        message=f"the training process ended with exit code {code} and no result; its last line: {last_line}",
-        category="system",
-        retryable=True,
-        hint="The job's log has more lines.",
-    )
 
 
 # --- the end -------------------------------------------------------------------------------------------------------

@@ -278,6 +278,7 @@ def _measured(probe: HeldOutProbe, step: int) -> Generator[Event, None, ProbeFig
 def _finish(run: Run, workdir: Path) -> Generator[Event, None, ResultSelected]:
     """Choose the result, save the last step with that choice, and give the policy the result's weights."""
     run.actors.forget_recordings()
+    yield PhaseChanged(phase="saving")
     yield from _announced(run, run.background.wait(), workdir)
     if run.state.stage != "decided":
         decide_result(run, workdir / CHECKPOINTS)
@@ -290,7 +291,11 @@ def _finish(run: Run, workdir: Path) -> Generator[Event, None, ResultSelected]:
 
 
 def _save(run: Run, workdir: Path) -> Iterator[Event]:
-    """Save the last completed step, beside the steps that follow where it takes a while; `_announced` tells of it then."""
+    """Save the last completed step, beside the steps that follow where it takes a while; `_announced` tells of it then.
+
+    The phase is what training stands still for: the checkpoint before that is not written yet, a copy, and the writing of a small one.
+    """
+    yield PhaseChanged(phase="saving")
     with run.meter.saving():
         before = run.background.wait()
     yield from _announced(run, before, workdir)
@@ -298,6 +303,7 @@ def _save(run: Run, workdir: Path) -> Iterator[Event]:
         folder = _begin_writing(run, workdir)
     run.state = run.state.save()
     yield from _announced(run, folder, workdir)
+    yield PhaseChanged(phase="training")
 
 
 def _save_for_good(run: Run, workdir: Path) -> Iterator[Event]:

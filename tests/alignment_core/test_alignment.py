@@ -20,6 +20,7 @@ from alignment_core.events import (
     EvaluationCompleted,
     Event,
     ModelLoaded,
+    PhaseChanged,
     PhaseProgressed,
     RunCompleted,
     RunStarted,
@@ -83,6 +84,16 @@ def test_a_run_yields_every_step_and_ends_with_the_proof(finished: tuple[Path, l
     (report,) = of_type(events, EvaluationCompleted)
     assert (workdir / report.path).is_file()
     assert isinstance(events[-1], RunCompleted)
+
+
+def test_a_run_says_when_training_stands_still_to_save(finished: tuple[Path, list[Event]]) -> None:
+    events = [event for event in finished[1] if isinstance(event, PhaseChanged | StepCompleted | CheckpointSaved)]
+    told = [event.phase if isinstance(event, PhaseChanged) else event.type for event in events]
+    step, saved = "step_completed", "checkpoint_saved"
+    a_save = [step, step, "saving", saved]
+    begun = told.index("training")
+    assert told[begun : begun + 15] == ["training", *a_save, "training", *a_save, "training", *a_save]
+    assert told[begun + 15 :] == ["sampling", "evaluating"]
 
 
 def test_events_survive_the_trip_through_json(finished: tuple[Path, list[Event]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from alignment_core.events import CheckpointSaved, RunStarted
+from alignment_core.events import CheckpointSaved, RunFailed, RunStarted
 from tests.alignment_core.families.tiny_models import TINY
 from tests.alignment_core.tiny import save_pairs
 from tests.e2e.conftest import Deployment, embedded
@@ -77,7 +77,13 @@ def test_jobs_run_in_a_process_that_waited_and_in_two_of_which_one_is_killed(
         failed = client.wait_for_job(job.id, timeout_seconds=90)
         assert failed.status == "failed", client.logs(job.id)
         assert failed.error is not None
-        assert failed.error.retryable, "whichever was first: the other rank's broken connection, or torchrun"
+        assert failed.error.code == "trainer_killed", (
+            "whichever was first: the other rank's broken connection, or torchrun"
+        )
+        assert failed.error.message.startswith("process 2 of 2 (rank 1) was killed by SIGKILL")
+        assert failed.error.retryable
+        said = [one.event for one in client.events(job.id) if isinstance(one.event, RunFailed)]
+        assert [one.code for one in said] == ["trainer_killed"], "the first one's broken connection is told by nobody"
         wait_until(lambda: not deployment.training_processes(job.id), "the end of the other rank")
 
         client.resume(job.id)

@@ -8,7 +8,7 @@ import pytest
 
 from alignment_core import align, checkpoints
 from alignment_core.checkpoints import Manifest, complete, folder_of, verify
-from alignment_core.events import CheckpointSaved, Event, StepCompleted
+from alignment_core.events import CheckpointSaved, Event, PhaseChanged, StepCompleted
 from alignment_core.spec import JobSpec
 from alignment_core.training import run_training
 from tests.alignment_core.test_alignment import of_type, same_weights
@@ -49,6 +49,9 @@ def test_steps_are_taken_while_a_checkpoint_is_written_and_it_holds_the_step_tha
     assert [event.step for event in of_type(events, CheckpointSaved)] == [2, 4, 6]
     told = [(event.type, event.step) for event in events if isinstance(event, StepCompleted | CheckpointSaved)]
     assert told.index(("step_completed", 3)) < told.index(("checkpoint_saved", 2))
+    third = next(index for index, event in enumerate(events) if isinstance(event, StepCompleted) and event.step == 3)
+    before = [event.phase for event in events[:third] if isinstance(event, PhaseChanged)]
+    assert before[-2:] == ["saving", "training"], "the copy was waited for, and the writing is not"
     monkeypatch.setattr(run_training, "BACKGROUND_BYTES", 2**40)
     list(align(spec, tmp_path / "waited", cache_dir=cache_dir))
     for step in (2, 4, 6):
