@@ -3,6 +3,7 @@
 They are stored as JSON and served by the API, so they live apart from the code that fills them in.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -475,3 +476,17 @@ class VerificationReport(ReportBase):
     versions_then: dict[str, str]
     elapsed_seconds: float
     written_at: datetime
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction of p-values that are looked at together (1979); one that there is none of is none after it.
+
+    The smallest times their number, the next times one less, and so on; none below one that comes before it.
+    """
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, index) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        corrected[index] = largest
+    return corrected

@@ -17,6 +17,7 @@ from attune.cli_jobs import check, jobs
 from attune.cli_keys import keys
 from attune.cli_lists import add_to
 from attune.cli_prompts import prompts
+from attune.cli_sweeps import sweeps
 from attune.cli_weights import weights
 from attune.client import Client
 from attune.demo import STOPPING, DemoError, run_demo
@@ -40,6 +41,7 @@ commands.add_typer(cli_retention.retention, name="retention")
 cli_retention.add_to(checkpoints)
 commands.command("audit")(show_audit)
 commands.command("check")(check)
+commands.add_typer(sweeps, name="sweep")
 add_forks(jobs, checkpoints)
 commands.command("quotas")(show_quotas)
 add_to(commands, jobs, datasets, checkpoints)

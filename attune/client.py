@@ -50,6 +50,8 @@ from attune.resources import (
     MetricPoint,
     PromptSet,
     Sample,
+    Sweep,
+    SweepSummary,
     Validation,
     Weights,
 )
@@ -338,6 +340,25 @@ class Client:
 
     def _change(self, job_id: str, verb: Literal["cancel", "resume"]) -> JobSummary:
         return JobSummary.model_validate(self._connection.request("POST", f"{job_path(job_id)}/{verb}"))
+
+    # --- sweeps ---
+
+    def create_sweep(self, body: Mapping[str, Any], *, idempotency_key: str | None = None) -> Sweep:
+        """Run a job for each point of `body["search"]`, at most `at_once` of them at the same time; `body` as of `POST /v1/sweeps`."""
+        headers = key_headers(idempotency_key)
+        return Sweep.model_validate(self._connection.request("POST", "/v1/sweeps", json=dict(body), headers=headers))
+
+    def get_sweep(self, sweep_id: str) -> Sweep:
+        """The sweep with its score table."""
+        return Sweep.model_validate(self._connection.request("GET", f"/v1/sweeps/{segment(sweep_id)}"))
+
+    def sweeps(self) -> Iterator[SweepSummary]:
+        """Sweeps, newest first, page by page as they are needed."""
+        return (SweepSummary.model_validate(entry) for entry in self._connection.pages("/v1/sweeps", []))
+
+    def cancel_sweep(self, sweep_id: str) -> SweepSummary:
+        """Queue no further trial, and cancel the jobs that have not ended."""
+        return SweepSummary.model_validate(self._connection.request("POST", f"/v1/sweeps/{segment(sweep_id)}/cancel"))
 
     # --- what a run says and leaves ---
 

@@ -29,6 +29,7 @@ from service.api import (
     quotas,
     results,
     retention,
+    sweeps,
     weights,
 )
 from service.api.audit_trail import AuditTrail
@@ -94,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     for module in (
         jobs,
+        sweeps,
         actions,
         forks,
         events,

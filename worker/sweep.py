@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from service.store import audit_lists, datasets, exports, idempotency, leases, orphans, retention, waiting
+from service.store import audit_lists, datasets, exports, idempotency, leases, orphans, retention, sweeps, waiting
 from service.store.removals import remove_due
 from worker import inputs
 from worker.parts import WorkerParts
@@ -38,6 +38,7 @@ def sweep(parts: WorkerParts) -> None:
         parts.store, max_attempts=settings.max_attempts, upload_timeout_seconds=settings.upload_timeout_seconds
     )
     exports.sweep(parts.store, settings.max_attempts)
+    sweeps.feed_all(parts.store, parts.ring)
     for classes in [[one] for one in settings.classes] or [[]]:  # each has workers of its own to wake
         for job_id in waiting.next_jobs(parts.store, RING_AT_ONCE, classes):
             parts.ring(job_id)

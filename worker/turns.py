@@ -4,7 +4,7 @@ So any message will do for any job: one that was sent for a job long gone starts
 until nothing waits, whether or not the broker is there.
 """
 
-from service.store import waiting
+from service.store import sweeps, waiting
 from worker.dataset import prepare_dataset
 from worker.export import make_export
 from worker.parts import WorkerParts
@@ -15,6 +15,7 @@ def run_queued_jobs(parts: WorkerParts) -> None:
     """Run jobs in the order of the queue, until none is queued or this worker leaves."""
     while not parts.shutting_down.is_set() and (found := waiting.next_jobs(parts.store, classes=parts.serves)):
         run_job(parts, found[0])
+        sweeps.feed_all(parts.store, parts.ring)  # its sweep has room for the next
 
 
 def check_uploaded_datasets(parts: WorkerParts) -> None:

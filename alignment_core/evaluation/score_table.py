@@ -21,8 +21,7 @@ from alignment_core.evaluation.draw_and_judge import Drawn
 from alignment_core.evaluation.files import replace_file
 from alignment_core.evaluation.report import Bootstrap, Figures, figures_of, verdict_of
 from alignment_core.evaluation.scored_prompts import DrawnSoFar
-from alignment_core.evaluation.statistics import holm
-from alignment_core.reports import RewardComparison, Standing, Standings
+from alignment_core.reports import RewardComparison, Standing, Standings, holm
 from alignment_core.spec.training import Precision
 
 SAID = b"attune"

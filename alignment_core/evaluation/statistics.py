@@ -6,7 +6,6 @@ resampled: a prompt's seeds are averaged first (cluster bootstrap).
 
 import math
 import warnings
-from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -76,20 +75,6 @@ def bca_interval(values: Scores, num_resamples: int, confidence: float, generato
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
         return bootstrap_interval(values, num_resamples, confidence, generator)
     return Interval(low=float(found.low), high=float(found.high), confidence=confidence)
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction of p-values that are looked at together (1979); one that there is none of is none after it.
-
-    The smallest times their number, the next times one less, and so on; none below one that comes before it.
-    """
-    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, index) in enumerate(known):
-        largest = max(largest, min(1.0, (len(known) - rank) * p))
-        corrected[index] = largest
-    return corrected
 
 
 def wilson_interval(num_wins: float, num_trials: int, confidence: float) -> Interval:

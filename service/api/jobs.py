@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from alignment_core.spec import JobSpec
 from alignment_core.spec.mistakes import shown
 from service.api.admission import estimated, needed_gib, refuse_unfit, validate_spec
 from service.api.context import Parts, PartsDep
@@ -79,19 +80,15 @@ def create_job(
 def new_job(parts: Parts, project_id: str, body: JobRequest, job_id: str | None, *, check_only: bool = False) -> Job:
     """Queue the job and ring for it; raises 422 with everything that keeps this server from running it."""
     refuse_unfit(parts, project_id, body)
-    spec = with_prompt_sets(parts, project_id, resolved(parts, project_id, body.spec))
+    queued = what_is_queued(parts, project_id, body.spec)
     try:
         job = jobs.create(
             parts.store,
             project_id=project_id,
-            spec=spec,
-            estimate=estimated(parts, project_id, spec).model_dump(mode="json"),
-            card_gib=needed_gib(parts, project_id, spec),
+            **{**queued, "spec": JobSpec.model_validate(queued["spec"])},
             name=body.name,
             metadata=body.metadata,
             job_id=job_id,
-            needs=[found for _, found in (*stored_datasets(body.spec), *stored_weights(body.spec))],
-            needs_prompts=[source.id for _, source in stored_prompts(body.spec)],
             resume_from_checkpoint_id=body.resume_from and body.resume_from.checkpoint_id,
             check_only=check_only,
         )
@@ -100,6 +97,18 @@ def new_job(parts: Parts, project_id: str, body: JobRequest, job_id: str | None,
         raise
     parts.bell.ring(job.id)
     return Job.whole(job)
+
+
+def what_is_queued(parts: Parts, project_id: str, spec: JobSpec) -> dict[str, Any]:
+    """What `jobs.create` is told of a spec that nothing keeps from running, as JSON."""
+    queued = with_prompt_sets(parts, project_id, resolved(parts, project_id, spec))
+    return {
+        "spec": queued.model_dump(mode="json"),
+        "estimate": estimated(parts, project_id, queued).model_dump(mode="json"),
+        "card_gib": needed_gib(parts, project_id, queued),
+        "needs": [found for _, found in (*stored_datasets(spec), *stored_weights(spec))],
+        "needs_prompts": [source.id for _, source in stored_prompts(spec)],
+    }
 
 
 def spec_of_job(parts: Parts, project_id: str) -> Callable[[str], Any]:

@@ -36,6 +36,7 @@ compares it with the model it started from, on the same prompts and the same see
 
 TAGS = [
     {"name": "jobs", "description": "Alignment runs: what is asked for, and how far it is."},
+    {"name": "sweeps", "description": "One job for each of several settings, and how they compare."},
     {"name": "runs", "description": "What a run says and leaves: events, metrics, samples, the report, logs."},
     {"name": "checkpoints", "description": "Trained weights, file by file or as one archive."},
     {"name": "datasets", "description": "Preference pairs: uploaded, checked, reported on."},

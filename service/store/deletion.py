@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.store import keys
 from service.store.database import Store, now
-from service.store.models import Checkpoint, Dataset, IdempotencyKey, Job, PromptSet
+from service.store.models import Checkpoint, Dataset, IdempotencyKey, Job, PromptSet, SweepTrial
 from service.store.removals import to_remove
 from service.store.states import TERMINAL
 
@@ -74,6 +74,7 @@ def delete_job(store: Store, project_id: str, job_id: str) -> str | None:
             raise InUse("job_in_use", f"{_named(users)} begin from a checkpoint of it; cancel them or let them end")
         if session.scalars(own.where(Checkpoint.is_pinned)).first() is not None:
             raise InUse("job_has_pinned", "one of its checkpoints is pinned; unpin it first")
+        session.execute(sa.update(SweepTrial).where(SweepTrial.job_id == job_id).values(job_id=None))
         session.execute(sa.delete(Job).where(Job.id == job_id))  # the rest goes by the tables' own cascades
         _forget_answers(session, project_id, [job_id])
         to_remove(session, [keys.job_prefix(project_id, job_id)], now(session))

@@ -259,6 +259,32 @@ class ReportRecord(Record):
     created_at: datetime
 
 
+class SweepRecord(Record):
+    """One job for each of several settings; `is_open` while some are yet to be queued."""
+
+    id: str
+    name: str | None
+    metadata: dict[str, str]
+    search: dict[str, Any]
+    at_once: int
+    num_trials: int
+    is_open: bool
+    is_cancelled: bool
+    created_at: datetime
+
+
+class TrialRecord(Record):
+    """A setting of a sweep, and what has become of its job."""
+
+    number: int
+    point: dict[str, Any]
+    job_id: str | None
+    state: str
+    error: str | None
+    stopped_by: str | None
+    report: dict[str, Any] | None
+
+
 class LogRecord(Record):
     job_id: str
     attempt: int

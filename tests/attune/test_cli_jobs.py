@@ -318,3 +318,14 @@ def test_a_checkpoint_is_forked_and_the_fork_says_where_it_comes_from(api: Api, 
     assert job_id in shown
     assert "resume at step 4" in shown
     assert "--reference base|checkpoint" in attune("checkpoint", "fork", job_id).stderr
+
+
+def test_a_sweep_is_started_from_a_file_and_shown_as_a_table(api: Api, attune: Attune, written: Callable[[Any], Path]):
+    search = {"type": "grid", "axes": {"training.learning_rate": [1e-4, 2e-4]}}
+    body = {"spec": spec_for(api.ready_dataset()), "search": search, "name": "rates"}
+    started = attune("sweep", "start", str(written(body)))
+    assert started.returncode == 0, started.stderr
+    shown = attune("sweep", "show", started.stdout.strip())
+    assert "learning_rate 0.0002" in shown.stdout
+    assert "none is called best yet" in shown.stdout
+    assert attune("sweep", "cancel", started.stdout.strip()).returncode == 0

@@ -14,6 +14,7 @@ from service.store.models.jobs import Job, JobAction, JobEvent, JobLabel, JobLog
 from service.store.models.projects import ApiKey, AuditEntry, ProcessTime, Project, Quota, SubmitCount
 from service.store.models.results import Checkpoint, CheckpointFile, Export, Report, Sample
 from service.store.models.retention import JobRetention, ProjectRetention
+from service.store.models.sweeps import Sweep, SweepTrial
 from service.store.models.uploads import Dataset, PromptSet
 
 __all__ = [
@@ -50,5 +51,7 @@ __all__ = [
     "Report",
     "Sample",
     "SubmitCount",
+    "Sweep",
+    "SweepTrial",
     "UTCDateTime",
 ]

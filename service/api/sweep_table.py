@@ -1,0 +1,76 @@
+"""The score table of a sweep: every trial against the model that it started from, corrected for how many there are."""
+
+from collections.abc import Sequence
+
+from alignment_core.reports import EvaluationReport, RewardComparison, holm
+from service.api.schemas.sweeps import Score, ScoreTable, Trial
+from service.store.records import SweepRecord, TrialRecord
+from service.store.states import TERMINAL
+
+OVER = (*TERMINAL, "deleted")
+
+
+def table_of(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> ScoreTable:
+    """`best` is named once every trial is over: the largest gain of the first reward among those that the corrected test calls better."""
+    reports = {one.number: EvaluationReport.model_validate(one.report) for one in trials if one.report is not None}
+    is_over = not sweep.is_open and all(one.state in OVER or one.state == "waiting" for one in trials)
+    source = _source_of(list(reports.values()))
+    scores = _corrected(reports)
+    rows = [_row(one, scores.get(one.number, []), reports.get(one.number)) for one in trials]
+    best = _best(rows, reports) if is_over and source is not None else None
+    return ScoreTable(
+        is_over=is_over, source=source, is_comparable=source is not None or not reports, best=best, trials=rows
+    )
+
+
+def _source_of(reports: Sequence[EvaluationReport]) -> dict[str, float] | None:
+    """The starting model's mean of each reward; None where trials started from different models, or drew other prompts or seeds."""
+    means = [{line.name: line.base_mean for line in report.rewards} for report in reports]
+    return means[0] if means and all(one == means[0] for one in means) else None
+
+
+def _corrected(reports: dict[int, EvaluationReport]) -> dict[int, list[Score]]:
+    """Of each reward apart, by its place: how many of them are looked at is the reader's choice."""
+    found: dict[int, list[Score]] = {number: [] for number in reports}
+    for place in range(max((len(report.rewards) for report in reports.values()), default=0)):
+        lines = {number: report.rewards[place] for number, report in reports.items() if place < len(report.rewards)}
+        corrected = holm([line.p_value for line in lines.values()])
+        for (number, line), p_value in zip(lines.items(), corrected, strict=True):
+            found[number].append(_score(line, p_value))
+    return found
+
+
+def _score(line: RewardComparison, holm_p_value: float | None) -> Score:
+    return Score(
+        name=line.name,
+        mean=line.policy_mean,
+        gain=line.gain,
+        low=line.gain_interval.low,
+        high=line.gain_interval.high,
+        win_rate=line.win_rate,
+        p_value=line.p_value,
+        holm_p_value=holm_p_value,
+    )
+
+
+def _row(trial: TrialRecord, scores: list[Score], report: EvaluationReport | None) -> Trial:
+    return Trial(
+        number=trial.number,
+        point=trial.point,
+        job_id=trial.job_id,
+        status=trial.state,
+        error=trial.error,
+        stopped_by=trial.stopped_by,
+        verdict=None if report is None else report.verdict,
+        scores=scores,
+    )
+
+
+def _best(rows: Sequence[Trial], reports: dict[int, EvaluationReport]) -> int | None:
+    better = [row for row in rows if row.verdict == "improved" and _is_certain(row, reports[row.number])]
+    return max(better, key=lambda row: row.scores[0].gain).number if better else None
+
+
+def _is_certain(row: Trial, report: EvaluationReport) -> bool:
+    p_value = row.scores[0].holm_p_value
+    return p_value is not None and p_value < 1 - report.rewards[0].gain_interval.confidence

@@ -1,0 +1,132 @@
+"""Sweeps: create, list, look at the score table, cancel."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+from pydantic import ValidationError
+
+from alignment_core.spec import JobSpec
+from alignment_core.spec.points import Point, points_of, with_point
+from service.api.admission import unfit
+from service.api.context import Parts, PartsDep
+from service.api.idempotency import IN_FLIGHT, OnceDep
+from service.api.jobs import what_is_queued
+from service.api.paging import Page, PagingDep
+from service.api.problems import missing, problems
+from service.api.schemas.sweeps import SWEEP_ID, Sweep, SweepRequest, SweepSummary
+from service.api.sweep_table import table_of
+from service.auth import ProjectDep
+from service.errors import FieldProblem, invalid_request, not_found
+from service.store import sweeps
+from service.store.ids import is_id
+from service.store.records import SweepRecord
+
+router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=problems(401, 403, 422, 500, 503))
+
+LOCATION = {"headers": {"Location": {"description": "Where the new sweep is.", "schema": {"type": "string"}}}}
+SweepPath = Annotated[str, Path(description="Id of a sweep.", examples=[SWEEP_ID])]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Sweep,
+    summary="Create a sweep",
+    response_description="The sweep, whose first jobs are queued",
+    responses={201: LOCATION, **IN_FLIGHT, **problems(400, 413)},
+)
+def create_sweep(body: SweepRequest, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
+    """Run a job for each point of a search, at most `at_once` at the same time.
+
+    All trials are looked at as jobs are before any is queued: 422 names the trial and the field. Whoever of the service lives queues the next one
+    when one has ended, and a job whose worker is lost goes on as jobs do.
+    """
+
+    def create(sweep_id: str | None) -> Sweep:
+        found = sweeps.create(
+            parts.store,
+            project_id=project_id,
+            trials=_trials(parts, project_id, body),
+            search=body.search.model_dump(mode="json"),
+            at_once=body.at_once,
+            name=body.name,
+            metadata=body.metadata,
+            sweep_id=sweep_id,
+        )
+        sweeps.feed(parts.store, found.id, parts.bell.ring)
+        return _whole(parts, project_id, found.id)
+
+    return once("swp", "/v1/sweeps", body.model_dump(mode="json"), create)
+
+
+def _trials(parts: Parts, project_id: str, body: SweepRequest) -> list[tuple[Point, dict[str, Any]]]:
+    """Each point with what its job needs; raises 422 with everything that keeps this server from running any of them."""
+    base, points = body.spec.model_dump(mode="json"), points_of(body.search)
+    specs = {number: _spec_at(base, point) for number, point in enumerate(points)}
+    wrong = [one for number, spec in specs.items() for one in _problems(parts, project_id, number, spec)]
+    if wrong:
+        raise invalid_request(wrong)
+    name = body.name or "trial"
+    return [
+        (
+            point,
+            {
+                **what_is_queued(parts, project_id, spec),
+                "name": f"{name} {number}"[:200],
+                "metadata": body.metadata,
+            },
+        )
+        for (number, spec), point in zip(specs.items(), points, strict=True)
+        if isinstance(spec, JobSpec)
+    ]
+
+
+def _spec_at(base: dict[str, Any], point: Point) -> JobSpec | str:
+    """The trial's spec, or why it is none."""
+    try:
+        return JobSpec.model_validate(with_point(base, point))
+    except KeyError as error:
+        return f"the spec has no field {error.args[0]}"
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _problems(parts: Parts, project_id: str, number: int, spec: JobSpec | str) -> Iterator[FieldProblem]:
+    if isinstance(spec, str):
+        yield FieldProblem(pointer="/search", code="trial_invalid", message=f"trial {number}: {spec}")
+        return
+    for one in unfit(parts, project_id, spec):
+        yield one.model_copy(update={"message": f"trial {number}: {one.message}"})
+
+
+@router.get("", summary="List sweeps")
+def list_sweeps(project_id: ProjectDep, parts: PartsDep, paging: PagingDep) -> Page[SweepSummary]:
+    """The project's sweeps, newest first, without their trials."""
+    page = sweeps.list_sweeps(parts.store, project_id, after_id=paging.after, limit=paging.limit)
+    return paging.page([SweepSummary.of(one) for one in page.data], has_more=page.has_more)
+
+
+@router.get("/{sweep_id}", summary="Look at a sweep", responses=missing("sweep", "swp"))
+def get_sweep(sweep_id: SweepPath, project_id: ProjectDep, parts: PartsDep) -> Sweep:
+    """Every trial with its job, its scores and their intervals, beside the model that all started from."""
+    return _whole(parts, project_id, sweep_id)
+
+
+@router.post("/{sweep_id}/cancel", status_code=202, summary="Cancel a sweep", responses=missing("sweep", "swp"))
+def cancel_sweep(sweep_id: SweepPath, project_id: ProjectDep, parts: PartsDep) -> SweepSummary:
+    """Queue no further trial, and cancel the jobs that have not ended; what they saved stays. Asking twice is no error."""
+    found = sweeps.request_cancel(parts.store, project_id, sweep_id) if is_id(sweep_id) else None
+    return SweepSummary.of(_or_404(found, sweep_id))
+
+
+def _whole(parts: Parts, project_id: str, sweep_id: str) -> Sweep:
+    found = _or_404(sweeps.get(parts.store, project_id, sweep_id) if is_id(sweep_id) else None, sweep_id)
+    return Sweep.whole(found, table_of(found, sweeps.trials_of(parts.store, found.id)))
+
+
+def _or_404(found: SweepRecord | None, sweep_id: str) -> SweepRecord:
+    if found is None:
+        raise not_found("sweep", sweep_id)
+    return found

@@ -1,0 +1,166 @@
+"""Sweeps over HTTP: what is queued when, what a death in between costs, and who is called best."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from alignment_core.events import EvaluationCompleted, ResultSelected
+from service.api.schemas.runs import REPORT_EXAMPLE
+from service.store import events, jobs, leases, sweeps
+from service.store.projects import DEFAULT_PROJECT_ID
+from tests.service.api.world import Api, assert_problem, spec_for
+
+RATES = [1e-4, 2e-4, 3e-4]
+
+
+def body_of(api: Api, **changes: Any) -> dict[str, Any]:
+    search = {"type": "grid", "axes": {"training.learning_rate": RATES}}
+    return {"spec": spec_for(api.ready_dataset()), "search": search, "at_once": 2, "name": "rates", **changes}
+
+
+def started(api: Api, **changes: Any) -> dict[str, Any]:
+    answer = api.client.post("/v1/sweeps", json=body_of(api, **changes))
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def look(api: Api, sweep_id: str) -> dict[str, Any]:
+    return api.client.get(f"/v1/sweeps/{sweep_id}").json()["table"]
+
+
+def statuses(api: Api, sweep_id: str) -> list[str]:
+    return [trial["status"] for trial in look(api, sweep_id)["trials"]]
+
+
+def feed(api: Api, sweep_id: str) -> None:
+    sweeps.feed(api.parts.store, sweep_id, api.parts.bell.ring)
+
+
+def end(api: Api, job_id: str, *, gain: float, p_value: float, base: float = 0.5, guard: str | None = None) -> None:
+    """The job's whole life, with a report of this gain."""
+    attempt = api.claim(job_id)
+    line = {**REPORT_EXAMPLE["rewards"][0], "gain": gain, "p_value": p_value, "base_mean": base}
+    verdict = "improved" if gain > 0 and p_value < 0.05 else "not_improved"
+    report = {**REPORT_EXAMPLE, "rewards": [line], "verdict": verdict}
+    chosen = ResultSelected(
+        step=4, path="step-4", selected_by="last_step", last_step=4, stopped_by=guard, message="the last one"
+    )
+    for event in (chosen, EvaluationCompleted(step=4, path="report.json", report=report)):
+        events.record_event(api.parts.store, job_id, attempt, event)
+    leases.finish(api.parts.store, job_id, attempt, "succeeded")
+
+
+def test_a_sweep_queues_as_many_jobs_at_once_as_it_may(any_api: Api):
+    api = any_api
+    sweep = started(api)
+    sweep_id, trials = sweep["id"], sweep["table"]["trials"]
+    assert [trial["status"] for trial in trials] == ["queued", "queued", "waiting"]
+    first = api.client.get(f"/v1/jobs/{trials[0]['job_id']}").json()
+    assert first["spec"]["training"]["learning_rate"] == RATES[0]
+    assert (first["name"], first["metadata"]) == ("rates 0", {"sweep": sweep_id})
+    feed(api, sweep_id)
+    assert statuses(api, sweep_id) == ["queued", "queued", "waiting"], "there is no room yet"
+    end(api, trials[0]["job_id"], gain=0.1, p_value=0.5)
+    feed(api, sweep_id)
+    assert statuses(api, sweep_id) == ["succeeded", "queued", "queued"]
+
+
+def test_best_is_named_at_the_end_and_only_beyond_the_correction(any_api: Api):
+    api = any_api
+
+    def ended(p_values: list[float], **changes: Any) -> dict[str, Any]:
+        sweep = started(api, at_once=3)
+        for number, (trial, p_value) in enumerate(zip(sweep["table"]["trials"], p_values, strict=True)):
+            assert look(api, sweep["id"])["best"] is None
+            end(api, trial["job_id"], gain=0.1 + number / 100, p_value=p_value, **changes)
+        feed(api, sweep["id"])
+        return look(api, sweep["id"])
+
+    table = ended([0.001, 0.002, 0.04])
+    assert [trial["scores"][0]["holm_p_value"] for trial in table["trials"]] == pytest.approx([0.003, 0.004, 0.04])
+    assert (table["best"], table["is_over"]) == (2, True)
+    assert list(table["source"].values()) == [0.5]
+    assert ended([0.02, 0.03, 0.04])["best"] is None, "each is below 0.05 by itself, and none of three together"
+
+
+def test_trials_of_different_sources_are_not_ranked(api: Api):
+    sweep = started(api, at_once=3)
+    for base, trial in zip((0.5, 0.5, 0.6), sweep["table"]["trials"], strict=True):
+        end(api, trial["job_id"], gain=0.1, p_value=0.0001, base=base)
+    feed(api, sweep["id"])
+    table = look(api, sweep["id"])
+    assert (table["is_over"], table["is_comparable"], table["best"]) == (True, False, None)
+
+
+def test_a_trial_that_a_guard_ended_says_so(api: Api):
+    sweep = started(api)
+    job_id = sweep["table"]["trials"][0]["job_id"]
+    end(api, job_id, gain=0.1, p_value=0.5, guard="reward_hacking")
+    assert look(api, sweep["id"])["trials"][0]["stopped_by"] == "reward_hacking"
+
+
+@pytest.mark.parametrize("dies", ["before", "after"])
+def test_a_death_between_the_choice_of_an_id_and_the_job_costs_no_trial_and_makes_no_second_job(
+    dies: str, api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    create: Callable[..., Any] = jobs.create
+    sweep_id = kept(api)
+
+    def dying(*args: Any, **given: Any) -> Any:
+        if dies == "after":
+            create(*args, **given)
+        raise OperationalError("INSERT", None, Exception("the process died here"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "create", dying)
+        with pytest.raises(OperationalError):
+            feed(api, sweep_id)
+    feed(api, sweep_id)
+    assert [one["id"] for one in api.client.get("/v1/sweeps").json()["data"]] == [sweep_id]
+    assert statuses(api, sweep_id) == ["queued", "queued", "waiting"]
+    assert len(api.client.get("/v1/jobs").json()["data"]) == 2
+
+
+def kept(api: Api) -> str:
+    """A sweep of which nothing is queued yet."""
+    base = api.spec_of(api.new_job()).model_dump(mode="json")
+    (job,) = api.client.get("/v1/jobs").json()["data"]
+    api.client.post(f"/v1/jobs/{job['id']}/cancel")
+    api.client.delete(f"/v1/jobs/{job['id']}")
+    queued = {"spec": base, "estimate": None, "card_gib": None, "needs": [], "needs_prompts": [], "name": None}
+    trials = [({"seed": seed}, {**queued, "metadata": {}}) for seed in range(3)]
+    return sweeps.create(
+        api.parts.store, project_id=DEFAULT_PROJECT_ID, trials=trials, search={"type": "list"}, at_once=2
+    ).id
+
+
+def test_a_cancelled_sweep_queues_nothing_more(api: Api):
+    sweep = started(api)
+    answer = api.client.post(f"/v1/sweeps/{sweep['id']}/cancel")
+    assert (answer.status_code, answer.json()["is_cancelled"]) == (202, True)
+    feed(api, sweep["id"])
+    assert statuses(api, sweep["id"]) == ["cancelled", "cancelled", "waiting"]
+    assert look(api, sweep["id"])["is_over"]
+
+
+def test_a_job_that_is_deleted_is_not_queued_again(api: Api):
+    sweep = started(api, at_once=1)
+    job_id = sweep["table"]["trials"][0]["job_id"]
+    api.client.post(f"/v1/jobs/{job_id}/cancel")
+    assert api.client.delete(f"/v1/jobs/{job_id}").status_code == 200
+    feed(api, sweep["id"])
+    assert statuses(api, sweep["id"]) == ["deleted", "queued", "waiting"]
+
+
+def test_a_trial_that_cannot_be_is_refused_with_its_number_before_anything_is_queued(api: Api):
+    for axes, said in (
+        ({"training.learning_rates": [1e-4]}, "trial 0: the spec has no field training.learning_rates"),
+        ({"training.steps": [4, -1]}, "trial 1: training.steps"),
+    ):
+        answer = api.client.post("/v1/sweeps", json=body_of(api, search={"type": "grid", "axes": axes}))
+        assert answer.status_code == 422
+        assert said in answer.json()["errors"][0]["message"]
+    assert api.client.get("/v1/jobs").json()["data"] == []
+    assert_problem(api.client.get(f"/v1/sweeps/swp_{'0' * 26}"), 404, "sweep_not_found")
