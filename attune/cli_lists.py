@@ -100,10 +100,12 @@ def _metrics_table(points: Sequence[MetricPoint], wanted: Sequence[str]) -> Tabl
 @with_client
 def list_datasets(client: Client, limit: Limit = 20) -> None:
     """Show the newest data sets."""
-    table = listing(id_column("ds"), "status", Column("rows", justify="right"), Column("size", justify="right"), "name")
+    numbers = (Column(name, justify="right") for name in ("rows", "size", "encoded"))
+    table = listing(id_column("ds"), "status", *numbers, "name")
     for _, one in zip(range(limit), client.datasets(), strict=False):
         rows = "" if one.num_usable_rows is None else f"{one.num_usable_rows:,}"
-        table.add_row(one.id, one.status, rows, bytes_of(one.size_bytes), one.name or one.filename)
+        encoded = bytes_of(one.encoded_bytes) if one.encoded_bytes else ""
+        table.add_row(one.id, one.status, rows, bytes_of(one.size_bytes), encoded, one.name or one.filename)
     _show(table, "no data set")
 
 

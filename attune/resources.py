@@ -185,6 +185,7 @@ class Dataset(Resource):
     filename: str
     status: Literal["uploading", "checking", "ready", "failed"]
     size_bytes: int | None
+    encoded_bytes: int = 0
     sha256: str | None
     columns: dict[str, str] | None = None
     num_usable_rows: int | None

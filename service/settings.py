@@ -49,6 +49,12 @@ class Settings(BaseSettings):
         description="How much of a run's encoded images and prompts may lie on the worker's disk where they are shared; the rest is "
         "read from the object store again. No limit when left out.",
     )
+    encoded_days: float | None = Field(
+        default=90.0,
+        gt=0,
+        description="How long encoded images and prompts stay in the object store after the last job that used them; then they are "
+        "removed, and encoded again when they are wanted. None keeps them until the dataset is deleted.",
+    )
     dataset_disk_bytes: int | None = Field(
         default=32 * 2**30,
         ge=64 * 2**20,

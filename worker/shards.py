@@ -64,7 +64,7 @@ def answering(parts: WorkerParts, claim: Claim, workdir: Path) -> "Iterator[Exch
         yield None
         return
     prefix = keys.latents_prefix(project_id, dataset_id)
-    exchange = Exchange(parts, prefix, workdir / SHARDS, _folder(parts) / dataset_id, ranges)
+    exchange = Exchange(parts, project_id, dataset_id, workdir / SHARDS, ranges)
     try:
         with answered(exchange):
             yield exchange
@@ -79,8 +79,7 @@ def answering_check(parts: WorkerParts, dataset: DatasetRecord, folder: Path) ->
     if (ranges := ranges_of(parts, dataset, folder / DATA)) is None:
         yield None
         return
-    prefix = keys.latents_prefix(dataset.project_id, dataset.id)
-    with answered(Exchange(parts, prefix, folder / SHARDS, _folder(parts) / dataset.id, ranges)) as exchange:
+    with answered(Exchange(parts, dataset.project_id, dataset.id, folder / SHARDS, ranges)) as exchange:
         yield exchange
 
 
@@ -116,14 +115,15 @@ class Exchange:
     """Answers the questions of one run. `away` is what kept the store from answering in the end."""
 
     def __init__(
-        self, parts: WorkerParts, prefix: str, exchange: Path, shelves: Path, ranges: Ranges | None = None
+        self, parts: WorkerParts, project_id: str, dataset_id: str, exchange: Path, ranges: Ranges | None = None
     ) -> None:
         self.closed = threading.Event()
         self.away: Away | None = None
         self.sent_bytes = self.fetched_bytes = self.read_bytes = 0
-        self._parts, self._prefix, self._shelves, self._ranges = parts, prefix, shelves, ranges
+        self._parts, self._ranges, self._shelves = parts, ranges, _folder(parts) / dataset_id
+        self._prefix, self._uses = keys.latents_prefix(project_id, dataset_id), keys.uses_prefix(project_id, dataset_id)
         self._asked, self._answered = exchange / "asked", exchange / "answered"
-        for folder in (self._asked, self._answered, shelves):
+        for folder in (self._asked, self._answered, self._shelves):
             folder.mkdir(parents=True, exist_ok=True)
 
     def answer_until_closed(self) -> None:
@@ -164,6 +164,7 @@ class Exchange:
         prefix = f"{self._prefix}{_matched(NAMESPACE, question['namespace'])}/"
         objects = self._parts.objects
         if question["verb"] == "names":
+            self._mark_used(question["namespace"])
             infos = self._patiently(lambda: list(objects.list(prefix)))
             return {"outcome": "done", "names": [info.key.removeprefix(prefix) for info in infos]}
         key = prefix + _matched(FILE_NAME, question["name"])
@@ -181,6 +182,10 @@ class Exchange:
             case verb:
                 raise ValueError(f"{verb!r} is no question")
         return {"outcome": "done"}
+
+    def _mark_used(self, namespace: str) -> None:
+        """A sweep takes what nobody has used for long (`worker/encoded.py`)."""
+        self._patiently(lambda: self._parts.objects.put_bytes(f"{self._uses}{namespace}", b""))
 
     def _going(self, question: dict[str, Any]) -> Path:
         """The file to be kept: this run's own, and with the bytes that its name says, so that no other can be published."""

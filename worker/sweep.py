@@ -14,11 +14,13 @@ import structlog
 from service.store import audit_lists, datasets, exports, idempotency, leases, orphans, retention, sweeps, waiting
 from service.store.removals import remove_due
 from worker import inputs
+from worker.encoded import remove_unused_encodings
 from worker.parts import WorkerParts
 from worker.shards import remove_deleted_shards
 
 RING_AT_ONCE = 5  # so many idle workers are woken; each goes on until nothing waits
 KEEP_IDEMPOTENCY_KEYS_SECONDS = 24 * 3600.0  # a client that repeats a request a day later means a new one
+LOOK_FOR_UNUSED_EVERY_SECONDS = 6 * 3600.0  # every object of every data set is listed for it
 
 log = structlog.get_logger()
 
@@ -72,7 +74,7 @@ class Cleaning:
 
     def __init__(self, parts: WorkerParts) -> None:
         self._parts = parts
-        self.retention_at = time.monotonic()
+        self.retention_at = self.encodings_at = time.monotonic()
         # a worker that is started again and again does not list the store each time
         self.orphans_at = time.monotonic() + (parts.settings.orphans_every_hours or 0.0) * 3600
 
@@ -81,6 +83,9 @@ class Cleaning:
         if time.monotonic() >= self.retention_at:
             self.retention_at = time.monotonic() + settings.retention_every_seconds
             retention.sweep(self._parts.store)
+        if time.monotonic() >= self.encodings_at:
+            self.encodings_at = time.monotonic() + LOOK_FOR_UNUSED_EVERY_SECONDS
+            remove_unused_encodings(self._parts)
         if settings.orphans_every_hours is not None and time.monotonic() >= self.orphans_at:
             self.orphans_at = time.monotonic() + settings.orphans_every_hours * 3600
             grace = timedelta(hours=settings.orphan_grace_hours)

@@ -85,6 +85,13 @@ def encoded(store: Store, dataset_id: str, encoded_bytes: int) -> None:
         session.execute(sa.update(Dataset).where(Dataset.id == dataset_id).values(encoded_bytes=encoded_bytes))
 
 
+def with_encodings(store: Store) -> list[tuple[str, str]]:
+    """Project and id of every dataset of which the object store holds something encoded."""
+    query = sa.select(Dataset.project_id, Dataset.id).where(Dataset.encoded_bytes > 0).order_by(Dataset.id)
+    with store.read() as session:
+        return [(project_id, dataset_id) for project_id, dataset_id in session.execute(query)]
+
+
 def upload_failed(store: Store, dataset_id: str, error: JobError) -> DatasetRecord:
     """The upload broke off or was refused; a dataset that is past its upload stays as it is."""
     with store.write() as session:

@@ -45,6 +45,12 @@ def delete_dataset(store: Store, project_id: str, dataset_id: str) -> str | None
         return dataset_id
 
 
+def has_live_jobs(store: Store, project_id: str, dataset_id: str) -> bool:
+    """Whether a job that has not ended names the dataset."""
+    with store.read() as session:
+        return bool(_jobs_with(session, project_id, dataset_id))
+
+
 def delete_prompt_set(store: Store, project_id: str, prompt_set_id: str) -> str | None:
     """Delete a prompt set; `InUse` while a job that has not ended needs it. Specs that name it keep its hash."""
     with store.write() as session:

@@ -19,6 +19,11 @@ def latents_prefix(project_id: str, dataset_id: str) -> str:
     return f"{dataset_prefix(project_id, dataset_id)}latents/"
 
 
+def uses_prefix(project_id: str, dataset_id: str) -> str:
+    """Prefix of the marks of use: an empty object for each namespace of the cache, put when a run opens it."""
+    return f"{dataset_prefix(project_id, dataset_id)}used/"
+
+
 def blocks_key(project_id: str, dataset_id: str) -> str:
     """The SHA-256 of each block of a data set's file, for who reads it by ranges."""
     return f"{dataset_prefix(project_id, dataset_id)}blocks.sha256"

@@ -300,6 +300,7 @@ class DatasetRecord(Record):
     kind: UploadKind = "data"
     state: DatasetState
     size_bytes: int | None
+    encoded_bytes: int = 0
     sha256: str | None
     object_key: str | None
     columns: ColumnMapping | None = None

@@ -21,6 +21,7 @@ DATASET_EXAMPLE: dict[str, Any] = {
     "filename": "pairs.parquet",
     "status": "checking",
     "size_bytes": 3811204,
+    "encoded_bytes": 0,
     "sha256": DATASET_SHA256,
     "columns": None,
     "on_bad_row": "fail",
@@ -42,6 +43,9 @@ class Dataset(Entry):
     filename: str = Field(description="The last part of the name it was uploaded under; shown, never used as a path.")
     status: DatasetState = Field(description="A job may name it when it is `ready`.")
     size_bytes: int | None
+    encoded_bytes: int = Field(
+        description="What the object store holds of its images and prompts as jobs have encoded them; 0 where workers do not share that."
+    )
     sha256: str | None
     columns: ColumnMapping | None = Field(description="Which column is what, as it was said at the upload.")
     on_bad_row: OnBadRow
