@@ -111,9 +111,11 @@ class Actors:
     def predict_policy(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The policy's prediction, with gradients, float32."""
         network = self.trained if torch.is_grad_enabled() else self.denoiser  # the wrapper is for gradients
-        if network is not self.trained:
-            return self._forwards.predict(network, x_t, times, conditioning)
-        return self._forwards.predict_again("policy", network, x_t, times, conditioning)
+        return self._predict_again("policy", network, x_t, times, conditioning)
+
+    def predict_drawing(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
+        """The policy's as a rollout draws with it, outside the distributed wrapper: that waits for gradients which no draw has."""
+        return self._predict_again("policy", self.denoiser, x_t, times, conditioning)
 
     def predict_reference(self, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The reference's prediction, without gradients, float32."""
@@ -128,7 +130,19 @@ class Actors:
         with self.initial_denoiser() as denoiser:
             if self._offload_initial:  # what is recorded must stay where it is
                 return self._forwards.predict(denoiser, x_t, times, conditioning)
-            return self._forwards.predict_again("initial", denoiser, x_t, times, conditioning)
+            return self._predict_again("initial", denoiser, x_t, times, conditioning)
+
+    def _predict_again(
+        self,
+        of: Literal["policy", "initial"],
+        network: nn.Module,
+        x_t: Latents,
+        times: Times,
+        conditioning: dict[str, Tensor],
+    ) -> Latents:
+        is_compiled = self._compiled is not None and self._compiled.is_on  # what runs plainly is another recording
+        name = f"{of}, compiled" if is_compiled else of
+        return self._forwards.predict_again(name, network, x_t, times, conditioning, is_trained=of == "policy")
 
     @torch.no_grad()
     def read_by_initial(self, conditioning: Conditioning) -> Conditioning:

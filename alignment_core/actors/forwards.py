@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -68,14 +68,19 @@ class Forwards:
 
     def predict_again(
         self,
-        name: Literal["policy", "initial"],
+        name: str,
         network: nn.Module,
         x_t: Latents,
         times: Times,
         conditioning: dict[str, Tensor],
+        *,
+        is_trained: bool,
     ) -> Latents:
-        """The prediction of a network that is asked at every step: recorded, where that is wanted."""
-        if self._recordings is None:
+        """The prediction of a network that is asked at every step: recorded, where that is wanted.
+
+        With the gradient of what is trained, where there are any; not with that of inputs, of which none is recorded.
+        """
+        if self._recordings is None or x_t.requires_grad:
             return self.predict(network, x_t, times, conditioning)
         names = sorted(conditioning)
 
@@ -84,4 +89,5 @@ class Forwards:
 
         inputs = [x_t, times, *(conditioning[key] for key in names)]
         with self.autocast():
-            return self._recordings.predict(name, predict, inputs, with_gradient=name == "policy")
+            with_gradient = is_trained and torch.is_grad_enabled()
+            return self._recordings.predict(name, predict, inputs, with_gradient=with_gradient)

@@ -5,6 +5,7 @@ recorded reads its inputs from tensors that stay where they are, launches the sa
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -34,12 +35,16 @@ WARM_UPS = 3  # kernels are chosen, and libraries take their workspaces, before 
 
 
 class CudaGraphs:
-    """Records kernels as CUDA graphs, which share one pool of memory."""
+    """Records kernels as CUDA graphs, which share two pools of memory: one of those with a backward, one of the rest.
+
+    Graphs of a pool write over each other's intermediate results. Of those without a backward nothing is left to be written over.
+    """
 
     def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+        self._with_backward, self._without = (torch.cuda.graph_pool_handle() for _ in range(2))
 
     def record(self, forward: Launch, backward: Launch | None) -> tuple[Launch, Launch | None]:
+        pool = self._without if backward is None else self._with_backward
         side, cached = torch.cuda.Stream(), torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)  # a weight that was cast outside the graph would stay as it is now
         try:
@@ -50,29 +55,44 @@ class CudaGraphs:
                     if backward is not None:
                         backward()
             torch.cuda.current_stream().wait_stream(side)
-            return self._captured(forward), None if backward is None else self._captured(backward)
+            return self._captured(forward, pool), None if backward is None else self._captured(backward, pool)
         finally:
             torch.set_autocast_cache_enabled(cached)
 
-    def _captured(self, launch: Launch) -> Launch:
+    def _captured(self, launch: Launch, pool: Any) -> Launch:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=pool):
             launch()
         return graph.replay
 
 
+@dataclass
+class Turns:
+    """How many forwards with a backward were launched: a backward follows the last of them, or has it made again."""
+
+    number: int = 0
+
+
 class Recording:
-    """One network at one shape; `parameters` are those that its backward gives gradients of, none without a backward."""
+    """One network at one shape; `parameters` are those that its backward gives gradients of, none without a backward.
+
+    Recordings of one recorder share `turns`.
+    """
 
     def __init__(
-        self, predict: Predict, parameters: Sequence[nn.Parameter], inputs: Sequence[Tensor], recorder: Recorder
+        self,
+        predict: Predict,
+        parameters: Sequence[nn.Parameter],
+        inputs: Sequence[Tensor],
+        recorder: Recorder,
+        turns: Turns,
     ) -> None:
         self._inputs = [value.detach().clone() for value in inputs]
         self.parameters = list(parameters)
         self._output = torch.empty(0)
         self._weight = torch.empty(0)
         self._gradients: list[Tensor | None] = []
-        self._turn = 0
+        self._turns = turns
 
         def forward() -> None:
             with torch.set_grad_enabled(bool(self.parameters)):
@@ -95,22 +115,27 @@ class Recording:
     def run_forward(self, inputs: Sequence[Tensor]) -> Tensor:
         for place, value in zip(self._inputs, inputs, strict=True):
             place.copy_(value, non_blocking=True)
-        self._turn += 1
+        if self._backward is not None:
+            self._turns.number += 1
         self._forward()
         return self._output.detach().clone()
 
-    def run_backward(self, turn: int, weight: Tensor) -> list[Tensor | None]:
-        """The gradients of the forward of `turn`, in memory of their own: autograd adds into what it is given."""
-        assert turn == self._turn, "a recorded network was asked again before its backward"
+    def run_backward(self, turn: int, inputs: Sequence[Tensor], weight: Tensor) -> list[Tensor | None]:
+        """The gradients of the forward of `turn`, in memory of their own: autograd adds into what it is given.
+
+        What other forwards have written over since is made again: weights change after the last backward alone.
+        """
         assert self._backward is not None, "recorded with a backward"
+        if turn != self._turns.number:
+            self.run_forward(inputs)
         self._weight.copy_(weight)
         self._backward()
         return [None if gradient is None else gradient.clone() for gradient in self._gradients]
 
     @property
     def turn(self) -> int:
-        """How often it was asked."""
-        return self._turn
+        """That of the last forward."""
+        return self._turns.number
 
 
 class _Replayed(torch.autograd.Function):
@@ -119,16 +144,17 @@ class _Replayed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, recording: Recording, inputs: list[Tensor], *parameters: Tensor) -> Tensor:
         output = recording.run_forward(inputs)
-        ctx.recording, ctx.turn = recording, recording.turn
+        ctx.recording, ctx.inputs, ctx.turn = recording, inputs, recording.turn
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return None, None, *ctx.recording.run_backward(ctx.turn, weight)
+        return None, None, *ctx.recording.run_backward(ctx.turn, ctx.inputs, weight)
 
 
-MOST_RECORDINGS = 4  # of a run's own shapes: the policy's and the reference's, and those of a last batch
+# Of a run's own shapes: the policy's with a gradient and without, the initial model's, each in steps and beside them, those of a last batch.
+MOST_RECORDINGS = 8
 
 
 class Recordings:
@@ -137,6 +163,7 @@ class Recordings:
     def __init__(self, recorder: Recorder, trained: Sequence[nn.Parameter]) -> None:
         self._recorder = recorder
         self._trained = trained
+        self._turns = Turns()
         self._known: dict[tuple[object, ...], Recording] = {}
         self._too_large: set[tuple[object, ...]] = set()
         self._has_failed = False
@@ -144,12 +171,13 @@ class Recordings:
 
     def predict(self, name: str, predict: Predict, inputs: Sequence[Tensor], *, with_gradient: bool) -> Tensor:
         """`predict(*inputs)` by the network called `name`, with the gradient of what is trained where that is wanted."""
-        key = (name, *[(value.shape, value.dtype) for value in inputs])
+        key = (name, with_gradient, *[(value.shape, value.dtype) for value in inputs])
         if key not in self._known:
             if self._has_failed or key in self._too_large or len(self._known) == MOST_RECORDINGS:
                 return predict(*inputs)
             try:
-                self._known[key] = Recording(predict, self._trained if with_gradient else (), inputs, self._recorder)
+                trained = self._trained if with_gradient else ()
+                self._known[key] = Recording(predict, trained, inputs, self._recorder, self._turns)
             except torch.OutOfMemoryError:  # run plainly it may fit, and a smaller batch may be recorded yet
                 self.forget()
                 self._too_large.add(key)

@@ -151,7 +151,6 @@ def are_recorded(spec: JobSpec, actors: Actors, accelerator: Accelerator) -> boo
         spec.training.cuda_graphs == "auto"
         and accelerator.device.type == "cuda"
         and spec.resources.strategy == "ddp"  # which is that of one process too; in shares a forward sends weights
-        and not spec.is_online
         and not spec.training.gradient_checkpointing
         and not isinstance(actors.denoiser, ReadingNetwork)
     )

@@ -107,8 +107,8 @@ class RolloutBatch:
         return self._predict(self.actors.predict_policy, rows)
 
     def drawing(self, rows: Sequence[int]) -> Guided:
-        """The policy's as it draws, outside the distributed wrapper: that waits for gradients which no draw has."""
-        return self.model_with(None, rows)
+        """The policy's as it draws."""
+        return self._predict(self.actors.predict_drawing, rows)
 
     def reference(self, rows: Sequence[int]) -> Guided:
         """The reference's guided prediction for the prompts of `rows`."""

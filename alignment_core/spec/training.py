@@ -168,7 +168,7 @@ class TrainingSpec(Spec):
     gradient_checkpointing: bool = False
     cuda_graphs: Literal["auto", "off"] = Field(
         default="off",
-        description="`auto`: on a GPU, methods on preference data record the networks' kernels once and replay them, which gives the "
+        description="`auto`: on a GPU, the networks' kernels are recorded once for each shape and replayed, those of rollouts too, which gives the "
         "same numbers: at small batches a GPU waits for the CPU that launches them. Not with "
         "resources.strategy fsdp2 or gradient_checkpointing, or where text encoders are trained.",
     )
