@@ -11,6 +11,7 @@ from rich.console import Console
 
 from attune import cli_retention
 from attune.cli_admin import show_audit, show_quotas
+from attune.cli_aliases import aliases, promote
 from attune.cli_data import checkpoints, datasets
 from attune.cli_forks import add_forks
 from attune.cli_jobs import check, jobs
@@ -35,6 +36,8 @@ commands.add_typer(jobs, name="job")
 commands.add_typer(datasets, name="dataset")
 commands.add_typer(checkpoints, name="checkpoint")
 commands.add_typer(prompts, name="prompts")
+commands.add_typer(aliases, name="alias")
+commands.command("promote")(promote)
 commands.add_typer(weights, name="weights")
 commands.add_typer(keys, name="keys")
 commands.add_typer(cli_retention.retention, name="retention")

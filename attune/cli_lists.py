@@ -137,7 +137,13 @@ def list_models(client: Client) -> None:
     for one in client.models():
         parameters = "" if one.num_parameters is None else f"{one.num_parameters / 1e6:,.1f} M"
         refusal = "" if one.problem is None else f" CANNOT BE TRAINED: {one.problem}"
-        table.add_row(one.id, one.family, f"{one.resolution} px", parameters, f"{one.description}{refusal}".strip())
+        table.add_row(
+            one.id,
+            one.family or "",
+            "" if one.resolution is None else f"{one.resolution} px",
+            parameters,
+            f"{one.description}{refusal}".strip(),
+        )
     _show(table, "the operator's catalog has no model; name one of the Hub by repository and commit")
 
 

@@ -36,6 +36,7 @@ from attune.requests import (
     send_file,
 )
 from attune.resources import (
+    Alias,
     Ancestry,
     CatalogEntry,
     Checkpoint,
@@ -48,6 +49,7 @@ from attune.resources import (
     JobStatus,
     JobSummary,
     MetricPoint,
+    Promotion,
     PromptSet,
     Sample,
     Sweep,
@@ -182,6 +184,42 @@ class Client:
     def delete_prompts(self, prompt_set_id: str) -> None:
         """Remove a prompt set for good; refused while a job that has not ended needs it."""
         self._connection.request("DELETE", prompt_set_path(prompt_set_id))
+
+    # --- aliases ---
+
+    def promote(
+        self,
+        checkpoint_id: str,
+        alias: str = "champion",
+        *,
+        force: bool = False,
+        reason: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Promotion:
+        """Point a name at a checkpoint; jobs then name it as their model, `"@champion"`.
+
+        Raises `AttuneError` with the code `promotion_unproven` where no report shows that it is better; `force` with a `reason` promotes anyhow.
+        """
+        body = given({"checkpoint_id": checkpoint_id, "alias": alias, "force": force or None, "reason": reason})
+        answer = self._connection.request("POST", "/v1/promotions", json=body, headers=key_headers(idempotency_key))
+        return Promotion.model_validate(answer)
+
+    def aliases(self) -> list[Alias]:
+        """The project's names, in their order."""
+        return [Alias.model_validate(entry) for entry in self._connection.pages("/v1/aliases", [])]
+
+    def get_alias(self, alias: str) -> Alias:
+        """What the name points at, with the report that earned it."""
+        return Alias.model_validate(self._connection.request("GET", f"/v1/aliases/{segment(alias)}"))
+
+    def promotions(self, alias: str | None = None) -> Iterator[Promotion]:
+        """The history of a name, or of all of them, newest first, page by page as they are needed."""
+        only = [] if alias is None else [("alias", alias)]
+        return (Promotion.model_validate(entry) for entry in self._connection.pages("/v1/promotions", only))
+
+    def delete_alias(self, alias: str) -> None:
+        """Take a name away; its history stays, and so does the checkpoint."""
+        self._connection.request("DELETE", f"/v1/aliases/{segment(alias)}")
 
     # --- weights ---
 

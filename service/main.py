@@ -13,6 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from service import errors
 from service.api import (
     actions,
+    aliases,
     api_keys,
     audit,
     catalog,
@@ -106,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         prompt_sets,
         weights,
         deletion,
+        aliases,
         api_keys,
         audit,
         quotas,

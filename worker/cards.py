@@ -17,7 +17,7 @@ from alignment_core.costs.learning import learnt
 from alignment_core.costs.rates import corrected, rates_of_card
 from alignment_core.costs.work import work_of
 from alignment_core.events import DatasetChecked, RunStarted
-from alignment_core.spec import CatalogSource, CheckpointSource, JobSpec
+from alignment_core.spec import AliasSource, CatalogSource, CheckpointSource, JobSpec
 from alignment_core.spec.prompts import num_expected
 from service.resource_classes import ResourceClass
 from service.store import cards, known_models
@@ -89,7 +89,7 @@ def _files_of(parts: WorkerParts, spec: JobSpec) -> known_models.ModelFiles | No
     if isinstance(spec.model, CatalogSource):
         entry = parts.catalog.models.get(spec.model.name)
         return None if entry is None else entry.source
-    return None if isinstance(spec.model, CheckpointSource) else spec.model
+    return None if isinstance(spec.model, CheckpointSource | AliasSource) else spec.model
 
 
 def _gpus() -> list[CardRecord]:

@@ -11,10 +11,17 @@ from typing import Any, assert_never
 from alignment_core.errors import ModelError
 from alignment_core.families.file_hashes import FileHashes
 from alignment_core.hub_errors import download_errors, hub_error
-from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, LocalSource, SingleFileSource
+from alignment_core.spec import (
+    AliasSource,
+    CatalogSource,
+    CheckpointSource,
+    HubSource,
+    LocalSource,
+    SingleFileSource,
+)
 from alignment_core.spec.families import FAMILIES, FamilyName, family_of, refusal_of
 
-ModelSource = CatalogSource | HubSource | LocalSource | SingleFileSource | CheckpointSource
+ModelSource = CatalogSource | HubSource | LocalSource | SingleFileSource | CheckpointSource | AliasSource
 _TRUSTED_LIBRARIES = {"diffusers", "transformers", None}
 WEIGHED = tuple(dict.fromkeys(part for facts in FAMILIES.values() for part in facts.weighed))  # of any family
 SHARD = r"-\d{5}-of-\d{5}"
@@ -95,6 +102,8 @@ def local_folder(source: ModelSource) -> ModelFolder:
                 "model_not_resolved",
                 f"model.name {source.name!r}: the run was not told where its catalog models are",
             )
+        case AliasSource(name=name):
+            raise ModelError("model_not_resolved", f"model.name {name!r} is an alias, which a service alone knows")
         case SingleFileSource():
             raise AssertionError("it is unpacked before it is fetched")
         case CheckpointSource(id=found):

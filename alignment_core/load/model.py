@@ -29,7 +29,14 @@ from alignment_core.families.sdxl_configs import check_xl_parts
 from alignment_core.families.single_file import family_of_file
 from alignment_core.families.source import ModelFolder, ModelSource, fetch_model, read_json
 from alignment_core.hub_errors import download_errors
-from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, LocalSource, SingleFileSource
+from alignment_core.spec import (
+    AliasSource,
+    CatalogSource,
+    CheckpointSource,
+    HubSource,
+    LocalSource,
+    SingleFileSource,
+)
 from alignment_core.spec.families import FamilyName, family_of
 
 
@@ -69,7 +76,7 @@ def family_of_source(source: ModelSource) -> FamilyName | None:
                 index = Path(path) / "model_index.json"
             case HubSource():
                 index = _index_of(source)
-            case CatalogSource() | CheckpointSource():
+            case CatalogSource() | CheckpointSource() | AliasSource():
                 return None
             case _:
                 assert_never(source)

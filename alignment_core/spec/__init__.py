@@ -31,6 +31,7 @@ from alignment_core.spec.rewards import (
     reward_name,
 )
 from alignment_core.spec.sources import (
+    AliasSource,
     CatalogSource,
     CheckpointSource,
     ColumnMapping,

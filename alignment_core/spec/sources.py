@@ -83,6 +83,20 @@ class CheckpointSource(Spec):
     id: CheckpointId = Field(description="Id of the checkpoint; see `GET /v1/jobs/{id}/checkpoints`.")
 
 
+class AliasSource(Spec):
+    """The checkpoint that a name of the project points at when the job is created; the job keeps the checkpoint."""
+
+    type: Literal["alias"] = "alias"
+    name: Name = Field(
+        description="`champion`, `candidate` or another name; see `GET /v1/aliases`.", examples=["champion"]
+    )
+
+
+def alias_named(text: str) -> dict[str, str] | None:
+    """`@champion` as the alias of this name."""
+    return {"type": "alias", "name": text[1:]} if text[:1] == "@" and re.fullmatch(NAME, text[1:]) else None
+
+
 def catalog_named(text: str) -> dict[str, str] | None:
     """`sd15` as the catalog's entry of this name."""
     return {"type": "catalog", "name": text} if re.fullmatch(NAME, text) else None
@@ -95,10 +109,10 @@ def checkpoint_named(text: str) -> dict[str, str] | None:
 
 HUB = '{"type": "hub", "repo_id": "OWNER/NAME", "revision": COMMIT}'
 ModelSpec = Annotated[
-    CatalogSource | HubSource | LocalSource | SingleFileSource | CheckpointSource,
+    CatalogSource | HubSource | LocalSource | SingleFileSource | CheckpointSource | AliasSource,
     OneOf(
-        lambda text: checkpoint_named(text) or catalog_named(text),
-        f'write the name of a catalog entry, {HUB}, the id of a checkpoint of a full fine-tune ("ckpt_..."), '
+        lambda text: checkpoint_named(text) or alias_named(text) or catalog_named(text),
+        f'write the name of a catalog entry, {HUB}, the id of a checkpoint of a full fine-tune ("ckpt_..."), an alias ("@champion"), '
         '{"type": "local", "path": FOLDER}, or {"type": "single_file", "path": FILE}',
     ),
 ]
@@ -218,6 +232,7 @@ def label_of(
     | LocalSource
     | SingleFileSource
     | CheckpointSource
+    | AliasSource
     | StoredDataset
     | LocalDataset
     | HubDataset,
@@ -232,5 +247,7 @@ def label_of(
             return path
         case StoredDataset(id=found) | CheckpointSource(id=found):
             return found
+        case AliasSource(name=name):
+            return f"@{name}"
         case _:
             assert_never(source)

@@ -13,6 +13,7 @@ from alignment_core.spec.warnings import small_images, warnings_of
 from service.api.context import Parts
 from service.api.estimates import estimate_of, model_of, problems_of_memory
 from service.api.model_reports import family_of, foreseen, resolved, unread
+from service.api.named_models import with_named_model
 from service.api.named_prompts import problems_of_prompt_sets, with_prompt_sets
 from service.api.placement import card_gib, problems_of_placement
 from service.api.prospects import (
@@ -31,6 +32,14 @@ from service.errors import FieldProblem, field_problems, invalid_request
 from service.store import datasets, jobs, outputs
 from service.store.catalog import check_spec, stored_datasets
 from service.store.records import DatasetRecord
+
+
+def with_model_of_alias(parts: Parts, project_id: str, body: JobRequest) -> JobRequest:
+    """The request with the checkpoint in place of the alias that it names; 422 where there is no such alias."""
+    spec, errors = with_named_model(parts, project_id, body.spec)
+    if errors:
+        raise invalid_request(errors)
+    return body.model_copy(update={"spec": spec})
 
 
 def refuse_unfit(parts: Parts, project_id: str, body: JobRequest) -> None:
@@ -121,7 +130,10 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     except ValidationError as error:
         errors = field_problems(error, body, JobRequest)
         return Validation(valid=False, errors=errors, warnings=[], resolved_spec=None, estimate=None)
-    spec = request.spec
+    spec, unnamed = with_named_model(parts, project_id, request.spec)
+    if unnamed:  # of a model that nobody knows nothing can be said
+        return Validation(valid=False, errors=unnamed, warnings=[], resolved_spec=None, estimate=None)
+    request = request.model_copy(update={"spec": spec})
     errors = [*unfit(parts, project_id, spec), *unfit_start(parts, project_id, request)]
     report = _report(parts, project_id, spec)
     is_refused = any(one.pointer.startswith("/spec/model") for one in errors)  # a refused path is not looked at

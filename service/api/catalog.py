@@ -1,6 +1,7 @@
 """What can be asked for: methods, models and rewards, with JSON Schema and what this server offers by name."""
 
 import inspect
+from collections.abc import Iterator
 from typing import Any, get_args
 
 from fastapi import APIRouter
@@ -9,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 from alignment_core.model_files import ModelReport
 from alignment_core.spec import (
     FrozenReference,
+    JobSpec,
     MethodSpec,
     ModelSpec,
     ReferenceSpec,
@@ -17,13 +19,16 @@ from alignment_core.spec import (
 )
 from alignment_core.spec.families import FAMILIES, served
 from alignment_core.spec.method import MethodBase
+from alignment_core.spec.sources import label_of
 from service.api.context import Parts, PartsDep
 from service.api.examples import STABLE_DIFFUSION, example_of
-from service.api.model_reports import report_of
+from service.api.model_reports import family_of, foreseen, report_of
 from service.api.paging import Page
 from service.api.problems import problems
+from service.api.prospects import resolution_of
 from service.api.schemas.catalog import CatalogEntry, CatalogModel, Method, ModelList, PlugIn, Reward
 from service.auth import ProjectDep
+from service.store import aliases, jobs
 from service.store.catalog import CatalogEntry as Entry
 
 router = APIRouter(prefix="/v1", tags=["catalog"], responses=problems(401, 422, 500, 503))
@@ -77,15 +82,16 @@ def list_methods(_project_id: ProjectDep, parts: PartsDep) -> Page[Method]:
 
 
 @router.get("/models", summary="List models")
-def list_models(_project_id: ProjectDep, parts: PartsDep) -> ModelList:
-    """The models that this server offers by name, with what their files say once a worker has read them, and the other sources
-    that `spec.model` may name."""
-    data = [_model(parts, name, entry) for name, entry in sorted(parts.catalog.models.items())]
+def list_models(project_id: ProjectDep, parts: PartsDep) -> ModelList:
+    """The models that this server offers by name, with what their files say once a worker has read them, the project's champions
+    and other aliases, and the other sources that `spec.model` may name."""
+    offered = [_model(parts, name, entry) for name, entry in sorted(parts.catalog.models.items())]
+    data = [*offered, *_promoted(parts, project_id)]
     return ModelList(
         data=data,
         first_id=data[0].id if data else None,
         last_id=data[-1].id if data else None,
-        sources=["catalog", "hub", *(["local"] if parts.settings.allow_local_paths else [])],
+        sources=["catalog", "hub", "checkpoint", "alias", *(["local"] if parts.settings.allow_local_paths else [])],
         json_schema=TypeAdapter(ModelSpec).json_schema(),
     )
 
@@ -108,7 +114,34 @@ def _model(parts: Parts, name: str, entry: Entry) -> CatalogModel:
         default_lora_targets=None if entry.family == "clip" else list(FAMILIES[entry.family].lora_targets),
         problem=None if read.problem is None else read.problem.message,
         source={"type": "catalog", "name": name},
+        checkpoint_id=None,
     )
+
+
+def _promoted(parts: Parts, project_id: str) -> Iterator[CatalogModel]:
+    """Checkpoints that have a name, with what is known of the model that they were trained on."""
+    for alias in aliases.list_aliases(parts.store, project_id):
+        promotion = alias.promotion
+        job = None if promotion.job_id is None else jobs.get(parts.store, project_id, promotion.job_id)
+        if job is None or promotion.checkpoint_id is None:
+            continue  # deleted just now
+        spec = JobSpec.model_validate(job.spec)
+        family, read = family_of(parts, project_id, spec), foreseen(parts, project_id, spec) or ModelReport()
+        yield CatalogModel(
+            id=f"@{alias.name}",
+            description=f"step {promotion.step} of {job.name or job.id}, trained on {label_of(spec.model)}",
+            family=family,
+            is_trained=True,
+            resolution=read.resolution or resolution_of(spec, parts.catalog, read),
+            pipeline_class=read.pipeline_class,
+            prediction_type=read.prediction_type,
+            num_parameters=read.num_parameters,
+            lora_targets=None if read.layers is None else list(read.targets),
+            default_lora_targets=None if family is None else list(FAMILIES[family].lora_targets),
+            problem=None,
+            source={"type": "alias", "name": alias.name},
+            checkpoint_id=promotion.checkpoint_id,
+        )
 
 
 @router.get("/rewards", summary="List rewards")

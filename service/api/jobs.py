@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.spec import JobSpec
 from alignment_core.spec.mistakes import shown
-from service.api.admission import estimated, needed_gib, refuse_unfit, validate_spec
+from service.api.admission import estimated, needed_gib, refuse_unfit, validate_spec, with_model_of_alias
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import JobDep, JobPath, job_or_404, whole_job_or_404
@@ -79,6 +79,7 @@ def create_job(
 
 def new_job(parts: Parts, project_id: str, body: JobRequest, job_id: str | None, *, check_only: bool = False) -> Job:
     """Queue the job and ring for it; raises 422 with everything that keeps this server from running it."""
+    body = with_model_of_alias(parts, project_id, body)
     refuse_unfit(parts, project_id, body)
     queued = what_is_queued(parts, project_id, body.spec)
     try:

@@ -3,7 +3,15 @@
 from pathlib import Path
 
 from alignment_core.model_files import ModelReport, read_model_files, stamp_of
-from alignment_core.spec import CatalogSource, CheckpointSource, HubSource, JobSpec, LocalSource, SingleFileSource
+from alignment_core.spec import (
+    AliasSource,
+    CatalogSource,
+    CheckpointSource,
+    HubSource,
+    JobSpec,
+    LocalSource,
+    SingleFileSource,
+)
 from alignment_core.spec.families import FamilyName
 from service.api.context import Parts
 from service.store import jobs, known_models, outputs
@@ -21,6 +29,8 @@ def files_of(parts: Parts, project_id: str, spec: JobSpec) -> ModelFiles | None:
             return None if entry is None else entry.source
         case HubSource() | LocalSource() | SingleFileSource() as source:
             return source
+        case AliasSource():  # a job has the checkpoint in its place
+            return None
         case CheckpointSource(id=checkpoint_id):
             checkpoint = outputs.get_checkpoint(parts.store, project_id, checkpoint_id)
             job = None if checkpoint is None else jobs.get(parts.store, project_id, checkpoint.job_id)

@@ -39,6 +39,10 @@ TAGS = [
     {"name": "sweeps", "description": "One job for each of several settings, and how they compare."},
     {"name": "runs", "description": "What a run says and leaves: events, metrics, samples, the report, logs."},
     {"name": "checkpoints", "description": "Trained weights, file by file or as one archive."},
+    {
+        "name": "aliases",
+        "description": "`champion`, `candidate` and other names for checkpoints, each with the report that earned it.",
+    },
     {"name": "datasets", "description": "Preference pairs: uploaded, checked, reported on."},
     {"name": "prompt sets", "description": "Lists of prompts that specs name instead of carrying them."},
     {"name": "weights", "description": "LoRAs to start from: uploaded, checked."},

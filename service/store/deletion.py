@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store import keys
+from service.store import aliases, keys
 from service.store.database import Store, now
 from service.store.models import Checkpoint, Dataset, IdempotencyKey, Job, PromptSet, SweepTrial
 from service.store.removals import to_remove
@@ -76,6 +76,7 @@ def delete_job(store: Store, project_id: str, job_id: str) -> str | None:
             raise InUse("job_in_use", f"the job is {row.state}; cancel it first")
         own = sa.select(Checkpoint.id).where(Checkpoint.job_id == job_id)
         session.execute(own.order_by(Checkpoint.id).with_for_update())  # a fork that is being made is waited for
+        _refuse_named(session, "job_in_use", own)
         if users := _jobs_from(session, own):
             raise InUse("job_in_use", f"{_named(users)} begin from a checkpoint of it; cancel them or let them end")
         if session.scalars(own.where(Checkpoint.is_pinned)).first() is not None:
@@ -99,7 +100,9 @@ def delete_checkpoint(store: Store, project_id: str, checkpoint_id: str, *, even
             return None
         if job.state not in TERMINAL:
             raise InUse("checkpoint_in_use", f"its job is {job.state} and may go on from it; cancel the job first")
-        if users := _jobs_from(session, sa.select(Checkpoint.id).where(Checkpoint.id == checkpoint_id)):
+        own = sa.select(Checkpoint.id).where(Checkpoint.id == checkpoint_id)
+        _refuse_named(session, "checkpoint_in_use", own)
+        if users := _jobs_from(session, own):
             raise InUse("checkpoint_in_use", f"{_named(users)} begin from it; cancel them or let them end")
         if not even_result and checkpoint_id in (job.result_checkpoint_id, _only_result(job)):
             raise InUse(
@@ -121,6 +124,13 @@ def remove_checkpoint(session: Session, job: Job, row: Checkpoint) -> None:
     session.flush()
     _move_on(session, job, row.id)
     to_remove(session, prefixes, now(session))
+
+
+def _refuse_named(session: Session, code: str, checkpoint_ids: sa.Select[str]) -> None:
+    """`InUse` where an alias points at one of the checkpoints."""
+    if names := aliases.names_of(session, checkpoint_ids):
+        pointing = f"the alias {names[0]} points" if len(names) == 1 else f"the aliases {', '.join(names)} point"
+        raise InUse(code, f"{pointing} at it; promote another checkpoint, or delete the alias")
 
 
 def _only_result(job: Job) -> str | None:

@@ -11,7 +11,7 @@ from service.store import audit
 from service.store.audit import Deed
 from service.store.database import Store, now
 from service.store.deletion import remove_checkpoint
-from service.store.models import Checkpoint, Job, JobRetention, ProjectRetention
+from service.store.models import Alias, Checkpoint, Job, JobRetention, ProjectRetention
 from service.store.retention_rules import Candidate, Need, Policy, Verdict, verdicts
 from service.store.states import TERMINAL
 
@@ -130,11 +130,13 @@ def _verdicts(session: Session, job: Job, rows: Sequence[Checkpoint], policy: Po
 
 
 def _needs(session: Session, checkpoint_ids: Sequence[str]) -> dict[str, frozenset[Need]]:
-    """Who outside of their job needs the checkpoints: jobs that were forked from one, ended or not."""
+    """Who outside of their job needs the checkpoints: a name that points at one, and jobs that were forked from one, ended or not."""
     parents = sa.select(Job.parent_checkpoint_id).where(Job.parent_checkpoint_id.in_(checkpoint_ids))
     begun = sa.select(Job.resume_from_checkpoint_id).where(Job.resume_from_checkpoint_id.in_(checkpoint_ids))
     forked = {*session.scalars(parents), *session.scalars(begun), *_named_in_specs(session, checkpoint_ids)}
-    return {one: frozenset({"fork"}) for one in forked if one is not None}
+    named = set(session.scalars(sa.select(Alias.checkpoint_id).where(Alias.checkpoint_id.in_(checkpoint_ids))))
+    needs: dict[str, frozenset[Need]] = {one: frozenset({"fork"}) for one in forked if one is not None}
+    return needs | {one: needs.get(one, frozenset()) | {"champion"} for one in named}
 
 
 def _named_in_specs(session: Session, checkpoint_ids: Iterable[str]) -> Iterable[str]:

@@ -79,8 +79,6 @@ def test_prompts_are_uploaded_listed_shown_downloaded_and_deleted(
     assert (lines[2].split()[:2], lines[2].split()[-1]) == ([found, "2"], "Parti")
     assert max(len(line) for line in lines) <= NARROW
     assert attune("prompts", "show", found).stdout == "a red circle\na blue square\n"
-    assert attune("prompts", "show", found, "--limit", "1").stdout == "a red circle\n"
-    assert json.loads(attune("prompts", "show", found, "--json").stdout)["report"]["column"] == "Prompt"
     saved = tmp_path / "saved.jsonl"
     attune("prompts", "download", found, str(saved))
     assert saved.read_text() == '{"prompt": "a red circle"}\n{"prompt": "a blue square"}\n'
@@ -89,7 +87,29 @@ def test_prompts_are_uploaded_listed_shown_downloaded_and_deleted(
     assert refused.returncode == 1
     assert "row 1: has 2001 characters" in refused.stderr
     assert attune("prompts", "delete", found).stdout == "deleted\n"
-    assert attune("prompts", "list").stdout == "no prompt set\n"
+    assert api.client.get("/v1/prompt_sets").json()["data"] == []
+
+
+def test_a_checkpoint_is_promoted_listed_as_a_model_and_its_name_taken_away(api: Api, attune: Attune) -> None:  # noqa: F811
+    job = api.new_job()
+    api.run(job)
+    checkpoint = api.checkpoint_id(job)
+    promoted = attune("promote", job).stdout.splitlines()
+    assert promoted == [
+        f"champion is {checkpoint}: colorfulness +0.17 (+0.15 .. +0.19)",
+        'jobs may begin from it: "model": "@champion"',
+    ]
+    assert "@champion" in attune("models").stdout
+    lines = attune("alias", "list").stdout.splitlines()
+    assert lines[2].split()[:2] == ["champion", checkpoint]
+    attune("promote", checkpoint, "--alias", "candidate", "--reason", "to be tried")
+    assert attune("alias", "delete", "champion").stdout == "deleted\n"
+    history = attune("alias", "history").stdout
+    assert [line.split()[0] for line in history.splitlines()[2:]] == ["champion", "candidate", "champion"]
+    assert "(taken away)" in history
+    unforced = attune("promote", checkpoint, "--force")
+    assert unforced.returncode == 1
+    assert "say why" in unforced.stderr
 
 
 def test_events_metrics_and_checkpoints_of_a_job_are_shown(api: Api, attune: Attune) -> None:  # noqa: F811

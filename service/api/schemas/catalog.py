@@ -74,19 +74,22 @@ MODEL_EXAMPLE: dict[str, Any] = {
     "default_lora_targets": ["to_k", "to_q", "to_v", "to_out.0"],
     "problem": None,
     "source": {"type": "catalog", "name": "shapes"},
+    "checkpoint_id": None,
 }
 
 
 class CatalogModel(Entry):
-    """A model that this server offers by name."""
+    """A model that this server offers by name, or a checkpoint of the project that has one."""
 
     model_config = with_example(MODEL_EXAMPLE)
 
     object: Literal["model"] = "model"
     description: str
-    family: FamilyName | Literal["clip"] = Field(description="`clip` scores images; the other families are trained.")
+    family: FamilyName | Literal["clip"] | None = Field(
+        description="`clip` scores images; the other families are trained. Null where nobody has read the model yet."
+    )
     is_trained: bool = Field(description="Whether this server trains models of this family.")
-    resolution: int = Field(description="Pixels of the side that the model draws, or reads.")
+    resolution: int | None = Field(description="Pixels of the side that the model draws, or reads.")
     pipeline_class: str | None = Field(description="The class that its files name; null until they have been read.")
     prediction_type: str | None = Field(description="What it predicts: `epsilon`, `v_prediction` or `velocity`.")
     num_parameters: int | None = Field(description="Parameters of its denoiser.")
@@ -96,6 +99,7 @@ class CatalogModel(Entry):
     )
     problem: str | None = Field(description="Why a run would refuse the model, where its files say so.")
     source: dict[str, str] = Field(description="What to write as `spec.model`.")
+    checkpoint_id: str | None = Field(description="What an alias points at; null for a model of the catalog.")
 
 
 MODEL_LIST_EXAMPLE: dict[str, Any] = {
@@ -104,7 +108,7 @@ MODEL_LIST_EXAMPLE: dict[str, Any] = {
     "has_more": False,
     "first_id": "shapes",
     "last_id": "shapes",
-    "sources": ["catalog", "hub"],
+    "sources": ["catalog", "hub", "checkpoint", "alias"],
     "json_schema": {"discriminator": {"propertyName": "type"}, "oneOf": []},
 }
 

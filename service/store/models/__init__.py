@@ -1,5 +1,6 @@
 """The tables. Rows never leave `service.store`: its functions hand out the frozen records of `records.py`."""
 
+from service.store.models.aliases import Alias, Promotion
 from service.store.models.base import (
     LONGEST_FILENAME,
     LONGEST_LABEL_KEY,
@@ -23,6 +24,7 @@ __all__ = [
     "LONGEST_LABEL_VALUE",
     "LONGEST_MODEL",
     "LONGEST_NAME",
+    "Alias",
     "ApiKey",
     "AuditEntry",
     "Base",
@@ -45,6 +47,7 @@ __all__ = [
     "ProcessTime",
     "Project",
     "ProjectRetention",
+    "Promotion",
     "PromptSet",
     "Quota",
     "Removal",

@@ -55,6 +55,8 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
         *("POST /v1/prompt_sets", "GET /v1/prompt_sets"),
         *(f"GET {prompt_set}{path}" for path in ("", "/prompts", "/file")),
+        *("POST /v1/promotions", "GET /v1/promotions", "GET /v1/promotions/{promotion_id}"),
+        *(f"{verb} /v1/aliases{path}" for verb, path in (("GET", ""), ("GET", "/{alias}"), ("DELETE", "/{alias}"))),
         *("POST /v1/weights", "GET /v1/weights", f"GET {weights}"),
         *(f"DELETE {path}" for path in (job, checkpoint, dataset, weights, prompt_set)),
         *("GET /v1/audit", "GET /v1/quotas"),

@@ -103,6 +103,20 @@ def test_what_a_fork_stands_on_and_what_a_job_goes_on_from_stay(any_api: Api):
     assert steps_of(api, parent) == [2], "the fork that has ended still says where it comes from"
 
 
+def test_what_a_name_points_at_stays_until_the_name_is_taken_away(api: Api):
+    api.client.put("/v1/retention", json={"keep_last": 1, "keep_best": False})
+    job_id = ended_job(api)
+    body = {"checkpoint_id": checkpoint_at(api, job_id, 2), "alias": "candidate"}
+    assert api.client.post("/v1/promotions", json=body).status_code == 201
+    told = api.client.get(f"/v1/jobs/{job_id}/retention").json()["checkpoints"]
+    assert [one["reason"] for one in told if one["id"] == body["checkpoint_id"]] == ["champion"]
+    retention.sweep(api.parts.store)
+    assert steps_of(api, job_id) == [2, 4]
+    api.client.delete("/v1/aliases/candidate")
+    retention.sweep(api.parts.store)
+    assert steps_of(api, job_id) == [4]
+
+
 def test_a_pinned_checkpoint_is_not_deleted_by_hand_and_neither_is_its_job(api: Api):
     job_id = ended_job(api)
     checkpoint_id = checkpoint_at(api, job_id, 1)
