@@ -8,6 +8,7 @@ from alignment_core.costs.work import TimedPhase, Work
 BRIEF_SECONDS = (
     0.5  # phases that are shorter say more of the clock than of the machine, unless they were thought to be longer
 )
+LEAST_SAVED_BYTES = 2**27  # less says more of opening files and hashing than of the disk
 LAUNCH_BOUND = 0.7  # of the time: small micro-batches that wait for their kernels say nothing of larger ones
 APART: tuple[TimedPhase, ...] = ("loading", "caching", "compiling", "saving", "evaluating")
 ONLINE: tuple[TimedPhase, ...] = ("training", "sampling", "scoring")
@@ -21,7 +22,11 @@ def learnt(work: Work, seconds: Mapping[str, float], known: Mapping[str, Rate]) 
     """
     took = {**seconds, "evaluating": seconds.get("evaluating", 0.0) + seconds.get("sampling", 0.0)}
     timed: list[TimedPhase] = [
-        phase for phase in APART if work.of(phase) > 0 and _tells(took.get(phase, 0.0), work.of(phase), known[phase])
+        phase
+        for phase in APART
+        if work.of(phase) > 0
+        and (phase != "saving" or work.saving_bytes >= LEAST_SAVED_BYTES)
+        and _tells(took.get(phase, 0.0), work.of(phase), known[phase])
     ]
     found: dict[str, float] = {phase: work.of(phase) / took[phase] for phase in timed}
     training, (_, launch_seconds, _) = seconds.get("training", 0.0), known["training"].launch_seconds

@@ -40,6 +40,11 @@ def test_what_was_brief_but_thought_to_be_long_teaches_that_it_is_not() -> None:
     assert learnt(OFFLINE, {"loading": 0.3, "caching": 0.1}, ANY_CPU) == {"loading": pytest.approx(1 / 0.3)}
 
 
+def test_saving_a_small_adapter_says_nothing_of_the_disk() -> None:
+    assert learnt(OFFLINE, {"saving": 0.8}, ANY_CPU) == {}
+    assert learnt(replace(OFFLINE, saving_bytes=1e9), {"saving": 2.0}, ANY_CPU) == {"saving": 5e8}
+
+
 def test_a_guess_is_moved_with_what_was_shown_of_a_phase_like_it() -> None:
     slow = {"training": Rate(0.02, 0.02, 0.02, "jobs"), "caching": Rate(8e4, 8e4, 8e4, "jobs")}
     found = corrected(ANY_CPU, slow)
