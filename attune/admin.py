@@ -9,7 +9,7 @@ from typing import Literal
 
 from attune.connection import Connection, segment
 from attune.requests import given
-from attune.resources import ApiKey, AuditEntry, NewKey, Quota
+from attune.resources import ApiKey, AuditEntry, NewKey, Quota, Usage
 
 Scope = Literal["read", "submit", "admin"]
 Outcome = Literal["done", "refused", "failed"]
@@ -56,6 +56,11 @@ class Admin:
         times = {"since": since and since.isoformat(), "until": until and until.isoformat()}
         filters = given({"key_id": key_id, "object_id": object_id, "action": action, "outcome": outcome, **times})
         return (AuditEntry.model_validate(one) for one in self._connection.pages("/v1/audit", list(filters.items())))
+
+    def usage(self, *, since: datetime | None = None, until: datetime | None = None) -> Usage:
+        """What the attempts took that ended at `since` or later and before `until`."""
+        times = given({"since": since and since.isoformat(), "until": until and until.isoformat()})
+        return Usage.model_validate(self._connection.request("GET", "/v1/usage", params=times))
 
     def quotas(self) -> list[Quota]:
         """What the project may take and has taken; every key may ask."""

@@ -19,6 +19,7 @@ from attune.cli_keys import keys
 from attune.cli_lists import add_to
 from attune.cli_prompts import prompts
 from attune.cli_sweeps import sweeps
+from attune.cli_usage import show_job, show_usage
 from attune.cli_weights import weights
 from attune.client import Client
 from attune.demo import STOPPING, DemoError, run_demo
@@ -47,6 +48,8 @@ commands.command("check")(check)
 commands.add_typer(sweeps, name="sweep")
 add_forks(jobs, checkpoints)
 commands.command("quotas")(show_quotas)
+commands.command("usage")(show_usage)
+jobs.command("show")(show_job)
 add_to(commands, jobs, datasets, checkpoints)
 
 INTERRUPTED = 130  # what a shell gives a command that SIGINT ended

@@ -32,8 +32,12 @@ def _memory(memory: Mapping[str, Any] | None) -> Iterable[tuple[str, str, str]]:
 def _time(duration: Mapping[str, Any] | None) -> Iterable[tuple[str, str, str]]:
     if duration is not None:
         total, phases = duration["total"], duration["phases"]
-        parts = ", ".join(f"{name} {_seconds(one['expected'])}" for name, one in phases.items())
-        yield "time", _seconds(total["expected"]), f"{_seconds(total['low'])} to {_seconds(total['high'])}: {parts}"
+        parts = ", ".join(f"{name} {duration_text(one['expected'])}" for name, one in phases.items())
+        yield (
+            "time",
+            duration_text(total["expected"]),
+            f"{duration_text(total['low'])} to {duration_text(total['high'])}: {parts}",
+        )
         card = duration["card"] or "a machine that nobody has named"
         yield "", "", f"{_basis(duration['source'])}: {card}"
 
@@ -48,6 +52,6 @@ def _disk(disk: Mapping[str, Any] | None) -> Iterable[tuple[str, str, str]]:
         yield "disk", bytes_of(disk["checkpoints_bytes"]), f"a checkpoint {bytes_of(disk['checkpoint_bytes'])}{cache}"
 
 
-def _seconds(value: float) -> str:
+def duration_text(value: float) -> str:
     size, unit = next(((size, unit) for size, unit in UNITS if value >= size), (1, "s"))
     return f"{value / size:.2g} {unit}" if value < 10 * size else f"{value / size:.0f} {unit}"

@@ -112,11 +112,38 @@ class StartChecks(Resource):
     peak_device_gib: float | None
 
 
+class JobUsage(Resource):
+    """What a job took until now, its lost attempts included."""
+
+    num_attempts: int
+    seconds: dict[str, float]
+    process_seconds: float
+    gpu_seconds: float
+    peak_device_gib: float | None
+    peak_host_gib: float | None
+    stored_bytes: int
+    estimated_seconds: float | None
+    over_estimate: float | None
+
+
+class Usage(Resource):
+    """What the attempts of a project took that ended within a time."""
+
+    since: datetime | None
+    until: datetime | None
+    num_attempts: int
+    seconds: dict[str, float]
+    process_seconds: float
+    gpu_seconds: float
+    stored_bytes: int
+
+
 class Job(JobSummary):
     spec: dict[str, Any]
     throughput: Throughput | None = None
     start_checks: StartChecks | None = None
     estimate: dict[str, Any] | None = None
+    usage: JobUsage | None = None
 
 
 class JobAction(Resource):

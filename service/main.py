@@ -31,6 +31,7 @@ from service.api import (
     results,
     retention,
     sweeps,
+    usage,
     weights,
 )
 from service.api.audit_trail import AuditTrail
@@ -111,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         api_keys,
         audit,
         quotas,
+        usage,
         retention,
         catalog,
         health,

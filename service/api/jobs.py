@@ -22,7 +22,7 @@ from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobReque
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep, needs
 from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
-from service.store import jobs
+from service.store import jobs, usage
 from service.store.ancestry import CheckpointGone
 from service.store.catalog import stored_datasets, stored_prompts, stored_weights
 from service.store.database import Store
@@ -223,7 +223,8 @@ async def get_job(
             latest_of_type(parts.store, project_id, job_id, one) for one in ("throughput_measured", "start_checked")
         ]
     )
-    return Job.whole(found, *told)
+    took = await run_in_threadpool(usage.of_job, parts.store, project_id, job_id)
+    return Job.whole(found, *told, took=took)
 
 
 def _is_at_rest(pulse: JobPulse) -> bool:

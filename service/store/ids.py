@@ -9,7 +9,9 @@ import threading
 import time
 from typing import Literal
 
-Prefix = Literal["job", "ds", "wts", "ps", "ckpt", "exp", "evt", "proj", "key", "smp", "aud", "act", "swp", "prm"]
+Prefix = Literal[
+    "job", "ds", "wts", "ps", "ckpt", "exp", "evt", "proj", "key", "smp", "aud", "act", "swp", "prm", "att"
+]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _RANDOM_BITS = 80

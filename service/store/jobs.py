@@ -15,7 +15,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import label_of
-from service.store import quotas
+from service.store import quotas, usage
 from service.store.ancestry import beginning_of, held_parent, parent_of
 from service.store.database import Store, now
 from service.store.filters import filtered
@@ -216,6 +216,7 @@ def _refuse_final(row: Job, verb: Verb) -> None:
 def enter(session: Session, row: Job, state: JobState, time: datetime) -> None:
     """Put a locked row into `state`, with the times and the lease that belong to it. What was queued keeps its place."""
     if row.state in HELD and state not in HELD:
+        usage.close_attempt(session, row, time)
         quotas.count_time(session, row, time)
     row.state = state
     row.updated_at = time

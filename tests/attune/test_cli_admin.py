@@ -74,3 +74,15 @@ def test_retention_is_set_and_shown_and_checkpoints_are_pinned(api: Api, attune:
     assert attune("checkpoint", "unpin", first[0]).stdout.strip() == "unpinned"
     assert attune("retention", "set", job_id).stdout.strip() == "set"
     assert "its own" in attune("retention", "show", job_id).stdout
+
+
+def test_what_jobs_took_is_shown(api: Api, attune: Attune) -> None:  # noqa: F811
+    job_id = api.new_job()
+    api.run(job_id)
+    shown = attune("job", "show", job_id).stdout
+    assert job_id in shown
+    assert "succeeded" in shown
+    assert any(line.split()[0] == "training" for line in shown.splitlines() if line.strip())
+    assert "attempts" in shown
+    assert "stored" in attune("usage").stdout
+    assert json.loads(attune("usage", "--json", "--since", "2026-01-01").stdout)["num_attempts"] >= 1

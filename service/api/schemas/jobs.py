@@ -16,10 +16,12 @@ from alignment_core.events import Phase, StartCheck, Throughput
 from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import WITHOUT_NUL
 from service.api.schemas.base import Entry, Resource, with_example
+from service.api.schemas.usage import JOB_USAGE_EXAMPLE, JobUsage
 from service.errors import FieldProblem
 from service.store.records import EventRecord, ForkMode, ForkReference, JobRecord, ParentRecord, PauseKeeps
 from service.store.records import JobSummary as SummaryRecord
 from service.store.states import JobState
+from service.store.usage import Usage
 
 JOB_ID = "job_01kaf0h2v7x3m5q8r1s4t6w9yz"
 DATASET_ID = "ds_01kaf0f6a2c4e6g8j0m2p4r6t8"
@@ -118,6 +120,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "spec": RESOLVED_SPEC_EXAMPLE,
     "start_checks": START_CHECKS_EXAMPLE,
     "estimate": ESTIMATE_EXAMPLE,
+    "usage": JOB_USAGE_EXAMPLE,
 }
 
 
@@ -333,11 +336,22 @@ class Job(JobSummary):
     estimate: Estimate | None = Field(
         description="What it was estimated to cost when it was created; null for jobs that are older than estimates."
     )
+    usage: JobUsage | None = Field(
+        default=None, description="What it took until now; null in the answer that creates it."
+    )
 
     @classmethod
-    def whole(cls, job: JobRecord, pace: EventRecord | None = None, checked: EventRecord | None = None) -> "Job":
-        """The same with the spec, the pace that the job told last, and what was tried before its run."""
+    def whole(
+        cls,
+        job: JobRecord,
+        pace: EventRecord | None = None,
+        checked: EventRecord | None = None,
+        took: Usage | None = None,
+    ) -> "Job":
+        """The same with the spec, the pace that the job told last, what was tried before its run, and what it took."""
+        is_comparable = job.state == "succeeded" and not job.check_only
         told = {
+            "usage": None if took is None else JobUsage.of(took, job.estimate, is_comparable=is_comparable),
             "throughput": None if pace is None else pace.data["throughput"],
             "start_checks": None
             if checked is None

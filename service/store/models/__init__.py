@@ -17,6 +17,7 @@ from service.store.models.results import Checkpoint, CheckpointFile, Export, Rep
 from service.store.models.retention import JobRetention, ProjectRetention
 from service.store.models.sweeps import Sweep, SweepTrial
 from service.store.models.uploads import Dataset, PromptSet
+from service.store.models.usage import AttemptUsage
 
 __all__ = [
     "LONGEST_FILENAME",
@@ -26,6 +27,7 @@ __all__ = [
     "LONGEST_NAME",
     "Alias",
     "ApiKey",
+    "AttemptUsage",
     "AuditEntry",
     "Base",
     "Card",

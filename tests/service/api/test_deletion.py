@@ -46,7 +46,7 @@ def test_a_job_goes_with_all_that_it_left(any_api: Api):
     api.run(job_id)
     api.run(other)
     kept = [key for key in keys_left(api) if job_id not in key]
-    assert len(rows_with(api, job_id)) == 9, "every table that speaks of jobs does"
+    assert len(rows_with(api, job_id)) == 10, "every table that speaks of jobs does"
     assert delete(api, f"jobs/{job_id}") == {"id": job_id, "object": "job", "deleted": True}
     assert rows_with(api, job_id) == {}
     assert keys_left(api) == kept

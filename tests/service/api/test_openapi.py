@@ -59,7 +59,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *(f"{verb} /v1/aliases{path}" for verb, path in (("GET", ""), ("GET", "/{alias}"), ("DELETE", "/{alias}"))),
         *("POST /v1/weights", "GET /v1/weights", f"GET {weights}"),
         *(f"DELETE {path}" for path in (job, checkpoint, dataset, weights, prompt_set)),
-        *("GET /v1/audit", "GET /v1/quotas"),
+        *("GET /v1/audit", "GET /v1/quotas", "GET /v1/usage"),
         *("GET /v1/retention", "PUT /v1/retention", *(f"{verb} {job}/retention" for verb in ("GET", "PUT", "DELETE"))),
         *(f"POST {checkpoint}/{verb}" for verb in ("pin", "unpin")),
         *("POST /v1/keys", "GET /v1/keys", "GET /v1/keys/{key_id}"),

@@ -1,0 +1,156 @@
+"""Where the time of jobs went: seconds by phase of every attempt, lost ones too, from what their runs said and when.
+
+An attempt becomes a row when it ends, by which a project's sums are made; that of an attempt that goes on is made when it is asked for.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store.database import Store, now
+from service.store.ids import new_id
+from service.store.models import AttemptUsage, Checkpoint, Export, Job, JobEvent, Report, Sample
+
+MARKS = ("run_started", "phase_changed", "run_completed")
+ENDED = "uploading"  # what is left once the run has ended: its last files are stored
+_TOLD = (*MARKS, "throughput_measured", "start_checked")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of a job, or of a project's attempts that ended within a time."""
+
+    num_attempts: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    process_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    peak_device_gib: float | None = None
+    peak_host_gib: float | None = None
+    stored_bytes: int = 0
+
+
+def close_attempt(session: Session, job: Job, time: datetime) -> None:
+    """Keep what the attempt took that ends now; nothing where none is under way."""
+    if job.attempt_started_at is not None:
+        session.flush()  # what the run said last is read back
+        session.add(_usage_of_attempt(session, job, job.attempt_started_at, time))
+
+
+def of_job(store: Store, project_id: str, job_id: str) -> Usage:
+    """All attempts at a job, with the one that goes on, and the time in which it waits just now."""
+    with store.read() as session:
+        job = session.scalars(sa.select(Job).where(Job.id == job_id, Job.project_id == project_id)).one_or_none()
+        if job is None:
+            return Usage()
+        query = sa.select(AttemptUsage).where(AttemptUsage.job_id == job_id).order_by(AttemptUsage.attempt)
+        attempts, time = list(session.scalars(query)), now(session)
+        if job.attempt_started_at is not None:
+            attempts.append(_usage_of_attempt(session, job, job.attempt_started_at, time))
+        total = _sum(attempts, _stored_bytes(session, [Job.id == job_id]))
+        if job.state == "queued":
+            waits = (time - _queued_since(session, job)).total_seconds()
+            total.seconds["queued"] = round(total.seconds.get("queued", 0.0) + max(0.0, waits), 3)
+        return total
+
+
+def of_project(store: Store, project_id: str, since: datetime | None, until: datetime | None) -> Usage:
+    """The attempts that ended at `since` or later and before `until`: times side by side add up. Bytes are those of now."""
+    query = sa.select(AttemptUsage).where(AttemptUsage.project_id == project_id)
+    if since is not None:
+        query = query.where(AttemptUsage.ended_at >= since)
+    if until is not None:
+        query = query.where(AttemptUsage.ended_at < until)
+    with store.read() as session:
+        attempts = session.scalars(query.execution_options(yield_per=1000))
+        return _sum(attempts, _stored_bytes(session, [Job.project_id == project_id]))
+
+
+def aware(time: datetime) -> datetime:
+    """What names no zone is in UTC."""
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+
+
+def _usage_of_attempt(session: Session, job: Job, claimed_at: datetime, time: datetime) -> AttemptUsage:
+    query = sa.select(JobEvent.type, JobEvent.data, JobEvent.time).where(
+        JobEvent.job_id == job.id, JobEvent.attempt == job.attempt, JobEvent.type.in_(_TOLD)
+    )
+    told = session.execute(query.order_by(JobEvent.seq)).all()
+    queued = max(0.0, (claimed_at - _queued_since(session, job)).total_seconds())
+    return AttemptUsage(
+        id=new_id("att"),
+        project_id=job.project_id,
+        job_id=job.id,
+        attempt=job.attempt,
+        processes=job.processes,
+        device=next((one.data.get("device") for one in told if one.type == "run_started"), None),
+        seconds={"queued": round(queued, 3), **_seconds([(*one,) for one in told], claimed_at, time)},
+        peak_device_gib=_peak(told, "peak_device_gib"),
+        peak_host_gib=_peak(told, "peak_host_gib"),
+        claimed_at=claimed_at,
+        ended_at=time,
+    )
+
+
+def _seconds(told: Sequence[tuple[str, dict[str, Any], datetime]], start: datetime, end: datetime) -> dict[str, float]:
+    """Seconds in each phase from the claim to the end; a training process's clock may be a little off this one's."""
+    marks = [(_phase_from(kind, data), time) for kind, data, time in told if kind in MARKS]
+    found: dict[str, float] = {}
+    for (phase, since), (_, until) in pairwise([("starting", start), *marks, ("", end)]):
+        lasted = (min(until, end) - max(since, start)).total_seconds()
+        found[phase] = round(found.get(phase, 0.0) + max(0.0, lasted), 3)
+    return found
+
+
+def _phase_from(kind: str, data: dict[str, Any]) -> str:
+    if kind == "run_completed":
+        return ENDED
+    return data.get("phase") or "loading"
+
+
+def _peak(told: Iterable[Any], name: str) -> float | None:
+    figures = [{**one.data, **one.data.get("throughput", {})}.get(name) for one in told]
+    return max((one for one in figures if one is not None), default=None)
+
+
+def _queued_since(session: Session, job: Job) -> datetime:
+    """Since when the job has waited for its present attempt: a worker that gives it back leaves `queued_at` as it was."""
+    last = session.scalar(sa.select(sa.func.max(AttemptUsage.ended_at)).where(AttemptUsage.job_id == job.id))
+    joined = job.queued_at or job.created_at
+    return joined if last is None else max(joined, last)
+
+
+def _sum(attempts: Iterable[AttemptUsage], stored_bytes: int) -> Usage:
+    num, seconds = 0, dict[str, float]()
+    process_seconds = gpu_seconds = 0.0
+    peaks_of_device, peaks_of_host = list[float](), list[float]()
+    for one in attempts:
+        num += 1
+        for phase, lasted in one.seconds.items():
+            seconds[phase] = round(seconds.get(phase, 0.0) + lasted, 3)
+        held = (one.ended_at - one.claimed_at).total_seconds() * one.processes
+        process_seconds += held
+        gpu_seconds += held if one.device == "cuda" else 0.0
+        peaks_of_device += [] if one.peak_device_gib is None else [one.peak_device_gib]
+        peaks_of_host += [] if one.peak_host_gib is None else [one.peak_host_gib]
+    return Usage(
+        num_attempts=num,
+        seconds=seconds,
+        process_seconds=round(process_seconds, 3),
+        gpu_seconds=round(gpu_seconds, 3),
+        peak_device_gib=max(peaks_of_device, default=None),
+        peak_host_gib=max(peaks_of_host, default=None),
+        stored_bytes=stored_bytes,
+    )
+
+
+def _stored_bytes(session: Session, which: Sequence[sa.ColumnElement[bool]]) -> int:
+    """Of checkpoints, their exports, pictures and report pages that are there now."""
+    jobs = sa.select(Job.id).where(*which)
+    sizes = (Checkpoint.size_bytes, Export.size_bytes, Sample.size_bytes, Report.page_size_bytes)
+    found = [session.scalar(sa.select(sa.func.sum(size)).where(size.class_.job_id.in_(jobs))) for size in sizes]
+    return int(sum(one or 0 for one in found))

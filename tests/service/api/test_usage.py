@@ -1,0 +1,28 @@
+"""What jobs took, over HTTP."""
+
+from tests.service.api.world import Api
+
+
+def test_a_job_shows_what_it_took_beside_its_estimate(api: Api) -> None:
+    job_id = api.new_job()
+    waiting = api.client.get(f"/v1/jobs/{job_id}").json()["usage"]
+    assert (waiting["num_attempts"], list(waiting["seconds"])) == (0, ["queued"])
+    api.run(job_id)
+    job = api.client.get(f"/v1/jobs/{job_id}").json()
+    took = job["usage"]
+    assert took["num_attempts"] == 1
+    assert {"queued", "starting", "training"} <= took["seconds"].keys()
+    assert took["stored_bytes"] > 0
+    assert took["estimated_seconds"] == job["estimate"]["duration"]["total"]["expected"]
+    assert took["over_estimate"] is not None
+
+
+def test_a_projects_attempts_are_summed_up(api: Api) -> None:
+    assert api.client.get("/v1/usage").json()["num_attempts"] == 0
+    api.run(api.new_job())
+    api.run(api.new_job())
+    found = api.client.get("/v1/usage", params={"until": "2100-01-01T00:00:00"}).json()
+    assert (found["num_attempts"], found["since"], found["until"]) == (2, None, "2100-01-01T00:00:00Z")
+    assert found["process_seconds"] >= 0
+    assert api.client.get("/v1/usage", params={"since": "2100-01-01T00:00:00Z"}).json()["num_attempts"] == 0
+    assert api.client.get("/v1/usage", params={"since": "yesterday"}).status_code == 422

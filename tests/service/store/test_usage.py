@@ -1,0 +1,136 @@
+"""Where the time of jobs went: by phase, through retries and lost workers, and summed up for a project."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from alignment_core.events import Event, PhaseChanged, RunCompleted, RunStarted, Throughput, ThroughputMeasured
+from service.store import jobs, leases, usage
+from service.store.database import Store
+from service.store.events import record_events
+from service.store.models import Job
+from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
+from service.store.records import JobRecord
+
+NewJob = Callable[[], JobRecord]
+START = datetime(2026, 11, 20, 9, tzinfo=UTC)
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], datetime]:
+    """Set the store's clock to so many seconds after the start."""
+
+    def set_clock(seconds: float) -> datetime:
+        time = START + timedelta(seconds=seconds)
+        for module in ("jobs", "leases", "usage", "events", "quotas", "lease_clock"):
+            monkeypatch.setattr(f"service.store.{module}.now", lambda _: time, raising=False)
+        return time
+
+    set_clock(0)
+    return set_clock
+
+
+def said(seconds: float, what: str, **fields: object) -> Event:
+    time = START + timedelta(seconds=seconds)
+    match what:
+        case "run_started":
+            return RunStarted(
+                time=time, spec_sha256="0", learning_rate=1, examples_per_step=1, total_steps=9, device="cuda",
+                precision="bf16", versions={},
+            )  # fmt: skip
+        case "run_completed":
+            return RunCompleted(time=time, step=9)
+        case "pace":
+            pace = Throughput(
+                num_steps=1, examples_per_second=1, tflops_per_second=None, mfu=None, peak_device_gib=float(str(fields["device"])),
+                peak_host_gib=2.5, waiting_share=0, saving_share=0,
+            )  # fmt: skip
+            return ThroughputMeasured(time=time, step=1, throughput=pace)
+        case phase:
+            return PhaseChanged.model_validate({"time": time, "phase": phase})
+
+
+def lose(store: Store, job_id: str) -> None:
+    """Let the lease end, and have a sweep find it."""
+    with store.write() as session:
+        past = sa.literal(START - timedelta(days=9), Job.lease_expires_at.type)
+        session.execute(sa.update(Job).where(Job.id == job_id).values(lease_expires_at=past))
+    assert leases.requeue_lost(store, 3).requeued == (job_id,)
+
+
+def test_every_attempt_counts_and_so_does_the_time_between_them(
+    store: Store, new_job: NewJob, at: Callable[[float], datetime]
+) -> None:
+    job = new_job()
+    at(10)
+    assert usage.of_job(store, PROJECT, job.id).seconds == {"queued": 10}
+    leases.claim(store, job.id, "w", 60)
+    record_events(
+        store,
+        job.id,
+        1,
+        [said(14, "run_started"), said(20, "caching"), said(30, "training"), said(35, "pace", device=7)],
+    )
+    at(70)
+    lose(store, job.id)
+    at(75)
+    leases.claim(store, job.id, "w", 60)
+    begun = [said(77, "run_started"), said(78, "training"), said(90, "saving"), said(92, "training")]
+    record_events(store, job.id, 2, [*begun, said(93, "pace", device=6)])
+    at(95)
+    running = usage.of_job(store, PROJECT, job.id)
+    assert running.seconds["training"] == 40 + 12 + 3
+    record_events(store, job.id, 2, [said(97, "saving"), said(99, "run_completed")])
+    at(100)
+    leases.finish(store, job.id, 2, "succeeded")
+    at(500)
+    found = usage.of_job(store, PROJECT, job.id)
+    expected = {
+        "queued": 10 + 5, "starting": 4 + 2, "loading": 6 + 1, "caching": 10, "training": 40 + 12 + 5, "saving": 2 + 2,
+        "uploading": 1,
+    }  # fmt: skip
+    assert found.seconds == pytest.approx(expected)
+    assert sum(found.seconds.values()) == pytest.approx(100), "all of its life, once"
+    assert found.process_seconds == found.gpu_seconds == pytest.approx(60 + 25)
+    assert (found.num_attempts, found.peak_device_gib, found.peak_host_gib) == (2, 7, 2.5)
+
+
+def test_each_process_counts_and_a_paused_job_waits_for_nobody(
+    store: Store, new_job: NewJob, at: Callable[[float], datetime]
+) -> None:
+    job = new_job()
+    with store.write() as session:
+        session.execute(sa.update(Job).where(Job.id == job.id).values(processes=4))
+    leases.claim(store, job.id, "w", 60)
+    at(10)
+    jobs.request_pause(store, PROJECT, job.id)
+    leases.finish(store, job.id, 1, "stopped")
+    at(1000)
+    jobs.resume(store, PROJECT, job.id)
+    at(1003)
+    leases.claim(store, job.id, "w", 60)
+    at(1004)
+    leases.give_back(store, job.id, 2)
+    found = usage.of_job(store, PROJECT, job.id)
+    assert found.seconds == {"queued": 3, "starting": 11}
+    assert (found.process_seconds, found.gpu_seconds) == (44, 0), "no run has said that it holds a GPU"
+
+
+def test_times_that_lie_side_by_side_add_up_and_deleted_jobs_stay_counted(
+    store: Store, new_job: NewJob, at: Callable[[float], datetime]
+) -> None:
+    first, second = new_job(), new_job()
+    for job, end in ((first, 20), (second, 50)):
+        leases.claim(store, job.id, "w", 60)
+        time = at(end)
+        leases.finish(store, job.id, 1, "succeeded")
+    early, late = usage.of_project(store, PROJECT, None, time), usage.of_project(store, PROJECT, time, None)
+    both = usage.of_project(store, PROJECT, None, None)
+    assert (early.num_attempts, late.num_attempts, both.num_attempts) == (1, 1, 2)
+    assert both.process_seconds == early.process_seconds + late.process_seconds == 20 + 30
+    with store.write() as session:
+        session.execute(sa.delete(Job).where(Job.id == first.id))
+    assert usage.of_project(store, PROJECT, None, None).process_seconds == 50
+    assert usage.of_project(store, "another", None, None).num_attempts == 0
