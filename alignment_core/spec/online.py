@@ -153,6 +153,11 @@ class D3POSpec(PairedRollouts):
     def trajectories_of_a_turn(self, examples_per_step: int) -> int:
         return 2 * self.prompts_per_iteration
 
+    @property
+    def forwards_of_a_trajectory(self) -> float:
+        """Both of a pair begin with one forward of the noise that they share."""
+        return self.num_inference_steps - 0.5
+
     def with_shorter_turns(self) -> Iterator[Self]:
         return with_fewer_prompts(self, self.prompts_per_iteration)
 

@@ -55,7 +55,7 @@ class Rollouts(MethodBase):
         """Drawn in an iteration, where optimiser steps have this many examples."""
 
     @property
-    def forwards_of_a_trajectory(self) -> int:
+    def forwards_of_a_trajectory(self) -> float:
         """Of one image through the denoiser, guidance aside, until it and what branches off it are drawn."""
         return self.num_inference_steps
 
