@@ -24,9 +24,12 @@ def draw_scaling(found: Mapping[str, Any], path: Path) -> None:
     figure, panels = plt.subplots(1, len(AXES), figsize=(13, 3.2), constrained_layout=True)
     for axes, (kind, label) in zip(panels, AXES.items(), strict=True):
         milliseconds = found[kind]["milliseconds"]
-        axes.plot([int(name) for name in milliseconds], list(milliseconds.values()), marker="o", color="#1b7f9c")
+        places = [int(name) for name in milliseconds]
+        axes.plot(places, list(milliseconds.values()), marker="o", color="#1b7f9c")
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        axes.set_xticks(places, [f"{place:,}" for place in places])
+        axes.minorticks_off()
+        axes.set_ylim(0, 1.1 * max(milliseconds.values()))
         axes.set_xlabel(label)
         _plain(axes)
     panels[0].set_ylabel("ms a step")

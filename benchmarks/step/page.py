@@ -74,7 +74,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         if row["target"]:
             axes.plot([row["target"]] * 2, [place - 0.4, place + 0.4], color="#c8553d", linewidth=2)
     axes.axvline(1, color="#333333", linewidth=0.8)
-    axes.set_xlabel(f"times as fast as the plain implementation ({found['size']}, {found['device']})")
+    axes.set_xlabel(f"times as fast as the plain implementation\n({found['size']}, {found['device']})")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
