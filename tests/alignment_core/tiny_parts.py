@@ -1,27 +1,31 @@
 """What the tiny flow-matching pipelines are made of: a VAE of 16 channels, a CLIP's configuration, a T5 and its tokenizer."""
 
+from typing import Any
+
 from diffusers import AutoencoderKL
 from transformers import CLIPTextConfig, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 from tests.alignment_core.tiny import WORDS
 
 
-def flow_vae() -> AutoencoderKL:
+def tiny_vae(latent_channels: int, scaling_factor: float, **config: Any) -> AutoencoderKL:
     """Of random weights."""
     return AutoencoderKL(
         block_out_channels=(4, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=16,
+        latent_channels=latent_channels,
         layers_per_block=1,
         norm_num_groups=2,
         sample_size=16,
-        scaling_factor=1.5,
-        shift_factor=0.06,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        mid_block_add_attention=False,
+        scaling_factor=scaling_factor,
+        **config,
     )
+
+
+def flow_vae() -> AutoencoderKL:
+    plain = {"use_quant_conv": False, "use_post_quant_conv": False, "mid_block_add_attention": False}
+    return tiny_vae(16, 1.5, shift_factor=0.06, **plain)
 
 
 def clip_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:

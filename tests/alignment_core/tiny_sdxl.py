@@ -62,18 +62,7 @@ def _text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
 
 
 def _vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        layers_per_block=1,
-        norm_num_groups=2,
-        sample_size=16,
-        scaling_factor=0.5,
-        mid_block_add_attention=False,
-        force_upcast=True,
-    )
+    return tiny_vae(4, 0.5, mid_block_add_attention=False, force_upcast=True)
 
 
 def _unet() -> UNet2DConditionModel:

@@ -25,7 +25,7 @@ from alignment_core.events import (
 )
 from alignment_core.training import run_training
 from tests.alignment_core.test_alignment import same_weights
-from tests.alignment_core.tiny import save_pairs, save_tiny_pipeline, tiny_spec
+from tests.alignment_core.tiny import tiny_spec
 from tests.alignment_core.training.test_micro_batch import SmallDevice
 from tests.gpu.device import DEVICE, MARKS, PRECISIONS
 
@@ -33,16 +33,6 @@ pytestmark = MARKS
 of_cuda_alone = pytest.mark.skipif(DEVICE == "cpu", reason="of CUDA alone")
 
 TRAINING = {"steps": 6, "batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_pipeline(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_pairs(tmp_path_factory.mktemp("pairs") / "pairs.parquet")
 
 
 def steps_of(events: list[Event]) -> list[StepCompleted]:

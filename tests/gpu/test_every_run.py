@@ -27,7 +27,7 @@ from alignment_core.spec import JobSpec
 from alignment_core.spec.exports import OF_A_LORA, OF_A_WHOLE_MODEL, ExportFormat
 from tests.alignment_core.load.test_combinations import METHODS
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
-from tests.alignment_core.tiny import UNJUDGED, save_pairs, save_tiny_pipeline, tiny_spec
+from tests.alignment_core.tiny import UNJUDGED, tiny_spec
 from tests.alignment_core.training.test_guarded_runs import ALWAYS
 from tests.gpu.device import DEVICE, MARKS, PRECISIONS
 
@@ -45,21 +45,6 @@ JUDGED: dict[str, Any] = {
     "batch_size": 160,
     "bootstrap_resamples": 200,
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_pipeline(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_pairs(tmp_path_factory.mktemp("pairs") / "pairs.parquet")
-
-
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
 
 
 def spec_of(model: Path, pairs: Path, name: str = "diffusion_dpo", **changes: Any) -> JobSpec:

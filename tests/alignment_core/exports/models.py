@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     DiffusionPipeline,
     FluxPipeline,
@@ -26,6 +25,7 @@ from alignment_core.spec import DiffusionDPOSpec, JobSpec, LocalDataset, LocalSo
 from alignment_core.versions import versions
 from tests.alignment_core.tiny import save_tiny_pipeline, tiny_tokenizer
 from tests.alignment_core.tiny_flux import save_tiny_flux
+from tests.alignment_core.tiny_parts import tiny_vae
 from tests.alignment_core.tiny_sd3 import save_tiny_sd3
 
 RANK, ALPHA = 3, 6.0  # a reader that takes alpha for the rank halves the update
@@ -89,16 +89,7 @@ def save_tiny_sdxl(folder: Path) -> Path:
         )
 
     StableDiffusionXLPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(4, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            layers_per_block=1,
-            norm_num_groups=2,
-            sample_size=16,
-            scaling_factor=0.5,
-        ),
+        vae=tiny_vae(4, 0.5),
         text_encoder=CLIPTextModel(text_config(16)),
         text_encoder_2=CLIPTextModelWithProjection(text_config(12)),
         tokenizer=tokenizer,
