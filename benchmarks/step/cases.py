@@ -269,8 +269,11 @@ def same_weights(run: Run, plain: Plain) -> None:
 def _offline_loss_of(case: Case, run: Run, plain: Plain, pairs: Sequence[dict[str, Any]], batch: Any) -> Tensor:
     """Of the images that Attune drew, at its noise and timesteps."""
     method, name = run.method, "kto" if case.method == "diffusion_kto" else "dpo"
-    layout = method if isinstance(method, DiffusionKTO) else method.draws  # pyright: ignore
-    (drawn,) = islice(micro_batches(layout, name, run.timesteps, layout._indices, 0), 1)
+    if isinstance(method, DiffusionKTO):
+        layout, data = method, method.images
+    else:
+        layout, data = method.draws, method.draws.pairs  # pyright: ignore[reportAttributeAccessIssue]
+    (drawn,) = islice(micro_batches(layout, name, run.timesteps, layout._indices, data, 0), 1)
     images = 1 if name == "kto" else 2
     noise = torch.stack([torch.randn((1 + images, *batch.eps.shape[1:]), generator=one) for one in drawn.generators])
     posterior = torch.cat([noise[:, 1 + place] for place in range(images)]).to(plain.device)
