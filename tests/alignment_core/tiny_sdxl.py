@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, U
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from tests.alignment_core.tiny import tiny_tokenizer
+from tests.alignment_core.tiny_parts import tiny_vae
 
 TIME_ID_SIZE, FIRST_WIDTH, SECOND_WIDTH, POOLED_WIDTH = 4, 16, 8, 12
 
