@@ -181,8 +181,12 @@ class Drift(ReportBase):
 
 
 class WeightsReport(ReportBase):
-    """What a LoRA file holds, as far as it can be told without the model that it is for."""
+    """What a file of weights holds, as far as it can be told without the model that it is for."""
 
+    holds: Literal["lora", "denoiser"] = Field(
+        default="lora",
+        description="A LoRA, or a whole U-Net or transformer for an evaluation, which has no ranks and no alphas.",
+    )
     format: Literal["peft", "diffusers", "kohya"] = Field(description="Whose names the file has.")
     num_layers: int
     ranks: list[int] = Field(description="Which ranks its layers have, the lowest first.")

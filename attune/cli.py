@@ -13,6 +13,7 @@ from attune import cli_retention
 from attune.cli_admin import show_audit, show_quotas
 from attune.cli_aliases import aliases, promote
 from attune.cli_data import checkpoints, datasets
+from attune.cli_evaluations import evaluate, evaluations
 from attune.cli_forks import add_forks
 from attune.cli_jobs import check, jobs
 from attune.cli_keys import keys
@@ -43,6 +44,8 @@ commands.add_typer(weights, name="weights")
 commands.add_typer(keys, name="keys")
 commands.add_typer(cli_retention.retention, name="retention")
 cli_retention.add_to(checkpoints)
+commands.add_typer(evaluations, name="evaluation")
+commands.command("evaluate")(evaluate)
 commands.command("audit")(show_audit)
 commands.command("check")(check)
 commands.add_typer(sweeps, name="sweep")

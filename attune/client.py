@@ -22,6 +22,7 @@ from alignment_core.spec.sources import OnBadRow
 from attune.admin import Admin
 from attune.connection import Connection, checked_url, segment
 from attune.downloads import download_file
+from attune.evaluations import Evaluations
 from attune.event_stream import follow
 from attune.requests import (
     checkpoint_path,
@@ -85,6 +86,7 @@ class Client:
         self._connection = Connection(self.base_url, key, timeout_seconds, transport)
         self.admin = Admin(self._connection)
         self.retention = Retention(self._connection)
+        self.evaluations = Evaluations(self._connection)
 
     def __enter__(self) -> Self:
         return self

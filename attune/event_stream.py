@@ -16,10 +16,15 @@ FIRST_SERVER_ERROR = 500  # a proxy answers so while the server behind it restar
 
 def follow(connection: Connection, job_id: str, after: str | None) -> Iterator[JobEvent]:
     """Every event after the id `after`, then live ones until the job has ended; reconnects by itself."""
+    return follow_path(connection, job_path(job_id), after)
+
+
+def follow_path(connection: Connection, path: str, after: str | None) -> Iterator[JobEvent]:
+    """The same of a job or an evaluation that is at `path`."""
     failures = 0
     while True:
         try:
-            for message in connection.stream(f"{job_path(job_id)}/events", after):
+            for message in connection.stream(f"{path}/events", after):
                 if message.event == "done":
                     return
                 after, failures = message.id or after, 0

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alignment_core.events import Action, Event, StartCheck, Throughput, event_from_json
 from alignment_core.prompt_files import PromptsReport
-from alignment_core.reports import WeightsReport
+from alignment_core.reports import VerificationReport, WeightsReport
 
 JobStatus = Literal[
     "validating",
@@ -424,3 +424,50 @@ class CatalogEntry(Resource):
     resolution: int | None = None
     num_parameters: int | None = None
     problem: str | None = None
+
+
+class ImageProgress(Resource):
+    done: int
+    total: int | None
+    percent: float | None
+
+
+class Verification(Resource):
+    """Some of an evaluation's images, drawn and scored once more."""
+
+    id: str
+    evaluation_id: str
+    status: JobStatus
+    is_terminal: bool
+    error: ResourceError | None
+    report: VerificationReport | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class EvaluationSummary(Resource):
+    """Models against each other, without the spec."""
+
+    id: str
+    name: str | None
+    metadata: dict[str, str]
+    status: JobStatus
+    is_terminal: bool
+    phase: str | None
+    attempt: int
+    queue: QueuePlace | None
+    progress: ImageProgress
+    error: ResourceError | None
+    spec_sha256: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class Evaluation(EvaluationSummary):
+    """Models against each other; `best` is named only if the corrected test says so."""
+
+    spec: dict[str, Any]
+    best: str | None
+    scores_url: str | None
+    verifications: list[Verification]

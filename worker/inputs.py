@@ -12,11 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from alignment_core.errors import AlignmentError
 from alignment_core.model_files import UNPACKED_FROM, UnpackedFrom
-from alignment_core.spec import JobSpec, SingleFileSource
+from alignment_core.spec import JobSpec, ProofSpec, SingleFileSource
 from alignment_core.spec.places import Sources
 from service.store import datasets, prompt_sets
 from service.store.objects import ObjectNotFound
@@ -30,7 +30,9 @@ KEEP_UNUSED_MODELS_SECONDS = 24 * 3600.0
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def write_inputs(spec: JobSpec, sources: Sources, workdir: Path) -> list[str]:
+def write_inputs(
+    spec: JobSpec | ProofSpec, sources: Sources, workdir: Path, command: Literal["run", "evaluate"] = "run"
+) -> list[str]:
     """Write the spec as its owner wrote it, and beside it where its names are; the arguments of a run that reads both.
 
     Local sources are given as links in `workdir/inputs`, so that no message of the run names a path of this machine.
@@ -40,7 +42,7 @@ def write_inputs(spec: JobSpec, sources: Sources, workdir: Path) -> list[str]:
     spec_path.write_text(spec.model_dump_json(), encoding="utf-8")
     linked = _with_links(sources.model_dump(mode="json"), (), workdir)
     sources_path.write_text(json.dumps(linked), encoding="utf-8")
-    return ["run", str(spec_path), "--sources", str(sources_path)]
+    return [command, str(spec_path), "--sources", str(sources_path)]
 
 
 def fetch_dataset(parts: WorkerParts, dataset: DatasetRecord) -> Path:

@@ -7,7 +7,7 @@ import structlog
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import WarningRaised
-from alignment_core.spec import CheckpointSource, JobSpec, LocalLora, LocalPrompts, LocalSource
+from alignment_core.spec import CheckpointSource, JobSpec, LocalLora, LocalPrompts, LocalSource, ProofSpec
 from alignment_core.spec.places import RunLabel
 from alignment_core.spec.sources import OnBadRow
 from service.store import datasets, outputs, prompt_sets
@@ -22,7 +22,7 @@ from worker.shards import SHARDS, shared_shards
 log = structlog.get_logger()
 
 
-def prepare(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
+def prepare_alignment(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
     """Bring everything the spec names to this machine; returns the arguments of the run that will read it."""
     inputs.remove(workdir)
     workdir.mkdir(parents=True, exist_ok=True)  # a read-only disk keeps it, and says so at the next write
@@ -50,7 +50,7 @@ def prepare(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
         raise AlignmentError("catalog_entry_missing", message, category="system") from error
 
 
-def starting_places(parts: WorkerParts, project_id: str, spec: JobSpec, workdir: Path) -> dict[str, Any]:
+def starting_places(parts: WorkerParts, project_id: str, spec: JobSpec | ProofSpec, workdir: Path) -> dict[str, Any]:
     """Where this machine now has the uploaded weights and the earlier checkpoints that the spec names, for `Sources`."""
     weights: dict[str, LocalLora] = {}
     models: dict[str, LocalSource] = {}
@@ -65,14 +65,14 @@ def starting_places(parts: WorkerParts, project_id: str, spec: JobSpec, workdir:
         if checkpoint is None:
             raise AlignmentError("checkpoint_missing", f"{pointer}: {found} does not exist any more")
         folder = inputs.fetch_weights(parts, checkpoint, workdir / "started_from" / found)
-        if pointer.startswith("/model/"):
+        if pointer.endswith("/model/id"):
             models[found] = LocalSource(path=str(folder / inputs.PIPELINE))
         else:
             loras[found] = LocalLora(path=str(folder / inputs.LORA_FILE))
     return {"weights": weights, "models_of_checkpoints": models, "loras_of_checkpoints": loras}
 
 
-def prompt_places(parts: WorkerParts, project_id: str, spec: JobSpec) -> dict[str, LocalPrompts]:
+def prompt_places(parts: WorkerParts, project_id: str, spec: JobSpec | ProofSpec) -> dict[str, LocalPrompts]:
     """Where this machine now has the prompt sets that the spec names; the run checks their hash."""
     places: dict[str, LocalPrompts] = {}
     for pointer, source in stored_prompts(spec):

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import structlog
 
-from alignment_core.events import CheckpointSaved, EvaluationCompleted, Event, SamplesDrawn
+from alignment_core.events import (
+    CheckpointSaved,
+    EvaluationCompleted,
+    Event,
+    ImagesScored,
+    ProofCompleted,
+    SamplesDrawn,
+)
 from service.store import events, outputs
 from service.store.records import Claim, StoredFile
 from worker import uploads
@@ -12,7 +19,7 @@ from worker.launchers.contract import Gang
 from worker.parts import WorkerParts
 from worker.patience import patiently
 
-WithFiles = CheckpointSaved | SamplesDrawn | EvaluationCompleted
+WithFiles = CheckpointSaved | SamplesDrawn | EvaluationCompleted | ImagesScored | ProofCompleted
 
 log = structlog.get_logger()
 
@@ -51,6 +58,10 @@ def _upload(parts: WorkerParts, claim: Claim, workdir: Path, event: WithFiles) -
         return uploads.upload_sample(parts, claim, workdir, event)
     if isinstance(event, EvaluationCompleted):
         return uploads.upload_page(parts, claim, workdir, event)
+    if isinstance(event, ImagesScored):
+        return uploads.upload_of_proof(parts, claim, workdir, event.path)
+    if isinstance(event, ProofCompleted):
+        return uploads.upload_of_proof(parts, claim, workdir, event.scores)
     try:
         return uploads.upload_checkpoint(parts, claim, workdir, event)
     except FileNotFoundError:

@@ -17,22 +17,24 @@ from sqlalchemy.exc import DBAPIError
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import Event, RunFailed
-from alignment_core.spec import JobSpec, RemoteReward
+from alignment_core.spec import JobSpec, ProofSpec, RemoteReward
 from alignment_core.spec.places import walk
 from service.settings import Settings
 from service.store import leases
 from service.store.clock import host_seconds
 from service.store.fence import Fenced
+from service.store.kinds import kind_of, spec_of
 from service.store.records import Claim, JobError
 from worker import inputs
 from worker.cards import learn_from
 from worker.courier import bringing_requests
+from worker.evaluations import prepare_evaluation, prepare_verification
 from worker.heartbeat import Heartbeat, Signal
 from worker.launchers.contract import Gang, Plan
 from worker.outcome import Stopped, is_of_killed, may_follow_from_another, outcome
 from worker.parts import WorkerParts
 from worker.patience import Away, TrainerWithoutDisk, away_of, is_without_disk, patiently, wait_out
-from worker.preparing import prepare
+from worker.preparing import prepare_alignment
 from worker.recording import keep_log, record
 from worker.shards import answering
 
@@ -118,11 +120,26 @@ def _attempt(parts: WorkerParts, claim: Claim, workdir: Path, heartbeat: Heartbe
         return JobError(code="worker_error", message=message, category="system", retryable=True)
 
 
+def prepare(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
+    """Bring what the run needs to this machine; returns its arguments."""
+    match kind_of(claim.job.id):
+        case "job":
+            return prepare_alignment(parts, claim, workdir)
+        case "eval":
+            return prepare_evaluation(parts, claim, workdir)
+        case "vfy":
+            return prepare_verification(parts, claim, workdir)
+        case None:
+            raise AssertionError(f"{claim.job.id} is no row of the queue")
+        case kind:
+            assert_never(kind)
+
+
 def _train(
     parts: WorkerParts, claim: Claim, workdir: Path, run_inputs: list[str], heartbeat: Heartbeat
 ) -> JobError | Stopped | None:
     cache_dir = parts.settings.resolved_cache_dir
-    spec = JobSpec.model_validate(claim.job.spec)
+    spec = spec_of(claim.job)
     last: Event | None = None
     margin_seconds = parts.settings.lease_seconds * SHARE_BEFORE_LEASE_ENDS
     plan = Plan(
@@ -172,7 +189,7 @@ def training_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
 
 
-def remote_reward_environment(settings: Settings, spec: JobSpec) -> dict[str, str]:
+def remote_reward_environment(settings: Settings, spec: JobSpec | ProofSpec) -> dict[str, str]:
     """The one secret that a training process is given, if its spec has a remote reward, and where it may be used."""
     if not any(isinstance(part, RemoteReward) for _, part in walk(spec)):
         return {}
@@ -207,7 +224,8 @@ def _end(parts: WorkerParts, claim: Claim, signal: Signal, result: Result) -> No
     match result:
         case None:
             finish("succeeded")
-            _learn(parts, claim)
+            if kind_of(claim.job.id) == "job":
+                _learn(parts, claim)
         case _ if signal == "lost":
             raise Fenced(claim.job.id, claim.attempt)
         case _ if signal == "cancel":

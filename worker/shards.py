@@ -21,6 +21,7 @@ from alignment_core.spec import JobSpec
 from alignment_core.spec.places import AskedShards
 from service.store import datasets, keys
 from service.store.catalog import stored_datasets
+from service.store.kinds import spec_of
 from service.store.objects import ObjectNotFound
 from service.store.records import Claim, DatasetRecord
 from service.store.unavailable import ObjectsUnavailable
@@ -54,7 +55,7 @@ def shared_shards(parts: WorkerParts, spec: JobSpec, workdir: Path) -> AskedShar
 @contextmanager
 def answering(parts: WorkerParts, claim: Claim, workdir: Path) -> "Iterator[Exchange | None]":
     """Answer what the run of this attempt asks of the store, while it runs."""
-    found = stored_datasets(JobSpec.model_validate(claim.job.spec))
+    found = stored_datasets(spec_of(claim.job))
     if not found:
         yield None
         return

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from service.store import audit_lists, datasets, exports, idempotency, leases, orphans, retention, sweeps, waiting
+from service.store.kinds import KINDS
 from service.store.removals import remove_due
 from worker import inputs
 from worker.encoded import remove_unused_encodings
@@ -98,7 +99,7 @@ def remove_leftovers(parts: WorkerParts) -> None:
 
     A folder is only removed when its job is no longer held under that attempt, so workers may share `work_dir`.
     """
-    for folder in parts.settings.resolved_work_dir.glob("job_*/attempt-*"):
+    for folder in (one for kind in KINDS for one in parts.settings.resolved_work_dir.glob(f"{kind}_*/attempt-*")):
         job_id, number = folder.parent.name, folder.name.removeprefix("attempt-")
         if number.isdigit() and leases.poll(parts.store, job_id, int(number)) == "lost":
             inputs.remove(folder)
@@ -114,7 +115,7 @@ def remove_leftovers(parts: WorkerParts) -> None:
 
 
 def _remove_empty(work_dir: Path) -> None:
-    for folder in work_dir.glob("job_*"):
+    for folder in (one for kind in KINDS for one in work_dir.glob(f"{kind}_*")):
         try:
             folder.rmdir()
         except OSError:

@@ -54,6 +54,14 @@ def upload_page(parts: WorkerParts, claim: Claim, workdir: Path, event: Evaluati
     return [StoredFile(**record.model_dump(), object_key=key)]
 
 
+def upload_of_proof(parts: WorkerParts, claim: Claim, workdir: Path, path: str) -> list[StoredFile]:
+    """Upload what an evaluation has drawn, or its scores."""
+    record = _record_of(workdir, path)
+    key = keys.proof_file_key(claim.job.project_id, claim.job.id, path, claim.attempt)
+    _put(parts, key, _inside(workdir, path))
+    return [StoredFile(**record.model_dump(), object_key=key)]
+
+
 def _put(parts: WorkerParts, key: str, path: Path) -> None:
     wait_out(lambda: parts.objects.put_file(key, path), parts.settings, parts.asked)
 

@@ -13,10 +13,11 @@ from alignment_core.quiet import silence_progress_bars
 
 def check_lora(file: Path) -> int:
     with lean_imports():
+        from alignment_core.families.denoiser_file import denoiser_report
         from alignment_core.families.lora_file import read_lora, report_of
 
     try:
-        report = report_of(read_lora(file))
+        report = denoiser_report(file) or report_of(read_lora(file))
     except AlignmentError as error:
         return failed(failure_of(error, None))
     print_report(report)

@@ -1,6 +1,6 @@
 """`wait`: import what a run needs, and run once stdin says what; so a worker's next job need not wait for imports.
 
-A line of JSON is awaited: `{"arguments": [...], "environment": {...}, "cwd": ...}`, arguments being those of `run`. An empty line on stdout says that
+A line of JSON is awaited: `{"arguments": [...], "environment": {...}, "cwd": ...}`, arguments being those of `run` or `evaluate`. An empty line on stdout says that
 it is awaited, another that it was read; the end of stdin instead of a line ends the wait. Nothing of a job is known before that, and
 there is no second one.
 """
@@ -10,6 +10,7 @@ import os
 from importlib import import_module
 
 from alignment_core.commands.arguments import parser
+from alignment_core.commands.evaluate import evaluate
 from alignment_core.commands.outcome import EXIT_COMPLETED
 from alignment_core.commands.run import run
 from alignment_core.lean_imports import lean_imports
@@ -26,7 +27,8 @@ def wait() -> int:
     os.environ.update(job["environment"])
     os.chdir(job["cwd"])
     _say()
-    return run(parser(None).parse_args(job["arguments"]))
+    asked = parser(None).parse_args(job["arguments"])
+    return evaluate(asked) if asked.command == "evaluate" else run(asked)
 
 
 def _say() -> None:

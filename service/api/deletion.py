@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, BackgroundTasks, Depends, Query
 
 from service.api.context import Parts, PartsDep
-from service.api.lookup import CheckpointDep, DatasetDep, JobDep, PromptSetDep, WeightsDep
+from service.api.lookup import CheckpointDep, DatasetDep, EvaluationDep, JobDep, PromptSetDep, WeightsDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.deleted import Deleted
 from service.errors import ApiError, not_found
@@ -15,7 +15,7 @@ from service.store.removals import remove_due
 
 router = APIRouter(prefix="/v1", responses=problems(401, 403, 422, 500, 503))
 
-Kind = Literal["dataset", "weights", "prompt_set", "job", "checkpoint"]
+Kind = Literal["dataset", "weights", "prompt_set", "job", "evaluation", "checkpoint"]
 
 
 class Deleter:
@@ -115,6 +115,27 @@ def delete_prompt_set(found: PromptSetDep, parts: PartsDep, deleter: DeleterDep)
 def delete_job(job: JobDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
     """Remove a job that has ended, with all that it left: events, metrics, checkpoints, samples, reports, logs."""
     return deleter("job", job.id, lambda: deletion.delete_job(parts.store, job.project_id, job.id))
+
+
+@router.delete(
+    "/evaluations/{evaluation_id}",
+    tags=["evaluations"],
+    summary="Delete an evaluation",
+    responses=_responses(
+        "evaluation",
+        "eval",
+        "evaluation_in_use",
+        "it is running; cancel it first",
+        "It, or a verification of it, has not ended: cancel it first",
+    ),
+)
+def delete_evaluation(evaluation: EvaluationDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
+    """Remove an evaluation that has ended, with its report, scores, pictures and verifications."""
+    return deleter(
+        "evaluation",
+        evaluation.id,
+        lambda: deletion.delete_evaluation(parts.store, evaluation.project_id, evaluation.id),
+    )
 
 
 @router.delete(

@@ -10,7 +10,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from service.api.context import Parts, PartsDep
 from service.api.feeds import Chunk
 from service.api.lookup import JobDep
-from service.api.paging import Page, PagingDep
+from service.api.paging import Page, Paging, PagingDep
 from service.api.problems import missing, problems
 from service.api.schemas.runs import DONE_EXAMPLE, EVENT_EXAMPLE, JobEvent, StreamEnd
 from service.errors import ApiError, FieldProblem
@@ -26,6 +26,11 @@ EVENTS_AT_ONCE = 200
 BEFORE_THE_FIRST = "evt_" + 26 * "0"  # the id that `done` has where a job ended without a single event
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # nginx would hold events back
+
+LastEventId = Annotated[
+    str | None,
+    Header(pattern=r"^evt_[0-9a-z]{26}$", description="Where a broken stream goes on; browsers send it."),
+]
 
 STREAM_EXAMPLE = (
     "event: step_completed\n"
@@ -55,10 +60,7 @@ async def list_events(
     job: JobDep,
     parts: PartsDep,
     paging: PagingDep,
-    last_event_id: Annotated[
-        str | None,
-        Header(pattern=r"^evt_[0-9a-z]{26}$", description="Where a broken stream goes on; browsers send it."),
-    ] = None,
+    last_event_id: LastEventId = None,
 ) -> Page[JobEvent] | Response:
     """What happened in a run, oldest first.
 
@@ -67,6 +69,13 @@ async def list_events(
     comment as a heartbeat every 15 seconds, and `done` when the job has ended and nothing more will come. A browser's
     `EventSource` then connects once more with the id of `done`; the answer is 204, and it stops.
     """
+    return await events_of(request, job, parts, paging, last_event_id)
+
+
+async def events_of(
+    request: Request, job: JobSummary, parts: Parts, paging: Paging, last_event_id: str | None
+) -> Page[JobEvent] | Response:
+    """A page of the events of a row of the queue, or its stream where the client asks for one."""
     after_sequence = await run_in_threadpool(_sequence_after, parts, job, paging.after, last_event_id)
     if "text/event-stream" in request.headers.get("accept", ""):
         if last_event_id is not None and job.is_terminal and after_sequence >= job.last_seq:

@@ -139,7 +139,7 @@ def validate_job(
     return validate_spec(parts, project_id, body)
 
 
-def _metadata_filter(
+def metadata_filter(
     request: Request, _metadata: Annotated[str | None, Query(alias="metadata[*]", include_in_schema=False)] = None
 ) -> dict[str, str]:
     """`metadata[team]=design` as `{"team": "design"}`."""
@@ -177,7 +177,7 @@ def list_jobs(
     project_id: ProjectDep,
     parts: PartsDep,
     paging: PagingDep,
-    metadata: Annotated[dict[str, str], Depends(_metadata_filter)],
+    metadata: Annotated[dict[str, str], Depends(metadata_filter)],
     status: Annotated[list[JobState] | None, Query(description="Only jobs in one of these states.")] = None,
     method: Annotated[str | None, Query(max_length=64, description="Only jobs of this method.")] = None,
     model: Annotated[
@@ -216,7 +216,7 @@ async def get_job(
     if wait:
         job = await run_in_threadpool(job_or_404, parts.store, project_id, job_id)
         seen = JobPulse(job.state, job.last_seq)
-        await wait_until(parts.jobs_lookout, job.id, seen, _is_at_rest, wait, request)
+        await wait_until(parts.jobs_lookout, job.id, seen, is_at_rest, wait, request)
     found = await run_in_threadpool(whole_job_or_404, parts.store, project_id, job_id)
     told = await run_in_threadpool(
         lambda: [
@@ -227,53 +227,63 @@ async def get_job(
     return Job.whole(found, *told, took=took)
 
 
-def _is_at_rest(pulse: JobPulse) -> bool:
+def is_at_rest(pulse: JobPulse) -> bool:
+    """Whether nothing more happens by itself."""
     return pulse.is_terminal or pulse.state == "paused"
 
 
-def _transition(verb: str) -> dict[int | str, dict[str, Any]]:
-    detail = f"{verb} is not possible: the job is succeeded"
-    return {**missing("job", "job"), **problem(409, "invalid_transition", detail, when="The job's state forbids it")}
+def transition(verb: str, kind: str = "job", prefix: str = "job") -> dict[int | str, dict[str, Any]]:
+    """How a change of state may be answered, for the OpenAPI document."""
+    detail = f"{verb} is not possible: the {kind} is succeeded"
+    return {
+        **missing(kind, prefix),
+        **problem(409, "invalid_transition", detail, when=f"The {kind}'s state forbids it"),
+    }
 
 
-def _change(
-    change: Callable[[Store, str, str], SummaryRecord | None], verb: str, parts: Parts, job: SummaryRecord
+def change_state(
+    change: Callable[[Store, str, str], SummaryRecord | None],
+    verb: str,
+    parts: Parts,
+    job: SummaryRecord,
+    kind: str = "job",
 ) -> SummaryRecord:
+    """The job after the change; 409 where its state forbids it."""
     try:
         changed = change(parts.store, job.project_id, job.id)
     except InvalidTransition as error:
-        why = f"the job is {error.state}" + (f", and {error.reason}" if error.reason else "")
+        why = f"the {kind} is {error.state}" + (f", and {error.reason}" if error.reason else "")
         raise ApiError(409, "invalid_transition", f"{verb} is not possible: {why}") from error
     if changed is None:  # deleted since it was looked up
-        raise not_found("job", job.id)
+        raise not_found(kind, job.id)
     return changed
 
 
-@router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=_transition("cancel"))
+@router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=transition("cancel"))
 def cancel_job(job: JobDep, parts: PartsDep) -> JobSummary:
     """Stop a job for good. A running one saves its state first; its checkpoints stay. Asking twice is no error."""
-    return JobSummary.of(_change(jobs.request_cancel, "cancel", parts, job))
+    return JobSummary.of(change_state(jobs.request_cancel, "cancel", parts, job))
 
 
 @router.post(
-    "/{job_id}/pause", status_code=202, summary="Pause a job", responses={**_transition("pause"), **problems(400, 413)}
+    "/{job_id}/pause", status_code=202, summary="Pause a job", responses={**transition("pause"), **problems(400, 413)}
 )
 def pause_job(job: JobDep, parts: PartsDep, body: PauseRequest | None = None) -> JobSummary:
     """Leave the machine to others. `keep` says what the job goes on from when it is resumed: its last step, which is saved first and takes as
     long as a step and a checkpoint do, or its last checkpoint, at once and without what came after it; refused where there is none.
     """
     keep = "last_step" if body is None else body.keep
-    return JobSummary.of(_change(partial(jobs.request_pause, keeps=keep), "pause", parts, job))
+    return JobSummary.of(change_state(partial(jobs.request_pause, keeps=keep), "pause", parts, job))
 
 
 @router.post(
-    "/{job_id}/resume", status_code=202, summary="Resume a paused or failed job", responses=_transition("resume")
+    "/{job_id}/resume", status_code=202, summary="Resume a paused or failed job", responses=transition("resume")
 )
 def resume_job(job: JobDep, parts: PartsDep) -> JobSummary:
     """Put a paused job back into the queue, or a failed one whose `error.retryable` is true.
 
     It goes on from its last checkpoint, and once it ends, its weights are those of an undisturbed run.
     """
-    resumed = _change(jobs.resume, "resume", parts, job)
+    resumed = change_state(jobs.resume, "resume", parts, job)
     parts.bell.ring(resumed.id)
     return JobSummary.of(resumed)

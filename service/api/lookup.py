@@ -10,18 +10,49 @@ from service.errors import not_found
 from service.store import datasets, jobs, outputs, prompt_sets
 from service.store.database import Store
 from service.store.ids import is_id
+from service.store.kinds import Kind, kind_of
 from service.store.records import CheckpointRecord, DatasetRecord, JobRecord, JobSummary, PromptSetRecord, UploadKind
 
 JobPath = Annotated[str, Path(description="Id of a job.", examples=["job_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
 CheckpointPath = Annotated[str, Path(description="Id of a checkpoint.", examples=["ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"])]
 DatasetPath = Annotated[str, Path(description="Id of a data set.", examples=["ds_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
+EvaluationPath = Annotated[str, Path(description="Id of an evaluation.", examples=["eval_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
 WeightsPath = Annotated[str, Path(description="Id of uploaded weights.", examples=["wts_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 PromptSetPath = Annotated[str, Path(description="Id of a prompt set.", examples=["ps_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 
 
+def _is_of(kind: Kind, row_id: str) -> bool:
+    """Whether it is an id of this kind: an evaluation is no job, though both are rows of one table."""
+    return is_id(row_id) and kind_of(row_id) == kind
+
+
+def evaluation_or_404(store: Store, project_id: str, evaluation_id: str) -> JobSummary:
+    """The project's evaluation; raises 404."""
+    found = jobs.summary(store, project_id, evaluation_id) if _is_of("eval", evaluation_id) else None
+    if found is None:
+        raise not_found("evaluation", evaluation_id)
+    return found
+
+
+def whole_evaluation_or_404(store: Store, project_id: str, evaluation_id: str) -> JobRecord:
+    """The same with its spec."""
+    found = jobs.get(store, project_id, evaluation_id) if _is_of("eval", evaluation_id) else None
+    if found is None:
+        raise not_found("evaluation", evaluation_id)
+    return found
+
+
+def _evaluation(evaluation_id: EvaluationPath, project_id: ProjectDep, parts: PartsDep) -> JobSummary:
+    return evaluation_or_404(parts.store, project_id, evaluation_id)
+
+
+def _whole_evaluation(evaluation_id: EvaluationPath, project_id: ProjectDep, parts: PartsDep) -> JobRecord:
+    return whole_evaluation_or_404(parts.store, project_id, evaluation_id)
+
+
 def job_or_404(store: Store, project_id: str, job_id: str) -> JobSummary:
     """The project's job; raises 404. An id of another form is no id of ours, and no question for the database."""
-    job = jobs.summary(store, project_id, job_id) if is_id(job_id) else None
+    job = jobs.summary(store, project_id, job_id) if _is_of("job", job_id) else None
     if job is None:
         raise not_found("job", job_id)
     return job
@@ -29,7 +60,7 @@ def job_or_404(store: Store, project_id: str, job_id: str) -> JobSummary:
 
 def whole_job_or_404(store: Store, project_id: str, job_id: str) -> JobRecord:
     """The same with its spec."""
-    job = jobs.get(store, project_id, job_id) if is_id(job_id) else None
+    job = jobs.get(store, project_id, job_id) if _is_of("job", job_id) else None
     if job is None:
         raise not_found("job", job_id)
     return job
@@ -82,6 +113,8 @@ def _prompt_set(prompt_set_id: PromptSetPath, project_id: ProjectDep, parts: Par
     return found
 
 
+EvaluationDep = Annotated[JobSummary, Depends(_evaluation)]
+WholeEvaluationDep = Annotated[JobRecord, Depends(_whole_evaluation)]
 JobDep = Annotated[JobSummary, Depends(_job)]
 WholeJobDep = Annotated[JobRecord, Depends(_whole_job)]
 CheckpointDep = Annotated[CheckpointRecord, Depends(_checkpoint)]

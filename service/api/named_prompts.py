@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from alignment_core.spec import JobSpec, OnlineMethodSpec, PromptSet
+from alignment_core.spec import JobSpec, OnlineMethodSpec, PromptSet, ProofSpec
 from service.api.context import Parts
 from service.errors import FieldProblem
 from service.store import prompt_sets
@@ -10,7 +10,7 @@ from service.store.catalog import stored_prompts
 from service.store.records import PromptSetRecord
 
 
-def problems_of_prompt_sets(parts: Parts, project_id: str, spec: JobSpec) -> Iterator[FieldProblem]:
+def problems_of_prompt_sets(parts: Parts, project_id: str, spec: JobSpec | ProofSpec) -> Iterator[FieldProblem]:
     """Sets that the project does not have, or that are others than the spec says they are."""
     for pointer, source in stored_prompts(spec):
         found = prompt_sets.get(parts.store, project_id, source.id)
@@ -30,13 +30,14 @@ def with_prompt_sets(parts: Parts, project_id: str, spec: JobSpec) -> JobSpec:
     """The spec with the hash and the number of every prompt set that it names: a set may be deleted, and these stay."""
     method, evaluation = spec.method, spec.evaluation
     if isinstance(method, OnlineMethodSpec) and isinstance(method.prompts, PromptSet):
-        method = method.model_copy(update={"prompts": _told(parts, project_id, method.prompts)})
+        method = method.model_copy(update={"prompts": told(parts, project_id, method.prompts)})
     if isinstance(evaluation.prompts, PromptSet):
-        evaluation = evaluation.model_copy(update={"prompts": _told(parts, project_id, evaluation.prompts)})
+        evaluation = evaluation.model_copy(update={"prompts": told(parts, project_id, evaluation.prompts)})
     return spec.model_copy(update={"method": method, "evaluation": evaluation})
 
 
-def _told(parts: Parts, project_id: str, source: PromptSet) -> PromptSet:
+def told(parts: Parts, project_id: str, source: PromptSet) -> PromptSet:
+    """The set with its hash and its number."""
     found: PromptSetRecord | None = prompt_sets.get(parts.store, project_id, source.id)
     if found is None:  # which is refused elsewhere
         return source

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from alignment_core.events import Event
 from service.api.schemas.base import Resource
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
+from service.api.schemas.evaluations import PROOF_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
 from service.auth import scope_of
 from service.errors import Problem
@@ -37,6 +38,7 @@ compares it with the model it started from, on the same prompts and the same see
 TAGS = [
     {"name": "jobs", "description": "Alignment runs: what is asked for, and how far it is."},
     {"name": "sweeps", "description": "One job for each of several settings, and how they compare."},
+    {"name": "evaluations", "description": "Any models against each other, on the same prompts and seeds."},
     {"name": "runs", "description": "What a run says and leaves: events, metrics, samples, the report, logs."},
     {"name": "checkpoints", "description": "Trained weights, file by file or as one archive."},
     {
@@ -119,7 +121,11 @@ def _examples() -> dict[str, Any]:
     """The example of every model that is answered, by its name in the document."""
     models = list(_below(Resource))
     own = {model.__name__: example for model in models for example in model.model_json_schema().get("examples", [])}
-    return own | {"EvaluationReport": REPORT_EXAMPLE, "DatasetReport": DATASET_REPORT_EXAMPLE}
+    return own | {
+        "EvaluationReport": REPORT_EXAMPLE,
+        "ProofReport": PROOF_REPORT_EXAMPLE,
+        "DatasetReport": DATASET_REPORT_EXAMPLE,
+    }
 
 
 def _require_tag(schema: dict[str, Any]) -> None:

@@ -76,6 +76,9 @@ def _problems_of_weights(spec: JobSpec, weights_id: str, weights: DatasetRecord 
     match None if weights is None else weights.state:
         case None:
             code, message = "weights_not_found", f"there are no weights {weights_id!r} in this project"
+        case "ready" if _holds_a_denoiser(weights):
+            code = "weights_of_another_kind"
+            message = f"weights {weights_id!r} are a whole denoiser and no LoRA: only evaluations take them"
         case "ready":
             yield from _problems_of_alpha(spec, weights)
             yield from _problems_of_train(spec, weights)
@@ -86,6 +89,10 @@ def _problems_of_weights(spec: JobSpec, weights_id: str, weights: DatasetRecord 
         case state:
             code, message = "weights_not_ready", f"weights {weights_id!r} are {state}; a job needs ones that are ready"
     yield _problem("/start/lora/id", code, message)
+
+
+def _holds_a_denoiser(weights: DatasetRecord | None) -> bool:
+    return weights is not None and weights.report is not None and weights.report.get("holds") == "denoiser"
 
 
 def _problems_of_alpha(spec: JobSpec, weights: DatasetRecord | None) -> Iterator[FieldProblem]:

@@ -18,10 +18,12 @@ from pydantic import Field, ValidationError, model_validator
 from alignment_core.spec import (
     CheckpointSource,
     ColumnMapping,
+    ContenderSpec,
     HubDataset,
     HubSource,
     JobSpec,
     LocalDataset,
+    LocalDenoiser,
     LocalLora,
     LocalPrompts,
     LocalSource,
@@ -31,6 +33,7 @@ from alignment_core.spec import (
     SingleFileSource,
     Spec,
     StoredDataset,
+    StoredDenoiser,
     StoredLora,
 )
 from alignment_core.spec.families import FamilyName, served
@@ -157,13 +160,17 @@ def check_spec(
             case HubDataset() if not allow_hub_datasets:
                 message = "this server downloads no datasets of the Hugging Face Hub; upload it as a dataset instead"
                 found.append(SpecProblem(pointer, "hub_dataset_refused", message))
-            case LocalSource() | SingleFileSource() | LocalDataset() | LocalLora() | LocalPrompts() if (
-                not allow_local_paths
-            ):
+            case (
+                LocalSource() | SingleFileSource() | LocalDataset() | LocalLora() | LocalDenoiser() | LocalPrompts()
+            ) if not allow_local_paths:
                 found.append(_local_refused(f"{pointer}/path", value))
-            case LocalSource(path=path) | LocalDataset(path=path) | LocalLora(path=path) | LocalPrompts(path=path) if (
-                not Path(path).is_absolute()
-            ):
+            case (
+                LocalSource(path=path)
+                | LocalDataset(path=path)
+                | LocalLora(path=path)
+                | LocalDenoiser(path=path)
+                | LocalPrompts(path=path)
+            ) if not Path(path).is_absolute():
                 found.append(_relative(f"{pointer}/path", path))
             case SingleFileSource(path=path, config=config):
                 named = (("path", path), ("config", config or "/"))
@@ -177,8 +184,10 @@ def stored_datasets(spec: Spec) -> list[tuple[str, str]]:
 
 
 def stored_weights(spec: Spec) -> list[tuple[str, str]]:
-    """JSON pointer and id of every uploaded LoRA that the spec names."""
-    return [(f"{pointer}/id", value.id) for pointer, value in walk(spec) if isinstance(value, StoredLora)]
+    """JSON pointer and id of the weights that the spec names: LoRAs, and denoisers of contenders."""
+    return [
+        (f"{pointer}/id", value.id) for pointer, value in walk(spec) if isinstance(value, StoredLora | StoredDenoiser)
+    ]
 
 
 def stored_prompts(spec: Spec) -> list[tuple[str, PromptSet]]:
@@ -222,7 +231,7 @@ def sources_of(
 
 
 def _check_model(pointer: str, user: Spec, name: str, catalog: Catalog) -> list[SpecProblem]:
-    families: tuple[Family, ...] = served() if isinstance(user, JobSpec) else ("clip",)
+    families: tuple[Family, ...] = served() if isinstance(user, JobSpec | ContenderSpec) else ("clip",)
     model = catalog.models.get(name)
     if model is None:
         known = [known for known, entry in catalog.models.items() if entry.family in families]
@@ -262,12 +271,12 @@ def _relative(pointer: str, path: str) -> SpecProblem:
 
 
 def _local_refused(
-    pointer: str, value: LocalSource | SingleFileSource | LocalDataset | LocalLora | LocalPrompts
+    pointer: str, value: LocalSource | SingleFileSource | LocalDataset | LocalLora | LocalDenoiser | LocalPrompts
 ) -> SpecProblem:
     match value:
         case LocalDataset():
             instead = "upload it as a dataset"
-        case LocalLora():
+        case LocalLora() | LocalDenoiser():
             instead = "upload it as weights"
         case LocalPrompts():
             instead = "upload it as a prompt set"

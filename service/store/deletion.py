@@ -88,6 +88,25 @@ def delete_job(store: Store, project_id: str, job_id: str) -> str | None:
         return job_id
 
 
+def delete_evaluation(store: Store, project_id: str, evaluation_id: str) -> str | None:
+    """Delete an evaluation that has ended with its verifications, and all that they left; `InUse` before their end."""
+    with store.write() as session:
+        row = _job(session, project_id, evaluation_id)
+        if row is None:
+            return None
+        own = sa.select(Job).where(Job.parent_job_id == evaluation_id, Job.project_id == project_id)
+        rows = [row, *session.scalars(own.order_by(Job.id).with_for_update())]
+        for one in rows:
+            if one.state not in TERMINAL:
+                what = "it" if one is row else f"its verification {one.id}"
+                raise InUse("evaluation_in_use", f"{what} is {one.state}; cancel it first")
+        ids = [one.id for one in rows]
+        session.execute(sa.delete(Job).where(Job.id.in_(ids)))  # the rest goes by the tables' own cascades
+        _forget_answers(session, project_id, ids)
+        to_remove(session, [keys.job_prefix(project_id, one) for one in ids], now(session))
+        return evaluation_id
+
+
 def delete_checkpoint(store: Store, project_id: str, checkpoint_id: str, *, even_result: bool = False) -> str | None:
     """Delete a checkpoint of a job that has ended; `InUse` before, and for the job's result unless `even_result`."""
     with store.write() as session:

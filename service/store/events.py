@@ -16,18 +16,22 @@ from alignment_core.events import (
     CheckpointSaved,
     EvaluationCompleted,
     Event,
+    ImagesScored,
     PhaseChanged,
     PrecisionMeasured,
     ProbeCompleted,
+    ProofCompleted,
+    ProofStarted,
     RunCompleted,
     RunFailed,
     RunStarted,
     SamplesDrawn,
     StepCompleted,
     ValidationCompleted,
+    VerificationCompleted,
     event_to_json,
 )
-from service.store import actions, outputs
+from service.store import actions, outputs, proofs
 from service.store.database import Store, now
 from service.store.fence import hold
 from service.store.ids import new_id
@@ -79,7 +83,13 @@ def list_events(
 
 
 # What rows of their own hold: each attempt would bring every prompt of the spec again to whoever follows the events.
-HELD_ELSEWHERE = {"run_started": "spec", "evaluation_completed": "report"}
+HELD_ELSEWHERE = {
+    "run_started": "spec",
+    "evaluation_completed": "report",
+    "proof_started": "spec",
+    "proof_completed": "report",
+    "verification_completed": "report",
+}
 
 
 def first_of(store: Store, job_id: str, event_type: str) -> dict[str, Any] | None:
@@ -113,6 +123,14 @@ def _apply(session: Session, row: Job, event: Event, files: Sequence[StoredFile]
         case RunStarted():
             row.state = TRANSITIONS["begin"].get(row.state, row.state)
             row.step, row.total_steps = event.resumed_from_step or 0, event.total_steps
+        case ProofStarted():
+            row.state = TRANSITIONS["begin"].get(row.state, row.state)
+            row.step, row.total_steps = event.num_there, event.num_images
+        case ImagesScored():
+            row.step, row.total_steps = event.done, event.total
+            proofs.put_shard(session, row, event, files)
+        case ProofCompleted() | VerificationCompleted():
+            proofs.put_proof(session, row, event, files)
         case PhaseChanged():
             row.phase = event.phase
         case PrecisionMeasured():

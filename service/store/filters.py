@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
+from service.store.kinds import Kind, ids_of
 from service.store.models import Job, JobLabel
 from service.store.states import JobState
 
@@ -18,13 +19,14 @@ def filtered(
     after_id: str | None,
     limit: int,
     *,
+    kind: Kind,
     states: Collection[JobState] | None,
     method: str | None,
     model: str | None,
     labels: Mapping[str, str],
 ) -> sa.Select[Job]:
     """Up to `limit` jobs for which every filter holds that is given, the newest first and older than `after_id`."""
-    wanted = _ids(project_id, after_id, method, model, labels)
+    wanted = _ids(project_id, kind, after_id, method, model, labels)
     match sorted(set(states)) if states is not None else None:
         case None:
             ids = wanted.limit(limit)
@@ -40,7 +42,12 @@ def filtered(
 
 
 def _ids(
-    project_id: str, after_id: str | None, method: str | None, model: str | None, labels: Mapping[str, str]
+    project_id: str,
+    kind: Kind,
+    after_id: str | None,
+    method: str | None,
+    model: str | None,
+    labels: Mapping[str, str],
 ) -> sa.Select[str]:
     query = sa.select(Job.id).where(Job.project_id == project_id)
     newest = Job.id
@@ -49,6 +56,7 @@ def _ids(
         query = query.join(label, label.job_id == newest)
         query = query.where(label.project_id == project_id, label.key == key, label.value == value)
         newest = label.job_id
+    query = query.where(newest.between(*ids_of(kind)))
     if after_id is not None:
         query = query.where(newest < after_id)
     if method is not None:

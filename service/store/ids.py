@@ -10,7 +10,23 @@ import time
 from typing import Literal
 
 Prefix = Literal[
-    "job", "ds", "wts", "ps", "ckpt", "exp", "evt", "proj", "key", "smp", "aud", "act", "swp", "prm", "att"
+    "job",
+    "eval",
+    "vfy",
+    "ds",
+    "wts",
+    "ps",
+    "ckpt",
+    "exp",
+    "evt",
+    "proj",
+    "key",
+    "smp",
+    "aud",
+    "act",
+    "swp",
+    "prm",
+    "att",
 ]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

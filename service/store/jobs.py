@@ -20,6 +20,7 @@ from service.store.ancestry import beginning_of, held_parent, parent_of
 from service.store.database import Store, now
 from service.store.filters import filtered
 from service.store.ids import new_id
+from service.store.kinds import Kind
 from service.store.models import (
     LONGEST_LABEL_KEY,
     LONGEST_LABEL_VALUE,
@@ -66,10 +67,10 @@ def create(
     _check_texts(name, metadata or {})
     resolved = spec.resolved()
     with store.write() as session:
-        if job_id is not None and (existing := _row(session, project_id, job_id)) is not None:
-            return _whole(session, existing)
-        _hold(session, Dataset, project_id, needs)
-        _hold(session, PromptSet, project_id, needs_prompts)
+        if job_id is not None and (existing := row_of(session, project_id, job_id)) is not None:
+            return whole(session, existing)
+        hold_uploads(session, Dataset, project_id, needs)
+        hold_uploads(session, PromptSet, project_id, needs_prompts)
         parent = held_parent(session, project_id, beginning_of(resolved, resume_from_checkpoint_id))
         quotas.admit_job(session, project_id)
         time = now(session)
@@ -101,16 +102,21 @@ def create(
         )
         session.add(row)
         session.flush()
-        labels = (metadata or {}).items()
-        session.add_all(JobLabel(job_id=row.id, project_id=project_id, key=key, value=value) for key, value in labels)
-        return _whole(session, row)
+        add_labels(session, row)
+        return whole(session, row)
+
+
+def add_labels(session: Session, row: Job) -> None:
+    """Put a job's metadata where an index finds it."""
+    labels = row.labels.items()
+    session.add_all(JobLabel(job_id=row.id, project_id=row.project_id, key=key, value=value) for key, value in labels)
 
 
 class DatasetGone(Exception):  # noqa: N818 - a state of affairs, read as one
     """A dataset, or a prompt set, that the job needs is not there any more."""
 
 
-def _hold(session: Session, table: type[Dataset] | type[PromptSet], project_id: str, ids: Sequence[str]) -> None:
+def hold_uploads(session: Session, table: type[Dataset] | type[PromptSet], project_id: str, ids: Sequence[str]) -> None:
     """Keep what was uploaded from being deleted before the job that needs it is there for all to see."""
     wanted = sa.select(table.id).where(table.project_id == project_id, table.id.in_(ids))
     found = session.scalars(wanted.order_by(table.id).with_for_update(read=True)).all() if ids else []
@@ -121,15 +127,15 @@ def _hold(session: Session, table: type[Dataset] | type[PromptSet], project_id: 
 def get(store: Store, project_id: str, job_id: str) -> JobRecord | None:
     """The job, or None when the project has no such job."""
     with store.read() as session:
-        row = _row(session, project_id, job_id)
-        return None if row is None else _whole(session, row)
+        row = row_of(session, project_id, job_id)
+        return None if row is None else whole(session, row)
 
 
 def summary(store: Store, project_id: str, job_id: str) -> JobSummary | None:
     """The job without its spec, or None when the project has no such job."""
     with store.read() as session:
-        row = _row(session, project_id, job_id, WITHOUT_SPEC)
-        return None if row is None else _shown(session, [row])[0]
+        row = row_of(session, project_id, job_id, WITHOUT_SPEC)
+        return None if row is None else shown(session, [row])[0]
 
 
 def list_jobs(
@@ -142,15 +148,18 @@ def list_jobs(
     method: str | None = None,
     model: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    kind: Kind = "job",
 ) -> Slice[JobSummary]:
-    """The project's jobs, newest first, older than `after_id`; every filter that is given must hold."""
+    """The project's jobs, newest first, older than `after_id`; every filter that is given must hold. `kind` asks for other rows."""
     labels = dict(metadata or {})
     if any("\0" in text for text in (after_id, method, model, *labels, *labels.values()) if text is not None):
         return Slice((), has_more=False)  # PostgreSQL refuses to look for what it cannot hold
-    query = filtered(project_id, after_id, limit + 1, states=states, method=method, model=model, labels=labels)
+    query = filtered(
+        project_id, after_id, limit + 1, kind=kind, states=states, method=method, model=model, labels=labels
+    )
     with store.read() as session:
         rows = session.scalars(query.options(WITHOUT_SPEC)).all()
-        return Slice(_shown(session, rows[:limit]), has_more=len(rows) > limit)
+        return Slice(shown(session, rows[:limit]), has_more=len(rows) > limit)
 
 
 def request_cancel(store: Store, project_id: str, job_id: str) -> JobSummary | None:
@@ -179,7 +188,7 @@ def _request(
     store: Store, project_id: str, job_id: str, verb: Verb, keeps: PauseKeeps = "last_step"
 ) -> JobSummary | None:
     with store.write() as session:
-        row = _row(session, project_id, job_id, WITHOUT_SPEC, lock=True)
+        row = row_of(session, project_id, job_id, WITHOUT_SPEC, lock=True)
         if row is None:
             return None
         target = after(row.state, verb)
@@ -195,7 +204,7 @@ def _request(
             row.error, row.cancel_requested = None, verb == "cancel"
             if verb == "resume":  # its owner let others go first: it joins the queue at its end
                 row.queued_at, row.finished_at, row.num_lost, row.pause_keeps = time, None, 0, None
-        return _shown(session, [row])[0]
+        return shown(session, [row])[0]
 
 
 def _keep(row: Job, keeps: PauseKeeps) -> None:
@@ -228,11 +237,11 @@ def enter(session: Session, row: Job, state: JobState, time: datetime) -> None:
         row.lease_expires_at = row.worker_id = row.eta_seconds = None
 
 
-def _whole(session: Session, row: Job) -> JobRecord:
-    return JobRecord(**dict(_shown(session, [row])[0]), spec=row.spec, estimate=row.estimate)
+def whole(session: Session, row: Job) -> JobRecord:
+    return JobRecord(**dict(shown(session, [row])[0]), spec=row.spec, estimate=row.estimate)
 
 
-def _shown(session: Session, rows: Sequence[Job]) -> tuple[JobSummary, ...]:
+def shown(session: Session, rows: Sequence[Job]) -> tuple[JobSummary, ...]:
     """What is shown of rows, of those that are queued with their place in the queue."""
     session.flush()
     place = places(session, [row for row in rows if row.state == "queued"])
@@ -261,7 +270,7 @@ def summary_of(row: Job) -> JobSummary:
     )
 
 
-def _row(session: Session, project_id: str, job_id: str, *options: ORMOption, lock: bool = False) -> Job | None:
+def row_of(session: Session, project_id: str, job_id: str, *options: ORMOption, lock: bool = False) -> Job | None:
     query = sa.select(Job).where(Job.id == job_id, Job.project_id == project_id).options(*options)
     return session.scalars(query.with_for_update() if lock else query).one_or_none()
 

@@ -52,6 +52,11 @@ def report_page_key(project_id: str, job_id: str, step: int, attempt: int) -> st
     return f"projects/{project_id}/jobs/{job_id}/reports/{step}/attempt-{attempt}.html"
 
 
+def proof_file_key(project_id: str, job_id: str, path: str, attempt: int) -> str:
+    """Of a shard of an evaluation, or of its scores."""
+    return f"projects/{project_id}/jobs/{job_id}/proof/attempt-{attempt}/{path}"
+
+
 def dataset_key(project_id: str, dataset_id: str, suffix: str) -> str:
     """`suffix` is the file's, such as `.parquet`; the user's own name for it stays in the database."""
     return f"projects/{project_id}/datasets/{dataset_id}/data{suffix}"

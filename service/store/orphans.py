@@ -10,7 +10,18 @@ import structlog
 from sqlalchemy.orm import Session
 
 from service.store.database import Store, now
-from service.store.models import Checkpoint, CheckpointFile, Dataset, Export, Job, PromptSet, Report, Sample
+from service.store.models import (
+    Checkpoint,
+    CheckpointFile,
+    Dataset,
+    Export,
+    Job,
+    PromptSet,
+    Proof,
+    ProofShard,
+    Report,
+    Sample,
+)
 from service.store.objects import ObjectInfo, ObjectStore
 from service.store.orphan_rules import OWNED, OrphanReason, Owner, Stored, orphans
 from service.store.states import HELD
@@ -81,6 +92,8 @@ def _job(session: Session, project_id: str, job_id: str) -> Owner | None:
         .join(Checkpoint, Checkpoint.id == CheckpointFile.checkpoint_id)
         .where(Checkpoint.job_id == job_id),
         sa.select(Sample.object_key).where(Sample.job_id == job_id),
+        sa.select(Proof.scores_object_key).where(Proof.job_id == job_id, Proof.scores_object_key.is_not(None)),
+        sa.select(ProofShard.object_key).where(ProofShard.job_id == job_id),
         sa.select(Report.page_object_key).where(Report.job_id == job_id, Report.page_object_key.is_not(None)),
     )
     keys = {key for query in named for key in session.scalars(query) if key is not None}

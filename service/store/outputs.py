@@ -185,9 +185,11 @@ def list_samples(store: Store, project_id: str, job_id: str) -> tuple[SampleReco
         return tuple(SampleRecord.model_validate(row) for row in session.scalars(query))
 
 
-def get_report(store: Store, project_id: str, job_id: str) -> ReportRecord | None:
-    """The latest evaluation report of the job, or None while there is none."""
+def get_report(store: Store, project_id: str, job_id: str, step: int | None = None) -> ReportRecord | None:
+    """The latest evaluation report of the job, or that of a step; None while there is none."""
     query = sa.select(Report).where(Report.job_id == job_id, Report.project_id == project_id)
+    if step is not None:
+        query = query.where(Report.step == step)
     with store.read() as session:
         row = session.scalars(query.order_by(Report.step.desc()).limit(1)).one_or_none()
         return None if row is None else _report_of(row)

@@ -22,6 +22,8 @@ from service.store.models import (
     ProcessTime,
     Project,
     PromptSet,
+    Proof,
+    ProofShard,
     Quota,
     Report,
     Sample,
@@ -161,6 +163,8 @@ def _bytes_of(session: Session, project_id: str) -> int:
         (Export, Export.size_bytes),
         (Sample, Sample.size_bytes),
         (Report, sa.func.coalesce(Report.page_size_bytes, 0)),
+        (Proof, sa.func.coalesce(Proof.scores_size_bytes, 0)),
+        (ProofShard, ProofShard.size_bytes),
     )
     sums = (sa.select(sa.func.sum(size)).where(table.project_id == project_id) for table, size in sizes)
     return sum(int(session.scalar(one) or 0) for one in sums)

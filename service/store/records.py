@@ -285,6 +285,16 @@ class TrialRecord(Record):
     report: dict[str, Any] | None
 
 
+class ProofRecord(Record):
+    """What an evaluation or a verification came to: its report as JSON, and of an evaluation the file of all scores."""
+
+    job_id: str
+    attempt: int
+    report: dict[str, Any]
+    scores: StoredFile | None
+    created_at: datetime
+
+
 class LogRecord(Record):
     job_id: str
     attempt: int

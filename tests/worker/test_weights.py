@@ -72,6 +72,7 @@ def test_a_lora_becomes_ready_with_what_it_holds(world: World, tmp_path: Path) -
     found = checked(world, lora(tmp_path / "style.safetensors"))
     assert (found.state, found.error) == ("ready", None)
     assert found.report == {
+        "holds": "lora",
         "format": "kohya",
         "num_layers": 1,
         "ranks": [4],

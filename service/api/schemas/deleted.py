@@ -16,7 +16,7 @@ class Deleted(Resource):
     model_config = with_example(DELETED_EXAMPLE)
 
     id: str
-    object: Literal["dataset", "weights", "prompt_set", "job", "checkpoint", "alias"] = Field(
+    object: Literal["dataset", "weights", "prompt_set", "job", "evaluation", "checkpoint", "alias"] = Field(
         description="What it was."
     )
     deleted: Literal[True] = True

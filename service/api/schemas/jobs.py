@@ -279,7 +279,7 @@ class JobSummary(Entry):
     @classmethod
     def of(cls, job: SummaryRecord) -> "JobSummary":
         """What is shown of a stored job: workers and leases are the operator's business."""
-        return cls.model_validate(_shown(job, cls.model_fields))
+        return cls.model_validate(shown_of(job, cls.model_fields))
 
 
 class Estimate(Resource):
@@ -357,10 +357,11 @@ class Job(JobSummary):
             if checked is None
             else {name: checked.data[name] for name in StartChecks.model_fields},
         }
-        return cls.model_validate({**_shown(job, cls.model_fields), **told})
+        return cls.model_validate({**shown_of(job, cls.model_fields), **told})
 
 
-def _shown(job: SummaryRecord, fields: Collection[str]) -> dict[str, Any]:
+def shown_of(job: SummaryRecord, fields: Collection[str]) -> dict[str, Any]:
+    """The fields of a stored row of the queue as they are shown; those that it has not are left out."""
     error = None if job.error is None else job.error.model_dump()
     shown = job.model_dump(include=set(fields) - {"error", "is_terminal", "status", "resume_from"})
     begins = job.resume_from_checkpoint_id
@@ -370,7 +371,7 @@ def _shown(job: SummaryRecord, fields: Collection[str]) -> dict[str, Any]:
         "error": error,
         "resume_from": begins and ResumeFrom(checkpoint_id=begins),
     }
-    return {**shown, **composed}
+    return {**shown, **{name: value for name, value in composed.items() if name in fields}}
 
 
 VALIDATION_EXAMPLE: dict[str, Any] = {

@@ -128,6 +128,12 @@ class Sample(Entry):
         shown = sample.model_dump(include=cls.model_fields.keys() - {"image_url"})
         return cls.model_validate({**shown, "image_url": f"{base_url}/v1/jobs/{sample.job_id}/samples/{sample.id}.png"})
 
+    @classmethod
+    def of_evaluation(cls, sample: SampleRecord, base_url: str) -> "Sample":
+        """The same of an evaluation: a contender over the anchor."""
+        place = f"{base_url}/v1/evaluations/{sample.job_id}/pictures/{sample.id}.png"
+        return cls.of(sample, base_url).model_copy(update={"image_url": place})
+
 
 LOGS_EXAMPLE: dict[str, Any] = {
     "object": "logs",

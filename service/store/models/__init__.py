@@ -13,7 +13,7 @@ from service.store.models.base import (
 from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal
 from service.store.models.jobs import Job, JobAction, JobEvent, JobLabel, JobLog, Metric
 from service.store.models.projects import ApiKey, AuditEntry, ProcessTime, Project, Quota, SubmitCount
-from service.store.models.results import Checkpoint, CheckpointFile, Export, Report, Sample
+from service.store.models.results import Checkpoint, CheckpointFile, Export, Proof, ProofShard, Report, Sample
 from service.store.models.retention import JobRetention, ProjectRetention
 from service.store.models.sweeps import Sweep, SweepTrial
 from service.store.models.uploads import Dataset, PromptSet
@@ -51,6 +51,8 @@ __all__ = [
     "ProjectRetention",
     "Promotion",
     "PromptSet",
+    "Proof",
+    "ProofShard",
     "Quota",
     "Removal",
     "Report",

@@ -1,4 +1,4 @@
-"""What a job leaves: checkpoints and their exports, pictures, reports."""
+"""What a job leaves: checkpoints and their exports, pictures, reports; what evaluations leave."""
 
 from datetime import datetime
 from typing import Any
@@ -99,3 +99,31 @@ class Report(Base):
     page_sha256: Mapped[str | None] = mapped_column(sa.String(64))
     page_object_key: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[datetime]
+
+
+class Proof(Base):
+    """The report of an evaluation or of a verification, and where the scores are."""
+
+    __tablename__ = "proofs"
+
+    job_id: Mapped[str] = job_id_key()
+    project_id: Mapped[str] = project_id()
+    attempt: Mapped[int]
+    report: Mapped[dict[str, Any]]
+    scores_size_bytes: Mapped[int | None]
+    scores_sha256: Mapped[str | None] = mapped_column(sa.String(64))
+    scores_object_key: Mapped[str | None] = mapped_column(sa.Text)
+    created_at: Mapped[datetime]
+
+
+class ProofShard(Base):
+    """Some images of an evaluation with their scores: what a later attempt does not draw again."""
+
+    __tablename__ = "proof_shards"
+
+    job_id: Mapped[str] = job_id_key()
+    path: Mapped[str] = mapped_column(sa.String(500), primary_key=True)
+    project_id: Mapped[str] = project_id()
+    size_bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(sa.String(64))
+    object_key: Mapped[str] = mapped_column(sa.Text)

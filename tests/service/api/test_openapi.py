@@ -39,6 +39,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
     found = {name for name, _ in operations(document)}
     job, checkpoint, dataset = "/v1/jobs/{job_id}", "/v1/checkpoints/{checkpoint_id}", "/v1/datasets/{dataset_id}"
     weights, prompt_set = "/v1/weights/{weights_id}", "/v1/prompt_sets/{prompt_set_id}"
+    evaluation = "/v1/evaluations/{evaluation_id}"
     results = ("events", "metrics", "checkpoints", "samples", "report", "manifest", "logs")
     assert found == {
         *("POST /v1/jobs", "POST /v1/jobs/validate", "GET /v1/jobs", f"GET {job}"),
@@ -52,6 +53,10 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         f"POST {checkpoint}/fork",
         f"GET {job}/ancestry",
         *(f"{verb} {job}/actions" for verb in ("POST", "GET")),
+        *("POST /v1/evaluations", "GET /v1/evaluations", f"GET {evaluation}", f"DELETE {evaluation}"),
+        *(f"POST {evaluation}/{verb}" for verb in ("cancel", "resume", "verify")),
+        *(f"GET {evaluation}/{name}" for name in ("events", "logs", "report", "report.html", "pictures")),
+        *(f"GET {evaluation}/{name}" for name in ("pictures/{picture_id}.png", "scores.parquet")),
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
         *("POST /v1/prompt_sets", "GET /v1/prompt_sets"),
         *(f"GET {prompt_set}{path}" for path in ("", "/prompts", "/file")),

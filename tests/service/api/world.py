@@ -136,7 +136,7 @@ class Api:
         kind: Literal["lora", "full"] = "lora",
     ) -> None:
         prefix = keys.checkpoint_prefix(DEFAULT_PROJECT_ID, job_id, step, attempt)
-        stored = [self._store(path, prefix + path, content) for path, content in files.items()]
+        stored = [self.keep(path, prefix + path, content) for path, content in files.items()]
         size = sum(file.size_bytes for file in stored)
         event = CheckpointSaved(step=step, path=f"step-{step}", kind=kind, is_final=True, size_bytes=size)
         events.record_event(self.parts.store, job_id, attempt, event, stored)
@@ -146,11 +146,11 @@ class Api:
         stored = []
         if page is not None:
             key = keys.report_page_key(DEFAULT_PROJECT_ID, job_id, step, attempt)
-            stored = [self._store("report.html", key, page)]
+            stored = [self.keep("report.html", key, page)]
         events.record_event(self.parts.store, job_id, attempt, event, stored)
 
     def draw_sample(self, job_id: str, attempt: int, step: int) -> None:
-        file = self._store("grid.png", keys.sample_key(DEFAULT_PROJECT_ID, job_id, step, attempt), PNG)
+        file = self.keep("grid.png", keys.sample_key(DEFAULT_PROJECT_ID, job_id, step, attempt), PNG)
         event = SamplesDrawn(step=step, path="grid.png", prompts=["a red circle"])
         events.record_event(self.parts.store, job_id, attempt, event, [file])
 
@@ -171,7 +171,8 @@ class Api:
         (checkpoint,) = self.client.get(f"/v1/jobs/{job_id}/checkpoints").json()["data"]
         return checkpoint["id"]
 
-    def _store(self, path: str, key: str, content: bytes) -> StoredFile:
+    def keep(self, path: str, key: str, content: bytes) -> StoredFile:
+        """A file in the object store."""
         self.parts.objects.put_bytes(key, content)
         return StoredFile(path=path, size_bytes=len(content), sha256=_sha256(content), object_key=key)
 

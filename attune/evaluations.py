@@ -1,0 +1,133 @@
+"""Evaluations over HTTP. `client.evaluations` is one of these.
+
+found = client.evaluations.create({"contenders": [...], "prompts": [...], "rewards": ["colorfulness"]})
+print(client.evaluations.report(client.evaluations.wait(found.id).id).best)
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from alignment_core.reports import ProofReport
+from alignment_core.spec import ProofSpec
+from attune.connection import Connection, segment
+from attune.event_stream import follow_path
+from attune.requests import given, key_headers
+from attune.resources import Evaluation, EvaluationSummary, JobEvent, JobStatus, Verification
+from attune.waiting import LONG_POLL_SECONDS
+
+AGAIN_SECONDS = 1.0
+
+
+class Evaluations:
+    """Models against each other. Every method raises `AttuneError` when the server says no or does not answer."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def create(
+        self,
+        spec: ProofSpec | Mapping[str, Any],
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Evaluation:
+        """Queue an evaluation; a request that is repeated makes one."""
+        written = spec.model_dump(mode="json") if isinstance(spec, ProofSpec) else dict(spec)
+        body = {"spec": written, **given({"name": name, "metadata": dict(metadata) if metadata else None})}
+        headers = key_headers(idempotency_key)
+        return Evaluation.model_validate(
+            self._connection.request("POST", "/v1/evaluations", json=body, headers=headers)
+        )
+
+    def list(self, *, status: Sequence[JobStatus] = ()) -> Iterator[EvaluationSummary]:
+        """Evaluations, newest first, page by page as they are needed."""
+        pages = self._connection.pages("/v1/evaluations", [("status", one) for one in status])
+        return (EvaluationSummary.model_validate(entry) for entry in pages)
+
+    def get(self, evaluation_id: str, *, wait_seconds: float = 0) -> Evaluation:
+        """The evaluation as it is, or as it is when it has ended or `wait_seconds` are over."""
+        timeout = httpx.Timeout(30.0, read=30.0 + wait_seconds)
+        answer = self._connection.request("GET", _path(evaluation_id), params={"wait": wait_seconds}, timeout=timeout)
+        return Evaluation.model_validate(answer)
+
+    def wait(self, evaluation_id: str, timeout_seconds: float | None = None) -> Evaluation:
+        """The evaluation once it has ended; `TimeoutError` when it has not within `timeout_seconds`."""
+        deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while not (found := self.get(evaluation_id, wait_seconds=_until(deadline))).is_terminal:
+            _pause(found.status == "paused", deadline, f"evaluation {evaluation_id} is still {found.status}")
+        return found
+
+    def cancel(self, evaluation_id: str) -> EvaluationSummary:
+        return self._change(evaluation_id, "cancel")
+
+    def resume(self, evaluation_id: str) -> EvaluationSummary:
+        """Queue one again that failed or is paused; nothing is drawn twice."""
+        return self._change(evaluation_id, "resume")
+
+    def delete(self, evaluation_id: str) -> None:
+        """Remove one that has ended, with everything that it left."""
+        self._connection.request("DELETE", _path(evaluation_id))
+
+    def verify(self, evaluation_id: str, *, num_prompts: int | None = None) -> Verification:
+        """Have a worker draw and score some prompts once more; `wait_for_verification` has the outcome."""
+        body = given({"num_prompts": num_prompts})
+        return Verification.model_validate(
+            self._connection.request("POST", f"{_path(evaluation_id)}/verify", json=body)
+        )
+
+    def wait_for_verification(
+        self, evaluation_id: str, verification_id: str, timeout_seconds: float | None = None
+    ) -> Verification:
+        """The verification once it has ended; `TimeoutError` when it has not within `timeout_seconds`."""
+        deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            found = next(one for one in self.get(evaluation_id).verifications if one.id == verification_id)
+            if found.is_terminal:
+                return found
+            _pause(True, deadline, f"verification {verification_id} is still {found.status}")
+
+    def events(self, evaluation_id: str, *, after: str | None = None) -> Iterator[JobEvent]:
+        """Every event after the id `after`, then live ones until it has ended; reconnects by itself."""
+        return follow_path(self._connection, _path(evaluation_id), after)
+
+    def report(self, evaluation_id: str) -> ProofReport:
+        """Every contender against the anchor, and all that it was made with."""
+        return ProofReport.model_validate(self._connection.request("GET", f"{_path(evaluation_id)}/report"))
+
+    def download_page(self, evaluation_id: str, path: str | Path, *, contender: str | None = None) -> Path:
+        """Save one comparison as `path`: an HTML page for people."""
+        query = f"?contender={segment(contender)}" if contender is not None else ""
+        return self._save(f"{_path(evaluation_id)}/report.html{query}", Path(path))
+
+    def download_scores(self, evaluation_id: str, path: str | Path) -> Path:
+        """Save every score as `path`, a parquet file."""
+        return self._save(f"{_path(evaluation_id)}/scores.parquet", Path(path))
+
+    def _change(self, evaluation_id: str, verb: str) -> EvaluationSummary:
+        return EvaluationSummary.model_validate(self._connection.request("POST", f"{_path(evaluation_id)}/{verb}"))
+
+    def _save(self, url: str, path: Path) -> Path:
+        content = self._connection.request_bytes(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+
+def _path(evaluation_id: str) -> str:
+    return f"/v1/evaluations/{segment(evaluation_id)}"
+
+
+def _until(deadline: float) -> float:
+    return min(LONG_POLL_SECONDS, max(0.0, deadline - time.monotonic()))
+
+
+def _pause(answers_at_once: bool, deadline: float, still: str) -> None:
+    if answers_at_once:
+        time.sleep(AGAIN_SECONDS)
+    if time.monotonic() >= deadline:
+        raise TimeoutError(still)

@@ -1,0 +1,310 @@
+"""Evaluations: models against each other, that need not have been trained here."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from alignment_core.reports import ProofReport
+from alignment_core.spec import ProofSpec
+from service.api.contenders import resolved_contenders
+from service.api.context import Parts, PartsDep
+from service.api.downloads import file_responses, send_file, send_page
+from service.api.events import STREAM_RESPONSE, LastEventId, events_of
+from service.api.idempotency import IN_FLIGHT, OnceDep
+from service.api.jobs import LOCATION, METADATA_PARAMETER, change_state, is_at_rest, metadata_filter, transition
+from service.api.lookup import (
+    EvaluationDep,
+    EvaluationPath,
+    WholeEvaluationDep,
+    evaluation_or_404,
+    whole_evaluation_or_404,
+)
+from service.api.paging import Page, PagingDep
+from service.api.problems import missing, problem, problems
+from service.api.schemas.evaluations import (
+    Evaluation,
+    EvaluationRequest,
+    EvaluationSummary,
+    Verification,
+    VerificationRequest,
+)
+from service.api.schemas.runs import AttemptLog, JobEvent, Logs, Sample
+from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
+from service.auth import ProjectDep
+from service.errors import ApiError, not_found
+from service.store import jobs, outputs, proofs
+from service.store.catalog import stored_prompts, stored_weights
+from service.store.pulses import JobPulse
+from service.store.records import JobRecord, JobSummary, StoredFile
+from service.store.states import JobState
+
+router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"], responses=problems(401, 403, 422, 500, 503))
+
+MISSING = missing("evaluation", "eval")
+NO_REPORT = problem(
+    404,
+    "report_not_found",
+    "evaluation 'eval_01kaf0h2v7x3m5q8r1s4t6w9yz' has no report: it is running",
+    when="No such evaluation in this project, or it has not ended well",
+)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Evaluation,
+    summary="Create an evaluation",
+    response_description="The evaluation, queued, with its spec written out",
+    responses={201: LOCATION, **IN_FLIGHT, **problems(400, 413, 429)},
+)
+def create_evaluation(body: EvaluationRequest, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
+    """Queue an evaluation of two or more models on the same prompts and seeds.
+
+    A contender is a base model, a checkpoint of a job, uploaded or published weights on a base model, or a LoRA at a
+    strength. Every id in it is looked up before it is queued.
+    """
+
+    def create(evaluation_id: str | None) -> Evaluation:
+        spec = resolved_contenders(parts, project_id, body.spec)
+        try:
+            row = proofs.create(
+                parts.store,
+                project_id=project_id,
+                spec=spec,
+                name=body.name,
+                metadata=body.metadata,
+                evaluation_id=evaluation_id,
+                needs=sorted({found for _, found in stored_weights(spec)}),
+                needs_prompts=sorted({source.id for _, source in stored_prompts(spec)}),
+            )
+        except jobs.DatasetGone:  # deleted just now
+            resolved_contenders(parts, project_id, body.spec)
+            raise
+        parts.bell.ring(row.id)
+        return _whole(parts, row)
+
+    def spec_of(evaluation_id: str) -> Any:
+        return whole_evaluation_or_404(parts.store, project_id, evaluation_id).spec
+
+    return once("eval", "/v1/evaluations", body.model_dump(mode="json"), create, {"spec": spec_of})
+
+
+@router.get("", summary="List evaluations", openapi_extra={"parameters": [METADATA_PARAMETER]})
+def list_evaluations(
+    project_id: ProjectDep,
+    parts: PartsDep,
+    paging: PagingDep,
+    metadata: Annotated[dict[str, str], Depends(metadata_filter)],
+    status: Annotated[list[JobState] | None, Query(description="Only those in one of these states.")] = None,
+) -> Page[EvaluationSummary]:
+    """The project's evaluations, newest first, without their specs."""
+    page = proofs.list_evaluations(
+        parts.store, project_id, after_id=paging.after, limit=paging.limit, states=status, metadata=metadata
+    )
+    return paging.page([EvaluationSummary.of(one) for one in page.data], has_more=page.has_more)
+
+
+@router.get("/{evaluation_id}", summary="Look at an evaluation, or wait for it", responses=MISSING)
+async def get_evaluation(
+    evaluation_id: EvaluationPath,
+    request: Request,
+    project_id: ProjectDep,
+    parts: PartsDep,
+    wait: Annotated[
+        float, Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for its end before answering.")
+    ] = 0,
+) -> Evaluation:
+    """An evaluation as it stands, with what was drawn of it once more."""
+    if wait:
+        row = await run_in_threadpool(evaluation_or_404, parts.store, project_id, evaluation_id)
+        seen = JobPulse(row.state, row.last_seq)
+        await wait_until(parts.jobs_lookout, row.id, seen, is_at_rest, wait, request)
+    found = await run_in_threadpool(whole_evaluation_or_404, parts.store, project_id, evaluation_id)
+    return await run_in_threadpool(_whole, parts, found)
+
+
+def _whole(parts: Parts, row: JobRecord) -> Evaluation:
+    proof = proofs.get_proof(parts.store, row.project_id, row.id)
+    rows = proofs.verifications_of(parts.store, row.project_id, row.id)
+    reports = proofs.reports_of(parts.store, row.project_id, [one.id for one in rows])
+    verifications = [Verification.of(one, row.id, reports.get(one.id)) for one in rows]
+    return Evaluation.whole(row, None if proof is None else proof.report, verifications, parts.base_url)
+
+
+@router.post(
+    "/{evaluation_id}/cancel",
+    status_code=202,
+    summary="Cancel an evaluation",
+    responses=transition("cancel", "evaluation", "eval"),
+)
+def cancel_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationSummary:
+    """Stop an evaluation for good. Asking twice is no error."""
+    return EvaluationSummary.of(change_state(jobs.request_cancel, "cancel", parts, evaluation, "evaluation"))
+
+
+@router.post(
+    "/{evaluation_id}/resume",
+    status_code=202,
+    summary="Resume a paused or failed evaluation",
+    responses=transition("resume", "evaluation", "eval"),
+)
+def resume_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationSummary:
+    """Queue an evaluation again whose `error.retryable` is true. What it has drawn is not drawn again."""
+    resumed = change_state(jobs.resume, "resume", parts, evaluation, "evaluation")
+    parts.bell.ring(resumed.id)
+    return EvaluationSummary.of(resumed)
+
+
+@router.post(
+    "/{evaluation_id}/verify",
+    status_code=202,
+    summary="Draw some of an evaluation once more",
+    response_description="The verification, queued; its outcome will be at the evaluation",
+    responses={
+        **MISSING,
+        **problem(
+            409,
+            "nothing_to_verify",
+            "evaluation 'eval_01kaf0h2v7x3m5q8r1s4t6w9yz' has no scores: it is running",
+            when="It has not ended well",
+        ),
+        **problems(400, 413, 429),
+    },
+)
+def verify_evaluation(body: VerificationRequest, evaluation: WholeEvaluationDep, parts: PartsDep) -> Verification:
+    """Have a worker draw and score a sample of the images again, and compare hashes and scores.
+
+    Which prompts are drawn follows from the hash of the scores. The outcome is at the evaluation: `identical`, `close` or `different`.
+    """
+    proof = proofs.get_proof(parts.store, evaluation.project_id, evaluation.id)
+    if proof is None:
+        detail = f"evaluation {evaluation.id!r} has no scores: it is {evaluation.state}"
+        raise ApiError(409, "nothing_to_verify", detail)
+    resolved_contenders(parts, evaluation.project_id, ProofSpec.model_validate(evaluation.spec))
+    row = proofs.create_verification(parts.store, evaluation, body.num_prompts)
+    if row is None:  # deleted since it was looked up
+        raise not_found("evaluation", evaluation.id)
+    parts.bell.ring(row.id)
+    return Verification.of(row, evaluation.id, None)
+
+
+# --- what it says and leaves ---------------------------------------------------------------------------------------
+
+
+@router.get(
+    "/{evaluation_id}/events",
+    response_model=Page[JobEvent],
+    summary="Read or follow an evaluation's events",
+    responses={**STREAM_RESPONSE, **MISSING},
+)
+async def list_evaluation_events(
+    request: Request, evaluation: EvaluationDep, parts: PartsDep, paging: PagingDep, last_event_id: LastEventId = None
+) -> Page[JobEvent] | Response:
+    """What happened, oldest first; with `Accept: text/event-stream` a stream, as that of a job."""
+    return await events_of(request, evaluation, parts, paging, last_event_id)
+
+
+@router.get("/{evaluation_id}/logs", summary="Read an evaluation's logs", responses=MISSING)
+def get_evaluation_logs(evaluation: EvaluationDep, parts: PartsDep) -> Logs:
+    """The end of what each attempt's process printed."""
+    found = outputs.list_logs(parts.store, evaluation.project_id, evaluation.id)
+    return Logs(job_id=evaluation.id, data=[AttemptLog.of(log) for log in found])
+
+
+@router.get(
+    "/{evaluation_id}/report",
+    summary="Read the report",
+    response_description="Every contender against the anchor, and all that it was made with",
+    responses=NO_REPORT,
+)
+def get_evaluation_report(evaluation: EvaluationDep, parts: PartsDep) -> ProofReport:
+    """Which model is better on the same prompts and seeds, by how much, and how was that found?"""
+    return ProofReport.model_validate(_proof(parts, evaluation).report)
+
+
+@router.get(
+    "/{evaluation_id}/report.html",
+    response_class=Response,
+    summary="Read one comparison as a page",
+    responses={**file_responses("text/html", "evaluation", "eval", redirects=False), **NO_REPORT},
+)
+@router.head("/{evaluation_id}/report.html", include_in_schema=False)
+def get_evaluation_page(
+    request: Request,
+    evaluation: EvaluationDep,
+    parts: PartsDep,
+    contender: Annotated[
+        str | None,
+        Query(max_length=64, description="Which contender against the anchor; the first one when left out."),
+    ] = None,
+) -> Response:
+    """The report of a contender against the anchor for people: one HTML page, which loads nothing and runs nothing."""
+    number = _number_of(_proof(parts, evaluation).report, contender)
+    found = outputs.get_report(parts.store, evaluation.project_id, evaluation.id, step=number)
+    if found is None or found.page is None:
+        raise not_found("contender", contender or "")
+    return send_page(request, parts, found.page)
+
+
+def _number_of(report: dict[str, Any], contender: str | None) -> int:
+    """The place of a contender among those that are compared, counted from 1."""
+    names = [one["policy"]["label"] for one in report["comparisons"]]
+    if contender is None:
+        return 1
+    if contender not in names:
+        raise not_found("contender", contender)
+    return 1 + names.index(contender)
+
+
+@router.get("/{evaluation_id}/pictures", summary="List an evaluation's pictures", responses=MISSING)
+def list_evaluation_pictures(evaluation: EvaluationDep, parts: PartsDep, paging: PagingDep) -> Page[Sample]:
+    """A picture for each contender beside the anchor, in the order of the report; `step` counts them from 1."""
+    found = outputs.list_samples(parts.store, evaluation.project_id, evaluation.id)
+    return paging.slice([Sample.of_evaluation(sample, parts.base_url) for sample in found])
+
+
+@router.get(
+    "/{evaluation_id}/pictures/{picture_id}.png",
+    response_class=Response,
+    summary="Download a picture",
+    responses=file_responses("image/png", "picture", "smp"),
+)
+@router.head("/{evaluation_id}/pictures/{picture_id}.png", include_in_schema=False)
+def get_evaluation_picture(
+    request: Request,
+    evaluation: EvaluationDep,
+    parts: PartsDep,
+    picture_id: Annotated[str, Path(description="Id of a picture.", examples=["smp_01kaf0nd3f5h7k9m1p3r5t7v9x"])],
+) -> Response:
+    """The picture as PNG, or a redirect to it."""
+    found = outputs.list_samples(parts.store, evaluation.project_id, evaluation.id)
+    picture = next((one for one in found if one.id == picture_id), None)
+    if picture is None:
+        raise not_found("picture", picture_id)
+    name = f"{evaluation.id}-{picture.step}.png"
+    file = StoredFile(path=name, size_bytes=picture.size_bytes, sha256=picture.sha256, object_key=picture.object_key)
+    return send_file(request, parts, file, name, "image/png")
+
+
+@router.get(
+    "/{evaluation_id}/scores.parquet",
+    response_class=Response,
+    summary="Download every score",
+    responses={**file_responses("application/vnd.apache.parquet", "evaluation", "eval"), **NO_REPORT},
+)
+@router.head("/{evaluation_id}/scores.parquet", include_in_schema=False)
+def get_evaluation_scores(request: Request, evaluation: EvaluationDep, parts: PartsDep) -> Response:
+    """A row for each image and judge, from which `python -m alignment_core standings` computes the table again."""
+    scores = _proof(parts, evaluation).scores
+    assert scores is not None, "an evaluation's report is stored with its scores"
+    name = f"{evaluation.id}-scores.parquet"
+    return send_file(request, parts, scores, name, "application/vnd.apache.parquet")
+
+
+def _proof(parts: Parts, evaluation: JobSummary) -> proofs.ProofRecord:
+    found = proofs.get_proof(parts.store, evaluation.project_id, evaluation.id)
+    if found is None:
+        detail = f"evaluation {evaluation.id!r} has no report: it is {evaluation.state}"
+        raise ApiError(404, "report_not_found", detail)
+    return found

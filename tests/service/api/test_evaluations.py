@@ -1,0 +1,206 @@
+"""Evaluations over HTTP: what is taken, what is refused at which field, what is shown, and who sees it."""
+
+from typing import Any
+
+from alignment_core.events import (
+    ImagesScored,
+    PhaseChanged,
+    ProofCompleted,
+    ProofStarted,
+    RunCompleted,
+    VerificationCompleted,
+)
+from alignment_core.spec import ProofSpec
+from service.api.schemas.evaluations import PROOF_REPORT_EXAMPLE, VERIFICATION_EXAMPLE
+from service.store import events, jobs, keys, leases, waiting
+from service.store.projects import DEFAULT_PROJECT_ID
+from tests.service.api.conftest import NewApi
+from tests.service.api.test_auth import key_of
+from tests.service.api.world import PAGE, Api, assert_problem
+
+SPEC: dict[str, Any] = {
+    "contenders": [{"name": "base", "model": "shapes"}, {"name": "aligned", "model": "shapes"}],
+    "prompts": ["a big red circle", "a small blue star"],
+    "rewards": ["colorfulness"],
+}
+
+
+def created(api: Api, **changes: Any) -> dict[str, Any]:
+    answer = api.client.post("/v1/evaluations", json={"spec": {**SPEC, **changes}, "metadata": {"team": "design"}})
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == f"/v1/evaluations/{answer.json()['id']}"
+    return answer.json()
+
+
+def refused(api: Api, **changes: Any) -> list[tuple[str, str]]:
+    problem = assert_problem(
+        api.client.post("/v1/evaluations", json={"spec": {**SPEC, **changes}}), 422, "invalid_request"
+    )
+    return [(one["pointer"], one["code"]) for one in problem["errors"]]
+
+
+def contenders(**second: Any) -> dict[str, Any]:
+    return {"contenders": [SPEC["contenders"][0], {"name": "other", "model": "shapes", **second}]}
+
+
+def run(api: Api, evaluation_id: str) -> None:
+    """Its whole life, with everything that it leaves."""
+    spec = ProofSpec.model_validate(api.client.get(f"/v1/evaluations/{evaluation_id}").json()["spec"])
+    attempt = api.claim(evaluation_id)
+    started = ProofStarted(
+        spec_sha256=spec.sha256(), num_images=8, num_there=0, device="cpu", card="a", precision="fp32", versions={}
+    )
+    api.say(evaluation_id, attempt, started, PhaseChanged(phase="sampling"))
+    scored = ImagesScored(contender="base", path="shards/base-00000.parquet", done=4, total=8)
+    told(api, evaluation_id, attempt, scored, scored.path, b"shard")
+    api.evaluate(evaluation_id, attempt, 1)
+    api.draw_sample(evaluation_id, attempt, 1)
+    done = ProofCompleted(path="report.json", scores="scores.parquet", report=PROOF_REPORT_EXAMPLE)
+    told(api, evaluation_id, attempt, done, "scores.parquet", b"PAR1 scores")
+    api.say(evaluation_id, attempt, RunCompleted(step=8))
+    leases.finish(api.parts.store, evaluation_id, attempt, "succeeded")
+
+
+def told(api: Api, row_id: str, attempt: int, event: Any, path: str, content: bytes) -> None:
+    key = keys.proof_file_key(DEFAULT_PROJECT_ID, row_id, path, attempt)
+    events.record_event(api.parts.store, row_id, attempt, event, [api.keep(path, key, content)])
+
+
+def test_an_evaluation_waits_in_the_queue_and_is_no_job(any_api: Api) -> None:
+    api = any_api
+    job_id, found = api.new_job(), created(api)
+    assert found["id"].startswith("eval_")
+    assert found["spec"]["anchor"] == "base"
+    assert (found["status"], found["queue"]["position"]) == ("queued", 2)
+    assert found["progress"] == {"done": 0, "total": 8, "percent": 0.0}
+    assert waiting.next_jobs(api.parts.store, 5) == (job_id, found["id"])
+    listed = api.client.get("/v1/evaluations", params={"metadata[team]": "design", "status": "queued"}).json()["data"]
+    assert [one["id"] for one in listed] == [found["id"]]
+    assert "spec" not in listed[0]
+    assert [one["id"] for one in api.client.get("/v1/jobs").json()["data"]] == [job_id]
+    assert_problem(api.client.get(f"/v1/jobs/{found['id']}"), 404, "job_not_found")
+    assert_problem(api.client.get(f"/v1/evaluations/{job_id}"), 404, "evaluation_not_found")
+
+
+def test_what_it_leaves_is_at_the_evaluation(any_api: Api) -> None:
+    api = any_api
+    evaluation_id = created(api)["id"]
+    place = f"/v1/evaluations/{evaluation_id}"
+    assert_problem(api.client.get(f"{place}/report"), 404, "report_not_found")
+    assert_problem(api.client.post(f"{place}/verify", json={}), 409, "nothing_to_verify")
+    run(api, evaluation_id)
+    found = api.client.get(place).json()
+    assert (found["status"], found["best"], found["progress"]["done"]) == ("succeeded", "aligned", 4)
+    assert found["scores_url"] == f"{place}/scores.parquet"
+    assert api.client.get(f"{place}/report").json() == PROOF_REPORT_EXAMPLE
+    assert api.client.get(f"{place}/report.html").content == PAGE
+    label = PROOF_REPORT_EXAMPLE["comparisons"][0]["policy"]["label"]
+    assert api.client.get(f"{place}/report.html", params={"contender": label}).content == PAGE
+    assert_problem(api.client.get(f"{place}/report.html", params={"contender": "nobody"}), 404, "contender_not_found")
+    assert api.download(f"{place}/scores.parquet") == b"PAR1 scores"
+    (picture,) = api.client.get(f"{place}/pictures").json()["data"]
+    assert picture["image_url"].startswith(f"{place}/pictures/smp_")
+    assert api.download(picture["image_url"]).startswith(b"\x89PNG")
+    types = [one["type"] for one in api.client.get(f"{place}/events").json()["data"]]
+    assert types[0] == "proof_started"
+    assert types[-1] == "run_completed"
+
+
+def test_a_verification_runs_as_a_row_of_its_own_and_is_shown_at_the_evaluation(any_api: Api) -> None:
+    api = any_api
+    evaluation_id = created(api)["id"]
+    run(api, evaluation_id)
+    place = f"/v1/evaluations/{evaluation_id}"
+    answer = api.client.post(f"{place}/verify", json={"num_prompts": 1})
+    assert answer.status_code == 202, answer.text
+    verification_id = answer.json()["id"]
+    assert verification_id.startswith("vfy_")
+    assert [one["id"] for one in api.client.get("/v1/evaluations").json()["data"]] == [evaluation_id]
+    row = jobs.get(api.parts.store, DEFAULT_PROJECT_ID, verification_id)
+    assert row is not None
+    assert row.spec["num_prompts"] == 1
+    attempt = api.claim(verification_id)
+    assert_problem(api.client.delete(place), 409, "evaluation_in_use")
+    api.say(
+        verification_id, attempt, VerificationCompleted(report=VERIFICATION_EXAMPLE["report"]), RunCompleted(step=2)
+    )
+    leases.finish(api.parts.store, verification_id, attempt, "succeeded")
+    (shown,) = api.client.get(place).json()["verifications"]
+    assert (shown["status"], shown["report"]["outcome"]) == ("succeeded", "identical")
+    assert api.client.delete(place).json() == {"id": evaluation_id, "object": "evaluation", "deleted": True}
+    assert jobs.get(api.parts.store, DEFAULT_PROJECT_ID, verification_id) is None
+    assert_problem(api.client.get(place), 404, "evaluation_not_found")
+
+
+def test_it_is_cancelled_and_not_resumed(api: Api) -> None:
+    place = f"/v1/evaluations/{created(api)['id']}"
+    assert api.client.post(f"{place}/cancel").json()["status"] == "cancelled"
+    problem = assert_problem(api.client.post(f"{place}/resume"), 409, "invalid_transition")
+    assert problem["detail"] == "resume is not possible: the evaluation is cancelled"
+
+
+def test_every_id_in_a_contender_is_looked_up(api: Api) -> None:
+    nobody, none = "wts_" + "0" * 26, "ckpt_" + "0" * 26
+    assert refused(api, **contenders(model="sd9")) == [("/spec/contenders/1/model/name", "unknown_model")]
+    assert refused(api, **contenders(model=none)) == [("/spec/contenders/1/model/id", "checkpoint_not_found")]
+    assert refused(api, **contenders(model="@best")) == [("/spec/contenders/1/model/name", "alias_not_found")]
+    assert refused(api, **contenders(lora=none)) == [("/spec/contenders/1/lora/id", "checkpoint_not_found")]
+    assert refused(api, **contenders(lora=nobody)) == [("/spec/contenders/1/lora/id", "weights_not_found")]
+    assert refused(api, **contenders(denoiser=nobody)) == [("/spec/contenders/1/denoiser/id", "weights_not_found")]
+    assert refused(api, prompts="ps_" + "0" * 26) == [("/spec/prompts/id", "prompt_set_not_found")]
+    local = {"type": "local", "path": "/etc"}
+    assert refused(api, **contenders(model=local)) == [("/spec/contenders/1/model/path", "local_path_refused")]
+    assert refused(api, **contenders(denoiser=local)) == [("/spec/contenders/1/denoiser/path", "local_path_refused")]
+    remote = {"type": "remote", "url": "https://elsewhere.example/score"}
+    assert refused(api, rewards=[remote]) == [("/spec/rewards/0/url", "remote_host_refused")]
+
+
+def test_a_lora_is_no_denoiser_nor_the_other_way_round(api: Api) -> None:
+    lora, unet = api.ready_weights(), api.ready_weights(holds="denoiser")
+    wrong = "weights_of_another_kind"
+    assert refused(api, **contenders(denoiser=lora)) == [("/spec/contenders/1/denoiser/id", wrong)]
+    assert refused(api, **contenders(lora=unet)) == [("/spec/contenders/1/lora/id", wrong)]
+    assert created(api, **contenders(denoiser=unet, lora=lora, strength=0.5))["status"] == "queued"
+    assert refused(api, **contenders(lora=api.ready_weights(says_alpha=False))) == [
+        ("/spec/contenders/1/alpha", "lora_alpha_unknown")
+    ]
+
+
+def test_weights_and_checkpoints_of_an_evaluation_cannot_be_deleted_before_its_end(api: Api) -> None:
+    lora = api.ready_weights()
+    evaluation_id = created(api, **contenders(lora=lora))["id"]
+    problem = assert_problem(api.client.delete(f"/v1/weights/{lora}"), 409, "weights_in_use")
+    assert evaluation_id in problem["detail"]
+
+
+def test_the_checkpoint_of_a_lora_stands_for_its_jobs_model_with_it(api: Api) -> None:
+    job_id = api.new_job()
+    api.run(job_id)
+    checkpoint_id = api.checkpoint_id(job_id)
+    found = created(api, **contenders(model=checkpoint_id))["spec"]["contenders"][1]
+    assert found["model"] == {"type": "catalog", "name": "shapes"}
+    assert found["lora"] == {"type": "checkpoint", "id": checkpoint_id}
+    both = contenders(model=checkpoint_id, lora=api.ready_weights())
+    assert refused(api, **both) == [("/spec/contenders/1/model/id", "checkpoint_of_another_kind")]
+
+
+def test_nobody_elses_evaluation_is_to_be_seen(new_api: NewApi) -> None:
+    api = new_api(api_keys_required=True)
+    (_, ours), (_, theirs) = key_of(api, "ours"), key_of(api, "theirs")
+    api.client.headers.update(ours)
+    place = f"/v1/evaluations/{created(api)['id']}"
+    assert api.client.get(place).status_code == 200
+    api.client.headers.update(theirs)
+    for path in ("", "/report", "/report.html", "/scores.parquet", "/events", "/pictures", "/logs"):
+        assert_problem(api.client.get(place + path), 404, "evaluation_not_found")
+    for verb in ("cancel", "resume", "verify"):
+        assert_problem(api.client.post(f"{place}/{verb}", json={}), 404, "evaluation_not_found")
+    assert_problem(api.client.delete(place), 404, "evaluation_not_found")
+    assert api.client.get("/v1/evaluations").json()["data"] == []
+
+
+def test_a_request_that_is_sent_twice_creates_one(api: Api) -> None:
+    headers = {"Idempotency-Key": "once"}
+    first, second = (api.client.post("/v1/evaluations", json={"spec": SPEC}, headers=headers) for _ in range(2))
+    assert first.json() == second.json()
+    assert second.headers["idempotency-replayed"] == "true"
