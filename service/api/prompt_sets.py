@@ -28,6 +28,7 @@ from service.auth import ProjectDep
 from service.errors import FieldProblem, invalid_request
 from service.store import keys, prompt_sets
 from service.store.ids import new_id
+from service.store.limits import QuotaExceeded
 from service.store.records import PromptSetRecord, StoredFile
 
 router = APIRouter(prefix="/v1/prompt_sets", tags=["prompt sets"], responses=problems(401, 403, 422, 500, 503))
@@ -92,15 +93,20 @@ def _stored(
             report, sha256 = _read(upload, column, kept)
         size = kept.tell()
         parts.objects.put_file(key, Path(kept.name))
-    return prompt_sets.create(
-        parts.store,
-        prompt_set_id=prompt_set_id,
-        project_id=project_id,
-        filename=upload.filename,
-        name=name,
-        report=report,
-        file=StoredFile(path="prompts.jsonl", size_bytes=size, sha256=sha256, object_key=key),
-    )
+    file = StoredFile(path="prompts.jsonl", size_bytes=size, sha256=sha256, object_key=key)
+    try:
+        return prompt_sets.create(
+            parts.store,
+            prompt_set_id=prompt_set_id,
+            project_id=project_id,
+            filename=upload.filename,
+            name=name,
+            report=report,
+            file=file,
+        )
+    except QuotaExceeded:
+        parts.objects.delete(key)
+        raise
 
 
 def _read(upload: Upload, column: str | None, target: IO[bytes]) -> tuple[PromptsReport, str]:

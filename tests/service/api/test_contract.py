@@ -26,6 +26,7 @@ JUDGED_BY_MORE_THAN_FORM = (
     "POST /v1/datasets",
     "POST /v1/weights",
     "POST /v1/prompt_sets",
+    "GET /v1/aliases",  # as other short lists, it knows what `after` may be
     "GET /v1/jobs/{job_id}/events",
     "GET /v1/jobs/{job_id}/checkpoints",
     "GET /v1/jobs/{job_id}/samples",
@@ -61,6 +62,8 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
     job_id = api.new_job()
     api.run(job_id)
     (sample,) = api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"]
+    prompts = api.client.post("/v1/prompt_sets", files={"file": ("p.txt", b"a red circle")}).json()
+    promotion = api.client.post("/v1/promotions", json={"checkpoint_id": api.checkpoint_id(job_id)}).json()
     known = {
         "job_id": job_id,
         "checkpoint_id": api.checkpoint_id(job_id),
@@ -68,6 +71,9 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
         "weights_id": api.ready_weights(),
         "sample_id": sample["id"],
         "key_id": projects.create_key(app.state.parts.store, DEFAULT_PROJECT_ID, "to rotate")[1].id,
+        "prompt_set_id": prompts["id"],
+        "promotion_id": promotion["id"],
+        "alias": "champion",
         "format": "merged",
         "path": "manifest.json",
     }

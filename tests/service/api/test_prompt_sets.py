@@ -63,6 +63,13 @@ def test_prompts_have_a_limit_of_bytes(new_api: NewApi) -> None:
     assert_problem(upload(api, "x" * 3000), 413, "content_too_large")
 
 
+def test_a_set_that_the_project_has_no_room_for_leaves_nothing(new_api: NewApi) -> None:
+    api = new_api(quota_bytes=50)
+    refused = upload(api)
+    assert (refused.status_code, refused.json()["code"]) == (403, "quota_exceeded")
+    assert list(api.parts.objects.list("projects/")) == []
+
+
 def test_the_same_upload_twice_under_one_key_is_one(api: Api) -> None:
     assert upload(api, key="once").json() == upload(api, key="once").json()
     assert len(api.client.get("/v1/prompt_sets").json()["data"]) == 1
