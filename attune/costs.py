@@ -13,7 +13,12 @@ UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 def cost_table(estimate: Mapping[str, Any]) -> Table | None:
     """Memory, time and bytes, each with what it is made of; None where nothing of it is known."""
-    rows = [*_memory(estimate.get("memory")), *_time(estimate.get("duration")), *_disk(estimate.get("disk"))]
+    rows = [
+        *_memory(estimate.get("memory")),
+        *_time(estimate.get("duration")),
+        *_calibrated(estimate.get("calibration")),
+        *_disk(estimate.get("disk")),
+    ]
     if not rows:
         return None
     table = listing(Column("cost", min_width=6), Column("about", min_width=9), "of it")
@@ -40,6 +45,12 @@ def _time(duration: Mapping[str, Any] | None) -> Iterable[tuple[str, str, str]]:
         )
         card = duration["card"] or "a machine that nobody has named"
         yield "", "", f"{_basis(duration['source'])}: {card}"
+
+
+def _calibrated(calibration: Mapping[str, Any] | None) -> Iterable[tuple[str, str, str]]:
+    if calibration is not None and calibration["low"] is not None:
+        between = f"{duration_text(calibration['low'])} to {duration_text(calibration['high'])}"
+        yield "", "", f"four of five take {between}, by {calibration['num_jobs']} such jobs"
 
 
 def _basis(source: str) -> str:

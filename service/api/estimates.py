@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
+from alignment_core.costs.calibration import bounds_of
 from alignment_core.costs.memory import Memory, memory_of
 from alignment_core.costs.rates import corrected, rates_of_card
 from alignment_core.costs.seconds import Duration, duration_of
@@ -15,9 +16,9 @@ from alignment_core.spec.families import FamilyName
 from alignment_core.spec.prompts import num_expected
 from service.api.context import Parts
 from service.api.model_reports import family_of, foreseen
-from service.api.schemas.jobs import Estimate
+from service.api.schemas.jobs import Calibration, Estimate
 from service.errors import FieldProblem
-from service.store import cards
+from service.store import cards, usage
 from service.store.records import CardRecord
 
 GIB = 2**30
@@ -50,6 +51,7 @@ def estimate_of(parts: Parts, spec: JobSpec, report: DatasetReport | None, model
         prompts = min(num_expected(evaluation.prompts, evaluation.max_prompts), evaluation.max_prompts)
     is_half = runs_in_half(spec, cards_for(parts, spec), parts.settings.worker_devices)
     has_layers = model is not None and model.report.layers is not None
+    duration = None if model is None else _duration(parts, spec, model, examples, is_half=is_half)
     return Estimate(
         examples_per_step=examples_per_step,
         optimizer_steps=training.steps,
@@ -59,7 +61,8 @@ def estimate_of(parts: Parts, spec: JobSpec, report: DatasetReport | None, model
         evaluation_images=None if prompts is None else 2 * prompts * evaluation.seeds_per_prompt,
         num_trainable_parameters=None if model is None else _trainable_parameters(spec, model.report),
         memory=None if model is None else memory_of(spec, model.report, model.family, is_half=is_half),
-        duration=None if model is None else _duration(parts, spec, model, examples, is_half=is_half),
+        duration=duration,
+        calibration=None if model is None or duration is None else _calibration(parts, spec, model, duration),
         disk=disk_of(spec, model.report, model.family, num_examples=examples, is_half=is_half)
         if model is not None and has_layers
         else None,
@@ -146,6 +149,21 @@ def _duration(parts: Parts, spec: JobSpec, model: Model, num_examples: int | Non
     assumed = rates_of_card(None if card is None else card.name, is_gpu=is_gpu, is_half=is_half)
     measured = {} if card is None else cards.rates_of(parts.store, card.name, model.family)
     return duration_of(work, corrected(assumed, measured), None if card is None else card.name)
+
+
+def _calibration(parts: Parts, spec: JobSpec, model: Model, duration: Duration) -> Calibration:
+    shape = ", ".join(
+        (spec.method.type, model.family, spec.adapter.type, duration.card or "unknown card", duration.source)
+    )
+    ratios = usage.ratios_of(parts.store, shape)
+    low, high = bounds_of(ratios) or (None, None)
+    expected = duration.total.expected
+    return Calibration(
+        shape=shape,
+        num_jobs=len(ratios),
+        low=None if low is None else float(f"{low * expected:.3g}"),
+        high=None if high is None else float(f"{high * expected:.3g}"),
+    )
 
 
 def runs_in_half(spec: JobSpec, fitting: list[CardRecord], devices: tuple[str, ...]) -> bool:

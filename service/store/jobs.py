@@ -225,7 +225,7 @@ def _refuse_final(row: Job, verb: Verb) -> None:
 def enter(session: Session, row: Job, state: JobState, time: datetime) -> None:
     """Put a locked row into `state`, with the times and the lease that belong to it. What was queued keeps its place."""
     if row.state in HELD and state not in HELD:
-        usage.close_attempt(session, row, time)
+        usage.close_attempt(session, row, time, succeeded=state == "succeeded")
         quotas.count_time(session, row, time)
     row.state = state
     row.updated_at = time

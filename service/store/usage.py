@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from alignment_core.costs.calibration import MOST
 from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import AttemptUsage, Checkpoint, Export, Job, JobEvent, Report, Sample
@@ -34,11 +35,27 @@ class Usage:
     stored_bytes: int = 0
 
 
-def close_attempt(session: Session, job: Job, time: datetime) -> None:
+def close_attempt(session: Session, job: Job, time: datetime, *, succeeded: bool) -> None:
     """Keep what the attempt took that ends now; nothing where none is under way."""
-    if job.attempt_started_at is not None:
-        session.flush()  # what the run said last is read back
-        session.add(_usage_of_attempt(session, job, job.attempt_started_at, time))
+    if job.attempt_started_at is None:
+        return
+    session.flush()  # what the run said last is read back
+    row = _usage_of_attempt(session, job, job.attempt_started_at, time)
+    estimate = job.estimate or {}
+    expected = ((estimate.get("duration") or {}).get("total") or {}).get("expected")
+    took = (time - job.attempt_started_at).total_seconds()
+    if succeeded and expected and took > 0 and job.attempt == 1 and not job.check_only:
+        row.shape = (estimate.get("calibration") or {}).get("shape")
+        row.over_estimate = took / expected
+    session.add(row)
+
+
+def ratios_of(store: Store, shape: str) -> list[float]:
+    """How long the latest jobs of a shape took over what was expected, in a single attempt."""
+    query = sa.select(AttemptUsage.over_estimate).where(AttemptUsage.shape == shape)
+    with store.read() as session:
+        latest = session.scalars(query.order_by(AttemptUsage.ended_at.desc()).limit(MOST))
+        return [one for one in latest if one is not None]
 
 
 def of_job(store: Store, project_id: str, job_id: str) -> Usage:

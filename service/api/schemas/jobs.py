@@ -101,6 +101,12 @@ ESTIMATE_EXAMPLE: dict[str, Any] = {
         },
         "total": {"low": 73.1, "expected": 90.1, "high": 122.0},
     },
+    "calibration": {
+        "shape": "diffusion_dpo, sd, lora, AMD EPYC 9575F, jobs",
+        "num_jobs": 23,
+        "low": 84.2,
+        "high": 103.0,
+    },
     "disk": {"checkpoint_bytes": 559104, "checkpoints_bytes": 559104, "cache_bytes": 10485760},
 }
 START_CHECKS_EXAMPLE: dict[str, Any] = {
@@ -282,6 +288,17 @@ class JobSummary(Entry):
         return cls.model_validate(shown_of(job, cls.model_fields))
 
 
+class Calibration(Resource):
+    """How far estimates of such jobs were off."""
+
+    shape: str = Field(description="Jobs that are compared: method, family, adapter, card, and what the rate rests on.")
+    num_jobs: int = Field(description="That have succeeded in a single attempt, the latest 50 at most.")
+    low: float | None = Field(
+        description="Seconds; four of five such jobs take from here to `high`. Null below 9 jobs."
+    )
+    high: float | None
+
+
 class Estimate(Resource):
     """What follows from the spec, the data and the files of the model."""
 
@@ -303,6 +320,9 @@ class Estimate(Resource):
     duration: Duration | None = Field(
         description="Seconds from a worker's claim on, by phase and in all, between bounds; null until the files of the model have "
         "been read."
+    )
+    calibration: Calibration | None = Field(
+        default=None, description="The total again, by what became of estimates of such jobs; null without a duration."
     )
     disk: Disk | None = Field(description="Bytes of checkpoints and caches; null until then.")
     memory: Memory | None = Field(

@@ -1,6 +1,8 @@
 """What jobs took, over HTTP."""
 
-from tests.service.api.world import Api
+from typing import Any
+
+from tests.service.api.world import Api, spec_for
 
 
 def test_a_job_shows_what_it_took_beside_its_estimate(api: Api) -> None:
@@ -26,3 +28,17 @@ def test_a_projects_attempts_are_summed_up(api: Api) -> None:
     assert found["process_seconds"] >= 0
     assert api.client.get("/v1/usage", params={"since": "2100-01-01T00:00:00Z"}).json()["num_attempts"] == 0
     assert api.client.get("/v1/usage", params={"since": "yesterday"}).status_code == 422
+
+
+def test_bounds_of_an_estimate_come_from_what_became_of_those_before(api: Api) -> None:
+    spec = spec_for(api.ready_dataset())
+    found: list[dict[str, Any]] = []
+    for _ in range(10):
+        answer = api.client.post("/v1/jobs/validate", json={"spec": spec})
+        found.append(answer.json()["estimate"]["calibration"])
+        api.run(api.client.post("/v1/jobs", json={"spec": spec}).json()["id"])
+    assert [one["num_jobs"] for one in found] == list(range(10))
+    assert [one["low"] for one in found[:9]] == [None] * 9
+    assert 0 < found[9]["low"] < found[9]["high"]
+    other = {**spec, "adapter": {"type": "full"}}
+    assert api.client.post("/v1/jobs/validate", json={"spec": other}).json()["estimate"]["calibration"]["num_jobs"] == 0
