@@ -100,6 +100,14 @@ def delete_checkpoint(
     console.print("deleted")
 
 
+@checkpoints.command("delete-export")
+@with_client
+def delete_export(client: Client, checkpoint_id: str, format: ExportFormat) -> None:
+    """Remove a checkpoint's files in another form; they are made again when they are asked for."""
+    client.delete_export(checkpoint_id, format)
+    console.print("deleted")
+
+
 @checkpoints.command("download")
 @with_client
 def download_checkpoint(

@@ -505,6 +505,18 @@ class Client:
         export = self.wait_for_export(checkpoint_id, format)
         return save_export(self._connection, export, Path(target), format)
 
+    def delete_export(self, checkpoint_id: str, format: ExportFormat) -> None:
+        """Remove a checkpoint's files in another form; they are made again when they are asked for."""
+        self._connection.request("DELETE", f"{exports_path(checkpoint_id)}/{format}")
+
+    def delete_sample(self, job_id: str, sample_id: str) -> None:
+        """Remove a picture of a job."""
+        self._connection.request("DELETE", f"{job_path(job_id)}/samples/{segment(sample_id)}")
+
+    def delete_report(self, job_id: str) -> None:
+        """Remove the proof of a job that has ended, with its page."""
+        self._connection.request("DELETE", f"{job_path(job_id)}/report")
+
     def delete_checkpoint(self, checkpoint_id: str, *, even_result: bool = False) -> None:
         """Remove a checkpoint of a job that has ended; the job's result only with `even_result`."""
         params = {"even_result": "true"} if even_result else None

@@ -3,19 +3,21 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Query
+from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query
 
 from service.api.context import Parts, PartsDep
+from service.api.exports import FormatPath
 from service.api.lookup import CheckpointDep, DatasetDep, EvaluationDep, JobDep, PromptSetDep, WeightsDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.deleted import Deleted
 from service.errors import ApiError, not_found
 from service.store import deletion
+from service.store.ids import is_id
 from service.store.removals import remove_due
 
 router = APIRouter(prefix="/v1", responses=problems(401, 403, 422, 500, 503))
 
-Kind = Literal["dataset", "weights", "prompt_set", "job", "evaluation", "checkpoint"]
+Kind = Literal["dataset", "weights", "prompt_set", "job", "evaluation", "checkpoint", "export", "sample", "report"]
 
 
 class Deleter:
@@ -162,3 +164,49 @@ def delete_checkpoint(
         checkpoint.id,
         lambda: deletion.delete_checkpoint(parts.store, checkpoint.project_id, checkpoint.id, even_result=even_result),
     )
+
+
+@router.delete(
+    "/checkpoints/{checkpoint_id}/exports/{format}",
+    tags=["checkpoints"],
+    summary="Delete an export",
+    responses=_responses(
+        "export", "exp", "export_in_use", "a worker is making it; wait for its end", "A worker is making it"
+    ),
+)
+def delete_export(checkpoint: CheckpointDep, format: FormatPath, parts: PartsDep, deleter: DeleterDep) -> Deleted:
+    """Remove a checkpoint's files in another form. The checkpoint stays, and the form is made again when it is asked for."""
+    return deleter("export", format, lambda: deletion.delete_export(parts.store, checkpoint.id, format))
+
+
+@router.delete(
+    "/jobs/{job_id}/samples/{sample_id}",
+    tags=["runs"],
+    summary="Delete a sample image",
+    responses=missing("sample", "smp"),
+)
+def delete_sample(
+    job: JobDep,
+    parts: PartsDep,
+    deleter: DeleterDep,
+    sample_id: Annotated[str, Path(description="Id of a sample.", examples=["smp_01kaf0nd3f5h7k9m1p3r5t7v9x"])],
+) -> Deleted:
+    """Remove a picture. A job that runs may draw one of the same step again."""
+    return deleter(
+        "sample",
+        sample_id,
+        lambda: deletion.delete_sample(parts.store, job.project_id, job.id, sample_id) if is_id(sample_id) else None,
+    )
+
+
+@router.delete(
+    "/jobs/{job_id}/report",
+    tags=["runs"],
+    summary="Delete a job's report",
+    responses=_responses(
+        "report", "job", "report_in_use", "the job is running; cancel it first", "The job has not ended"
+    ),
+)
+def delete_report(job: JobDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
+    """Remove the proof and its page with all pictures in it. The job and its checkpoints stay."""
+    return deleter("report", job.id, lambda: deletion.delete_report(parts.store, job.project_id, job.id))

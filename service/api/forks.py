@@ -11,6 +11,7 @@ from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.jobs import LOCATION, new_job, spec_of_job
 from service.api.lookup import CheckpointDep, JobDep, whole_job_or_404
 from service.api.problems import missing, problems
+from service.api.quotas import submit_headers
 from service.api.schemas.forks import RESUME_EXAMPLE, WARM_EXAMPLE, Ancestry, Child, Fork, ResumeFork, WarmStartFork
 from service.api.schemas.jobs import Job, JobRequest, Parent, ResumeFrom
 from service.errors import FieldProblem, invalid_request
@@ -31,7 +32,7 @@ FORK_EXAMPLES = {
     response_model=Job,
     summary="Fork a job from a checkpoint",
     response_description="The new job, queued, with its `parent`",
-    responses={201: LOCATION, **missing("checkpoint", "ckpt"), **IN_FLIGHT, **problems(400, 413)},
+    responses={201: LOCATION, **missing("checkpoint", "ckpt"), **IN_FLIGHT, **problems(400, 413, 429)},
 )
 def fork_checkpoint(
     body: Annotated[Fork, Body(openapi_examples=FORK_EXAMPLES)],  # pyright: ignore[reportArgumentType]
@@ -47,13 +48,15 @@ def fork_checkpoint(
     parent = whole_job_or_404(parts.store, checkpoint.project_id, checkpoint.job_id)
     request = _request_of(body, checkpoint, parent)
     told = {"checkpoint": checkpoint.id, "fork": body.model_dump(mode="json")}
-    return once(
+    answer = once(
         "job",
         "/v1/jobs",
         told,
         lambda job_id: new_job(parts, checkpoint.project_id, request, job_id),
         {"spec": spec_of_job(parts, checkpoint.project_id)},
     )
+    answer.headers.update(submit_headers(parts, checkpoint.project_id))
+    return answer
 
 
 def _request_of(fork: Fork, checkpoint: CheckpointRecord, parent: JobRecord) -> JobRequest:

@@ -10,9 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from alignment_core.spec.exports import ExportFormat
 from service.store import aliases, keys
 from service.store.database import Store, now
-from service.store.models import Checkpoint, Dataset, IdempotencyKey, Job, PromptSet, SweepTrial
+from service.store.models import Checkpoint, Dataset, Export, IdempotencyKey, Job, PromptSet, Report, Sample, SweepTrial
 from service.store.removals import to_remove
 from service.store.states import TERMINAL
 
@@ -131,6 +132,49 @@ def delete_checkpoint(store: Store, project_id: str, checkpoint_id: str, *, even
             raise InUse("checkpoint_pinned", "it is pinned; unpin it first")
         remove_checkpoint(session, job, row)
         return checkpoint_id
+
+
+def delete_export(store: Store, checkpoint_id: str, format: ExportFormat) -> str | None:
+    """Delete an export of a checkpoint that the caller may see; `InUse` while a worker makes it."""
+    with store.write() as session:
+        query = sa.select(Export).where(Export.checkpoint_id == checkpoint_id, Export.format == format)
+        row = session.scalars(query.with_for_update()).one_or_none()
+        if row is None:
+            return None
+        if row.state == "running":
+            raise InUse("export_in_use", "a worker is making it; wait for its end")
+        session.delete(row)
+        to_remove(session, [keys.export_prefix(row.project_id, row.job_id, checkpoint_id, row.id)], now(session))
+        return row.id
+
+
+def delete_sample(store: Store, project_id: str, job_id: str, sample_id: str) -> str | None:
+    """Delete a picture of a job. A job that runs may draw one for the same step again."""
+    with store.write() as session:
+        query = sa.select(Sample).where(
+            Sample.id == sample_id, Sample.job_id == job_id, Sample.project_id == project_id
+        )
+        row = session.scalars(query.with_for_update()).one_or_none()
+        if row is None:
+            return None
+        session.delete(row)
+        to_remove(session, [row.object_key], now(session))
+        return sample_id
+
+
+def delete_report(store: Store, project_id: str, job_id: str) -> str | None:
+    """Delete the reports of a job that has ended, with their pages; the job's id, or None where there is none."""
+    with store.write() as session:
+        job = _job(session, project_id, job_id)
+        rows = session.scalars(sa.select(Report).where(Report.job_id == job_id)).all()
+        if job is None or not rows:
+            return None
+        if job.state not in TERMINAL:
+            raise InUse("report_in_use", f"the job is {job.state}; cancel it first")
+        to_remove(session, [row.page_object_key for row in rows if row.page_object_key is not None], now(session))
+        for row in rows:
+            session.delete(row)
+        return job_id
 
 
 def remove_checkpoint(session: Session, job: Job, row: Checkpoint) -> None:

@@ -15,8 +15,8 @@ class Deleted(Resource):
 
     model_config = with_example(DELETED_EXAMPLE)
 
-    id: str
-    object: Literal["dataset", "weights", "prompt_set", "job", "evaluation", "checkpoint", "alias"] = Field(
-        description="What it was."
-    )
+    id: str = Field(description="Its id; of a report that of its job.")
+    object: Literal[
+        "dataset", "weights", "prompt_set", "job", "evaluation", "checkpoint", "alias", "export", "sample", "report"
+    ] = Field(description="What it was.")
     deleted: Literal[True] = True

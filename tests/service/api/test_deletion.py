@@ -6,7 +6,7 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from service.store import datasets, jobs, leases, projects, removals
+from service.store import datasets, exports, jobs, leases, projects, removals
 from service.store.models import Base, Removal
 from service.store.objects import DirectoryStore
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
@@ -130,6 +130,43 @@ def test_a_checkpoint_goes_alone_and_the_result_only_when_that_is_said(any_api: 
     assert (job["latest_checkpoint_id"], job["result_checkpoint_id"]) == (None, None)
     assert [key for key in keys_left(api) if "/checkpoints/" in key] == []
     assert_problem(api.client.get(f"/v1/checkpoints/{first}"), 404, "checkpoint_not_found")
+
+
+def test_exports_pictures_and_the_report_go_alone(any_api: Api):
+    api = any_api
+    job_id = api.new_job()
+    api.run(job_id)
+    checkpoint_id = api.checkpoint_id(job_id)
+    api.client.post(f"/v1/checkpoints/{checkpoint_id}/exports", json={"format": "merged"})
+    (sample,) = api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"]
+    before = set(keys_left(api))
+    (export,) = api.client.get(f"/v1/checkpoints/{checkpoint_id}/exports").json()["data"]
+    assert delete(api, f"checkpoints/{checkpoint_id}/exports/merged")["id"] == export["id"]
+    assert delete(api, f"jobs/{job_id}/samples/{sample['id']}")["object"] == "sample"
+    assert delete(api, f"jobs/{job_id}/report")["id"] == job_id
+    assert api.client.get(f"/v1/checkpoints/{checkpoint_id}/exports").json()["data"] == []
+    assert api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"] == []
+    assert_problem(api.client.get(f"/v1/jobs/{job_id}/report"), 404, "report_not_found")
+    gone = {key.split("/")[4] for key in before - set(keys_left(api))}
+    assert gone == {"samples", "reports"}
+    for path, code in (
+        (f"checkpoints/{checkpoint_id}/exports/merged", "export_not_found"),
+        (f"jobs/{job_id}/samples/{sample['id']}", "sample_not_found"),
+        (f"jobs/{job_id}/report", "report_not_found"),
+    ):
+        assert_problem(api.client.delete(f"/v1/{path}"), 404, code)
+
+
+def test_what_a_worker_makes_just_now_is_in_use(api: Api):
+    job_id = api.new_job()
+    attempt = api.claim(job_id)
+    api.save_checkpoint(job_id, attempt, 2)
+    api.evaluate(job_id, attempt, 2)
+    assert_problem(api.client.delete(f"/v1/jobs/{job_id}/report"), 409, "report_in_use")
+    checkpoint_id = api.checkpoint_id(job_id)
+    made = api.client.post(f"/v1/checkpoints/{checkpoint_id}/exports", json={"format": "merged"}).json()
+    assert exports.claim(api.parts.store, made["id"], "worker", 60) is not None
+    assert_problem(api.client.delete(f"/v1/checkpoints/{checkpoint_id}/exports/merged"), 409, "export_in_use")
 
 
 def test_what_another_project_has_is_not_there(new_api: NewApi):

@@ -67,6 +67,10 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *("GET /v1/audit", "GET /v1/quotas", "GET /v1/usage"),
         *("GET /v1/retention", "PUT /v1/retention", *(f"{verb} {job}/retention" for verb in ("GET", "PUT", "DELETE"))),
         *(f"POST {checkpoint}/{verb}" for verb in ("pin", "unpin")),
+        *(
+            f"DELETE {path}"
+            for path in (f"{checkpoint}/exports/{{format}}", f"{job}/samples/{{sample_id}}", f"{job}/report")
+        ),
         *("POST /v1/keys", "GET /v1/keys", "GET /v1/keys/{key_id}"),
         *(f"POST /v1/keys/{{key_id}}/{verb}" for verb in ("rotate", "revoke")),
         *("POST /v1/sweeps", "GET /v1/sweeps", "GET /v1/sweeps/{sweep_id}", "POST /v1/sweeps/{sweep_id}/cancel"),

@@ -95,6 +95,7 @@ def test_what_a_fork_stands_on_and_what_a_job_goes_on_from_stay(any_api: Api):
     stem = checkpoint_at(api, parent, 2)
     fork = api.client.post(f"/v1/checkpoints/{stem}/fork", json={"mode": "resume", "steps": 9})
     assert fork.status_code == 201, fork.text
+    assert "ratelimit" not in fork.headers, "there is no limit"
     retention.sweep(api.parts.store)
     assert steps_of(api, running) == [1, 2, 3, 4]
     assert steps_of(api, parent) == [2]
