@@ -71,7 +71,7 @@ app = new_app(Settings().resolved_broker_url)
 def parts() -> WorkerParts:
     """The parts of this worker, opened at the first use: importing this module connects to nothing."""
     settings = Settings()
-    store = open_store(settings.resolved_database_url, settings.classes)
+    store = open_store(settings.resolved_database_url, settings.classes, settings.limits)
     queues = tuple(app.amqp.queues.consume_from)
     warm = warm_trainer(settings, queues)
     return WorkerParts(

@@ -11,7 +11,7 @@ from service.store import audit
 from service.store.audit import Deed
 from service.store.database import Store, now
 from service.store.deletion import remove_checkpoint
-from service.store.models import Alias, Checkpoint, Job, JobRetention, ProjectRetention
+from service.store.models import Alias, Checkpoint, Job, JobRetention, ProjectRetention, SweepTrial
 from service.store.retention_rules import Candidate, Need, Policy, Verdict, verdicts
 from service.store.states import TERMINAL
 
@@ -140,11 +140,15 @@ def _needs(session: Session, checkpoint_ids: Sequence[str]) -> dict[str, frozens
 
 
 def _named_in_specs(session: Session, checkpoint_ids: Iterable[str]) -> Iterable[str]:
-    """Those that the spec of a job that has not ended names. An id is too long to occur by chance."""
+    """Those that the spec of a job names which has not ended, or which a sweep is yet to queue. An id is too long to occur by chance."""
     unfinished = Job.state.not_in(TERMINAL)
+    to_come = sa.and_(SweepTrial.is_created.is_(False), SweepTrial.error.is_(None))
     for one in checkpoint_ids:
         named = sa.select(Job.id).where(unfinished, sa.cast(Job.spec, sa.Text).contains(one, autoescape=True))
-        if session.scalars(named.limit(1)).first() is not None:
+        trials = sa.select(SweepTrial.number).where(
+            to_come, sa.cast(SweepTrial.job, sa.Text).contains(one, autoescape=True)
+        )
+        if any(session.scalars(query.limit(1)).first() is not None for query in (named, trials)):
             yield one
 
 

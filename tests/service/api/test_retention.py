@@ -10,7 +10,7 @@ from service.settings import Settings
 from service.store import leases, orphans, retention
 from service.store.__main__ import main
 from service.store.database import now
-from service.store.models import Checkpoint, Export, Removal
+from service.store.models import Checkpoint, Export, Removal, Sweep, SweepTrial
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from service.store.removals import remove_due
 from service.store.states import JobState
@@ -116,6 +116,26 @@ def test_what_a_name_points_at_stays_until_the_name_is_taken_away(api: Api):
     api.client.delete("/v1/aliases/candidate")
     retention.sweep(api.parts.store)
     assert steps_of(api, job_id) == [4]
+
+
+def test_what_a_sweep_is_yet_to_begin_from_stays(api: Api):
+    parent = ended_job(api)
+    stem = checkpoint_at(api, parent, 2)
+    api.client.put("/v1/retention", json={"keep_last": 1})
+    with api.parts.store.write() as session:
+        row = Sweep(id="swp_1", project_id=PROJECT, name=None, labels={}, search={}, at_once=1, num_trials=1)
+        row.is_open, row.is_cancelled, row.created_at = True, False, now(session)
+        session.add(row)
+        session.flush()
+        trial = SweepTrial(sweep_id="swp_1", number=0, project_id=PROJECT, point={}, job={"spec": {"model": stem}})
+        trial.is_created = False
+        session.add(trial)
+    retention.sweep(api.parts.store)
+    assert steps_of(api, parent) == [2, 4]
+    with api.parts.store.write() as session:
+        session.execute(sa.update(SweepTrial).values(is_created=True))
+    retention.sweep(api.parts.store)
+    assert steps_of(api, parent) == [4]
 
 
 def test_a_pinned_checkpoint_is_not_deleted_by_hand_and_neither_is_its_job(api: Api):
