@@ -13,7 +13,7 @@ from httpx2 import Response
 from service.store import datasets, jobs, leases, quotas
 from service.store.database import now
 from service.store.limits import NO_LIMIT, Limits
-from service.store.models import Job
+from service.store.models import Job, ProofShard
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import PARQUET, Api, spec_for
@@ -128,9 +128,12 @@ def test_everything_that_is_stored_counts(api: Api):
     api.run(job_id)
     dataset_id = api.client.get("/v1/datasets").json()["data"][0]["id"]
     datasets.encoded(api.parts.store, dataset_id, 1000)
+    with api.parts.store.write() as session:
+        shard = ProofShard(job_id=job_id, path="a", project_id=PROJECT, size_bytes=234, sha256="0" * 64, object_key="a")
+        session.add(shard)
     stored = sum(info.size_bytes for info in api.parts.objects.list("projects/"))
     used = {one["id"]: one["used"] for one in api.client.get("/v1/quotas").json()["data"]}
-    assert used["bytes"] == stored + 1000
+    assert used["bytes"] == stored + 1234
 
 
 def test_gpu_hours_are_those_of_all_processes_of_all_attempts(
