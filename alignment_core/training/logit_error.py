@@ -65,18 +65,21 @@ def measure(
 
 @contextmanager
 def nudged(parameters: Mapping[str, nn.Parameter], seed: int) -> Iterator[None]:
-    """Inside, each parameter is off by gaussian noise of a thousandth of its size, or of 1 where it is all zeros."""
+    """Inside, each parameter is off by gaussian noise of a thousandth of its size, or of 1 where it is all zeros.
+
+    Behind autograd's back: a prediction that was kept before may still go back after. Copies in half do not follow (`Actors.computing_in` leaves them out).
+    """
     kept = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     try:
         for name, parameter in parameters.items():
             draws = torch.Generator(parameter.device).manual_seed(seed_of(seed, "nudge", name))
             noise = torch.randn(parameter.shape, generator=draws, device=parameter.device)
             nudge = NUDGE * (rms(whole(parameter.detach())) or 1.0) * noise.to(parameter.dtype)
-            local(parameter.detach()).add_(local(share_of(nudge, parameter)))
+            local(parameter.data).add_(local(share_of(nudge, parameter)))
         yield
     finally:
         for name, parameter in parameters.items():
-            parameter.detach().copy_(kept[name])
+            parameter.data.copy_(kept[name])
 
 
 def logits_of(loss: StepLoss) -> PerExample:

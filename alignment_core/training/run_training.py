@@ -168,7 +168,6 @@ def _close(batches: Iterator[Any]) -> None:
 
 def _exactness(run: Run, batch: Any) -> Sequence[Event]:
     measured, warning = measure(run.actors, run.method, batch, run.precision, run.spec.seed, run.ranks)
-    run.actors.follow_weights()  # which were nudged, and are what they were
     return [measured] if warning is None else [measured, warning]
 
 

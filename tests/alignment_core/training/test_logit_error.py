@@ -50,7 +50,8 @@ def test_the_measured_error_is_that_of_the_logit_against_float32_weights(
     batch, parameters = first_batch(run), run.actors.trainable()
     measured, _ = measure(run.actors, run.method, batch, "bf16", seed=7)
     with nudged(parameters, 7), torch.no_grad():
-        half = logits_of(run.method.loss(run.actors, batch))
+        with run.actors.computing_in(torch.bfloat16):
+            half = logits_of(run.method.loss(run.actors, batch))
         wide = load(tiny_spec(tiny_model, tiny_pairs).resolved(), cache_dir)
         wide.actors.denoiser.load_state_dict({k: v.float() for k, v in run.actors.denoiser.state_dict().items()})
         exact = logits_of(wide.method.loss(wide.actors, batch))
