@@ -12,6 +12,7 @@ from service.api.admission import unfit
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.jobs import what_is_queued
+from service.api.named_models import with_named_model
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problems
 from service.api.schemas.sweeps import SWEEP_ID, Sweep, SweepRequest, SweepSummary
@@ -62,8 +63,11 @@ def create_sweep(body: SweepRequest, project_id: ProjectDep, parts: PartsDep, on
 
 def _trials(parts: Parts, project_id: str, body: SweepRequest) -> list[tuple[Point, dict[str, Any]]]:
     """Each point with what its job needs; raises 422 with everything that keeps this server from running any of them."""
-    base, points = body.spec.model_dump(mode="json"), points_of(body.search)
-    specs = {number: _spec_at(base, point) for number, point in enumerate(points)}
+    named, unnamed = with_named_model(parts, project_id, body.spec)  # once: a name may move on between two trials
+    if unnamed:
+        raise invalid_request(unnamed)
+    base, points = named.model_dump(mode="json"), points_of(body.search)
+    specs = {number: _spec_at(parts, project_id, base, point) for number, point in enumerate(points)}
     wrong = [one for number, spec in specs.items() for one in _problems(parts, project_id, number, spec)]
     if wrong:
         raise invalid_request(wrong)
@@ -82,10 +86,11 @@ def _trials(parts: Parts, project_id: str, body: SweepRequest) -> list[tuple[Poi
     ]
 
 
-def _spec_at(base: dict[str, Any], point: Point) -> JobSpec | str:
+def _spec_at(parts: Parts, project_id: str, base: dict[str, Any], point: Point) -> JobSpec | str:
     """The trial's spec, or why it is none."""
     try:
-        return JobSpec.model_validate(with_point(base, point))
+        spec, unnamed = with_named_model(parts, project_id, JobSpec.model_validate(with_point(base, point)))
+        return unnamed[0].message if unnamed else spec
     except KeyError as error:
         return f"the spec has no field {error.args[0]}"
     except ValidationError as error:

@@ -144,6 +144,20 @@ def test_a_job_that_names_the_champion_begins_from_what_it_points_at_then(api: A
     assert job["parent"]["checkpoint_id"] == first
 
 
+def test_all_trials_of_a_sweep_begin_from_what_the_name_points_at(api: Api) -> None:
+    _, checkpoint_id = finished(api)
+    promote(api, checkpoint_id)
+    spec = {**spec_for(api.ready_dataset()), "model": "@champion"}
+    search = {"type": "grid", "axes": {"training.learning_rate": [1e-4, 3e-4]}}
+    swept = api.client.post("/v1/sweeps", json={"spec": spec, "search": search})
+    assert swept.status_code == 201, swept.text
+    for job_id in (one["job_id"] for one in swept.json()["table"]["trials"] if one["job_id"] is not None):
+        stored = api.client.get(f"/v1/jobs/{job_id}").json()["spec"]
+        assert stored["start"]["lora"] == {"type": "checkpoint", "id": checkpoint_id}
+    nobody = api.client.post("/v1/sweeps", json={"spec": {**spec, "model": "@nobody"}, "search": search})
+    assert_problem(nobody, 422, "invalid_request")
+
+
 def test_a_champion_that_is_a_whole_model_is_the_model(api: Api) -> None:
     job_id = api.new_job()
     attempt = api.claim(job_id)

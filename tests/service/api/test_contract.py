@@ -28,6 +28,11 @@ JUDGED_BY_MORE_THAN_FORM = (
     "POST /v1/prompt_sets",
     "GET /v1/aliases",  # as other short lists, it knows what `after` may be
     "GET /v1/jobs/{job_id}/events",
+    "POST /v1/evaluations",
+    "POST /v1/sweeps",
+    "POST /v1/checkpoints/{checkpoint_id}/fork",
+    "GET /v1/checkpoints/{checkpoint_id}/exports",
+    "GET /v1/jobs/{job_id}/actions",
     "GET /v1/jobs/{job_id}/checkpoints",
     "GET /v1/jobs/{job_id}/samples",
     "GET /v1/jobs/{job_id}/metrics",  # its keys are those of the job
