@@ -224,7 +224,7 @@ async def get_job(
         ]
     )
     took = await run_in_threadpool(usage.of_job, parts.store, project_id, job_id)
-    return Job.whole(found, *told, took=took)
+    return Job.whole(found, *told, took=took if found.attempt else None)
 
 
 def is_at_rest(pulse: JobPulse) -> bool:

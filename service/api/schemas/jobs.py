@@ -357,7 +357,7 @@ class Job(JobSummary):
         description="What it was estimated to cost when it was created; null for jobs that are older than estimates."
     )
     usage: JobUsage | None = Field(
-        default=None, description="What it took until now; null in the answer that creates it."
+        default=None, description="What it took until now; null before a worker has taken it."
     )
 
     @classmethod
