@@ -18,6 +18,7 @@ from attune.tables import id_column, listing
 
 evaluations = typer.Typer(no_args_is_help=True, help="Compare models on the same prompts and seeds.")
 console = Console()
+PAUSE_SECONDS = 2.0  # between two lines that say how far it is
 
 
 @with_client
@@ -139,12 +140,13 @@ def _cells(line: RewardComparison) -> list[str]:
 
 
 def _followed(client: Client, evaluation_id: str) -> Evaluation:
-    told, asked_at = -1, 0.0
+    not_before = 0.0
     for found in client.evaluations.events(evaluation_id):
         event = found.event
-        if event is not None and event.type == "images_scored" and time.monotonic() > asked_at and event.done != told:
-            told, asked_at = event.done, time.monotonic() + 2.0
-            console.print(f"{event.done} of {event.total} images", highlight=False)
+        if event is not None and event.type == "images_scored":
+            if time.monotonic() > not_before or event.done == event.total:
+                not_before = time.monotonic() + PAUSE_SECONDS
+                console.print(f"{event.done} of {event.total} images", highlight=False)
         elif event is not None and event.type == "warning_raised":
             console.print(f"warning: {event.message}", highlight=False)
     return client.evaluations.wait(evaluation_id)
