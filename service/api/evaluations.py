@@ -291,7 +291,7 @@ def get_evaluation_picture(
     "/{evaluation_id}/scores.parquet",
     response_class=Response,
     summary="Download every score",
-    responses={**file_responses("application/vnd.apache.parquet", "evaluation", "eval"), **NO_REPORT},
+    responses={**file_responses("application/octet-stream", "evaluation", "eval"), **NO_REPORT},
 )
 @router.head("/{evaluation_id}/scores.parquet", include_in_schema=False)
 def get_evaluation_scores(request: Request, evaluation: EvaluationDep, parts: PartsDep) -> Response:
@@ -299,7 +299,7 @@ def get_evaluation_scores(request: Request, evaluation: EvaluationDep, parts: Pa
     scores = _proof(parts, evaluation).scores
     assert scores is not None, "an evaluation's report is stored with its scores"
     name = f"{evaluation.id}-scores.parquet"
-    return send_file(request, parts, scores, name, "application/vnd.apache.parquet")
+    return send_file(request, parts, scores, name, "application/octet-stream")
 
 
 def _proof(parts: Parts, evaluation: JobSummary) -> proofs.ProofRecord:
