@@ -52,11 +52,12 @@ def _with_aliases(parts: Parts, project_id: str, spec: ProofSpec) -> ProofSpec:
     for index, one in enumerate(spec.contenders):
         if isinstance(one.model, AliasSource):
             alias = aliases.get(parts.store, project_id, one.model.name)
-            if alias is None:
+            checkpoint_id = None if alias is None else alias.promotion.checkpoint_id
+            if checkpoint_id is None:
                 message = f"there is no alias {one.model.name!r} in this project"
                 errors.append(_problem(f"/contenders/{index}/model/name", "alias_not_found", message))
                 continue
-            one = one.model_copy(update={"model": CheckpointSource(id=alias.promotion.checkpoint_id)})
+            one = one.model_copy(update={"model": CheckpointSource(id=checkpoint_id)})
         contenders.append(one)
     if errors:
         raise invalid_request(errors)

@@ -136,7 +136,8 @@ def _needs(session: Session, checkpoint_ids: Sequence[str]) -> dict[str, frozens
     forked = {*session.scalars(parents), *session.scalars(begun), *_named_in_specs(session, checkpoint_ids)}
     named = set(session.scalars(sa.select(Alias.checkpoint_id).where(Alias.checkpoint_id.in_(checkpoint_ids))))
     needs: dict[str, frozenset[Need]] = {one: frozenset({"fork"}) for one in forked if one is not None}
-    return needs | {one: needs.get(one, frozenset()) | {"champion"} for one in named}
+    championed: dict[str, frozenset[Need]] = {one: needs.get(one, frozenset()) | {"champion"} for one in named}
+    return needs | championed
 
 
 def _named_in_specs(session: Session, checkpoint_ids: Iterable[str]) -> Iterable[str]:

@@ -54,7 +54,7 @@ class PromptSet(Entry):
 
     @classmethod
     def of(cls, found: PromptSetRecord) -> "PromptSet":
-        return cls.model_validate(found.model_dump(include=cls.model_fields.keys()))
+        return cls.model_validate(found.model_dump(include=set(cls.model_fields)))
 
 
 class PromptOfSet(Entry):
