@@ -23,6 +23,8 @@ from tests.service.api.world import CATALOG, Api
 # What is well formed may still name something that is not there, or more warm-up than steps.
 JUDGED_BY_MORE_THAN_FORM = (
     "POST /v1/jobs",
+    "POST /v1/sweeps",
+    "POST /v1/checkpoints/{checkpoint_id}/fork",
     "POST /v1/datasets",
     "POST /v1/weights",
     "POST /v1/prompt_sets",
