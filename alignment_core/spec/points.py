@@ -14,13 +14,14 @@ from alignment_core.spec.base import Spec, misfit
 MOST_TRIALS = 64
 Path = Annotated[str, StringConstraints(max_length=200, pattern=r"^[a-z_0-9]+(\.[a-z_0-9]+)*$")]
 Point = dict[str, JsonValue]
+Values = Annotated[list[JsonValue], Field(min_length=1)]
 
 
 class Grid(Spec):
     """Every combination of the values; the last field varies fastest."""
 
     type: Literal["grid"] = "grid"
-    axes: dict[Path, list[JsonValue]] = Field(
+    axes: dict[Path, Values] = Field(
         min_length=1, max_length=8, description="Values by field, such as `training.learning_rate`."
     )
 
@@ -61,7 +62,7 @@ class RandomPoints(Spec):
     """Points drawn at random; the same seed draws the same, and a larger `num` draws more of them."""
 
     type: Literal["random"] = "random"
-    axes: dict[Path, Range | list[JsonValue]] = Field(
+    axes: dict[Path, Range | Values] = Field(
         min_length=1, max_length=8, description="By field a range, or values of which one is drawn."
     )
     num: int = Field(ge=1, le=MOST_TRIALS)

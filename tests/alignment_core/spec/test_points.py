@@ -45,3 +45,8 @@ def test_a_value_goes_to_its_place_and_to_no_new_one() -> None:
     for path in ("training.stepz", "nothing.at.all", "training.steps.more"):
         with pytest.raises(KeyError, match=path):
             with_point(spec, {path: 1})
+
+
+def test_nothing_is_drawn_from_no_values() -> None:
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        RandomPoints.model_validate({"axes": {"seed": []}, "num": 1})
