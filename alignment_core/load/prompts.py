@@ -7,7 +7,7 @@ from typing import TypeVar, assert_never
 from alignment_core.errors import DataError
 from alignment_core.events import Event, WarningRaised
 from alignment_core.prompt_files import PromptsRefused, PromptsReport, read_prompts
-from alignment_core.spec import EvaluationSpec, JobSpec, LocalPrompts, OnlineMethodSpec, PromptSet, ProofSpec
+from alignment_core.spec import EvaluationSpec, JobSpec, LocalPrompts, OnlineMethodSpec, PromptSetSource, ProofSpec
 from alignment_core.spec.sources import Prompts
 
 Section = TypeVar("Section", OnlineMethodSpec, EvaluationSpec, ProofSpec)
@@ -32,7 +32,7 @@ def read_in(section: Section, field: str) -> Generator[Event, None, Section]:
     match section.prompts:
         case tuple() | None:
             return section
-        case PromptSet(id=found):
+        case PromptSetSource(id=found):
             raise DataError("prompt_set_missing", f"{field}: {found} is known to a service alone; name a file here")
         case LocalPrompts() as source:
             prompts, report = _read(source, field)

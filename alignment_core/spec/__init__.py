@@ -9,7 +9,7 @@ from alignment_core.spec.guards import GuardsSpec
 from alignment_core.spec.job import JobSpec, MethodSpec, OfflineMethodSpec, sha256_of_json
 from alignment_core.spec.online import D3POSpec, DDPOSpec, DPOKSpec, OnlineMethodSpec, TailorPOSpec
 from alignment_core.spec.pairs import DiffusionDPOSpec, MaPOSpec, PairMethodSpec, TransformSpec
-from alignment_core.spec.prompts import LocalPrompts, PromptSet
+from alignment_core.spec.prompts import LocalPrompts, PromptSetSource
 from alignment_core.spec.proof import ContenderSpec, LocalDenoiser, ProofSpec, StoredDenoiser
 from alignment_core.spec.reference import FrozenReference, HardCopyReference, ReferenceSpec
 from alignment_core.spec.rewards import (

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from alignment_core.spec.base import Spec
 from alignment_core.spec.job import JobSpec
-from alignment_core.spec.prompts import LocalPrompts, PromptSet, PromptSetId
+from alignment_core.spec.prompts import LocalPrompts, PromptSetId, PromptSetSource
 from alignment_core.spec.proof import ContenderSpec, LocalDenoiser, ProofSpec, StoredDenoiser
 from alignment_core.spec.rewards import AestheticReward, AttributeClassifierReward, ImageRewardReward
 from alignment_core.spec.sources import (
@@ -123,7 +123,7 @@ def _localized(value: Any, sources: Sources) -> Any:
             return sources.datasets.get(dataset_id, value)
         case StoredLora(id=weights_id):
             return sources.weights.get(weights_id, value)
-        case PromptSet(id=prompt_set_id) if (place := sources.prompt_sets.get(prompt_set_id)) is not None:
+        case PromptSetSource(id=prompt_set_id) if (place := sources.prompt_sets.get(prompt_set_id)) is not None:
             return place.model_copy(update={"sha256": value.sha256 or place.sha256})
         case StoredDenoiser(id=weights_id):
             file = sources.weights.get(weights_id)

@@ -3,7 +3,8 @@
 import re
 from typing import Annotated, Any, Literal, assert_never
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, Field, GetJsonSchemaHandler, StringConstraints, Tag
+from pydantic_core import CoreSchema
 
 from alignment_core.spec.base import Spec
 from alignment_core.spec.sources import ColumnName, LocalPath, Prompts
@@ -22,7 +23,7 @@ PromptsHash = Annotated[
 ]
 
 
-class PromptSet(Spec):
+class PromptSetSource(Spec):
     """Prompts that were uploaded to the service; see `POST /v1/prompt_sets`. A job keeps their hash and their number."""
 
     type: Literal["prompt_set"] = "prompt_set"
@@ -57,12 +58,20 @@ def _form(value: Any) -> str:
     return "source" if isinstance(value, str | dict | Spec) else "list"
 
 
+class _BesideAList:
+    """The sources' JSON schema without `discriminator`: validators that know it look at objects alone, and would let a list pass for one."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(schema).items() if name != "discriminator"}
+
+
 PromptSource = Annotated[
-    PromptSet | LocalPrompts,
+    PromptSetSource | LocalPrompts,
     OneOf(
         _named,
         'put it in brackets, ["..."], or write the id of an uploaded prompt set ("ps_...") or {"type": "local", "path": FILE}',
     ),
+    _BesideAList(),
 ]
 
 TrainingPrompts = Annotated[
@@ -75,18 +84,18 @@ HeldOutPrompts = Annotated[
 ]
 
 
-def listed(prompts: Prompts | PromptSet | LocalPrompts) -> Prompts:
+def listed(prompts: Prompts | PromptSetSource | LocalPrompts) -> Prompts:
     """The prompts of a spec in which sources have been replaced by what they hold."""
     assert isinstance(prompts, tuple), f"{prompts} has not been read"
     return prompts
 
 
-def num_expected(prompts: Prompts | PromptSet | LocalPrompts | None, unknown: int) -> int:
+def num_expected(prompts: Prompts | PromptSetSource | LocalPrompts | None, unknown: int) -> int:
     """How many there are, or `unknown` where the spec does not say it."""
     match prompts:
         case tuple():
             return len(prompts)
-        case PromptSet(count=count):
+        case PromptSetSource(count=count):
             return unknown if count is None else count
         case LocalPrompts() | None:
             return unknown

@@ -8,7 +8,7 @@ from alignment_core.spec import (
     CheckpointSource,
     ContenderSpec,
     JobSpec,
-    PromptSet,
+    PromptSetSource,
     ProofSpec,
     StoredDenoiser,
     StoredLora,
@@ -42,7 +42,7 @@ def resolved_contenders(parts: Parts, project_id: str, spec: ProofSpec) -> Proof
     if found:
         raise invalid_request(found)
     contenders = tuple(_with_model(parts, project_id, one) for one in spec.contenders)
-    prompts = told(parts, project_id, spec.prompts) if isinstance(spec.prompts, PromptSet) else spec.prompts
+    prompts = told(parts, project_id, spec.prompts) if isinstance(spec.prompts, PromptSetSource) else spec.prompts
     return spec.resolved().model_copy(update={"contenders": contenders, "prompts": prompts})
 
 

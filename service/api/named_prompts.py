@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from alignment_core.spec import JobSpec, OnlineMethodSpec, PromptSet, ProofSpec
+from alignment_core.spec import JobSpec, OnlineMethodSpec, PromptSetSource, ProofSpec
 from service.api.context import Parts
 from service.errors import FieldProblem
 from service.store import prompt_sets
@@ -29,14 +29,14 @@ def problems_of_prompt_sets(parts: Parts, project_id: str, spec: JobSpec | Proof
 def with_prompt_sets(parts: Parts, project_id: str, spec: JobSpec) -> JobSpec:
     """The spec with the hash and the number of every prompt set that it names: a set may be deleted, and these stay."""
     method, evaluation = spec.method, spec.evaluation
-    if isinstance(method, OnlineMethodSpec) and isinstance(method.prompts, PromptSet):
+    if isinstance(method, OnlineMethodSpec) and isinstance(method.prompts, PromptSetSource):
         method = method.model_copy(update={"prompts": told(parts, project_id, method.prompts)})
-    if isinstance(evaluation.prompts, PromptSet):
+    if isinstance(evaluation.prompts, PromptSetSource):
         evaluation = evaluation.model_copy(update={"prompts": told(parts, project_id, evaluation.prompts)})
     return spec.model_copy(update={"method": method, "evaluation": evaluation})
 
 
-def told(parts: Parts, project_id: str, source: PromptSet) -> PromptSet:
+def told(parts: Parts, project_id: str, source: PromptSetSource) -> PromptSetSource:
     """The set with its hash and its number."""
     found: PromptSetRecord | None = prompt_sets.get(parts.store, project_id, source.id)
     if found is None:  # which is refused elsewhere

@@ -35,7 +35,7 @@ router = APIRouter(prefix="/v1/prompt_sets", tags=["prompt sets"], responses=pro
 
 UPLOAD_PATH = "/v1/prompt_sets"
 MOST_UPLOAD_BYTES = 128 << 20
-JSONL = "application/jsonl"
+JSONL = "application/octet-stream"  # what generated clients know how to keep
 
 FORM = form_of(
     "Text with a prompt a line (.txt), jsonl, a JSON list, CSV, TSV or parquet; at most 128 MiB and a million prompts.",

@@ -9,7 +9,7 @@ from alignment_core.spec import (
     JobSpec,
     LocalPrompts,
     OnlineMethodSpec,
-    PromptSet,
+    PromptSetSource,
 )
 from alignment_core.spec.attribute_words import Attributes, read_attributes, why_without_score
 from alignment_core.spec.places import walk
@@ -29,7 +29,7 @@ def problems_of_prompts(spec: JobSpec, catalog: Catalog) -> Iterator[FieldProble
         yield from _problems("method", _listed(method.prompts), method.trained_rewards, catalog)
 
 
-def _listed(prompts: Prompts | PromptSet | LocalPrompts | None) -> Prompts:
+def _listed(prompts: Prompts | PromptSetSource | LocalPrompts | None) -> Prompts:
     """Those that are in the spec; a run looks at those of a set before anything else."""
     return prompts if isinstance(prompts, tuple) else ()
 

@@ -28,7 +28,7 @@ from alignment_core.spec import (
     LocalPrompts,
     LocalSource,
     Name,
-    PromptSet,
+    PromptSetSource,
     RemoteReward,
     SingleFileSource,
     Spec,
@@ -190,9 +190,9 @@ def stored_weights(spec: Spec) -> list[tuple[str, str]]:
     ]
 
 
-def stored_prompts(spec: Spec) -> list[tuple[str, PromptSet]]:
+def stored_prompts(spec: Spec) -> list[tuple[str, PromptSetSource]]:
     """JSON pointer and source of every list of prompts that the spec names an uploaded set for."""
-    return [(pointer, value) for pointer, value in walk(spec) if isinstance(value, PromptSet)]
+    return [(pointer, value) for pointer, value in walk(spec) if isinstance(value, PromptSetSource)]
 
 
 def checkpoint_sources(spec: Spec) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import pytest
 
 from alignment_core.errors import AlignmentError
 from alignment_core.prompt_files import line_of, read_prompts
-from alignment_core.spec import CatalogSource, ColorfulnessReward, DDPOSpec, EvaluationSpec, JobSpec, PromptSet
+from alignment_core.spec import CatalogSource, ColorfulnessReward, DDPOSpec, EvaluationSpec, JobSpec, PromptSetSource
 from alignment_core.spec.places import Sources, localize
 from service.store import deletion, keys, prompt_sets
 from service.store.projects import DEFAULT_PROJECT_ID
@@ -39,7 +39,7 @@ def stored(world: World, tmp_path: Path) -> PromptSetRecord:
     )
 
 
-def spec_with(prompts: PromptSet) -> JobSpec:
+def spec_with(prompts: PromptSetSource) -> JobSpec:
     return JobSpec(
         model=CatalogSource(name="shapes"),
         method=DDPOSpec(reward=ColorfulnessReward(), prompts=prompts),
@@ -49,7 +49,7 @@ def spec_with(prompts: PromptSet) -> JobSpec:
 
 def test_a_run_is_given_a_file_for_each_set_and_its_hash(world: World, tmp_path: Path) -> None:
     found, worker = stored(world, tmp_path), world.worker()
-    spec = spec_with(PromptSet(id=found.id, sha256=found.sha256, count=2))
+    spec = spec_with(PromptSetSource(id=found.id, sha256=found.sha256, count=2))
     places = prompt_places(worker, DEFAULT_PROJECT_ID, spec)
     workdir = tmp_path / "work"
     write_inputs(spec, Sources(prompt_sets=places), workdir)
@@ -65,14 +65,14 @@ def test_a_run_is_given_a_file_for_each_set_and_its_hash(world: World, tmp_path:
 
 
 def test_a_set_of_another_project_or_one_that_is_gone_fails_the_job_in_words(world: World, tmp_path: Path) -> None:
-    spec = spec_with(PromptSet(id=stored(world, tmp_path).id))
+    spec = spec_with(PromptSetSource(id=stored(world, tmp_path).id))
     with pytest.raises(AlignmentError, match=r"/method/prompts: ps_1+ does not exist any more"):
         prompt_places(world.worker(), "proj_other", spec)
 
 
 def test_the_cached_file_of_a_deleted_set_goes_with_the_next_sweep(world: World, tmp_path: Path) -> None:
     found, worker = stored(world, tmp_path), world.worker()
-    (place,) = prompt_places(worker, DEFAULT_PROJECT_ID, spec_with(PromptSet(id=found.id))).values()
+    (place,) = prompt_places(worker, DEFAULT_PROJECT_ID, spec_with(PromptSetSource(id=found.id))).values()
     remove_deleted(worker)
     assert Path(place.path).exists(), "another job may need it"
     deletion.delete_prompt_set(world.store, DEFAULT_PROJECT_ID, found.id)

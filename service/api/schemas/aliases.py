@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from alignment_core.spec.sources import WITHOUT_NUL, CheckpointId, Name
+from alignment_core.spec.sources import WITHOUT_NUL, AliasSource, CheckpointId, Name
 from service.api.schemas.base import Entry, Resource, with_example
 from service.api.schemas.jobs import JOB_ID
 from service.store.aliases import CHAMPION
@@ -107,7 +107,7 @@ class Alias(Entry):
     object: Literal["alias"] = "alias"
     checkpoint_id: str
     promotion: Promotion = Field(description="How it came by the name, with the report that earned it.")
-    source: dict[str, str] = Field(description="What to write as `spec.model` of a job that begins from it.")
+    source: AliasSource = Field(description="What to write as `spec.model` of a job that begins from it.")
 
     @classmethod
     def of(cls, alias: AliasRecord) -> "Alias":
@@ -116,5 +116,5 @@ class Alias(Entry):
             id=alias.name,
             checkpoint_id=alias.promotion.checkpoint_id,
             promotion=Promotion.of(alias.promotion),
-            source={"type": "alias", "name": alias.name},
+            source=AliasSource(name=alias.name),
         )

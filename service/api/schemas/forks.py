@@ -26,7 +26,7 @@ class ResumeFork(_Fork):
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [RESUME_EXAMPLE]})
 
-    mode: Literal["resume"] = Field("resume", description="Which fork.")
+    mode: Literal["resume"] = Field(description="Which fork.")
     steps: int = Field(
         ge=1, le=1_000_000, description="Optimiser steps in all, those of the checkpoint included.", examples=[800]
     )
@@ -37,7 +37,7 @@ class WarmStartFork(_Fork):
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [WARM_EXAMPLE]})
 
-    mode: Literal["warm_start"] = Field("warm_start", description="Which fork.")
+    mode: Literal["warm_start"] = Field(description="Which fork.")
     reference: Literal["base", "checkpoint"] = Field(
         description="What the run is held to and compared with: the bare base model, or the checkpoint. A checkpoint of a full "
         "fine-tune is a model of its own: `checkpoint` is then the only one."

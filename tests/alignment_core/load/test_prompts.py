@@ -10,7 +10,7 @@ from alignment_core.checkpoints import folder_of
 from alignment_core.events import EvaluationCompleted, RunStarted, StepCompleted, WarningRaised
 from alignment_core.spec import JobSpec, sha256_of_json
 from alignment_core.spec.places import Sources
-from alignment_core.spec.prompts import LocalPrompts, PromptSet
+from alignment_core.spec.prompts import LocalPrompts, PromptSetSource
 from tests.alignment_core.rollouts.test_online import METHODS, PROMPTS, online_spec
 from tests.alignment_core.test_alignment import of_type, same_weights
 from tests.alignment_core.tiny import EVALUATION
@@ -33,7 +33,7 @@ def test_the_numbers_are_those_of_the_same_prompts_in_the_spec(tiny_model: Path,
     torch.set_num_threads(1)
     listed = list(align(spec(tiny_model, PROMPTS, HELD_OUT), tmp_path / "listed"))
     training = write(tmp_path / "training.txt", [*PROMPTS, "", PROMPTS[0]])
-    held_out = PromptSet(id="ps_" + "1" * 26, sha256=sha256_of_json(HELD_OUT), count=2)
+    held_out = PromptSetSource(id="ps_" + "1" * 26, sha256=sha256_of_json(HELD_OUT), count=2)
     asked = spec(tiny_model, {"type": "local", "path": str(training)}, held_out.model_dump())
     place = LocalPrompts(path=str(write(tmp_path / "held_out.txt", HELD_OUT)))
     filed = list(align(asked, tmp_path / "filed", sources=Sources(prompt_sets={held_out.id: place})))

@@ -159,6 +159,9 @@ def test_validate_says_everything_and_stores_nothing(api: Api):
     parts = ("weights", "gradients", "optimizer", "reference", "activations", "conditioning")
     assert memory["phase"] == "training"
     assert memory["peak_gib"] == pytest.approx(sum(memory[part] for part in parts), abs=0.005)
+    assert answer["estimate"].pop("calibration")["num_jobs"] == 0, (
+        "nothing has ended yet that its bounds could be read from"
+    )
     assert answer["estimate"] == {
         "examples_per_step": 64,
         "optimizer_steps": 4,
@@ -206,7 +209,7 @@ def test_spec_is_told_of_one_job_and_not_of_many(any_api: Api):
     job_id = any_api.new_job(name="one")
     whole = any_api.client.get(f"/v1/jobs/{job_id}").json()
     (listed,) = any_api.client.get("/v1/jobs").json()["data"]
-    apart = ("spec", "estimate", "throughput", "start_checks")
+    apart = ("spec", "estimate", "throughput", "start_checks", "usage")
     assert listed == {name: value for name, value in whole.items() if name not in apart}
     assert (listed["method"], listed["model"]) == ("diffusion_dpo", "shapes")
     for verb in ("pause", "resume", "cancel"):
