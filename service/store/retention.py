@@ -1,5 +1,6 @@
 """Retention: policies of projects and jobs, pins, and the sweep that lets go what `retention_rules.py` says."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -135,9 +136,12 @@ def _needs(session: Session, checkpoint_ids: Sequence[str]) -> dict[str, frozens
     begun = sa.select(Job.resume_from_checkpoint_id).where(Job.resume_from_checkpoint_id.in_(checkpoint_ids))
     forked = {*session.scalars(parents), *session.scalars(begun), *_named_in_specs(session, checkpoint_ids)}
     named = set(session.scalars(sa.select(Alias.checkpoint_id).where(Alias.checkpoint_id.in_(checkpoint_ids))))
-    needs: dict[str, frozenset[Need]] = {one: frozenset({"fork"}) for one in forked if one is not None}
-    championed: dict[str, frozenset[Need]] = {one: needs.get(one, frozenset()) | {"champion"} for one in named}
-    return needs | championed
+    needs: dict[str, set[Need]] = defaultdict(set)
+    for one in forked - {None}:
+        needs[one].add("fork")
+    for one in named:
+        needs[one].add("champion")
+    return {one: frozenset(why) for one, why in needs.items()}
 
 
 def _named_in_specs(session: Session, checkpoint_ids: Iterable[str]) -> Iterable[str]:
