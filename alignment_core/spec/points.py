@@ -7,14 +7,36 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, assert_never
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
 
 from alignment_core.spec.base import Spec, misfit
 
 MOST_TRIALS = 64
 Path = Annotated[str, StringConstraints(max_length=200, pattern=r"^[a-z_0-9]+(\.[a-z_0-9]+)*$")]
 Point = dict[str, JsonValue]
-Values = Annotated[list[JsonValue], Field(min_length=1)]
+
+
+def _texts(value: JsonValue) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case list():
+            for one in value:
+                yield from _texts(one)
+        case dict():
+            for name, one in value.items():
+                yield from (name, *_texts(one))
+
+
+def _without_broken_text(value: JsonValue) -> JsonValue:
+    """A value that is never drawn is no spec's, where such a text would be refused, and yet it is kept and shown."""
+    if any("\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text) for text in _texts(value)):
+        raise misfit("no text has the character NUL or half a surrogate pair")
+    return value
+
+
+Value = Annotated[JsonValue, AfterValidator(_without_broken_text)]
+Values = Annotated[list[Value], Field(min_length=1)]
 
 
 class Grid(Spec):
@@ -36,7 +58,7 @@ class Listed(Spec):
     """These points and no others."""
 
     type: Literal["list"] = "list"
-    points: list[dict[Path, JsonValue]] = Field(min_length=1, max_length=MOST_TRIALS)
+    points: list[dict[Path, Value]] = Field(min_length=1, max_length=MOST_TRIALS)
 
 
 class Range(Spec):
@@ -100,10 +122,15 @@ def with_point(spec: Mapping[str, Any], point: Point) -> dict[str, Any]:
         *folders, name = path.split(".")
         place: Any = found
         for folder in folders:
-            place = place[int(folder)] if isinstance(place, list) else place.get(folder)
+            place = _entry(place, folder) if isinstance(place, list) else place.get(folder)
             if not isinstance(place, dict | list):
                 raise KeyError(path)
         if isinstance(place, list) or name not in place:
             raise KeyError(path)
         place[name] = value
     return found
+
+
+def _entry(entries: list[Any], number: str) -> Any:
+    """The entry of this number, counted from 0; None where there is none."""
+    return entries[int(number)] if number.isdecimal() and int(number) < len(entries) else None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import defer
 
@@ -24,6 +25,8 @@ from service.store.states import TERMINAL
 
 LABEL = "sweep"  # of the metadata of a sweep's jobs
 AT_REST = (*TERMINAL, "paused")  # no worker is needed for them
+
+log = structlog.get_logger()
 
 
 def create(
@@ -70,11 +73,14 @@ def create(
 
 
 def feed_all(store: Store, ring: Callable[[str], None]) -> None:
-    """Queue what open sweeps have room for."""
+    """Queue what open sweeps have room for; one of which this cannot be done keeps no other from it."""
     with store.read() as session:
         open_ones = session.scalars(sa.select(Sweep.id).where(Sweep.is_open).order_by(Sweep.id)).all()
     for sweep_id in open_ones:
-        feed(store, sweep_id, ring)
+        try:
+            feed(store, sweep_id, ring)
+        except Exception:
+            log.exception("sweep_not_fed", sweep_id=sweep_id)
 
 
 def feed(store: Store, sweep_id: str, ring: Callable[[str], None]) -> None:
@@ -89,8 +95,10 @@ def feed(store: Store, sweep_id: str, ring: Callable[[str], None]) -> None:
         except IntegrityError:
             continue  # somebody else has just queued it
         else:
-            _settle(store, trial, None)
-            ring(job)
+            if _settle(store, trial, None):
+                ring(job)
+            else:  # it was cancelled meanwhile, by somebody who did not see this job yet
+                jobs.request_cancel(store, trial.project_id, job)
 
 
 def _taken(store: Store, sweep_id: str) -> list[SweepTrial]:
@@ -133,13 +141,16 @@ def _queued(store: Store, trial: SweepTrial) -> str:
     return created.id
 
 
-def _settle(store: Store, trial: SweepTrial, error: str | None) -> None:
+def _settle(store: Store, trial: SweepTrial, error: str | None) -> bool:
+    """Note that the trial is queued, or why it never will be; whether its sweep goes on."""
     with store.write() as session:
+        sweep = session.scalars(sa.select(Sweep).where(Sweep.id == trial.sweep_id).with_for_update()).one()
         session.execute(
             sa.update(SweepTrial)
             .where(SweepTrial.sweep_id == trial.sweep_id, SweepTrial.number == trial.number)
             .values(is_created=True, error=error)
         )
+        return not sweep.is_cancelled
 
 
 def get(store: Store, project_id: str, sweep_id: str) -> SweepRecord | None:
@@ -167,7 +178,7 @@ def trials_of(store: Store, sweep_id: str) -> list[TrialRecord]:
         .outerjoin(Job, Job.id == SweepTrial.job_id)
         .outerjoin(Report, Report.job_id == SweepTrial.job_id)
         .where(SweepTrial.sweep_id == sweep_id)
-        .options(defer(Job.spec))
+        .options(defer(Job.spec), defer(SweepTrial.job))  # each may hold a hundred thousand prompts
         .order_by(SweepTrial.number, Report.step)  # of several reports of a job the last counts
     )
     chosen = (

@@ -42,7 +42,8 @@ def test_a_value_goes_to_its_place_and_to_no_new_one() -> None:
         with_point(spec, {"evaluation.rewards.0.type": "brightness"})["evaluation"]["rewards"][0]["type"]
         == "brightness"
     )
-    for path in ("training.stepz", "nothing.at.all", "training.steps.more"):
+    of_lists = ("evaluation.rewards.1.type", "evaluation.rewards.first.type", "evaluation.rewards._.type")
+    for path in ("training.stepz", "nothing.at.all", "training.steps.more", *of_lists):
         with pytest.raises(KeyError, match=path):
             with_point(spec, {path: 1})
 
@@ -50,3 +51,14 @@ def test_a_value_goes_to_its_place_and_to_no_new_one() -> None:
 def test_nothing_is_drawn_from_no_values() -> None:
     with pytest.raises(ValidationError, match="at least 1 item"):
         RandomPoints.model_validate({"axes": {"seed": []}, "num": 1})
+
+
+@pytest.mark.parametrize("value", ["\ud800", "a\0b", {"\0": 1}, [[{"a": "\udfff"}]]])
+def test_no_text_is_kept_that_no_database_keeps_or_no_answer_holds(value: object) -> None:
+    for search in ({"axes": {"seed": [1, value]}, "num": 1}, {"type": "random", "axes": {"seed": [value]}, "num": 1}):
+        with pytest.raises(ValidationError, match="half a surrogate pair"):
+            RandomPoints.model_validate(search)
+    with pytest.raises(ValidationError, match="half a surrogate pair"):
+        Listed.model_validate({"points": [{"seed": value}]})
+    with pytest.raises(ValidationError, match="half a surrogate pair"):
+        Grid.model_validate({"axes": {"seed": [value]}})

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from alignment_core.events import EvaluationCompleted, ResultSelected
 from service.api.schemas.runs import REPORT_EXAMPLE
 from service.store import events, jobs, leases, sweeps
+from service.store.models import SweepTrial
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api.world import Api, assert_problem, spec_for
 
@@ -145,6 +147,30 @@ def test_a_cancelled_sweep_queues_nothing_more(api: Api):
     assert look(api, sweep["id"])["is_over"]
 
 
+def test_a_trial_that_was_being_queued_when_its_sweep_was_cancelled_does_not_run(
+    any_api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    api, create = any_api, jobs.create
+    sweep_id = kept(api)
+
+    def late(*args: Any, **given: Any) -> Any:
+        sweeps.request_cancel(api.parts.store, DEFAULT_PROJECT_ID, sweep_id)
+        return create(*args, **given)
+
+    monkeypatch.setattr(jobs, "create", late)
+    feed(api, sweep_id)
+    assert statuses(api, sweep_id) == ["cancelled", "cancelled", "waiting"]
+
+
+def test_a_sweep_that_cannot_be_fed_keeps_no_other_from_it(api: Api):
+    broken, sound = kept(api), started(api, at_once=1)["id"]
+    with api.parts.store.write() as session:
+        session.execute(sa.update(SweepTrial).where(SweepTrial.sweep_id == broken).values(job={}))
+    end(api, look(api, sound)["trials"][0]["job_id"], gain=0.1, p_value=0.5)
+    sweeps.feed_all(api.parts.store, api.parts.bell.ring)
+    assert statuses(api, sound) == ["succeeded", "queued", "waiting"]
+
+
 def test_a_job_that_is_deleted_is_not_queued_again(api: Api):
     sweep = started(api, at_once=1)
     job_id = sweep["table"]["trials"][0]["job_id"]
@@ -158,6 +184,9 @@ def test_a_trial_that_cannot_be_is_refused_with_its_number_before_anything_is_qu
     for axes, said in (
         ({"training.learning_rates": [1e-4]}, "trial 0: the spec has no field training.learning_rates"),
         ({"training.steps": [4, -1]}, "trial 1: training.steps"),
+        ({"evaluation.rewards.7.type": ["brightness"]}, "the spec has no field evaluation.rewards.7.type"),
+        ({"evaluation.rewards.x.type": ["brightness"]}, "the spec has no field evaluation.rewards.x.type"),
+        ({"training.steps": [4, "\0"]}, "NUL"),
     ):
         answer = api.client.post("/v1/sweeps", json=body_of(api, search={"type": "grid", "axes": axes}))
         assert answer.status_code == 422
