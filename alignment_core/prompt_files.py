@@ -29,6 +29,7 @@ SUFFIXES: dict[str, PromptsFormat] = {
 }
 COLUMNS = ("prompt", "caption", "text", "prompts", "captions")  # looked for in this order, in any case of letters
 MOST_PROMPTS = 1_000_000
+MOST_ROWS = 5_000_000  # empty ones and repeats included: a few bytes of parquet may stand for billions
 LONGEST_PROMPT = 2000  # characters, as in a spec
 LONGEST_LINE_BYTES = 1 << 20
 LARGEST_JSON_BYTES = 16 << 20  # which is parsed whole
@@ -108,14 +109,27 @@ def line_of(prompt: str) -> bytes:
 
 
 @dataclass
+class _Rows:
+    """How many rows of a kind there are, and which are the first."""
+
+    num: int = 0
+    first: list[int] = field(default_factory=list)
+
+    def add(self, row: int) -> None:
+        self.num += 1
+        if self.num <= MOST_ROWS_NAMED:
+            self.first.append(row)
+
+
+@dataclass
 class _Gathered:
     """The set so far: what it has is known by short hashes, so that a million prompts fit into memory."""
 
     keep: Callable[[str], object]
     problems: list[BadRow] = field(default_factory=list)
     seen: set[bytes] = field(default_factory=set)
-    empty: list[int] = field(default_factory=list)
-    repeated: list[int] = field(default_factory=list)
+    empty: _Rows = field(default_factory=_Rows)
+    repeated: _Rows = field(default_factory=_Rows)
     digest: Any = field(default_factory=lambda: hashlib.sha256(b"["))
     num_rows: int = 0
 
@@ -126,6 +140,9 @@ class _Gathered:
 
     def add(self, row: int, found: str | BadRow) -> None:
         self.num_rows = max(self.num_rows, row)
+        if row > MOST_ROWS:
+            self.problems.append(BadRow(None, "too_many_rows", f"there are more than {MOST_ROWS:,} rows"))
+            return
         bad = found if isinstance(found, BadRow) else _unfit(row, found)
         if bad is not None:
             self.problems.append(bad)
@@ -133,9 +150,9 @@ class _Gathered:
         assert isinstance(found, str)
         mark = hashlib.blake2b(found.encode(), digest_size=16).digest()
         if not found.strip():
-            self.empty.append(row)
+            self.empty.add(row)
         elif mark in self.seen:
-            self.repeated.append(row)
+            self.repeated.add(row)
         elif len(self.seen) == MOST_PROMPTS:
             self.problems.append(BadRow(None, "too_many_prompts", f"there are more than {MOST_PROMPTS:,} prompts"))
         else:
@@ -164,10 +181,10 @@ def _gathered(opened: PromptsFile, keep: Callable[[str], object]) -> PromptsRepo
         column=opened.column,
         num_rows=found.num_rows,
         num_prompts=len(found.seen),
-        num_duplicates=len(found.repeated),
-        duplicate_rows=found.repeated[:MOST_ROWS_NAMED],
-        num_empty=len(found.empty),
-        empty_rows=found.empty[:MOST_ROWS_NAMED],
+        num_duplicates=found.repeated.num,
+        duplicate_rows=found.repeated.first,
+        num_empty=found.empty.num,
+        empty_rows=found.empty.first,
         sha256=found.digest.hexdigest(),
     )
 
@@ -300,13 +317,21 @@ def _of_object(number: int, value: Any, key: str | None) -> str | BadRow:
 
 def _table(form: Literal["csv", "tsv"], text: TextIO, delimiter: str, column: str | None) -> PromptsFile:
     quoting = csv.QUOTE_MINIMAL if form == "csv" else csv.QUOTE_NONE
-    table = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=form == "csv")
+    table = csv.reader(_bounded(text), delimiter=delimiter, quoting=quoting, strict=form == "csv")
     try:
         header = next(table, [])
     except (csv.Error, UnicodeDecodeError) as error:
         raise _refused("not_a_table", f"its first row cannot be read: {error}") from error
     found = _column_among(header, column)
     return PromptsFile(form, found, _cells(table, header.index(found)))
+
+
+def _bounded(text: TextIO) -> Iterator[str]:
+    """Lines with their ends; a line of nothing but commas would be more cells than fit into memory."""
+    while line := text.readline(LONGEST_LINE_BYTES):
+        if len(line) == LONGEST_LINE_BYTES and not line.endswith(("\n", "\r")):
+            raise csv.Error(f"it has a line of {LONGEST_LINE_BYTES} characters or more")
+        yield line
 
 
 def _cells(table: Iterator[list[str]], place: int) -> Rows:
@@ -357,6 +382,8 @@ def _is_text(kind: Any) -> bool:
 
 def _refuse_large(metadata: Any, column: str) -> None:
     """A few bytes may unpack to more than a machine holds, so what they say of it is looked at first."""
+    if metadata.num_rows > MOST_ROWS:
+        raise _refused("too_many_rows", f"there are more than {MOST_ROWS:,} rows")
     groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
     chunks = (group.column(index) for group in groups for index in range(group.num_columns))
     size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
@@ -365,20 +392,24 @@ def _refuse_large(metadata: Any, column: str) -> None:
 
 
 def _values(opened: Any, column: str) -> Rows:
-    """A dictionary is unpacked once and not for every row, which may repeat a long text a million times."""
+    """Of a dictionary no more is unpacked than a batch names, and that once: a row may repeat a long text a million times."""
     import pyarrow as arrow
 
     number = 0
     try:
         for batch in opened.iter_batches(batch_size=BATCH_ROWS, columns=[column]):
             values = batch.column(0)
-            texts = values.dictionary.to_pylist() if isinstance(values, arrow.DictionaryArray) else values.to_pylist()
-            places = values.indices.to_pylist() if isinstance(values, arrow.DictionaryArray) else range(len(texts))
-            for place in places:
+            for text in _unpacked(values) if isinstance(values, arrow.DictionaryArray) else values.to_pylist():
                 number += 1
-                yield number, "" if place is None or texts[place] is None else texts[place]
+                yield number, text or ""
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         yield number, BadRow(None, "not_parquet", f"what follows row {number} cannot be read: {error}")
+
+
+def _unpacked(values: Any) -> Iterator[str | None]:
+    named = values.indices.unique().drop_null()
+    texts = dict(zip(named.to_pylist(), values.dictionary.take(named).to_pylist(), strict=True))
+    return (None if place is None else texts[place] for place in values.indices.to_pylist())
 
 
 def _column_among(names: list[str], wanted: str | None) -> str:

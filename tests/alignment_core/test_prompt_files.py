@@ -1,6 +1,7 @@
 """Files of prompts: every form gives the same set and the same hash, and what cannot be a prompt is named by its row."""
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,6 +98,8 @@ def test_no_file_makes_a_reader_hold_more_than_it_may(tmp_path: Path, monkeypatc
     monkeypatch.setattr(prompt_files, "LONGEST_LINE_BYTES", 100)
     text = b"a\n" + b"x" * 1000 + b"\nb\n"
     assert refusal(tmp_path, "a.txt", text) == [(2, "line_too_long")], "and the next row is row 3"
+    for cells in ("prompt" + "," * 100 + "\na\n", "prompt\na\nb" + "," * 100 + "\n"):
+        assert refusal(tmp_path, "a.csv", cells) == [(None, "not_a_table")]
     monkeypatch.setattr(prompt_files, "LARGEST_JSON_BYTES", 5)
     assert refusal(tmp_path, "a.json", '["a", "b"]') == [(None, "json_too_large")]
     monkeypatch.setattr(prompt_files, "LARGEST_COLUMN_BYTES", 1000)
@@ -104,6 +107,30 @@ def test_no_file_makes_a_reader_hold_more_than_it_may(tmp_path: Path, monkeypatc
     assert refusal(tmp_path, "p.parquet", bomb) == [(None, "column_too_large")]
     monkeypatch.setattr(prompt_files, "MOST_PROMPTS", 2)
     assert refusal(tmp_path, "a.txt", "a\nb\na\nc\nd\n") == [(None, "too_many_prompts")]
+
+
+def test_no_few_bytes_stand_for_more_rows_than_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_files, "MOST_ROWS", 3)
+    empty = arrow.nulls(100_000, arrow.string())
+    assert refusal(tmp_path, "p.parquet", as_parquet(tmp_path / "p", prompt=empty)) == [(None, "too_many_rows")]
+    assert refusal(tmp_path, "a.txt", "a\n" + "\n" * 100) == [(None, "too_many_rows")]
+    assert read(tmp_path, "a.txt", "a\n\na\n")[0] == ["a"]
+
+
+def test_of_a_dictionary_only_what_rows_name_is_unpacked(tmp_path: Path) -> None:
+    texts = arrow.array([f"prompt {number}" for number in range(100_000)])
+    rows = arrow.DictionaryArray.from_arrays(arrow.array([7, None, 7, 3], arrow.int32()), texts)
+    path = tmp_path / "p.parquet"
+    parquet.write_table(arrow.table({"prompt": rows}), path, dictionary_pagesize_limit=1 << 30)
+    kept = list[str]()
+    tracemalloc.start()
+    try:
+        read_prompts(path, path.name, kept.append)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept == ["prompt 7", "prompt 3"]
+    assert peak < 2**20, "which a long one would be for every thousand rows again"
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40), max_size=20))
