@@ -1,11 +1,11 @@
 """The audit log of the caller's project, to read. There is no way to write it but to do something."""
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from service.api.context import PartsDep
+from service.api.moments import Moment
 from service.api.paging import Page, PagingDep
 from service.api.problems import problems
 from service.api.schemas.audit import AuditEntry
@@ -31,8 +31,8 @@ def list_audit(
         str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="Only this action: `POST /v1/jobs`.")
     ] = None,
     outcome: Annotated[Outcome | None, Query(description="Only what ended so.")] = None,
-    since: Annotated[datetime | None, Query(description="Not before this time (RFC 3339).")] = None,
-    until: Annotated[datetime | None, Query(description="Before this time (RFC 3339).")] = None,
+    since: Annotated[Moment | None, Query(description="Not before this time (RFC 3339).")] = None,
+    until: Annotated[Moment | None, Query(description="Before this time (RFC 3339).")] = None,
 ) -> Page[AuditEntry]:
     """Who did what in this project, newest first: everything that changed it or would have, with what came of it.
 

@@ -1,6 +1,6 @@
 """The audit log, read and cut: the one place that takes rows out of it. `audit.py` puts them in."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -32,9 +32,9 @@ def list_entries(
     if object_id is not None:  # too long to occur by chance
         query = query.where(sa.cast(AuditEntry.object_ids, sa.Text).contains(object_id, autoescape=True))
     if since is not None:
-        query = query.where(AuditEntry.time >= _aware(since))
+        query = query.where(AuditEntry.time >= since)
     if until is not None:
-        query = query.where(AuditEntry.time < _aware(until))
+        query = query.where(AuditEntry.time < until)
     with store.read() as session:
         rows = session.scalars(query.limit(limit + 1)).all()
         return Slice(tuple(map(AuditRecord.model_validate, rows[:limit])), has_more=len(rows) > limit)
@@ -44,7 +44,3 @@ def forget_old(store: Store, keep_days: float) -> int:
     """Take out what is older than `keep_days`, for the owner's sweep; how many rows went."""
     with store.write() as session:
         return audit.forget_before(session, now(session) - timedelta(days=keep_days))
-
-
-def _aware(time: datetime) -> datetime:
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -5,7 +5,7 @@ An attempt becomes a row when it ends, by which a project's sums are made; that 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -85,11 +85,6 @@ def of_project(store: Store, project_id: str, since: datetime | None, until: dat
     with store.read() as session:
         attempts = session.scalars(query.execution_options(yield_per=1000))
         return _sum(attempts, _stored_bytes(session, [Job.project_id == project_id]))
-
-
-def aware(time: datetime) -> datetime:
-    """What names no zone is in UTC."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
 
 
 def _usage_of_attempt(session: Session, job: Job, claimed_at: datetime, time: datetime) -> AttemptUsage:

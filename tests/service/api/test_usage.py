@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.service.api.world import Api, spec_for
 
 
@@ -27,6 +29,16 @@ def test_a_projects_attempts_are_summed_up(api: Api) -> None:
     assert found["process_seconds"] >= 0
     assert api.client.get("/v1/usage", params={"since": "2100-01-01T00:00:00Z"}).json()["num_attempts"] == 0
     assert api.client.get("/v1/usage", params={"since": "yesterday"}).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/v1/usage", "/v1/audit"])
+def test_a_time_that_no_database_knows_is_refused(api: Api, path: str) -> None:
+    for parameter in ("since", "until"):
+        for time in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+            answer = api.client.get(path, params={parameter: time})
+            assert answer.status_code == 422
+            assert "in UTC it lies before the year 1" in answer.json()["errors"][0]["message"]
+        assert api.client.get(path, params={parameter: "2026-11-20T10:00:00+02:00"}).status_code == 200
 
 
 def test_bounds_of_an_estimate_come_from_what_became_of_those_before(api: Api) -> None:
