@@ -147,7 +147,7 @@ def cancel_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationS
     "/{evaluation_id}/resume",
     status_code=202,
     summary="Resume a paused or failed evaluation",
-    responses=transition("resume", "evaluation", "eval"),
+    responses={**transition("resume", "evaluation", "eval"), **problems(429)},
 )
 def resume_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationSummary:
     """Queue an evaluation again whose `error.retryable` is true. What it has drawn is not drawn again."""

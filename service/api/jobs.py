@@ -277,7 +277,10 @@ def pause_job(job: JobDep, parts: PartsDep, body: PauseRequest | None = None) ->
 
 
 @router.post(
-    "/{job_id}/resume", status_code=202, summary="Resume a paused or failed job", responses=transition("resume")
+    "/{job_id}/resume",
+    status_code=202,
+    summary="Resume a paused or failed job",
+    responses={**transition("resume"), **problems(429)},
 )
 def resume_job(job: JobDep, parts: PartsDep) -> JobSummary:
     """Put a paused job back into the queue, or a failed one whose `error.retryable` is true.

@@ -198,7 +198,7 @@ def _request(
             _keep(row, keeps)
         if target != row.state:
             if verb == "resume":
-                quotas.admit_time(session, project_id)
+                quotas.admit_again(session, project_id, had_ended=row.state in TERMINAL)
             time = now(session)
             enter(session, row, target, time)
             row.error, row.cancel_requested = None, verb == "cancel"

@@ -51,9 +51,10 @@ def admit_bytes(session: Session, project_id: str, size_bytes: int = 0) -> None:
             raise QuotaExceeded(found)
 
 
-def admit_time(session: Session, project_id: str) -> None:
-    """Raises `QuotaExceeded` where the month's GPU-hours are used up."""
-    _refuse(session, project_id, _held_limits(session, project_id), now(session), ("gpu_hours",))
+def admit_again(session: Session, project_id: str, *, had_ended: bool) -> None:
+    """Raises `QuotaExceeded` where a job may not go on: the month's GPU-hours are used up, or one that `had_ended` is one too many."""
+    names: tuple[QuotaName, ...] = ("gpu_hours", "jobs") if had_ended else ("gpu_hours",)
+    _refuse(session, project_id, _held_limits(session, project_id), now(session), names)
 
 
 def count_time(session: Session, job: Job, end: datetime) -> None:

@@ -15,6 +15,7 @@ from service.store.database import now
 from service.store.limits import NO_LIMIT, Limits
 from service.store.models import Job, ProofShard
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
+from service.store.records import JobError
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import PARQUET, Api, spec_for
 
@@ -70,6 +71,19 @@ def test_a_job_that_ends_makes_room_for_another(limited: Callable[..., Api]):
     assert "1 of 1 jobs that have not ended" in problem["detail"]
     api.client.post(f"/v1/jobs/{job_id}/cancel")
     assert api.post_job().status_code == 201
+
+
+def test_a_job_that_failed_needs_room_to_be_resumed(limited: Callable[..., Api]):
+    api = limited(quota_jobs=1)
+    failed = api.new_job()
+    error = JobError(category="system", code="object_store_full", message="no room", retryable=True)
+    leases.finish(api.parts.store, failed, api.claim(failed), "failed", error)
+    other = api.new_job()
+    assert_used_up(api.client.post(f"/v1/jobs/{failed}/resume"), 429, "jobs", 1, 1)
+    api.client.post(f"/v1/jobs/{other}/cancel")
+    assert api.client.post(f"/v1/jobs/{failed}/resume").status_code == 202
+    assert api.client.post(f"/v1/jobs/{failed}/pause").json()["status"] == "paused"
+    assert api.client.post(f"/v1/jobs/{failed}/resume").status_code == 202, "one that is paused has its room"
 
 
 def test_submits_are_told_in_headers_and_a_deletion_gives_none_back(limited: Callable[..., Api]):
