@@ -18,9 +18,7 @@ router = APIRouter(prefix="/v1/usage", tags=["quotas"], responses=problems(401, 
 def get_usage(
     project_id: ProjectDep,
     parts: PartsDep,
-    since: Annotated[
-        Moment | None, Query(description="Attempts that ended at this time or later (RFC 3339).")
-    ] = None,
+    since: Annotated[Moment | None, Query(description="Attempts that ended at this time or later (RFC 3339).")] = None,
     until: Annotated[Moment | None, Query(description="Attempts that ended before this time (RFC 3339).")] = None,
 ) -> ProjectUsage:
     """Seconds by phase and of processes, of every attempt that ended in this time, lost ones and those of deleted jobs too.
