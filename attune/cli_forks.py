@@ -65,12 +65,12 @@ def _forked(
 @with_client
 def show_ancestry(client: Client, job_id: str) -> None:
     """Show what a job was forked from, and what was forked from it."""
-    found = client.ancestry(job_id)
+    found, job = client.ancestry(job_id), client.get_job(job_id)
     table = listing(id_column("job"), "is", "how", "name")
     for one in reversed(found.ancestors):
         table.add_row(one.job_id, "ancestor", "", "")
     own = found.ancestors[0] if found.ancestors else None
-    table.add_row(job_id, "this job", _how(own), "")
+    table.add_row(job_id, f"this job, {job.status}", _how(own), job.name or "")
     for child in found.children:
         table.add_row(child.job_id, f"child, {child.status}", _how(child.parent), child.name or "")
     console.print(table, highlight=False)

@@ -51,6 +51,13 @@ def set_retention(
     console.print("set")
 
 
+@retention.command("give-up")
+@with_client
+def give_up_retention(client: Client, job_id: str) -> None:
+    """Give up a job's own policy: the project's counts again."""
+    console.print(_words(client.retention.give_up(job_id).policy))
+
+
 @with_client
 def pin_checkpoint(client: Client, checkpoint_id: str) -> None:
     """Keep a checkpoint from every policy and from deletion."""

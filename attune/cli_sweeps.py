@@ -50,7 +50,7 @@ def list_sweeps(client: Client) -> None:
     table = listing(id_column("swp"), Column("trials", justify="right"), "created", "name")
     for one in client.sweeps():
         table.add_row(one.id, str(one.num_trials), age_of(one.created_at), one.name or "")
-    console.print(table)
+    console.print(table if table.row_count else "no sweep")
 
 
 @sweeps.command("cancel")

@@ -21,7 +21,9 @@ console = Console()
 def show_job(client: Client, job_id: str) -> None:
     """Show how a job stands and what it took, phase by phase, beside what was estimated."""
     job = client.get_job(job_id)
-    console.print(f"{job.id}  {job.status}", highlight=False)
+    console.print(f"{job.id}  {job.status}  {job.name or ''}".rstrip(), highlight=False, markup=False)
+    if job.error is not None:
+        console.print(job.error.message, highlight=False, markup=False, soft_wrap=True)
     if job.usage is not None:
         console.print(usage_table(job.usage, job.estimate))
 
@@ -44,13 +46,14 @@ def show_usage(
 def usage_table(usage: JobUsage | Usage, estimate: Mapping[str, Any] | None) -> Table:
     """Phases in the order in which they were met, then the sums."""
     expected = ((estimate or {}).get("duration") or {}).get("phases", {})
-    table = listing("", Column("took", justify="right"), Column("estimated", justify="right"))
+    columns = ("took", "estimated") if isinstance(usage, JobUsage) else ("took",)
+    table = listing("", *(Column(name, justify="right") for name in columns))
     for phase, seconds in usage.seconds.items():
-        said = duration_text(expected[phase]["expected"]) if phase in expected else ""
-        table.add_row(phase, duration_text(seconds), said)
-    table.add_row("processes", duration_text(usage.process_seconds), "")
-    table.add_row("GPUs", duration_text(usage.gpu_seconds), "")
-    table.add_row("stored", bytes_of(usage.stored_bytes), "")
+        said = [duration_text(expected[phase]["expected"])] if phase in expected else []
+        table.add_row(phase, duration_text(seconds), *said)
+    table.add_row("processes", duration_text(usage.process_seconds))
+    table.add_row("GPUs", duration_text(usage.gpu_seconds))
+    table.add_row("stored", bytes_of(usage.stored_bytes))
     if isinstance(usage, JobUsage):
         _add_of_job(table, usage)
     return table

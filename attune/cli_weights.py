@@ -1,4 +1,4 @@
-"""Commands for LoRAs to start from."""
+"""Commands for LoRAs to start from, and for what evaluations compare."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,9 @@ from attune.client import Client
 from attune.speaking import with_client
 from attune.tables import bytes_of, id_column, listing
 
-weights = typer.Typer(no_args_is_help=True, help="Upload LoRAs to start from.")
+weights = typer.Typer(
+    no_args_is_help=True, help="Upload LoRAs to start from or to compare, and whole U-Nets or transformers to compare."
+)
 console = Console()
 
 
@@ -18,10 +20,15 @@ console = Console()
 @with_client
 def upload_weights(
     client: Client,
-    path: Annotated[Path, typer.Argument(help="A safetensors file under PEFT's, diffusers' or kohya's names.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A safetensors file: a LoRA under PEFT's, diffusers' or kohya's names, or a whole denoiser."
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
 ) -> None:
-    """Upload a LoRA, wait for its check and print its id."""
+    """Upload weights, wait for their check and print their id."""
     uploaded = client.upload_weights(path, name=name)
     client.wait_for_weights(uploaded.id)
     console.print(uploaded.id, highlight=False)

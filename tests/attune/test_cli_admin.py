@@ -7,6 +7,7 @@ from collections.abc import Callable
 from attune.client import Client
 from service.store import leases, projects, quotas
 from service.store.projects import DEFAULT_PROJECT_ID
+from service.store.records import JobError
 from tests.attune.test_cli_jobs import api, attune, url  # noqa: F401  fixtures
 from tests.service.api.world import Api
 
@@ -74,15 +75,27 @@ def test_retention_is_set_and_shown_and_checkpoints_are_pinned(api: Api, attune:
     assert attune("checkpoint", "unpin", first[0]).stdout.strip() == "unpinned"
     assert attune("retention", "set", job_id).stdout.strip() == "set"
     assert "its own" in attune("retention", "show", job_id).stdout
+    assert "the last 1 stay" in attune("retention", "give-up", job_id).stdout
+    assert "of the project" in attune("retention", "show", job_id).stdout
 
 
 def test_what_jobs_took_is_shown(api: Api, attune: Attune) -> None:  # noqa: F811
-    job_id = api.new_job()
+    job_id = api.new_job(name="first")
     api.run(job_id)
     shown = attune("job", "show", job_id).stdout
-    assert job_id in shown
-    assert "succeeded" in shown
+    assert shown.splitlines()[0].split() == [job_id, "succeeded", "first"]
     assert any(line.split()[0] == "training" for line in shown.splitlines() if line.strip())
     assert "attempts" in shown
-    assert "stored" in attune("usage").stdout
+    summed = attune("usage").stdout
+    assert "stored" in summed
+    assert "estimated" not in summed, "a project's jobs have no estimate together"
     assert json.loads(attune("usage", "--json", "--since", "2026-01-01").stdout)["num_attempts"] >= 1
+
+
+def test_a_job_that_failed_shows_why(api: Api, attune: Attune) -> None:  # noqa: F811
+    job_id = api.new_job()
+    why = JobError(code="diverged", message="the loss is not finite [step 2]", category="user")
+    leases.finish(api.parts.store, job_id, api.claim(job_id), "failed", error=why)
+    first, second, *_ = attune("job", "show", job_id).stdout.splitlines()
+    assert first.split() == [job_id, "failed"]
+    assert second == "the loss is not finite [step 2]"

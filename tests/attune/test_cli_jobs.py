@@ -311,18 +311,20 @@ def test_what_is_deleted_is_gone_and_what_is_in_use_is_told_with_what_to_do(api:
 def test_a_checkpoint_is_forked_and_the_fork_says_where_it_comes_from(api: Api, attune: Attune):
     job_id = api.new_job()
     api.run(job_id)
-    longer = attune("checkpoint", "fork", job_id, "--steps", "8")
+    longer = attune("checkpoint", "fork", job_id, "--steps", "8", "--name", "longer")
     assert longer.returncode == 0, longer.stderr
     child = longer.stdout.strip()
-    shown = attune("job", "ancestry", child).stdout
-    assert job_id in shown
-    assert "resume at step 4" in shown
+    parent, own = attune("job", "ancestry", child).stdout.splitlines()[2:]
+    assert parent.split() == [job_id, "ancestor"]
+    assert own.startswith(f"{child}   this job, queued   resume at step 4")
+    assert own.split()[-1] == "longer"
     assert "--reference base|checkpoint" in attune("checkpoint", "fork", job_id).stderr
 
 
 def test_a_sweep_is_started_from_a_file_and_shown_as_a_table(api: Api, attune: Attune, written: Callable[[Any], Path]):
     search = {"type": "grid", "axes": {"training.learning_rate": [1e-4, 2e-4]}}
     body = {"spec": spec_for(api.ready_dataset()), "search": search, "name": "rates"}
+    assert attune("sweep", "list").stdout == "no sweep\n"
     started = attune("sweep", "start", str(written(body)))
     assert started.returncode == 0, started.stderr
     shown = attune("sweep", "show", started.stdout.strip())
