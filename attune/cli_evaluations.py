@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +13,7 @@ from attune.client import Client
 from attune.failing import fail
 from attune.resources import Evaluation
 from attune.speaking import with_client
+from attune.specs import read_spec
 from attune.tables import id_column, listing
 
 evaluations = typer.Typer(no_args_is_help=True, help="Compare models on the same prompts and seeds.")
@@ -30,9 +30,7 @@ def evaluate(
     wait: Annotated[bool, typer.Option(help="Wait for its end and show the table.")] = True,
 ) -> None:
     """Compare models on the same prompts and seeds: a base, checkpoints, uploads, published fine-tunes."""
-    written = yaml.safe_load(file.read_bytes())
-    if not isinstance(written, dict):
-        fail(f"{file}: expected a spec, which is an object")
+    written = read_spec(file)
     found = client.evaluations.create(written.get("spec", written), name=name or written.get("name"))
     console.print(found.id, highlight=False)
     if wait:
@@ -122,7 +120,9 @@ def delete(client: Client, evaluation_id: str) -> None:
 
 def table_of(report: ProofReport) -> Table:
     """A line for each contender and judge: the gain over the anchor with its interval, and the share of pairs won."""
-    table = listing("contender", "judge", report.anchor, "it", "gain", "interval", "p", "pairs won")
+    table = listing("contender", "judge", report.anchor, "mean", "gain", "interval", "p", "won")
+    for names in table.columns[:2]:  # on a narrow terminal they take more lines, and no figure is cut
+        names.no_wrap, names.overflow = False, "fold"
     for one in report.comparisons:
         lines = [*one.rewards, *([one.prompt_following] if one.prompt_following else [])]
         for line in lines:

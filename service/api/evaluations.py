@@ -253,7 +253,8 @@ def _number_of(report: dict[str, Any], contender: str | None) -> int:
     if contender is None:
         return 1
     if contender not in names:
-        raise not_found("contender", contender)
+        others = f"those that are compared with {report['anchor']!r} are {', '.join(names)}"
+        raise ApiError(404, "contender_not_found", f"{contender!r} has no comparison of its own: {others}")
     return 1 + names.index(contender)
 
 

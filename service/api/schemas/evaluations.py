@@ -229,7 +229,15 @@ PROOF_REPORT_EXAMPLE: dict[str, Any] = ProofReport.model_validate(
             for name, lora, sha in (("base", None, "aa"), ("aligned", "ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2", "bb"))
         ],
         "judges": [{"name": "colorfulness", "sha256": "dc" * 32}],
-        "comparisons": [{**REPORT_EXAMPLE, "interval_method": "bca", "images": []}],
+        "comparisons": [
+            {
+                **REPORT_EXAMPLE,
+                "base": {"label": "base", "step": None, "spec_sha256": None},
+                "policy": {"label": "aligned", "step": None, "spec_sha256": None},
+                "interval_method": "bca",
+                "images": [],
+            }
+        ],
         "num_prompts": 1,
         "seeds_per_prompt": 2,
         "num_images": 4,

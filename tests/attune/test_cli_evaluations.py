@@ -1,0 +1,53 @@
+"""Evaluations from the command line, against a real API."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.attune.test_cli_jobs import Attune, api, attune, url  # noqa: F401  fixtures
+from tests.service.api.test_evaluations import SPEC, run
+from tests.service.api.world import Api
+
+
+def test_an_evaluation_is_queued_from_a_file_and_its_table_names_the_anchor(
+    api: Api,  # noqa: F811
+    attune: Attune,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert attune("evaluation", "list").stdout == "no evaluations\n"
+    (tmp_path / "spec.json").write_text(json.dumps(SPEC))
+    found = attune("evaluate", "spec.json", "--no-wait").stdout.strip()
+    run(api, found)
+    monkeypatch.setenv("COLUMNS", "140")
+    wide = attune("evaluation", "report", found).stdout
+    header, _, first, *_ = wide.splitlines()
+    assert header.split() == ["contender", "judge", "base", "mean", "gain", "interval", "p", "won"]
+    assert first.split()[:3] == ["aligned", "*", "colorfulness"]
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = attune("evaluation", "report", found).stdout
+    assert "…" not in narrow
+    assert set(first.split()[3:]) <= set(narrow.split()), "every figure is whole"
+
+
+def test_the_anchor_has_no_page_and_the_answer_says_who_has(
+    api: Api,  # noqa: F811
+    attune: Attune,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    found = api.client.post("/v1/evaluations", json={"spec": SPEC}).json()["id"]
+    run(api, found)
+    refused = attune("evaluation", "report", found, "--html", "page.html", "--contender", "base")
+    assert refused.returncode == 1
+    assert "those that are compared with 'base' are aligned" in refused.stderr
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_file_that_is_no_spec_is_told_by_its_name(attune: Attune, tmp_path: Path) -> None:  # noqa: F811
+    for text, what in (("contenders: [1,\n", "is not well formed"), ("- a\n", "must hold a mapping")):
+        (tmp_path / "spec.yaml").write_text(text)
+        refused = attune("evaluate", "spec.yaml")
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"spec.yaml {what}")
+        assert "Traceback" not in refused.stderr
