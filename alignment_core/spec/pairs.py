@@ -138,7 +138,7 @@ class DiffusionDPOSpec(MethodBase):
         if examples_per_step < 64:
             found.append(
                 f"{examples_per_step} pairs per optimiser step: published recipes use 2048, and batches below 64 "
-                "barely move u"
+                "barely move the model"
             )
         if self.loss == "robust":
             found.append("the robust loss is unbounded below: watch the validation margin and stop early")
