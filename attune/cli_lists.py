@@ -162,7 +162,7 @@ def list_rewards(client: Client) -> None:
 def _described(entries: Iterable[CatalogEntry]) -> Table:
     table = listing("name", _description())
     for one in entries:
-        table.add_row(one.id, one.description)
+        table.add_row(one.id, one.description.partition("\n\n")[0])  # the rest is for those who write a spec
     return table
 
 

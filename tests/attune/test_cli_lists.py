@@ -45,7 +45,9 @@ def test_data_sets_and_the_catalog_are_listed(api: Api, attune: Attune) -> None:
     models = attune("models").stdout
     assert "shapes" in models
     assert "1.1 M" in models
-    assert "diffusion_dpo" in attune("methods").stdout
+    methods = attune("methods").stdout
+    assert "diffusion_dpo" in methods
+    assert "Q is a mean" not in methods, "a method's first sentences alone"
     assert "colorfulness" in attune("rewards").stdout
 
 
