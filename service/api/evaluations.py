@@ -34,7 +34,8 @@ from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep
 from service.errors import ApiError, not_found
 from service.store import jobs, outputs, proofs
-from service.store.catalog import stored_prompts, stored_weights
+from service.store.ancestry import CheckpointGone
+from service.store.catalog import checkpoint_sources, stored_prompts, stored_weights
 from service.store.pulses import JobPulse
 from service.store.records import JobRecord, JobSummary, StoredFile
 from service.store.states import JobState
@@ -77,8 +78,9 @@ def create_evaluation(body: EvaluationRequest, project_id: ProjectDep, parts: Pa
                 evaluation_id=evaluation_id,
                 needs=sorted({found for _, found in stored_weights(spec)}),
                 needs_prompts=sorted({source.id for _, source in stored_prompts(spec)}),
+                needs_checkpoints=sorted({found for _, found in checkpoint_sources(spec)}),
             )
-        except jobs.DatasetGone:  # deleted just now
+        except (jobs.DatasetGone, CheckpointGone):  # deleted just now
             resolved_contenders(parts, project_id, body.spec)
             raise
         parts.bell.ring(row.id)

@@ -12,7 +12,7 @@ from alignment_core.reports import EvaluationReport, RewardComparison
 from alignment_core.spec import sha256_of_json
 from service.store.database import Store, now
 from service.store.ids import new_id
-from service.store.models import Alias, Checkpoint, Promotion, Report
+from service.store.models import Alias, Checkpoint, Project, Promotion, Report
 from service.store.records import AliasRecord, PromotionRecord, Proof, Slice
 
 CHAMPION, CANDIDATE = "champion", "candidate"
@@ -49,6 +49,8 @@ def promote(
         lacking = None if alias == CANDIDATE else _lacking(checkpoint, proof)
         if lacking is not None and not force:
             raise Unproven(lacking)
+        # one after the other: of two that give a new name there is no row yet that they could wait for
+        session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
         current = session.get(Alias, (project_id, alias), with_for_update=True)
         row = Promotion(
             id=promotion_id or new_id("prm"),

@@ -1,5 +1,6 @@
 """What a job was forked from, and what was forked from it: by `POST .../fork`, by `resume_from`, or by a spec that names a checkpoint."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,14 @@ def held_parent(session: Session, project_id: str, beginning: Beginning | None) 
         "fork_mode": beginning.mode,
         "fork_reference": beginning.reference,
     }
+
+
+def hold_checkpoints(session: Session, project_id: str, ids: Sequence[str]) -> None:
+    """Keep checkpoints from being deleted before the evaluation that names them is there for all to see."""
+    wanted = sa.select(Checkpoint.id).where(Checkpoint.project_id == project_id, Checkpoint.id.in_(ids))
+    found = session.scalars(wanted.order_by(Checkpoint.id).with_for_update(read=True)).all() if ids else []
+    if missing := set(ids) - set(found):
+        raise CheckpointGone(min(missing))
 
 
 def parent_of(row: Job) -> ParentRecord | None:

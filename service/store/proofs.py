@@ -14,6 +14,7 @@ from alignment_core.events import ImagesScored, ProofCompleted, VerificationComp
 from alignment_core.spec import ProofSpec
 from alignment_core.spec.sources import label_of
 from service.store import jobs, quotas
+from service.store.ancestry import hold_checkpoints
 from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.kinds import Kind
@@ -32,6 +33,7 @@ def create(
     evaluation_id: str | None = None,
     needs: Sequence[str] = (),
     needs_prompts: Sequence[str] = (),
+    needs_checkpoints: Sequence[str] = (),
 ) -> JobRecord:
     """Queue an evaluation. Raises as `jobs.create`; creating an id a second time returns what is there."""
     anchor = next(one for one in spec.contenders if one.name == spec.anchor_name)
@@ -40,6 +42,7 @@ def create(
             return jobs.whole(session, there)
         jobs.hold_uploads(session, Dataset, project_id, needs)
         jobs.hold_uploads(session, PromptSet, project_id, needs_prompts)
+        hold_checkpoints(session, project_id, needs_checkpoints)
         row = _row(session, project_id, evaluation_id or new_id("eval"), "eval", spec, label_of(anchor.model))
         row.name, row.labels, row.spec = name, dict(metadata or {}), spec.resolved().model_dump(mode="json")
         session.add(row)

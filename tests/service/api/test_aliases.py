@@ -1,5 +1,6 @@
 """Champion, candidate and other names: earned by a report or forced with a reason, and what jobs begin from."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from service.api.schemas.runs import REPORT_EXAMPLE
@@ -107,6 +108,16 @@ def test_the_history_of_a_name_is_kept(api: Api) -> None:
     assert told == [(None, second, None), (second, first, "brighter"), (first, None, None)]
     page = api.client.get("/v1/promotions?limit=2").json()
     assert (len(page["data"]), page["has_more"]) == (2, True)
+
+
+def test_of_many_that_give_a_new_name_at_once_each_follows_another(any_api: Api) -> None:
+    api = any_api
+    _, checkpoint_id = finished(api)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: promote(api, checkpoint_id, alias="candidate"), range(8)))
+    assert [answer.status_code for answer in answers] == [201] * 8
+    before = [answer.json()["previous_checkpoint_id"] for answer in answers]
+    assert sorted(before, key=str) == sorted([None, *[checkpoint_id] * 7], key=str)
 
 
 def test_what_a_name_points_at_cannot_be_deleted(any_api: Api) -> None:

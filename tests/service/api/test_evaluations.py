@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from alignment_core.events import (
     ImagesScored,
     PhaseChanged,
@@ -12,11 +14,11 @@ from alignment_core.events import (
 )
 from alignment_core.spec import ProofSpec
 from service.api.schemas.evaluations import PROOF_REPORT_EXAMPLE, VERIFICATION_EXAMPLE
-from service.store import events, jobs, keys, leases, waiting
+from service.store import events, jobs, keys, leases, proofs, waiting
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api.conftest import NewApi
 from tests.service.api.test_auth import key_of
-from tests.service.api.world import PAGE, Api, assert_problem
+from tests.service.api.world import PAGE, Api, assert_problem, spec_for
 
 SPEC: dict[str, Any] = {
     "contenders": [{"name": "base", "model": "shapes"}, {"name": "aligned", "model": "shapes"}],
@@ -171,6 +173,38 @@ def test_weights_and_checkpoints_of_an_evaluation_cannot_be_deleted_before_its_e
     evaluation_id = created(api, **contenders(lora=lora))["id"]
     problem = assert_problem(api.client.delete(f"/v1/weights/{lora}"), 409, "weights_in_use")
     assert evaluation_id in problem["detail"]
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_being_named_is_told_at_its_place(
+    any_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = any_api
+    job_id = api.new_job()
+    api.run(job_id)
+    checkpoint_id, create = api.checkpoint_id(job_id), proofs.create
+
+    def late(*args: Any, **given: Any) -> Any:
+        assert api.client.delete(f"/v1/checkpoints/{checkpoint_id}?even_result=true").status_code == 200
+        return create(*args, **given)
+
+    monkeypatch.setattr(proofs, "create", late)
+    assert refused(api, **contenders(model=checkpoint_id)) == [("/spec/contenders/1/model/id", "checkpoint_not_found")]
+
+
+def test_a_lora_on_a_model_that_is_gone_is_refused(api: Api) -> None:
+    whole = api.new_job()
+    attempt = api.claim(whole)
+    api.save_checkpoint(whole, attempt, 4, kind="full")
+    leases.finish(api.parts.store, whole, attempt, "succeeded")
+    base = api.checkpoint_id(whole)
+    on_it = api.new_job(spec={**spec_for(api.ready_dataset()), "model": base})
+    api.run(on_it)
+    lora = api.checkpoint_id(on_it)
+    assert created(api, **contenders(model=lora))["spec"]["contenders"][1]["model"]["id"] == base
+    for one in api.client.get("/v1/evaluations").json()["data"]:
+        api.client.post(f"/v1/evaluations/{one['id']}/cancel")
+    assert api.client.delete(f"/v1/checkpoints/{base}?even_result=true").status_code == 200
+    assert refused(api, **contenders(model=lora)) == [("/spec/contenders/1/model/id", "checkpoint_not_found")]
 
 
 def test_the_checkpoint_of_a_lora_stands_for_its_jobs_model_with_it(api: Api) -> None:
