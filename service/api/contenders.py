@@ -104,9 +104,11 @@ def _problems_of_model(parts: Parts, project_id: str, contender: ContenderSpec, 
     elif checkpoint.kind == "lora" and contender.lora is not None:
         message = f"{checkpoint.id} is a LoRA, which stands for its job's model with it, and this contender has another"
         yield _problem(pointer, "checkpoint_of_another_kind", message)
-    elif isinstance(base := _with_model(parts, project_id, contender).model, CheckpointSource):
-        if outputs.get_checkpoint(parts.store, project_id, base.id) is None:  # what the LoRA's job was trained on
-            yield _no_checkpoint(pointer, base.id)
+    elif (
+        isinstance(base := _with_model(parts, project_id, contender).model, CheckpointSource)
+        and outputs.get_checkpoint(parts.store, project_id, base.id) is None  # what the LoRA's job was trained on
+    ):
+        yield _no_checkpoint(pointer, base.id)
 
 
 def _problems_of_lora(parts: Parts, project_id: str, checkpoint_id: str, pointer: str) -> Iterator[FieldProblem]:
