@@ -78,7 +78,7 @@ def delete_job(store: Store, project_id: str, job_id: str) -> str | None:
         own = sa.select(Checkpoint.id).where(Checkpoint.job_id == job_id)
         session.execute(own.order_by(Checkpoint.id).with_for_update())  # a fork that is being made is waited for
         _refuse_named(session, "job_in_use", own)
-        if users := _jobs_from(session, own):
+        if users := _jobs_from(session, project_id, own):
             raise InUse("job_in_use", f"{_named(users)} begin from a checkpoint of it; cancel them or let them end")
         if session.scalars(own.where(Checkpoint.is_pinned)).first() is not None:
             raise InUse("job_has_pinned", "one of its checkpoints is pinned; unpin it first")
@@ -122,7 +122,7 @@ def delete_checkpoint(store: Store, project_id: str, checkpoint_id: str, *, even
             raise InUse("checkpoint_in_use", f"its job is {job.state} and may go on from it; cancel the job first")
         own = sa.select(Checkpoint.id).where(Checkpoint.id == checkpoint_id)
         _refuse_named(session, "checkpoint_in_use", own)
-        if users := _jobs_from(session, own):
+        if users := _jobs_from(session, project_id, own):
             raise InUse("checkpoint_in_use", f"{_named(users)} begin from it; cancel them or let them end")
         if not even_result and checkpoint_id in (job.result_checkpoint_id, _only_result(job)):
             raise InUse(
@@ -222,9 +222,9 @@ def _jobs_with(session: Session, project_id: str, dataset_id: str) -> list[str]:
     return list(session.scalars(not_ended.where(named).order_by(Job.id).limit(JOBS_NAMED + 1)))
 
 
-def _jobs_from(session: Session, checkpoint_ids: sa.Select[Any]) -> list[str]:
-    """Ids of jobs that have not ended and go on, or will go on, from one of the checkpoints, or name it in their spec."""
-    not_ended = sa.select(Job.id).where(Job.state.not_in(TERMINAL))
+def _jobs_from(session: Session, project_id: str, checkpoint_ids: sa.Select[Any]) -> list[str]:
+    """Ids of the project's jobs that have not ended and go on, or will go on, from one of the checkpoints, or name it in their spec."""
+    not_ended = sa.select(Job.id).where(Job.project_id == project_id, Job.state.not_in(TERMINAL))
     wanted = checkpoint_ids.subquery()
     named = sa.exists().where(sa.cast(Job.spec, sa.Text).contains(wanted.c.id))
     begun = not_ended.where(sa.or_(Job.resume_from_checkpoint_id.in_(checkpoint_ids), named))

@@ -112,7 +112,7 @@ def _sweep_job(store: Store, job_id: str) -> int:
 
 
 def _verdicts(session: Session, job: Job, rows: Sequence[Checkpoint], policy: Policy, time: datetime) -> list[Verdict]:
-    needs = _needs(session, [row.id for row in rows])
+    needs = _needs(session, job.project_id, [row.id for row in rows])
     result = job.result_checkpoint_id or job.latest_checkpoint_id
     candidates = [
         Candidate(
@@ -130,11 +130,11 @@ def _verdicts(session: Session, job: Job, rows: Sequence[Checkpoint], policy: Po
     return verdicts(candidates, policy, has_ended=job.state in TERMINAL, may_resume=may_resume, time=time)
 
 
-def _needs(session: Session, checkpoint_ids: Sequence[str]) -> dict[str, frozenset[Need]]:
+def _needs(session: Session, project_id: str, checkpoint_ids: Sequence[str]) -> dict[str, frozenset[Need]]:
     """Who outside of their job needs the checkpoints: a name that points at one, and jobs that were forked from one, ended or not."""
     parents = sa.select(Job.parent_checkpoint_id).where(Job.parent_checkpoint_id.in_(checkpoint_ids))
     begun = sa.select(Job.resume_from_checkpoint_id).where(Job.resume_from_checkpoint_id.in_(checkpoint_ids))
-    forked = {*session.scalars(parents), *session.scalars(begun), *_named_in_specs(session, checkpoint_ids)}
+    forked = {*session.scalars(parents), *session.scalars(begun), *_named_in_specs(session, project_id, checkpoint_ids)}
     named = set(session.scalars(sa.select(Alias.checkpoint_id).where(Alias.checkpoint_id.in_(checkpoint_ids))))
     needs: dict[str, set[Need]] = defaultdict(set)
     for one in forked - {None}:
@@ -144,10 +144,10 @@ def _needs(session: Session, checkpoint_ids: Sequence[str]) -> dict[str, frozens
     return {one: frozenset(why) for one, why in needs.items()}
 
 
-def _named_in_specs(session: Session, checkpoint_ids: Iterable[str]) -> Iterable[str]:
-    """Those that the spec of a job names which has not ended, or which a sweep is yet to queue. An id is too long to occur by chance."""
-    unfinished = Job.state.not_in(TERMINAL)
-    to_come = sa.and_(SweepTrial.is_created.is_(False), SweepTrial.error.is_(None))
+def _named_in_specs(session: Session, project_id: str, checkpoint_ids: Iterable[str]) -> Iterable[str]:
+    """Those that the spec of the project's job names which has not ended, or which a sweep is yet to queue. An id is too long to occur by chance."""
+    unfinished = sa.and_(Job.project_id == project_id, Job.state.not_in(TERMINAL))
+    to_come = sa.and_(SweepTrial.project_id == project_id, SweepTrial.is_created.is_(False), SweepTrial.error.is_(None))
     for one in checkpoint_ids:
         named = sa.select(Job.id).where(unfinished, sa.cast(Job.spec, sa.Text).contains(one, autoescape=True))
         trials = sa.select(SweepTrial.number).where(

@@ -12,6 +12,7 @@ from service.store.objects import DirectoryStore
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from service.store.unavailable import ObjectsUnavailable
 from tests.service.api.conftest import NewApi
+from tests.service.api.test_auth import key_of
 from tests.service.api.world import PARQUET, Api, assert_problem, spec_for
 
 
@@ -185,6 +186,25 @@ def test_what_another_project_has_is_not_there(new_api: NewApi):
     assert keys_left(api) == before
     for path in paths[:2]:
         delete(api, path)
+
+
+def test_nobody_elses_words_keep_a_checkpoint(new_api: NewApi):
+    """What is written in a prompt of another project is no use of it."""
+    api = new_api(api_keys_required=True)
+    own = projects.create_key(api.parts.store, projects.DEFAULT_PROJECT_ID, "k")[0]
+    _, theirs = key_of(api, "other")
+    api.client.headers["Authorization"] = f"Bearer {own}"
+    job_id = api.new_job()
+    api.run(job_id)
+    checkpoint_id = api.checkpoint_id(job_id)
+    contenders = [{"name": name, "model": "shapes"} for name in ("a", "b")]
+    spec = {"contenders": contenders, "prompts": [checkpoint_id], "rewards": ["colorfulness"]}
+    answer = api.client.post("/v1/evaluations", json={"spec": spec}, headers=theirs)
+    assert answer.status_code == 201, answer.text
+    api.client.put("/v1/retention", json={"ttl_days": 1e-9})
+    assert api.client.get(f"/v1/jobs/{job_id}/retention").json()["checkpoints"][0]["goes"]
+    deleted = api.client.delete(f"/v1/checkpoints/{checkpoint_id}", params={"even_result": True})
+    assert deleted.status_code == 200, deleted.text
 
 
 def test_objects_that_a_store_kept_while_it_was_away_are_removed_later(api: Api, monkeypatch: pytest.MonkeyPatch):
