@@ -6,6 +6,7 @@ live for a sweep to go on, and no two of them queue a trial twice.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from service.store.ids import new_id
 from service.store.models import Job, JobEvent, Report, Sweep, SweepTrial
 from service.store.quotas import QuotaExceeded
 from service.store.records import Slice, SweepRecord, TrialRecord
-from service.store.states import TERMINAL
+from service.store.states import TERMINAL, InvalidTransition
 
 LABEL = "sweep"  # of the metadata of a sweep's jobs
 AT_REST = (*TERMINAL, "paused")  # no worker is needed for them
@@ -98,7 +99,7 @@ def feed(store: Store, sweep_id: str, ring: Callable[[str], None]) -> None:
             if _settle(store, trial, None):
                 ring(job)
             else:  # it was cancelled meanwhile, by somebody who did not see this job yet
-                jobs.request_cancel(store, trial.project_id, job)
+                _cancel(store, trial.project_id, job)
 
 
 def _taken(store: Store, sweep_id: str) -> list[SweepTrial]:
@@ -230,8 +231,14 @@ def request_cancel(store: Store, project_id: str, sweep_id: str) -> SweepRecord 
         row.is_cancelled = row.is_cancelled or bool(found)
         record = _record_of(row)
     for job_id in found:
-        jobs.request_cancel(store, project_id, job_id)
+        _cancel(store, project_id, job_id)
     return record
+
+
+def _cancel(store: Store, project_id: str, job_id: str) -> None:
+    """One that has ended since it was found need not be cancelled, and keeps no other from it."""
+    with suppress(InvalidTransition):
+        jobs.request_cancel(store, project_id, job_id)
 
 
 def _record_of(row: Sweep) -> SweepRecord:

@@ -162,6 +162,20 @@ def test_a_trial_that_was_being_queued_when_its_sweep_was_cancelled_does_not_run
     assert statuses(api, sweep_id) == ["cancelled", "cancelled", "waiting"]
 
 
+def test_a_job_that_ends_just_now_keeps_no_other_from_being_cancelled(api: Api, monkeypatch: pytest.MonkeyPatch):
+    sweep, cancel = started(api), jobs.request_cancel
+    first = sweep["table"]["trials"][0]["job_id"]
+
+    def late(store: Any, project_id: str, job_id: str) -> Any:
+        if job_id == first:
+            end(api, first, gain=0.1, p_value=0.5)
+        return cancel(store, project_id, job_id)
+
+    monkeypatch.setattr(jobs, "request_cancel", late)
+    assert api.client.post(f"/v1/sweeps/{sweep['id']}/cancel").status_code == 202
+    assert statuses(api, sweep["id"]) == ["succeeded", "cancelled", "waiting"]
+
+
 def test_a_sweep_that_cannot_be_fed_keeps_no_other_from_it(api: Api):
     broken, sound = kept(api), started(api, at_once=1)["id"]
     with api.parts.store.write() as session:
