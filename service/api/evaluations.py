@@ -141,7 +141,9 @@ def _whole(parts: Parts, row: JobRecord) -> Evaluation:
     responses=transition("cancel", "evaluation", "eval"),
 )
 def cancel_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationSummary:
-    """Stop an evaluation for good. Asking twice is no error."""
+    """Stop an evaluation for good, or, once it has ended, its verifications that have not. Asking twice is no error."""
+    if evaluation.is_terminal and proofs.cancel_verifications(parts.store, evaluation.project_id, evaluation.id):
+        return EvaluationSummary.of(evaluation)
     return EvaluationSummary.of(change_state(jobs.request_cancel, "cancel", parts, evaluation, "evaluation"))
 
 

@@ -5,6 +5,7 @@ another, whose parent it is.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from service.store.ids import new_id
 from service.store.kinds import Kind
 from service.store.models import LONGEST_MODEL, Dataset, Job, PromptSet, Proof, ProofShard
 from service.store.records import JobRecord, JobSummary, ProofRecord, Slice, StoredFile
-from service.store.states import JobState
+from service.store.states import TERMINAL, InvalidTransition, JobState
 
 
 def create(
@@ -111,6 +112,15 @@ def verifications_of(store: Store, project_id: str, evaluation_id: str) -> tuple
     query = sa.select(Job).where(Job.project_id == project_id, Job.parent_job_id == evaluation_id).order_by(Job.id)
     with store.read() as session:
         return tuple(jobs.shown(session, session.scalars(query.options(jobs.WITHOUT_SPEC)).all()))
+
+
+def cancel_verifications(store: Store, project_id: str, evaluation_id: str) -> bool:
+    """Cancel those of an evaluation that have not ended; whether there were any."""
+    live = [one for one in verifications_of(store, project_id, evaluation_id) if one.state not in TERMINAL]
+    for one in live:
+        with suppress(InvalidTransition):  # it has ended since
+            jobs.request_cancel(store, project_id, one.id)
+    return bool(live)
 
 
 # --- what a run leaves ---------------------------------------------------------------------------------------------

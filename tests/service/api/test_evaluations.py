@@ -134,6 +134,16 @@ def test_a_verification_runs_as_a_row_of_its_own_and_is_shown_at_the_evaluation(
     assert_problem(api.client.get(place), 404, "evaluation_not_found")
 
 
+def test_a_verification_that_waits_is_cancelled_with_its_evaluation_which_stays_as_it_ended(api: Api) -> None:
+    place = f"/v1/evaluations/{created(api)['id']}"
+    run(api, place.rpartition("/")[2])
+    api.client.post(f"{place}/verify", json={"num_prompts": 1})
+    assert api.client.post(f"{place}/cancel").json()["status"] == "succeeded"
+    assert [one["status"] for one in api.client.get(place).json()["verifications"]] == ["cancelled"]
+    assert_problem(api.client.post(f"{place}/cancel"), 409, "invalid_transition")
+    assert api.client.delete(place).status_code == 200
+
+
 def test_it_is_cancelled_and_not_resumed(api: Api) -> None:
     place = f"/v1/evaluations/{created(api)['id']}"
     assert api.client.post(f"{place}/cancel").json()["status"] == "cancelled"
