@@ -1,6 +1,7 @@
 """Sweeps: create, list, look at the score table, cancel."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
@@ -25,6 +26,7 @@ from service.store.records import SweepRecord
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=problems(401, 403, 422, 500, 503))
 
+MOST_BYTES = 64 * 2**20  # of all trials together: a MiB for each of the most that there may be
 LOCATION = {"headers": {"Location": {"description": "Where the new sweep is.", "schema": {"type": "string"}}}}
 SweepPath = Annotated[str, Path(description="Id of a sweep.", examples=[SWEEP_ID])]
 
@@ -67,6 +69,7 @@ def _trials(parts: Parts, project_id: str, body: SweepRequest) -> list[tuple[Poi
     if unnamed:
         raise invalid_request(unnamed)
     base, points = named.model_dump(mode="json"), points_of(body.search)
+    _refuse_large(base, points)
     specs = {number: _spec_at(parts, project_id, base, point) for number, point in enumerate(points)}
     wrong = [one for number, spec in specs.items() for one in _problems(parts, project_id, number, spec)]
     if wrong:
@@ -84,6 +87,18 @@ def _trials(parts: Parts, project_id: str, body: SweepRequest) -> list[tuple[Poi
         for (number, spec), point in zip(specs.items(), points, strict=True)
         if isinstance(spec, JobSpec)
     ]
+
+
+def _refuse_large(base: Point, points: Sequence[Point]) -> None:
+    """Every trial is looked at and kept as a spec of its own, with all the prompts in it."""
+    base_bytes = len(json.dumps(base))
+    size = sum(base_bytes + len(json.dumps(point)) for point in points)
+    if size > MOST_BYTES:
+        message = (
+            f"the specs of {len(points)} trials have {size:,} bytes, at most {MOST_BYTES:,} are kept: upload long lists of prompts "
+            "as a prompt set, and name it"
+        )
+        raise invalid_request([FieldProblem(pointer="/spec", code="sweep_too_large", message=message)])
 
 
 def _spec_at(parts: Parts, project_id: str, base: dict[str, Any], point: Point) -> JobSpec | str:

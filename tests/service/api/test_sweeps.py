@@ -194,6 +194,17 @@ def test_a_job_that_is_deleted_is_not_queued_again(api: Api):
     assert statuses(api, sweep["id"]) == ["deleted", "queued", "waiting"]
 
 
+def test_trials_that_would_fill_the_database_are_refused(api: Api, monkeypatch: pytest.MonkeyPatch):
+    body = body_of(api, search={"type": "grid", "axes": {"seed": list(range(64))}})
+    monkeypatch.setattr("service.api.sweeps.MOST_BYTES", 100_000)
+    body["spec"]["evaluation"]["prompts"] = [f"prompt {number}" for number in range(200)]
+    (problem,) = assert_problem(api.client.post("/v1/sweeps", json=body), 422, "invalid_request")["errors"]
+    assert (problem["pointer"], problem["code"]) == ("/spec", "sweep_too_large")
+    body["search"]["axes"]["seed"] = [1, 2]
+    assert api.client.post("/v1/sweeps", json=body).status_code == 201
+    assert api.client.get("/v1/sweeps").json()["data"][0]["num_trials"] == 2
+
+
 def test_a_trial_that_cannot_be_is_refused_with_its_number_before_anything_is_queued(api: Api):
     for axes, said in (
         ({"training.learning_rates": [1e-4]}, "trial 0: the spec has no field training.learning_rates"),
