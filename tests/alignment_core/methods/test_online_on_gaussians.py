@@ -47,6 +47,9 @@ class GaussianActors(Actors):
     def predict_policy(self, x_t: Tensor, timesteps: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         return self.predict_reference(x_t, timesteps, conditioning) + self.shift
 
+    def predict_drawing(self, x_t: Tensor, timesteps: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
+        return self.predict_policy(x_t, timesteps, conditioning)
+
     def predict_with(self, weights: None, x_t: Tensor, timesteps: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         return self.predict_policy(x_t, timesteps, conditioning)
 

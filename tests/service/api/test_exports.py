@@ -28,7 +28,7 @@ def make(api: Api, checkpoint_id: str, format: ExportFormat, files: dict[str, by
     claim = exports.claim(api.parts.store, asked.id, "worker", 60)
     assert claim is not None
     prefix = keys.export_prefix(DEFAULT_PROJECT_ID, claim.job_id, checkpoint_id, claim.id)
-    stored = [api._store(path, prefix + path, content) for path, content in files.items()]
+    stored = [api.keep(path, prefix + path, content) for path, content in files.items()]
     stored = [file.model_copy(update={"crc32": zlib.crc32(files[file.path])}) for file in stored]
     exports.finish(api.parts.store, claim.id, claim.attempt, stored)
 
