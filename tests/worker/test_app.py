@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from attune import valkey
 from service.queue import Bell
 from service.settings import Settings
-from service.store import jobs, waiting
+from service.store import database, jobs, waiting
 from service.store.models import Job
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.servers.process import wait_until
@@ -152,10 +153,13 @@ def test_the_sweep_goes_on_while_the_worker_is_busy(
     lost, busy = world.queue(), world.queue(steps=1000)
     from service.store import leases
 
-    assert leases.claim(world.store, lost.id, "gone", lease_seconds=4)
+    assert leases.claim(world.store, lost.id, "gone", lease_seconds=600)
     start_worker(json.dumps({"step_seconds": 0.05}))
     ring(world, busy.id)
     wait_until(lambda: world.get(busy).progress.step >= 1, "the first step")
+    with world.store.write() as session:  # its lease ends once the worker is busy, however long that took to start
+        past = database.now(session) - timedelta(seconds=1)
+        session.execute(sa.update(Job).where(Job.id == lost.id).values(lease_expires_at=past))
     wait_until(lambda: world.get(lost).state == "queued", "the sweep", 15)
     assert world.get(busy).state == "running"
     jobs.request_cancel(world.store, DEFAULT_PROJECT_ID, busy.id)
