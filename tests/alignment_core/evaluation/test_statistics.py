@@ -9,14 +9,13 @@ from alignment_core.evaluation.statistics import (
     bca_interval,
     bootstrap_interval,
     gains,
-    holm,
     paired_p_value,
     prompts_won,
     two_sided_p,
     wilson_interval,
     wins,
 )
-from alignment_core.reports import Interval
+from alignment_core.reports import Interval, holm
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
 SCORES = SHAPES.flatmap(
