@@ -31,8 +31,7 @@ JUDGED_BY_MORE_THAN_FORM = (
     "GET /v1/aliases",  # as other short lists, it knows what `after` may be
     "GET /v1/jobs/{job_id}/events",
     "POST /v1/evaluations",
-    "POST /v1/sweeps",
-    "POST /v1/checkpoints/{checkpoint_id}/fork",
+    "POST /v1/promotions",  # an Idempotency-Key may have come before with another request
     "GET /v1/checkpoints/{checkpoint_id}/exports",
     "GET /v1/jobs/{job_id}/actions",
     "GET /v1/jobs/{job_id}/checkpoints",
