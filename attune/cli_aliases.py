@@ -21,12 +21,15 @@ def promote(
     client: Client,
     identifier: Annotated[str, typer.Argument(help="A checkpoint, or a job for its result.")],
     alias: Annotated[str, typer.Option(help="The name that moves onto it.")] = "champion",
+    evaluation: Annotated[
+        str | None, typer.Option(help="The evaluation that shows it, in place of the job's own report.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Although no report shows that it is better; say why.")] = False,
     reason: Annotated[str | None, typer.Option(help="For the history of the name.")] = None,
 ) -> None:
-    """Point a name at a checkpoint whose report shows that it is better than what it was trained from."""
+    """Point a name at a checkpoint of which a report shows that it is better: its job's own, or an evaluation's."""
     checkpoint_id = client.result_checkpoint(identifier) if identifier.startswith("job_") else identifier
-    made = client.promote(checkpoint_id, alias, force=force, reason=reason)
+    made = client.promote(checkpoint_id, alias, evaluation_id=evaluation, force=force, reason=reason)
     console.print(f"{made.alias} is {made.checkpoint_id}: {_earned(made)}", highlight=False, soft_wrap=True)
     console.print(f'jobs may begin from it: "model": "@{made.alias}"', highlight=False, soft_wrap=True)
 

@@ -194,15 +194,18 @@ class Client:
         checkpoint_id: str,
         alias: str = "champion",
         *,
+        evaluation_id: str | None = None,
         force: bool = False,
         reason: str | None = None,
         idempotency_key: str | None = None,
     ) -> Promotion:
         """Point a name at a checkpoint; jobs then name it as their model, `"@champion"`.
 
+        Its job's own report has to show that it is better, or that of `evaluation_id`, in which it competes.
         Raises `AttuneError` with the code `promotion_unproven` where no report shows that it is better; `force` with a `reason` promotes anyhow.
         """
-        body = given({"checkpoint_id": checkpoint_id, "alias": alias, "force": force or None, "reason": reason})
+        told = {"evaluation_id": evaluation_id, "force": force or None, "reason": reason}
+        body = given({"checkpoint_id": checkpoint_id, "alias": alias, **told})
         answer = self._connection.request("POST", "/v1/promotions", json=body, headers=key_headers(idempotency_key))
         return Promotion.model_validate(answer)
 

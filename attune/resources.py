@@ -388,8 +388,12 @@ class Proof(Resource):
     low: float
     high: float
     confidence: float
+    holm_p_value: float | None = None
     verdict: str
     num_prompts: int
+    evaluation_id: str | None = None
+    contender: str | None = None
+    anchor: str | None = None
 
 
 class Promotion(Resource):

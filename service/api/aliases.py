@@ -15,6 +15,7 @@ from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, invalid_request, not_found
 from service.store import aliases
 from service.store.ids import is_id
+from service.store.promotion_proofs import EvaluationMissing, Unproven
 
 router = APIRouter(prefix="/v1", tags=["aliases"], responses=problems(401, 403, 422, 500, 503))
 
@@ -48,7 +49,8 @@ def create_promotion(body: PromotionRequest, project_id: ProjectDep, parts: Part
     """Point `champion`, or another name, at a checkpoint; jobs may then name it as their model: `"model": "@champion"`.
 
     The job's report on this very checkpoint has to show that it is better than what it was trained from: the interval of the
-    primary reward's gain lies above zero. `force` promotes without, and its `reason` stays in the history. `candidate` may point at any
+    primary reward's gain lies above zero. So may the report of an evaluation, `evaluation_id`, in which it competes against what the name points
+    at now, or against what it was trained from; of more than two contenders Holm's corrected p-value has to agree. `force` promotes without, and its `reason` stays in the history. `candidate` may point at any
     checkpoint: it is what is still to be proven.
     """
     if body.force and body.reason is None:
@@ -69,11 +71,14 @@ def _promoted(parts: Parts, project_id: str, body: PromotionRequest, promotion_i
             project_id=project_id,
             alias=body.alias,
             checkpoint_id=body.checkpoint_id,
+            evaluation_id=body.evaluation_id,
             force=body.force,
             reason=body.reason,
             promotion_id=promotion_id,
         )
-    except aliases.Unproven as error:
+    except EvaluationMissing as error:
+        raise not_found("evaluation", str(error)) from error
+    except Unproven as error:
         detail = f"{body.checkpoint_id} cannot be promoted: {error}. Evaluate it, or say `force` and a `reason`"
         raise ApiError(409, "promotion_unproven", detail) from error
     if made is None:

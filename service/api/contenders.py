@@ -104,11 +104,24 @@ def _problems_of_model(parts: Parts, project_id: str, contender: ContenderSpec, 
     elif checkpoint.kind == "lora" and contender.lora is not None:
         message = f"{checkpoint.id} is a LoRA, which stands for its job's model with it, and this contender has another"
         yield _problem(pointer, "checkpoint_of_another_kind", message)
+    elif checkpoint.kind == "lora" and _is_on_merged(parts, project_id, checkpoint.job_id):
+        message = (
+            f"{checkpoint.id} is a LoRA on a model that another LoRA was merged into before it was trained, and a contender has one LoRA: "
+            "export it as a whole model, and upload that"
+        )
+        yield _problem(pointer, "lora_on_merged_model", message)
     elif (
         isinstance(base := _with_model(parts, project_id, contender).model, CheckpointSource)
         and outputs.get_checkpoint(parts.store, project_id, base.id) is None  # what the LoRA's job was trained on
     ):
         yield _no_checkpoint(pointer, base.id)
+
+
+def _is_on_merged(parts: Parts, project_id: str, job_id: str) -> bool:
+    """Whether the job began with a LoRA merged into its model, as one does that began from a champion."""
+    job = jobs.get(parts.store, project_id, job_id)
+    start = None if job is None else JobSpec.model_validate(job.spec).start
+    return start is not None and start.mode == "merge"
 
 
 def _problems_of_lora(parts: Parts, project_id: str, checkpoint_id: str, pointer: str) -> Iterator[FieldProblem]:

@@ -128,7 +128,7 @@ def delete_job(job: JobDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
         "eval",
         "evaluation_in_use",
         "it is running; cancel it first",
-        "It, or a verification of it, has not ended: cancel it first",
+        "It, or a verification of it, has not ended: cancel it first; or a name points at the checkpoint that it earned",
     ),
 )
 def delete_evaluation(evaluation: EvaluationDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:

@@ -1,6 +1,6 @@
 """Aliases: `champion`, `candidate` and names of one's own for a project's checkpoints, and the history of each.
 
-A name moves only onto a checkpoint whose report shows that it is better than what it was trained from, or by force, which
+A name moves only onto a checkpoint of which a report shows that it is better (`promotion_proofs.py`), or by force, which
 stands in the history with its reason. `candidate` needs no proof: it names what is still to be proven.
 The functions take a `database.Store` first and return frozen records.
 """
@@ -8,18 +8,13 @@ The functions take a `database.Store` first and return frozen records.
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from alignment_core.reports import EvaluationReport, RewardComparison
-from alignment_core.spec import sha256_of_json
 from service.store.database import Store, now
 from service.store.ids import new_id
-from service.store.models import Alias, Checkpoint, Project, Promotion, Report
+from service.store.models import Alias, Checkpoint, Project, Promotion
+from service.store.promotion_proofs import Unproven, lacking, of_evaluation, of_own_report
 from service.store.records import AliasRecord, PromotionRecord, Proof, Slice
 
 CHAMPION, CANDIDATE = "champion", "candidate"
-
-
-class Unproven(Exception):  # noqa: N818 - a state of affairs, read as one
-    """No report shows that the checkpoint is better; the message says what there is instead."""
 
 
 def promote(
@@ -28,12 +23,14 @@ def promote(
     project_id: str,
     alias: str,
     checkpoint_id: str,
+    evaluation_id: str | None = None,
     force: bool = False,
     reason: str | None = None,
     promotion_id: str | None = None,
 ) -> PromotionRecord | None:
     """Point the alias at the checkpoint; None when the project has no such checkpoint. Raises `Unproven`.
 
+    Its job's report has to show that it is better, or that of `evaluation_id`, of which `EvaluationMissing` is raised when it is not there.
     The checkpoint is kept from being deleted until the alias is there for all to see. `promotion_id` is the id that
     `idempotency.begin` set aside.
     """
@@ -44,14 +41,13 @@ def promote(
         checkpoint = session.scalars(wanted.with_for_update(read=True)).one_or_none()
         if checkpoint is None:
             return None
-        report = session.get(Report, (checkpoint.job_id, checkpoint.step))
-        proof = None if report is None else _proof_of(checkpoint.job_id, report)
-        lacking = None if alias == CANDIDATE else _lacking(checkpoint, proof)
-        if lacking is not None and not force:
-            raise Unproven(lacking)
         # one after the other: of two that give a new name there is no row yet that they could wait for
         session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
         current = session.get(Alias, (project_id, alias), with_for_update=True)
+        proof, missing = _proven(session, checkpoint, evaluation_id, current)
+        is_forced = missing is not None and alias != CANDIDATE
+        if is_forced and not force:
+            raise Unproven(missing)
         row = Promotion(
             id=promotion_id or new_id("prm"),
             project_id=project_id,
@@ -61,7 +57,7 @@ def promote(
             step=checkpoint.step,
             previous_checkpoint_id=None if current is None else current.checkpoint_id,
             proof=None if proof is None else proof.model_dump(mode="json"),
-            forced=lacking is not None,
+            forced=is_forced,
             reason=reason,
             created_at=now(session),
         )
@@ -71,36 +67,18 @@ def promote(
         return _record_of(row)
 
 
-def _proof_of(job_id: str, row: Report) -> Proof | None:
-    """What the report says of its primary reward; None where it has none."""
-    report = EvaluationReport.model_validate(row.report)
-    primary: RewardComparison | None = next((one for one in report.rewards if one.name == report.primary_reward), None)
-    if primary is None:
-        return None
-    return Proof(
-        job_id=job_id,
-        step=row.step,
-        report_sha256=sha256_of_json(row.report),
-        reward=primary.name,
-        gain=primary.gain,
-        low=primary.gain_interval.low,
-        high=primary.gain_interval.high,
-        confidence=primary.gain_interval.confidence,
-        verdict=report.verdict,
-        num_prompts=report.num_prompts,
-    )
-
-
-def _lacking(checkpoint: Checkpoint, proof: Proof | None) -> str | None:
-    """Why this is no proof; None where it is."""
-    if proof is None:
-        return f"there is no report with a reward on the checkpoint of step {checkpoint.step}"
-    if proof.verdict == "unknown":
-        return f"the report on step {proof.step} decides nothing: it has no interval"
-    if not proof.low > 0:
-        interval = f"{proof.low:+.4g} to {proof.high:+.4g}"
-        return f"its gain in {proof.reward} is {proof.gain:+.4g} ({interval}), which does not show that it is better"
-    return None
+def _proven(
+    session: Session, checkpoint: Checkpoint, evaluation_id: str | None, current: Alias | None
+) -> tuple[Proof | None, str | None]:
+    """What a report says of the checkpoint, and why that is no proof, if it is none."""
+    if evaluation_id is None:
+        proof = of_own_report(session, checkpoint)
+        return proof, lacking(checkpoint, proof)
+    try:
+        proof = of_evaluation(session, checkpoint, evaluation_id, None if current is None else current.checkpoint_id)
+    except Unproven as error:
+        return None, str(error)
+    return proof, lacking(checkpoint, proof)
 
 
 def retire(store: Store, project_id: str, alias: str, reason: str | None = None) -> str | None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from alignment_core.spec.exports import ExportFormat
-from service.store import aliases, keys
+from service.store import aliases, keys, promotion_proofs
 from service.store.database import Store, now
 from service.store.models import Checkpoint, Dataset, Export, IdempotencyKey, Job, PromptSet, Report, Sample, SweepTrial
 from service.store.removals import to_remove
@@ -90,7 +90,10 @@ def delete_job(store: Store, project_id: str, job_id: str) -> str | None:
 
 
 def delete_evaluation(store: Store, project_id: str, evaluation_id: str) -> str | None:
-    """Delete an evaluation that has ended with its verifications, and all that they left; `InUse` before their end."""
+    """Delete an evaluation that has ended with its verifications, and all that they left; `InUse` before their end.
+
+    And while a name points at what the evaluation earned it.
+    """
     with store.write() as session:
         row = _job(session, project_id, evaluation_id)
         if row is None:
@@ -101,6 +104,11 @@ def delete_evaluation(store: Store, project_id: str, evaluation_id: str) -> str 
             if one.state not in TERMINAL:
                 what = "it" if one is row else f"its verification {one.id}"
                 raise InUse("evaluation_in_use", f"{what} is {one.state}; cancel it first")
+        if names := promotion_proofs.needing(session, project_id, evaluation_id):
+            raise InUse(
+                "evaluation_in_use",
+                f"{_pointing(names)} at what it earned; promote another checkpoint, or delete the alias",
+            )
         ids = [one.id for one in rows]
         session.execute(sa.delete(Job).where(Job.id.in_(ids)))  # the rest goes by the tables' own cascades
         _forget_answers(session, project_id, ids)
@@ -192,8 +200,11 @@ def remove_checkpoint(session: Session, job: Job, row: Checkpoint) -> None:
 def _refuse_named(session: Session, code: str, checkpoint_ids: sa.Select[str]) -> None:
     """`InUse` where an alias points at one of the checkpoints."""
     if names := aliases.names_of(session, checkpoint_ids):
-        pointing = f"the alias {names[0]} points" if len(names) == 1 else f"the aliases {', '.join(names)} point"
-        raise InUse(code, f"{pointing} at it; promote another checkpoint, or delete the alias")
+        raise InUse(code, f"{_pointing(names)} at it; promote another checkpoint, or delete the alias")
+
+
+def _pointing(names: list[str]) -> str:
+    return f"the alias {names[0]} points" if len(names) == 1 else f"the aliases {', '.join(names)} point"
 
 
 def _only_result(job: Job) -> str | None:

@@ -355,8 +355,12 @@ class Proof(Record):
     low: float
     high: float
     confidence: float
+    holm_p_value: float | None = None
     verdict: str
     num_prompts: int
+    evaluation_id: str | None = None  # whose report it is, where it is not the job's own
+    contender: str | None = None
+    anchor: str | None = None
 
 
 class PromotionRecord(Record):

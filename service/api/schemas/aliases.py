@@ -14,6 +14,10 @@ from service.store.records import AliasRecord, PromotionRecord
 PROMOTION_ID = "prm_01kaf0q2s4u6w8y0a2c4e6g8j0"
 CHECKPOINT_ID = "ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"
 
+PROMOTION_REQUESTS: list[Any] = [
+    {"checkpoint_id": CHECKPOINT_ID},
+    {"checkpoint_id": CHECKPOINT_ID, "evaluation_id": "eval_01kaf0h2v7x3m5q8r1s4t6w9yz"},
+]
 PROOF_EXAMPLE: dict[str, Any] = {
     "job_id": JOB_ID,
     "step": 400,
@@ -23,8 +27,12 @@ PROOF_EXAMPLE: dict[str, Any] = {
     "low": 0.15,
     "high": 0.19,
     "confidence": 0.95,
+    "holm_p_value": None,
     "verdict": "improved",
     "num_prompts": 128,
+    "evaluation_id": None,
+    "contender": None,
+    "anchor": None,
 }
 PROMOTION_EXAMPLE: dict[str, Any] = {
     "id": PROMOTION_ID,
@@ -47,24 +55,30 @@ ALIAS_EXAMPLE: dict[str, Any] = {
     "source": {"type": "alias", "name": "champion"},
 }
 
+EvaluationId = Annotated[
+    str, StringConstraints(pattern=r"^eval_[0-9a-z]{26}$"), Field(examples=["eval_01kaf0h2v7x3m5q8r1s4t6w9yz"])
+]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=WITHOUT_NUL)]
 
 
 class PromotionRequest(BaseModel):
     """Which name moves onto which checkpoint."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, json_schema_extra={"examples": [{"checkpoint_id": CHECKPOINT_ID}]}
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": PROMOTION_REQUESTS})
 
     checkpoint_id: CheckpointId
     alias: Name = Field(CHAMPION, description="`champion`, `candidate`, or a name of your own.")
+    evaluation_id: EvaluationId | None = Field(
+        None,
+        description="An evaluation that has to show it, in place of the job's own report: the checkpoint competes in it, as it is, against "
+        "what the name points at now, or against the model that its job began from.",
+    )
     force: bool = Field(False, description="Without a report that shows it is better; needs a `reason`, which is kept.")
     reason: Reason | None = Field(None, description="For people, in the history.")
 
 
 class Proof(Resource):
-    """What the report on the checkpoint says of its primary reward: policy minus base on the same prompts and seeds."""
+    """What the report on the checkpoint says of its primary reward: policy minus base, or contender minus anchor, on the same prompts and seeds."""
 
     job_id: str
     step: int
@@ -74,8 +88,17 @@ class Proof(Resource):
     low: float = Field(description="Of the gain's interval, which a promotion needs above zero.")
     high: float
     confidence: float
+    holm_p_value: float | None = Field(
+        None,
+        description="After Holm's correction, in an evaluation of more than two; a promotion needs it below 1 - `confidence`.",
+    )
     verdict: str
     num_prompts: int
+    evaluation_id: str | None = Field(
+        None, description="Whose report it is; null for that of the checkpoint's own job."
+    )
+    contender: str | None = Field(None, description="What the evaluation calls the checkpoint.")
+    anchor: str | None = Field(None, description="What the evaluation calls what it was compared with.")
 
 
 class Promotion(Entry):

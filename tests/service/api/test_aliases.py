@@ -3,9 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from alignment_core.spec import sha256_of_json
+from service.api.schemas.evaluations import PROOF_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
-from service.store import aliases, projects
-from service.store.models import Report
+from service.store import aliases, leases, projects, proofs
+from service.store.database import now
+from service.store.models import Job, Report
+from service.store.models import Proof as ProofRow
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, assert_problem, spec_for
 
@@ -231,3 +235,85 @@ def test_names_are_a_projects_own(new_api: NewApi) -> None:
     alias = aliases.get(store, projects.DEFAULT_PROJECT_ID, "champion")
     assert alias is not None
     assert alias.promotion.checkpoint_id == checkpoint_id
+
+
+def evaluated(
+    api: Api, anchor: str, checkpoint_id: str, *, low: float = 0.15, holm: float | None = None, **contender: Any
+) -> str:
+    """An evaluation that has ended, in which `new`, the checkpoint, competes with `old`, the anchor; `low` and `holm` are what it found."""
+    spec = {
+        "contenders": [{"name": "old", "model": anchor}, {"name": "new", "model": checkpoint_id, **contender}],
+        "prompts": ["a big red circle"],
+        "rewards": ["colorfulness"],
+    }
+    answer = api.client.post("/v1/evaluations", json={"spec": spec})
+    assert answer.status_code == 201, answer.text
+    evaluation_id = answer.json()["id"]
+    (line,) = REPORT_EXAMPLE["rewards"]
+    found = {**line, "gain_interval": {"low": low, "high": 0.4, "confidence": 0.95}, "holm_p_value": holm}
+    (comparison,) = PROOF_REPORT_EXAMPLE["comparisons"]
+    comparison = {**comparison, "rewards": [found], "policy": {**comparison["policy"], "label": "new"}}
+    attempt = api.claim(evaluation_id)
+    with api.parts.store.write() as session:
+        row = session.get_one(Job, evaluation_id)
+        report = {**PROOF_REPORT_EXAMPLE, "comparisons": [comparison]}
+        told = {"job_id": row.id, "project_id": row.project_id, "attempt": attempt, "created_at": now(session)}
+        session.add(ProofRow(**told, report=report))
+    leases.finish(api.parts.store, evaluation_id, attempt, "succeeded")
+    return evaluation_id
+
+
+def test_an_evaluation_against_the_champion_earns_the_name(any_api: Api) -> None:
+    api = any_api
+    (_, first), (other_job, second) = finished(api), finished(api)
+    promote(api, first)
+    reported(api, other_job, low=-0.1)
+    evaluation_id = evaluated(api, "@champion", second)
+    made = promote(api, second, evaluation_id=evaluation_id).json()
+    proof = made["proof"]
+    assert (made["previous_checkpoint_id"], made["forced"], proof["low"]) == (first, False, 0.15)
+    assert (proof["evaluation_id"], proof["contender"], proof["anchor"]) == (evaluation_id, "new", "old")
+    stored = proofs.get_proof(api.parts.store, projects.DEFAULT_PROJECT_ID, evaluation_id)
+    assert stored is not None
+    assert proof["report_sha256"] == sha256_of_json(stored.report)
+    problem = assert_problem(api.client.delete(f"/v1/evaluations/{evaluation_id}"), 409, "evaluation_in_use")
+    assert "the alias champion points at what it earned" in problem["detail"]
+    promote(api, first)
+    assert api.client.delete(f"/v1/evaluations/{evaluation_id}").status_code == 200
+
+
+def test_an_evaluation_earns_nothing_for_what_it_does_not_show_to_be_better_than_what_it_has_to_beat(api: Api) -> None:
+    (_, first), (_, second) = finished(api), finished(api)
+
+    def told(evaluation_id: str) -> str:
+        answer = promote(api, second, evaluation_id=evaluation_id)
+        return assert_problem(answer, 409, "promotion_unproven")["detail"]
+
+    assert "is not what it has to beat: the model that its job began from" in told(evaluated(api, first, second))
+    assert "none of the contenders" in told(evaluated(api, "shapes", first))
+    lora = {"lora": second, "strength": 0.5, "model": "shapes"}
+    assert "none of the contenders" in told(evaluated(api, "shapes", second, **lora)), (
+        "another strength is another model"
+    )
+    assert "does not show that it is better" in told(evaluated(api, "shapes", second, low=-0.01))
+    assert "among so many contenders" in told(evaluated(api, "shapes", second, holm=0.06))
+    spec = {"contenders": [{"name": "old", "model": "shapes"}, {"name": "new", "model": second}]}
+    waiting = api.client.post("/v1/evaluations", json={"spec": {**spec, "prompts": ["a"], "rewards": ["jpeg_size"]}})
+    assert "has no report: it is queued" in told(waiting.json()["id"])
+    gone = promote(api, second, evaluation_id=f"eval_{'0' * 26}")
+    assert_problem(gone, 404, "evaluation_not_found")
+    forced = promote(api, second, evaluation_id=waiting.json()["id"], force=True, reason="raters").json()
+    assert (forced["forced"], forced["proof"]) == (True, None)
+    assert promote(api, second, evaluation_id=evaluated(api, "shapes", second)).json()["forced"] is False
+
+
+def test_a_lora_on_a_merged_one_is_no_contender_as_it_would_be_drawn_without_it(api: Api) -> None:
+    _, first = finished(api)
+    promote(api, first)
+    job = api.client.post("/v1/jobs", json={"spec": {**spec_for(api.ready_dataset()), "model": "@champion"}}).json()
+    api.run(job["id"])
+    checkpoint_id = api.checkpoint_id(job["id"])
+    spec = {"contenders": [{"name": "old", "model": "shapes"}, {"name": "new", "model": checkpoint_id}]}
+    answer = api.client.post("/v1/evaluations", json={"spec": {**spec, "prompts": ["a"], "rewards": ["jpeg_size"]}})
+    (problem,) = assert_problem(answer, 422, "invalid_request")["errors"]
+    assert (problem["pointer"], problem["code"]) == ("/spec/contenders/1/model/id", "lora_on_merged_model")
