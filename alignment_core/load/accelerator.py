@@ -54,5 +54,5 @@ def accelerator_on(
         kwargs_handlers=[patience],
         mixed_precision="no" if wanted == "fp32" else wanted,
         gradient_accumulation_steps=accumulation,
-        cpu=device == "cpu",
+        cpu=device == "cpu" or not has_gpu,  # else several processes would have a device without a name of its own
     )

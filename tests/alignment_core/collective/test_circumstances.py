@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from alignment_core.spec import JobSpec
-from tests.alignment_core.collective.pair import Pair
+from tests.alignment_core.collective.pair import Pair, new_pair
 from tests.alignment_core.collective.two import (
     Circumstances,
     Done,
@@ -102,3 +102,17 @@ def test_what_one_machine_cannot_compile_no_process_compiles(two: dict[str, Done
     for done in (two["uncompiled"], said_by_second(two["uncompiled"])):
         (warning,) = [one for one in done.of_type("warning_raised") if one["code"] == "compile_unavailable"]
         assert "no-such-compiler" in warning["message"]
+
+
+def test_processes_that_ask_for_no_device_are_two_where_there_is_no_gpu(
+    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    """Processes of their own: what the first run takes for its device, all that follow in it have."""
+    brief = {"training": {**TRAINING, "steps": 1}, "resources": {"device": "auto"}, "evaluation": UNJUDGED}
+    spec = tiny_spec(tiny_model, tiny_pairs, adapter=FULL, **brief)
+    with new_pair(tmp_path) as others:
+        specs = {strategy: in_twos(spec, strategy=strategy) for strategy in ("fsdp2", "ddp")}
+        found = in_two(others, specs, tmp_path, cache_dir)
+    one = in_one(spec, tmp_path / "one", cache_dir)
+    for done in found.values():
+        assert farthest(done.checkpoint(1), one.checkpoint(1)) < ROUNDING
