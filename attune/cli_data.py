@@ -11,6 +11,7 @@ from attune.client import Client
 from attune.errors import AttuneError
 from attune.preparation import prepare_dataset, read_columns
 from attune.refusals import unusable
+from attune.resources import Dataset
 from attune.speaking import with_client
 
 datasets = typer.Typer(no_args_is_help=True, help="Upload preference data, and look at it.")
@@ -35,19 +36,25 @@ def upload_dataset(
     ] = False,
 ) -> None:
     """Upload preference data, wait for its check and print its id."""
+    console.print(uploaded(client, path, name, columns, drops_bad_rows=drop_bad_rows).id, highlight=False)
+
+
+def uploaded(
+    client: Client, path: Path, name: str | None = None, columns: str | None = None, *, drops_bad_rows: bool = False
+) -> Dataset:
+    """The data set of a file or folder once it may be trained on; `ValueError` says what its check found."""
     dataset = client.upload_dataset(
         path,
         name=name,
         columns=read_columns(columns) if columns else None,
-        on_bad_row="drop" if drop_bad_rows else "fail",
+        on_bad_row="drop" if drops_bad_rows else "fail",
     )
     try:
-        client.wait_for_dataset(dataset.id)
+        return client.wait_for_dataset(dataset.id)
     except AttuneError as error:
         if client.get_dataset(dataset.id).status != "failed":
             raise
         raise ValueError(unusable(client, dataset, error)) from error
-    console.print(dataset.id, highlight=False)
 
 
 @datasets.command("prepare")

@@ -134,6 +134,22 @@ def delete_job(client: Client, job_id: str) -> None:
     console.print("deleted")
 
 
+@jobs.command("delete-sample")
+@with_client
+def delete_sample(client: Client, job_id: str, sample_id: str) -> None:
+    """Remove a picture of a job."""
+    client.delete_sample(job_id, sample_id)
+    console.print("deleted")
+
+
+@jobs.command("delete-report")
+@with_client
+def delete_report(client: Client, job_id: str) -> None:
+    """Remove the report of a job that has ended, with its page; the job and its checkpoints stay."""
+    client.delete_report(job_id)
+    console.print("deleted")
+
+
 @jobs.command("logs")
 @with_client
 def job_logs(client: Client, job_id: str) -> None:

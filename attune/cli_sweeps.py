@@ -1,5 +1,6 @@
 """Commands for sweeps: start one, see its table, cancel it."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -7,13 +8,15 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from attune.cli_data import uploaded
 from attune.client import Client
-from attune.resources import Sweep, Trial
+from attune.resources import Score, SourceScore, Sweep, Trial
 from attune.speaking import with_client
-from attune.specs import read_spec
+from attune.specs import JobFile, read_spec
 from attune.tables import age_of, id_column, listing
 
 sweeps = typer.Typer(no_args_is_help=True, help="Run a job for each of several settings, and compare them.")
+DATASET_ID = re.compile(r"ds_[0-9a-z]{26}")
 console = Console()
 
 
@@ -22,9 +25,17 @@ console = Console()
 def start_sweep(
     client: Client,
     file: Annotated[Path, typer.Argument(help="The body of `POST /v1/sweeps`; YAML or JSON.")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Id of an uploaded data set, or a file or folder to upload first, in place of the spec's."),
+    ] = None,
 ) -> None:
     """Queue a sweep, and print its id."""
-    console.print(client.create_sweep(read_spec(file)).id, highlight=False)
+    body = read_spec(file)
+    if dataset is not None:
+        found = dataset if DATASET_ID.fullmatch(dataset) else uploaded(client, Path(dataset)).id
+        body = {**body, "spec": JobFile(file, dict(body.get("spec") or {}), is_body=True).with_dataset(found).spec}
+    console.print(client.create_sweep(body).id, highlight=False)
 
 
 @sweeps.command("show")
@@ -53,6 +64,14 @@ def list_sweeps(client: Client) -> None:
     console.print(table if table.row_count else "no sweep")
 
 
+@sweeps.command("delete")
+@with_client
+def delete_sweep(client: Client, sweep_id: str) -> None:
+    """Remove a sweep that is over, with its table; its jobs stay."""
+    client.delete_sweep(sweep_id)
+    console.print("deleted")
+
+
 @sweeps.command("cancel")
 @with_client
 def cancel_sweep(client: Client, sweep_id: str) -> None:
@@ -67,8 +86,8 @@ def sweep_table(sweep: Sweep) -> Table:
         "trial", "status", "mean", "gain", Column("p (Holm)", justify="right"), Column("set", overflow="fold")
     )
     if sweep.table.source:
-        name, mean = next(iter(sweep.table.source.items()))
-        table.add_row("source", "", f"{mean:.3f}", "", "", name)
+        first = sweep.table.source.scores[0]
+        table.add_row("source", "", _mean_of(first), "", "", f"{sweep.table.source.model}, {first.name}")
     for trial in sweep.table.trials:
         mark = " best" if trial.number == sweep.table.best else ""
         table.add_row(f"{trial.number}{mark}", _status_of(trial), *_figures_of(trial), _set_in(trial))
@@ -87,6 +106,11 @@ def verdict_of(sweep: Sweep) -> str:
     return f"best: trial {best.number}, {best.job_id}"
 
 
+def _mean_of(score: Score | SourceScore) -> str:
+    found = score.mean_interval
+    return f"{score.mean:.3f}" + ("" if found is None else f" ({found.low:.3f} .. {found.high:.3f})")
+
+
 def _status_of(trial: Trial) -> str:
     return f"{trial.status}, stopped by {trial.stopped_by}" if trial.stopped_by else trial.status
 
@@ -96,7 +120,7 @@ def _figures_of(trial: Trial) -> tuple[str, str, str]:
         return "", "", ""
     first = trial.scores[0]
     p_value = "" if first.holm_p_value is None else f"{first.holm_p_value:.2g}"
-    return f"{first.mean:.3f}", f"{first.gain:+.3f} ({first.low:+.3f} .. {first.high:+.3f})", p_value
+    return _mean_of(first), f"{first.gain:+.3f} ({first.low:+.3f} .. {first.high:+.3f})", p_value
 
 
 def _set_in(trial: Trial) -> str:

@@ -403,6 +403,10 @@ class Client:
         """Queue no further trial, and cancel the jobs that have not ended."""
         return SweepSummary.model_validate(self._connection.request("POST", f"/v1/sweeps/{segment(sweep_id)}/cancel"))
 
+    def delete_sweep(self, sweep_id: str) -> None:
+        """Remove one that is over, with its table; its jobs stay."""
+        self._connection.request("DELETE", f"/v1/sweeps/{segment(sweep_id)}")
+
     # --- what a run says and leaves ---
 
     def events(self, job_id: str, *, after: str | None = None) -> Iterator[JobEvent]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alignment_core.events import Action, Event, StartCheck, Throughput, event_from_json
 from alignment_core.prompt_files import PromptsReport
-from alignment_core.reports import VerificationReport, WeightsReport
+from alignment_core.reports import Interval, VerificationReport, WeightsReport
 
 JobStatus = Literal[
     "validating",
@@ -163,12 +163,26 @@ class Score(Resource):
 
     name: str
     mean: float
+    mean_interval: Interval | None = None
     gain: float
     low: float
     high: float
     win_rate: float
     p_value: float | None
     holm_p_value: float | None
+
+
+class SourceScore(Resource):
+    name: str
+    mean: float
+    mean_interval: Interval | None = None
+
+
+class Source(Resource):
+    """The model that all trials started from."""
+
+    model: str
+    scores: list[SourceScore]
 
 
 class Trial(Resource):
@@ -187,7 +201,7 @@ class ScoreTable(Resource):
 
     is_over: bool
     is_comparable: bool
-    source: dict[str, float] | None
+    source: Source | None
     best: int | None
     trials: list[Trial]
 

@@ -10,6 +10,8 @@ from service.api.exports import FormatPath
 from service.api.lookup import CheckpointDep, DatasetDep, EvaluationDep, JobDep, PromptSetDep, WeightsDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.deleted import Deleted
+from service.api.sweeps import SweepPath
+from service.auth import ProjectDep
 from service.errors import ApiError, not_found
 from service.store import deletion
 from service.store.ids import is_id
@@ -17,7 +19,9 @@ from service.store.removals import remove_due
 
 router = APIRouter(prefix="/v1", responses=problems(401, 403, 422, 500, 503))
 
-Kind = Literal["dataset", "weights", "prompt_set", "job", "evaluation", "checkpoint", "export", "sample", "report"]
+Kind = Literal[
+    "dataset", "weights", "prompt_set", "job", "evaluation", "sweep", "checkpoint", "export", "sample", "report"
+]
 
 
 class Deleter:
@@ -137,6 +141,27 @@ def delete_evaluation(evaluation: EvaluationDep, parts: PartsDep, deleter: Delet
         "evaluation",
         evaluation.id,
         lambda: deletion.delete_evaluation(parts.store, evaluation.project_id, evaluation.id),
+    )
+
+
+@router.delete(
+    "/sweeps/{sweep_id}",
+    tags=["sweeps"],
+    summary="Delete a sweep",
+    responses=_responses(
+        "sweep",
+        "swp",
+        "sweep_in_use",
+        "it has jobs to queue; cancel it first",
+        "It has jobs to queue, or some that have not ended: cancel it first",
+    ),
+)
+def delete_sweep(sweep_id: SweepPath, project_id: ProjectDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
+    """Remove a sweep that is over, with its table. Its jobs stay, with all that they left."""
+    return deleter(
+        "sweep",
+        sweep_id,
+        lambda: deletion.delete_sweep(parts.store, project_id, sweep_id) if is_id(sweep_id) else None,
     )
 
 

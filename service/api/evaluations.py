@@ -22,6 +22,7 @@ from service.api.lookup import (
 )
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
 from service.api.schemas.evaluations import (
     Evaluation,
     EvaluationRequest,
@@ -89,7 +90,9 @@ def create_evaluation(body: EvaluationRequest, project_id: ProjectDep, parts: Pa
     def spec_of(evaluation_id: str) -> Any:
         return whole_evaluation_or_404(parts.store, project_id, evaluation_id).spec
 
-    return once("eval", "/v1/evaluations", body.model_dump(mode="json"), create, {"spec": spec_of})
+    answer = once("eval", "/v1/evaluations", body.model_dump(mode="json"), create, {"spec": spec_of})
+    answer.headers.update(submit_headers(parts, project_id))
+    return answer
 
 
 @router.get("", summary="List evaluations", openapi_extra={"parameters": [METADATA_PARAMETER]})
@@ -166,6 +169,7 @@ def resume_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationS
     summary="Draw some of an evaluation once more",
     response_description="The verification, queued; its outcome will be at the evaluation",
     responses={
+        202: {"headers": RATE_LIMIT_HEADERS},
         **MISSING,
         **problem(
             409,
@@ -176,7 +180,9 @@ def resume_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationS
         **problems(400, 413, 429),
     },
 )
-def verify_evaluation(body: VerificationRequest, evaluation: WholeEvaluationDep, parts: PartsDep) -> Verification:
+def verify_evaluation(
+    body: VerificationRequest, evaluation: WholeEvaluationDep, parts: PartsDep, response: Response
+) -> Verification:
     """Have a worker draw and score a sample of the images again, and compare hashes and scores.
 
     Which prompts are drawn follows from the hash of the scores. The outcome is at the evaluation: `identical`, `close` or `different`.
@@ -190,6 +196,7 @@ def verify_evaluation(body: VerificationRequest, evaluation: WholeEvaluationDep,
     if row is None:  # deleted since it was looked up
         raise not_found("evaluation", evaluation.id)
     parts.bell.ring(row.id)
+    response.headers.update(submit_headers(parts, evaluation.project_id))
     return Verification.of(row, evaluation.id, None)
 
 

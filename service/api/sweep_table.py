@@ -1,9 +1,11 @@
 """The score table of a sweep: every trial against the model that it started from, corrected for how many there are."""
 
 from collections.abc import Sequence
+from typing import Literal
 
-from alignment_core.reports import EvaluationReport, RewardComparison, holm
-from service.api.schemas.sweeps import Score, ScoreTable, Trial
+from alignment_core.reports import EvaluationReport, Interval, RewardComparison, holm
+from service.api.mean_intervals import mean_interval
+from service.api.schemas.sweeps import Score, ScoreTable, Source, SourceScore, Trial
 from service.store.records import SweepRecord, TrialRecord
 from service.store.states import TERMINAL
 
@@ -23,10 +25,27 @@ def table_of(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> ScoreTable:
     )
 
 
-def _source_of(reports: Sequence[EvaluationReport]) -> dict[str, float] | None:
-    """The starting model's mean of each reward; None where trials started from different models, or drew other prompts or seeds."""
+def _source_of(reports: Sequence[EvaluationReport]) -> Source | None:
+    """The starting model's scores; None where trials started from different models, or drew other prompts or seeds."""
     means = [{line.name: line.base_mean for line in report.rewards} for report in reports]
-    return means[0] if means and all(one == means[0] for one in means) else None
+    if not means or any(one != means[0] for one in means):
+        return None
+    first = reports[0]
+    scores = [
+        SourceScore(name=line.name, mean=line.base_mean, mean_interval=_mean_interval(first, line, "base"))
+        for line in first.rewards
+    ]
+    return Source(model=first.base.label if first.subject is None else first.subject.model, scores=scores)
+
+
+def _mean_interval(
+    report: EvaluationReport, line: RewardComparison, side: Literal["base", "policy"]
+) -> Interval | None:
+    scores = [
+        (image.prompt, (image.base if side == "base" else image.policy).get(line.name)) for image in report.images
+    ]
+    found = [(prompt, score) for prompt, score in scores if score is not None]
+    return mean_interval(found, line.gain_interval.confidence)
 
 
 def _corrected(reports: dict[int, EvaluationReport]) -> dict[int, list[Score]]:
@@ -35,15 +54,16 @@ def _corrected(reports: dict[int, EvaluationReport]) -> dict[int, list[Score]]:
     for place in range(max((len(report.rewards) for report in reports.values()), default=0)):
         lines = {number: report.rewards[place] for number, report in reports.items() if place < len(report.rewards)}
         corrected = holm([line.p_value for line in lines.values()])
-        for (number, line), p_value in zip(lines.items(), corrected, strict=True):
-            found[number].append(_score(line, p_value))
+        for number, p_value in zip(lines, corrected, strict=True):
+            found[number].append(_score(reports[number], lines[number], p_value))
     return found
 
 
-def _score(line: RewardComparison, holm_p_value: float | None) -> Score:
+def _score(report: EvaluationReport, line: RewardComparison, holm_p_value: float | None) -> Score:
     return Score(
         name=line.name,
         mean=line.policy_mean,
+        mean_interval=_mean_interval(report, line, "policy"),
         gain=line.gain,
         low=line.gain_interval.low,
         high=line.gain_interval.high,

@@ -16,6 +16,7 @@ from service.api.jobs import what_is_queued
 from service.api.named_models import with_named_model
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problems
+from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
 from service.api.schemas.sweeps import SWEEP_ID, Sweep, SweepRequest, SweepSummary
 from service.api.sweep_table import table_of
 from service.auth import ProjectDep
@@ -27,7 +28,12 @@ from service.store.records import SweepRecord
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=problems(401, 403, 422, 500, 503))
 
 MOST_BYTES = 64 * 2**20  # of all trials together: a MiB for each of the most that there may be
-LOCATION = {"headers": {"Location": {"description": "Where the new sweep is.", "schema": {"type": "string"}}}}
+LOCATION = {
+    "headers": {
+        "Location": {"description": "Where the new sweep is.", "schema": {"type": "string"}},
+        **RATE_LIMIT_HEADERS,
+    }
+}
 SweepPath = Annotated[str, Path(description="Id of a sweep.", examples=[SWEEP_ID])]
 
 
@@ -60,7 +66,9 @@ def create_sweep(body: SweepRequest, project_id: ProjectDep, parts: PartsDep, on
         sweeps.feed(parts.store, found.id, parts.bell.ring)
         return _whole(parts, project_id, found.id)
 
-    return once("swp", "/v1/sweeps", body.model_dump(mode="json"), create)
+    answer = once("swp", "/v1/sweeps", body.model_dump(mode="json"), create)
+    answer.headers.update(submit_headers(parts, project_id))
+    return answer
 
 
 def _trials(parts: Parts, project_id: str, body: SweepRequest) -> list[tuple[Point, dict[str, Any]]]:

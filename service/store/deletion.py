@@ -13,7 +13,18 @@ from sqlalchemy.orm import Session
 from alignment_core.spec.exports import ExportFormat
 from service.store import aliases, keys, promotion_proofs
 from service.store.database import Store, now
-from service.store.models import Checkpoint, Dataset, Export, IdempotencyKey, Job, PromptSet, Report, Sample, SweepTrial
+from service.store.models import (
+    Checkpoint,
+    Dataset,
+    Export,
+    IdempotencyKey,
+    Job,
+    PromptSet,
+    Report,
+    Sample,
+    Sweep,
+    SweepTrial,
+)
 from service.store.removals import to_remove
 from service.store.states import TERMINAL
 
@@ -114,6 +125,23 @@ def delete_evaluation(store: Store, project_id: str, evaluation_id: str) -> str 
         _forget_answers(session, project_id, ids)
         to_remove(session, [keys.job_prefix(project_id, one) for one in ids], now(session))
         return evaluation_id
+
+
+def delete_sweep(store: Store, project_id: str, sweep_id: str) -> str | None:
+    """Delete a sweep of which nothing will run any more, with its table; its jobs stay. `InUse` before."""
+    with store.write() as session:
+        query = sa.select(Sweep).where(Sweep.id == sweep_id, Sweep.project_id == project_id)
+        row = session.scalars(query.with_for_update()).one_or_none()
+        if row is None:
+            return None
+        mine = sa.select(Job.id).join(SweepTrial, SweepTrial.job_id == Job.id).where(SweepTrial.sweep_id == sweep_id)
+        live = mine.where(Job.state.not_in(TERMINAL)).order_by(Job.id).limit(JOBS_NAMED + 1)
+        if row.is_open or (running := list(session.scalars(live))):
+            what = "it has jobs to queue" if row.is_open else f"{_named(running)} have not ended"
+            raise InUse("sweep_in_use", f"{what}; cancel it first")
+        session.delete(row)  # its trials go by their table's own cascade
+        _forget_answers(session, project_id, [sweep_id])
+        return sweep_id
 
 
 def delete_checkpoint(store: Store, project_id: str, checkpoint_id: str, *, even_result: bool = False) -> str | None:

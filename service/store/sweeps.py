@@ -145,13 +145,13 @@ def _queued(store: Store, trial: SweepTrial) -> str:
 def _settle(store: Store, trial: SweepTrial, error: str | None) -> bool:
     """Note that the trial is queued, or why it never will be; whether its sweep goes on."""
     with store.write() as session:
-        sweep = session.scalars(sa.select(Sweep).where(Sweep.id == trial.sweep_id).with_for_update()).one()
+        sweep = session.scalars(sa.select(Sweep).where(Sweep.id == trial.sweep_id).with_for_update()).one_or_none()
         session.execute(
             sa.update(SweepTrial)
             .where(SweepTrial.sweep_id == trial.sweep_id, SweepTrial.number == trial.number)
             .values(is_created=True, error=error)
         )
-        return not sweep.is_cancelled
+        return sweep is not None and not sweep.is_cancelled
 
 
 def get(store: Store, project_id: str, sweep_id: str) -> SweepRecord | None:

@@ -330,4 +330,26 @@ def test_a_sweep_is_started_from_a_file_and_shown_as_a_table(api: Api, attune: A
     shown = attune("sweep", "show", started.stdout.strip())
     assert "learning_rate 0.0002" in shown.stdout
     assert "none is called best yet" in shown.stdout
+    assert "cancel it first" in attune("sweep", "delete", started.stdout.strip()).stderr
     assert attune("sweep", "cancel", started.stdout.strip()).returncode == 0
+    assert attune("sweep", "delete", started.stdout.strip()).stdout == "deleted\n"
+
+
+def test_a_sweep_takes_another_data_set_than_its_files(api: Api, attune: Attune, written: Callable[[Any], Path]):
+    dataset_id = api.ready_dataset()
+    spec = {**spec_for("ds_" + "0" * 26), "method": {"type": "diffusion_dpo", "beta": 500}}
+    body = {"spec": spec, "search": {"type": "list", "points": [{"seed": 1}]}}
+    started = attune("sweep", "start", str(written(body)), "--dataset", dataset_id)
+    assert started.returncode == 0, started.stderr
+    (job,) = api.client.get("/v1/jobs").json()["data"]
+    assert api.client.get(f"/v1/jobs/{job['id']}").json()["spec"]["method"]["dataset"]["id"] == dataset_id
+
+
+def test_a_picture_and_a_report_are_deleted_by_themselves(api: Api, attune: Attune):
+    job_id = api.new_job()
+    api.run(job_id)
+    (sample,) = api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"]
+    assert attune("job", "delete-sample", job_id, sample["id"]).stdout == "deleted\n"
+    assert attune("job", "delete-report", job_id).stdout == "deleted\n"
+    assert api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"] == []
+    assert api.client.get(f"/v1/jobs/{job_id}/report").status_code == 404

@@ -17,6 +17,16 @@ class Deleted(Resource):
 
     id: str = Field(description="Its id; of a report that of its job.")
     object: Literal[
-        "dataset", "weights", "prompt_set", "job", "evaluation", "checkpoint", "alias", "export", "sample", "report"
+        "dataset",
+        "weights",
+        "prompt_set",
+        "job",
+        "evaluation",
+        "sweep",
+        "checkpoint",
+        "alias",
+        "export",
+        "sample",
+        "report",
     ] = Field(description="What it was.")
     deleted: Literal[True] = True

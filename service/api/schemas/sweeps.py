@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from alignment_core.reports import Interval
 from alignment_core.spec import JobSpec
 from alignment_core.spec.points import Search
 from service.api.schemas.base import Entry, Resource, with_example
@@ -53,12 +54,28 @@ class Score(Resource):
 
     name: str
     mean: float
+    mean_interval: Interval | None = Field(description="Student's t over the prompts; null with one prompt.")
     gain: float
     low: float = Field(description="Of the gain's interval.")
     high: float
     win_rate: float
     p_value: float | None
     holm_p_value: float | None = Field(description="After Holm's correction over the trials that have a report.")
+
+
+class SourceScore(Resource):
+    """One reward of the model that all trials started from."""
+
+    name: str
+    mean: float
+    mean_interval: Interval | None = Field(description="Student's t over the prompts; null with one prompt.")
+
+
+class Source(Resource):
+    """The model that all trials started from, on the same prompts and seeds: what every gain is over."""
+
+    model: str = Field(description="What the spec calls it.")
+    scores: list[SourceScore]
 
 
 class Trial(Resource):
@@ -81,9 +98,10 @@ class ScoreTable(Resource):
     is_comparable: bool = Field(
         description="Whether all trials started from one model and drew the same prompts and seeds."
     )
-    source: dict[str, float] | None = Field(description="The starting model's mean of each reward.")
+    source: Source | None = Field(description="Null before the first report, and where `is_comparable` is false.")
     best: int | None = Field(
-        description="The trial with the largest gain of the first reward, if the corrected test says that it is better than the source."
+        description="The trial with the largest gain of the first reward, if the corrected test says that it is better than the source; "
+        "null with `is_over`: the source stands."
     )
     trials: list[Trial]
 
@@ -91,7 +109,12 @@ class ScoreTable(Resource):
 TABLE_EXAMPLE: dict[str, Any] = {
     "is_over": True,
     "is_comparable": True,
-    "source": {"colorfulness": 0.677},
+    "source": {
+        "model": "shapes",
+        "scores": [
+            {"name": "colorfulness", "mean": 0.677, "mean_interval": {"low": 0.66, "high": 0.694, "confidence": 0.95}}
+        ],
+    },
     "best": 1,
     "trials": [
         {
@@ -106,6 +129,7 @@ TABLE_EXAMPLE: dict[str, Any] = {
                 {
                     "name": "colorfulness",
                     "mean": 0.677 + gain,
+                    "mean_interval": {"low": 0.66 + gain, "high": 0.694 + gain, "confidence": 0.95},
                     "gain": gain,
                     "low": gain - 0.02,
                     "high": gain + 0.02,

@@ -74,6 +74,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *("POST /v1/keys", "GET /v1/keys", "GET /v1/keys/{key_id}"),
         *(f"POST /v1/keys/{{key_id}}/{verb}" for verb in ("rotate", "revoke")),
         *("POST /v1/sweeps", "GET /v1/sweeps", "GET /v1/sweeps/{sweep_id}", "POST /v1/sweeps/{sweep_id}/cancel"),
+        "DELETE /v1/sweeps/{sweep_id}",
         *("GET /v1/methods", "GET /v1/models", "GET /v1/rewards"),
         *("GET /healthz", "GET /readyz", "GET /metrics"),
     }

@@ -104,6 +104,18 @@ def test_submits_are_told_in_headers_and_a_deletion_gives_none_back(limited: Cal
     assert refused.headers["ratelimit"].startswith('"submits";r=0;t=')
 
 
+def test_sweeps_and_evaluations_tell_what_is_left_too(limited: Callable[..., Api]):
+    api = limited(quota_submits_per_hour=3)
+    search = {"type": "list", "points": [{"seed": 1}, {"seed": 2}]}
+    sweep = api.client.post("/v1/sweeps", json={"spec": spec_for(api.ready_dataset()), "search": search})
+    assert sweep.headers["ratelimit"].startswith('"submits";r=2;t='), "one is queued, the other waits"
+    pair = [{"name": name, "model": "shapes"} for name in "ab"]
+    spec = {"contenders": pair, "prompts": ["a"], "rewards": ["jpeg_size"]}
+    evaluation = api.client.post("/v1/evaluations", json={"spec": spec})
+    assert evaluation.headers["ratelimit"].startswith('"submits";r=1;t=')
+    assert evaluation.headers["ratelimit-policy"] == '"submits";q=3;w=3600'
+
+
 def test_the_same_request_again_is_no_second_submit(limited: Callable[..., Api]):
     api = limited(quota_submits_per_hour=1)
     body = {"spec": spec_for(api.ready_dataset())}

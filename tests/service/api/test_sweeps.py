@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
+from scipy import stats
 from sqlalchemy.exc import OperationalError
 
 from alignment_core.events import EvaluationCompleted, ResultSelected
+from service.api.mean_intervals import t_quantile
 from service.api.schemas.runs import REPORT_EXAMPLE
 from service.store import events, jobs, leases, sweeps
 from service.store.models import SweepTrial
@@ -40,12 +43,14 @@ def feed(api: Api, sweep_id: str) -> None:
     sweeps.feed(api.parts.store, sweep_id, api.parts.bell.ring)
 
 
-def end(api: Api, job_id: str, *, gain: float, p_value: float, base: float = 0.5, guard: str | None = None) -> None:
+def end(
+    api: Api, job_id: str, *, gain: float, p_value: float, base: float = 0.5, guard: str | None = None, **told: Any
+) -> None:
     """The job's whole life, with a report of this gain."""
     attempt = api.claim(job_id)
     line = {**REPORT_EXAMPLE["rewards"][0], "gain": gain, "p_value": p_value, "base_mean": base}
     verdict = "improved" if gain > 0 and p_value < 0.05 else "not_improved"
-    report = {**REPORT_EXAMPLE, "rewards": [line], "verdict": verdict}
+    report = {**REPORT_EXAMPLE, "rewards": [line], "verdict": verdict, **told}
     chosen = ResultSelected(
         step=4, path="step-4", selected_by="last_step", last_step=4, stopped_by=guard, message="the last one"
     )
@@ -83,7 +88,8 @@ def test_best_is_named_at_the_end_and_only_beyond_the_correction(any_api: Api):
     table = ended([0.001, 0.002, 0.04])
     assert [trial["scores"][0]["holm_p_value"] for trial in table["trials"]] == pytest.approx([0.003, 0.004, 0.04])
     assert (table["best"], table["is_over"]) == (2, True)
-    assert list(table["source"].values()) == [0.5]
+    (source,) = table["source"]["scores"]
+    assert (table["source"]["model"], source["name"], source["mean"]) == ("initial model", "colorfulness", 0.5)
     assert ended([0.02, 0.03, 0.04])["best"] is None, "each is below 0.05 by itself, and none of three together"
 
 
@@ -94,6 +100,66 @@ def test_trials_of_different_sources_are_not_ranked(api: Api):
     feed(api, sweep["id"])
     table = look(api, sweep["id"])
     assert (table["is_over"], table["is_comparable"], table["best"]) == (True, False, None)
+    assert table["source"] is None
+
+
+def test_the_source_and_every_trial_have_an_interval_of_their_mean(api: Api):
+    sweep = started(api, at_once=1)
+    job_id = sweep["table"]["trials"][0]["job_id"]
+    images = [
+        {"prompt": prompt, "seed": seed, "base": {"colorfulness": base}, "policy": {"colorfulness": base + 0.1 * index}}
+        for index, (prompt, base) in enumerate((("a", 0.4), ("b", 0.5), ("c", 0.9)))
+        for seed in (0, 1)
+    ]
+    end(api, job_id, gain=0.1, p_value=0.5, images=images)
+    table = look(api, sweep["id"])
+    means = (0.4, 0.5, 0.9), (0.4, 0.6, 1.1)
+    rows = table["source"]["scores"][0], table["trials"][0]["scores"][0]
+    for found, own in zip(rows, means, strict=True):
+        expected = stats.t.interval(0.95, 2, loc=np.mean(own), scale=stats.sem(own))
+        interval = found["mean_interval"]
+        assert (interval["low"], interval["high"]) == pytest.approx(expected), "prompts are the unit, not images"
+        assert interval["confidence"] == 0.95
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 5, 15, 127])
+def test_the_quantile_of_students_t_is_that_of_scipy(degrees: int):
+    for confidence in (0.8, 0.95, 0.99):
+        exact = stats.t.ppf((1 + confidence) / 2, degrees)
+        assert t_quantile((1 + confidence) / 2, degrees) == pytest.approx(exact, rel=0.01)
+
+
+def test_a_sweep_is_deleted_once_it_is_over_and_its_jobs_stay(any_api: Api):
+    api = any_api
+    sweep = started(api)
+    place = f"/v1/sweeps/{sweep['id']}"
+    assert_problem(api.client.delete(place), 409, "sweep_in_use")
+    job_id = sweep["table"]["trials"][0]["job_id"]
+    attempt = api.claim(job_id)
+    api.client.post(f"{place}/cancel")
+    problem = assert_problem(api.client.delete(place), 409, "sweep_in_use")
+    assert f"{job_id} have not ended" in problem["detail"]
+    leases.finish(api.parts.store, job_id, attempt, "stopped")
+    assert api.client.delete(place).json() == {"id": sweep["id"], "object": "sweep", "deleted": True}
+    assert_problem(api.client.get(place), 404, "sweep_not_found")
+    assert_problem(api.client.delete(place), 404, "sweep_not_found")
+    assert api.client.get(f"/v1/jobs/{job_id}").json()["metadata"]["sweep"] == sweep["id"]
+
+
+def test_a_trial_whose_sweep_was_deleted_while_it_was_being_queued_does_not_run(
+    any_api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    api, create = any_api, jobs.create
+    sweep_id = kept(api)
+
+    def late(*args: Any, **given: Any) -> Any:
+        sweeps.request_cancel(api.parts.store, DEFAULT_PROJECT_ID, sweep_id)
+        api.client.delete(f"/v1/sweeps/{sweep_id}")
+        return create(*args, **given)
+
+    monkeypatch.setattr(jobs, "create", late)
+    feed(api, sweep_id)
+    assert {one["status"] for one in api.client.get("/v1/jobs").json()["data"]} == {"cancelled"}
 
 
 def test_a_trial_that_a_guard_ended_says_so(api: Api):
