@@ -103,6 +103,13 @@ def cancel(client: Client, evaluation_id: str) -> None:
     console.print(client.evaluations.cancel(evaluation_id).status)
 
 
+@evaluations.command("pause")
+@with_client
+def pause(client: Client, evaluation_id: str) -> None:
+    """Have an evaluation leave the machine to others; what it has drawn is kept."""
+    console.print(client.evaluations.pause(evaluation_id).status)
+
+
 @evaluations.command("resume")
 @with_client
 def resume(client: Client, evaluation_id: str) -> None:

@@ -65,6 +65,10 @@ class Evaluations:
     def cancel(self, evaluation_id: str) -> EvaluationSummary:
         return self._change(evaluation_id, "cancel")
 
+    def pause(self, evaluation_id: str) -> EvaluationSummary:
+        """Have it leave the machine to others; what it has drawn is kept."""
+        return self._change(evaluation_id, "pause")
+
     def resume(self, evaluation_id: str) -> EvaluationSummary:
         """Queue one again that failed or is paused; nothing is drawn twice."""
         return self._change(evaluation_id, "resume")

@@ -8,12 +8,16 @@ from alignment_core.spec import (
     CheckpointSource,
     ContenderSpec,
     JobSpec,
+    LocalSource,
     PromptSetSource,
     ProofSpec,
+    SingleFileSource,
     StoredDenoiser,
     StoredLora,
 )
 from service.api.context import Parts
+from service.api.lora_layers import unfit_layers
+from service.api.model_reports import foreseen
 from service.api.named_prompts import problems_of_prompt_sets, told
 from service.errors import FieldProblem, invalid_request
 from service.resource_classes import class_of
@@ -88,6 +92,7 @@ def _problems_of_contender(
             weights = datasets.get(parts.store, project_id, found)
             yield from _problems_of_weights(found, weights, f"{pointer}/lora/id", "lora")
             yield from _problems_of_alpha(contender, weights, f"{pointer}/alpha")
+            yield from _problems_of_layers(parts, project_id, contender, weights, f"{pointer}/lora/id")
         case CheckpointSource(id=found):
             yield from _problems_of_lora(parts, project_id, found, f"{pointer}/lora/id")
     if isinstance(contender.denoiser, StoredDenoiser):
@@ -156,6 +161,23 @@ def _problems_of_alpha(contender: ContenderSpec, weights: DatasetRecord | None, 
     if not LoraReport.model_validate(weights.report).says_alpha:
         message = "a file of PEFT's does not say its alpha: write its lora_alpha here"
         yield _problem(pointer, "lora_alpha_unknown", message)
+
+
+def _problems_of_layers(
+    parts: Parts, project_id: str, contender: ContenderSpec, weights: DatasetRecord | None, pointer: str
+) -> Iterator[FieldProblem]:
+    """Where its layers are not the model's, as far as a worker has read both."""
+    if weights is None or weights.report is None or _is_refused(parts, contender):
+        return
+    model = foreseen(parts, project_id, contender)
+    why = None if model is None else unfit_layers(LoraReport.model_validate(weights.report), model)
+    if why is not None:
+        yield _problem(pointer, "lora_unfit", why)
+
+
+def _is_refused(parts: Parts, contender: ContenderSpec) -> bool:
+    """A path that this server does not take is not looked at."""
+    return isinstance(contender.model, LocalSource | SingleFileSource) and not parts.settings.allow_local_paths
 
 
 def _with_model(parts: Parts, project_id: str, contender: ContenderSpec) -> ContenderSpec:

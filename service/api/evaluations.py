@@ -151,6 +151,17 @@ def cancel_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationS
 
 
 @router.post(
+    "/{evaluation_id}/pause",
+    status_code=202,
+    summary="Pause an evaluation",
+    responses=transition("pause", "evaluation", "eval"),
+)
+def pause_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationSummary:
+    """Leave the machine to others after the batch that is being drawn, which is kept like all before it."""
+    return EvaluationSummary.of(change_state(jobs.request_pause, "pause", parts, evaluation, "evaluation"))
+
+
+@router.post(
     "/{evaluation_id}/resume",
     status_code=202,
     summary="Resume a paused or failed evaluation",

@@ -7,6 +7,7 @@ from alignment_core.spec import (
     AliasSource,
     CatalogSource,
     CheckpointSource,
+    ContenderSpec,
     HubSource,
     JobSpec,
     LocalSource,
@@ -18,8 +19,8 @@ from service.store import jobs, known_models, outputs
 from service.store.known_models import ModelFiles
 
 
-def files_of(parts: Parts, project_id: str, spec: JobSpec) -> ModelFiles | None:
-    """Where the files of the spec's model are; None for what is not there any more.
+def files_of(parts: Parts, project_id: str, spec: JobSpec | ContenderSpec) -> ModelFiles | None:
+    """Where the files of the spec's, or a contender's, model are; None for what is not there any more.
 
     What an earlier job left has the layers and the configs of the model that the job began with.
     """
@@ -50,7 +51,7 @@ def report_of(parts: Parts, source: ModelFiles) -> ModelReport | None:
     return read_model_files(folder)
 
 
-def foreseen(parts: Parts, project_id: str, spec: JobSpec) -> ModelReport | None:
+def foreseen(parts: Parts, project_id: str, spec: JobSpec | ContenderSpec) -> ModelReport | None:
     """What is known of the spec's model; where that is nothing, a worker is asked to read it."""
     source = files_of(parts, project_id, spec)
     if source is None:
@@ -59,7 +60,7 @@ def foreseen(parts: Parts, project_id: str, spec: JobSpec) -> ModelReport | None
     return report_of(parts, source)
 
 
-def family_of(parts: Parts, project_id: str, spec: JobSpec) -> FamilyName | None:
+def family_of(parts: Parts, project_id: str, spec: JobSpec | ContenderSpec) -> FamilyName | None:
     """The family of the spec's model by its files, or by the catalog's word where nobody has read them."""
     report = foreseen(parts, project_id, spec)
     if report is not None and report.family is not None:
@@ -73,7 +74,7 @@ def resolved(parts: Parts, project_id: str, spec: JobSpec) -> JobSpec:
     return spec.resolved(family_of(parts, project_id, spec))
 
 
-def unread(parts: Parts, project_id: str, spec: JobSpec) -> list[str]:
+def unread(parts: Parts, project_id: str, spec: JobSpec | ContenderSpec) -> list[str]:
     """The warning that nobody has read the model yet, or why nobody could."""
     source = files_of(parts, project_id, spec)
     if not isinstance(source, HubSource):

@@ -1,15 +1,15 @@
 """What a job starts from, known before it is queued: uploaded weights, and checkpoints of earlier jobs of the project."""
 
-import math
 from collections.abc import Iterator
 
 from alignment_core.model_files import ModelReport
 from alignment_core.reports import LoraReport
 from alignment_core.spec import CheckpointSource, JobSpec, LoraAdapter, StoredLora
-from alignment_core.spec.families import FAMILIES, FamilyName
+from alignment_core.spec.families import FamilyName
 from alignment_core.spec.sources import label_of
 from alignment_core.spec.start import ALPHA_UNKNOWN
 from service.api.context import Parts
+from service.api.lora_layers import of_denoiser, unfit_layers
 from service.api.model_reports import family_of
 from service.errors import FieldProblem
 from service.store import datasets, jobs, outputs
@@ -132,32 +132,13 @@ def problems_of_layers(
     weights = datasets.get(parts.store, project_id, start.lora.id)
     if weights is None or weights.report is None:
         return
-    found = dict(_of_denoiser(LoraReport.model_validate(weights.report), model))
-    for name, (module, (into, out)) in found.items():
-        if module not in model.layers:
-            message = f"{name!r} is no layer of the model; expected names such as {min(model.layers)!r}"
-            yield _problem("/start/lora/id", "lora_unfit", message)
-            return
-        expected_out, *expected_in = model.layers[module]
-        if (math.prod(expected_in), expected_out) != (into, out):
-            wanted = f"the model's layer {math.prod(expected_in)} and {expected_out}"
-            message = f"{name!r} has {into} inputs and {out} outputs, and {wanted}"
-            yield _problem("/start/lora/id", "lora_unfit", message)
-            return
+    lora = LoraReport.model_validate(weights.report)
+    if (why := unfit_layers(lora, model)) is not None:
+        yield _problem("/start/lora/id", "lora_unfit", why)
+        return
+    found = of_denoiser(lora, model)
     if start.mode == "train" and isinstance(spec.adapter, LoraAdapter) and spec.adapter.target_modules and found:
         yield from _problems_of_modules({module for module, _ in found.values()}, model, spec.adapter.target_modules)
-
-
-def _of_denoiser(report: LoraReport, model: ModelReport) -> Iterator[tuple[str, tuple[str, tuple[int, int]]]]:
-    """Name in the file, module and width of each layer that is the denoiser's, as far as the name alone says it."""
-    denoiser = FAMILIES[model.family].denoiser if model.family is not None else "unet"
-    by_kohya = {f"lora_unet_{module.replace('.', '_')}": module for module in model.layers or ()}
-    for name, width in report.layers.items():
-        if report.format == "kohya":
-            if name in by_kohya:
-                yield name, (by_kohya[name], width)
-        elif not name.startswith("text_encoder"):
-            yield name, (name.removeprefix(f"{denoiser}."), width)
 
 
 def _problems_of_modules(modules: set[str], model: ModelReport, targets: tuple[str, ...]) -> Iterator[FieldProblem]:

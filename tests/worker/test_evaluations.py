@@ -132,3 +132,31 @@ def test_each_kind_of_row_has_its_own_command(world: World, model: Path, start: 
     assert other is not None
     assert prepare_alignment(parts, other, parts.settings.resolved_work_dir / "b")[0] == "run"
     assert jobs.list_jobs(world.store, DEFAULT_PROJECT_ID).data[0].id == job.id
+
+
+@pytest.mark.slow
+def test_a_paused_evaluation_keeps_what_it_drew_and_draws_the_rest_when_it_is_resumed(
+    world: World, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, parts = queued(world, spec_of(model, prompts=[f"circle {n}" for n in range(12)])), worker_of(world)
+    parts = replace(parts, settings=parts.settings.model_copy(update={"heartbeat_seconds": 0.05}))
+    recorded = events.record_event
+
+    def asked_after_two(store: Any, job_id: str, attempt: int, event: Any, files: Any = ()) -> Any:
+        found = recorded(store, job_id, attempt, event, files)
+        if event.type == "images_scored" and len(proofs.shards_of(store, job_id)) == 2:
+            jobs.request_pause(store, DEFAULT_PROJECT_ID, job_id)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(events, "record_event", asked_after_two)
+        run_job(parts, row.id)
+    paused = world.get(row)
+    assert (paused.state, paused.error) == ("paused", None)
+    kept = {one.path for one in proofs.shards_of(world.store, row.id)}
+    assert len(kept) >= 2
+    jobs.resume(world.store, DEFAULT_PROJECT_ID, row.id)
+    run_job(parts, row.id)
+    assert world.get(row).state == "succeeded", world.get(row).error
+    told = [one for one in events.list_events(world.store, DEFAULT_PROJECT_ID, row.id) if one.type == "images_scored"]
+    assert len(told) == len({one.data["path"] for one in told}) == 12, "none of it was drawn twice"

@@ -12,9 +12,10 @@ from alignment_core.events import (
     RunCompleted,
     VerificationCompleted,
 )
-from alignment_core.spec import ProofSpec
+from alignment_core.model_files import ModelReport
+from alignment_core.spec import HubSource, ProofSpec
 from service.api.schemas.evaluations import PROOF_REPORT_EXAMPLE, VERIFICATION_EXAMPLE
-from service.store import events, jobs, keys, leases, proofs, waiting
+from service.store import events, jobs, keys, known_models, leases, proofs, waiting
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api.conftest import NewApi
 from tests.service.api.test_auth import key_of
@@ -149,6 +150,34 @@ def test_it_is_cancelled_and_not_resumed(api: Api) -> None:
     assert api.client.post(f"{place}/cancel").json()["status"] == "cancelled"
     problem = assert_problem(api.client.post(f"{place}/resume"), 409, "invalid_transition")
     assert problem["detail"] == "resume is not possible: the evaluation is cancelled"
+
+
+def test_it_is_paused_and_goes_on_when_it_is_resumed(api: Api) -> None:
+    place = f"/v1/evaluations/{created(api)['id']}"
+    assert api.client.post(f"{place}/pause").json()["status"] == "paused"
+    assert api.client.post(f"{place}/resume").json()["status"] == "queued"
+    api.claim(place.rpartition("/")[2])
+    assert api.client.post(f"{place}/pause").json()["status"] == "pausing"
+    api.client.post(f"{place}/cancel")
+    assert_problem(api.client.post(f"{place}/pause"), 409, "invalid_transition")
+
+
+def test_a_lora_whose_layers_are_not_the_models_is_refused_with_their_names(api: Api) -> None:
+    hub = {"type": "hub", "repo_id": "owner/model", "revision": "a" * 40}
+    source = HubSource.model_validate(hub)
+    known_models.ask(api.parts.store, source)
+    layers = {"down.to_q": (8, 4), "down.to_k": (8, 4)}
+    known_models.remember(api.parts.store, source, ModelReport(pipeline_class="StableDiffusionPipeline", layers=layers))
+    fits = api.ready_weights(format="diffusers", layers={"unet.down.to_q": (4, 8)})
+    other = api.ready_weights(format="diffusers", layers={"unet.down.to_q": (4, 9), "unet.up.to_q": (4, 8)})
+    spec = {**SPEC, "contenders": [{"name": "base", "model": hub}, {"name": "odd", "model": hub, "lora": other}]}
+    answer = api.client.post("/v1/evaluations", json={"spec": spec})
+    (problem,) = assert_problem(answer, 422, "invalid_request")["errors"]
+    assert (problem["pointer"], problem["code"]) == ("/spec/contenders/1/lora/id", "lora_unfit")
+    assert "'unet.down.to_q' has 4 inputs and 9 outputs, and the model's layer 4 and 8" in problem["message"]
+    assert "'unet.up.to_q' is no layer of the model" in problem["message"]
+    spec["contenders"][1]["lora"] = fits
+    assert api.client.post("/v1/evaluations", json={"spec": spec}).status_code == 201
 
 
 def test_every_id_in_a_contender_is_looked_up(api: Api) -> None:
