@@ -159,4 +159,4 @@ def test_a_paused_evaluation_keeps_what_it_drew_and_draws_the_rest_when_it_is_re
     run_job(parts, row.id)
     assert world.get(row).state == "succeeded", world.get(row).error
     told = [one for one in events.list_events(world.store, DEFAULT_PROJECT_ID, row.id) if one.type == "images_scored"]
-    assert len(told) == len({one.data["path"] for one in told}) == 12, "none of it was drawn twice"
+    assert len(told) == len({one.data["path"] for one in told}) == 24, "none of it was drawn twice"

@@ -54,7 +54,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         f"GET {job}/ancestry",
         *(f"{verb} {job}/actions" for verb in ("POST", "GET")),
         *("POST /v1/evaluations", "GET /v1/evaluations", f"GET {evaluation}", f"DELETE {evaluation}"),
-        *(f"POST {evaluation}/{verb}" for verb in ("cancel", "resume", "verify")),
+        *(f"POST {evaluation}/{verb}" for verb in ("cancel", "pause", "resume", "verify")),
         *(f"GET {evaluation}/{name}" for name in ("events", "logs", "report", "report.html", "pictures")),
         *(f"GET {evaluation}/{name}" for name in ("pictures/{picture_id}.png", "scores.parquet")),
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
