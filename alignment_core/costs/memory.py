@@ -30,7 +30,7 @@ from alignment_core.spec.reference import (
     ReferencePreset,
     drift_metric,
 )
-from alignment_core.spec.training import FullFineTune, LoraAdapter
+from alignment_core.spec.training import FullFineTune, LoraAdapter, trains_text_encoders
 
 GIB = 2**30
 FLOAT32, HALF = 4, 2
@@ -47,6 +47,7 @@ PLACES_DECODED, PLACES_ENCODED = 2 * 64 * 64, 8 * 64 * 64  # at most, unless it 
 KEPT_OF_TEXT = (
     0.1  # numbers that a prompt keeps in a text encoder that is trained, a parameter: CLIP-L .09, CLIP-bigG .07
 )
+T5_ON_HOST = "text_encoder_3"  # of SD 3, which reads there (`families/sd3.py`)
 
 Phase = Literal["training", "evaluating", "caching"]
 
@@ -58,13 +59,19 @@ class Memory(BaseModel):
 
     peak_gib: float = Field(description="GiB that one process allocates at its peak.")
     phase: Phase = Field(description="When that is.")
-    weights: float = Field(description="GiB of the denoiser, the VAE and the adapter.")
+    weights: float = Field(
+        description="GiB of the denoiser and the adapter, and of the VAE where it stays on the device."
+    )
     gradients: float
     optimizer: float
     reference: float = Field(description="GiB of copies that the reference keeps; with LoRA a frozen one has none.")
     activations: float = Field(description="GiB that the backward needs of a micro-batch.")
-    vae_decode: float = Field(description="GiB while images are decoded; not at the same time as activations.")
-    conditioning: float = Field(description="GiB of the text encoders, with what is kept to train them.")
+    vae_decode: float = Field(
+        description="GiB while images are decoded, with the VAE where it is there for that alone; not at the same time as activations."
+    )
+    conditioning: float = Field(
+        description="GiB of the text encoders, with what is kept to train them; nothing at a peak at which they have left."
+    )
     judges: float = Field(
         default=0.0, description="GiB of the networks that score images, which are there from the start."
     )
@@ -88,6 +95,7 @@ def memory_of(
     activations = _activations(spec, layers, model, family, is_half=is_half, remade=remade)
     decode, encode = _vae(spec, model, side)
     text, text_kept = _conditioning(spec, model, family, is_half=is_half)
+    vae, encoders = _staying(spec, model, text)
     # A step of one micro-batch makes its gradients as its activations go; blocks that are computed again come with them.
     training = activations + text_kept
     training = (
@@ -97,19 +105,20 @@ def memory_of(
     )
     if spec.training.optimizer == "adamw" and trained < STEPPED_AT_ONCE:
         training = max(training, 2 * gradients)
-    encoders = 0.0 if family == "flux" else text  # which leave the GPU once all is cached
-    kept = weights + optimizer + reference + judges
+    decode += _whole_vae(model) - vae
+    kept = weights + vae + encoders + optimizer + reference + judges
     moments: dict[Phase, float] = {
-        "training": kept + encoders + training,
-        "evaluating": kept + text + _sampling(spec, layers, is_half=is_half) + decode,
-        "caching": weights + judges + text + encode,
+        "training": kept + training,
+        "evaluating": kept + max(text - encoders, _sampling(spec, layers, is_half=is_half) + decode),
+        "caching": weights + _whole_vae(model) + judges + text + encode,
     }
     if spec.is_online:
         moments["training"] = max(moments["training"], moments["evaluating"])
     elif not spec.evaluation.rewards:
         del moments["evaluating"]
     phase = max(moments, key=lambda one: moments[one])
-    parts = (weights, gradients, optimizer, reference, activations, decode, text + text_kept, judges)
+    read = text if phase == "caching" else encoders
+    parts = (weights + vae, gradients, optimizer, reference, activations, decode, read + text_kept, judges)
     names = ("weights", "gradients", "optimizer", "reference", "activations", "vae_decode", "conditioning", "judges")
     shown = {name: _gib(part) for name, part in zip(names, parts, strict=True)}
     return Memory(peak_gib=_gib(moments[phase]), phase=phase, **shown)
@@ -136,13 +145,13 @@ def images_together(spec: JobSpec, family: FamilyName) -> int:
 
 
 def _weights(spec: JobSpec, model: ModelReport, layers: tuple[Layer, ...], trained: int, *, is_half: bool) -> float:
-    """A full fine-tune keeps float32 weights, and autocast their half copies beside them; the VAE is float32."""
-    denoiser, vae = model.num_parameters or 0, model.part_parameters.get("vae", 0) * FLOAT32
+    """A full fine-tune keeps float32 weights, and autocast their half copies beside them."""
+    denoiser = model.num_parameters or 0
     if (shares := num_shares(spec)) > 1:
         denoiser = denoiser / shares + brought_together(layers)
     if isinstance(spec.adapter, FullFineTune):
-        return denoiser * (FLOAT32 + (HALF if is_half else 0)) + vae
-    return denoiser * (HALF if is_half else FLOAT32) + trained * FLOAT32 + vae
+        return denoiser * (FLOAT32 + (HALF if is_half else 0))
+    return denoiser * (HALF if is_half else FLOAT32) + trained * FLOAT32
 
 
 def reference_bytes(spec: JobSpec, model: ModelReport, *, is_half: bool) -> float:
@@ -188,6 +197,19 @@ def _sampling(spec: JobSpec, layers: tuple[Layer, ...], *, is_half: bool) -> flo
     return spec.evaluation.batch_size * guided * widest * (HALF if is_half else FLOAT32)
 
 
+def _staying(spec: JobSpec, model: ModelReport, text: float) -> tuple[float, float]:
+    """Of the VAE and of the text encoders, what lies on the device while nobody uses it: on a CPU there is nowhere else to be."""
+    is_host, trains_text = spec.resources.device == "cpu", trains_text_encoders(spec.adapter)
+    return (
+        _whole_vae(model) if is_host or spec.steps_use_vae else 0.0,
+        text if is_host or trains_text else 0.0,
+    )
+
+
+def _whole_vae(model: ModelReport) -> float:
+    return float(model.part_parameters.get("vae", 0) * FLOAT32)
+
+
 def _vae(spec: JobSpec, model: ModelReport, side: int) -> tuple[float, float]:
     """While it decodes a slice of an evaluation's batch, and while it encodes one."""
     places = (side // model.latent_stride) ** 2
@@ -199,9 +221,10 @@ def _vae(spec: JobSpec, model: ModelReport, side: int) -> tuple[float, float]:
 
 def _conditioning(spec: JobSpec, model: ModelReport, family: FamilyName, *, is_half: bool) -> tuple[float, float]:
     """The text encoders, and what their backward needs where they are trained."""
-    parameters = sum(count for part, count in model.part_parameters.items() if part.startswith("text_encoder"))
-    adapter = spec.adapter
-    is_trained = isinstance(adapter, LoraAdapter) and adapter.text_encoder is not None
+    on_host = T5_ON_HOST if family == "sd3" and spec.resources.device != "cpu" else ""
+    sizes = model.part_parameters.items()
+    parameters = sum(count for part, count in sizes if part.startswith("text_encoder") and part != on_host)
+    is_trained = trains_text_encoders(spec.adapter)
     kept = KEPT_OF_TEXT * parameters * images_together(spec, family) if is_trained else 0.0
     return float(parameters * (HALF if is_half else FLOAT32)), kept * (KEPT_HALF if is_half else KEPT_FLOAT32)
 

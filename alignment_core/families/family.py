@@ -84,6 +84,14 @@ class Family(Protocol):
         """Identifies what the conditioning of prompts depends on, for the cache."""
         ...
 
+    def release_encoders(self) -> None:
+        """Keep the text encoders on the host from now on, but for while they read; those that are trained stay."""
+        ...
+
+    def release_vae(self) -> None:
+        """Keep the VAE on the host from now on, but for while it encodes or decodes: nothing is decoded with a gradient any more."""
+        ...
+
     def encode_images(self, pixels: Tensor) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images `[B, 3, H, W]` in [-1, 1] as latents, float32."""
         ...
@@ -143,15 +151,6 @@ class ToldGuidance(Protocol):
 
     def with_guidance(self, conditioning: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
         """The conditioning that says the scale too."""
-        ...
-
-
-@runtime_checkable
-class LargeEncoders(Protocol):
-    """A family whose text encoders are large enough to be in the way once the prompts are read."""
-
-    def release_encoders(self) -> None:
-        """Keep the text encoders on the CPU from now on, but for while they read."""
         ...
 
 

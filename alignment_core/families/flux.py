@@ -59,7 +59,7 @@ class Flux:
         self.t5 = cast(T5EncoderModel, frozen(pipeline.text_encoder_2, device))
         self.clip_tokenizer = cast(CLIPTokenizer, pipeline.tokenizer)
         self.t5_tokenizer = cast(T5Tokenizer, pipeline.tokenizer_2)
-        self._encoders = Released((self.clip, self.t5), device)
+        self.texts, self.images = Released((self.clip, self.t5), device), Released([self.vae], device)
         self._read = Remembered(self._read_by_both)
         self.denoiser = cast(FluxTransformer2DModel, frozen(pipeline.transformer, device))
         self.scheduler = cast(FlowMatchEulerDiscreteScheduler, pipeline.scheduler)
@@ -98,20 +98,26 @@ class Flux:
 
     # --- images --------------------------------------------------------------------------------------------------------
 
+    def release_encoders(self) -> None:
+        """Keep the text encoders on the host from now on, but for while they read."""
+        self.texts.release()
+
+    def release_vae(self) -> None:
+        """Keep the VAE on the host from now on, but for while it encodes or decodes."""
+        self.images.release()
+
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], shifted and scaled, float32."""
         self.latent_shape(pixels.shape[-1])
-        return posterior(self.vae, pixels, self.device)
+        with self.images.in_use():
+            return posterior(self.vae, pixels, self.device)
 
     def decode(self, latents: Latents) -> Images:
         """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""
-        return decoded(self.vae, latents)
+        with self.images.in_use():
+            return decoded(self.vae, latents)
 
     # --- prompts -------------------------------------------------------------------------------------------------------
-
-    def release_encoders(self) -> None:
-        """Keep the text encoders on the CPU from now on, but for while they read."""
-        self._encoders.release()
 
     def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of each prompt for the T5, all of them, without the mark of the end."""
@@ -136,7 +142,7 @@ class Flux:
     @torch.no_grad()
     def _read_by_both(self, prompts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
         """Each prompt by itself, so that it is the same whatever it is asked for with."""
-        with self._encoders.in_use():
+        with self.texts.in_use():
             return {prompt: self._read_alone(prompt) for prompt in prompts}
 
     def _read_alone(self, prompt: str) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from alignment_core.families.encoder_fingerprint import encoder_fingerprint
 from alignment_core.families.frozen import frozen
 from alignment_core.families.keys import LoraLayers
 from alignment_core.families.latents import latent_shape, starting_noise
+from alignment_core.families.released import Released
 from alignment_core.families.sd_configs import Config, latent_side
 from alignment_core.families.sd_keys import SD
 from alignment_core.families.sd_load import load_pipeline, pipeline_of
@@ -43,6 +44,7 @@ class StableDiffusion:
         self.vae = cast(AutoencoderKL, frozen(pipeline.vae, device))
         self.text_encoder = cast(CLIPTextModel, frozen(pipeline.text_encoder, device))
         self.tokenizer = cast(CLIPTokenizer, pipeline.tokenizer)
+        self.texts, self.images = Released([self.text_encoder], device), Released([self.vae], device)
         self.denoiser = cast(UNet2DConditionModel, frozen(pipeline.unet, device))
         self.scheduler = cast(DDIMScheduler, pipeline.scheduler)
         self.path = path_of(self.scheduler, device)
@@ -80,9 +82,18 @@ class StableDiffusion:
         """Identifies the whole model: every weight and config file."""
         return self.folder.model_fingerprint()
 
+    def release_encoders(self) -> None:
+        """Keep the text encoders on the host from now on, but for while they read."""
+        self.texts.release()
+
+    def release_vae(self) -> None:
+        """Keep the VAE on the host from now on, but for while it encodes or decodes."""
+        self.images.release()
+
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], times the scaling factor, float32."""
-        return posterior(self.vae, pixels, self.device)
+        with self.images.in_use():
+            return posterior(self.vae, pixels, self.device)
 
     def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of each prompt, all of them, without the marks of start and end."""
@@ -101,7 +112,8 @@ class StableDiffusion:
 
     def encode_tokens(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
         """`{"prompt_embeds": [B, L, D]}`, float32, with the text encoder's gradient."""
-        return {"prompt_embeds": self.text_encoder(tokens["input_ids"].to(self.device).long())[0].float()}
+        with self.texts.in_use():
+            return {"prompt_embeds": self.text_encoder(tokens["input_ids"].to(self.device).long())[0].float()}
 
     def encode_empty(self) -> dict[str, Tensor]:
         """The encoding of "", as diffusers has it."""
@@ -121,7 +133,8 @@ class StableDiffusion:
 
     def decode(self, latents: Latents) -> Images:
         """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""
-        return decoded(self.vae, latents)
+        with self.images.in_use():
+            return decoded(self.vae, latents)
 
     def predict(self, denoiser: nn.Module, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The denoiser's prediction (epsilon or v) at `x_t`, in the precision that autocast gives it."""
@@ -152,9 +165,13 @@ class StableDiffusion:
     ) -> Images:
         """One image for each (prompt, seed) by deterministic DDIM: all randomness is the seed's starting noise."""
         noise = starting_noise(self.latent_shape(self.resolution), seeds)
+        pipeline = self.pipeline(denoiser)
         with autocast():
-            output = self.pipeline(denoiser)(
-                prompt=list(prompts),
+            with self.texts.in_use():
+                text, empty = pipeline.encode_prompt(list(prompts), self.device, 1, guidance_scale > 1)
+            output = pipeline(
+                prompt_embeds=text,
+                negative_prompt_embeds=empty,
                 latents=noise.to(self.device),
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,

@@ -23,6 +23,7 @@ from alignment_core.families.frozen import frozen
 from alignment_core.families.keys import LoraLayers
 from alignment_core.families.latents import patched_shape, starting_noise
 from alignment_core.families.pretrained import fresh_scheduler
+from alignment_core.families.released import Released
 from alignment_core.families.remembered import Remembered
 from alignment_core.families.sd3_keys import SD3
 from alignment_core.families.sd3_load import load_sd3_pipeline, sd3_pipeline_of
@@ -54,6 +55,7 @@ class StableDiffusion3:
             T5EncoderModel | None, pipeline.text_encoder_3 and frozen(pipeline.text_encoder_3, torch.device("cpu"))
         )
         self.t5_tokenizer = cast(T5Tokenizer | None, pipeline.tokenizer_3)
+        self.texts, self.images = Released(self.text_encoders, device), Released([self.vae], device)
         self.denoiser = cast(SD3Transformer2DModel, frozen(pipeline.transformer, device))
         self.scheduler = cast(FlowMatchEulerDiscreteScheduler, pipeline.scheduler)
         self.path = path_of(self.scheduler)
@@ -100,10 +102,19 @@ class StableDiffusion3:
     def _text_parts(self) -> tuple[str, ...]:
         return (*CLIP_ENCODERS, *TOKENIZERS, *(T5_PARTS if self.t5 is not None else ()))
 
+    def release_encoders(self) -> None:
+        """Keep the text encoders on the host from now on, but for while they read."""
+        self.texts.release()
+
+    def release_vae(self) -> None:
+        """Keep the VAE on the host from now on, but for while it encodes or decodes."""
+        self.images.release()
+
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], shifted and scaled, float32."""
         self.latent_shape(pixels.shape[-1])
-        return posterior(self.vae, pixels, self.device)
+        with self.images.in_use():
+            return posterior(self.vae, pixels, self.device)
 
     def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of each prompt, all of them, without the marks of start and end."""
@@ -113,7 +124,8 @@ class StableDiffusion3:
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """`clip_embeds` and, where there is a T5, `t5_embeds`, `[B, L, D]` each, and `pooled` `[B, D]`; cut as in diffusers."""
         pairs = zip(self.tokenizers, self.text_encoders, strict=True)
-        read = [self._read_by_clip(tokenizer, encoder, prompts) for tokenizer, encoder in pairs]
+        with self.texts.in_use():
+            read = [self._read_by_clip(tokenizer, encoder, prompts) for tokenizer, encoder in pairs]
         found = {
             "clip_embeds": torch.cat([hidden for hidden, _ in read], dim=-1),
             "pooled": torch.cat([pooled for _, pooled in read], dim=-1),
@@ -151,7 +163,8 @@ class StableDiffusion3:
 
     def decode(self, latents: Latents) -> Images:
         """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""
-        return decoded(self.vae, latents)
+        with self.images.in_use():
+            return decoded(self.vae, latents)
 
     def predict(self, denoiser: nn.Module, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The denoiser's velocity at `x_t`, in the precision that autocast gives it."""

@@ -22,6 +22,7 @@ from alignment_core.families.encoder_fingerprint import encoder_fingerprint
 from alignment_core.families.frozen import frozen
 from alignment_core.families.keys import LoraLayers
 from alignment_core.families.latents import latent_shape, starting_noise
+from alignment_core.families.released import Released
 from alignment_core.families.sd import path_of, unet_resolution
 from alignment_core.families.sd_weights import load_policy, save_policy
 from alignment_core.families.sdxl_keys import SDXL
@@ -47,6 +48,8 @@ class StableDiffusionXL:
         self.text_encoder_2 = cast(CLIPTextModelWithProjection, frozen(pipeline.text_encoder_2, device))
         self.tokenizer = cast(CLIPTokenizer, pipeline.tokenizer)
         self.tokenizer_2 = cast(CLIPTokenizer, pipeline.tokenizer_2)
+        self.texts = Released([self.text_encoder, self.text_encoder_2], device)
+        self.images = Released([self.vae], device)
         self.denoiser = cast(UNet2DConditionModel, frozen(pipeline.unet, device))
         self.scheduler = cast(DDIMScheduler, pipeline.scheduler)
         self.path = path_of(self.scheduler, device)
@@ -88,9 +91,18 @@ class StableDiffusionXL:
         """Identifies the whole model: every weight and config file."""
         return self.folder.model_fingerprint()
 
+    def release_encoders(self) -> None:
+        """Keep the text encoders on the host from now on, but for while they read."""
+        self.texts.release()
+
+    def release_vae(self) -> None:
+        """Keep the VAE on the host from now on, but for while it encodes or decodes."""
+        self.images.release()
+
     def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], times the scaling factor, float32."""
-        return posterior(self.vae, pixels, self.device)
+        with self.images.in_use():
+            return posterior(self.vae, pixels, self.device)
 
     def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of each prompt, all of them, without the marks of start and end; both tokenizers give the same."""
@@ -123,7 +135,8 @@ class StableDiffusionXL:
         """See `encode_prompts`; float32, with the text encoders' gradient."""
         states, pooled = [], torch.empty(0)
         for name, (_, encoder) in zip(("input_ids", "input_ids_2"), self._readers, strict=True):
-            output = encoder(tokens[name].to(self.device).long(), output_hidden_states=True)
+            with self.texts.in_use():
+                output = encoder(tokens[name].to(self.device).long(), output_hidden_states=True)
             states.append(output.hidden_states[-2].float())
             pooled = output[0].float()  # the second encoder's is the projected embedding
         embeds = torch.cat(states, dim=-1)
@@ -155,7 +168,8 @@ class StableDiffusionXL:
 
     def decode(self, latents: Latents) -> Images:
         """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""
-        return decoded(self.vae, latents)
+        with self.images.in_use():
+            return decoded(self.vae, latents)
 
     def predict(self, denoiser: nn.Module, x_t: Latents, times: Times, conditioning: dict[str, Tensor]) -> Latents:
         """The denoiser's prediction (epsilon or v) at `x_t`, in the precision that autocast gives it."""

@@ -83,6 +83,12 @@ class WithTrainedEncoders:
         """Another than the family's own: the cache holds tokens."""
         return f"{self.family.prompt_fingerprint()}/tokens"
 
+    def release_encoders(self) -> None:
+        """They are trained, and stay."""
+
+    def release_vae(self) -> None:
+        self.family.release_vae()
+
     def encode_images(self, pixels: Tensor) -> tuple[Latents, Latents]:
         return self.family.encode_images(pixels)
 

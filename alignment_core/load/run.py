@@ -16,7 +16,7 @@ from alignment_core.actors.compiled_blocks import keep_compiled_in
 from alignment_core.actors.replay import CudaGraphs
 from alignment_core.errors import ModelError
 from alignment_core.events import Event, ModelLoaded, WarningRaised
-from alignment_core.families.family import Family, LargeEncoders, ToldGuidance
+from alignment_core.families.family import Family, ToldGuidance
 from alignment_core.load.judging import build_judges, build_watch, held_out_prompts
 from alignment_core.load.networks import (
     are_recorded,
@@ -74,8 +74,9 @@ def load_run(
     online = objective.method if isinstance(objective.method, OnlineMethod) else None
     setup = None if online is None else online.setup
     reference = build_reference(spec, actors, objective.winners, setup, accelerator)
-    if isinstance(family, LargeEncoders):
-        family.release_encoders()  # what the data needs of them is in the cache
+    family.release_encoders()  # what the data needs of them is in the cache
+    if not spec.steps_use_vae:
+        family.release_vae()
     optimizer = build_optimizer(spec, actors, accelerator)
     hold_in_half(spec, here, family, actors, precision_of(accelerator), cache_dir)
     _settle_passes(spec, actors, accelerator, ranks, cache_dir)

@@ -96,6 +96,11 @@ class JobSpec(Spec):
         return self.method.learns_from == "rewards"
 
     @property
+    def steps_use_vae(self) -> bool:
+        """Whether its steps decode what they draw, or encode images that are others at each visit."""
+        return isinstance(self.method, OnlineMethodSpec) or self.method.transform.is_random
+
+    @property
     def batch_size(self) -> int:
         """Examples in one forward pass on one device, also where `training` leaves it out."""
         return batch_of(self.training, self.method, self.resources.processes)[0]

@@ -50,6 +50,7 @@ def estimate_of(parts: Parts, spec: JobSpec, report: DatasetReport | None, model
     if evaluation.prompts is not None:
         prompts = min(num_expected(evaluation.prompts, evaluation.max_prompts), evaluation.max_prompts)
     is_half = runs_in_half(spec, cards_for(parts, spec), parts.settings.worker_devices)
+    here = on_its_device(spec, cards_for(parts, spec), parts.settings.worker_devices)
     has_layers = model is not None and model.report.layers is not None
     duration = None if model is None else _duration(parts, spec, model, examples, is_half=is_half)
     return Estimate(
@@ -60,7 +61,7 @@ def estimate_of(parts: Parts, spec: JobSpec, report: DatasetReport | None, model
         num_checkpoints=num_checkpoints(spec),
         evaluation_images=None if prompts is None else 2 * prompts * evaluation.seeds_per_prompt,
         num_trainable_parameters=None if model is None else _trainable_parameters(spec, model.report),
-        memory=None if model is None else memory_of(spec, model.report, model.family, is_half=is_half),
+        memory=None if model is None else memory_of(here, model.report, model.family, is_half=is_half),
         duration=duration,
         calibration=None if model is None or duration is None else _calibration(parts, spec, model, duration),
         disk=disk_of(spec, model.report, model.family, num_examples=examples, is_half=is_half)
@@ -86,7 +87,7 @@ def problems_of_memory(parts: Parts, spec: JobSpec, model: Model | None) -> Iter
     fitting = cards_for(parts, spec)
     if model is None or not fitting or spec.resources.strategy == "fsdp2":
         return
-    spec = at_its_smallest(spec)
+    spec = on_its_device(at_its_smallest(spec), fitting, parts.settings.worker_devices)
     is_half = runs_in_half(spec, fitting, parts.settings.worker_devices)
     memory, largest = memory_of(spec, model.report, model.family, is_half=is_half), fitting[0]
     room = largest.memory_bytes / GIB - RESERVED_GIB
@@ -164,6 +165,14 @@ def _calibration(parts: Parts, spec: JobSpec, model: Model, duration: Duration) 
         low=None if low is None else float(f"{low * expected:.3g}"),
         high=None if high is None else float(f"{high * expected:.3g}"),
     )
+
+
+def on_its_device(spec: JobSpec, fitting: list[CardRecord], devices: tuple[str, ...]) -> JobSpec:
+    """The spec with the CPU for its device where `auto` comes to that: nothing leaves it."""
+    is_gpu = fitting[0].device == "cuda" if fitting else "cuda" in devices
+    if spec.resources.device != "auto" or is_gpu:
+        return spec
+    return spec.model_copy(update={"resources": spec.resources.model_copy(update={"device": "cpu"})})
 
 
 def runs_in_half(spec: JobSpec, fitting: list[CardRecord], devices: tuple[str, ...]) -> bool:

@@ -12,6 +12,7 @@ from service.api.estimates import (
     at_its_smallest,
     cards_for,
     components,
+    on_its_device,
     remedies,
     runs_in_half,
 )
@@ -38,7 +39,7 @@ def problems_of_placement(parts: Parts, spec: JobSpec, model: Model | None) -> I
     enough = [one for one in classes if processes <= one.most]
     if not enough or card_gib(parts, spec, model) is not None:
         return
-    smallest, is_half = at_its_smallest(spec), _is_half(parts, spec)
+    smallest, is_half = _on_its_device(parts, at_its_smallest(spec)), _is_half(parts, spec)
     memory = memory_of(smallest, model.report, model.family, is_half=is_half)
     assert memory is not None
     message = (
@@ -60,7 +61,12 @@ def _needs(parts: Parts, spec: JobSpec, model: Model | None) -> Sequence[float]:
 
 
 def _memory(parts: Parts, spec: JobSpec, model: Model) -> Memory | None:
-    return memory_of(spec, model.report, model.family, is_half=_is_half(parts, spec))
+    here = _on_its_device(parts, spec)
+    return memory_of(here, model.report, model.family, is_half=_is_half(parts, spec))
+
+
+def _on_its_device(parts: Parts, spec: JobSpec) -> JobSpec:
+    return on_its_device(spec, cards_for(parts, spec), parts.settings.worker_devices)
 
 
 def _is_half(parts: Parts, spec: JobSpec) -> bool:

@@ -85,6 +85,7 @@ def estimated(family: FamilyName, *, batch: int, is_half: bool = True, remade: b
     return found
 
 
+NOTHING_LEFT: dict[str, Any] = {"resources": {"device": "cpu"}}  # nor did it the card in the runs of then
 CHECKPOINTED: dict[str, Any] = {"training": {"gradient_checkpointing": True}}
 FULL: dict[str, Any] = {"adapter": {"type": "full"}}
 
@@ -111,7 +112,7 @@ FULL: dict[str, Any] = {"adapter": {"type": "full"}}
 def test_the_estimate_is_within_a_tenth_of_what_was_measured_of_the_libraries_forwards(
     family: FamilyName, batch: int, changes: dict[str, Any], measured_gib: float
 ) -> None:
-    found = estimated(family, batch=batch, remade=False, **changes)
+    found = estimated(family, batch=batch, remade=False, **NOTHING_LEFT, **changes)
     was_float32 = family == "sd" and found.reference > 0  # in those runs the reference was, which takes as much again
     assert found.peak_gib + was_float32 * found.reference == pytest.approx(measured_gib, rel=0.1)
 
@@ -146,6 +147,18 @@ def test_a_reference_that_is_averaged_exactly_keeps_the_layers_that_are_adapted(
     moving = estimated("sd", batch=4, reference={"type": "ema"})
     factors = estimated("sd", batch=4, reference={"type": "ema", "ref_store": "factor_average"})
     assert moving.reference > 20 * factors.reference > 0
+
+
+def test_what_is_used_now_and_then_is_counted_where_it_is_needed() -> None:
+    vae, text = (4 * PARTS["sd"]["vae"] / 2**30, 2 * PARTS["sd"]["text_encoder"] / 2**30)
+    leaving, staying = (estimated("sd", batch=4, **changes) for changes in ({}, NOTHING_LEFT))
+    assert staying.peak_gib - leaving.peak_gib == pytest.approx(vae + text, abs=1e-3)
+    assert (leaving.conditioning, staying.conditioning) == (0, pytest.approx(text, abs=1e-3))
+    assert leaving.vae_decode - staying.vae_decode == pytest.approx(vae, abs=1e-3)
+    flipped = estimated("sd", batch=4, method={**PAIRS, "transform": {"horizontal_flip": True}})
+    assert flipped.peak_gib - leaving.peak_gib == pytest.approx(vae, abs=1e-3)
+    trained = estimated("sd", batch=4, adapter={"type": "lora", "text_encoder": {}})
+    assert trained.conditioning > text
 
 
 def test_accumulated_gradients_stand_beside_the_activations() -> None:

@@ -17,7 +17,6 @@ from alignment_core.actors.build import full_actors, lora_actors
 from alignment_core.actors.reference_weights import lora_layers
 from alignment_core.errors import ModelError
 from alignment_core.families.flux import Flux, load_flux, packed, unpacked
-from alignment_core.families.released import Released
 from alignment_core.families.source import ModelFolder
 from alignment_core.spec.families import FAMILIES
 from tests.alignment_core.tiny_flux import T5_TOKENS, save_tiny_flux
@@ -175,30 +174,6 @@ def test_released_encoders_read_the_same_and_a_prompt_once(folders: dict[str, Pa
     assert all(torch.equal(before[name], again[name]) for name in before)
     other.encode_prompts(PROMPTS[:1])
     assert len(reads) == len(set(PROMPTS))
-
-
-class Traveller(torch.nn.Module):
-    """Says where it was sent, since there may be no second device here."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.where: list[str] = []
-
-    def to(self, device: torch.device) -> "Traveller":  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.where.append(str(device))
-        return self
-
-
-def test_what_is_released_is_on_the_device_while_it_is_in_use_and_no_longer() -> None:
-    network = Traveller()
-    released = Released([network], torch.device("meta"))
-    with released.in_use():
-        pass
-    assert set(network.where) == {"meta"}
-    released.release()
-    with released.in_use():
-        assert network.where[-2:] == ["cpu", "meta"]
-    assert network.where[-1] == "cpu"
 
 
 # --- what is trained -------------------------------------------------------------------------------------------------
