@@ -45,9 +45,15 @@ def set_retention(
     ttl_days: Annotated[
         float | None, typer.Option(help="What is older goes, the result too; never when left out.")
     ] = None,
+    unfinished_days: Annotated[
+        float | None,
+        typer.Option(help="So long after a job failed or was cancelled all that it left goes; never when left out."),
+    ] = None,
 ) -> None:
     """Put the policy of the project, or of one job. Pinned checkpoints and those of forks always stay."""
-    client.retention.put(job_id, keep_last=keep_last, keep_best=keep_best, ttl_days=ttl_days)
+    client.retention.put(
+        job_id, keep_last=keep_last, keep_best=keep_best, ttl_days=ttl_days, unfinished_days=unfinished_days
+    )
     console.print("set")
 
 
@@ -81,4 +87,6 @@ def _words(policy: RetentionPolicy) -> str:
     parts = [] if policy.keep_last is None else [f"the last {policy.keep_last} stay beside the result"]
     parts += ["and the best one"] if parts and policy.keep_best else []
     parts += [] if policy.ttl_days is None else [f"what is older than {policy.ttl_days:g} days goes"]
+    if policy.unfinished_days is not None:
+        parts.append(f"{policy.unfinished_days:g} days after a job failed or was cancelled all of it goes")
     return ", ".join(parts) or "all checkpoints stay"

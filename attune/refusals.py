@@ -13,7 +13,12 @@ def create_job(client: Client, job: JobFile, *, check_only: bool = False) -> Job
     """Queue the job; `ValueError` names the file and the fields that were refused."""
     try:
         return client.create_job(
-            job.spec, name=job.name, metadata=job.metadata, resume_from=job.resume_from, check_only=check_only
+            job.spec,
+            name=job.name,
+            metadata=job.metadata,
+            resume_from=job.resume_from,
+            retention=job.retention,
+            check_only=check_only,
         )
     except AttuneError as error:
         if not error.errors:

@@ -297,6 +297,7 @@ class RetentionPolicy(Resource):
     keep_last: int | None
     keep_best: bool
     ttl_days: float | None
+    unfinished_days: float | None = None
 
 
 class CheckpointOutlook(Resource):

@@ -26,10 +26,16 @@ class Retention:
         keep_last: int | None = None,
         keep_best: bool = True,
         ttl_days: float | None = None,
+        unfinished_days: float | None = None,
     ) -> None:
         """Put the policy of a job, or without one of the project, which asks for the scope `admin`."""
         path = "/v1/retention" if job_id is None else f"{job_path(job_id)}/retention"
-        body = {"keep_last": keep_last, "keep_best": keep_best, "ttl_days": ttl_days}
+        body = {
+            "keep_last": keep_last,
+            "keep_best": keep_best,
+            "ttl_days": ttl_days,
+            "unfinished_days": unfinished_days,
+        }
         self._connection.request("PUT", path, json=body)
 
     def give_up(self, job_id: str) -> JobRetention:

@@ -92,6 +92,7 @@ def new_job(parts: Parts, project_id: str, body: JobRequest, job_id: str | None,
             job_id=job_id,
             resume_from_checkpoint_id=body.resume_from and body.resume_from.checkpoint_id,
             check_only=check_only,
+            retention=None if body.retention is None else body.retention.rule(),
         )
     except (jobs.DatasetGone, CheckpointGone):  # deleted just now
         refuse_unfit(parts, project_id, body)

@@ -6,7 +6,8 @@ from service.api.context import Parts, PartsDep
 from service.api.lookup import CheckpointDep, JobDep
 from service.api.problems import missing, problems
 from service.api.schemas.checkpoints import Checkpoint
-from service.api.schemas.retention import CheckpointOutlook, JobRetention, RetentionPolicy
+from service.api.schemas.retention import CheckpointOutlook, JobRetention
+from service.api.schemas.retention_policy import RetentionPolicy
 from service.auth import ProjectDep, needs
 from service.errors import not_found
 from service.store import outputs, retention
@@ -39,7 +40,8 @@ def put_retention(body: RetentionPolicy, project_id: ProjectDep, parts: PartsDep
 def get_job_retention(job: JobDep, parts: PartsDep) -> JobRetention:
     """The policy that the job is under, and for each checkpoint whether it goes with the next sweep, with the reason.
 
-    A checkpoint never goes while it is pinned, is a champion, or a job was forked from it, and none of a job that has not ended or may be resumed.
+    A checkpoint never goes while it is pinned, is a champion, or a job was forked from it, and none of a job that has not ended or may be resumed, but
+    for `unfinished_days`.
     """
     return _outlook(job, parts)
 

@@ -29,9 +29,11 @@ from service.store.models import (
     Dataset,
     Job,
     JobLabel,
+    JobRetention,
     PromptSet,
 )
 from service.store.records import JobError, JobRecord, JobSummary, PauseKeeps, Progress, Slice
+from service.store.retention_rules import Policy
 from service.store.states import HELD, TERMINAL, InvalidTransition, JobState, Verb, after
 from service.store.waiting import places
 
@@ -54,12 +56,13 @@ def create(
     estimate: Mapping[str, Any] | None = None,
     card_gib: float | None = None,
     check_only: bool = False,
+    retention: Policy | None = None,
 ) -> JobRecord:
     """Queue a job; the row holds the resolved spec. `DatasetGone` when one of the datasets in `needs`, or of the prompt sets
     in `needs_prompts`, is not there; `CheckpointGone` when the checkpoint is not that it begins from.
 
     Its run begins from `resume_from_checkpoint_id`, if that is given, in place of the model as it is; `check_only` ends it after what is
-    tried before a run. `card_gib` is what each of its processes needs of a card, by which workers of its class take it.
+    tried before a run. `card_gib` is what each of its processes needs of a card, by which workers of its class take it. `retention` is a policy of its own in place of its project's.
 
     `job_id` is the id that `idempotency.begin` set aside: creating it a second time returns the job that is there. The
     caller rings the bell after this returns, never before. Raises `QuotaExceeded` where the project may have no more.
@@ -103,6 +106,8 @@ def create(
         session.add(row)
         session.flush()
         add_labels(session, row)
+        if retention is not None:
+            session.add(JobRetention(job_id=row.id, **vars(retention)))
         return whole(session, row)
 
 

@@ -88,7 +88,7 @@ def _jobs_under_a_policy(store: Store, after_id: str) -> Sequence[str]:
 
 
 def _lets_go(table: type[ProjectRetention | JobRetention]) -> sa.ColumnElement[bool]:
-    return sa.or_(table.keep_last.is_not(None), table.ttl_days.is_not(None))
+    return sa.or_(table.keep_last.is_not(None), table.ttl_days.is_not(None), table.unfinished_days.is_not(None))
 
 
 def _sweep_job(store: Store, job_id: str) -> int:
@@ -127,7 +127,14 @@ def _verdicts(session: Session, job: Job, rows: Sequence[Checkpoint], policy: Po
         for row in rows
     ]
     may_resume = job.state == "failed" and bool((job.error or {}).get("retryable"))
-    return verdicts(candidates, policy, has_ended=job.state in TERMINAL, may_resume=may_resume, time=time)
+    return verdicts(
+        candidates,
+        policy,
+        has_ended=job.state in TERMINAL,
+        may_resume=may_resume,
+        time=time,
+        unfinished_since=job.finished_at if job.state in ("failed", "cancelled") else None,
+    )
 
 
 def _needs(session: Session, project_id: str, checkpoint_ids: Sequence[str]) -> dict[str, frozenset[Need]]:
@@ -163,4 +170,4 @@ def _checkpoints(session: Session, job_id: str, *, lock: bool = False) -> Sequen
 
 
 def _policy(row: ProjectRetention | JobRetention | None) -> Policy | None:
-    return None if row is None else Policy(row.keep_last, row.keep_best, row.ttl_days)
+    return None if row is None else Policy(row.keep_last, row.keep_best, row.ttl_days, row.unfinished_days)

@@ -1,7 +1,8 @@
 """Which checkpoints of a job stay and which go: one pure function, with a reason for each.
 
 What somebody needs stays whatever the policy says: one that is pinned, a champion, what a fork stands on, and everything of a job
-that has not ended or may be resumed. Of the rest, `ttl_days` lets go what is old, and `keep_last` what lies behind the latest.
+that has not ended. What a job that may be resumed would go on from stays too, until `unfinished_days` after its end, when all goes
+of a job that failed or was cancelled. Of the rest, `ttl_days` lets go what is old, and `keep_last` what lies behind the latest.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Literal
 Stays = Literal[
     "pinned", "champion", "fork", "job_not_ended", "job_may_resume", "no_policy", "last", "best", "result", "young"
 ]
-Goes = Literal["older_than_ttl", "behind_keep_last"]
+Goes = Literal["older_than_ttl", "behind_keep_last", "unfinished"]
 Need = Literal["champion", "fork"]
 
 
@@ -23,6 +24,11 @@ class Policy:
     keep_last: int | None = None
     keep_best: bool = True
     ttl_days: float | None = None
+    unfinished_days: float | None = None
+
+    @property
+    def lets_go(self) -> bool:
+        return any(one is not None for one in (self.keep_last, self.ttl_days, self.unfinished_days))
 
 
 @dataclass(frozen=True)
@@ -48,21 +54,38 @@ class Verdict:
 
 
 def verdicts(
-    candidates: Sequence[Candidate], policy: Policy, *, has_ended: bool, may_resume: bool, time: datetime
+    candidates: Sequence[Candidate],
+    policy: Policy,
+    *,
+    has_ended: bool,
+    may_resume: bool,
+    time: datetime,
+    unfinished_since: datetime | None = None,
 ) -> list[Verdict]:
-    """What is to become of all checkpoints of one job, in the order of their steps."""
+    """What is to become of all checkpoints of one job, in the order of their steps; `unfinished_since` is when it failed or was cancelled."""
     ordered = sorted(candidates, key=lambda one: one.step)
     last = {one.id for one in ordered[-policy.keep_last :]} if policy.keep_last else set()
     job_needs: Stays | None = "job_not_ended" if not has_ended else "job_may_resume" if may_resume else None
-    return [_verdict(one, policy, job_needs, last, time) for one in ordered]
+    given_up = has_ended and unfinished_since is not None and _is_past(unfinished_since, policy.unfinished_days, time)
+    return [_verdict(one, policy, job_needs, last, time, given_up=given_up) for one in ordered]
 
 
-def _verdict(one: Candidate, policy: Policy, job_needs: Stays | None, last: set[str], time: datetime) -> Verdict:
-    if (needed := _needed(one, job_needs)) is not None:
+def _is_past(since: datetime, days: float | None, time: datetime) -> bool:
+    return days is not None and time - since > timedelta(days=days)
+
+
+def _verdict(
+    one: Candidate, policy: Policy, job_needs: Stays | None, last: set[str], time: datetime, *, given_up: bool
+) -> Verdict:
+    if (needed := _needed_outside(one)) is not None:
         return Verdict(one.id, False, needed)
-    if policy.keep_last is None and policy.ttl_days is None:
+    if given_up:
+        return Verdict(one.id, True, "unfinished")
+    if job_needs is not None:
+        return Verdict(one.id, False, job_needs)
+    if not policy.lets_go:
         return Verdict(one.id, False, "no_policy")
-    if policy.ttl_days is not None and time - one.created_at > timedelta(days=policy.ttl_days):
+    if _is_past(one.created_at, policy.ttl_days, time):
         return Verdict(one.id, True, "older_than_ttl")
     if policy.keep_last is None:
         return Verdict(one.id, False, "young")
@@ -73,9 +96,9 @@ def _verdict(one: Candidate, policy: Policy, job_needs: Stays | None, last: set[
     return Verdict(one.id, False, "last") if one.id in last else Verdict(one.id, True, "behind_keep_last")
 
 
-def _needed(one: Candidate, job_needs: Stays | None) -> Stays | None:
+def _needed_outside(one: Candidate) -> Stays | None:
     if one.is_pinned:
         return "pinned"
     if "champion" in one.needed_by:
         return "champion"
-    return "fork" if "fork" in one.needed_by else job_needs
+    return "fork" if "fork" in one.needed_by else None

@@ -112,7 +112,10 @@ def test_several_mistakes_are_a_line_each(api: Api, attune: Attune, written: Cal
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ({"spec": {}, "nam": "x"}, "/nam: unknown field; beside spec there may be metadata, name and resume_from"),
+        (
+            {"spec": {}, "nam": "x"},
+            "/nam: unknown field; beside spec there may be metadata, name, resume_from and retention",
+        ),
         ({"spec": 3}, "/spec: expected a mapping, not 3"),
         ({"spec": {}, "metadata": ["a"]}, "/metadata: expected a mapping, not ['a']"),
         ({"spec": {}, "name": 3}, "/name: expected text, not 3"),

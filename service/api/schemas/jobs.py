@@ -16,6 +16,7 @@ from alignment_core.events import Phase, StartCheck, Throughput
 from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import WITHOUT_NUL
 from service.api.schemas.base import Entry, Resource, with_example
+from service.api.schemas.retention_policy import RetentionPolicy
 from service.api.schemas.usage import JOB_USAGE_EXAMPLE, JobUsage
 from service.errors import FieldProblem
 from service.store.records import EventRecord, ForkMode, ForkReference, JobRecord, ParentRecord, PauseKeeps
@@ -176,6 +177,10 @@ class JobRequest(BaseModel):
     )
     metadata: dict[MetadataKey, MetadataValue] = Field(
         default_factory=dict, max_length=16, description="Up to 16 pairs to filter lists by: `?metadata[team]=design`."
+    )
+    retention: RetentionPolicy | None = Field(
+        None,
+        description="Which of its checkpoints stay, in place of the project's policy; `PUT /v1/jobs/{job_id}/retention` changes it.",
     )
 
 

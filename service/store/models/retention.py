@@ -15,6 +15,7 @@ class ProjectRetention(Base):
     keep_last: Mapped[int | None]
     keep_best: Mapped[bool]
     ttl_days: Mapped[float | None] = mapped_column(sa.Float)
+    unfinished_days: Mapped[float | None] = mapped_column(sa.Float)
 
 
 class JobRetention(Base):
@@ -26,3 +27,4 @@ class JobRetention(Base):
     keep_last: Mapped[int | None]
     keep_best: Mapped[bool]
     ttl_days: Mapped[float | None] = mapped_column(sa.Float)
+    unfinished_days: Mapped[float | None] = mapped_column(sa.Float)

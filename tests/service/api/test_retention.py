@@ -10,8 +10,9 @@ from service.settings import Settings
 from service.store import leases, orphans, retention
 from service.store.__main__ import main
 from service.store.database import now
-from service.store.models import Checkpoint, Export, Removal, Sweep, SweepTrial
+from service.store.models import Checkpoint, Export, Job, Removal, Sweep, SweepTrial
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
+from service.store.records import JobError
 from service.store.removals import remove_due
 from service.store.states import JobState
 from tests.service.api.conftest import NewApi
@@ -86,6 +87,40 @@ def test_old_checkpoints_go_the_result_too_and_young_ones_stay(api: Api):
     assert (steps_of(api, job_id), steps_of(api, young)) == ([], [1, 2, 3, 4])
     job = api.client.get(f"/v1/jobs/{job_id}").json()
     assert (job["status"], job["latest_checkpoint_id"]) == ("succeeded", None)
+
+
+def test_a_job_brings_its_own_policy(api: Api):
+    policy = {"keep_last": 1, "keep_best": False, "ttl_days": None, "unfinished_days": 3.5}
+    job_id = api.new_job(retention=policy)
+    attempt = api.claim(job_id)
+    for step in STEPS:
+        api.save_checkpoint(job_id, attempt, step)
+    leases.finish(api.parts.store, job_id, attempt, "succeeded")
+    shown = api.client.get(f"/v1/jobs/{job_id}/retention").json()
+    assert (shown["is_own"], shown["policy"]) == (True, policy)
+    assert retention.sweep(api.parts.store) == 3
+    assert steps_of(api, job_id) == [4]
+    assert_problem(api.post_job(retention={"keep": 1}), 422, "invalid_request")
+
+
+def test_what_a_failed_or_cancelled_job_left_goes_after_its_time(any_api: Api):
+    api = any_api
+    failed, cancelled, fine = ended_job(api, end="running"), ended_job(api, end="running"), ended_job(api)
+    error = JobError(code="worker_lost", message="lost", category="capacity", retryable=True)
+    leases.finish(api.parts.store, failed, 1, "failed", error)
+    api.client.post(f"/v1/jobs/{cancelled}/cancel")
+    leases.finish(api.parts.store, cancelled, 1, "stopped")
+    api.client.put("/v1/retention", json={"unfinished_days": 7})
+    assert retention.sweep(api.parts.store) == 0, "they are young, and the failed one may be resumed"
+    reasons = {one["reason"] for one in api.client.get(f"/v1/jobs/{failed}/retention").json()["checkpoints"]}
+    assert reasons == {"job_may_resume"}
+    kept = checkpoint_at(api, cancelled, 2)
+    api.client.post(f"/v1/checkpoints/{kept}/pin")
+    with api.parts.store.write() as session:
+        old = now(session) - timedelta(days=8)
+        session.execute(sa.update(Job).where(Job.id.in_([failed, cancelled, fine])).values(finished_at=old))
+    assert retention.sweep(api.parts.store) == 7
+    assert (steps_of(api, failed), steps_of(api, cancelled), steps_of(api, fine)) == ([], [2], [1, 2, 3, 4])
 
 
 def test_what_a_fork_stands_on_and_what_a_job_goes_on_from_stay(any_api: Api):

@@ -16,6 +16,7 @@ policies = st.builds(
     keep_last=st.none() | st.integers(0, 4),
     keep_best=st.booleans(),
     ttl_days=st.none() | st.floats(0.1, 20),
+    unfinished_days=st.none() | st.floats(0.1, 20),
 )
 
 
@@ -38,20 +39,37 @@ def jobs(draw: st.DrawFn) -> list[Candidate]:
 
 
 @settings(deadline=None)
-@given(job=jobs(), policy=policies, has_ended=st.booleans(), may_resume=st.booleans())
+@given(
+    job=jobs(),
+    policy=policies,
+    has_ended=st.booleans(),
+    may_resume=st.booleans(),
+    unfinished=st.none() | st.floats(0, 30),
+)
 def test_nothing_that_is_needed_is_ever_chosen(
-    job: list[Candidate], policy: Policy, has_ended: bool, may_resume: bool
+    job: list[Candidate], policy: Policy, has_ended: bool, may_resume: bool, unfinished: float | None
 ) -> None:
-    found = verdicts(job, policy, has_ended=has_ended, may_resume=may_resume, time=NOW)
+    since = None if unfinished is None else NOW - timedelta(days=unfinished)
+    found = verdicts(
+        job, policy, has_ended=has_ended, may_resume=may_resume, time=NOW, unfinished_since=since if has_ended else None
+    )
+    given_up = (
+        since is not None
+        and policy.unfinished_days is not None
+        and NOW - since > timedelta(days=policy.unfinished_days)
+    )
     assert {one.id for one in found} == {one.id for one in job}, "each gets one verdict"
     by_id = {one.id: one for one in job}
     for verdict in found:
         if verdict.goes:
             one = by_id[verdict.id]
             assert has_ended
-            assert not may_resume
             assert not one.is_pinned
             assert not one.needed_by
+            assert (verdict.reason == "unfinished") is given_up
+            if given_up:
+                continue
+            assert not may_resume
             assert policy.keep_last is not None or policy.ttl_days is not None
             is_old = policy.ttl_days is not None and NOW - one.created_at > timedelta(days=policy.ttl_days)
             assert (verdict.reason == "older_than_ttl") is is_old

@@ -1,0 +1,36 @@
+"""A policy of retention over HTTP: the project's, a job's, or one that a job is submitted with."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.store.retention_rules import Policy
+
+POLICY_EXAMPLE: dict[str, Any] = {"keep_last": 2, "keep_best": True, "ttl_days": None, "unfinished_days": 14}
+
+
+class RetentionPolicy(BaseModel):
+    """Which checkpoints of ended jobs stay. Left out altogether, all do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [POLICY_EXAMPLE]})
+
+    keep_last: int | None = Field(
+        None, ge=0, le=10_000, description="So many of the latest stay beside the job's result; all when null."
+    )
+    keep_best: bool = Field(True, description="Whether the one with the best probe stays beside `keep_last`.")
+    ttl_days: float | None = Field(
+        None, gt=0, le=36_500, description="What is older goes, the job's result and the best one too; never when null."
+    )
+    unfinished_days: float | None = Field(
+        None,
+        gt=0,
+        le=36_500,
+        description="So many days after a job failed or was cancelled all that it left goes, though it might be resumed; never when null.",
+    )
+
+    def rule(self) -> Policy:
+        return Policy(self.keep_last, self.keep_best, self.ttl_days, self.unfinished_days)
+
+    @classmethod
+    def of(cls, policy: Policy) -> "RetentionPolicy":
+        return cls(**vars(policy))
