@@ -5,6 +5,7 @@ Each function is one transaction: rows go, and `removals.py` is told which objec
 go with it, and so do remembered answers under an `Idempotency-Key`, since they repeat what was sent.
 """
 
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,8 +26,8 @@ from service.store.models import (
     Sweep,
     SweepTrial,
 )
-from service.store.removals import to_remove
-from service.store.states import TERMINAL
+from service.store.removals import SUPERSEDED_FOR, to_remove
+from service.store.states import HELD, TERMINAL
 
 JOBS_NAMED = 3
 
@@ -185,16 +186,18 @@ def delete_export(store: Store, checkpoint_id: str, format: ExportFormat) -> str
 
 
 def delete_sample(store: Store, project_id: str, job_id: str, sample_id: str) -> str | None:
-    """Delete a picture of a job. A job that runs may draw one for the same step again."""
+    """Delete a picture of a job. A job that runs may draw one for the same step again, so there its object goes a day later."""
     with store.write() as session:
+        job = _job(session, project_id, job_id)
         query = sa.select(Sample).where(
             Sample.id == sample_id, Sample.job_id == job_id, Sample.project_id == project_id
         )
         row = session.scalars(query.with_for_update()).one_or_none()
         if row is None:
             return None
+        is_at_work = job is not None and job.state in HELD and job.attempt == row.attempt
         session.delete(row)
-        to_remove(session, [row.object_key], now(session))
+        to_remove(session, [row.object_key], now(session), SUPERSEDED_FOR if is_at_work else timedelta(0))
         return sample_id
 
 

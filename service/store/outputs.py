@@ -5,7 +5,7 @@ again replaces what the lost attempt left for it, and keeps its id.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,10 +19,9 @@ from service.store.ids import new_id
 from service.store.metrics import PREFIXES
 from service.store.models import Checkpoint, CheckpointFile, Job, JobLog, Metric, Report, Sample
 from service.store.records import CheckpointRecord, LogRecord, ReportRecord, SampleRecord, StoredFile
-from service.store.removals import to_remove
+from service.store.removals import keep, supersede
 
 LOG_TAIL_CHARACTERS = 64 * 1024
-SUPERSEDED_FOR = timedelta(days=1)
 
 
 def put_metrics(
@@ -51,7 +50,7 @@ def put_checkpoint(session: Session, job: Job, event: CheckpointSaved, files: Se
         sa.select(Checkpoint.id, Checkpoint.attempt).where(Checkpoint.job_id == job.id, Checkpoint.step == event.step)
     ).one_or_none() or (None, None)
     if old_attempt is not None and old_attempt != job.attempt:
-        _supersede(session, keys.checkpoint_prefix(job.project_id, job.id, event.step, old_attempt))
+        supersede(session, keys.checkpoint_prefix(job.project_id, job.id, event.step, old_attempt))
     if old_id is not None:
         session.execute(sa.delete(CheckpointFile).where(CheckpointFile.checkpoint_id == old_id))
         exports.forget(session, old_id)  # they were made of the files that go
@@ -86,7 +85,8 @@ def put_sample(session: Session, job: Job, event: SamplesDrawn, files: Sequence[
         sa.select(Sample.id, Sample.object_key).where(Sample.job_id == job.id, Sample.step == event.step)
     ).one_or_none() or (None, None)
     if old_key is not None and old_key != file.object_key:
-        _supersede(session, old_key)
+        supersede(session, old_key)
+    keep(session, file.object_key)  # one of this step was deleted, and the same attempt has drawn it again
     session.merge(
         Sample(
             id=old_id or new_id("smp"),
@@ -110,7 +110,7 @@ def put_report(session: Session, job: Job, event: EvaluationCompleted, files: Se
         sa.select(Report.page_object_key).where(Report.job_id == job.id, Report.step == event.step)
     ).one_or_none()
     if old_key is not None and (page is None or old_key != page.object_key):
-        _supersede(session, old_key)
+        supersede(session, old_key)
     session.merge(
         Report(
             job_id=job.id,
@@ -124,11 +124,6 @@ def put_report(session: Session, job: Job, event: EvaluationCompleted, files: Se
             created_at=event.time,
         )
     )
-
-
-def _supersede(session: Session, prefix: str) -> None:
-    """Have what a lost attempt stored removed, now that a later one has stored it anew; who reads it just now has time to end."""
-    to_remove(session, [prefix], now(session), SUPERSEDED_FOR)
 
 
 def put_log(store: Store, job_id: str, attempt: int, text: str) -> None:

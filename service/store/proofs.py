@@ -21,6 +21,7 @@ from service.store.ids import new_id
 from service.store.kinds import Kind
 from service.store.models import LONGEST_MODEL, Dataset, Job, PromptSet, Proof, ProofShard
 from service.store.records import JobRecord, JobSummary, ProofRecord, Slice, StoredFile
+from service.store.removals import supersede
 from service.store.states import TERMINAL, InvalidTransition, JobState
 
 
@@ -129,6 +130,9 @@ def cancel_verifications(store: Store, project_id: str, evaluation_id: str) -> b
 def put_shard(session: Session, job: Job, event: ImagesScored, files: Sequence[StoredFile]) -> None:
     """Note what a run has drawn and scored, which is in the object store by now."""
     (file,) = files
+    old = session.get(ProofShard, (job.id, file.path))
+    if old is not None and old.object_key != file.object_key:
+        supersede(session, old.object_key)
     told = file.model_dump(include={"path", "size_bytes", "sha256", "object_key"})
     session.merge(ProofShard(job_id=job.id, project_id=job.project_id, **told))
 
@@ -145,6 +149,10 @@ def put_proof(
 ) -> None:
     """Store the report; of an evaluation with its file of scores."""
     (scores,) = files or (None,)
+    old = session.get(Proof, job.id)
+    old_key = None if old is None else old.scores_object_key
+    if old_key is not None and (scores is None or old_key != scores.object_key):
+        supersede(session, old_key)
     session.merge(
         Proof(
             job_id=job.id,

@@ -20,6 +20,7 @@ from service.store.unavailable import ObjectsUnavailable
 TRY_AGAIN_SECONDS = 60.0
 LOOK_AGAIN_SECONDS = 24 * 3600.0
 AT_ONCE = 20
+SUPERSEDED_FOR = timedelta(days=1)
 
 log = structlog.get_logger()
 
@@ -28,6 +29,16 @@ def to_remove(session: Session, prefixes: Iterable[str], time: datetime, delay: 
     """Have everything under the prefixes removed, once this transaction is committed and the delay over."""
     for prefix in prefixes:
         session.merge(Removal(prefix=prefix, created_at=time, due_at=time + delay))
+
+
+def supersede(session: Session, prefix: str) -> None:
+    """Have what a lost attempt stored removed, now that a later one has stored it anew; who reads it just now has time to end."""
+    to_remove(session, [prefix], now(session), SUPERSEDED_FOR)
+
+
+def keep(session: Session, key: str) -> None:
+    """Have an object stay that was to be removed: its row is there again."""
+    session.execute(sa.delete(Removal).where(Removal.prefix == key))
 
 
 def remove_due(store: Store, objects: ObjectStore) -> int:

@@ -109,12 +109,14 @@ def _usage_of_attempt(session: Session, job: Job, claimed_at: datetime, time: da
 
 
 def _seconds(told: Sequence[tuple[str, dict[str, Any], datetime]], start: datetime, end: datetime) -> dict[str, float]:
-    """Seconds in each phase from the claim to the end; a training process's clock may be a little off this one's."""
+    """Seconds in each phase from the claim to the end, each of them once, though a training process's clock may be off or set back."""
     marks = [(_phase_from(kind, data), time) for kind, data, time in told if kind in MARKS]
     found: dict[str, float] = {}
-    for (phase, since), (_, until) in pairwise([("starting", start), *marks, ("", end)]):
-        lasted = (min(until, end) - max(since, start)).total_seconds()
-        found[phase] = round(found.get(phase, 0.0) + max(0.0, lasted), 3)
+    counted_to = start
+    for (phase, _), (_, until) in pairwise([("starting", start), *marks, ("", end)]):
+        ends_at = max(counted_to, min(until, end))
+        found[phase] = round(found.get(phase, 0.0) + (ends_at - counted_to).total_seconds(), 3)
+        counted_to = ends_at
     return found
 
 

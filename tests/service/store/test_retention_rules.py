@@ -100,6 +100,7 @@ keys = st.builds(
         [
             *(f"checkpoints/{step}/attempt-{attempt}/weights" for step in (2, 4) for attempt in (1, 2, 3)),
             *("samples/2/attempt-1.png", "samples/2/attempt-3.png", "reports/4/attempt-2.html"),
+            *("proof/attempt-1/shards/a", "proof/attempt-3/scores.parquet"),
             *("exports/c/exp_1/attempt-1/a", "exports/c/exp_2/attempt-1/a", "data.parquet", "latents/n/s", "new/thing"),
         ]
     ),
