@@ -1,0 +1,78 @@
+"""Variants of the store that are wrong in one place each: a simulation that finds nothing in them would prove nothing."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store import (
+    aliases,
+    audit,
+    deletion,
+    events,
+    jobs,
+    keys,
+    leases,
+    orphans,
+    outputs,
+    quotas,
+    retention_rules,
+    sweeps,
+    usage,
+)
+from service.store.models import Job
+from service.store.orphan_rules import Owner
+from worker import uploads
+
+Variant = Callable[[], AbstractContextManager[Any]]
+
+
+def _hold_whoever_asks(session: Session, job_id: str, _attempt: int) -> Job:
+    return session.scalars(sa.select(Job).where(Job.id == job_id)).one()
+
+
+def _append_with_holes(session: Session, row: Job, event: Any) -> Any:
+    row.last_seq += row.last_seq == 3
+    return APPEND(session, row, event)
+
+
+def _needed_unless_pinned(one: retention_rules.Candidate, job_needs: Any) -> Any:
+    return NEEDED(replace(one, is_pinned=False), job_needs)
+
+
+def _prefix_without_attempt(project_id: str, job_id: str, step: int, _attempt: int) -> str:
+    return PREFIX(project_id, job_id, step, 1)
+
+
+def _seconds_unchecked(told: Any, start: Any, end: Any) -> dict[str, float]:
+    return {phase: seconds - 1.0 for phase, seconds in SECONDS(told, start, end).items()}
+
+
+APPEND, NEEDED, PREFIX = events.append, retention_rules._needed, keys.checkpoint_prefix
+SECONDS = usage._seconds
+
+VARIANTS: dict[str, Variant] = {
+    "an old attempt may write": lambda: patch.object(events, "hold", _hold_whoever_asks),
+    "an old attempt may end the job": lambda: patch.object(leases, "hold", _hold_whoever_asks),
+    "an old attempt may renew": lambda: patch.object(
+        leases, "held_by", lambda job_id, _attempt: (Job.id == job_id, Job.state.in_(leases.HELD))
+    ),
+    "sequence numbers have holes": lambda: patch.object(events, "append", _append_with_holes),
+    "metrics are forgotten": lambda: patch.object(outputs, "put_metrics", lambda *_: None),
+    "a checkpoint's files are not stored": lambda: patch.object(uploads, "_put", lambda *_: None),
+    "attempts share a folder": lambda: patch.object(keys, "checkpoint_prefix", _prefix_without_attempt),
+    "retention ignores pins": lambda: patch.object(retention_rules, "_needed", _needed_unless_pinned),
+    "aliases hold nothing": lambda: patch.object(aliases, "names_of", lambda *_: []),
+    "forks hold nothing": lambda: patch.object(deletion, "_jobs_from", lambda *_: []),
+    "jobs hold no data set": lambda: patch.object(deletion, "_jobs_with", lambda *_: []),
+    "orphans are whatever lies there": lambda: patch.object(orphans, "_job", lambda *_: Owner(names_all=True)),
+    "sweeps queue everything": lambda: patch.object(sweeps, "AT_REST", (*sweeps.AT_REST, "queued")),
+    "quotas refuse nothing": lambda: patch.object(quotas, "_refuse", lambda *_: None),
+    "every failure can be resumed": lambda: patch.object(jobs, "_refuse_final", lambda *_: None),
+    "the audit log forgets": lambda: patch.object(audit, "record_change", lambda *_: None),
+    "seconds may be negative": lambda: patch.object(usage, "_seconds", _seconds_unchecked),
+}
