@@ -40,8 +40,8 @@ def _append_with_holes(session: Session, row: Job, event: Any) -> Any:
     return APPEND(session, row, event)
 
 
-def _needed_unless_pinned(one: retention_rules.Candidate, job_needs: Any) -> Any:
-    return NEEDED(replace(one, is_pinned=False), job_needs)
+def _needed_unless_pinned(one: retention_rules.Candidate) -> Any:
+    return NEEDED(replace(one, is_pinned=False))
 
 
 def _prefix_without_attempt(project_id: str, job_id: str, step: int, _attempt: int) -> str:
@@ -52,7 +52,7 @@ def _seconds_unchecked(told: Any, start: Any, end: Any) -> dict[str, float]:
     return {phase: seconds - 1.0 for phase, seconds in SECONDS(told, start, end).items()}
 
 
-APPEND, NEEDED, PREFIX = events.append, retention_rules._needed, keys.checkpoint_prefix
+APPEND, NEEDED, PREFIX = events.append, retention_rules._needed_outside, keys.checkpoint_prefix
 SECONDS = usage._seconds
 
 VARIANTS: dict[str, Variant] = {
@@ -65,7 +65,7 @@ VARIANTS: dict[str, Variant] = {
     "metrics are forgotten": lambda: patch.object(outputs, "put_metrics", lambda *_: None),
     "a checkpoint's files are not stored": lambda: patch.object(uploads, "_put", lambda *_: None),
     "attempts share a folder": lambda: patch.object(keys, "checkpoint_prefix", _prefix_without_attempt),
-    "retention ignores pins": lambda: patch.object(retention_rules, "_needed", _needed_unless_pinned),
+    "retention ignores pins": lambda: patch.object(retention_rules, "_needed_outside", _needed_unless_pinned),
     "aliases hold nothing": lambda: patch.object(aliases, "names_of", lambda *_: []),
     "forks hold nothing": lambda: patch.object(deletion, "_jobs_from", lambda *_: []),
     "jobs hold no data set": lambda: patch.object(deletion, "_jobs_with", lambda *_: []),
