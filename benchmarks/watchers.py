@@ -14,6 +14,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -36,13 +38,31 @@ SPEC = {
 SETTLE_SECONDS, MEASURE_SECONDS = 3.0, 8.0
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What so many watchers cost: transactions beside the GETs, and the time of a GET, in the middle and of the slowest twentieth."""
+
+    num_watchers: int
+    num_served: int
+    transactions_per_second: float
+    median_seconds: float
+    slow_seconds: float
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--watchers", type=int, nargs="+", default=[0, 200, 1000])
     arguments.add_argument("--database-url", default="")
     given = arguments.parse_args()
+    for found in measured(given.watchers, given.database_url):
+        sys.stdout.write(line_of(found) + "\n")
+        sys.stdout.flush()
+
+
+def measured(numbers: list[int], database_url: str) -> Iterator[Watched]:
+    """What so many watchers cost, one number after the other, on one service."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(data_dir=Path(folder), database_url=given.database_url)
+        settings = Settings(data_dir=Path(folder), database_url=database_url)
         migrate(settings.resolved_database_url)
         app = create_app(settings)
         port = _free_port()
@@ -50,11 +70,8 @@ def main() -> None:
         server = uvicorn.Server(config)
         threading.Thread(target=server.run, daemon=True).start()
         transactions = _counted(app.state.parts.store)
-        for num_watchers in given.watchers:
-            sys.stdout.write(
-                asyncio.run(_measure(settings, f"http://127.0.0.1:{port}", num_watchers, transactions)) + "\n"
-            )
-            sys.stdout.flush()
+        for num_watchers in numbers:
+            yield asyncio.run(_measure(settings, f"http://127.0.0.1:{port}", num_watchers, transactions))
         server.should_exit = True
         time.sleep(2)
 
@@ -65,7 +82,7 @@ def _counted(store: Store) -> list[float]:
     return begun
 
 
-async def _measure(settings: Settings, url: str, num_watchers: int, transactions: list[float]) -> str:
+async def _measure(settings: Settings, url: str, num_watchers: int, transactions: list[float]) -> Watched:
     store = open_store(settings.resolved_database_url)  # the worker's own
     job = jobs.create(store, project_id=DEFAULT_PROJECT_ID, spec=JobSpec.model_validate(SPEC))
     leases.claim(store, job.id, "worker", 3600)
@@ -94,12 +111,19 @@ async def _measure(settings: Settings, url: str, num_watchers: int, transactions
         await asyncio.gather(*watching, return_exceptions=True)
     speaker.join()
     store.close()
-    served = sum(1 for count in received if count)
-    slow = sorted(times)[int(0.95 * len(times))]
-    median = statistics.median(times)
+    return Watched(
+        num_watchers=num_watchers,
+        num_served=sum(1 for count in received if count),
+        transactions_per_second=rate,
+        median_seconds=statistics.median(times),
+        slow_seconds=sorted(times)[int(0.95 * len(times))],
+    )
+
+
+def line_of(found: Watched) -> str:
     return (
-        f"{num_watchers:5} watchers ({served} served): {rate:7.1f} transactions/s beside the GETs, "
-        f"GET median {1000 * median:.0f} ms, 95 % {1000 * slow:.0f} ms"
+        f"{found.num_watchers:5} watchers ({found.num_served} served): {found.transactions_per_second:7.1f} transactions/s "
+        f"beside the GETs, GET median {1000 * found.median_seconds:.0f} ms, 95 % {1000 * found.slow_seconds:.0f} ms"
     )
 
 

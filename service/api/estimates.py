@@ -16,6 +16,7 @@ from alignment_core.spec.families import FamilyName
 from alignment_core.spec.prompts import num_expected
 from service.api.context import Parts
 from service.api.model_reports import family_of, foreseen
+from service.api.once import once
 from service.api.schemas.jobs import Calibration, Estimate
 from service.errors import FieldProblem
 from service.store import cards, usage
@@ -72,7 +73,7 @@ def estimate_of(parts: Parts, spec: JobSpec, report: DatasetReport | None, model
 
 def cards_for(parts: Parts, spec: JobSpec) -> list[CardRecord]:
     """The workers' cards that the job may run on, the largest first: GPUs where a worker has any, unless it asks for none."""
-    known, wanted = cards.known(parts.store), spec.resources.device
+    known, wanted = once("cards", lambda: cards.known(parts.store)), spec.resources.device
     gpus = [card for card in known if card.device == "cuda"]
     if wanted == "cuda" or (wanted == "auto" and gpus):
         return gpus

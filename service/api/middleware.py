@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.once import one_request
 from service.api.telemetry import Telemetry
 from service.errors import ApiError, internal_error, problem_response
 
@@ -59,7 +60,7 @@ class RequestContext:
                     headers.setdefault(name, value)
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(request_id=request_id), one_request():
             try:
                 await self.app(scope, receive, send_with_headers)
             except ClientDisconnect:  # nobody is left to answer, and nothing of ours went wrong

@@ -15,6 +15,7 @@ from alignment_core.spec import (
 )
 from alignment_core.spec.families import FamilyName
 from service.api.context import Parts
+from service.api.once import once
 from service.store import jobs, known_models, outputs
 from service.store.known_models import ModelFiles
 
@@ -52,7 +53,12 @@ def report_of(parts: Parts, source: ModelFiles) -> ModelReport | None:
 
 
 def foreseen(parts: Parts, project_id: str, spec: JobSpec | ContenderSpec) -> ModelReport | None:
-    """What is known of the spec's model; where that is nothing, a worker is asked to read it."""
+    """What is known of the spec's model; where that is nothing, a worker is asked to read it. The same all through a request."""
+    key = ("foreseen", project_id, spec.model.model_dump_json())
+    return once(key, lambda: _foreseen(parts, project_id, spec))
+
+
+def _foreseen(parts: Parts, project_id: str, spec: JobSpec | ContenderSpec) -> ModelReport | None:
     source = files_of(parts, project_id, spec)
     if source is None:
         return None
