@@ -53,8 +53,8 @@ class Relay:
     def _pump(self, source: socket.socket, target: socket.socket, is_upload: bool) -> None:
         """One direction of a connection, until either end or the mode ends it."""
         sent = 0
-        source.settimeout(LOOK_SECONDS)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the other direction may have ended both
+            source.settimeout(LOOK_SECONDS)
             while self.mode != "down":
                 try:
                     chunk = source.recv(CHUNK_BYTES)
