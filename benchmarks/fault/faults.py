@@ -266,7 +266,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("training process out of memory", exhaust_memory),
     Fault("guard killed", kill_guard),
     Fault("one rank of two killed", kill_rank, processes=2),
-    Fault("worker's clock ten minutes ahead, then killed", skew_clock, None),
+    Fault("worker's clock ten minutes ahead, then killed", skew_clock, None, ("embedded",)),
     Fault("API killed and restarted", kill_api),
     Fault("broker killed, restarted empty", kill_broker),
     Fault("job submitted without a broker, which restarts empty", submit_without_broker, None),
