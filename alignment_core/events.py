@@ -276,6 +276,13 @@ class SamplesDrawn(EventBase):
     prompts: list[str]
 
 
+class TrackingFileWritten(EventBase):
+    """An event file of TensorBoard is complete: a new one is begun after every checkpoint."""
+
+    type: Literal["tracking_file_written"] = "tracking_file_written"
+    path: str
+
+
 class EvaluationCompleted(EventBase):
     """The proof. `report` is a `reports.EvaluationReport`; the file at `path` holds the same."""
 
@@ -400,6 +407,7 @@ Event = Annotated[
     | CheckpointSaved
     | ResultSelected
     | SamplesDrawn
+    | TrackingFileWritten
     | EvaluationCompleted
     | ProofStarted
     | ContenderLoaded

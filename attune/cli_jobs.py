@@ -1,5 +1,6 @@
 """Commands that submit, look at, watch and stop jobs."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from attune.checks import checks_table
 from attune.client import Client
 from attune.costs import cost_table
 from attune.ending import ending_of
+from attune.errors import AttuneError
 from attune.failing import fail
 from attune.refusals import create_job
 from attune.resources import Job
@@ -21,6 +23,8 @@ from attune.watch import follow
 
 jobs = typer.Typer(no_args_is_help=True, help="Submit jobs, look at them, watch them, stop them.")
 console = Console()
+
+FETCH_EVERY_SECONDS = 10.0
 
 
 @jobs.command("submit")
@@ -155,6 +159,31 @@ def delete_report(client: Client, job_id: str) -> None:
 def job_logs(client: Client, job_id: str) -> None:
     """Show the end of what a job's processes printed."""
     console.print(client.logs(job_id), highlight=False, markup=False, soft_wrap=True)
+
+
+@jobs.command("tensorboard")
+@with_client
+def job_tensorboard(
+    client: Client,
+    job_id: str,
+    logdir: Annotated[Path, typer.Option(help="Folder that receives the event files.")] = Path("tensorboard"),
+    follow: Annotated[bool, typer.Option("--follow", help="Fetch new files until the job has ended.")] = False,
+) -> None:
+    """Fetch what a job told TensorBoard, into a folder of its own; then: tensorboard --logdir LOGDIR."""
+    has_ended = not follow
+    while not has_ended:
+        has_ended = client.get_job(job_id).is_terminal
+        _fetch_if_there(client, job_id, logdir)
+        time.sleep(0 if has_ended else FETCH_EVERY_SECONDS)
+    console.print(str(client.download_tensorboard(job_id, logdir / job_id)), highlight=False, soft_wrap=True)
+
+
+def _fetch_if_there(client: Client, job_id: str, logdir: Path) -> None:
+    try:
+        client.download_tensorboard(job_id, logdir / job_id)
+    except AttuneError as error:
+        if error.code != "tensorboard_not_found":
+            raise
 
 
 @jobs.command("samples")

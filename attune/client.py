@@ -58,7 +58,15 @@ from attune.resources import (
     Validation,
     Weights,
 )
-from attune.result_files import WEIGHTS_FILES, WeightsFormat, files_of, save_checkpoint, save_export, save_weights
+from attune.result_files import (
+    WEIGHTS_FILES,
+    WeightsFormat,
+    files_of,
+    save_checkpoint,
+    save_export,
+    save_weights,
+    unpack,
+)
 from attune.retention import Retention
 from attune.waiting import until_ended, until_ready
 
@@ -438,6 +446,13 @@ class Client:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(page)
         return path
+
+    def download_tensorboard(self, job_id: str, folder: FilePath) -> Path:
+        """Unpack the job's TensorBoard files of all attempts into `folder`, for `tensorboard --logdir`.
+
+        Raises `AttuneError` with the code `tensorboard_not_found` while there are none.
+        """
+        return unpack(self._connection.request_bytes(f"{job_path(job_id)}/tensorboard"), Path(folder))
 
     def logs(self, job_id: str) -> str:
         """The end of what the job's processes printed, attempt after attempt."""

@@ -1,5 +1,7 @@
 """What a job made, as files on this machine, each checked against its sha256."""
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -41,6 +43,16 @@ def save_weights(connection: Connection, checkpoint_id: str, path: Path, format:
     if file is None:
         raise AttuneError({"code": "format_not_available", "detail": f"checkpoint {checkpoint_id} has no {name}"})
     return download_file(connection.http, f"{checkpoint_path(checkpoint_id)}/files/{quote(name)}", file, path)
+
+
+def unpack(archive: bytes, folder: Path) -> Path:
+    """Every file of a zip under its own name."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as members:
+        for name in members.namelist():
+            path = folder / inside(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(members.read(name))
+    return folder
 
 
 def save_export(connection: Connection, export: Export, target: Path, format: ExportFormat) -> Path:

@@ -50,7 +50,8 @@ from service.queue import Bell, Line
 from service.settings import Settings
 from service.store import waiting
 from service.store.catalog import Catalog
-from service.store.counts import jobs_by_state
+from service.store.counted import CountedObjects
+from service.store.counts import jobs_by_state, waiting_by_class
 from service.store.database import Store, open_store
 from service.store.migrations import migrate
 from service.store.objects import open_objects, remove_abandoned
@@ -139,10 +140,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def build_parts(settings: Settings) -> Parts:
     """Everything the endpoints speak to. Nothing is connected to yet."""
-    store, objects = (
-        open_store(settings.resolved_database_url, settings.classes, settings.limits),
-        open_objects(settings),
-    )
+    store = open_store(settings.resolved_database_url, settings.classes, settings.limits)
+    telemetry = Telemetry(partial(jobs_by_state, store), partial(waiting_by_class, store))
+    objects = CountedObjects(open_objects(settings), telemetry.count_object_error)
     return Parts(
         settings=settings,
         store=store,
@@ -155,7 +155,7 @@ def build_parts(settings: Settings) -> Parts:
             num_datasets=partial(waiting.num_beside_jobs, store),
             line_of_job=partial(_line_of_job, store),
         ),
-        telemetry=Telemetry(lambda: jobs_by_state(store)),
+        telemetry=telemetry,
         jobs_lookout=Lookout(partial(job_pulses, store)),
         datasets_lookout=Lookout(partial(dataset_states, store)),
         exports_lookout=Lookout(partial(export_states, store)),

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from alignment_core.spec.trackers import TrackerName
 from service.resource_classes import ResourceClass, parse_classes
 from service.store.limits import Limits
 
@@ -171,6 +172,13 @@ class Settings(BaseSettings):
         "`resources.processes` are more is refused instead of queued. Not looked at when left out.",
     )
 
+    worker_metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_535,
+        description="Port on which a worker answers `/metrics` for Prometheus, one for each worker of a host; none when left out.",
+    )
+    worker_metrics_host: str = Field(default="127.0.0.1", description="Address that this port listens on.")
     warm_trainer: bool = Field(
         default=True,
         description="Whether a worker of this host keeps a training process waiting that has imported everything, half a GiB of it: the "
@@ -207,6 +215,13 @@ class Settings(BaseSettings):
     )
     kubernetes_gpu: str = Field(
         default="nvidia.com/gpu", description="Resource that a process needs one of; empty for CPUs."
+    )
+
+    # --- other people's tools ---
+    trackers: Annotated[tuple[TrackerName, ...], NoDecode] = Field(
+        default=(),
+        description="Tools that hear of every job while it runs, `tensorboard`, `wandb` and `mlflow`, separated by commas. Workers need "
+        "the extra of the same name; what lets them in are the variables of the tool's own client, of workers alone (docs/trackers.md).",
     )
 
     # --- remote rewards ---
@@ -280,9 +295,9 @@ class Settings(BaseSettings):
         parse_classes(classes)
         return classes
 
-    @field_validator("worker_devices", mode="before")
+    @field_validator("worker_devices", "trackers", mode="before")
     @classmethod
-    def _devices_are_separated_by_commas(cls, devices: str | tuple[str, ...]) -> tuple[str, ...]:
+    def _words_are_separated_by_commas(cls, devices: str | tuple[str, ...]) -> tuple[str, ...]:
         named = devices.split(",") if isinstance(devices, str) else devices
         return tuple(device.strip() for device in named if device.strip())
 

@@ -21,6 +21,7 @@ from service.logs import configure_logging
 from service.resource_classes import JOBS_QUEUE, served_by
 from service.settings import Settings
 from service.store.catalog import Catalog
+from service.store.counted import CountedObjects
 from service.store.database import open_store
 from service.store.objects import open_objects
 from worker import bell
@@ -31,6 +32,7 @@ from worker.models import start_reading
 from worker.parts import WorkerParts
 from worker.run import training_environment
 from worker.sweep import start_sweeping
+from worker.telemetry import WorkerTelemetry
 from worker.warm import WarmTrainer
 
 DATASETS_QUEUE = "attune.datasets"
@@ -73,11 +75,12 @@ def parts() -> WorkerParts:
     settings = Settings()
     store = open_store(settings.resolved_database_url, settings.classes, settings.limits)
     queues = tuple(app.amqp.queues.consume_from)
-    warm = warm_trainer(settings, queues)
+    warm, telemetry = warm_trainer(settings, queues), WorkerTelemetry()
     return WorkerParts(
         settings=settings,
         store=store,
-        objects=open_objects(settings),
+        objects=CountedObjects(open_objects(settings), telemetry.count_object_error),
+        telemetry=telemetry,
         catalog=Catalog.load(settings.catalog_path),
         worker_id=f"{socket.gethostname()}:{os.getpid()}",
         trainer=trainer_command(settings),
@@ -112,6 +115,8 @@ def _begin(**_: object) -> None:
 @signals.worker_ready.connect
 def _start(**_: object) -> None:
     start_sweeping(parts())
+    if (port := parts().settings.worker_metrics_port) is not None:
+        parts().telemetry.serve(parts().settings.worker_metrics_host, port)
     start_reading(parts())
     if (warm := parts().warm) is not None:
         threading.Thread(target=warm.keep, args=(parts().shutting_down,), name="warm", daemon=True).start()

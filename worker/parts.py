@@ -12,6 +12,7 @@ from service.store.objects import ObjectStore
 from worker.heartbeat import Signal
 from worker.launchers.contract import Launcher
 from worker.launchers.local import LocalLauncher
+from worker.telemetry import WorkerTelemetry
 from worker.warm import WarmTrainer
 
 
@@ -32,6 +33,7 @@ class WorkerParts:
     trainer: tuple[str, ...]
     serves: tuple[ResourceClass, ...] = ()  # all jobs when empty
     launcher: Launcher = field(default_factory=LocalLauncher)
+    telemetry: WorkerTelemetry = field(default_factory=WorkerTelemetry)
     warm: WarmTrainer | None = None  # the launcher's, where it has one
     shutting_down: threading.Event = field(default_factory=threading.Event)
     exporting: threading.Lock = field(default_factory=threading.Lock)

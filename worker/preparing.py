@@ -34,7 +34,12 @@ def prepare_alignment(parts: WorkerParts, claim: Claim, workdir: Path) -> list[s
     bad_rows: dict[str, OnBadRow] = {found: record.on_bad_row for found, record in records.items()}
     begin = [] if _fetch_checkpoints(parts, claim, workdir) else _fetch_start(parts, claim, workdir)
     names = [record.name or record.filename for record in records.values()]
-    label = RunLabel(job_id=claim.job.id, job_name=claim.job.name, dataset_name=next(iter(names), None))
+    label = RunLabel(
+        job_id=claim.job.id,
+        job_name=claim.job.name,
+        dataset_name=next(iter(names), None),
+        metadata=claim.job.metadata,
+    )
     try:
         sources = sources_of(spec, parts.catalog, paths, columns, label, bad_rows).model_copy(
             update={
@@ -44,7 +49,8 @@ def prepare_alignment(parts: WorkerParts, claim: Claim, workdir: Path) -> list[s
             }
         )
         only = ["--check-only"] if claim.job.check_only else []
-        return [*inputs.write_inputs(spec, sources, workdir), *begin, *only]
+        trackers = [] if only else [word for name in parts.settings.trackers for word in ("--track", name)]
+        return [*inputs.write_inputs(spec, sources, workdir), *begin, *only, *trackers]
     except KeyError as error:
         message = f"this worker's catalog has no {error.args[0]!r}"
         raise AlignmentError("catalog_entry_missing", message, category="system") from error

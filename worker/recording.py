@@ -11,6 +11,7 @@ from alignment_core.events import (
     ImagesScored,
     ProofCompleted,
     SamplesDrawn,
+    TrackingFileWritten,
 )
 from service.store import events, outputs
 from service.store.records import Claim, StoredFile
@@ -19,7 +20,7 @@ from worker.launchers.contract import Gang
 from worker.parts import WorkerParts
 from worker.patience import patiently
 
-WithFiles = CheckpointSaved | SamplesDrawn | EvaluationCompleted | ImagesScored | ProofCompleted
+WithFiles = CheckpointSaved | SamplesDrawn | TrackingFileWritten | EvaluationCompleted | ImagesScored | ProofCompleted
 
 log = structlog.get_logger()
 
@@ -56,6 +57,8 @@ def _record_with_files(parts: WorkerParts, claim: Claim, workdir: Path, event: W
 def _upload(parts: WorkerParts, claim: Claim, workdir: Path, event: WithFiles) -> list[StoredFile]:
     if isinstance(event, SamplesDrawn):
         return uploads.upload_sample(parts, claim, workdir, event)
+    if isinstance(event, TrackingFileWritten):
+        return uploads.upload_tracking_file(parts, claim, workdir, event)
     if isinstance(event, EvaluationCompleted):
         return uploads.upload_page(parts, claim, workdir, event)
     if isinstance(event, ImagesScored):

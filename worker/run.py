@@ -41,7 +41,8 @@ from worker.shards import answering
 BATCH_SECONDS = 0.1  # at most ten commits a second, however fast the steps are
 LOG_SECONDS = 5.0
 SHARE_BEFORE_LEASE_ENDS = 0.1  # of the lease: so long before its end the training processes are ended
-SECRETS = ("ATTUNE_", "AWS_")
+TRACKER_ENVIRONMENT = {"wandb": "WANDB_", "mlflow": "MLFLOW_"}
+SECRETS = ("ATTUNE_", "AWS_", *TRACKER_ENVIRONMENT.values())
 IMPORT_SAFELY = "PYTHONSAFEPATH"  # python's -P, which a launcher does not hand on to what it starts
 ELASTIC_GRACE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"  # torchrun kills its ranks 30 s after SIGTERM unless told otherwise
 
@@ -56,6 +57,7 @@ def run_job(parts: WorkerParts, job_id: str) -> None:
         return
     with structlog.contextvars.bound_contextvars(job_id=job_id, attempt=claim.attempt):
         log.info("job_claimed")
+        parts.telemetry.claimed(claim)
         workdir = parts.settings.resolved_work_dir / job_id / f"attempt-{claim.attempt}"
         try:
             with _heartbeat(parts, claim, claimed_at) as heartbeat:
@@ -68,6 +70,7 @@ def run_job(parts: WorkerParts, job_id: str) -> None:
                 raise
             log.warning("end_not_recorded", reason=away.reason)  # the lease ends, and a sweep finds the job
         finally:
+            parts.telemetry.forget(job_id)
             inputs.remove(workdir)
 
 
@@ -155,6 +158,7 @@ def _train(
             ELASTIC_GRACE: f"{parts.settings.cancel_grace_seconds:.0f}",
             **training_environment(),
             **remote_reward_environment(parts.settings, spec),
+            **(tracker_environment(parts.settings) if kind_of(claim.job.id) == "job" else {}),
             IMPORT_SAFELY: "1",
         },
     )
@@ -169,6 +173,8 @@ def _train(
         for batch in gang.batches(BATCH_SECONDS):
             told = [one for one in batch if not (is_without_disk(one) or may_follow_from_another(one, plan.processes))]
             record(parts, claim, workdir, told)
+            for one in told:
+                parts.telemetry.heard(claim.job.id, one)
             last = batch[-1] if batch else last
             if time.monotonic() - logged_at > LOG_SECONDS:
                 logged_at = time.monotonic()
@@ -198,6 +204,12 @@ def remote_reward_environment(settings: Settings, spec: JobSpec | ProofSpec) -> 
     return hosts if secret is None else {**hosts, "ATTUNE_REMOTE_REWARD_SECRET": secret.get_secret_value()}
 
 
+def tracker_environment(settings: Settings) -> dict[str, str]:
+    """What the clients of the trackers that are switched on read: where their servers are, and what lets them in."""
+    wanted = tuple(TRACKER_ENVIRONMENT[name] for name in settings.trackers if name in TRACKER_ENVIRONMENT)
+    return {name: value for name, value in os.environ.items() if wanted and name.startswith(wanted)}
+
+
 def _obey(gang: Gang, signal: Signal) -> None:
     match signal:
         case "lost" | "discard":
@@ -220,6 +232,7 @@ def _end(parts: WorkerParts, claim: Claim, signal: Signal, result: Result) -> No
     def finish(end: leases.End, error: JobError | None = None) -> None:
         job = patiently(lambda: leases.finish(parts.store, claim.job.id, claim.attempt, end, error), lease_seconds)
         log.info("job_ended", state=job.state)
+        parts.telemetry.ended(job.id, job.state, job.updated_at)
 
     match result:
         case None:
@@ -237,9 +250,11 @@ def _end(parts: WorkerParts, claim: Claim, signal: Signal, result: Result) -> No
                 lambda: leases.suspend(parts.store, claim.job.id, claim.attempt, result.error), lease_seconds
             )
             log.warning("job_suspended", state=job.state, code=result.error.code)
+            parts.telemetry.ended(job.id, job.state, job.updated_at)
         case Stopped() | Away():
             job = patiently(lambda: leases.give_back(parts.store, claim.job.id, claim.attempt), lease_seconds)
             log.info("job_given_back", state=job.state)
+            parts.telemetry.ended(job.id, job.state, job.updated_at)
             if job.state == "queued":
                 parts.ring(claim.job.id)
 

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from alignment_core.errors import AlignmentError
-from alignment_core.events import CheckpointSaved, EvaluationCompleted, FileRecord, SamplesDrawn
+from alignment_core.events import CheckpointSaved, EvaluationCompleted, FileRecord, SamplesDrawn, TrackingFileWritten
 from service.store import keys
 from service.store.checksums import crc32_of
 from service.store.objects import CHUNK_BYTES
@@ -30,9 +30,7 @@ def upload_checkpoint(parts: WorkerParts, claim: Claim, workdir: Path, event: Ch
             message = f"{event.path}/{record.path}: the manifest says {record.size_bytes} bytes"
             raise AlignmentError("checkpoint_altered", message, category="system")
         _put(parts, prefix + record.path, path)
-        with path.open("rb") as file:  # archives have it in their headers
-            crc32 = crc32_of(iter(partial(file.read, CHUNK_BYTES), b""))
-        stored.append(StoredFile(**record.model_dump(), object_key=prefix + record.path, crc32=crc32))
+        stored.append(StoredFile(**record.model_dump(), object_key=prefix + record.path, crc32=_crc32_of(path)))
     return stored
 
 
@@ -42,6 +40,23 @@ def upload_sample(parts: WorkerParts, claim: Claim, workdir: Path, event: Sample
     key = keys.sample_key(claim.job.project_id, claim.job.id, event.step, claim.attempt)
     _put(parts, key, _inside(workdir, event.path))
     return [StoredFile(**record.model_dump(), object_key=key)]
+
+
+def upload_tracking_file(
+    parts: WorkerParts, claim: Claim, workdir: Path, event: TrackingFileWritten
+) -> list[StoredFile]:
+    """Upload an event file of TensorBoard, under a name by which the files of all attempts are in order."""
+    record, path = _record_of(workdir, event.path), _inside(workdir, event.path)
+    number = path.name.rpartition(".")[2]
+    key = keys.tensorboard_key(claim.job.project_id, claim.job.id, claim.attempt, path.name)
+    _put(parts, key, path)
+    name = f"events.out.tfevents.{claim.attempt:010d}.{number}"
+    return [StoredFile(**{**record.model_dump(), "path": name}, object_key=key, crc32=_crc32_of(path))]
+
+
+def _crc32_of(path: Path) -> int:
+    with path.open("rb") as file:  # archives have it in their headers
+        return crc32_of(iter(partial(file.read, CHUNK_BYTES), b""))
 
 
 def upload_page(parts: WorkerParts, claim: Claim, workdir: Path, event: EvaluationCompleted) -> list[StoredFile]:

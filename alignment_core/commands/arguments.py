@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from alignment_core.spec.exports import ExportFormat
+from alignment_core.spec.trackers import TrackerName
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -25,6 +26,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--resume-from", type=Path, default=None, help="checkpoint of another run to begin from; its spec may differ"
+    )
+    run.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        choices=get_args(TrackerName),
+        help="a tool that hears of the run as it goes on; may be given several times (docs/trackers.md)",
     )
     run.add_argument("--check-only", action="store_true", help="end once what is tried before a run has passed")
     compare = commands.add_parser("compare", help="compare two checkpoints on the prompts of a work folder's spec")

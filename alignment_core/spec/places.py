@@ -33,11 +33,12 @@ WeightsReward = AttributeClassifierReward | ImageRewardReward | AestheticReward 
 
 
 class RunLabel(Spec):
-    """What people call a run and its data; only its report says it."""
+    """What people call a run and its data; only its report and trackers say it."""
 
     job_id: str | None = None
     job_name: str | None = None
     dataset_name: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)  # of the job, for trackers
 
 
 class FolderShards(Spec):

@@ -1,5 +1,6 @@
 """A checkpoint in another form as a download: the export's bytes once a worker has made it, 202 until then."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from fastapi import Request, Response
@@ -13,7 +14,7 @@ from service.api.problems import Responses, problem
 from service.api.schemas.exports import Export
 from service.errors import ApiError, FieldProblem, not_found
 from service.store import exports
-from service.store.records import CheckpointRecord, ExportRecord
+from service.store.records import CheckpointRecord, ExportRecord, StoredFile
 
 ASK_AGAIN_SECONDS = 2
 OCTETS = "application/octet-stream"
@@ -77,13 +78,17 @@ def _send(request: Request, parts: Parts, export: ExportRecord) -> Response:
     if (name := ONE_FILE.get(export.format)) is not None:
         (file,) = [file for file in export.files if file.path == name]
         return send_file(request, parts, file, f"{export.checkpoint_id}.safetensors", OCTETS)
+    return send_archive(request, parts, export.files, f"{export.checkpoint_id}-{export.format}.zip")
+
+
+def send_archive(request: Request, parts: Parts, files: Sequence[StoredFile], filename: str) -> Response:
+    """Stored files whose checksums are known, as one zip that is made while it is sent."""
     members = [
         Member(
             file.path, file.size_bytes, file.sha256, file.crc32 or 0, partial(parts.objects.open_range, file.object_key)
         )
-        for file in export.files
+        for file in files
     ]
     archive = Archive(members)
     body = Body(archive.size_bytes, archive.sha256_of_contents, archive.open_range)
-    filename = f"{export.checkpoint_id}-{export.format}.zip"
     return send_body(request, body, {"Content-Disposition": attachment(filename)}, "application/zip")

@@ -13,6 +13,7 @@ from alignment_core.reports import EvaluationReport
 from alignment_core.spec import JobSpec, reward_name, sha256_of_json
 from service.api.context import Parts, PartsDep
 from service.api.downloads import file_responses, send_file, send_page
+from service.api.export_downloads import send_archive
 from service.api.lookup import JobDep, WholeJobDep, whole_job_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
@@ -133,6 +134,29 @@ def _csv(names: Sequence[str], rows: Sequence[MetricRow]) -> str:
     table.writerow(["step", *names])
     table.writerows([row.step, *(row.metrics.get(name) for name in names)] for row in rows)
     return text.getvalue()
+
+
+@router.get(
+    "/{job_id}/tensorboard",
+    response_class=Response,
+    summary="Download a job's TensorBoard log",
+    responses={
+        **file_responses("application/zip", "job", "job", redirects=False),
+        **problem(
+            404,
+            "tensorboard_not_found",
+            "job 'job_01kaf0h2v7x3m5q8r1s4t6w9yz' has no TensorBoard files",
+            when="No such job in this project, or TensorBoard is not switched on here, or the first checkpoint is yet to come",
+        ),
+    },
+)
+@router.head("/{job_id}/tensorboard", include_in_schema=False)
+def get_tensorboard(request: Request, job: JobDep, parts: PartsDep) -> Response:
+    """Event files of all attempts, as a zip to unpack into a folder for `tensorboard --logdir`. It grows with every checkpoint."""
+    files = outputs.list_tracking_files(parts.store, job.project_id, job.id)
+    if not files:
+        raise ApiError(404, "tensorboard_not_found", f"job {job.id!r} has no TensorBoard files")
+    return send_archive(request, parts, files, f"{job.id}-tensorboard.zip")
 
 
 @router.get("/{job_id}/samples", summary="List a job's sample images", responses=missing("job", "job"))

@@ -27,6 +27,7 @@ from alignment_core.events import (
     RunStarted,
     SamplesDrawn,
     StepCompleted,
+    TrackingFileWritten,
     ValidationCompleted,
     VerificationCompleted,
     event_to_json,
@@ -148,6 +149,8 @@ def _apply(session: Session, row: Job, event: Event, files: Sequence[StoredFile]
             row.latest_checkpoint_id = outputs.put_checkpoint(session, row, event, files)
         case SamplesDrawn():
             outputs.put_sample(session, row, event, files)
+        case TrackingFileWritten():
+            outputs.put_tracking_file(session, row, files)
         case EvaluationCompleted():
             outputs.put_report(session, row, event, files)
         case ActionAnswered():

@@ -48,6 +48,10 @@ def sample_key(project_id: str, job_id: str, step: int, attempt: int) -> str:
     return f"projects/{project_id}/jobs/{job_id}/samples/{step}/attempt-{attempt}.png"
 
 
+def tensorboard_key(project_id: str, job_id: str, attempt: int, name: str) -> str:
+    return f"projects/{project_id}/jobs/{job_id}/tensorboard/attempt-{attempt}/{name}"
+
+
 def report_page_key(project_id: str, job_id: str, step: int, attempt: int) -> str:
     return f"projects/{project_id}/jobs/{job_id}/reports/{step}/attempt-{attempt}.html"
 

@@ -21,6 +21,7 @@ from service.store.models import (
     ProofShard,
     Report,
     Sample,
+    TrackingFile,
 )
 from service.store.objects import ObjectInfo, ObjectStore
 from service.store.orphan_rules import OWNED, OrphanReason, Owner, Stored, orphans
@@ -92,6 +93,7 @@ def _job(session: Session, project_id: str, job_id: str) -> Owner | None:
         .join(Checkpoint, Checkpoint.id == CheckpointFile.checkpoint_id)
         .where(Checkpoint.job_id == job_id),
         sa.select(Sample.object_key).where(Sample.job_id == job_id),
+        sa.select(TrackingFile.object_key).where(TrackingFile.job_id == job_id),
         sa.select(Proof.scores_object_key).where(Proof.job_id == job_id, Proof.scores_object_key.is_not(None)),
         sa.select(ProofShard.object_key).where(ProofShard.job_id == job_id),
         sa.select(Report.page_object_key).where(Report.job_id == job_id, Report.page_object_key.is_not(None)),

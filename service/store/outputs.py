@@ -17,7 +17,7 @@ from service.store.database import Store, now
 from service.store.fence import hold
 from service.store.ids import new_id
 from service.store.metrics import PREFIXES
-from service.store.models import Checkpoint, CheckpointFile, Job, JobLog, Metric, Report, Sample
+from service.store.models import Checkpoint, CheckpointFile, Job, JobLog, Metric, Report, Sample, TrackingFile
 from service.store.records import CheckpointRecord, LogRecord, ReportRecord, SampleRecord, StoredFile
 from service.store.removals import keep, supersede
 
@@ -103,6 +103,11 @@ def put_sample(session: Session, job: Job, event: SamplesDrawn, files: Sequence[
     )
 
 
+def put_tracking_file(session: Session, job: Job, files: Sequence[StoredFile]) -> None:
+    (file,) = files
+    session.merge(TrackingFile(job_id=job.id, project_id=job.project_id, **file.model_dump()))
+
+
 def put_report(session: Session, job: Job, event: EvaluationCompleted, files: Sequence[StoredFile]) -> None:
     """Store the report; `files` is its page, or nothing where the run wrote none."""
     (page,) = files or (None,)
@@ -178,6 +183,14 @@ def list_samples(store: Store, project_id: str, job_id: str) -> tuple[SampleReco
     query = sa.select(Sample).where(Sample.job_id == job_id, Sample.project_id == project_id).order_by(Sample.step)
     with store.read() as session:
         return tuple(SampleRecord.model_validate(row) for row in session.scalars(query))
+
+
+def list_tracking_files(store: Store, project_id: str, job_id: str) -> tuple[StoredFile, ...]:
+    """The job's TensorBoard files, in the order in which they are read."""
+    query = sa.select(TrackingFile).where(TrackingFile.job_id == job_id, TrackingFile.project_id == project_id)
+    with store.read() as session:
+        rows = session.scalars(query.order_by(TrackingFile.path)).all()
+        return tuple(StoredFile(**{name: getattr(row, name) for name in StoredFile.model_fields}) for row in rows)
 
 
 def get_report(store: Store, project_id: str, job_id: str, step: int | None = None) -> ReportRecord | None:

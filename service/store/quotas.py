@@ -28,6 +28,7 @@ from service.store.models import (
     Report,
     Sample,
     SubmitCount,
+    TrackingFile,
 )
 from service.store.states import HELD, TERMINAL
 
@@ -163,6 +164,7 @@ def _bytes_of(session: Session, project_id: str) -> int:
         (Checkpoint, Checkpoint.size_bytes),
         (Export, Export.size_bytes),
         (Sample, Sample.size_bytes),
+        (TrackingFile, TrackingFile.size_bytes),
         (Report, sa.func.coalesce(Report.page_size_bytes, 0)),
         (Proof, sa.func.coalesce(Proof.scores_size_bytes, 0)),
         (ProofShard, ProofShard.size_bytes),

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from alignment_core.costs.calibration import MOST
 from service.store.database import Store, now
 from service.store.ids import new_id
-from service.store.models import AttemptUsage, Checkpoint, Export, Job, JobEvent, Report, Sample
+from service.store.models import AttemptUsage, Checkpoint, Export, Job, JobEvent, Report, Sample, TrackingFile
 
 MARKS = ("run_started", "phase_changed", "run_completed")
 ENDED = "uploading"  # what is left once the run has ended: its last files are stored
@@ -163,8 +163,14 @@ def _sum(attempts: Iterable[AttemptUsage], stored_bytes: int) -> Usage:
 
 
 def _stored_bytes(session: Session, which: Sequence[sa.ColumnElement[bool]]) -> int:
-    """Of checkpoints, their exports, pictures and report pages that are there now."""
+    """Of checkpoints, their exports, pictures, report pages and TensorBoard files that are there now."""
     jobs = sa.select(Job.id).where(*which)
-    sizes = (Checkpoint.size_bytes, Export.size_bytes, Sample.size_bytes, Report.page_size_bytes)
+    sizes = (
+        Checkpoint.size_bytes,
+        Export.size_bytes,
+        Sample.size_bytes,
+        Report.page_size_bytes,
+        TrackingFile.size_bytes,
+    )
     found = [session.scalar(sa.select(sa.func.sum(size)).where(size.class_.job_id.in_(jobs))) for size in sizes]
     return int(sum(one or 0 for one in found))

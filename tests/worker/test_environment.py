@@ -5,7 +5,7 @@ import pytest
 from alignment_core.rewards.signed_post import Access
 from alignment_core.spec import JobSpec
 from service.settings import Settings
-from worker.run import remote_reward_environment, training_environment
+from worker.run import remote_reward_environment, tracker_environment, training_environment
 
 SECRET = "a secret of the operator's"
 
@@ -49,3 +49,11 @@ def test_other_jobs_are_given_nothing() -> None:
 
 def test_a_worker_that_allows_no_host_says_so() -> None:
     assert remote_reward_environment(Settings(), spec(REMOTE)) == {"ATTUNE_REMOTE_REWARD_HOSTS": ""}
+
+
+def test_only_a_tracker_that_is_switched_on_is_given_what_lets_it_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", SECRET)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
+    assert not {"WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN"} & training_environment().keys()
+    assert tracker_environment(Settings(trackers=("tensorboard",))) == {}
+    assert tracker_environment(Settings(trackers=("wandb",))) == {"WANDB_API_KEY": SECRET}

@@ -35,6 +35,7 @@ from alignment_core.events import (
     RunStopped,
     SamplesDrawn,
     StepCompleted,
+    TrackingFileWritten,
     event_to_json,
 )
 from alignment_core.reports import DatasetProblem, DatasetReport, RowProblem
@@ -43,6 +44,7 @@ from alignment_core.spec import JobSpec
 EXIT_STOPPED = 75
 BEHAVIOUR = json.loads(os.environ.get("TRAINER_BEHAVIOUR", "{}"))
 stopping = threading.Event()
+tracked: list[str] = []
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -55,6 +57,7 @@ def main(words: Sequence[str] | None = None) -> int:
     run_parser.add_argument("--cache-dir", type=Path, required=True)
     run_parser.add_argument("--resume-from", type=Path)
     run_parser.add_argument("--check-only", action="store_true")
+    run_parser.add_argument("--track", action="append", default=[])
     check_parser = commands.add_parser("check")
     check_parser.add_argument("path", type=Path)
     check_parser.add_argument("--columns", type=json.loads)
@@ -74,6 +77,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return export(arguments)
     if arguments.command == "check":
         return check(arguments.path, arguments.columns)
+    tracked.extend(arguments.track)
     return run(JobSpec.model_validate_json(arguments.spec.read_text()), arguments.workdir, arguments.resume_from)
 
 
@@ -243,6 +247,12 @@ def save(spec: JobSpec, workdir: Path, state: dict) -> None:
     }
     (partial / "manifest.json").write_text(json.dumps(manifest))
     partial.rename(folder)
+    if "tensorboard" in tracked:
+        log = workdir / "tensorboard"
+        log.mkdir(exist_ok=True)
+        path = log / f"events.out.tfevents.{len(list(log.iterdir())):010d}"
+        path.write_text(f"up to {state['step']}, told by {sorted(name for name in os.environ if 'MLFLOW' in name)}")
+        emit(TrackingFileWritten(path=str(path.relative_to(workdir))))
     emit(
         CheckpointSaved(
             step=state["step"],

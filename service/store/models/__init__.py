@@ -13,7 +13,16 @@ from service.store.models.base import (
 from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal
 from service.store.models.jobs import Job, JobAction, JobEvent, JobLabel, JobLog, Metric
 from service.store.models.projects import ApiKey, AuditEntry, ProcessTime, Project, Quota, SubmitCount
-from service.store.models.results import Checkpoint, CheckpointFile, Export, Proof, ProofShard, Report, Sample
+from service.store.models.results import (
+    Checkpoint,
+    CheckpointFile,
+    Export,
+    Proof,
+    ProofShard,
+    Report,
+    Sample,
+    TrackingFile,
+)
 from service.store.models.retention import JobRetention, ProjectRetention
 from service.store.models.sweeps import Sweep, SweepTrial
 from service.store.models.uploads import Dataset, PromptSet
@@ -60,5 +69,6 @@ __all__ = [
     "SubmitCount",
     "Sweep",
     "SweepTrial",
+    "TrackingFile",
     "UTCDateTime",
 ]

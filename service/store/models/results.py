@@ -87,6 +87,21 @@ class Sample(Base):
     created_at: Mapped[datetime]
 
 
+class TrackingFile(Base):
+    """A complete event file of TensorBoard; those of all attempts are one log."""
+
+    __tablename__ = "tracking_files"
+    __table_args__ = (sa.Index(None, "project_id"),)
+
+    job_id: Mapped[str] = job_id_key()
+    path: Mapped[str] = mapped_column(sa.String(500), primary_key=True)
+    project_id: Mapped[str] = project_id()
+    size_bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(sa.String(64))
+    crc32: Mapped[int]
+    object_key: Mapped[str] = mapped_column(sa.Text)
+
+
 class Report(Base):
     __tablename__ = "reports"
 

@@ -46,7 +46,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *(f"POST {job}/{verb}" for verb in ("cancel", "pause", "resume")),
         *(f"GET {job}/{name}" for name in results),
         f"GET {job}/samples/{{sample_id}}.png",
-        f"GET {job}/report.html",
+        *(f"GET {job}/{name}" for name in ("report.html", "tensorboard")),
         *(f"GET {checkpoint}{path}" for path in ("", "/files", "/files/{path}", "/download")),
         *(f"GET {checkpoint}/exports{path}" for path in ("", "/{format}", "/{format}/files/{path}")),
         f"POST {checkpoint}/exports",

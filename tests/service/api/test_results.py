@@ -2,6 +2,8 @@
 
 import csv
 import io
+import zipfile
+import zlib
 
 import pytest
 
@@ -10,10 +12,13 @@ from alignment_core.events import (
     PrecisionMeasured,
     Throughput,
     ThroughputMeasured,
+    TrackingFileWritten,
     ValidationCompleted,
 )
 from alignment_core.spec import sha256_of_json
 from service.api.schemas.runs import REPORT_EXAMPLE
+from service.store import events, keys
+from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api.world import CHECKPOINT_FILES, PAGE, PNG, Api, assert_problem, step_completed
 from tests.service.store.plans import sent_by
 
@@ -198,3 +203,23 @@ def test_what_half_precision_takes_is_a_metric_of_the_job(trained: tuple[Api, st
     api.say(job_id, attempt, PrecisionMeasured(precision="bf16", logit_error=0.3, logit_rms=2.0, num_examples=4))
     found = api.client.get(f"/v1/jobs/{job_id}/metrics?keys=logit_error").json()
     assert found["data"] == [{"step": 0, "metrics": {"logit_error": 0.3}}]
+
+
+def test_the_tensorboard_log_is_a_zip_of_what_all_attempts_wrote(any_api: Api):
+    job_id = any_api.new_job()
+    url = f"/v1/jobs/{job_id}/tensorboard"
+    assert_problem(any_api.client.get(url), 404, "tensorboard_not_found")
+    attempt = any_api.claim(job_id)
+    for number in range(2):
+        name, content = f"events.out.tfevents.000000000{attempt}.{number}", f"events {number}".encode()
+        key = keys.tensorboard_key(DEFAULT_PROJECT_ID, job_id, attempt, name)
+        file = any_api.keep(name, key, content).model_copy(update={"crc32": zlib.crc32(content)})
+        told = TrackingFileWritten(path=f"tensorboard/{name}")
+        events.record_event(any_api.parts.store, job_id, attempt, told, [file])
+    with zipfile.ZipFile(io.BytesIO(any_api.client.get(url).content)) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            f"events.out.tfevents.0000000001.{number}": f"events {number}".encode() for number in range(2)
+        }
+    any_api.client.post(f"/v1/jobs/{job_id}/cancel")
+    assert any_api.client.head(url).status_code == 200
