@@ -11,6 +11,7 @@ from benchmarks.simulation.owners import adopt
 from benchmarks.simulation.world import MAX_ATTEMPTS, World
 from service.store import orphans, removals, retention, sweeps
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
+from service.store.retention_rules import Policy
 
 GRACE = timedelta(hours=24)
 OF_ATTEMPT = re.compile(r"projects/[^/]+/jobs/([^/]+)/.*attempt-(\d+)[./]")
@@ -44,20 +45,25 @@ def let_go(world: World, death: Death | None) -> None:
 def _may_go(record: told.Told, one: told.Checkpoint, time: datetime) -> None:
     """That nobody needed it, and that a policy let it go."""
     job = record.jobs[one.job_id]
-    assert not job.may_go_on, f"its job is {job.state} and may go on from it"
+    assert job.has_ended, f"its job is {job.state} and may go on from it"
     assert not one.is_pinned, "it was pinned"
     assert not record.names_of(one.id), "an alias points at it"
     assert not record.users_of(one.id), "a job that has not ended needs it"
     assert not record.is_awaited(one.id), "a trial that is yet to be queued needs it"
     assert one.id not in {child.parent for child in record.jobs.values()}, "a fork stands on it"
-    owner = job.id if job.id in record.keep_last else PROJECT
-    keep_last, ttl_days = record.keep_last.get(owner), record.ttl_days.get(owner)
-    is_old = ttl_days is not None and time - one.time > timedelta(days=ttl_days)
-    if not is_old:
-        assert keep_last is not None, "no policy let it go"
-        assert one not in record.of_job(job.id)[-keep_last:], "it is among the last"
+    policy = record.policies.get(job.id) or record.policies.get(PROJECT) or Policy()
+    if job.state != "succeeded" and job.ended_at is not None and _is_past(job.ended_at, policy.unfinished_days, time):
+        return
+    assert not job.may_go_on, f"its job is {job.state} and may be resumed"
+    if not _is_past(one.time, policy.ttl_days, time):
+        assert policy.keep_last is not None, "no policy let it go"
+        assert one not in record.of_job(job.id)[-policy.keep_last :], "it is among the last"
         assert one.id != (job.result or job.latest), "it is the result"
         assert not one.is_best, "it is the best"
+
+
+def _is_past(since: datetime, days: float | None, time: datetime) -> bool:
+    return days is not None and time + timedelta(seconds=1) - since > timedelta(days=days)
 
 
 def remove(world: World, death: Death | None) -> None:

@@ -11,6 +11,7 @@ from benchmarks.simulation.jobs_at_work import End
 from benchmarks.simulation.owners import Beginning, Stop
 from benchmarks.simulation.world import World
 from service.store.records import PauseKeeps
+from service.store.retention_rules import Policy
 
 DAY = 24 * 3600.0
 
@@ -21,6 +22,13 @@ deaths = st.sampled_from(
 )
 later_deaths = st.sampled_from(
     [None, None, *(Death(when, number) for when in ("before", "after") for number in range(4)), Death("object", 2)]
+)
+
+policies = st.builds(
+    Policy,
+    keep_last=st.sampled_from([None, 1, 2]),
+    ttl_days=st.sampled_from([None, 0.5, 20.0]),
+    unfinished_days=st.sampled_from([None, None, 1.0]),
 )
 
 
@@ -139,9 +147,9 @@ class Histories(RuleBasedStateMachine):
         owners.retire(self.world, index)
         self._took("retire an alias")
 
-    @rule(index=which, keep_last=st.sampled_from([None, 1, 2]), ttl_days=st.sampled_from([None, 0.5, 20.0]))
-    def set_policy(self, index: int, keep_last: int | None, ttl_days: float | None) -> None:
-        owners.set_policy(self.world, index, keep_last, ttl_days)
+    @rule(index=which, policy=policies)
+    def set_policy(self, index: int, policy: Policy) -> None:
+        owners.set_policy(self.world, index, policy)
         self._took("policy")
 
     @rule(what=st.sampled_from(list(owners.DELETIONS)), index=which, even_result=yes, death=deaths)

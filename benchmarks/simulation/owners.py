@@ -18,7 +18,7 @@ from service.store.states import TRANSITIONS
 
 Beginning = Literal["base", "resume", "warm_start"]
 Stop = Literal["cancel", "pause", "resume"]
-Deletion = Literal["a job", "a checkpoint", "an upload", "an output"]
+Deletion = Literal["a job", "a checkpoint", "an upload", "an output", "a sweep"]
 DELETIONS: tuple[Deletion, ...] = get_args(Deletion)
 GONE = ("ds_" + "0" * 26, "ps_" + "0" * 26)  # ids of what was never there
 
@@ -270,15 +270,14 @@ def retire(world: World, index: int) -> None:
         del world.told.aliases[alias]
 
 
-def set_policy(world: World, index: int, keep_last: int | None, ttl_days: float | None) -> None:
-    policy = Policy(keep_last=keep_last, ttl_days=ttl_days)
+def set_policy(world: World, index: int, policy: Policy) -> None:
     owner = pick([PROJECT, *world.told.jobs], index)
     if owner == PROJECT:
         outcome = world.ask("putRetention", lambda: retention.set_project_policy(world.store, PROJECT, policy))
     else:
         outcome = world.ask("putRetention", lambda: retention.set_job_policy(world.store, PROJECT, owner, policy))
     if judge(outcome, allowed=True):
-        world.told.keep_last[owner], world.told.ttl_days[owner] = keep_last, ttl_days
+        world.told.policies[owner] = policy
 
 
 # --- what is deleted -----------------------------------------------------------------------------------------------
@@ -297,7 +296,9 @@ def delete(world: World, what: Deletion, index: int, *, even_result: bool, death
             _delete_upload(world, pick(uploads, index), death)
         case "an output" if outputs_ := _outputs(world):
             _delete_output(world, *pick(outputs_, index), death)
-        case "a job" | "a checkpoint" | "an upload" | "an output":
+        case "a sweep" if world.told.sweeps:
+            _delete_sweep(world, pick(world.told.sweeps.values(), index), death)
+        case "a job" | "a checkpoint" | "an upload" | "an output" | "a sweep":
             return False
         case _:
             assert_never(what)
@@ -338,6 +339,16 @@ def _delete_upload(world: World, found: str, death: Death | None) -> None:
     if judge(outcome, allowed=not is_arriving and not world.told.users_of(found)):
         world.told.datasets.pop(found, None)
         world.told.prompt_sets.discard(found)
+
+
+def _delete_sweep(world: World, trials: told.Trials, death: Death | None) -> None:
+    """One that has nothing left to queue, which whoever feeds it finds out, and whose jobs have ended; they stay."""
+    is_open = next(row.is_open for row in rows.read(world.store)["sweeps"] if row.id == trials.id)
+    assert is_open or not trials.waiting(), "it was closed before all of it was queued"
+    has_ended = all(world.told.jobs[one].has_ended for one in trials.jobs.values() if one in world.told.jobs)
+    outcome = world.ask("deleteSweep", lambda: deletion.delete_sweep(world.store, PROJECT, trials.id), death)
+    if judge(outcome, allowed=not is_open and has_ended):
+        del world.told.sweeps[trials.id]
 
 
 def _outputs(world: World) -> Sequence[tuple[str, str, int]]:

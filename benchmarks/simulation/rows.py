@@ -80,8 +80,13 @@ QUERIES: dict[str, Any] = {
     "process_time": sa.select(ProcessTime.month, ProcessTime.used),
     "submits": sa.select(SubmitCount.hour, SubmitCount.used),
     "policies": sa.union_all(
-        sa.select(ProjectRetention.project_id, ProjectRetention.keep_last, ProjectRetention.ttl_days),
-        sa.select(JobRetention.job_id, JobRetention.keep_last, JobRetention.ttl_days),
+        sa.select(
+            ProjectRetention.project_id,
+            ProjectRetention.keep_last,
+            ProjectRetention.ttl_days,
+            ProjectRetention.unfinished_days,
+        ),
+        sa.select(JobRetention.job_id, JobRetention.keep_last, JobRetention.ttl_days, JobRetention.unfinished_days),
     ),
     "audit": sa.select(AuditEntry.action, AuditEntry.object_ids).order_by(AuditEntry.id),
 }

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from service.store.records import DatasetState, ExportState
+from service.store.retention_rules import Policy
 from service.store.states import HELD, TERMINAL, TRANSITIONS, JobState, Verb
 
 Failure = Literal["retryable", "final"]
@@ -50,6 +51,7 @@ class Job:
     pages: dict[int, str] = field(default_factory=dict)
     shards: dict[str, str] = field(default_factory=dict)  # keys by path, with the scores
     actions: dict[str, bool] = field(default_factory=dict)  # whether they were answered
+    ended_at: datetime | None = None
     attempts: dict[int, tuple[datetime, datetime]] = field(default_factory=dict)  # those that ended
     was_resumed: bool = False
 
@@ -113,8 +115,7 @@ class Told:
     prompt_sets: set[str] = field(default_factory=set)
     sweeps: dict[str, Trials] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
-    keep_last: dict[str, int | None] = field(default_factory=dict)  # policies, by project or job
-    ttl_days: dict[str, float | None] = field(default_factory=dict)
+    policies: dict[str, Policy] = field(default_factory=dict)  # by project or job
     submits: Counter[datetime] = field(default_factory=Counter)  # by hour
     seconds: dict[datetime, float] = field(default_factory=dict)  # of processes, by month
     deeds: list[str] = field(default_factory=list)
@@ -125,6 +126,8 @@ class Told:
         before = job.state
         job.state = TRANSITIONS[verb][before]
         self.taken[verb, before] += 1
+        if job.state in TERMINAL and before not in TERMINAL:
+            job.ended_at = time
         if before in HELD and job.state not in HELD:
             assert job.claimed_at is not None
             job.attempts[job.attempt] = (job.claimed_at, time)
