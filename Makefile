@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# File by file in their order: xdist would begin with the files of most tests, and those of one long test would come
+# last, when one worker has nothing left to do.
+ON_TWO_CORES = -n 2 --dist loadfile --no-loadscope-reorder
 
 # without byte code every training process compiles torch and diffusers anew
 unexport PYTHONDONTWRITEBYTECODE
@@ -16,10 +19,10 @@ up: .venv/ready  ## the API and a worker on the embedded defaults
 	$(BIN)/attune up
 
 test: .venv/ready  ## the default test suite
-	$(RUN_TESTS) -n 2 --dist loadfile
+	$(RUN_TESTS) $(ON_TWO_CORES)
 
 test-slow: .venv/ready  ## minutes of CPU: the science, and a short rebuild of the demo model
-	$(RUN_TESTS) -m "slow and not gpu" -n 2 --dist loadfile
+	$(RUN_TESTS) -m "slow and not gpu" $(ON_TWO_CORES)
 
 test-gpu: .venv/ready
 	$(RUN_TESTS) -m gpu

@@ -33,6 +33,8 @@ from alignment_core.spec.places import Sources
 from demo.assets import ASSETS
 from tests.alignment_core.tiny import UNJUDGED, save_pairs, tiny_spec
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 E = TypeVar("E")
 FULL = {"adapter": {"type": "full"}}
 

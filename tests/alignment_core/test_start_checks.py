@@ -15,6 +15,8 @@ from alignment_core.rewards.brightness import Brightness
 from alignment_core.spec.first_step import first_step_of
 from tests.alignment_core.tiny import EVALUATION, UNJUDGED, tiny_spec
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 TRAINING = {"steps": 2, "batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
 ONLINE = {"prompts": ["a red circle", "a blue square"], "num_inference_steps": 4, "guidance_scale": 2.0}
 REWARD = {"type": "brightness"}

@@ -11,3 +11,8 @@ from tests.alignment_core.collective.pair import Pair, new_pair
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with new_pair(tmp_path_factory.mktemp("pair")) as pair:
         yield pair
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_users_run(shapes_unchecked: None) -> None:
+    """As the pair's processes run, which nothing checks."""

@@ -12,6 +12,8 @@ from alignment_core.spec.continuation import broken_by
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
 from tests.alignment_core.tiny import tiny_spec
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 
 def changed(spec: JobSpec, **parts: object) -> JobSpec:
     """The spec with fields of its parts replaced."""

@@ -13,6 +13,8 @@ from tests.alignment_core.test_alignment import of_type, same_weights, stop_afte
 from tests.alignment_core.test_processes import TWO, events_of, start
 from tests.alignment_core.tiny import UNJUDGED, tiny_spec
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 LORA, FULL = {"type": "lora", "rank": 2}, {"type": "full"}
 GUARD = {"num_samples": 8, "delta": 1e-6, "sticky": False}
 HARD_COPY = {"type": "hard_copy", "every": 2, "guard": None}

@@ -40,6 +40,8 @@ from tests.alignment_core.families.loras import (
 from tests.alignment_core.tiny import tiny_spec
 from tests.servers.hub import COMMIT, REPO, hub_of
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 NO_CACHE = Path("/nonexistent")  # nothing is unpacked
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 STARTS: dict[str, dict[str, Any]] = {

@@ -29,6 +29,8 @@ from tests.alignment_core.load.test_start import last_checkpoint, run
 from tests.alignment_core.tiny import tiny_spec
 from tests.alignment_core.tiny_flux import save_tiny_flux
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 torch.set_num_threads(1)
 
 READING: dict[str, Any] = {"type": "lora", "rank": 2, "alpha": 3.0, "text_encoder": {"rank": 3}}

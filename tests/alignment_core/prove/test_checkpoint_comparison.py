@@ -16,6 +16,8 @@ from alignment_core.reports import EvaluationReport
 from alignment_core.spec.places import Sources
 from tests.alignment_core.tiny import save_tiny_pipeline, tiny_spec
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 
 @pytest.fixture(scope="module")
 def trained(

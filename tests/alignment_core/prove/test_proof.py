@@ -25,6 +25,8 @@ from alignment_core.reports import ProofReport, VerificationReport
 from alignment_core.spec import ProofSpec
 from tests.alignment_core.families.loras import pipeline_of, random_layers, save_kohya
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 

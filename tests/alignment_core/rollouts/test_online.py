@@ -30,6 +30,8 @@ from tests.alignment_core.load.test_loading import loaded
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
 from tests.alignment_core.tiny import EVALUATION, UNJUDGED, tiny_spec
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 PROMPTS = ["a red circle", "a blue square", "a green circle"]
 DRAWING = {"prompts": PROMPTS, "num_inference_steps": 4, "guidance_scale": 2.0}
 BRIGHTNESS = {"type": "brightness"}

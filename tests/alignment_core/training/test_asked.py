@@ -14,6 +14,8 @@ from alignment_core.training.asked import ASKED
 from tests.alignment_core.test_alignment import of_type, same_weights
 from tests.alignment_core.tiny import EVALUATION, UNJUDGED, tiny_spec
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 ACTIONS = ("checkpoint", "probe", "sample")
 
 

@@ -14,6 +14,8 @@ from alignment_core.training import run_training
 from tests.alignment_core.test_alignment import of_type, same_weights
 from tests.alignment_core.tiny import tiny_spec
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 commit = checkpoints.commit
 
 

@@ -21,6 +21,8 @@ from alignment_core.events import (
 from tests.alignment_core.test_alignment import of_type, same_weights, stop_after
 from tests.alignment_core.tiny import tiny_spec
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 EVALUATION = {
     "prompts": ["a red circle", "a blue square", "a green circle", "a red square"],
     "max_prompts": 2,

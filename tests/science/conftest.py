@@ -1,0 +1,8 @@
+"""The science asks what training does to images."""
+
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_users_run(shapes_unchecked: None) -> None:
+    pass
