@@ -1,4 +1,7 @@
-"""SDXL, Stable Diffusion 3 and FLUX.1 over HTTP, from POST to every form that there is of their LoRAs, on both sets of parts."""
+"""SDXL, Stable Diffusion 3 and FLUX.1 over HTTP, from POST to every form that there is of their LoRAs.
+
+One of them on both sets of parts: what is stored are files, whichever family they are of.
+"""
 
 import json
 from collections.abc import Iterator
@@ -21,6 +24,7 @@ from tests.e2e.conftest import Deployment, embedded, real_servers
 from tests.e2e.test_exports import downloaded, trained
 
 FAMILIES: tuple[FamilyName, ...] = ("sdxl", "sd3", "flux")
+ON_PARTS = [*((family, "embedded") for family in FAMILIES), ("flux", "real servers")]
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
@@ -51,6 +55,7 @@ def entry_of(family: FamilyName, folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:.*peft:UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(("family", "deployment"), ON_PARTS, indirect=True)
 def test_a_lora_of_every_family_is_trained_and_had_in_every_form(
     family: FamilyName, deployment: Deployment, tmp_path: Path
 ) -> None:
