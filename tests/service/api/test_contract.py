@@ -160,4 +160,4 @@ def test_every_operation_keeps_its_contract(contract: Contract):
 @pytest.mark.timeout(900)
 def test_every_operation_keeps_its_contract_at_length(contract: Contract):
     """A body is as much as four parameters: an id has few ways to be wrong, a job's spec has many."""
-    keep_contract(contract, lambda one: 25 * min(4, 1 + len(inputs_of(one)) + 3 * bool(one.body)))
+    keep_contract(contract, lambda one: 20 * min(4, 1 + len(inputs_of(one)) + 3 * bool(one.body)))
