@@ -21,6 +21,7 @@ from attune.cli_lists import add_to
 from attune.cli_prompts import prompts
 from attune.cli_sweeps import sweeps
 from attune.cli_usage import show_job, show_usage
+from attune.cli_webhooks import webhooks
 from attune.cli_weights import weights
 from attune.client import Client
 from attune.demo import STOPPING, DemoError, run_demo
@@ -42,6 +43,7 @@ commands.add_typer(aliases, name="alias")
 commands.command("promote")(promote)
 commands.add_typer(weights, name="weights")
 commands.add_typer(keys, name="keys")
+commands.add_typer(webhooks, name="webhooks")
 commands.add_typer(cli_retention.retention, name="retention")
 cli_retention.add_to(checkpoints)
 commands.add_typer(evaluations, name="evaluation")

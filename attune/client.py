@@ -69,6 +69,7 @@ from attune.result_files import (
 )
 from attune.retention import Retention
 from attune.waiting import until_ended, until_ready
+from attune.webhooks import Webhooks
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 FilePath = str | os.PathLike[str]
@@ -95,6 +96,7 @@ class Client:
         self.admin = Admin(self._connection)
         self.retention = Retention(self._connection)
         self.evaluations = Evaluations(self._connection)
+        self.webhooks = Webhooks(self._connection)
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,8 @@ import structlog
 
 def configure_logging(level: int = logging.INFO) -> None:
     """Make structlog write JSON lines; calling it again changes nothing."""
+    for name in ("httpx", "httpcore"):  # they write addresses down, and those of webhooks may hold a token
+        logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

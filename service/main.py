@@ -33,6 +33,7 @@ from service.api import (
     retention,
     sweeps,
     usage,
+    webhooks,
     weights,
 )
 from service.api.audit_trail import AuditTrail
@@ -117,6 +118,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         quotas,
         usage,
         retention,
+        webhooks,
         catalog,
         health,
     ):

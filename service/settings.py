@@ -16,8 +16,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from alignment_core.spec.trackers import TrackerName
 from service.resource_classes import ResourceClass, parse_classes
 from service.store.limits import Limits
+from service.store.webhook_secrets import Sealer, key_in
 
 Device = Literal["cpu", "cuda"]
+SHORTEST_WEBHOOKS_KEY = 32  # characters
 LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107 in sockaddr_un, macOS 103
 
 
@@ -234,6 +236,30 @@ class Settings(BaseSettings):
         default=None, description="Signs the requests to remote rewards; workers need it, and the reward servers."
     )
 
+    # --- webhooks ---
+    webhooks_key: SecretStr | None = Field(
+        default=None,
+        description="Encrypts the secrets of webhooks in the database, for API and workers alike: text of 32 characters or more. Of several, "
+        "separated by commas, the first encrypts and all decrypt. On SQLite a file in data_dir when left out; elsewhere there are no webhooks then.",
+    )
+    webhooks_allow_private: bool = Field(
+        default=False,
+        description="Let webhooks have private addresses of the workers' network, and there http as well as https.",
+    )
+    webhooks_per_project: int = Field(default=20, ge=1, description="Most webhooks of a project.")
+    webhooks_timeout_seconds: float = Field(
+        default=15.0, gt=0, le=60, description="How long a webhook has to answer, connecting included."
+    )
+    webhooks_poll_seconds: float = Field(
+        default=1.0, gt=0, description="How often a worker looks for webhooks to send."
+    )
+    webhooks_disable_after_days: float = Field(
+        default=5.0, gt=0, description="A webhook that has only failed for so long, ten times at least, is disabled."
+    )
+    webhooks_log_days: float = Field(
+        default=30.0, gt=0, description="How long deliveries of webhooks are kept, sent or not."
+    )
+
     # --- patience ---
     lease_seconds: float = Field(
         default=60.0, gt=0, description="A job whose worker is silent this long is given to another."
@@ -288,6 +314,16 @@ class Settings(BaseSettings):
     @classmethod
     def _paths_do_not_depend_on_the_working_directory(cls, path: Path | None) -> Path | None:
         return path if path is None else path.expanduser().absolute()
+
+    @field_validator("webhooks_key")
+    @classmethod
+    def _keys_are_long(cls, text: SecretStr | None) -> SecretStr | None:
+        keys = [] if text is None else _listed(text)
+        if any(len(key) < SHORTEST_WEBHOOKS_KEY for key in keys):
+            raise ValueError(
+                f"expected keys of {SHORTEST_WEBHOOKS_KEY} characters or more, such as `openssl rand -hex 32` prints"
+            )
+        return text if keys else None
 
     @field_validator("resource_classes")
     @classmethod
@@ -363,6 +399,15 @@ class Settings(BaseSettings):
         )
 
     @property
+    def webhooks_sealer(self) -> Sealer | None:
+        """What seals and opens the secrets of webhooks; None where API and workers have no key in common."""
+        if self.webhooks_key is not None:
+            return Sealer(_listed(self.webhooks_key))
+        if self.resolved_database_url.startswith("sqlite"):  # one host, one folder
+            return Sealer((key_in(self.data_dir / "webhooks.key"),))
+        return None
+
+    @property
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.data_dir / 'attune.sqlite3'}"
 
@@ -398,3 +443,7 @@ class Settings(BaseSettings):
     @property
     def resolved_s3_checksums(self) -> Literal["when_required", "when_supported"]:
         return self.s3_checksums or ("when_required" if self.s3_endpoint_url else "when_supported")
+
+
+def _listed(text: SecretStr) -> tuple[str, ...]:
+    return tuple(one.strip() for one in text.get_secret_value().split(",") if one.strip())

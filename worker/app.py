@@ -34,6 +34,7 @@ from worker.run import training_environment
 from worker.sweep import start_sweeping
 from worker.telemetry import WorkerTelemetry
 from worker.warm import WarmTrainer
+from worker.webhooks import start_sending
 
 DATASETS_QUEUE = "attune.datasets"
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -118,6 +119,7 @@ def _start(**_: object) -> None:
     if (port := parts().settings.worker_metrics_port) is not None:
         parts().telemetry.serve(parts().settings.worker_metrics_host, port)
     start_reading(parts())
+    start_sending(parts())
     if (warm := parts().warm) is not None:
         threading.Thread(target=warm.keep, args=(parts().shutting_down,), name="warm", daemon=True).start()
     announce(parts())  # the last one: a store that is away just now costs an estimate, and no job

@@ -11,7 +11,18 @@ from pathlib import Path
 
 import structlog
 
-from service.store import audit_lists, datasets, exports, idempotency, leases, orphans, retention, sweeps, waiting
+from service.store import (
+    audit_lists,
+    datasets,
+    deliveries,
+    exports,
+    idempotency,
+    leases,
+    orphans,
+    retention,
+    sweeps,
+    waiting,
+)
 from service.store.kinds import KINDS
 from service.store.removals import remove_due
 from worker import inputs
@@ -52,6 +63,7 @@ def sweep(parts: WorkerParts) -> None:
         parts.ring_dataset(export_id)
     idempotency.forget_old(parts.store, KEEP_IDEMPOTENCY_KEYS_SECONDS)
     audit_lists.forget_old(parts.store, settings.audit_days)
+    deliveries.forget_old(parts.store, settings.webhooks_log_days)
 
 
 def start_sweeping(parts: WorkerParts) -> threading.Thread:

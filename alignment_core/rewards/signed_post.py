@@ -1,14 +1,12 @@
 """One signed JSON request to a server that a user named: what may be reached, how it is asked, how long it is waited for.
 
-Names are resolved once an attempt, every address is checked, and the connection goes to the checked address, so that a
-name that changes its mind between check and use gains nothing. Redirects are not followed, proxies are not used.
+Names are resolved once an attempt, every address is checked, and the connection goes to the checked address
+(`addresses.py`). Redirects are not followed, proxies are not used.
 """
 
 import hmac
-import ipaddress
 import json
 import os
-import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -18,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from alignment_core.addresses import Address, Pinned, addresses_of, is_public
 from alignment_core.errors import AlignmentError
 
 SECRET_VARIABLE = "ATTUNE_REMOTE_REWARD_SECRET"  # noqa: S105  its name, not its value
@@ -25,9 +24,6 @@ HOSTS_VARIABLE = "ATTUNE_REMOTE_REWARD_HOSTS"
 MAX_ANSWER_BYTES = 2**20
 LONGEST_PAUSE_SECONDS = 30.0
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,6 @@ class SignedPost:
         headers = {
             "Accept-Encoding": "identity",  # the size limit is on what is received, not on what it unpacks to
             "Content-Type": "application/json",
-            "Host": urlsplit(self.url).netloc,
             "X-Attune-Timestamp": timestamp,
             "X-Attune-Signature": signature(self.access.secret, timestamp, body),
         }
@@ -114,11 +109,12 @@ class SignedPost:
         return self._send(last, headers, body, deadline)
 
     def _send(self, address: Address, headers: dict[str, str], body: bytes, deadline: float) -> Any:
-        pinned = httpx.URL(self.url).copy_with(host=str(address))
+        pinned = Pinned.to(self.url, address)
+        headers = {**headers, "Host": pinned.host_header}
         with (
             httpx.Client(verify=_tls(), trust_env=False, timeout=self.timeout_seconds) as client,
             client.stream(
-                "POST", pinned, headers=headers, content=body, extensions={"sni_hostname": self._host}
+                "POST", pinned.url, headers=headers, content=body, extensions={"sni_hostname": pinned.server_name}
             ) as answer,
         ):
             if answer.status_code in _TRY_AGAIN:
@@ -149,10 +145,7 @@ class SignedPost:
         host, hosts = self._host, self.access.hosts
         if hosts is not None and host not in hosts:
             raise _forbidden(f"{host} is not one of the hosts in {HOSTS_VARIABLE}")
-        parts = urlsplit(self.url)
-        port = parts.port or {"https": 443, "http": 80}[parts.scheme]
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
+        addresses = addresses_of(self.url)
         if hosts is None and not all(is_public(address) for address in addresses):
             raise _forbidden(f"{host} has a private address, and {HOSTS_VARIABLE} does not name it")
         return addresses
@@ -167,17 +160,6 @@ class SignedPost:
 
 class _Passing(Exception):  # noqa: N818 - a failure that may pass, answered by the next attempt
     pass
-
-
-def is_public(address: Address) -> bool:
-    """Whether anyone may reach the address: not private, loopback, link-local, multicast, nor one of these in disguise."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(inner)
-    return address.is_global and not address.is_multicast
 
 
 def _tls() -> ssl.SSLContext:

@@ -14,10 +14,12 @@ from service.api.schemas.base import Resource
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.api.schemas.evaluations import PROOF_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
+from service.api.webhook_reference import webhooks_section
 from service.auth import scope_of
 from service.errors import Problem
 from service.settings import Settings
 from service.store.records import Scope
+from service.store.webhook_events import WebhookPayload
 
 TITLE = "Attune"
 SUMMARY = "Aligns text-to-image diffusion models with human preferences, and proves it."
@@ -50,6 +52,7 @@ TAGS = [
     {"name": "weights", "description": "LoRAs to start from: uploaded, checked."},
     {"name": "keys", "description": "Who may ask, and what: keys of the project, for its admins."},
     {"name": "audit", "description": "Who did what, for the project's admins."},
+    {"name": "webhooks", "description": "Who is told of what happens, as it happens, and what came of telling them."},
     {"name": "retention", "description": "How long checkpoints stay: policies, pins, and what goes next."},
     {"name": "quotas", "description": "What the project may take, and what is left of it."},
     {"name": "catalog", "description": "What can be asked for here, with JSON Schema."},
@@ -75,6 +78,9 @@ def openapi_of(app: FastAPI, settings: Settings) -> dict[str, Any]:
         schemas |= _schemas(Problem) | _schemas(Event)
         # Stored events are not parsed again on their way out, so the model holds plain JSON; here is what it is.
         schemas["JobEvent"]["properties"]["data"] = {"$ref": REF + "Event"}
+        schemas |= _schemas(WebhookPayload, "WebhookPayload")
+        schemas["Delivery"]["properties"]["payload"] = {"$ref": REF + "WebhookPayload"}
+        document["webhooks"] = webhooks_section()
         for schema in schemas.values():
             _require_tag(schema)
             _tell_object_defaults(schema)
@@ -156,10 +162,10 @@ def _schemas_in(node: Any) -> Iterator[dict[str, Any]]:
             yield from _schemas_in(value)
 
 
-def _schemas(model: Any) -> dict[str, Any]:
+def _schemas(model: Any, name: str = "Event") -> dict[str, Any]:
     """The JSON Schemas of a model and of everything it refers to, by name."""
     schema = TypeAdapter(model).json_schema(mode="serialization", ref_template=REF + "{model}")
-    return schema.pop("$defs", {}) | {schema.get("title", "Event"): schema}
+    return schema.pop("$defs", {}) | {schema.get("title", name): schema}
 
 
 def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:

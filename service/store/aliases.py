@@ -8,13 +8,14 @@ The functions take a `database.Store` first and return frozen records.
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.store import announcements
 from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import Alias, Checkpoint, Project, Promotion
 from service.store.promotion_proofs import Unproven, lacking, of_evaluation, of_own_report
 from service.store.records import AliasRecord, PromotionRecord, Proof, Slice
 
-CHAMPION, CANDIDATE = "champion", "candidate"
+CHAMPION, CANDIDATE = announcements.CHAMPION, "candidate"
 
 
 def promote(
@@ -64,6 +65,7 @@ def promote(
         session.add(row)
         session.flush()
         session.merge(Alias(project_id=project_id, name=alias, checkpoint_id=checkpoint.id, promotion_id=row.id))
+        announcements.alias_changed(session, row)
         return _record_of(row)
 
 
@@ -87,19 +89,19 @@ def retire(store: Store, project_id: str, alias: str, reason: str | None = None)
         current = session.get(Alias, (project_id, alias), with_for_update=True)
         if current is None:
             return None
-        session.add(
-            Promotion(
-                id=new_id("prm"),
-                project_id=project_id,
-                alias=alias,
-                checkpoint_id=None,
-                previous_checkpoint_id=current.checkpoint_id,
-                forced=False,
-                reason=reason,
-                created_at=now(session),
-            )
+        row = Promotion(
+            id=new_id("prm"),
+            project_id=project_id,
+            alias=alias,
+            checkpoint_id=None,
+            previous_checkpoint_id=current.checkpoint_id,
+            forced=False,
+            reason=reason,
+            created_at=now(session),
         )
+        session.add(row)
         session.delete(current)
+        announcements.alias_changed(session, row)
         return alias
 
 

@@ -16,10 +16,20 @@ from sqlalchemy import event as sa_event
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from service.store.ids import new_id
-from service.store.models import AuditEntry, Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal, SubmitCount
+from service.store.models import (
+    AuditEntry,
+    Card,
+    HostClock,
+    IdempotencyKey,
+    MeasuredRate,
+    Model,
+    Removal,
+    SubmitCount,
+    WebhookDelivery,
+)
 from service.store.records import Outcome
 
-BESIDE = (AuditEntry, Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal, SubmitCount)
+BESIDE = (AuditEntry, Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal, SubmitCount, WebhookDelivery)
 """What the service remembers for itself: no change of anything that is the project's."""
 
 _TOUCHED = "touched"  # in the `info` of a session: ids of new rows, in their order

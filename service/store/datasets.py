@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from alignment_core.reports import DatasetReport, WeightsReport
 from alignment_core.spec import ColumnMapping
 from alignment_core.spec.sources import OnBadRow
-from service.store import quotas
+from service.store import announcements, quotas
 from service.store.database import Store, now
 from service.store.fence import Fenced
 from service.store.ids import new_id
@@ -251,6 +251,7 @@ def _end(session: Session, row: Dataset, state: DatasetState, error: JobError | 
     row.state, row.updated_at = state, now(session)
     row.error = None if error is None else error.model_dump(mode="json")
     row.lease_expires_at = row.worker_id = None
+    announcements.upload_checked(session, row, row.updated_at)
 
 
 def _unusable(report: DatasetReport) -> JobError:

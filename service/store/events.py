@@ -30,9 +30,10 @@ from alignment_core.events import (
     TrackingFileWritten,
     ValidationCompleted,
     VerificationCompleted,
+    WarningRaised,
     event_to_json,
 )
-from service.store import actions, outputs, proofs
+from service.store import actions, announcements, outputs, proofs
 from service.store.database import Store, now
 from service.store.fence import hold
 from service.store.ids import new_id
@@ -155,6 +156,8 @@ def _apply(session: Session, row: Job, event: Event, files: Sequence[StoredFile]
             outputs.put_report(session, row, event, files)
         case ActionAnswered():
             actions.answer(session, row, event)
+        case WarningRaised():
+            announcements.warned(session, row, event)
         case RunFailed():
             row.error = JobError.model_validate(
                 event.model_dump(include={"code", "message", "category", "retryable", "hint"})

@@ -27,6 +27,8 @@ Prefix = Literal[
     "swp",
     "prm",
     "att",
+    "whk",
+    "dlv",
 ]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -15,7 +15,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import label_of
-from service.store import quotas, usage
+from service.store import announcements, quotas, usage
 from service.store.ancestry import beginning_of, held_parent, parent_of
 from service.store.database import Store, now
 from service.store.filters import filtered
@@ -240,6 +240,8 @@ def enter(session: Session, row: Job, state: JobState, time: datetime) -> None:
         row.finished_at = time
     if state in (*TERMINAL, "queued", "paused"):
         row.lease_expires_at = row.worker_id = row.eta_seconds = None
+    if state in TERMINAL:
+        announcements.ended(session, row, time)
 
 
 def whole(session: Session, row: Job) -> JobRecord:

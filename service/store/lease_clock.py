@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store.database import CLOCK, now
-from service.store.models import Dataset, Export, HostClock, Job
+from service.store.models import Dataset, Export, HostClock, Job, WebhookDelivery
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -31,7 +31,10 @@ def lease_now(session: Session) -> datetime:
 
 def _set(session: Session, boot_id: str) -> HostClock:
     """The clock of this start of the host. It begins behind every lease there is: their workers did not survive it."""
-    ends = [session.scalar(sa.select(sa.func.max(table.lease_expires_at))) for table in (Job, Dataset, Export)]
+    ends = [
+        session.scalar(sa.select(sa.func.max(table.lease_expires_at)))
+        for table in (Job, Dataset, Export, WebhookDelivery)
+    ]
     reads = max([now(session), *(end for end in ends if end is not None)])
     clock = HostClock(boot_id=boot_id, zero_at=reads - timedelta(seconds=time.monotonic()))
     session.add(clock)

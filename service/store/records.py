@@ -23,6 +23,8 @@ UploadKind = Literal["data", "lora"]  # preference data, or weights to start fro
 Outcome = Literal["done", "refused", "failed"]
 Scope = Literal["read", "submit", "admin"]  # what a key may; each may what those before it may
 ActionState = Literal["waiting", "done", "refused", "unanswered"]
+DeliveryState = Literal["pending", "delivered", "failed"]
+DisabledBecause = Literal["asked", "gone", "failing"]  # by its owner; by a 410; after days without a good answer
 PauseKeeps = Literal["last_step", "last_checkpoint"]
 ForkMode = Literal["resume", "warm_start"]
 ForkReference = Literal["base", "checkpoint"]
@@ -403,6 +405,57 @@ class ApiKeyRecord(Record):
     expires_at: datetime | None
     last_used_at: datetime | None
     revoked_at: datetime | None
+
+
+class WebhookRecord(Record):
+    """An address that events are posted to, without its secret, which nobody can read again."""
+
+    id: str
+    project_id: str
+    url: str
+    description: str | None
+    event_types: list[str] | None
+    enabled: bool
+    disabled_because: DisabledBecause | None
+    old_secret_until: datetime | None
+    failing_since: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class TryRecord(Record):
+    """One request of a delivery: `status` is null where there was no answer, and `error` says why."""
+
+    time: datetime
+    status: int | None
+    milliseconds: int
+    error: str | None
+    answer: str
+
+
+class DeliveryRecord(Record):
+    id: str
+    webhook_id: str
+    project_id: str
+    type: str
+    body: str
+    state: DeliveryState
+    attempt: int
+    tries: list[TryRecord]
+    due_at: datetime | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class DeliveryClaim(Record):
+    """A delivery to send now, and what it takes: the secrets are sealed, the newest first. `attempt` fences what is recorded."""
+
+    id: str
+    webhook_id: str
+    attempt: int
+    url: str
+    body: str
+    secrets: tuple[str, ...]
 
 
 class AuditRecord(Record):

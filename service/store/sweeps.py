@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import defer
 
 from alignment_core.spec import JobSpec
-from service.store import jobs
+from service.store import announcements, jobs
 from service.store.ancestry import CheckpointGone
 from service.store.database import Store, now
 from service.store.ids import new_id
@@ -120,6 +120,7 @@ def _taken(store: Store, sweep_id: str) -> list[SweepTrial]:
         taken = [*(trial for trial in busy if not trial.is_created), *fresh]
         if not taken and session.scalars(waiting.limit(1)).one_or_none() is None:
             sweep.is_open = False
+            announcements.sweep_may_have_ended(session, sweep, now(session))
         session.flush()
         session.expunge_all()
         return taken
@@ -220,7 +221,8 @@ def request_cancel(store: Store, project_id: str, sweep_id: str) -> SweepRecord 
         row = session.scalars(query.with_for_update()).one_or_none()
         if row is None:
             return None
-        if row.is_open:
+        was_open = row.is_open
+        if was_open:
             row.is_open, row.is_cancelled = False, True
         live = (
             sa.select(Job.id)
@@ -229,6 +231,8 @@ def request_cancel(store: Store, project_id: str, sweep_id: str) -> SweepRecord 
         )
         found = session.scalars(live).all()
         row.is_cancelled = row.is_cancelled or bool(found)
+        if was_open:
+            announcements.sweep_may_have_ended(session, row, now(session))
         record = _record_of(row)
     for job_id in found:
         _cancel(store, project_id, job_id)

@@ -28,5 +28,6 @@ class Deleted(Resource):
         "export",
         "sample",
         "report",
+        "webhook",
     ] = Field(description="What it was.")
     deleted: Literal[True] = True

@@ -27,6 +27,7 @@ from service.store.models.retention import JobRetention, ProjectRetention
 from service.store.models.sweeps import Sweep, SweepTrial
 from service.store.models.uploads import Dataset, PromptSet
 from service.store.models.usage import AttemptUsage
+from service.store.models.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
     "LONGEST_FILENAME",
@@ -71,4 +72,6 @@ __all__ = [
     "SweepTrial",
     "TrackingFile",
     "UTCDateTime",
+    "Webhook",
+    "WebhookDelivery",
 ]

@@ -23,10 +23,11 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from alignment_core.addresses import is_public
 from alignment_core.errors import AlignmentError
 from alignment_core.rewards.build import build_reward
 from alignment_core.rewards.remote import Remote
-from alignment_core.rewards.signed_post import MAX_ANSWER_BYTES, Access, SignedPost, is_public, signature
+from alignment_core.rewards.signed_post import MAX_ANSWER_BYTES, Access, SignedPost, signature
 from alignment_core.spec import RewardSpec
 from alignment_core.spec.rewards import PRINTED_ASCII
 from tests.alignment_core.rewards.certificates import write_certificate

@@ -34,6 +34,8 @@ JUDGED_BY_MORE_THAN_FORM = (
     "GET /v1/jobs/{job_id}/events",
     "POST /v1/evaluations",
     "POST /v1/promotions",  # an Idempotency-Key may have come before with another request
+    "POST /v1/webhooks",  # an address must be one, of the internet
+    "PUT /v1/webhooks/{webhook_id}",
     "GET /v1/checkpoints/{checkpoint_id}/exports",
     "GET /v1/jobs/{job_id}/actions",
     "GET /v1/jobs/{job_id}/checkpoints",
@@ -76,6 +78,7 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
     (sample,) = api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"]
     prompts = api.client.post("/v1/prompt_sets", files={"file": ("p.txt", b"a red circle")}).json()
     promotion = api.client.post("/v1/promotions", json={"checkpoint_id": api.checkpoint_id(job_id)}).json()
+    webhook = api.client.post("/v1/webhooks", json={"url": "https://hooks.example.org/attune"}).json()
     known = {
         "job_id": job_id,
         "checkpoint_id": api.checkpoint_id(job_id),
@@ -86,6 +89,8 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
         "prompt_set_id": prompts["id"],
         "promotion_id": promotion["id"],
         "alias": "champion",
+        "webhook_id": webhook["id"],
+        "delivery_id": api.client.post(f"/v1/webhooks/{webhook['id']}/test").json()["id"],
         "format": "merged",
         "path": "manifest.json",
     }

@@ -5,9 +5,11 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from pydantic import TypeAdapter
 
 from service.main import create_app
 from service.settings import Settings
+from service.store.webhook_events import EVENT_TYPES, PING, WebhookPayload
 
 JSON_TYPES = ("application/json", "application/problem+json")
 
@@ -64,6 +66,11 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *(f"{verb} /v1/aliases{path}" for verb, path in (("GET", ""), ("GET", "/{alias}"), ("DELETE", "/{alias}"))),
         *("POST /v1/weights", "GET /v1/weights", f"GET {weights}"),
         *(f"DELETE {path}" for path in (job, checkpoint, dataset, weights, prompt_set)),
+        *(f"{verb} /v1/webhooks" for verb in ("POST", "GET")),
+        *(f"{verb} /v1/webhooks/{{webhook_id}}" for verb in ("GET", "PUT", "DELETE")),
+        *(f"POST /v1/webhooks/{{webhook_id}}/{verb}" for verb in ("rotate", "test")),
+        *(f"GET /v1/webhooks/{{webhook_id}}/deliveries{path}" for path in ("", "/{delivery_id}")),
+        "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
         *("GET /v1/audit", "GET /v1/quotas", "GET /v1/usage"),
         *("GET /v1/retention", "PUT /v1/retention", *(f"{verb} {job}/retention" for verb in ("GET", "PUT", "DELETE"))),
         *(f"POST {checkpoint}/{verb}" for verb in ("pin", "unpin")),
@@ -153,3 +160,13 @@ def test_request_bodies_have_examples_that_are_accepted(document: dict[str, Any]
         assert body["schema"]
     form = document["paths"]["/v1/datasets"]["post"]["requestBody"]["content"]["multipart/form-data"]
     assert form["schema"]["required"] == ["file"]
+
+
+def test_every_event_that_a_webhook_is_told_has_an_example_that_its_schema_accepts(document: dict[str, Any]):
+    assert set(document["webhooks"]) == {*EVENT_TYPES, PING}
+    for name, item in document["webhooks"].items():
+        content = item["post"]["requestBody"]["content"]["application/json"]
+        assert content["example"]["type"] == name
+        for schema in (content["schema"], document["components"]["schemas"]["WebhookPayload"]):
+            accepts(document, schema, content["example"])
+        TypeAdapter(WebhookPayload).validate_python(content["example"])
