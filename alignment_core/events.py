@@ -68,6 +68,20 @@ class PhaseProgressed(EventBase):
     cached: int = Field(default=0, description="Of `done`, how many were found in the cache.")
 
 
+Part = Literal["sampling", "scoring", "waiting_for_data", "waiting_for_storage"]
+
+
+class PhaseDivided(EventBase):
+    """What of a phase went into other work, since it was told last: its seconds are counted as those of the work."""
+
+    type: Literal["phase_divided"] = "phase_divided"
+    phase: Phase | Literal["starting"]
+    seconds: dict[Part, float] = Field(
+        description="Of `training`: `sampling` and `scoring` (decoding too) where the method draws, else `waiting_for_data`. Of `sampling`: "
+        "`scoring`. Of `starting` and `uploading`: `waiting_for_storage`, a store or a disk that was away."
+    )
+
+
 class ModelLoaded(EventBase):
     """What is trained. `base_model_sha256` covers every weight and config file of the model folder."""
 
@@ -391,6 +405,7 @@ class RunCompleted(EventBase):
 Event = Annotated[
     RunStarted
     | PhaseChanged
+    | PhaseDivided
     | ModelLoaded
     | MicroBatchChosen
     | PrecisionChosen

@@ -124,7 +124,7 @@ def fetch_weights(parts: WorkerParts, checkpoint: CheckpointRecord, folder: Path
 
 
 def _fetch(parts: WorkerParts, key: str, target: Path) -> None:
-    wait_out(lambda: parts.objects.get_file(key, target), parts.settings, parts.asked)
+    wait_out(lambda: parts.objects.get_file(key, target), parts.settings, parts.asked, parts.waited)
 
 
 def fetch_files(parts: WorkerParts, files: Sequence[StoredFile], folder: Path) -> None:

@@ -20,7 +20,8 @@ from worker.warm import WarmTrainer
 class WorkerParts:
     """Built once by `app.py`, or by a test. `ring` sends the message of a queued job, `ring_dataset` that of a dataset.
 
-    `asked` is what is asked of whoever waits for a store just now; a job's attempt puts its heartbeat there.
+    `asked` is what is asked of whoever waits for a store just now; a job's attempt puts its heartbeat there. `waited` is told how many
+    seconds that took, for what the job's phases took.
     """
 
     settings: Settings
@@ -38,3 +39,4 @@ class WorkerParts:
     shutting_down: threading.Event = field(default_factory=threading.Event)
     exporting: threading.Lock = field(default_factory=threading.Lock)
     asked: Callable[[], Signal] = lambda: "go_on"
+    waited: Callable[[float], None] = lambda _: None

@@ -61,16 +61,25 @@ def patiently(write: Callable[[], T], patience_seconds: float) -> T:
         time.sleep(PAUSE_SECONDS)
 
 
-def wait_out(use: Callable[[], T], settings: Settings, asked: Callable[[], Signal]) -> T:
+def wait_out(
+    use: Callable[[], T],
+    settings: Settings,
+    asked: Callable[[], Signal],
+    waited: Callable[[float], None] = lambda _: None,
+) -> T:
     """The result of `use`, tried again while a store or a disk is away, with growing pauses; then raises `Away`.
 
-    `asked` is looked at before each pause: nobody waits for a store in a job that was cancelled.
+    `asked` is looked at before each pause: nobody waits for a store in a job that was cancelled. `waited` is told the seconds of the pauses
+    once there is a result.
     """
-    began, pause = time.monotonic(), PAUSE_SECONDS
+    began, pause, paused = time.monotonic(), PAUSE_SECONDS, 0.0
     while True:
         tried = time.monotonic()
         try:
-            return use()
+            found = use()
+            if paused:
+                waited(paused)
+            return found
         except (ObjectsUnavailable, OSError, TrainerWithoutDisk) as error:
             away = away_of(error)
             if away is None:
@@ -78,8 +87,10 @@ def wait_out(use: Callable[[], T], settings: Settings, asked: Callable[[], Signa
             if time.monotonic() - tried > settings.storage_patience_seconds:  # it had worked for long, and may again
                 began, pause = time.monotonic(), PAUSE_SECONDS
             log.warning("waiting_for_storage", part=away.part, reason=away.reason, error=str(error))
+            slept = time.monotonic()
             if not _sleep(pause, began, settings, asked):
                 raise away from error
+            paused += time.monotonic() - slept
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 

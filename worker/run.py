@@ -10,13 +10,13 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import assert_never
+from typing import Literal, assert_never
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
 from alignment_core.errors import AlignmentError
-from alignment_core.events import Event, RunFailed
+from alignment_core.events import Event, PhaseDivided, RunFailed
 from alignment_core.spec import JobSpec, ProofSpec, RemoteReward
 from alignment_core.spec.places import walk
 from service.settings import Settings
@@ -35,7 +35,7 @@ from worker.outcome import Stopped, is_of_killed, may_follow_from_another, outco
 from worker.parts import WorkerParts
 from worker.patience import Away, TrainerWithoutDisk, away_of, is_without_disk, patiently, wait_out
 from worker.preparing import prepare_alignment
-from worker.recording import keep_log, record
+from worker.recording import keep_log, record, record_plain
 from worker.shards import answering
 
 BATCH_SECONDS = 0.1  # at most ten commits a second, however fast the steps are
@@ -99,10 +99,11 @@ def _attempt(parts: WorkerParts, claim: Claim, workdir: Path, heartbeat: Heartbe
 
     def train() -> JobError | Stopped | None:
         asked = heartbeat.signal != "go_on"
-        return Stopped() if asked else _train(parts, claim, workdir, run_inputs, heartbeat)
+        return Stopped() if asked else _train(uploading, claim, workdir, run_inputs, heartbeat)
 
+    starting, uploading = _telling(parts, claim, "starting"), _telling(parts, claim, "uploading")
     try:
-        run_inputs = wait_out(lambda: prepare(parts, claim, workdir), parts.settings, parts.asked)
+        run_inputs = wait_out(lambda: prepare(starting, claim, workdir), parts.settings, parts.asked, starting.waited)
         return wait_out(train, parts.settings, parts.asked)
     except Fenced:
         raise
@@ -121,6 +122,16 @@ def _attempt(parts: WorkerParts, claim: Claim, workdir: Path, heartbeat: Heartbe
         log.exception("attempt_failed")
         message = f"the worker could not go on: {type(error).__name__}"
         return JobError(code="worker_error", message=message, category="system", retryable=True)
+
+
+def _telling(parts: WorkerParts, claim: Claim, phase: Literal["starting", "uploading"]) -> WorkerParts:
+    """Parts that say in the job's events how long a store was waited for, beside a run that goes on too."""
+
+    def waited(seconds: float) -> None:
+        divided = PhaseDivided(phase=phase, seconds={"waiting_for_storage": round(seconds, 3)})
+        record_plain(parts, claim, [divided])
+
+    return replace(parts, waited=waited)
 
 
 def prepare(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:

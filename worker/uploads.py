@@ -78,7 +78,7 @@ def upload_of_proof(parts: WorkerParts, claim: Claim, workdir: Path, path: str) 
 
 
 def _put(parts: WorkerParts, key: str, path: Path) -> None:
-    wait_out(lambda: parts.objects.put_file(key, path), parts.settings, parts.asked)
+    wait_out(lambda: parts.objects.put_file(key, path), parts.settings, parts.asked, parts.waited)
 
 
 def _record_of(folder: Path, relative: str) -> FileRecord:

@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from alignment_core.evaluation.draw_and_judge import Drawn, DrawPlan, Judges, draw_and_judge
-from alignment_core.events import PhaseProgressed
+from alignment_core.events import PhaseDivided, PhaseProgressed
 from alignment_core.protocols import Sampler
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.seeds import seed_of
@@ -46,7 +46,7 @@ def plan_comparison(
 
 def compare(
     base: Sampler, policy: Sampler, plan: DrawPlan, judges: Judges, ranks: Ranks = ALONE
-) -> Generator[PhaseProgressed, None, Comparison]:
+) -> Generator[PhaseProgressed | PhaseDivided, None, Comparison]:
     """Sample and score both models, prompt by prompt; yields and raises as `draw_and_judge`, returns the comparison."""
     drawn = yield from draw_and_judge({"base model": base, "policy model": policy}, plan, judges, ranks)
     return Comparison(tuple(plan.prompts), tuple(map(tuple, plan.seeds)), tuple(plan.shown), *drawn)

@@ -15,10 +15,11 @@ from numpy import ndarray
 from alignment_core.errors import DivergenceError
 from alignment_core.evaluation.diversity import pairwise_distance
 from alignment_core.evaluation.statistics import Scores
-from alignment_core.events import PhaseProgressed
+from alignment_core.events import PhaseDivided, PhaseProgressed
 from alignment_core.protocols import RewardModel, Sampler
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.shapes import Images
+from alignment_core.stopwatch import Stopwatch
 
 PROMPT_FOLLOWING = "prompt_following"
 
@@ -85,7 +86,7 @@ class Drawn:
 
 def draw_and_judge(
     models: Mapping[str, Sampler], plan: DrawPlan, judges: Judges, ranks: Ranks = ALONE
-) -> Generator[PhaseProgressed, None, list[Drawn]]:
+) -> Generator[PhaseProgressed | PhaseDivided, None, list[Drawn]]:
     """Let every model draw every batch in turn, and score its images as they come; what each drew, in order.
 
     Each process draws and scores batches of its own, of the same model as the others. Yields after every batch of any model, so that
@@ -93,13 +94,15 @@ def draw_and_judge(
     it draws NaN.
     """
     tallies = {name: _Tally(plan) for name in models}
-    total, done = len(models) * plan.num_images, 0
+    total, done, scoring = len(models) * plan.num_images, 0, 0.0
     for batches in ranks.rounds(plan.batches()):
         for name, sample in models.items():
             for batch in ranks.each(batches, partial(judged_batch, name, sample, judges.by_name)):
                 tallies[name].add(batch)
                 done += len(batch.pixels)
+                scoring += batch.scoring_seconds / ranks.count
                 yield PhaseProgressed(phase="sampling", done=done, total=total)
+    yield PhaseDivided(phase="sampling", seconds={"scoring": round(scoring, 3)})
     return [tally.drawn() for tally in tallies.values()]
 
 
@@ -109,6 +112,7 @@ class JudgedBatch:
 
     pixels: Pixels
     scores: dict[str, list[float]]
+    scoring_seconds: float = 0.0
 
 
 @torch.no_grad()
@@ -119,7 +123,10 @@ def judged_batch(
     prompts, seeds = batch
     pixels = _drawn_by(name, sample, prompts, seeds)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    return JudgedBatch(pixels, {judge: score(images, prompts).tolist() for judge, score in judges.items()})
+    watch = Stopwatch()
+    with watch.running():
+        scores = {judge: score(images, prompts).tolist() for judge, score in judges.items()}
+    return JudgedBatch(pixels, scores, watch.seconds)
 
 
 def _drawn_by(name: str, sample: Sampler, prompts: list[str], seeds: list[int]) -> Pixels:

@@ -12,7 +12,7 @@ import numpy as np
 from alignment_core.evaluation.draw_and_judge import PROMPT_FOLLOWING, Drawn, DrawPlan, Judges, draw_and_judge
 from alignment_core.evaluation.probe_figures import Line, ProbeFigures
 from alignment_core.evaluation.statistics import Scores, bootstrap_interval
-from alignment_core.events import PhaseProgressed
+from alignment_core.events import PhaseDivided, PhaseProgressed
 from alignment_core.protocols import Sampler
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.seeds import seed_of
@@ -49,7 +49,7 @@ class HeldOutProbe:
     ranks: Ranks = ALONE
     _base_drawn: Drawn | None = field(default=None, init=False)
 
-    def measure(self, step: int) -> Generator[PhaseProgressed, None, ProbeFigures]:
+    def measure(self, step: int) -> Generator[PhaseProgressed | PhaseDivided, None, ProbeFigures]:
         """Yields progress after every batch, so that a caller can leave.
 
         Raises `DivergenceError` when the policy draws pixels that are no numbers.
@@ -59,7 +59,7 @@ class HeldOutProbe:
         (policy,) = yield from self._draw(f"policy of step {step}", self.policy)
         return self._figures(step, self._base_drawn, policy)
 
-    def _draw(self, name: str, sample: Sampler) -> Generator[PhaseProgressed, None, list[Drawn]]:
+    def _draw(self, name: str, sample: Sampler) -> Generator[PhaseProgressed | PhaseDivided, None, list[Drawn]]:
         return draw_and_judge({name: sample}, self.plan, self.judges, self.ranks)
 
     def _figures(self, step: int, base: Drawn, policy: Drawn) -> ProbeFigures:

@@ -17,6 +17,7 @@ from alignment_core.protocols import Predictions, RewardModel
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.rollouts.rollout import Draws, Guided, Predict, guided, prompts_of_iteration, scores
 from alignment_core.shapes import Images, Latents, PerExample
+from alignment_core.stopwatch import Stopwatch
 
 
 @runtime_checkable
@@ -72,6 +73,8 @@ class RolloutSetup:
     rewards: Sequence[RewardModel]
     seed: int
     ranks: Ranks = ALONE
+    scoring: Stopwatch = field(default_factory=Stopwatch, compare=False)
+    """How long images were decoded and judged."""
 
     def rollout_batch(self, actors: Actors, iteration: int, num: int, copies: int = 1) -> "RolloutBatch":
         """`num` prompts of an iteration, `copies` trajectories of each, prompt by prompt."""
@@ -86,6 +89,14 @@ class RolloutSetup:
         """The same for given prompts."""
         draws = Draws(self.seed, iteration, self.latent_shape)
         return RolloutBatch(self, actors, prompts, self.encode(prompts), self.encode_empty(), draws)
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """A method that draws and judges what it learns from."""
+
+    @property
+    def setup(self) -> RolloutSetup: ...
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,8 @@ class RolloutBatch:
 
     def judge(self, latents: Latents, rows: Sequence[int]) -> Float[Tensor, "rewards batch"]:
         """Scores of the images of latents."""
-        return scores(self.setup.rewards, self.setup.decode(latents), [self.prompts[row] for row in rows])
+        with self.setup.scoring.running(latents.device):
+            return scores(self.setup.rewards, self.setup.decode(latents), [self.prompts[row] for row in rows])
 
     def start(self, trajectories: Sequence[int]) -> Latents:
         """x_T on the device."""

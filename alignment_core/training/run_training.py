@@ -16,6 +16,7 @@ from alignment_core.events import (
     Event,
     MicroBatchChosen,
     PhaseChanged,
+    PhaseDivided,
     ProbeCompleted,
     ResultSelected,
     StepCompleted,
@@ -24,6 +25,7 @@ from alignment_core.events import (
     WarningRaised,
 )
 from alignment_core.protocols import Method
+from alignment_core.rollouts.setup import Drawing
 from alignment_core.timesteps.table import TimestepTally
 from alignment_core.training.asked import Asked
 from alignment_core.training.compiling import compile_for, may_compile
@@ -106,6 +108,7 @@ def _train(run: Run, probe: HeldOutProbe | None, asked: Asked, workdir: Path, st
             yield from _probe_and_save(run, probe, workdir)
         if run.state.has_last_step or event.step % spec.checkpoints.every == 0:
             yield ThroughputMeasured(step=event.step, throughput=run.meter.read())
+            yield _divided(run)
         if run.state.stage == "ended":
             return
         if limit is not None and _is_over(run, limit, started):
@@ -114,6 +117,16 @@ def _train(run: Run, probe: HeldOutProbe | None, asked: Asked, workdir: Path, st
         if event.step % spec.checkpoints.every == 0 and not run.state.is_saved:
             yield from _save(run, workdir)
         yield from asked.answer(run, lambda: _save_for_good(run, workdir))
+
+
+def _divided(run: Run) -> PhaseDivided:
+    """What the steps since it was told last waited for."""
+    waited, method = run.meter.waiting.take(), run.method
+    if not isinstance(method, Drawing):
+        return PhaseDivided(phase="training", seconds={"waiting_for_data": round(waited, 3)})
+    scoring = method.setup.scoring.take()
+    sampling = max(0.0, waited - scoring)
+    return PhaseDivided(phase="training", seconds={"sampling": round(sampling, 3), "scoring": round(scoring, 3)})
 
 
 def _end(run: Run, ending: Ending | None) -> None:
@@ -136,7 +149,8 @@ def _begin(run: Run) -> Generator[Event, None, Iterator[Any]]:
         return batches
     while True:
         try:
-            first = next(batches)
+            with run.meter.waiting.running():
+                first = next(batches)
             with run.memory.of_pass():
                 if is_counted:
                     run.meter.flops_per_example = flops_of(run.method, run.actors, first, DTYPES[run.precision])

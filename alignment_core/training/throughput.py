@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from alignment_core.actors.actors import Actors
 from alignment_core.events import Throughput
 from alignment_core.protocols import Method, Remembering
+from alignment_core.stopwatch import Stopwatch
 
 B = TypeVar("B")
 
@@ -66,14 +67,18 @@ class Meter:
     training_seconds: float = 0.0
     waiting_seconds: float = 0.0
     saving_seconds: float = 0.0
+    waiting: Stopwatch = field(
+        default_factory=Stopwatch, init=False
+    )  # that of the first batch too, which steps leave out
     last: Throughput | None = field(default=None, init=False)
 
     def timed(self, batches: Iterator[B]) -> Iterator[B]:
         """The same batches; how long each was waited for is added up."""
         while True:
-            started = time.monotonic()
-            batch = next(batches, None)
-            self.waiting_seconds += time.monotonic() - started
+            started = self.waiting.seconds
+            with self.waiting.running():
+                batch = next(batches, None)
+            self.waiting_seconds += self.waiting.seconds - started
             if batch is None:
                 return
             yield batch

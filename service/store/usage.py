@@ -19,7 +19,8 @@ from service.store.models import AttemptUsage, Checkpoint, Export, Job, JobEvent
 
 MARKS = ("run_started", "phase_changed", "run_completed")
 ENDED = "uploading"  # what is left once the run has ended: its last files are stored
-_TOLD = (*MARKS, "throughput_measured", "start_checked")
+DIVIDED = "phase_divided"
+_TOLD = (*MARKS, DIVIDED, "throughput_measured", "start_checked")
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,20 @@ def _seconds(told: Sequence[tuple[str, dict[str, Any], datetime]], start: dateti
         ends_at = max(counted_to, min(until, end))
         found[phase] = round(found.get(phase, 0.0) + (ends_at - counted_to).total_seconds(), 3)
         counted_to = ends_at
-    return found
+    return _divided(found, [data for kind, data, _ in told if kind == DIVIDED])
+
+
+def _divided(found: dict[str, float], told: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """The same sum, with what a phase did of other work under the work's name; a phase never gives more than it lasted."""
+    seconds = dict(found)
+    for division in told:
+        phase = division["phase"]
+        for part, lasted in division["seconds"].items():
+            moved = min(max(0.0, lasted), seconds.get(phase, 0.0))
+            if moved > 0:
+                seconds[phase] = round(seconds[phase] - moved, 3)
+                seconds[part] = round(seconds.get(part, 0.0) + moved, 3)
+    return seconds
 
 
 def _phase_from(kind: str, data: dict[str, Any]) -> str:

@@ -9,13 +9,14 @@ from service.api.schemas.base import Resource, with_example
 from service.store import usage
 
 SECONDS_EXAMPLE = {
-    "queued": 2.1, "starting": 4.8, "loading": 3.0, "caching": 11.2, "training": 84.6, "saving": 0.4, "sampling": 9.7, "evaluating": 2.2,
-    "uploading": 0.6,
+    "queued": 2.1, "starting": 4.8, "loading": 3.0, "training": 46.2, "sampling": 34.9, "scoring": 11.1, "saving": 0.4, "evaluating": 2.2,
+    "uploading": 0.6, "waiting_for_storage": 13.3,
 }  # fmt: skip
 OF_PHASES = (
     "Seconds by phase, of all attempts together, those too whose worker was lost: `queued`, `starting` (until the run has said that it "
     "began), the run's own phases, and `uploading` (what is left to store once it has ended). What happens beside the training, such as "
-    "writing or storing a large checkpoint, is `training`."
+    "writing or storing a large checkpoint, is `training`. Told apart of them: `sampling` and `scoring` (drawing and judging of online "
+    "methods, reports and probes), `waiting_for_data` (steps without a batch), and `waiting_for_storage` (a store or a disk that was away)."
 )
 JOB_USAGE_EXAMPLE: dict[str, Any] = {
     "num_attempts": 1,

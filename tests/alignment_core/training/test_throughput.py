@@ -1,15 +1,22 @@
 """What a run says of its pace: counted once, measured by the clock, and changing no number."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from alignment_core import align
-from alignment_core.events import CheckpointSaved, EvaluationCompleted, StepCompleted, ThroughputMeasured
+from alignment_core.evaluation.draw_and_judge import DrawPlan, Judges, draw_and_judge
+from alignment_core.events import CheckpointSaved, EvaluationCompleted, PhaseDivided, StepCompleted, ThroughputMeasured
+from alignment_core.protocols import RewardModel
 from alignment_core.training.throughput import Meter, flops_of, peak_tflops
 from tests.alignment_core.load.test_loading import loaded
+from tests.alignment_core.rollouts.test_online import METHODS, online_spec
 from tests.alignment_core.test_alignment import of_type
 from tests.alignment_core.tiny import tiny_spec
 
@@ -48,6 +55,37 @@ def test_a_run_tells_its_pace_with_each_checkpoint_and_at_its_end(
     assert told[1].throughput.saving_share > 0  # of the checkpoint of step 4
     assert of_type(events, EvaluationCompleted)[0].report["throughput"] == told[1].throughput.model_dump()
     assert [event.step for event in of_type(events, CheckpointSaved)] == [4, 6]
+
+
+def test_what_steps_wait_for_is_told_as_what_it_is(
+    tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    online = list(align(online_spec(tiny_model, METHODS["tailorpo"]), tmp_path / "online", cache_dir=cache_dir))
+    divided = [event for event in of_type(online, PhaseDivided) if event.phase == "training"]
+    assert len(divided) == len(of_type(online, ThroughputMeasured)) > 0
+    drawn, judged = (sum(event.seconds[part] for event in divided) for part in ("sampling", "scoring"))
+    taken = sum(step.step_seconds for step in of_type(online, StepCompleted))
+    assert 0 < judged < drawn < drawn + judged < taken
+    pairs = list(align(tiny_spec(tiny_model, tiny_pairs), tmp_path / "pairs", cache_dir=cache_dir))
+    assert {tuple(one.seconds) for one in of_type(pairs, PhaseDivided) if one.phase == "training"} == {
+        ("waiting_for_data",)
+    }
+
+
+def test_judging_is_told_apart_from_drawing_in_a_report() -> None:
+    def slow(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        time.sleep(0.05)
+        return torch.zeros(len(images))
+
+    def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        time.sleep(0.2)
+        return torch.zeros(len(prompts), 3, 4, 4)
+
+    plan = DrawPlan(["a", "b"], [[1], [2]], batch_size=1)
+    told = list(draw_and_judge({"model": draw}, plan, Judges({"slow": cast(RewardModel, slow)})))
+    (divided,) = [event for event in told if isinstance(event, PhaseDivided)]
+    assert divided.phase == "sampling"
+    assert divided.seconds["scoring"] >= 2 * 0.05
 
 
 def test_flops_are_counted_forwards_and_back_and_leave_nothing(

@@ -6,7 +6,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from alignment_core.events import Event, PhaseChanged, RunCompleted, RunStarted, Throughput, ThroughputMeasured
+from alignment_core.events import (
+    Event,
+    PhaseChanged,
+    PhaseDivided,
+    RunCompleted,
+    RunStarted,
+    Throughput,
+    ThroughputMeasured,
+)
 from service.store import jobs, leases, usage
 from service.store.database import Store
 from service.store.events import record_events
@@ -48,6 +56,8 @@ def said(seconds: float, what: str, **fields: object) -> Event:
                 peak_host_gib=2.5, waiting_share=0, saving_share=0,
             )  # fmt: skip
             return ThroughputMeasured(time=time, step=1, throughput=pace)
+        case "divided":
+            return PhaseDivided.model_validate({"time": time, "phase": fields["phase"], "seconds": fields["parts"]})
         case phase:
             return PhaseChanged.model_validate({"time": time, "phase": phase})
 
@@ -95,6 +105,42 @@ def test_every_attempt_counts_and_so_does_the_time_between_them(
     assert sum(found.seconds.values()) == pytest.approx(100), "all of its life, once"
     assert found.process_seconds == found.gpu_seconds == pytest.approx(60 + 25)
     assert (found.num_attempts, found.peak_device_gib, found.peak_host_gib) == (2, 7, 2.5)
+
+
+def test_what_a_phase_did_of_other_work_counts_as_that_work_of_every_attempt(
+    store: Store, new_job: NewJob, at: Callable[[float], datetime]
+) -> None:
+    job = new_job()
+    leases.claim(store, job.id, "w", 60)
+    drawn = {"sampling": 12.0, "scoring": 3.5}
+    stored = said(9, "divided", phase="starting", parts={"waiting_for_storage": 6.0})
+    first = [
+        stored,
+        said(10, "run_started"),
+        said(20, "training"),
+        said(50, "divided", phase="training", parts=drawn),
+    ]
+    record_events(store, job.id, 1, first)
+    at(60)
+    lose(store, job.id)
+    leases.claim(store, job.id, "w", 60)
+    second = [said(60, "run_started"), said(60, "training"), said(80, "divided", phase="training", parts=drawn)]
+    report = [
+        said(85, "sampling"),
+        said(95, "divided", phase="sampling", parts={"scoring": 4.0}),
+        said(95, "evaluating"),
+    ]
+    record_events(store, job.id, 2, [*second, *report, said(96, "run_completed")])
+    late = said(97, "divided", phase="uploading", parts={"waiting_for_storage": 99.0})  # most of it beside the training
+    record_events(store, job.id, 2, [late])
+    at(100)
+    leases.finish(store, job.id, 2, "succeeded")
+    found = usage.of_job(store, PROJECT, job.id).seconds
+    assert found == pytest.approx({
+        "queued": 0, "starting": 4, "waiting_for_storage": 6 + 4, "loading": 10, "training": 40 - 15.5 + 25 - 15.5,
+        "sampling": 12 + 12 + 10 - 4, "scoring": 3.5 + 3.5 + 4, "evaluating": 1, "uploading": 0,
+    })  # fmt: skip
+    assert sum(found.values()) == pytest.approx(100), "all of its life, once"
 
 
 def test_each_process_counts_and_a_paused_job_waits_for_nobody(
