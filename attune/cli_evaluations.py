@@ -11,7 +11,7 @@ from rich.table import Table
 from alignment_core.reports import ProofReport, RewardComparison
 from attune.client import Client
 from attune.failing import fail
-from attune.resources import Evaluation
+from attune.resources import Evaluation, EvaluationValidation
 from attune.speaking import with_client
 from attune.specs import read_spec
 from attune.tables import id_column, listing
@@ -28,9 +28,13 @@ def evaluate(
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     scores: Annotated[Path | None, typer.Option(help="Save every score here, as parquet.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for its end and show the table.")] = True,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be wrong, and what it would take.")] = False,
 ) -> None:
     """Compare models on the same prompts and seeds: a base, checkpoints, uploads, published fine-tunes."""
     written = read_spec(file)
+    if dry_run:
+        _show_validation(client.evaluations.validate(written.get("spec", written)), file)
+        return
     found = client.evaluations.create(written.get("spec", written), name=name or written.get("name"))
     console.print(found.id, highlight=False)
     if wait:
@@ -123,6 +127,22 @@ def delete(client: Client, evaluation_id: str) -> None:
     """Remove an evaluation that has ended, for good."""
     client.evaluations.delete(evaluation_id)
     console.print("deleted")
+
+
+def _show_validation(found: EvaluationValidation, file: Path) -> None:
+    for warning in found.warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+    if not found.valid:
+        raise ValueError(
+            "\n  ".join([f"{file} cannot be used:", *(f"{one['pointer']}: {one['message']}" for one in found.errors)])
+        )
+    estimate = found.estimate or {}
+    console.print(f"{estimate.get('num_images') or 'an unknown number of'} images", highlight=False)
+    if (total := (estimate.get("duration") or {}).get("total")) is not None:
+        console.print(f"{total['expected']:g} seconds ({total['low']:g} to {total['high']:g})", highlight=False)
+    if (memory := estimate.get("memory")) is not None:
+        console.print(f"{memory['peak_gib']:.1f} GiB, for {memory['contender']}", highlight=False)
+    console.print("the evaluation would be taken")
 
 
 def table_of(report: ProofReport) -> Table:

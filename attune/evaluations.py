@@ -16,7 +16,7 @@ from alignment_core.spec import ProofSpec
 from attune.connection import Connection, segment
 from attune.event_stream import follow_path
 from attune.requests import given, key_headers
-from attune.resources import Evaluation, EvaluationSummary, JobEvent, JobStatus, Verification
+from attune.resources import Evaluation, EvaluationSummary, EvaluationValidation, JobEvent, JobStatus, Verification
 from attune.waiting import LONG_POLL_SECONDS
 
 AGAIN_SECONDS = 1.0
@@ -43,6 +43,12 @@ class Evaluations:
         return Evaluation.model_validate(
             self._connection.request("POST", "/v1/evaluations", json=body, headers=headers)
         )
+
+    def validate(self, spec: ProofSpec | Mapping[str, Any]) -> EvaluationValidation:
+        """What is wrong in it, and what it would take; nothing is queued."""
+        written = spec.model_dump(mode="json") if isinstance(spec, ProofSpec) else dict(spec)
+        answer = self._connection.request("POST", "/v1/evaluations/validate", json={"spec": written})
+        return EvaluationValidation.model_validate(answer)
 
     def list(self, *, status: Sequence[JobStatus] = ()) -> Iterator[EvaluationSummary]:
         """Evaluations, newest first, page by page as they are needed."""

@@ -387,6 +387,10 @@ class Validation(Resource):
     estimate: dict[str, Any] | None
 
 
+class EvaluationValidation(Validation):
+    """The same of an evaluation; its estimate has `num_images`, `memory`, `duration` and `stored`."""
+
+
 class MetricPoint(Resource):
     step: int
     metrics: dict[str, float | None]

@@ -4,7 +4,7 @@ Of the published weights, counted by their shapes; a `clip_score` is taken to be
 alone say. Judges that are smaller than a text encoder, or elsewhere, count nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from alignment_core.spec.job import JobSpec
 from alignment_core.spec.rewards import RewardSpec, SingleRewardSpec, WeightedSumReward
@@ -23,13 +23,13 @@ PARAMETERS = {
 
 def judges_parameters(spec: JobSpec) -> int:
     """Of all rewards of the method and of the report, and of who judges how prompts are followed."""
-    return sum(PARAMETERS.get(reward.type, 0) for reward in _judges(spec))
-
-
-def _judges(spec: JobSpec) -> Iterator[SingleRewardSpec]:
     judge = spec.evaluation.prompt_following
-    for reward in (*spec.method.trained_rewards, *spec.evaluation.rewards, *(() if judge is None else (judge,))):
-        yield from _single(reward)
+    return parameters_of((*spec.method.trained_rewards, *spec.evaluation.rewards, *(() if judge is None else (judge,))))
+
+
+def parameters_of(judges: Iterable[RewardSpec]) -> int:
+    """Of these."""
+    return sum(PARAMETERS.get(reward.type, 0) for judge in judges for reward in _single(judge))
 
 
 def _single(reward: RewardSpec) -> Iterator[SingleRewardSpec]:

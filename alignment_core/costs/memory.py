@@ -191,10 +191,14 @@ def _activations(
 
 
 def _sampling(spec: JobSpec, layers: tuple[Layer, ...], *, is_half: bool) -> float:
+    guided = 2 if spec.evaluation.guidance_scale > 1 else 1
+    return drawing_bytes(layers, spec.evaluation.batch_size * guided, is_half=is_half)
+
+
+def drawing_bytes(layers: tuple[Layer, ...], images: int, *, is_half: bool) -> float:
     """Without gradients what a layer reads and makes is all there is, and a U-Net's skips."""
     widest = max((layer.places * (layer.into + layer.out) for layer in layers), default=0)
-    guided = 2 if spec.evaluation.guidance_scale > 1 else 1
-    return spec.evaluation.batch_size * guided * widest * (HALF if is_half else FLOAT32)
+    return images * widest * (HALF if is_half else FLOAT32)
 
 
 def _staying(spec: JobSpec, model: ModelReport, text: float) -> tuple[float, float]:
@@ -213,10 +217,19 @@ def _whole_vae(model: ModelReport) -> float:
 def _vae(spec: JobSpec, model: ModelReport, side: int) -> tuple[float, float]:
     """While it decodes a slice of an evaluation's batch, and while it encodes one."""
     places = (side // model.latent_stride) ** 2
-    each = DECODED * (model.vae_channels or 128) * (model.latent_stride / 8) ** 2 * places
-    decoded = min(spec.evaluation.batch_size, max(1, PLACES_DECODED // places))
     encoded = 0 if spec.is_online else max(1, min(spec.batch_size, PLACES_ENCODED // places))
-    return each * decoded, each * encoded * ENCODED_SHARE
+    decode = decoding_bytes(model, side, spec.evaluation.batch_size)
+    return decode, _decoded_bytes(model, places) * encoded * ENCODED_SHARE
+
+
+def decoding_bytes(model: ModelReport, side: int, images: int) -> float:
+    """While the VAE decodes a slice of so many images."""
+    places = (side // model.latent_stride) ** 2
+    return _decoded_bytes(model, places) * min(images, max(1, PLACES_DECODED // places))
+
+
+def _decoded_bytes(model: ModelReport, places: int) -> float:
+    return DECODED * (model.vae_channels or 128) * (model.latent_stride / 8) ** 2 * places
 
 
 def _conditioning(spec: JobSpec, model: ModelReport, family: FamilyName, *, is_half: bool) -> tuple[float, float]:

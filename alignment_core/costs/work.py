@@ -39,12 +39,14 @@ class Work:
     """Blocks that would be compiled; none where the spec does not ask for it."""
     compiles_anyhow: bool = False
     """Whatever it takes, and not only where it pays."""
+    loads: float = 1.0
+    """Models that are loaded, one after the other."""
 
     def of(self, phase: TimedPhase) -> float:
-        """In the unit of the phase's rate; loading is done once."""
+        """In the unit of the phase's rate."""
         match phase:
             case "loading":
-                return 1.0
+                return self.loads
             case "caching":
                 return self.caching_places
             case "compiling":

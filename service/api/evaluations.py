@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.reports import ProofReport
@@ -22,18 +22,21 @@ from service.api.lookup import (
 )
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.proof_admission import admitted, validated
 from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
 from service.api.schemas.evaluations import (
+    CREATE_EXAMPLE,
     Evaluation,
     EvaluationRequest,
     EvaluationSummary,
+    EvaluationValidation,
     Verification,
     VerificationRequest,
 )
 from service.api.schemas.runs import AttemptLog, JobEvent, Logs, Sample
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
-from service.auth import ProjectDep
-from service.errors import ApiError, not_found
+from service.auth import ProjectDep, needs
+from service.errors import ApiError, not_found, not_json
 from service.store import jobs, outputs, proofs
 from service.store.ancestry import CheckpointGone
 from service.store.catalog import checkpoint_sources, stored_prompts, stored_weights
@@ -68,7 +71,7 @@ def create_evaluation(body: EvaluationRequest, project_id: ProjectDep, parts: Pa
     """
 
     def create(evaluation_id: str | None) -> Evaluation:
-        spec = resolved_contenders(parts, project_id, body.spec)
+        spec = admitted(parts, project_id, body.spec)
         try:
             row = proofs.create(
                 parts.store,
@@ -93,6 +96,28 @@ def create_evaluation(body: EvaluationRequest, project_id: ProjectDep, parts: Pa
     answer = once("eval", "/v1/evaluations", body.model_dump(mode="json"), create, {"spec": spec_of})
     answer.headers.update(submit_headers(parts, project_id))
     return answer
+
+
+@router.post(
+    "/validate",
+    dependencies=[needs("read")],  # it stores nothing and starts nothing
+    summary="Check an evaluation without running it",
+    response_description="Whether it would be taken, and what it would take",
+    responses=problems(400, 413),
+)
+def validate_evaluation(
+    body: Annotated[Any, Body(description="The body of `POST /v1/evaluations`.", examples=[CREATE_EXAMPLE])],
+    request: Request,
+    project_id: ProjectDep,
+    parts: PartsDep,
+) -> EvaluationValidation:
+    """Say everything that is wrong in an evaluation, and what it would take of memory, time and storage. Nothing is stored or starts.
+
+    A spec with mistakes is answered with 200 and `valid: false`; 422 means that the body is not JSON.
+    """
+    if isinstance(body, bytes):  # what FastAPI leaves of a body of another media type
+        raise not_json(request)
+    return validated(parts, project_id, body)
 
 
 @router.get("", summary="List evaluations", openapi_extra={"parameters": [METADATA_PARAMETER]})

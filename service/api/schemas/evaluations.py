@@ -5,12 +5,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from alignment_core.costs.proof import Bytes, ProofMemory
+from alignment_core.costs.seconds import Duration
 from alignment_core.events import Phase
 from alignment_core.reports import ProofReport, VerificationReport
 from alignment_core.spec import ProofSpec
 from service.api.schemas.base import Entry, Resource, with_example
 from service.api.schemas.jobs import JobError, MetadataKey, MetadataValue, QueuePlace, Text, shown_of
 from service.api.schemas.runs import REPORT_EXAMPLE
+from service.errors import FieldProblem
 from service.store.records import JobRecord
 from service.store.records import JobSummary as SummaryRecord
 from service.store.states import JobState
@@ -43,6 +46,39 @@ class EvaluationRequest(BaseModel):
     metadata: dict[MetadataKey, MetadataValue] = Field(
         default_factory=dict, max_length=16, description="Up to 16 pairs to filter lists by: `?metadata[team]=design`."
     )
+
+
+class EvaluationEstimate(Resource):
+    """What an evaluation will take; null until the files of its models have been read."""
+
+    num_images: int | None = Field(description="Of all contenders; null where the prompts' number is not known.")
+    memory: ProofMemory | None = Field(None, description="GiB of each process, with the contender that needs most.")
+    duration: Duration | None = Field(
+        None,
+        description="Seconds from a worker's claim on, between bounds: loading, and `evaluating`, which draws and judges.",
+    )
+    stored: Bytes | None = Field(None, description="Bytes of scores and pictures.")
+
+
+VALIDATION_EXAMPLE: dict[str, Any] = {
+    "valid": True,
+    "errors": [],
+    "warnings": [],
+    "resolved_spec": RESOLVED_EXAMPLE.model_dump(mode="json"),
+    "estimate": {"num_images": 12, "memory": None, "duration": None, "stored": None},
+}
+
+
+class EvaluationValidation(Resource):
+    """What would happen if this evaluation were posted."""
+
+    model_config = with_example(VALIDATION_EXAMPLE)
+
+    valid: bool = Field(description="Whether `POST /v1/evaluations` would take it.")
+    errors: list[FieldProblem]
+    warnings: list[str] = Field(description="What is allowed but may not be meant, or is not known yet.")
+    resolved_spec: ProofSpec | None = Field(description="As a worker would run it; null when it would not be taken.")
+    estimate: EvaluationEstimate | None
 
 
 class VerificationRequest(BaseModel):

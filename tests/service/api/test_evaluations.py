@@ -15,8 +15,9 @@ from alignment_core.events import (
 from alignment_core.model_files import ModelReport
 from alignment_core.spec import HubSource, ProofSpec
 from service.api.schemas.evaluations import PROOF_REPORT_EXAMPLE, VERIFICATION_EXAMPLE
-from service.store import events, jobs, keys, known_models, leases, proofs, waiting
+from service.store import cards, events, jobs, keys, known_models, leases, proofs, waiting
 from service.store.projects import DEFAULT_PROJECT_ID
+from service.store.records import CardRecord
 from tests.service.api.conftest import NewApi
 from tests.service.api.test_auth import key_of
 from tests.service.api.world import PAGE, Api, assert_problem, spec_for
@@ -178,6 +179,58 @@ def test_a_lora_whose_layers_are_not_the_models_is_refused_with_their_names(api:
     assert "'unet.up.to_q' is no layer of the model" in problem["message"]
     spec["contenders"][1]["lora"] = fits
     assert api.client.post("/v1/evaluations", json={"spec": spec}).status_code == 201
+
+
+def test_an_evaluation_is_checked_and_estimated_without_being_queued(api: Api) -> None:
+    hub = {"type": "hub", "repo_id": "owner/model", "revision": "a" * 40}
+    source = HubSource.model_validate(hub)
+
+    def validated(**changes: Any) -> dict[str, Any]:
+        pair = [{"name": "base", "model": hub}, {"name": "other", "model": hub}]
+        body = {"spec": {**SPEC, "contenders": pair, **changes}}
+        return api.client.post("/v1/evaluations/validate", json=body).json()
+
+    before = validated()
+    assert (before["valid"], before["estimate"]["num_images"], before["estimate"]["memory"]) == (True, 8, None)
+    assert "no worker has read" in before["warnings"][0]
+    layers = {"down_blocks.0.attentions.0.to_q": (64, 64), "conv_in": (64, 4, 3, 3)}
+    read = ModelReport(
+        pipeline_class="StableDiffusionPipeline", layers=layers, resolution=64, num_parameters=2**30, vae_channels=128
+    )
+    known_models.remember(api.parts.store, source, read)
+    found = validated()["estimate"]
+    assert found["memory"]["weights"] == 4.0, "float32 on a CPU"
+    assert set(found["duration"]["phases"]) == {"loading", "evaluating"}
+    assert 0 < found["duration"]["total"]["low"] < found["duration"]["total"]["high"]
+    assert 0 < found["stored"]["low"] < found["stored"]["expected"] < found["stored"]["high"]
+    twice = validated(seeds_per_prompt=4)["estimate"]
+    assert (twice["num_images"], twice["memory"]) == (16, found["memory"])
+    seconds = [one["duration"]["phases"]["evaluating"]["expected"] for one in (found, twice)]
+    assert seconds[0] < seconds[1]
+    refused = validated(contenders=[{"name": "base", "model": hub}, {"name": "other", "model": "nobody"}])
+    assert (refused["valid"], refused["resolved_spec"], refused["estimate"]) == (False, None, None)
+    assert refused["errors"][0]["pointer"].startswith("/spec/contenders/1/model")
+    wrong = api.client.post("/v1/evaluations/validate", json={"spec": {}}).json()
+    assert not wrong["valid"]
+    assert api.client.get("/v1/evaluations").json()["data"] == []
+
+
+def test_a_contender_that_fits_no_card_of_the_workers_is_refused_with_what_it_needs(api: Api) -> None:
+    hub = {"type": "hub", "repo_id": "owner/large", "revision": "b" * 40}
+    source = HubSource.model_validate(hub)
+    known_models.ask(api.parts.store, source)
+    layers = {"conv_in": (64, 4, 3, 3)}
+    read = ModelReport(
+        pipeline_class="StableDiffusionPipeline", layers=layers, resolution=64, num_parameters=2**34, vae_channels=128
+    )
+    known_models.remember(api.parts.store, source, read)
+    cards.announce(api.parts.store, CardRecord(device="cpu", name="small", memory_bytes=8 * 2**30))
+    spec = {**SPEC, "contenders": [SPEC["contenders"][0], {"name": "large", "model": hub}]}
+    pair = [{"name": "base", "model": hub}, {"name": "large", "model": hub}]
+    answer = api.client.post("/v1/evaluations", json={"spec": {**spec, "contenders": pair}})
+    (problem,) = assert_problem(answer, 422, "invalid_request")["errors"]
+    assert (problem["pointer"], problem["code"]) == ("/spec/sampling/batch_size", "does_not_fit")
+    assert "needs about 64.0 GiB" in problem["message"]
 
 
 def test_every_id_in_a_contender_is_looked_up(api: Api) -> None:

@@ -55,6 +55,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         f"POST {checkpoint}/fork",
         f"GET {job}/ancestry",
         *(f"{verb} {job}/actions" for verb in ("POST", "GET")),
+        "POST /v1/evaluations/validate",
         *("POST /v1/evaluations", "GET /v1/evaluations", f"GET {evaluation}", f"DELETE {evaluation}"),
         *(f"POST {evaluation}/{verb}" for verb in ("cancel", "pause", "resume", "verify")),
         *(f"GET {evaluation}/{name}" for name in ("events", "logs", "report", "report.html", "pictures")),
