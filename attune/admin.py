@@ -9,7 +9,7 @@ from typing import Literal
 
 from attune.connection import Connection, segment
 from attune.requests import given
-from attune.resources import ApiKey, AuditEntry, NewKey, Quota, Usage
+from attune.resources import ApiKey, AuditEntry, BrowserSession, NewKey, Quota, Usage
 
 Scope = Literal["read", "submit", "admin"]
 Outcome = Literal["done", "refused", "failed"]
@@ -41,6 +41,14 @@ class Admin:
     def revoke_key(self, key_id: str) -> ApiKey:
         """Have the key refused from now on; asking twice is no error."""
         return ApiKey.model_validate(self._connection.request("POST", f"/v1/keys/{segment(key_id)}/revoke"))
+
+    def sessions(self) -> Iterator[BrowserSession]:
+        """Browsers that are signed in, newest first: with any key of the project, for who is no admin with the own one."""
+        return (BrowserSession.model_validate(entry) for entry in self._connection.pages("/v1/sessions", []))
+
+    def end_session(self, session_id: str) -> None:
+        """Sign a browser out."""
+        self._connection.request("DELETE", f"/v1/sessions/{segment(session_id)}")
 
     def audit(
         self,

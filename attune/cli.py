@@ -19,6 +19,7 @@ from attune.cli_jobs import check, jobs
 from attune.cli_keys import keys
 from attune.cli_lists import add_to
 from attune.cli_prompts import prompts
+from attune.cli_sessions import sessions, sign_link
 from attune.cli_sweeps import sweeps
 from attune.cli_usage import show_job, show_usage
 from attune.cli_webhooks import webhooks
@@ -44,6 +45,8 @@ commands.command("promote")(promote)
 commands.add_typer(weights, name="weights")
 commands.add_typer(keys, name="keys")
 commands.add_typer(webhooks, name="webhooks")
+commands.add_typer(sessions, name="sessions")
+commands.command("link")(sign_link)
 commands.add_typer(cli_retention.retention, name="retention")
 cli_retention.add_to(checkpoints)
 commands.add_typer(evaluations, name="evaluation")

@@ -53,6 +53,7 @@ from attune.resources import (
     Promotion,
     PromptSet,
     Sample,
+    SignedLink,
     Sweep,
     SweepSummary,
     Validation,
@@ -106,6 +107,13 @@ class Client:
 
     def close(self) -> None:
         self._connection.close()
+
+    def sign_link(self, path: str, *, expires_in_seconds: int = 300) -> SignedLink:
+        """An address that opens one file or stream of the API without a key, for whoever has it, for so long."""
+        body = {"path": path, "expires_in": expires_in_seconds}
+        link = SignedLink.model_validate(self._connection.request("POST", "/v1/links", json=body))
+        here = self.base_url.rstrip("/") if link.url.startswith("/") else ""
+        return link.model_copy(update={"url": here + link.url})
 
     # --- data sets ---
 

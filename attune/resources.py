@@ -265,6 +265,24 @@ class NewKey(ApiKey):
     key: str
 
 
+class BrowserSession(Resource):
+    """A browser that signed in with a key."""
+
+    id: str
+    key_id: str
+    remote: str | None
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+
+
+class SignedLink(Resource):
+    """An address that needs no key until `expires_at`."""
+
+    url: str
+    expires_at: datetime
+
+
 class AuditEntry(Resource):
     """Something that was asked of a project and would have changed it."""
 

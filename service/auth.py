@@ -1,25 +1,29 @@
 """Who asks, and whether they may: an API key's project and scope, or the owner where the operator asks for no keys.
 
-What a route asks for is said here once: GET reads, everything else submits. A route that means another thing says so with
-`dependencies=[needs("admin")]`, and what asks for no key at all has no `ProjectDep` and lies outside of `/v1`.
+A request says who it is by its key, by the cookie of a session that a key has opened, or, to GET one file, by a link that was
+signed with one. The first of these that there is counts.
+
+What a route asks for is in `scopes.py`.
 """
 
+import time
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import Depends, Request
-from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from service.api.browsers import comes_from_another_page
-from service.api.context import PartsDep
+from service.api.context import Parts, PartsDep
+from service.cookies import CSRF_HEADER, has_csrf_token, session_token
 from service.errors import ApiError
-from service.store import audit, projects
+from service.scopes import READING, SCOPES, is_deed, is_linkable, scope_of
+from service.signed_links import PARAMETER, Link, is_genuine
+from service.store import audit, link_secrets, projects, sessions
 from service.store.ids import is_id
-from service.store.records import Scope
+from service.store.records import ApiKeyRecord, Scope
 
-SCOPES: tuple[Scope, ...] = get_args(Scope)  # each may what those before it may
-READING = frozenset({"GET", "HEAD"})
 CHALLENGE = 'Bearer realm="attune"'
 
 bearer = HTTPBearer(
@@ -37,29 +41,7 @@ class Caller:
     project_id: str
     scope: Scope
     key_id: str | None
-
-
-@dataclass(frozen=True)
-class Needs:
-    """The scope that a route asks for, where its verb says another."""
-
-    scope: Scope
-
-    def __call__(self) -> None:
-        """Read by `scope_of`; there is nothing to do."""
-
-
-def needs(scope: Scope) -> Any:
-    """For the `dependencies` of a route or a router."""
-    return Depends(Needs(scope))
-
-
-def scope_of(route: APIRoute) -> Scope:
-    """The scope that a key must have for this route."""
-    said: list[Scope] = [one.dependency.scope for one in route.dependencies if isinstance(one.dependency, Needs)]
-    if said:
-        return max(said, key=lambda scope: SCOPES.index(scope))
-    return "read" if set(route.methods or ()) <= READING else "submit"
+    session_id: str | None = None
 
 
 def current_caller(
@@ -76,28 +58,80 @@ def current_caller(
             raise ApiError(403, "cross_site_request", f"{detail}; ATTUNE_CORS_ORIGINS names pages that may")
         _is_the_deed_of(request, projects.DEFAULT_PROJECT_ID, None)
         return Caller(projects.DEFAULT_PROJECT_ID, "admin", None)
-    key = None if credentials is None else projects.authenticate(parts.store, credentials.credentials)
-    if key is None:
+    if credentials is not None:
+        key = projects.authenticate(parts.store, credentials.credentials)
+        caller = None if key is None else _with_key(key)
+    else:
+        caller = _by_session(request, parts) or _by_link(request, parts)
+    if caller is None:
         # RFC 6750: a key that is wrong, expired or revoked is an invalid token; nothing is said where none was sent
         challenge = CHALLENGE if credentials is None else f'{CHALLENGE}, error="invalid_token"'
         detail = "send a valid API key as `Authorization: Bearer KEY`"
         raise ApiError(401, "unauthorized", detail, headers={"WWW-Authenticate": challenge})
-    _is_the_deed_of(request, key.project_id, key.id)
-    wanted = scope_of(request.scope["route"])
-    if SCOPES.index(key.scope) < SCOPES.index(wanted):
+    _is_the_deed_of(request, caller.project_id, caller.key_id)
+    if caller.session_id is not None:
+        _refuse_forged(request, parts)
+    _refuse_lesser(caller, scope_of(request.scope["route"]))
+    return caller
+
+
+def _with_key(key: ApiKeyRecord, session_id: str | None = None) -> Caller:
+    return Caller(key.project_id, key.scope, key.id, session_id)
+
+
+def _by_session(request: Request, parts: Parts) -> Caller | None:
+    """The caller whose browser sent a cookie that is good."""
+    token = session_token(request, parts.settings)
+    found = None if not token else sessions.of_token(parts.store, token, parts.settings.session_idle)
+    return None if found is None else _with_key(found[1], found[0].id)
+
+
+def _by_link(request: Request, parts: Parts) -> Caller | None:
+    """The maker of a link that was signed for this very address, and may no more than to read it."""
+    link = Link.parsed(request.query_params.get(PARAMETER, ""))
+    if link is None or request.method != "GET" or not is_linkable(request.scope["route"]):
+        return None
+    secret = link_secrets.of(parts.store, link.secret_id) if is_id(link.secret_id) else None
+    address = f"{quote(request.scope['path'])}?{request.scope['query_string'].decode('latin-1')}"
+    if secret is None or not is_genuine(link, secret, address) or link.ends_at <= time.time():
+        return None
+    key = _maker_of(link, parts)
+    return None if key is None else Caller(key.project_id, "read", key.id)
+
+
+def _maker_of(link: Link, parts: Parts) -> ApiKeyRecord | None:
+    """The key that the link was made with, or whose session it was made in, if it is good now."""
+    if link.maker_id.startswith("ses_"):
+        found = sessions.of_id(parts.store, link.maker_id, parts.settings.session_idle)
+        return None if found is None else found[1]
+    return projects.active_key(parts.store, link.maker_id)
+
+
+def _refuse_forged(request: Request, parts: Parts) -> None:
+    """Raise 403 for an order that a page of somebody else may have had a browser send with its cookie."""
+    if request.method in READING:
+        return
+    if comes_from_another_page(request.method, request.headers, parts.settings):
+        raise ApiError(403, "cross_site_request", "a page of another site sent this request with the session's cookie")
+    if not has_csrf_token(request, session_token(request, parts.settings) or ""):
+        detail = f"with a session send its `csrf_token` as {CSRF_HEADER}; GET /v1/sessions/current tells it"
+        raise ApiError(403, "csrf_token_missing", detail)
+
+
+def _refuse_lesser(caller: Caller, wanted: Scope) -> None:
+    if SCOPES.index(caller.scope) < SCOPES.index(wanted):
         raise ApiError(
             403,
             "insufficient_scope",
-            f"this asks for a key with the scope {wanted}, and {key.prefix}... has {key.scope}",
+            f"this asks for a key with the scope {wanted}, and {caller.key_id} has {caller.scope}",
             headers={"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{wanted}"'},
         )
-    return Caller(key.project_id, key.scope, key.id)
 
 
 def _is_the_deed_of(request: Request, project_id: str, key_id: str | None) -> None:
     """Say in whose name the request is, so that the store writes down what it changes; to look is no deed."""
     deed, route = audit.current.get(), request.scope["route"]
-    if deed is None or request.method in READING or scope_of(route) == "read":
+    if deed is None or not is_deed(route, request.method):
         return
     deed.action = f"{request.method} {route.path}"
     deed.object_ids = [one for name, one in request.path_params.items() if name.endswith("_id") and is_id(one)]

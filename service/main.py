@@ -26,11 +26,13 @@ from service.api import (
     forks,
     health,
     jobs,
+    links,
     pages,
     prompt_sets,
     quotas,
     results,
     retention,
+    sessions,
     sweeps,
     usage,
     webhooks,
@@ -49,6 +51,7 @@ from service.api.uploads import UPLOAD_PREFIX
 from service.logs import configure_logging
 from service.queue import Bell, Line
 from service.settings import Settings
+from service.sign_ins import SignIns
 from service.store import waiting
 from service.store.catalog import Catalog
 from service.store.counted import CountedObjects
@@ -114,6 +117,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         deletion,
         aliases,
         api_keys,
+        sessions,
+        links,
         audit,
         quotas,
         usage,
@@ -162,6 +167,7 @@ def build_parts(settings: Settings) -> Parts:
         datasets_lookout=Lookout(partial(dataset_states, store)),
         exports_lookout=Lookout(partial(export_states, store)),
         feeds=Feeds(partial(events.read_chunk, store)),
+        sign_ins=SignIns(settings.sign_ins_per_minute),
     )
 
 

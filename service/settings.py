@@ -6,6 +6,7 @@ Each address given here moves one part to its real server.
 
 import os
 import tempfile
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -133,6 +134,18 @@ class Settings(BaseSettings):
         default=(),
         description="Origins, separated by commas, whose pages may call the API from a browser, such as "
         "`https://app.example.org`; none when empty.",
+    )
+    session_idle_seconds: float = Field(
+        default=3600.0, gt=0, description="A browser's session that nobody has used for so long is over."
+    )
+    session_seconds: float = Field(default=43_200.0, gt=0, description="A browser's session is over after so long.")
+    sign_ins_per_minute: int = Field(
+        default=10,
+        ge=1,
+        description="Most tries to open a session from one address, and with one key, that a process of the API looks at in a minute.",
+    )
+    longest_link_seconds: int = Field(
+        default=3600, ge=1, le=3600, description="The longest time for which a signed link may be made."
     )
     max_upload_bytes: int = Field(default=10 * 2**30, ge=1, description="Largest dataset that may be uploaded.")
     max_list_limit: int = Field(default=100, ge=1, le=1000, description="Most rows one page of a list holds.")
@@ -406,6 +419,10 @@ class Settings(BaseSettings):
         if self.resolved_database_url.startswith("sqlite"):  # one host, one folder
             return Sealer((key_in(self.data_dir / "webhooks.key"),))
         return None
+
+    @property
+    def session_idle(self) -> timedelta:
+        return timedelta(seconds=self.session_idle_seconds)
 
     @property
     def resolved_database_url(self) -> str:

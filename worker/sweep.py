@@ -20,6 +20,7 @@ from service.store import (
     leases,
     orphans,
     retention,
+    sessions,
     sweeps,
     waiting,
 )
@@ -64,6 +65,7 @@ def sweep(parts: WorkerParts) -> None:
     idempotency.forget_old(parts.store, KEEP_IDEMPOTENCY_KEYS_SECONDS)
     audit_lists.forget_old(parts.store, settings.audit_days)
     deliveries.forget_old(parts.store, settings.webhooks_log_days)
+    sessions.forget_ended(parts.store, settings.session_idle)
 
 
 def start_sweeping(parts: WorkerParts) -> threading.Thread:

@@ -9,8 +9,9 @@ from service.api.context import Parts, PartsDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.keys import ApiKey, KeyRequest, NewKey, RotateRequest
-from service.auth import CallerDep, ProjectDep, needs
+from service.auth import CallerDep, ProjectDep
 from service.errors import ApiError, not_found
+from service.scopes import needs
 from service.store import projects
 from service.store.ids import is_id
 from service.store.records import ApiKeyRecord

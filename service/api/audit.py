@@ -9,7 +9,8 @@ from service.api.moments import Moment
 from service.api.paging import Page, PagingDep
 from service.api.problems import problems
 from service.api.schemas.audit import AuditEntry
-from service.auth import ProjectDep, needs
+from service.auth import ProjectDep
+from service.scopes import needs
 from service.store.audit_lists import list_entries
 from service.store.records import Outcome
 

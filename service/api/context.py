@@ -14,7 +14,10 @@ from service.api.lookout import Lookout
 from service.api.telemetry import Telemetry
 from service.errors import FieldProblem, invalid_request
 from service.queue import Bell
+from service.scopes import is_linkable
 from service.settings import Settings
+from service.sign_ins import SignIns
+from service.signed_links import PARAMETER
 from service.store.catalog import Catalog
 from service.store.database import Store
 from service.store.objects import ObjectStore
@@ -40,6 +43,7 @@ class Parts:
     datasets_lookout: Lookout[DatasetState]
     exports_lookout: Lookout[ExportState]
     feeds: Feeds
+    sign_ins: SignIns
 
     @property
     def base_url(self) -> str:
@@ -56,7 +60,8 @@ PartsDep = Annotated[Parts, Depends(_parts)]
 
 def refuse_unknown_parameters(request: Request) -> None:
     """A misspelt filter must not look like one that matched everything: 422 names it and what there is."""
-    known = set(_query_names(request.scope["route"].dependant))
+    route = request.scope["route"]
+    known = {*_query_names(route.dependant), *([PARAMETER] if is_linkable(route) else [])}
     wrong = [name for name in request.query_params if not known & {name, _INDEX.sub("[*]", name)}]
     if wrong:
         expected = f"expected {', '.join(sorted(known))}" if known else "there are none here"

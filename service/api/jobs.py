@@ -20,8 +20,9 @@ from service.api.problems import missing, problem, problems
 from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
 from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, JobSummary, PauseRequest, Validation
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
-from service.auth import ProjectDep, needs
+from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
+from service.scopes import needs
 from service.store import jobs, usage
 from service.store.ancestry import CheckpointGone
 from service.store.catalog import stored_datasets, stored_prompts, stored_weights

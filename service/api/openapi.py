@@ -15,10 +15,11 @@ from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.api.schemas.evaluations import PROOF_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
 from service.api.webhook_reference import webhooks_section
-from service.auth import scope_of
+from service.cookies import CSRF_HEADER, NAME
 from service.errors import Problem
+from service.scopes import is_linkable, scope_of
 from service.settings import Settings
-from service.store.records import Scope
+from service.signed_links import PARAMETER
 from service.store.webhook_events import WebhookPayload
 
 TITLE = "Attune"
@@ -51,6 +52,7 @@ TAGS = [
     {"name": "prompt sets", "description": "Lists of prompts that specs name instead of carrying them."},
     {"name": "weights", "description": "LoRAs to start from: uploaded, checked."},
     {"name": "keys", "description": "Who may ask, and what: keys of the project, for its admins."},
+    {"name": "sessions", "description": "What stands in for a key in a browser: sessions, and links to single files."},
     {"name": "audit", "description": "Who did what, for the project's admins."},
     {"name": "webhooks", "description": "Who is told of what happens, as it happens, and what came of telling them."},
     {"name": "retention", "description": "How long checkpoints stay: policies, pins, and what goes next."},
@@ -58,6 +60,22 @@ TAGS = [
     {"name": "catalog", "description": "What can be asked for here, with JSON Schema."},
     {"name": "health", "description": "For load balancers and dashboards. Never asks for a key."},
 ]
+
+IN_A_BROWSER = {
+    "Session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": NAME,
+        "description": f"A session that `POST /v1/sessions` has opened; over HTTPS the cookie is called `__Host-{NAME}`. It may what "
+        f"its key may. Everything but GET and HEAD asks for its `csrf_token` as `{CSRF_HEADER}` beside it.",
+    },
+    "Link": {
+        "type": "apiKey",
+        "in": "query",
+        "name": PARAMETER,
+        "description": "Part of an address that `POST /v1/links` has signed: for GET of one file or stream, for some minutes.",
+    },
+}
 
 REF = "#/components/schemas/"
 
@@ -87,11 +105,12 @@ def openapi_of(app: FastAPI, settings: Settings) -> dict[str, Any]:
         for name, example in _examples().items():  # FastAPI drops what is null, in examples too
             if name in schemas:
                 schemas[name]["examples"] = [example]
-        scopes = _scopes_of(app)
+        routes = _routes_of(app)
+        document["components"]["securitySchemes"] |= IN_A_BROWSER
         for item in document["paths"].values():
             for operation in item.values():
                 _add_examples(operation, schemas)
-                _state_settings(operation, settings, scopes[operation["operationId"]])
+                _state_settings(operation, settings, routes[operation["operationId"]])
         document["info"]["license"] = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
         # without a public address: wherever the document came from
         document["servers"] = [{"url": settings.public_url or "/"}]
@@ -99,17 +118,20 @@ def openapi_of(app: FastAPI, settings: Settings) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _scopes_of(app: FastAPI) -> dict[str, Scope]:
-    """The scope that each operation asks for, by its id."""
+def _routes_of(app: FastAPI) -> dict[str, APIRoute]:
+    """The route of each operation, by its id."""
     found = iter_route_contexts(app.routes)
-    return {one.unique_id: scope_of(one.original_route) for one in found if isinstance(one.original_route, APIRoute)}
+    return {one.unique_id: one.original_route for one in found if isinstance(one.original_route, APIRoute)}
 
 
-def _state_settings(operation: dict[str, Any], settings: Settings, scope: Scope) -> None:
+def _state_settings(operation: dict[str, Any], settings: Settings, route: APIRoute) -> None:
     """What the operator decides: whether a key is asked for, and how long a page may be. A key's scope is told as its role."""
+    scope = scope_of(route)
     security = operation.setdefault("security", [])  # an empty list says: never a key
     for scheme in security:
         scheme["ApiKey"] = [scope]
+    if security:
+        security += [{"Session": [scope]}, *([{"Link": []}] if is_linkable(route) else [])]
     if security and not settings.api_keys_required:
         security.append({})  # a key, or nothing
     for parameter in operation.get("parameters", []):

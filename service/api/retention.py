@@ -8,8 +8,9 @@ from service.api.problems import missing, problems
 from service.api.schemas.checkpoints import Checkpoint
 from service.api.schemas.retention import CheckpointOutlook, JobRetention
 from service.api.schemas.retention_policy import RetentionPolicy
-from service.auth import ProjectDep, needs
+from service.auth import ProjectDep
 from service.errors import not_found
+from service.scopes import needs
 from service.store import outputs, retention
 from service.store.records import CheckpointRecord, JobSummary
 from service.store.retention_rules import Policy

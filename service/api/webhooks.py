@@ -16,8 +16,9 @@ from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.deleted import Deleted
 from service.api.schemas.webhooks import Delivery, NewWebhook, RotateSecretRequest, Webhook, WebhookRequest
-from service.auth import CallerDep, ProjectDep, needs
+from service.auth import CallerDep, ProjectDep
 from service.errors import ApiError, FieldProblem, invalid_request, not_found
+from service.scopes import needs
 from service.store import deliveries, webhooks
 from service.store.ids import is_id
 from service.store.records import DeliveryRecord, DeliveryState, WebhookRecord

@@ -21,6 +21,7 @@ from service.store.models import (
     Card,
     HostClock,
     IdempotencyKey,
+    LinkSecret,
     MeasuredRate,
     Model,
     Removal,
@@ -29,7 +30,18 @@ from service.store.models import (
 )
 from service.store.records import Outcome
 
-BESIDE = (AuditEntry, Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal, SubmitCount, WebhookDelivery)
+BESIDE = (
+    AuditEntry,
+    Card,
+    HostClock,
+    IdempotencyKey,
+    LinkSecret,
+    MeasuredRate,
+    Model,
+    Removal,
+    SubmitCount,
+    WebhookDelivery,
+)
 """What the service remembers for itself: no change of anything that is the project's."""
 
 _TOUCHED = "touched"  # in the `info` of a session: ids of new rows, in their order

@@ -21,6 +21,8 @@ Prefix = Literal[
     "evt",
     "proj",
     "key",
+    "ses",
+    "lks",
     "smp",
     "aud",
     "act",

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.store.database import Store, now
 from service.store.ids import new_id
-from service.store.models import ApiKey, Project
+from service.store.models import ApiKey, BrowserSession, Project
 from service.store.records import ApiKeyRecord, ProjectRecord, Scope, Slice
 
 log = structlog.get_logger()
@@ -64,7 +64,7 @@ def authenticate(store: Store, key: str) -> ApiKeyRecord | None:
     """The key's record if it opens anything now, and notes that it was used; takes the same time for every wrong secret."""
     if "\0" in key or not key.isascii():
         return None
-    query = sa.select(ApiKey).where(ApiKey.prefix == key[:_PREFIX_CHARACTERS], ApiKey.revoked_at.is_(None))
+    query = sa.select(ApiKey).where(ApiKey.prefix == prefix_of(key), ApiKey.revoked_at.is_(None))
     with store.read() as session:
         found = session.scalars(query).one_or_none()
         matches = hmac.compare_digest(_hash(key), found.secret_sha256 if found else _hash(""))
@@ -79,10 +79,23 @@ def authenticate(store: Store, key: str) -> ApiKeyRecord | None:
     return record
 
 
+def prefix_of(key: str) -> str:
+    """What keys are told apart by."""
+    return key[:_PREFIX_CHARACTERS]
+
+
 def get_key(store: Store, project_id: str, key_id: str) -> ApiKeyRecord | None:
     with store.read() as session:
         row = session.scalars(_key(project_id, key_id)).one_or_none()
         return None if row is None else ApiKeyRecord.model_validate(row)
+
+
+def active_key(store: Store, key_id: str) -> ApiKeyRecord | None:
+    """The key if it opens anything now, for who was let in by it before."""
+    with store.read() as session:
+        row = session.scalars(sa.select(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))).one_or_none()
+        is_over = row is not None and row.expires_at is not None and row.expires_at <= now(session)
+        return None if row is None or is_over else ApiKeyRecord.model_validate(row)
 
 
 def list_keys(store: Store, project_id: str) -> tuple[ApiKeyRecord, ...]:
@@ -101,23 +114,28 @@ def page_of_keys(store: Store, project_id: str, *, after_id: str | None, limit: 
 
 
 def revoke_key(store: Store, project_id: str, key_id: str) -> bool:
-    """Refuse the key from now on; False when the project has no such key, or it was revoked before."""
+    """Refuse the key from now on, and end its sessions; False when the project has no such key, or it was revoked before."""
     with store.write() as session:
         wanted = (ApiKey.id == key_id, ApiKey.project_id == project_id, ApiKey.revoked_at.is_(None))
         revoked = sa.update(ApiKey).where(*wanted).values(revoked_at=now(session)).returning(ApiKey.id)
-        return session.scalars(revoked).one_or_none() is not None
+        if session.scalars(revoked).one_or_none() is None:
+            return False
+        session.execute(sa.delete(BrowserSession).where(BrowserSession.key_id == key_id))
+        return True
 
 
 def rotate_key(store: Store, project_id: str, key_id: str, grace: timedelta) -> tuple[str, ApiKeyRecord] | None:
     """A new key in place of one that is still good, which goes on for `grace`; None when there is no such key.
 
-    The new one has the name and the scope of the old one, and lasts as long as that was made to last.
+    The new one has the name and the scope of the old one, and lasts as long as that was made to last. Sessions of the old one
+    end now: whoever signed in does so again with the new one.
     """
     with store.write() as session:
         row, time = session.scalars(_key(project_id, key_id).with_for_update()).one_or_none(), now(session)
         if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= time):
             return None
         lifetime = None if row.expires_at is None else row.expires_at - row.created_at
+        session.execute(sa.delete(BrowserSession).where(BrowserSession.key_id == row.id))
         row.expires_at = time + grace if row.expires_at is None else min(row.expires_at, time + grace)
         return _added(
             session,
@@ -132,7 +150,7 @@ def rotate_key(store: Store, project_id: str, key_id: str, grace: timedelta) -> 
 
 def _added(session: Session, **values: object) -> tuple[str, ApiKeyRecord]:
     key = f"attune_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"
-    row = ApiKey(id=new_id("key"), prefix=key[:_PREFIX_CHARACTERS], secret_sha256=_hash(key), **values)
+    row = ApiKey(id=new_id("key"), prefix=prefix_of(key), secret_sha256=_hash(key), **values)
     session.add(row)
     session.flush()
     return key, ApiKeyRecord.model_validate(row)

@@ -458,6 +458,18 @@ class DeliveryClaim(Record):
     secrets: tuple[str, ...]
 
 
+class SessionRecord(Record):
+    """A browser that showed a key; its token is nowhere but in the browser."""
+
+    id: str
+    project_id: str
+    key_id: str
+    remote: str | None
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+
+
 class AuditRecord(Record):
     """Something that was done, or refused, in a project. `key_id` is null where no key was asked for."""
 

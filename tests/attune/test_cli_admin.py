@@ -3,9 +3,10 @@
 import json
 import subprocess
 from collections.abc import Callable
+from datetime import timedelta
 
 from attune.client import Client
-from service.store import leases, projects, quotas
+from service.store import leases, projects, quotas, sessions
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import JobError
 from tests.attune.test_cli_jobs import api, attune, url  # noqa: F401  fixtures
@@ -36,6 +37,23 @@ def test_the_client_deals_in_keys(url: str) -> None:  # noqa: F811
         assert new.rotated_from_id == made.id
         assert client.admin.revoke_key(new.id).status == "revoked"
         assert {one.status for one in client.admin.list_keys()} == {"expired", "revoked"}
+
+
+def test_sessions_are_listed_and_ended(api: Api, attune: Attune) -> None:  # noqa: F811
+    store = api.parts.store
+    assert attune("sessions", "list").stdout.strip() == "nobody is signed in"
+    _, key = projects.create_key(store, DEFAULT_PROJECT_ID, "laptop")
+    _, opened = sessions.open_session(store, key, lifetime=timedelta(hours=1), remote="192.0.2.17")
+    shown = attune("sessions", "list").stdout.split()
+    assert opened.id in shown
+    assert "192.0.2.17" in shown
+    assert attune("sessions", "end", opened.id).stdout.strip() == "ended"
+    assert attune("sessions", "list").stdout.strip() == "nobody is signed in"
+
+
+def test_a_link_is_printed_whole(api: Api, attune: Attune, url: str) -> None:  # noqa: F811
+    path = f"/v1/jobs/{api.new_job()}/events"
+    assert attune("link", path, "--minutes", "1").stdout.strip() == url + path
 
 
 def test_the_log_of_who_did_what_is_shown(api: Api, attune: Attune) -> None:  # noqa: F811

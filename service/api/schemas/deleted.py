@@ -29,5 +29,6 @@ class Deleted(Resource):
         "sample",
         "report",
         "webhook",
+        "session",
     ] = Field(description="What it was.")
     deleted: Literal[True] = True

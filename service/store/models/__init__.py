@@ -24,6 +24,7 @@ from service.store.models.results import (
     TrackingFile,
 )
 from service.store.models.retention import JobRetention, ProjectRetention
+from service.store.models.sessions import BrowserSession, LinkSecret
 from service.store.models.sweeps import Sweep, SweepTrial
 from service.store.models.uploads import Dataset, PromptSet
 from service.store.models.usage import AttemptUsage
@@ -40,6 +41,7 @@ __all__ = [
     "AttemptUsage",
     "AuditEntry",
     "Base",
+    "BrowserSession",
     "Card",
     "Checkpoint",
     "CheckpointFile",
@@ -53,6 +55,7 @@ __all__ = [
     "JobLabel",
     "JobLog",
     "JobRetention",
+    "LinkSecret",
     "MeasuredRate",
     "Metric",
     "Model",

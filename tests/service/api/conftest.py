@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -79,3 +80,19 @@ def deployed_api(new_api: NewApi, request: pytest.FixtureRequest, s3_settings: d
 def any_api(request: pytest.FixtureRequest) -> Api:
     """Both, one after the other."""
     return request.getfixturevalue({"embedded": "api", "deployed": "deployed_api"}[request.param])
+
+
+@pytest.fixture
+def keyed_api(new_api: NewApi) -> Api:
+    """The embedded service, where everybody shows a key."""
+    return new_api(api_keys_required=True, sign_ins_per_minute=1000)
+
+
+@pytest.fixture(params=["embedded", "deployed"])
+def any_keyed_api(request: pytest.FixtureRequest, new_api: NewApi) -> Api:
+    """A server with keys on SQLite and on PostgreSQL."""
+    settings: dict[str, Any] = {}
+    if request.param == "deployed":
+        postgres = request.getfixturevalue("postgres_server")
+        settings = {"database_url": postgres.url(postgres.make_database())}
+    return new_api(api_keys_required=True, **settings)

@@ -33,6 +33,7 @@ JUDGED_BY_MORE_THAN_FORM = (
     "GET /v1/aliases",  # as other short lists, it knows what `after` may be
     "GET /v1/jobs/{job_id}/events",
     "POST /v1/evaluations",
+    "POST /v1/links",  # for files and streams alone
     "POST /v1/promotions",  # an Idempotency-Key may have come before with another request
     "POST /v1/webhooks",  # an address must be one, of the internet
     "PUT /v1/webhooks/{webhook_id}",

@@ -81,6 +81,8 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         ),
         *("POST /v1/keys", "GET /v1/keys", "GET /v1/keys/{key_id}"),
         *(f"POST /v1/keys/{{key_id}}/{verb}" for verb in ("rotate", "revoke")),
+        *("POST /v1/sessions", "GET /v1/sessions", "GET /v1/sessions/current", "POST /v1/links"),
+        *("DELETE /v1/sessions/current", "DELETE /v1/sessions/{session_id}"),
         *("POST /v1/sweeps", "GET /v1/sweeps", "GET /v1/sweeps/{sweep_id}", "POST /v1/sweeps/{sweep_id}/cancel"),
         "DELETE /v1/sweeps/{sweep_id}",
         *("GET /v1/methods", "GET /v1/models", "GET /v1/rewards"),

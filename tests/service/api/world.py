@@ -28,9 +28,9 @@ from alignment_core.spec import JobSpec
 from service.api.context import Parts
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
-from service.store import datasets, events, jobs, keys, leases, outputs
+from service.store import datasets, events, jobs, keys, leases, outputs, projects
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import StoredFile
+from service.store.records import Scope, StoredFile
 
 CATALOG = Path(__file__).parents[3] / "demo" / "assets" / "catalog.json"
 
@@ -175,6 +175,19 @@ class Api:
         """A file in the object store."""
         self.parts.objects.put_bytes(key, content)
         return StoredFile(path=path, size_bytes=len(content), sha256=_sha256(content), object_key=key)
+
+
+def bearer(api: Api, scope: Scope = "admin", project_id: str = DEFAULT_PROJECT_ID) -> dict[str, str]:
+    """The header of a new key."""
+    key, _ = projects.create_key(api.parts.store, project_id, scope, scope=scope)
+    return {"Authorization": f"Bearer {key}"}
+
+
+def sign_in(api: Api, scope: Scope = "submit", headers: dict[str, str] | None = None) -> dict[str, Any]:
+    """Open a session, whose cookie the client keeps from then on."""
+    answer = api.client.post("/v1/sessions", headers=headers or bearer(api, scope))
+    assert answer.status_code == 201, answer.text
+    return answer.json()
 
 
 def step_completed(step: int, total: int = 4) -> StepCompleted:
