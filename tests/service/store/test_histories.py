@@ -1,19 +1,25 @@
-"""Random histories of the whole service, on both databases: every claim of docs/reliability.md holds after every step.
+"""Random histories of the whole service, on both databases: every claim of `benchmarks/simulation/claims.py` holds after every step.
 
 And the other way round: of store functions that are wrong in one place, every one is found out.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from benchmarks.histories import run
+from benchmarks.simulation import house, jobs_at_work, owners
 from benchmarks.simulation.broken import VARIANTS
-from benchmarks.simulation.machine import histories_on
+from benchmarks.simulation.machine import DAY, begin, histories_on
 from benchmarks.simulation.world import World
+from service.store.retention_rules import Policy
+from service.store.states import STATES, TRANSITIONS, JobState, Verb
 
-NewWorld = Callable[[], World]
+NEVER = {*((verb, "validating") for verb in get_args(Verb)), ("fail", "queued"), ("fail", "paused")}
+"""No job is created in `validating`, and only a worker's attempt fails."""
 
 
 @pytest.fixture
@@ -31,13 +37,159 @@ def sqlite_world(sqlite_template: bytes, tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
+def stop(verb: owners.Stop) -> Callable[[World], None]:
+    return lambda world: owners.stop(world, 0, verb, "last_step", None)
+
+
+def end(how: jobs_at_work.End) -> Callable[[World], None]:
+    return lambda world: jobs_at_work.end(world, 0, how, True, None)
+
+
+def claim(world: World) -> None:
+    jobs_at_work.claim(world, 0, None)
+
+
+def start(world: World) -> None:
+    jobs_at_work.start(world, 0, None)
+
+
+def complete(world: World) -> None:
+    jobs_at_work.complete(world, 0, None)
+
+
+WAYS: dict[JobState, list[Callable[[World], None]]] = {
+    "starting": [],
+    "running": [start],
+    "finalizing": [start, complete],
+    "pausing": [stop("pause")],
+    "cancelling": [stop("cancel")],
+    "queued": [end("give_back")],
+    "paused": [end("give_back"), stop("pause")],
+    "cancelled": [end("give_back"), stop("cancel")],
+    "failed": [end("failed")],
+    "succeeded": [end("succeeded")],
+}
+DOING: dict[Verb, Callable[[World], None]] = {
+    "cancel": stop("cancel"),
+    "pause": stop("pause"),
+    "resume": stop("resume"),
+    "claim": claim,
+    "begin": start,
+    "finalize": complete,
+    "succeed": end("succeeded"),
+    "stop": end("stopped"),
+    "fail": end("failed"),
+    "give_back": end("give_back"),
+    "suspend": end("suspend"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", WAYS)
+def test_a_state_leads_where_the_table_says_and_nowhere_else(sqlite_world: World, state: JobState) -> None:
+    """Each verb from each state: what is in the table is done, and what is not changes no state."""
+    world = sqlite_world
+    for verb, do in DOING.items():
+        begin(world)
+        for step in WAYS[state]:
+            step(world)
+        (job,) = world.told.jobs.values()
+        assert job.state == state
+        world.told.taken.clear()
+        do(world)
+        world.check()
+        is_in_table = state in TRANSITIONS[verb]
+        assert job.state == (TRANSITIONS[verb][state] if is_in_table and (verb, state) not in NEVER else state)
+        assert world.told.taken.total() == (is_in_table and (verb, state) not in NEVER)
+
+
+def test_every_state_but_one_is_reached() -> None:
+    assert set(STATES) - set(WAYS) == {"validating"}
+
+
 def test_the_claims_hold_in_short_histories(world: World) -> None:
     run(histories_on(world), seed_=1, histories=10, steps=25)
     assert world.num_steps > 100
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_store_that_is_wrong_is_found_out(sqlite_world: World, variant: str) -> None:
-    with VARIANTS[variant](), pytest.raises((AssertionError, BaseExceptionGroup)):
+def test_the_claims_hold_in_long_histories_and_each_rule_is_taken(world: World) -> None:
+    machine = histories_on(world)
+    run(machine, seed_=6, histories=60, steps=50)
+    taken = {name for name, _ in world.rules.items()}
+    assert len(taken) > 40, f"histories that do little show little: {sorted(taken)}"
+    assert len(world.verbs) > 20, f"histories that do little show little: {sorted(world.verbs)}"
+
+
+def lost_and_claimed_again(world: World) -> None:
+    world.clock.pass_by(61)
+    house.sweep(world, None)
+    claim(world)
+
+
+def renew_late(world: World) -> None:
+    lost_and_claimed_again(world)
+    jobs_at_work.renew(world, 1)
+
+
+def save_anew(world: World) -> None:
+    jobs_at_work.train(world, 0, 1, ends=False)
+    lost_and_claimed_again(world)
+    jobs_at_work.save(world, 0, False, False, None)
+    world.clock.pass_by(1.1 * DAY)
+    house.remove(world, None)
+
+
+def pin_under_a_policy(world: World) -> None:
+    jobs_at_work.train(world, 0, 1, ends=True)
+    owners.pin(world, 0, is_pinned=True)
+    owners.set_policy(world, 1, Policy(ttl_days=0.5))
+    world.clock.pass_by(1.1 * DAY)
+    house.let_go(world, None)
+
+
+def look_for_orphans(world: World) -> None:
+    jobs_at_work.train(world, 0, 1, ends=False)
+    world.clock.pass_by(2 * DAY)
+    house.remove_orphans(world, None)
+
+
+def feed_twice(world: World) -> None:
+    owners.sweep(world, 0, 3, 1, None)
+    house.feed(world, None)
+
+
+def resume_for_good(world: World) -> None:
+    jobs_at_work.end(world, 0, "failed", False, None)
+    owners.stop(world, 0, "resume", "last_step", None)
+
+
+DIRECTED: dict[str, Callable[[World], None]] = {
+    "an old attempt may renew": renew_late,
+    "attempts share a folder": save_anew,
+    "retention ignores pins": pin_under_a_policy,
+    "orphans are whatever lies there": look_for_orphans,
+    "sweeps queue everything": feed_twice,
+    "every failure can be resumed": resume_for_good,
+}
+WRONG = (AssertionError, IntegrityError, BaseExceptionGroup)  # of an alias on what is gone the database itself says so
+
+
+def live_through(world: World, history: Callable[[World], None]) -> None:
+    begin(world)
+    history(world)
+    world.check()
+
+
+@pytest.mark.parametrize("variant", DIRECTED)
+def test_a_store_that_is_wrong_is_found_out_by_the_history_that_it_is_about(sqlite_world: World, variant: str) -> None:
+    live_through(sqlite_world, DIRECTED[variant])
+    with VARIANTS[variant](), pytest.raises(AssertionError):
+        live_through(sqlite_world, DIRECTED[variant])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [one for one in VARIANTS if one not in DIRECTED])
+def test_a_store_that_is_wrong_is_found_out_by_chance(sqlite_world: World, variant: str) -> None:
+    with VARIANTS[variant](), pytest.raises(WRONG):
         run(histories_on(sqlite_world), seed_=1, histories=300, steps=50, shrinks=False)
