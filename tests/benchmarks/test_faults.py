@@ -13,9 +13,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.fault.faults import FAULTS
+from benchmarks.fault.page import table_of
 from benchmarks.fault.relay import ERROR, TRUNCATED_BYTES, Relay
 from benchmarks.fault.scene import recovery_seconds, stale_writes, steps_twice
 from service.store.records import EventRecord
+
+ROOT = Path(__file__).parents[2]
 
 
 def told(type: str, attempt: int = 1, **data: Any) -> EventRecord:
@@ -97,6 +101,17 @@ def test_a_silent_relay_holds_back_and_loses_nothing(echo: tuple[str, int]) -> N
     threading.Timer(0.3, lambda: setattr(relay, "mode", "pass")).start()
     assert asked(relay, b"late") == b"late"
     relay.close()
+
+
+def test_the_page_has_what_was_measured_of_every_fault() -> None:
+    rows = json.loads((ROOT / "docs" / "reliability.json").read_text())["rows"]
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    assert "\n".join(table_of(rows)) in page
+    measured = {(row["fault"], row["parts"]) for row in rows}
+    listed = {(fault.name, parts) for fault in FAULTS for parts in fault.parts}
+    assert measured <= listed
+    assert {name for name, _ in measured} == {name for name, _ in listed}
+    assert not [row for row in rows if row.get("broken")]
 
 
 @pytest.mark.slow
