@@ -35,8 +35,9 @@ from service.api.schemas.evaluations import (
 )
 from service.api.schemas.runs import AttemptLog, JobEvent, Logs, Sample
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
-from service.auth import ProjectDep, needs
+from service.auth import ProjectDep
 from service.errors import ApiError, not_found, not_json
+from service.scopes import needs
 from service.store import jobs, outputs, proofs
 from service.store.ancestry import CheckpointGone
 from service.store.catalog import checkpoint_sources, stored_prompts, stored_weights
