@@ -34,20 +34,40 @@ class WorkerTelemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
         self._attempts = Counter(
-            "attune_attempts", "Attempts that ended, by the job's state then.", ["kind", "state"], **own
+            "attune_attempts",
+            "Attempts that ended, by the job's state then.",
+            ["kind", "state"],
+            registry=self.registry,
         )
-        self._lost = Counter("attune_attempts_lost", "Attempts of other workers that this one found lost.", **own)
+        self._lost = Counter(
+            "attune_attempts_lost", "Attempts of other workers that this one found lost.", registry=self.registry
+        )
         self._phases = Histogram(
-            "attune_phase_seconds", "Seconds in each phase of an attempt.", ["kind", "phase"], buckets=SECONDS, **own
+            "attune_phase_seconds",
+            "Seconds in each phase of an attempt.",
+            ["kind", "phase"],
+            buckets=SECONDS,
+            registry=self.registry,
         )
-        self._objects = Counter("attune_object_store_errors", "Failures of the object store.", ["reason"], **own)
-        self._speed = Gauge("attune_job_examples_per_second", "Pairs, or images of online methods.", ["job_id"], **own)
-        self._images = Gauge("attune_job_images_per_second", "Images that an evaluation draws.", ["job_id"], **own)
-        self._mfu = Gauge("attune_job_gpu_use_ratio", "FLOP/s over the cards' peak.", ["job_id"], **own)
-        self._memory = Gauge("attune_job_gpu_memory_peak_bytes", "The most that tensors took.", ["job_id"], **own)
-        self._waiting = Gauge("attune_job_data_wait_ratio", "Share of time without a next batch.", ["job_id"], **own)
+        self._objects = Counter(
+            "attune_object_store_errors", "Failures of the object store.", ["reason"], registry=self.registry
+        )
+        self._speed = Gauge(
+            "attune_job_examples_per_second", "Pairs, or images of online methods.", ["job_id"], registry=self.registry
+        )
+        self._images = Gauge(
+            "attune_job_images_per_second", "Images that an evaluation draws.", ["job_id"], registry=self.registry
+        )
+        self._mfu = Gauge(
+            "attune_job_gpu_use_ratio", "FLOP/s over the cards' peak.", ["job_id"], registry=self.registry
+        )
+        self._memory = Gauge(
+            "attune_job_gpu_memory_peak_bytes", "The most that tensors took.", ["job_id"], registry=self.registry
+        )
+        self._waiting = Gauge(
+            "attune_job_data_wait_ratio", "Share of time without a next batch.", ["job_id"], registry=self.registry
+        )
         self._phase: dict[str, tuple[str, datetime]] = {}  # by the ids of the jobs that run here
         self._examples_per_step: dict[str, int] = {}
         self._scored: dict[str, tuple[int, datetime]] = {}

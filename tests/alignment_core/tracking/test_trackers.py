@@ -18,6 +18,13 @@ from alignment_core.tracking.trackers import Trackers
 from tests.alignment_core.tracking.story import JOB_ID, after_the_loss, before_the_loss, loss_of, step, subject
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that has much else to do a client takes its time."""
+    monkeypatch.setattr("alignment_core.tracking.trackers.SAVE_SECONDS", 120.0)
+    monkeypatch.setattr("alignment_core.tracking.trackers.END_SECONDS", 120.0)
+
+
 def told(name: TrackerName, workdir: Path, events: Sequence[Event], ending: Ending | None) -> list[Event]:
     """The stream that comes of the events; the process of an attempt without an ending was killed."""
     trackers = Trackers([name], subject(workdir))
