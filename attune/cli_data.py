@@ -115,6 +115,26 @@ def delete_export(client: Client, checkpoint_id: str, format: ExportFormat) -> N
     console.print("deleted")
 
 
+@checkpoints.command("push")
+@with_client
+def push_checkpoint(
+    client: Client,
+    identifier: Annotated[str, typer.Argument(help="Id of a checkpoint, or of a job for its result.")],
+    repo_id: Annotated[str, typer.Argument(help="NAMESPACE/NAME of a repository of the Hub.")],
+    branch: Annotated[str, typer.Option(help="Made from main where it is not there.")] = "main",
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a repository that is yet to be made a public one.")
+    ] = False,
+    format: Annotated[
+        ExportFormat | None, typer.Option(help="diffusers of a LoRA and merged of a whole model, when left out.")
+    ] = None,
+) -> None:
+    """Push a checkpoint with its model card to the Hub, wait for it and print the commit's address."""
+    found = client.result_checkpoint(identifier) if identifier.startswith("job_") else identifier
+    push = client.push_checkpoint(found, repo_id, branch=branch, private=not public, format=format)
+    console.print(client.wait_for_push(push).url, highlight=False, soft_wrap=True)
+
+
 @checkpoints.command("download")
 @with_client
 def download_checkpoint(

@@ -34,6 +34,7 @@ from attune.requests import (
     job_path,
     key_headers,
     prompt_set_path,
+    pushes_path,
     send_file,
 )
 from attune.resources import (
@@ -52,6 +53,7 @@ from attune.resources import (
     MetricPoint,
     Promotion,
     PromptSet,
+    Push,
     Sample,
     SignedLink,
     Sweep,
@@ -538,6 +540,30 @@ class Client:
         self.export_checkpoint(checkpoint_id, format)
         export = self.wait_for_export(checkpoint_id, format)
         return save_export(self._connection, export, Path(target), format)
+
+    def push_checkpoint(
+        self,
+        checkpoint_id: str,
+        repo_id: str,
+        *,
+        branch: str = "main",
+        private: bool = True,
+        format: ExportFormat | None = None,
+    ) -> Push:
+        """Have a worker commit a checkpoint to a repository of the Hub, with its model card; once for each repository and branch."""
+        body = {"repo_id": repo_id, "branch": branch, "private": private, **given({"format": format})}
+        return Push.model_validate(self._connection.request("POST", pushes_path(checkpoint_id), json=body))
+
+    def wait_for_push(self, push: Push, timeout_seconds: float = 3600.0) -> Push:
+        """The push once it is there; `AttuneError` with its error when it failed, `TimeoutError` when neither."""
+        path = f"{pushes_path(push.checkpoint_id)}/{segment(push.id)}"
+        return until_ready(
+            lambda seconds: Push.model_validate(self._poll(path, seconds)), "the push is", timeout_seconds
+        )
+
+    def pushes(self, checkpoint_id: str) -> list[Push]:
+        """Where a checkpoint was pushed, or is to be."""
+        return [Push.model_validate(entry) for entry in self._connection.pages(pushes_path(checkpoint_id), [])]
 
     def delete_export(self, checkpoint_id: str, format: ExportFormat) -> None:
         """Remove a checkpoint's files in another form; they are made again when they are asked for."""

@@ -33,6 +33,10 @@ def exports_path(checkpoint_id: str) -> str:
     return f"{checkpoint_path(checkpoint_id)}/exports"
 
 
+def pushes_path(checkpoint_id: str) -> str:
+    return f"{checkpoint_path(checkpoint_id)}/pushes"
+
+
 def job_body(
     spec: JobSpec | Mapping[str, Any],
     name: str | None,

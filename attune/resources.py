@@ -371,6 +371,21 @@ class Export(Resource):
     error: ResourceError | None
 
 
+class Push(Resource):
+    """A checkpoint in a repository of the Hub; `commit` and `url` are there once it is pushed."""
+
+    id: str
+    checkpoint_id: str
+    repo_id: str
+    branch: str
+    private: bool
+    format: str
+    status: Literal["queued", "running", "pushed", "failed"]
+    commit: str | None
+    url: str | None
+    error: ResourceError | None
+
+
 class Sample(Resource):
     id: str
     step: int

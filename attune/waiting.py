@@ -8,7 +8,7 @@ from attune.errors import AttuneError
 from attune.resources import Job, ResourceError
 
 LONG_POLL_SECONDS = 30.0
-ENDS = ("ready", "failed")
+ENDS = ("ready", "pushed", "failed")
 
 
 class InWork(Protocol):

@@ -29,6 +29,7 @@ from service.api import (
     links,
     pages,
     prompt_sets,
+    pushes,
     quotas,
     results,
     retention,
@@ -60,7 +61,7 @@ from service.store.database import Store, open_store
 from service.store.migrations import migrate
 from service.store.objects import open_objects, remove_abandoned
 from service.store.probe import StoreProbe
-from service.store.pulses import dataset_states, export_states, job_pulses
+from service.store.pulses import dataset_states, export_states, job_pulses, push_states
 
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "HEAD", "POST", "PUT", "DELETE"],
@@ -111,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         results,
         checkpoints,
         exports,
+        pushes,
         datasets,
         prompt_sets,
         weights,
@@ -166,6 +168,7 @@ def build_parts(settings: Settings) -> Parts:
         jobs_lookout=Lookout(partial(job_pulses, store)),
         datasets_lookout=Lookout(partial(dataset_states, store)),
         exports_lookout=Lookout(partial(export_states, store)),
+        pushes_lookout=Lookout(partial(push_states, store)),
         feeds=Feeds(partial(events.read_chunk, store)),
         sign_ins=SignIns(settings.sign_ins_per_minute),
     )

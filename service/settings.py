@@ -239,6 +239,18 @@ class Settings(BaseSettings):
         "the extra of the same name; what lets them in are the variables of the tool's own client, of workers alone (docs/trackers.md).",
     )
 
+    hub_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Users and organizations of the Hugging Face Hub, separated by commas, whose repositories checkpoints may be pushed to; "
+        "none when empty. The Hub is that of the workers' `HF_ENDPOINT`.",
+    )
+    hub_token: SecretStr | None = Field(
+        default=None, description="Token that may write to these namespaces; workers need it, and nobody else."
+    )
+    max_push_seconds: float = Field(
+        default=3600.0, gt=0, description="A push to the Hub that takes longer is given up; it is killed."
+    )
+
     # --- remote rewards ---
     remote_reward_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -344,7 +356,7 @@ class Settings(BaseSettings):
         parse_classes(classes)
         return classes
 
-    @field_validator("worker_devices", "trackers", mode="before")
+    @field_validator("worker_devices", "trackers", "hub_namespaces", mode="before")
     @classmethod
     def _words_are_separated_by_commas(cls, devices: str | tuple[str, ...]) -> tuple[str, ...]:
         named = devices.split(",") if isinstance(devices, str) else devices

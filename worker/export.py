@@ -162,9 +162,9 @@ def _converted(
             start_new_session=True,
         )
     late = threading.Event()
-    timer = threading.Timer(parts.settings.max_export_seconds, lambda: (late.set(), _kill(process)))
+    timer = threading.Timer(parts.settings.max_export_seconds, lambda: (late.set(), kill(process)))
     with process:
-        heartbeat.listen(lambda _: _kill(process))
+        heartbeat.listen(lambda _: kill(process))
         timer.start()
         assert process.stdout is not None
         last = _followed(parts, claim, process.stdout)
@@ -205,7 +205,7 @@ def _result(last: ExportEvent | None, exit_code: int, log_path: Path) -> ExportC
     return JobError(code="export_crashed", message=message, category="system", retryable=True, hint=hint)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
         os.killpg(process.pid, signals.SIGKILL)
 

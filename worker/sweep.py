@@ -19,6 +19,7 @@ from service.store import (
     idempotency,
     leases,
     orphans,
+    pushes,
     retention,
     sessions,
     sweeps,
@@ -54,6 +55,7 @@ def sweep(parts: WorkerParts) -> None:
         parts.store, max_attempts=settings.max_attempts, upload_timeout_seconds=settings.upload_timeout_seconds
     )
     exports.sweep(parts.store, settings.max_attempts)
+    pushes.sweep(parts.store, settings.max_attempts)
     sweeps.feed_all(parts.store, parts.ring)
     for classes in [[one] for one in settings.classes] or [[]]:  # each has workers of its own to wake
         for job_id in waiting.next_jobs(parts.store, RING_AT_ONCE, classes):
@@ -62,6 +64,8 @@ def sweep(parts: WorkerParts) -> None:
         parts.ring_dataset(dataset_id)
     for export_id in waiting.next_exports(parts.store, RING_AT_ONCE):
         parts.ring_dataset(export_id)
+    for push_id in pushes.next_pushes(parts.store, RING_AT_ONCE):
+        parts.ring_dataset(push_id)
     idempotency.forget_old(parts.store, KEEP_IDEMPOTENCY_KEYS_SECONDS)
     audit_lists.forget_old(parts.store, settings.audit_days)
     deliveries.forget_old(parts.store, settings.webhooks_log_days)

@@ -4,10 +4,11 @@ So any message will do for any job: one that was sent for a job long gone starts
 until nothing waits, whether or not the broker is there.
 """
 
-from service.store import sweeps, waiting
+from service.store import pushes, sweeps, waiting
 from worker.dataset import prepare_dataset
 from worker.export import make_export
 from worker.parts import WorkerParts
+from worker.push import make_push
 from worker.run import run_job
 
 
@@ -29,7 +30,7 @@ def check_uploaded_datasets(parts: WorkerParts) -> None:
 
 
 def make_exports(parts: WorkerParts) -> None:
-    """Make exports in the order in which they were asked for, until none waits or this worker leaves.
+    """Make exports, and then pushes, in the order in which they were asked for, until none waits or this worker leaves.
 
     One at a time in a process: a whole model fits into memory once, and the other threads go on checking data sets.
     """
@@ -38,5 +39,7 @@ def make_exports(parts: WorkerParts) -> None:
     try:
         while not parts.shutting_down.is_set() and (found := waiting.next_exports(parts.store)):
             make_export(parts, found[0])
+        while not parts.shutting_down.is_set() and (found := pushes.next_pushes(parts.store)):
+            make_push(parts, found[0])
     finally:
         parts.exporting.release()

@@ -23,7 +23,7 @@ from service.store.database import Store
 from service.store.objects import ObjectStore
 from service.store.probe import StoreProbe
 from service.store.pulses import JobPulse
-from service.store.records import DatasetState, ExportState
+from service.store.records import DatasetState, ExportState, PushState
 
 _INDEX = re.compile(r"\[.*\]$", re.DOTALL)  # `metadata[team]` is one of `metadata[*]`
 
@@ -42,6 +42,7 @@ class Parts:
     jobs_lookout: Lookout[JobPulse]
     datasets_lookout: Lookout[DatasetState]
     exports_lookout: Lookout[ExportState]
+    pushes_lookout: Lookout[PushState]
     feeds: Feeds
     sign_ins: SignIns
 

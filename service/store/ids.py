@@ -18,6 +18,7 @@ Prefix = Literal[
     "ps",
     "ckpt",
     "exp",
+    "psh",
     "evt",
     "proj",
     "key",

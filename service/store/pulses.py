@@ -6,8 +6,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from service.store.database import Store
-from service.store.models import Dataset, Export, Job
-from service.store.records import DatasetState, ExportState
+from service.store.models import Dataset, Export, Job, Push
+from service.store.records import DatasetState, ExportState, PushState
 from service.store.states import TERMINAL, JobState
 
 AT_ONCE = 500  # far below what either database binds in a statement
@@ -51,6 +51,16 @@ def export_states(store: Store, ids: Sequence[str]) -> dict[str, ExportState]:
         for some in _batches(ids):
             rows = session.execute(sa.select(Export.id, Export.state).where(Export.id.in_(some)))
             found |= {export_id: state for export_id, state in rows}  # noqa: C416  as above
+    return found
+
+
+def push_states(store: Store, ids: Sequence[str]) -> dict[str, PushState]:
+    """By id; a push that went with its checkpoint is left out."""
+    found: dict[str, PushState] = {}
+    with store.read() as session:
+        for some in _batches(ids):
+            rows = session.execute(sa.select(Push.id, Push.state).where(Push.id.in_(some)))
+            found |= {push_id: state for push_id, state in rows}  # noqa: C416  as above
     return found
 
 

@@ -25,6 +25,7 @@ Scope = Literal["read", "submit", "admin"]  # what a key may; each may what thos
 ActionState = Literal["waiting", "done", "refused", "unanswered"]
 DeliveryState = Literal["pending", "delivered", "failed"]
 DisabledBecause = Literal["asked", "gone", "failing"]  # by its owner; by a 410; after days without a good answer
+PushState = Literal["queued", "running", "pushed", "failed"]
 PauseKeeps = Literal["last_step", "last_checkpoint"]
 ForkMode = Literal["resume", "warm_start"]
 ForkReference = Literal["base", "checkpoint"]
@@ -230,6 +231,26 @@ class ExportRecord(Record):
     state: ExportState
     percent: float
     files: tuple[StoredFile, ...]
+    error: JobError | None
+    attempt: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class PushRecord(Record):
+    """A checkpoint that is brought to a repository of the Hub; `commit` and `url` are there once it is pushed."""
+
+    id: str
+    checkpoint_id: str
+    job_id: str
+    project_id: str
+    repo_id: str
+    branch: str
+    is_private: bool
+    format: ExportFormat
+    state: PushState
+    commit: str | None
+    url: str | None
     error: JobError | None
     attempt: int
     created_at: datetime

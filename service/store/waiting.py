@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.resource_classes import ResourceClass, class_of
 from service.store.database import CLASSES, Store
-from service.store.models import Dataset, Export, Job
+from service.store.models import Dataset, Export, Job, Push
 from service.store.records import QueuePlace
 from service.store.states import HELD
 
@@ -93,8 +93,9 @@ def next_exports(store: Store, limit: int = 1) -> tuple[str, ...]:
 
 
 def num_beside_jobs(store: Store, at_most: int) -> int:
-    """How many data sets and exports no worker has taken yet; counting ends at `at_most`. One kind of message rings for both."""
+    """How many data sets, exports and pushes no worker has taken yet; counting ends at `at_most`. One kind of message rings for all."""
     asked = _count(store, sa.select(Export.id).where(Export.state == "queued"), at_most)
+    asked += _count(store, sa.select(Push.id).where(Push.state == "queued"), at_most)
     return min(at_most, asked + num_datasets(store, at_most))
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from alignment_core.spec.exports import ExportFormat
 from service.store.models.base import LONGEST_NAME, Base, Id, job_id_key, project_id
-from service.store.records import ExportState
+from service.store.records import ExportState, PushState
 
 
 class Checkpoint(Base):
@@ -60,6 +60,37 @@ class Export(Base):
     percent: Mapped[float]
     files: Mapped[list[dict[str, Any]]] = mapped_column(sa.JSON(none_as_null=True))
     size_bytes: Mapped[int] = mapped_column(default=0, server_default="0")
+    error: Mapped[dict[str, Any] | None]
+
+    attempt: Mapped[int]
+    num_lost: Mapped[int]
+    worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
+    lease_expires_at: Mapped[datetime | None]
+
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class Push(Base):
+    """A checkpoint that is brought to a repository of the Hub, with its model card."""
+
+    __tablename__ = "pushes"
+    __table_args__ = (
+        sa.UniqueConstraint("checkpoint_id", "repo_id", "branch"),
+        sa.Index(None, "state"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("checkpoints.id", ondelete="CASCADE"))
+    job_id: Mapped[str] = mapped_column(Id)
+    project_id: Mapped[str] = project_id()
+    repo_id: Mapped[str] = mapped_column(sa.String(LONGEST_NAME))
+    branch: Mapped[str] = mapped_column(sa.String(LONGEST_NAME))
+    is_private: Mapped[bool]
+    format: Mapped[ExportFormat] = mapped_column(sa.String(16))
+    state: Mapped[PushState] = mapped_column(sa.String(16))
+    commit: Mapped[str | None] = mapped_column(sa.String(64))
+    url: Mapped[str | None] = mapped_column(sa.Text)
     error: Mapped[dict[str, Any] | None]
 
     attempt: Mapped[int]
