@@ -72,6 +72,7 @@ def deployed_api(new_api: NewApi, request: pytest.FixtureRequest, s3_settings: d
     return new_api(
         database_url=postgres.url(postgres.make_database()),
         broker_url=request.getfixturevalue("redis_url"),
+        webhooks_key=SecretStr("k" * 32),
         **s3_settings,
     )
 
