@@ -26,7 +26,7 @@ def estimate_of_evaluation(parts: Parts, project_id: str, spec: ProofSpec) -> Ev
     """What follows from the numbers of the resolved spec and from the files of its models."""
     known, num_images = _models(parts, project_id, spec), spec.num_images
     if known is None or num_images is None:
-        return EvaluationEstimate(num_images=num_images)
+        return EvaluationEstimate(num_images=num_images, memory=None, duration=None, stored=None)
     num_prompts = num_images // (len(spec.contenders) * spec.seeds_per_prompt)
     return EvaluationEstimate(
         num_images=num_images,
@@ -55,9 +55,13 @@ def problems_of_fit(parts: Parts, project_id: str, spec: ProofSpec) -> Iterator[
 
 
 def _models(parts: Parts, project_id: str, spec: ProofSpec) -> list[KnownModel] | None:
-    found = [(foreseen(parts, project_id, one), family_of(parts, project_id, one)) for one in spec.contenders]
-    known = [KnownModel(report, family) for report, family in found if report is not None and family is not None]
-    return known if len(known) == len(found) else None
+    known: list[KnownModel] = []
+    for one in spec.contenders:
+        report, family = foreseen(parts, project_id, one), family_of(parts, project_id, one)
+        if report is None or family is None:
+            return None
+        known.append(KnownModel(report, family))
+    return known
 
 
 def _memory(parts: Parts, spec: ProofSpec, known: list[KnownModel], images_at_once: int) -> ProofMemory | None:

@@ -137,7 +137,8 @@ def delete_sweep(store: Store, project_id: str, sweep_id: str) -> str | None:
             return None
         mine = sa.select(Job.id).join(SweepTrial, SweepTrial.job_id == Job.id).where(SweepTrial.sweep_id == sweep_id)
         live = mine.where(Job.state.not_in(TERMINAL)).order_by(Job.id).limit(JOBS_NAMED + 1)
-        if row.is_open or (running := list(session.scalars(live))):
+        running = list(session.scalars(live))
+        if row.is_open or running:
             what = "it has jobs to queue" if row.is_open else f"{_named(running)} have not ended"
             raise InUse("sweep_in_use", f"{what}; cancel it first")
         session.delete(row)  # its trials go by their table's own cascade
