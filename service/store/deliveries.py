@@ -85,7 +85,7 @@ def claim(store: Store, lease_seconds: float) -> DeliveryClaim | None:
         )
 
 
-def _due(time: datetime) -> sa.Select[tuple[WebhookDelivery, Webhook]]:
+def _due(time: datetime) -> sa.Select[WebhookDelivery, Webhook]:
     is_sent = sa.or_(Webhook.enabled, WebhookDelivery.type == PING)  # a test of one that is off, before it is on again
     return (
         sa.select(WebhookDelivery, Webhook)
@@ -157,8 +157,8 @@ def _failed(
     if row.type == PING:  # somebody tries something
         return
     webhook.num_failures += 1
-    webhook.failing_since = webhook.failing_since or time
-    is_failing = time - webhook.failing_since >= disable_after and webhook.num_failures >= FAILURES_BEFORE_DISABLED
+    since = webhook.failing_since = webhook.failing_since or time
+    is_failing = time - since >= disable_after and webhook.num_failures >= FAILURES_BEFORE_DISABLED
     if webhook.enabled and (answer.status == GONE or is_failing):
         _disable(session, webhook, "gone" if answer.status == GONE else "failing", time)
 

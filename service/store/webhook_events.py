@@ -135,7 +135,7 @@ class Payload(Told):
     """What every payload has: `type` says what `data` is."""
 
     timestamp: datetime = Field(description="When it happened; `webhook-timestamp` is when it was sent.")
-    version: Literal[1] = Field(VERSION, description="Of the payload's form. Fields may be added within one.")
+    version: Literal[1] = Field(default=VERSION, description="Of the payload's form. Fields may be added within one.")
 
 
 class JobEndedPayload(Payload):
