@@ -3,6 +3,8 @@
 Revision 0037, after 0038.
 """
 
+from datetime import datetime
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -20,7 +22,7 @@ def _project_id() -> sa.Column[str]:
     return sa.Column("project_id", sa.String(length=40), sa.ForeignKey("projects.id"), nullable=False)
 
 
-def _time(name: str, nullable: bool = True) -> sa.Column[sa.DateTime]:
+def _time(name: str, nullable: bool = True) -> sa.Column[datetime]:
     return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
 
 
