@@ -58,6 +58,7 @@ from service.store.catalog import Catalog
 from service.store.counted import CountedObjects
 from service.store.counts import jobs_by_state, waiting_by_class
 from service.store.database import Store, open_store
+from service.store.deliveries import counts_by_state as deliveries_by_state
 from service.store.migrations import migrate
 from service.store.objects import open_objects, remove_abandoned
 from service.store.probe import StoreProbe
@@ -150,7 +151,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def build_parts(settings: Settings) -> Parts:
     """Everything the endpoints speak to. Nothing is connected to yet."""
     store = open_store(settings.resolved_database_url, settings.classes, settings.limits)
-    telemetry = Telemetry(partial(jobs_by_state, store), partial(waiting_by_class, store))
+    telemetry = Telemetry(
+        partial(jobs_by_state, store), partial(waiting_by_class, store), partial(deliveries_by_state, store)
+    )
     objects = CountedObjects(open_objects(settings), telemetry.count_object_error)
     return Parts(
         settings=settings,

@@ -7,6 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.store.counts import Waiting
+from service.store.records import DeliveryState
 from service.store.states import JobState
 from service.store.unavailable import Reason
 
@@ -14,11 +15,11 @@ from service.store.unavailable import Reason
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
-class JobsByState(Collector):
-    """A gauge that asks the database when it is scraped: true however many processes serve."""
+class ByState(Collector):
+    """A gauge with a label `state` that asks the database when it is scraped: true however many processes serve."""
 
-    def __init__(self, count: Callable[[], Mapping[JobState, int]]) -> None:
-        self._count = count
+    def __init__(self, name: str, documentation: str, count: Callable[[], Mapping[str, int]]) -> None:
+        self._name, self._documentation, self._count = name, documentation, count
 
     def describe(self) -> Iterable[Metric]:
         return [self._gauge()]
@@ -30,7 +31,7 @@ class JobsByState(Collector):
         return [gauge]
 
     def _gauge(self) -> GaugeMetricFamily:
-        return GaugeMetricFamily("attune_jobs", "Jobs by state, in all projects.", labels=["state"])
+        return GaugeMetricFamily(self._name, self._documentation, labels=["state"])
 
 
 class QueueByClass(Collector):
@@ -62,10 +63,15 @@ class Telemetry:
     """Requests and jobs as Prometheus sees them."""
 
     def __init__(
-        self, count_jobs: Callable[[], Mapping[JobState, int]], wait: Callable[[], Mapping[str, Waiting]]
+        self,
+        count_jobs: Callable[[], Mapping[JobState, int]],
+        wait: Callable[[], Mapping[str, Waiting]],
+        count_deliveries: Callable[[], Mapping[DeliveryState, int]],
     ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(JobsByState(count_jobs))
+        self._registry.register(ByState("attune_jobs", "Jobs by state, in all projects.", count_jobs))
+        deliveries = "Deliveries to webhooks by state, in all projects, as far as they are kept."
+        self._registry.register(ByState("attune_webhook_deliveries", deliveries, count_deliveries))
         self._registry.register(QueueByClass(wait))
         self._objects = Counter(
             "attune_object_store_errors", "Failures of the object store.", ["reason"], registry=self._registry

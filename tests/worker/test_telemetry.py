@@ -16,6 +16,7 @@ from service.store import leases
 from service.store.counted import CountedObjects
 from service.store.counts import jobs_by_state, waiting_by_class
 from service.store.database import Store, open_store
+from service.store.deliveries import counts_by_state
 from service.store.objects import DirectoryStore
 from service.store.unavailable import ObjectsUnavailable
 from tests.servers.process import free_port
@@ -111,7 +112,11 @@ def test_a_worker_answers_on_its_port() -> None:
 
 
 def test_alerts_in_the_docs_speak_of_metrics_that_are_exposed(world: World) -> None:
-    api = Telemetry(lambda: jobs_by_state(world.store), lambda: waiting_by_class(world.store))
+    api = Telemetry(
+        lambda: jobs_by_state(world.store),
+        lambda: waiting_by_class(world.store),
+        lambda: counts_by_state(world.store),
+    )
     exposed = set(
         re.findall(r"# TYPE (\w+)", (api.exposition() + generate_latest(WorkerTelemetry().registry)).decode())
     )

@@ -125,6 +125,7 @@ def test_metrics_count_requests_by_route_and_jobs_by_state(api: Api):
     lines = api.client.get("/metrics").text.splitlines()
     assert 'attune_jobs{state="queued"} 1.0' in lines
     assert 'attune_jobs{state="failed"} 0.0' in lines
+    assert 'attune_webhook_deliveries{state="pending"} 0.0' in lines
     assert 'attune_requests_total{method="POST",route="/v1/jobs",status="201"} 1.0' in lines
     assert 'attune_requests_total{method="GET",route="/v1/jobs/{job_id}",status="200"} 1.0' in lines
     assert 'attune_requests_total{method="GET",route="/v1/jobs/{job_id}",status="404"} 1.0' in lines
