@@ -73,9 +73,10 @@ def show_report(
     """Show the table of an evaluation that has ended."""
     console.print(table_of(client.evaluations.report(evaluation_id)))
     if scores is not None:
-        client.evaluations.download_scores(evaluation_id, scores)
+        console.print(str(client.evaluations.download_scores(evaluation_id, scores)), highlight=False, soft_wrap=True)
     if html is not None:
-        client.evaluations.download_page(evaluation_id, html, contender=contender)
+        saved = client.evaluations.download_page(evaluation_id, html, contender=contender)
+        console.print(str(saved), highlight=False, soft_wrap=True)
 
 
 @evaluations.command("verify")

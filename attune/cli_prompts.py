@@ -36,10 +36,16 @@ def upload_prompts(
 def left_out(report: PromptsReport) -> list[str]:
     """What of the file is not in the set."""
     found = (
-        (report.num_duplicates, report.duplicate_rows, "repeat earlier prompts"),
-        (report.num_empty, report.empty_rows, "are empty"),
+        (report.num_duplicates, report.duplicate_rows, ("repeats an earlier prompt", "repeat earlier prompts")),
+        (report.num_empty, report.empty_rows, ("is empty", "are empty")),
     )
-    return [f"left out: {num} rows {why} (the first: {_rows(rows)})" for num, rows, why in found if num]
+    return [_told(num, rows, *why) for num, rows, why in found if num]
+
+
+def _told(num: int, rows: list[int], of_one: str, of_many: str) -> str:
+    if num == 1:
+        return f"left out: 1 row {of_one} ({_rows(rows)})"
+    return f"left out: {num} rows {of_many} (the first: {_rows(rows)})"
 
 
 def _rows(rows: list[int]) -> str:

@@ -7,9 +7,8 @@ from alignment_core.reports import EvaluationReport, RewardComparison
 
 def table_of(report: EvaluationReport) -> Table:
     """One row a reward: base, policy, gain with its interval, win rate."""
-    title = (
-        f"{report.verdict.replace('_', ' ')}: {report.num_prompts} held-out prompts x {report.seeds_per_prompt} seeds"
-    )
+    seeds = "1 seed" if report.seeds_per_prompt == 1 else f"{report.seeds_per_prompt} seeds"
+    title = f"{report.verdict.replace('_', ' ')}: {report.num_prompts} held-out prompts x {seeds}"
     table = Table(title=title, title_justify="left")
     rows = [(comparison, comparison.name) for comparison in report.rewards]
     if report.prompt_following is not None:

@@ -42,7 +42,8 @@ def headline_of(report: EvaluationReport) -> Headline:
         if second == "aligned"
         else f": {report.policy.label} against {report.base.label}"
     )
-    drawn = f"{report.num_prompts} prompts x {report.seeds_per_prompt} seeds{trained}."
+    seeds = "1 seed" if report.seeds_per_prompt == 1 else f"{report.seeds_per_prompt} seeds"
+    drawn = f"{report.num_prompts} prompts x {seeds}{trained}."
     if not report.rewards:
         return Headline(
             f"{first.capitalize()} and {second} model", f"Same prompt and noise in each pair; {drawn}", (first, second)

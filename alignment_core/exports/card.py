@@ -106,10 +106,8 @@ def _figures(source: ExportSource, report: EvaluationReport | None) -> Iterator[
         yield f"The run's report is of step {report.policy.step}, and these weights are of step {source.manifest.step}."
         yield ""
     against = "against the initial model from the same seeds"
-    yield (
-        f"{report.num_prompts} held-out prompts, {report.seeds_per_prompt} seeds each, {against}: "
-        f"**{report.verdict.replace('_', ' ')}**."
-    )
+    seeds = "1 seed" if report.seeds_per_prompt == 1 else f"{report.seeds_per_prompt} seeds"
+    yield (f"{report.num_prompts} held-out prompts, {seeds} each, {against}: **{report.verdict.replace('_', ' ')}**.")
     lines = [*report.rewards, *([report.prompt_following] if report.prompt_following else [])]
     if lines:
         yield from ("", "| reward | before | after | gain | interval | win rate |", "|---|---|---|---|---|---|")

@@ -150,7 +150,7 @@ async def receive(request: Request, folder: Path, max_bytes: int, text_fields: f
             parser = MultipartParser(parser_boundary, form.callbacks())  # pyright: ignore[reportArgumentType]
             await _read(request, parser, form, max_bytes)
         if form.filename is None:
-            raise _refuse("file", "send the data set as the form field `file`")
+            raise _refuse("file", "send the file as the form field `file`")
         yield Upload(path, form.filename, form.size_bytes, form.hexdigest(), form.fields)
     finally:
         path.unlink(missing_ok=True)

@@ -42,6 +42,9 @@ def test_the_anchor_has_no_page_and_the_answer_says_who_has(
     assert refused.returncode == 1
     assert "those that are compared with 'base' are aligned" in refused.stderr
     assert not (tmp_path / "page.html").exists()
+    saved = attune("evaluation", "report", found, "--html", "page.html", "--contender", "aligned")
+    assert saved.stdout.splitlines()[-1] == "page.html", "it says what it saved"
+    assert (tmp_path / "page.html").exists()
 
 
 def test_a_file_that_is_no_spec_is_told_by_its_name(attune: Attune, tmp_path: Path) -> None:  # noqa: F811

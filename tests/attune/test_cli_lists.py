@@ -75,8 +75,8 @@ def test_prompts_are_uploaded_listed_shown_downloaded_and_deleted(
     path.write_text("Prompt\tCategory\na red circle\tBasic\n\tBasic\na blue square\tBasic\na red circle\tBasic\n")
     uploaded = attune("prompts", "upload", str(path), "--name", "Parti")
     found = uploaded.stdout.strip()
-    assert "1 rows repeat earlier prompts (the first: 4)" in uploaded.stderr
-    assert "1 rows are empty (the first: 2)" in uploaded.stderr
+    assert "left out: 1 row repeats an earlier prompt (4)" in uploaded.stderr
+    assert "left out: 1 row is empty (2)" in uploaded.stderr
     lines = attune("prompts", "list").stdout.splitlines()
     assert (lines[2].split()[:2], lines[2].split()[-1]) == ([found, "2"], "Parti")
     assert max(len(line) for line in lines) <= NARROW
