@@ -148,6 +148,9 @@ class Settings(BaseSettings):
         default=3600, ge=1, le=3600, description="The longest time for which a signed link may be made."
     )
     max_upload_bytes: int = Field(default=10 * 2**30, ge=1, description="Largest dataset that may be uploaded.")
+    max_evaluation_images: int = Field(
+        default=1_000_000, ge=1, description="Most images of an evaluation: contenders times prompts times seeds."
+    )
     max_list_limit: int = Field(default=100, ge=1, le=1000, description="Most rows one page of a list holds.")
 
     # --- what a project may take, unless the owner gives it limits of its own ---

@@ -1,5 +1,6 @@
 """Whether an evaluation would be taken, before anything is queued."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,15 +11,28 @@ from service.api.context import Parts
 from service.api.model_reports import unread
 from service.api.proof_estimates import estimate_of_evaluation, problems_of_fit
 from service.api.schemas.evaluations import EvaluationRequest, EvaluationValidation
-from service.errors import ApiError, field_problems, invalid_request
+from service.errors import ApiError, FieldProblem, field_problems, invalid_request
 
 
 def admitted(parts: Parts, project_id: str, spec: ProofSpec) -> ProofSpec:
     """The spec as a worker runs it; raises 422 with everything that keeps this server from running it."""
     resolved = resolved_contenders(parts, project_id, spec)
-    if unfit := list(problems_of_fit(parts, project_id, resolved)):
+    too_many = _problems_of_size(resolved, parts.settings.max_evaluation_images)
+    if unfit := [*too_many, *problems_of_fit(parts, project_id, resolved)]:
         raise invalid_request(unfit)
     return resolved
+
+
+def _problems_of_size(spec: ProofSpec, at_most: int) -> Iterator[FieldProblem]:
+    """Of how many images it is; a prompt file of the workers' own machine is counted by nobody before it is read."""
+    total = spec.num_images
+    if total is not None and total > at_most:
+        each = len(spec.contenders) * spec.seeds_per_prompt
+        message = (
+            f"{len(spec.contenders)} contenders x {total // each:,} prompts x {spec.seeds_per_prompt} seeds are {total:,} images, and "
+            f"this server draws at most {at_most:,} for an evaluation: take fewer prompts or seeds"
+        )
+        yield FieldProblem(pointer="/spec/prompts", code="too_many_images", message=message)
 
 
 def validated(parts: Parts, project_id: str, body: Any) -> EvaluationValidation:

@@ -249,6 +249,15 @@ def test_every_id_in_a_contender_is_looked_up(api: Api) -> None:
     assert refused(api, rewards=[remote]) == [("/spec/rewards/0/url", "remote_host_refused")]
 
 
+def test_more_images_than_the_server_draws_are_refused_with_what_they_come_from(new_api: NewApi) -> None:
+    api = new_api(max_evaluation_images=8)
+    assert created(api, seeds_per_prompt=2)["spec"]["seeds_per_prompt"] == 2, "2 contenders x 2 prompts x 2 seeds are 8"
+    assert refused(api, seeds_per_prompt=3) == [("/spec/prompts", "too_many_images")]
+    body = {"spec": {**SPEC, "seeds_per_prompt": 3}}
+    (told_why,) = api.client.post("/v1/evaluations/validate", json=body).json()["errors"]
+    assert "2 contenders x 2 prompts x 3 seeds are 12 images" in told_why["message"]
+
+
 def test_a_lora_is_no_denoiser_nor_the_other_way_round(api: Api) -> None:
     lora, unet = api.ready_weights(), api.ready_weights(holds="denoiser")
     wrong = "weights_of_another_kind"
