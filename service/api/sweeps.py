@@ -63,7 +63,7 @@ def create_sweep(body: SweepRequest, project_id: ProjectDep, parts: PartsDep, on
             metadata=body.metadata,
             sweep_id=sweep_id,
         )
-        sweeps.feed(parts.store, found.id, parts.bell.ring)
+        sweeps.feed_now_or_later(parts.store, found.id, parts.bell.ring)
         return _whole(parts, project_id, found.id)
 
     answer = once("swp", "/v1/sweeps", body.model_dump(mode="json"), create)

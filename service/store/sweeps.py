@@ -78,10 +78,15 @@ def feed_all(store: Store, ring: Callable[[str], None]) -> None:
     with store.read() as session:
         open_ones = session.scalars(sa.select(Sweep.id).where(Sweep.is_open).order_by(Sweep.id)).all()
     for sweep_id in open_ones:
-        try:
-            feed(store, sweep_id, ring)
-        except Exception:
-            log.exception("sweep_not_fed", sweep_id=sweep_id)
+        feed_now_or_later(store, sweep_id, ring)
+
+
+def feed_now_or_later(store: Store, sweep_id: str, ring: Callable[[str], None]) -> None:
+    """`feed`, where a failure is nobody's: the sweep is kept, whoever feeds it next goes on, and it is not to be created twice."""
+    try:
+        feed(store, sweep_id, ring)
+    except Exception:
+        log.exception("sweep_not_fed", sweep_id=sweep_id)
 
 
 def feed(store: Store, sweep_id: str, ring: Callable[[str], None]) -> None:

@@ -191,6 +191,25 @@ def test_a_death_between_the_choice_of_an_id_and_the_job_costs_no_trial_and_make
     assert len(api.client.get("/v1/jobs").json()["data"]) == 2
 
 
+def test_a_sweep_that_cannot_be_fed_when_it_is_created_is_answered_and_fed_later(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    """An error would have the client send it again, and there would be two."""
+
+    def dying(*_: Any, **__: Any) -> Any:
+        raise OperationalError("INSERT", None, Exception("the database is away"))
+
+    body = body_of(api)
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "create", dying)
+        made = [api.client.post("/v1/sweeps", json=body, headers={"Idempotency-Key": "once"}) for _ in range(2)]
+    assert [one.status_code for one in made] == [201, 201]
+    (sweep,) = api.client.get("/v1/sweeps").json()["data"]
+    assert {one.json()["id"] for one in made} == {sweep["id"]}
+    sweeps.feed_all(api.parts.store, api.parts.bell.ring)
+    assert statuses(api, sweep["id"]) == ["queued", "queued", "waiting"]
+
+
 def kept(api: Api) -> str:
     """A sweep of which nothing is queued yet."""
     base = api.spec_of(api.new_job()).model_dump(mode="json")
