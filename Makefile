@@ -10,7 +10,7 @@ ON_TWO_CORES = -n 2 --dist loadfile --no-loadscope-reorder
 # without byte code every training process compiles torch and diffusers anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo up test test-slow test-gpu lint format assets reproduction clean
+.PHONY: demo up test test-slow test-gpu lint audit format assets reproduction clean
 
 demo: .venv/ready  ## align the demo model through the API and show the proof
 	$(BIN)/attune demo
@@ -33,6 +33,9 @@ lint: .venv/ready
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+audit: build/audit/ready  ## known vulnerabilities of the pinned packages; asks pypi.org
+	build/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip --progress-spinner off --timeout 10
+
 format: .venv/ready
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -50,6 +53,12 @@ reproduction: .venv/ready  ## the tables of docs/reproduction.md (hours of CPU; 
 	@echo "installing into .venv: about 2 GB of packages (torch is the most of it), a minute or two on a fast connection"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	touch $@
+
+# In an environment of its own: what the auditor needs is not what the tests ran on.
+build/audit/ready: Makefile constraints.txt
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --timeout 10 -c constraints.txt pip-audit==2.10.1
 	touch $@
 
 clean:
