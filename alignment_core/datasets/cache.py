@@ -245,6 +245,7 @@ class ShardReader:
         except (AlignmentError, OSError) as error:
             raise cache_lost(f"{shard}.safetensors", f"{lost}; and its entries cannot be made: {error}") from error
         log.warning("shard %s was lost (%s); its %d entries were encoded again", shard, lost, len(made.keys))
+        self._shelf.mended.append(shard)
         order = sorted(range(len(made.rows)), key=lambda index: made.rows[index])
         keys = torch.frombuffer(bytearray(b"".join(made.keys[index] for index in order)), dtype=torch.uint8)
         tensors = {KEYS: keys.reshape(len(order), -1), **{name: value[order] for name, value in made.tensors.items()}}

@@ -75,11 +75,16 @@ class Shelves:
         self._folder, self._store = folder, store
         self._shelves: dict[str, Shelf] = {}
         self.notes = None if store is None else Notes(folder, store)
+        self._mended: deque[str] = deque()
 
     def of(self, namespace: str) -> "Shelf":
         if namespace not in self._shelves:
-            self._shelves[namespace] = Shelf(self._folder / namespace, namespace, self._store, self.disk)
+            self._shelves[namespace] = Shelf(self._folder / namespace, namespace, self._store, self.disk, self._mended)
         return self._shelves[namespace]
+
+    def take_mended(self) -> list[str]:
+        """Names of the shards that were made again since this was asked last; batches are read in a thread meanwhile."""
+        return [self._mended.popleft() for _ in range(len(self._mended))]
 
     def settle(self) -> None:
         """Wait until everything was sent, or could not be."""
@@ -90,8 +95,8 @@ class Shelves:
 class Shelf:
     """The shards of one namespace, each named by the SHA-256 of its bytes. Any thread may ask for one."""
 
-    def __init__(self, folder: Path, namespace: str, store: ShardStore | None, disk: Disk) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, namespace: str, store: ShardStore | None, disk: Disk, mended: deque[str]) -> None:
+        self.folder, self.mended = folder, mended
         self._namespace, self._store, self._disk = namespace, store, disk
         self._verified: set[str] = set()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="shelf")

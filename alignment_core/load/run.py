@@ -103,6 +103,7 @@ def load_run(
         watch=build_watch(spec),
         label=sources.label,
         start=None if start is None else start.described(),
+        shelves=shelves,
     )
 
 

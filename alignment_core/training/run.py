@@ -15,6 +15,7 @@ from torch import Tensor
 
 from alignment_core import checkpoints
 from alignment_core.actors.actors import Actors
+from alignment_core.datasets.shelf import Shelves
 from alignment_core.errors import CheckpointError
 from alignment_core.families.family import Family
 from alignment_core.methods.reference_errors import ReferenceErrors
@@ -102,6 +103,7 @@ class Run:
     watch: Watch
     label: RunLabel = field(default_factory=RunLabel)
     start: StartingPoint | None = None
+    shelves: Shelves | None = None  # of the store that others share, where there is one
     history: History = field(default_factory=History)
     background: BackgroundSave = field(init=False)
     asked_steps: set[int] = field(default_factory=set)  # whose checkpoints somebody asked for

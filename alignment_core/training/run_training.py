@@ -242,6 +242,9 @@ def _warnings(run: Run) -> Iterator[Event]:
     if (trouble := run.actors.take_recording_trouble()) is not None:
         message = f"the step's kernels could not be recorded, so that each is launched by itself: {trouble}"
         yield WarningRaised(code="cuda_graphs_unavailable", message=message)
+    if run.shelves is not None and (mended := run.shelves.take_mended()):
+        message = f"encoded data was damaged or gone, here and in the store, and was encoded again: {', '.join(mended)}"
+        yield WarningRaised(code="encoded_again", message=message, step=run.state.step)
 
 
 def _validate(run: Run, method: Method[Any], step: int) -> Iterator[Event]:

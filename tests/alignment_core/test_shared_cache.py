@@ -72,6 +72,19 @@ def test_a_run_on_a_small_disk_that_stops_and_goes_on_elsewhere_ends_as_one_alon
     assert same_weights(last(tmp_path / "alone"), last(tmp_path / "shared"))
 
 
+def test_what_goes_away_in_the_middle_of_a_run_is_made_again_and_the_run_says_so(spec: JobSpec, tmp_path: Path) -> None:
+    running = align(
+        spec, tmp_path / "run", cache_dir=tmp_path / "cache", sources=sources_on(tmp_path, "first", A_SHARD)
+    )
+    next(event for event in running if event.type == "step_completed")
+    gone = {path.stem for path in images_in(tmp_path / "store")}
+    for path in (*images_in(tmp_path / "store"), *images_in(tmp_path / "first")):
+        path.unlink()
+    (said,) = [one for one in of_type(list(running), WarningRaised) if one.code == "encoded_again"][:1]
+    assert said.step is not None
+    assert gone & {name.strip(", ") for name in said.message.split()}
+
+
 def test_a_later_run_on_the_same_files_reads_no_image(
     spec: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
