@@ -1,5 +1,7 @@
 """Around every request that may change something: the deed that the store writes into the audit log, and how it ended."""
 
+from datetime import timedelta
+
 import structlog
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,7 +14,9 @@ from service.store.records import Outcome
 
 log = structlog.get_logger()
 
-FIRST_REFUSAL, FIRST_FAILURE = 400, 500  # statuses
+FIRST_REFUSAL, FORBIDDEN, FIRST_FAILURE = 400, 403, 500  # statuses
+REMEMBERED = timedelta(minutes=1)
+"""So long the row of what a key may not do stands for its repeats: else a key that may only read could fill the log."""
 
 
 class AuditTrail:
@@ -51,7 +55,13 @@ class AuditTrail:
     def _write(self, deed: Deed, status: int) -> None:
         try:
             with self._store.write() as session:
-                audit.add(session, deed, _outcome_of(status), status, now(session))
+                time = now(session)
+                if status == FORBIDDEN and audit.was_refused_since(session, deed, status, time - REMEMBERED):
+                    log.info(
+                        "audit_refusal_repeated", action=deed.action, key_id=deed.key_id, object_ids=deed.object_ids
+                    )
+                else:
+                    audit.add(session, deed, _outcome_of(status), status, time)
         except SQLAlchemyError as error:  # the answer is what it is, and most likely says the same
             log.error("audit_not_written", action=deed.action, request_id=deed.request_id, error=repr(error))
 

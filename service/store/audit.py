@@ -104,6 +104,16 @@ def add(session: Session, deed: Deed, outcome: Outcome, status: int | None, time
     session.add(row)
 
 
+def was_refused_since(session: Session, deed: Deed, status: int, time: datetime) -> bool:
+    """Whether the log says since `time` that this key was answered so on this route."""
+    query = (
+        sa.select(AuditEntry.id)
+        .where(AuditEntry.project_id == deed.project_id, AuditEntry.time >= time)
+        .where(AuditEntry.key_id == deed.key_id, AuditEntry.action == deed.action, AuditEntry.status == status)
+    )
+    return session.scalars(query.limit(1)).one_or_none() is not None
+
+
 def forget_before(session: Session, time: datetime) -> int:
     """Take out rows from before `time`. Only a transaction that says so may (the database's own trigger on PostgreSQL)."""
     if session.get_bind().dialect.name == "postgresql":

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from service.api import audit_trail
 from service.store import audit, jobs, projects
 from service.store.audit_lists import forget_old
 from service.store.database import now
@@ -67,6 +68,32 @@ def test_what_is_refused_is_written_down_with_its_status(new_api: NewApi):
     assert_problem(
         api.client.get("/v1/audit", headers={"Authorization": f"Bearer {reader}"}), 403, "insufficient_scope"
     )
+
+
+def test_a_key_that_may_only_read_does_not_fill_the_log_with_what_it_may_not(
+    new_api: NewApi, monkeypatch: pytest.MonkeyPatch
+):
+    api = new_api(api_keys_required=True)
+    admin, _ = projects.create_key(api.parts.store, PROJECT, "admin")
+    readers = [projects.create_key(api.parts.store, PROJECT, name, scope="read") for name in ("one", "two")]
+    api.client.headers["Authorization"] = f"Bearer {admin}"
+    job_id = api.new_job()
+
+    def try_all(key: str) -> None:
+        for verb in ("cancel", "pause", "cancel", "cancel"):
+            answer = api.client.post(f"/v1/jobs/{job_id}/{verb}", headers={"Authorization": f"Bearer {key}"})
+            assert_problem(answer, 403, "insufficient_scope")
+
+    for key, _ in readers:
+        try_all(key)
+    routes = ["POST /v1/jobs/{job_id}/pause", "POST /v1/jobs/{job_id}/cancel"]
+    for _, record in readers:
+        assert [one["action"] for one in entries(api, key_id=record.id)] == routes, "each key and each route once"
+    assert [api.client.post("/v1/jobs", json={"spec": {}}).status_code for _ in range(2)] == [422, 422]
+    assert len(entries(api, action="POST /v1/jobs", outcome="refused")) == 2
+    monkeypatch.setattr(audit_trail, "REMEMBERED", -timedelta(minutes=1))  # a minute has gone by
+    try_all(readers[0][0])
+    assert len(entries(api, key_id=readers[0][1].id)) == 6
 
 
 def test_a_change_that_is_not_committed_is_not_in_the_log_as_done(api: Api, monkeypatch: pytest.MonkeyPatch):
