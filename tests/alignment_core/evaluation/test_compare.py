@@ -114,8 +114,9 @@ def test_the_judge_scores_beside_the_rewards() -> None:
 
 
 def test_progress_comes_after_every_batch_of_either_model() -> None:
-    _, events = finish(running(NoiseSampler(), NoiseSampler(), batch_size=4))
+    _, (*events, divided) = finish(running(NoiseSampler(), NoiseSampler(), batch_size=4))
     assert [event.done for event in events] == [4, 8, 12, 16, 20, 24, 27, 30]
+    assert divided.type == "phase_divided"
     assert {(event.phase, event.total) for event in events} == {("sampling", 30)}
 
 

@@ -68,7 +68,8 @@ def report_of(events: list[Event]) -> EvaluationReport:
 
 def test_an_evaluation_ends_with_a_picture_and_a_report(tmp_path: Path) -> None:
     *progress, samples, completed = events_of(tmp_path)
-    assert [event.type for event in progress if event.type != "phase_progressed"] == ["phase_changed"] * 2
+    others = [event.type for event in progress if event.type != "phase_progressed"]
+    assert others == ["phase_changed", "phase_divided", "phase_changed"]
     assert sum(event.type == "phase_progressed" for event in progress) == 2 * 6
     assert isinstance(samples, SamplesDrawn)
     assert samples.path == "evaluation/step-00000007/grid.png"
