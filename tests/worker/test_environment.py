@@ -52,6 +52,9 @@ def test_a_worker_that_allows_no_host_says_so() -> None:
 
 
 def test_only_a_tracker_that_is_switched_on_is_given_what_lets_it_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(
+        "WANDB_SERVICE", raising=False
+    )  # a client that ran in this process leaves where its helper listens
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
     assert not {"WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN"} & training_environment().keys()

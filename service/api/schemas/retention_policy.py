@@ -12,7 +12,9 @@ POLICY_EXAMPLE: dict[str, Any] = {"keep_last": 2, "keep_best": True, "ttl_days":
 class RetentionPolicy(BaseModel):
     """Which checkpoints of ended jobs stay. Left out altogether, all do."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [POLICY_EXAMPLE]})
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, json_schema_extra={"examples": [POLICY_EXAMPLE]}
+    )
 
     keep_last: int | None = Field(
         None, ge=0, le=10_000, description="So many of the latest stay beside the job's result; all when null."

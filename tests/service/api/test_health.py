@@ -64,7 +64,7 @@ def test_keys_that_the_store_refuses_are_denied(s3_settings: dict[str, object], 
 
 def test_ready_asks_for_reading_and_writing_alone(deployed_api: Api, monkeypatch: pytest.MonkeyPatch):
     asked = []
-    client = deployed_api.parts.objects._client  # pyright: ignore[reportAttributeAccessIssue]
+    client = deployed_api.parts.objects._objects._client  # pyright: ignore[reportAttributeAccessIssue]
     client.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
     for _ in range(3):
         assert deployed_api.client.get("/readyz").status_code == 200

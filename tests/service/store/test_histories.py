@@ -132,6 +132,17 @@ def renew_late(world: World) -> None:
     jobs_at_work.renew(world, 1)
 
 
+def end_late(world: World) -> None:
+    lost_and_claimed_again(world)
+    jobs_at_work.end(world, 0, "give_back", False, None)
+
+
+def delete_the_stem_of_a_fork(world: World) -> None:
+    jobs_at_work.train(world, 0, 1, ends=True)
+    owners.submit(world, 0, "resume", 1, None)
+    owners.delete(world, "a checkpoint", 0, even_result=True, death=None)
+
+
 def save_anew(world: World) -> None:
     jobs_at_work.train(world, 0, 1, ends=False)
     lost_and_claimed_again(world)
@@ -165,7 +176,9 @@ def resume_for_good(world: World) -> None:
 
 
 DIRECTED: dict[str, Callable[[World], None]] = {
+    "an old attempt may end the job": end_late,
     "an old attempt may renew": renew_late,
+    "forks hold nothing": delete_the_stem_of_a_fork,
     "attempts share a folder": save_anew,
     "retention ignores pins": pin_under_a_policy,
     "orphans are whatever lies there": look_for_orphans,
