@@ -134,7 +134,7 @@ def renew_late(world: World) -> None:
 
 def end_late(world: World) -> None:
     lost_and_claimed_again(world)
-    jobs_at_work.end(world, 0, "give_back", False, None)
+    jobs_at_work.end(world, 1, "give_back", False, None)
 
 
 def delete_the_stem_of_a_fork(world: World) -> None:
