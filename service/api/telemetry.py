@@ -1,6 +1,7 @@
 """Counters for Prometheus, one registry an app, so that two apps in one process do not count each other's requests."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -15,10 +16,13 @@ from service.store.unavailable import Reason
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
-class ByState(Collector):
+StateT = TypeVar("StateT", bound=str)
+
+
+class ByState(Collector, Generic[StateT]):
     """A gauge with a label `state` that asks the database when it is scraped: true however many processes serve."""
 
-    def __init__(self, name: str, documentation: str, count: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, name: str, documentation: str, count: Callable[[], Mapping[StateT, int]]) -> None:
         self._name, self._documentation, self._count = name, documentation, count
 
     def describe(self) -> Iterable[Metric]:
