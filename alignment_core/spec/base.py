@@ -6,11 +6,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from alignment_core.spec.exact_kinds import with_exact_kinds
+
 
 class Spec(BaseModel):
     """Base of every part of a job spec: frozen, and unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return with_exact_kinds(handler(source))
 
 
 @dataclass(frozen=True)

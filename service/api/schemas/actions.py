@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from alignment_core.events import Action
-from service.api.schemas.base import Entry, with_example
+from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.jobs import JOB_ID
 from service.store.records import ActionRecord, ActionState
 
@@ -24,10 +24,10 @@ ACTION_EXAMPLE: dict[str, Any] = {
 }
 
 
-class ActionRequest(BaseModel):
+class ActionRequest(RequestBody):
     """What the run shall do after its next step."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"action": "probe"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"action": "probe"}]})
 
     action: Action = Field(
         description="`checkpoint`: save this step, and keep it; `sample`: a picture of base and policy; `probe`: the rewards of the policy on "

@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from alignment_core.spec.sources import WITHOUT_NUL, AliasSource, CheckpointId, Name
-from service.api.schemas.base import Entry, Resource, with_example
+from service.api.schemas.base import Entry, RequestBody, Resource, with_example
 from service.api.schemas.jobs import JOB_ID
 from service.store.aliases import CHAMPION
 from service.store.records import AliasRecord, PromotionRecord
@@ -61,10 +61,10 @@ EvaluationId = Annotated[
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=WITHOUT_NUL)]
 
 
-class PromotionRequest(BaseModel):
+class PromotionRequest(RequestBody):
     """Which name moves onto which checkpoint."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": PROMOTION_REQUESTS})
+    model_config = ConfigDict(json_schema_extra={"examples": PROMOTION_REQUESTS})
 
     checkpoint_id: CheckpointId
     alias: Name = Field(CHAMPION, description="`champion`, `candidate`, or a name of your own.")

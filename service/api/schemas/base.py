@@ -1,8 +1,14 @@
-"""What every answer's model has in common."""
+"""What every request's and every answer's model has in common."""
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from alignment_core.spec.base import Spec
+
+
+class RequestBody(Spec):
+    """Base of every request's body: checked as strictly as a job's spec."""
 
 
 class Resource(BaseModel):

@@ -3,14 +3,14 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from alignment_core.costs.proof import Bytes, ProofMemory
 from alignment_core.costs.seconds import Duration
 from alignment_core.events import Phase
 from alignment_core.reports import ProofReport, VerificationReport
 from alignment_core.spec import ProofSpec
-from service.api.schemas.base import Entry, Resource, with_example
+from service.api.schemas.base import Entry, RequestBody, Resource, with_example
 from service.api.schemas.jobs import JobError, MetadataKey, MetadataValue, QueuePlace, Text, shown_of
 from service.api.schemas.runs import REPORT_EXAMPLE
 from service.errors import FieldProblem
@@ -36,10 +36,10 @@ RESOLVED_EXAMPLE = ProofSpec.model_validate(SPEC_EXAMPLE).resolved()
 SPEC_SHA256 = RESOLVED_EXAMPLE.sha256()
 
 
-class EvaluationRequest(BaseModel):
+class EvaluationRequest(RequestBody):
     """What to compare, and how to find it again."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [CREATE_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [CREATE_EXAMPLE]})
 
     spec: ProofSpec
     name: Text | None = Field(None, description="A name for people.")
@@ -81,10 +81,10 @@ class EvaluationValidation(Resource):
     estimate: EvaluationEstimate | None
 
 
-class VerificationRequest(BaseModel):
+class VerificationRequest(RequestBody):
     """How much of an evaluation to draw again."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"num_prompts": 4}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"num_prompts": 4}]})
 
     num_prompts: int = Field(
         4, ge=1, le=1000, description="On how many prompts, all seeds and contenders of each; which, nobody can choose."

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from alignment_core.events import FileRecord
 from alignment_core.spec.exports import ExportFormat
-from service.api.schemas.base import Entry, Resource, with_example
+from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.checkpoints import CHECKPOINT_ID
 from service.api.schemas.jobs import JOB_ID, JobError
 from service.store.records import ExportRecord, ExportState
@@ -64,7 +64,7 @@ class Export(Entry):
         return cls.model_validate({**shown, "status": export.state, "size_bytes": size, "files": files})
 
 
-class ExportRequest(Resource):
+class ExportRequest(RequestBody):
     """Which form is wanted."""
 
     model_config = with_example({"format": "kohya"})

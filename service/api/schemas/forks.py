@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from alignment_core.spec import JobSpec
-from service.api.schemas.base import Resource, with_example
+from service.api.schemas.base import RequestBody, Resource, with_example
 from service.api.schemas.jobs import JOB_ID, MetadataKey, MetadataValue, Parent, Text
 from service.store.records import RelativeRecord
 from service.store.states import JobState
@@ -14,9 +14,7 @@ RESUME_EXAMPLE: dict[str, Any] = {"mode": "resume", "steps": 800, "name": "twice
 WARM_EXAMPLE: dict[str, Any] = {"mode": "warm_start", "reference": "base", "name": "another beta"}
 
 
-class _Fork(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Fork(RequestBody):
     name: Text | None = Field(None, description="A name for people.")
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16, description="As of a job.")
 
@@ -24,7 +22,7 @@ class _Fork(BaseModel):
 class ResumeFork(_Fork):
     """Go on with the same spec and more steps, with weights, optimiser, reference and all that adapts as they were."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [RESUME_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [RESUME_EXAMPLE]})
 
     mode: Literal["resume"] = Field(description="Which fork.")
     steps: int = Field(
@@ -35,7 +33,7 @@ class ResumeFork(_Fork):
 class WarmStartFork(_Fork):
     """Begin a new run on the weights of the checkpoint, at step 0 and with an optimiser that has seen nothing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [WARM_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [WARM_EXAMPLE]})
 
     mode: Literal["warm_start"] = Field(description="Which fork.")
     reference: Literal["base", "checkpoint"] = Field(

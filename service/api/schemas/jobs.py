@@ -5,7 +5,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from alignment_core.costs.memory import Memory
@@ -15,7 +15,7 @@ from alignment_core.errors import Category
 from alignment_core.events import Phase, StartCheck, Throughput
 from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import WITHOUT_NUL
-from service.api.schemas.base import Entry, Resource, with_example
+from service.api.schemas.base import Entry, RequestBody, Resource, with_example
 from service.api.schemas.retention_policy import RetentionPolicy
 from service.api.schemas.usage import JOB_USAGE_EXAMPLE, JobUsage
 from service.errors import FieldProblem
@@ -145,20 +145,18 @@ def _num_fields(body: Any) -> int:
     return count
 
 
-class ResumeFrom(BaseModel):
+class ResumeFrom(RequestBody):
     """Where a job begins, if not from the model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     checkpoint_id: str = Field(
         pattern=r"^ckpt_[0-9a-z]{26}$", description="Id of a checkpoint.", examples=["ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"]
     )
 
 
-class JobRequest(BaseModel):
+class JobRequest(RequestBody):
     """What to run, and how to find it again."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [CREATE_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [CREATE_EXAMPLE]})
 
     @model_validator(mode="before")
     @classmethod
@@ -184,12 +182,10 @@ class JobRequest(BaseModel):
     )
 
 
-class PauseRequest(BaseModel):
+class PauseRequest(RequestBody):
     """What a pause keeps."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, json_schema_extra={"examples": [{"keep": "last_checkpoint"}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"keep": "last_checkpoint"}]})
 
     keep: PauseKeeps = Field(
         "last_step",

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from service.api.schemas.base import Entry, with_example
+from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.jobs import Text
 from service.store.records import ApiKeyRecord, Scope
 
@@ -32,10 +32,10 @@ NEW_KEY_EXAMPLE: dict[str, Any] = {
 }
 
 
-class KeyRequest(BaseModel):
+class KeyRequest(RequestBody):
     """What the key is for, what it may, and how long."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [CREATE_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [CREATE_EXAMPLE]})
 
     name: Text = Field(min_length=1, description="What the key is for, for people.")
     scope: Scope = Field(
@@ -46,10 +46,10 @@ class KeyRequest(BaseModel):
     expires_in_days: int | None = Field(None, ge=1, le=3650, description="Refused after so many days; never when null.")
 
 
-class RotateRequest(BaseModel):
+class RotateRequest(RequestBody):
     """How long the old key goes on beside the new one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [ROTATE_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [ROTATE_EXAMPLE]})
 
     grace_seconds: int = Field(
         86_400, ge=0, le=30 * 86_400, description="The old key is good for so long, and never longer than it was."

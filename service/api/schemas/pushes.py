@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from alignment_core.spec.exports import ExportFormat
-from service.api.schemas.base import Entry, Resource, with_example
+from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.checkpoints import CHECKPOINT_ID
 from service.api.schemas.jobs import JOB_ID, JobError
 from service.store.records import PushRecord, PushState
@@ -59,7 +59,7 @@ class Push(Entry):
         return cls.model_validate({**shown, "status": push.state, "private": push.is_private})
 
 
-class PushRequest(Resource):
+class PushRequest(RequestBody):
     """Where the checkpoint goes."""
 
     model_config = with_example({"repo_id": "our-team/shapes-aligned"})

@@ -2,19 +2,18 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from service.api.schemas.base import RequestBody
 from service.store.retention_rules import Policy
 
 POLICY_EXAMPLE: dict[str, Any] = {"keep_last": 2, "keep_best": True, "ttl_days": None, "unfinished_days": 14}
 
 
-class RetentionPolicy(BaseModel):
+class RetentionPolicy(RequestBody):
     """Which checkpoints of ended jobs stay. Left out altogether, all do."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, json_schema_extra={"examples": [POLICY_EXAMPLE]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [POLICY_EXAMPLE]})
 
     keep_last: int | None = Field(
         None, ge=0, le=10_000, description="So many of the latest stay beside the job's result; all when null."

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
-from service.api.schemas.base import Entry, Resource, with_example
+from service.api.schemas.base import Entry, RequestBody, Resource, with_example
 from service.api.schemas.keys import KEY_ID
 from service.store.records import ApiKeyRecord, Scope, SessionRecord
 
@@ -64,10 +64,10 @@ class CurrentSession(Session):
         return cls.model_validate(found.model_dump(exclude={"project_id"}) | own)
 
 
-class LinkRequest(BaseModel):
+class LinkRequest(RequestBody):
     """What is to be opened, and for how long."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [LINK_REQUEST_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [LINK_REQUEST_EXAMPLE]})
 
     path: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$", max_length=2000)] = Field(
         description="Path and parameters of a file, a picture, a download or a stream under `/v1`, as the API names them."

@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from alignment_core.reports import Interval
 from alignment_core.spec import JobSpec
 from alignment_core.spec.points import Search
-from service.api.schemas.base import Entry, Resource, with_example
+from service.api.schemas.base import Entry, RequestBody, Resource, with_example
 from service.api.schemas.jobs import JOB_ID, SPEC_EXAMPLE, MetadataKey, MetadataValue, Text
 from service.store.records import SweepRecord
 
@@ -33,10 +33,10 @@ SUMMARY: dict[str, Any] = {
 }
 
 
-class SweepRequest(BaseModel):
+class SweepRequest(RequestBody):
     """One job for each point of a search, of which so many run at once."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [SWEEP_REQUEST_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [SWEEP_REQUEST_EXAMPLE]})
 
     spec: JobSpec = Field(description="The base spec; each trial sets some of its fields.")
     search: Search = Field(description="Which fields take which values: a grid, a list, or drawn at random by a seed.")

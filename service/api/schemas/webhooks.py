@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator
 
 from alignment_core.spec.rewards import PRINTED_ASCII
-from service.api.schemas.base import Entry, Resource, with_example
+from service.api.schemas.base import Entry, RequestBody, Resource, with_example
 from service.api.schemas.jobs import Text
 from service.api.schemas.webhook_examples import DELIVERY_EXAMPLE, WEBHOOK_EXAMPLE
 from service.store.records import DeliveryRecord, DeliveryState, DisabledBecause, WebhookRecord
@@ -25,10 +25,10 @@ SECRET_EXAMPLE = "whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 Url = Annotated[str, StringConstraints(max_length=2000, pattern=PRINTED_ASCII)]
 
 
-class WebhookRequest(BaseModel):
+class WebhookRequest(RequestBody):
     """Where events are posted, and which."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [REQUEST_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [REQUEST_EXAMPLE]})
 
     url: Url = Field(
         description="https, on a host with public addresses, unless the server's owner lets webhooks have private ones. "
@@ -59,10 +59,10 @@ class WebhookRequest(BaseModel):
         return url
 
 
-class RotateSecretRequest(BaseModel):
+class RotateSecretRequest(RequestBody):
     """How long both secrets sign."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [ROTATE_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [ROTATE_EXAMPLE]})
 
     grace_seconds: int = Field(
         86_400, ge=0, le=30 * 86_400, description="Requests carry the signature of the old secret too for so long."
