@@ -1,5 +1,6 @@
 """The life after the first run, in one story on PostgreSQL, S3 and Redis: a sweep in which a worker is killed, files that were made elsewhere,
-a promotion that an evaluation earns, a fork, and a retention run. Every process is a real one, and everything goes over HTTP."""
+a promotion that an evaluation earns, a fork, and a retention run; and a webhook that is told of it all. Every process is a real one, and
+everything goes over HTTP."""
 
 import json
 import signal
@@ -14,14 +15,17 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from attune.client import Client
 from attune.errors import AttuneError
 from attune.resources import Sweep
+from service.store.webhook_secrets import new_secret
 from tests.alignment_core.families.loras import pipeline_of, random_layers, save_kohya
 from tests.e2e.conftest import ASSETS, Deployment, real_servers
 from tests.e2e.test_job import LORA, is_step, until
 from tests.servers.process import wait_until
+from tests.servers.receiver import Receiver, Request, receiving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -31,12 +35,14 @@ KILLED = 1  # the trial whose worker dies
 SHAPES = ("circle", "square", "cross", "triangle", "star", "ring")
 PROMPTS = [f"a {color} {shape}" for color in ("red", "blue") for shape in SHAPES]  # Holm's correction asks for a dozen
 DRAWING = {"num_inference_steps": 3, "guidance_scale": 2.5}
+TOLD = ("job.succeeded", "sweep.ended", "evaluation.succeeded", "champion.changed")
 
 
 @pytest.fixture
 def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
     with real_servers(request) as settings:
-        deployed = Deployment(tmp_path, {**settings, "RETENTION_EVERY_SECONDS": "1"})
+        webhooks = {"WEBHOOKS_KEY": "w" * 32, "WEBHOOKS_ALLOW_PRIVATE": "1"}
+        deployed = Deployment(tmp_path, {**settings, **webhooks, "RETENTION_EVERY_SECONDS": "1"})
         try:
             deployed.start_api()
             yield deployed
@@ -75,7 +81,8 @@ def test_a_project_lives_on_after_its_first_run(
     deployment: Deployment, run_alone: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     first = deployment.start_worker("first")
-    with deployment.client as client:
+    with deployment.client as client, receiving() as receiver:
+        told = verified(client, receiver)
         dataset_id = client.wait_for_dataset(client.upload_dataset(ASSETS / "pairs.parquet").id).id
         lora, unet = foreign_files(client, tmp_path)
         sweep = started(client, dataset_id)
@@ -106,8 +113,40 @@ def test_a_project_lives_on_after_its_first_run(
         fork = client.wait_for_job(client.fork_resume(halfway, STEPS + 2).id, 600)
         assert (fork.status, fork.progress.step) == ("succeeded", STEPS + 2)
         what_nobody_needs_goes(client, over, halfway, checkpoint_id)
+        the_webhook_was_told(client, told, over, checkpoint_id, {evaluation_id, fork.id, over.id})
         client.delete_sweep(sweep.id)
         assert client.get_job(job_id).status == "succeeded"
+
+
+def verified(client: Client, receiver: Receiver) -> dict[str, Any]:
+    """What a webhook of the project is told from now on, by `webhook-id`: only what the specification's library takes for signed."""
+    made, told = client.webhooks.create(receiver.url, events=TOLD), {}
+
+    def look(request: Request) -> None:
+        with pytest.raises(WebhookVerificationError):
+            Webhook(new_secret()).verify(request.body, request.headers)
+        told[request.headers["webhook-id"]] = Webhook(made.secret).verify(request.body, request.headers)
+
+    receiver.looked_at = look
+    return told
+
+
+def the_webhook_was_told(client: Client, told: dict[str, Any], over: Sweep, champion: str, others: set[str]) -> None:
+    """Of each trial, the killed worker's too, of the fork, the evaluation and the sweep's end once, and who the champion is."""
+    ended = {trial.job_id for trial in over.table.trials} | others
+
+    def about() -> list[Any]:
+        return [one["data"]["id"] for one in list(told.values()) if one["type"] != "champion.changed"]
+
+    wait_until(lambda: set(about()) >= ended and len(told) > len(ended), "the last delivery", 60)
+    assert sorted(about()) == sorted(ended)
+    (changed,) = (one["data"] for one in told.values() if one["type"] == "champion.changed")
+    assert (changed["checkpoint_id"], changed["previous_checkpoint_id"], changed["forced"]) == (champion, None, False)
+    (sweep,) = (one["data"] for one in told.values() if one["type"] == "sweep.ended")
+    assert (sweep["num_trials"], sweep["num_succeeded"]) == (len(RATES), len(RATES))
+    (hook,) = client.webhooks.list()
+    sent = list(client.webhooks.deliveries(hook.id))
+    assert {one.id: one.state for one in sent} == dict.fromkeys(told, "delivered")
 
 
 def started(client: Client, dataset_id: str) -> Sweep:

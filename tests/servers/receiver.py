@@ -3,7 +3,7 @@
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,10 +29,11 @@ class Request:
 
 @dataclass
 class Receiver:
-    """`replies` are given one after the other, the last one for good."""
+    """`replies` are given one after the other, the last one for good. Who is sent something that `looked_at` raises at gets no answer."""
 
     port: int
     replies: list[Reply]
+    looked_at: Callable[[Request], object] = lambda _: None
     requests: list[Request] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -45,6 +46,7 @@ class Receiver:
 
     def take(self, request: Request) -> Reply:
         with self.lock:
+            self.looked_at(request)
             self.requests.append(request)
             return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
