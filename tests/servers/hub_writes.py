@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+LARGE = (".safetensors", ".png")
 REPO = r"(?P<repo>[^/]+/[^/]+)"
 
 
@@ -71,11 +72,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, asked: dict[str, Any]) -> None:
         repo = f"{asked['organization']}/{asked['name']}"
-        if repo in self.hub.private:
-            return self._answer(409, {"error": "You already created this model repo"})
+        address = f"{self.hub.url}/{repo}"
+        if repo in self.hub.private:  # with the address, which the client reads there
+            return self._answer(409, {"error": "You already created this model repo", "url": address})
         self.hub.private[repo] = asked.get("private", asked.get("visibility") == "private")
         self.hub.files[repo, "main"] = {}
-        return self._answer(200, {"url": f"{self.hub.url}/{repo}"})
+        return self._answer(200, {"url": address})
 
     def _branch(self, repo: str, branch: str) -> None:
         if (repo, branch) in self.hub.files:
@@ -87,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         there = self.hub.files[repo, branch]
         answer = []
         for file in asked["files"]:
-            is_large = file["path"].endswith((".safetensors", ".png"))
+            is_large = file["path"].endswith(LARGE)
             told = {"path": file["path"], "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
             if (content := there.get(file["path"])) is not None:
                 blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

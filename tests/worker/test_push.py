@@ -1,5 +1,6 @@
 """A checkpoint in a repository of the Hub: huggingface_hub itself against a server that speaks as much of the Hub as it asks for."""
 
+import hashlib
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +9,7 @@ from pydantic import SecretStr
 from service.store import outputs, pushes
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import CheckpointRecord, PushRecord
-from tests.servers.hub_writes import Hub, writable_hub
+from tests.servers.hub_writes import LARGE, Hub, writable_hub
 from tests.worker.conftest import World
 from worker.hub_card import card_for_hub
 from worker.parts import WorkerParts
@@ -80,6 +81,35 @@ def test_a_push_that_is_there_is_answered_and_another_form_is_another_commit(
     other = pushes.ask(world.store, checkpoint, REPO, "main", "peft", is_private=True)
     assert other is not None
     assert other.state == "queued"
+
+
+def test_another_branch_starts_at_main_and_is_sent_no_large_file_that_the_repository_has(
+    world: World, hub: Hub, pusher: WorkerParts, checkpoint: CheckpointRecord
+) -> None:
+    make_push(pusher, asked(world, checkpoint).id)
+    main = dict(hub.files[REPO, "main"])
+    sent = list(hub.uploads)
+    assert {hashlib.sha256(main[path]).hexdigest() for path in main if path.endswith(LARGE)} == set(sent) != set()
+    other = asked(world, checkpoint, "next")
+    make_push(pusher, other.id)
+    found = ended(world, other)
+    assert (found.state, found.error, found.commit) == ("pushed", None, hub.commits[-1])
+    assert hub.files[REPO, "main"] == main, "the push to a branch is no push to main"
+    there = hub.files[REPO, "next"]
+    assert {path for path in main if there[path] != main[path]} == {"README.md"}
+    assert f'load_lora_weights("{REPO}", revision="next")' in there["README.md"].decode()
+    assert hub.uploads == sent, "large files that are there already are not sent again"
+
+
+def test_a_push_to_a_new_branch_alone_sends_its_files_once(
+    world: World, hub: Hub, pusher: WorkerParts, checkpoint: CheckpointRecord
+) -> None:
+    push = asked(world, checkpoint, "next")
+    make_push(pusher, push.id)
+    assert ended(world, push).state == "pushed"
+    assert hub.files[REPO, "main"] == {}
+    large = [content for path, content in hub.files[REPO, "next"].items() if path.endswith(LARGE)]
+    assert sorted(hub.uploads) == sorted({hashlib.sha256(content).hexdigest() for content in large})
 
 
 def test_a_hub_that_is_down_can_be_asked_again(
