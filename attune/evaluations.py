@@ -83,11 +83,13 @@ class Evaluations:
         """Remove one that has ended, with everything that it left."""
         self._connection.request("DELETE", _path(evaluation_id))
 
-    def verify(self, evaluation_id: str, *, num_prompts: int | None = None) -> Verification:
+    def verify(
+        self, evaluation_id: str, *, num_prompts: int | None = None, idempotency_key: str | None = None
+    ) -> Verification:
         """Have a worker draw and score some prompts once more; `wait_for_verification` has the outcome."""
-        body = given({"num_prompts": num_prompts})
+        body, headers = given({"num_prompts": num_prompts}), key_headers(idempotency_key)
         return Verification.model_validate(
-            self._connection.request("POST", f"{_path(evaluation_id)}/verify", json=body)
+            self._connection.request("POST", f"{_path(evaluation_id)}/verify", json=body, headers=headers)
         )
 
     def wait_for_verification(

@@ -203,6 +203,7 @@ def resume_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationS
 @router.post(
     "/{evaluation_id}/verify",
     status_code=202,
+    response_model=Verification,
     summary="Draw some of an evaluation once more",
     response_description="The verification, queued; its outcome will be at the evaluation",
     responses={
@@ -212,29 +213,34 @@ def resume_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationS
             409,
             "nothing_to_verify",
             "evaluation 'eval_01kaf0h2v7x3m5q8r1s4t6w9yz' has no scores: it is running",
-            when="It has not ended well",
+            when="It has not ended well, or the first request with this `Idempotency-Key` is still at work",
         ),
         **problems(400, 413, 429),
     },
 )
 def verify_evaluation(
-    body: VerificationRequest, evaluation: WholeEvaluationDep, parts: PartsDep, response: Response
-) -> Verification:
+    body: VerificationRequest, evaluation: WholeEvaluationDep, parts: PartsDep, once: OnceDep
+) -> Response:
     """Have a worker draw and score a sample of the images again, and compare hashes and scores.
 
     Which prompts are drawn follows from the hash of the scores. The outcome is at the evaluation: `identical`, `close` or `different`.
     """
-    proof = proofs.get_proof(parts.store, evaluation.project_id, evaluation.id)
-    if proof is None:
-        detail = f"evaluation {evaluation.id!r} has no scores: it is {evaluation.state}"
-        raise ApiError(409, "nothing_to_verify", detail)
-    resolved_contenders(parts, evaluation.project_id, ProofSpec.model_validate(evaluation.spec))
-    row = proofs.create_verification(parts.store, evaluation, body.num_prompts)
-    if row is None:  # deleted since it was looked up
-        raise not_found("evaluation", evaluation.id)
-    parts.bell.ring(row.id)
-    response.headers.update(submit_headers(parts, evaluation.project_id))
-    return Verification.of(row, evaluation.id, None)
+
+    def create(verification_id: str | None) -> Verification:
+        if proofs.get_proof(parts.store, evaluation.project_id, evaluation.id) is None:
+            detail = f"evaluation {evaluation.id!r} has no scores: it is {evaluation.state}"
+            raise ApiError(409, "nothing_to_verify", detail)
+        resolved_contenders(parts, evaluation.project_id, ProofSpec.model_validate(evaluation.spec))
+        row = proofs.create_verification(parts.store, evaluation, body.num_prompts, verification_id)
+        if row is None:  # deleted since it was looked up
+            raise not_found("evaluation", evaluation.id)
+        parts.bell.ring(row.id)
+        return Verification.of(row, evaluation.id, None)
+
+    place, same = f"/v1/evaluations/{evaluation.id}", {"evaluation": evaluation.id, **body.model_dump(mode="json")}
+    answer = once("vfy", place, same, create, status=202)
+    answer.headers.update(submit_headers(parts, evaluation.project_id))
+    return answer
 
 
 # --- what it says and leaves ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ The header is optional. The same key with another body is refused with 422, and 
 """
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Header
 from fastapi.responses import JSONResponse
@@ -53,8 +53,9 @@ class Once:
         request: object,
         create: Callable[[str | None], Entry],
         elsewhere: Mapping[str, Callable[[str], Any]] | None = None,
+        status: Literal[201, 202] = 201,
     ) -> JSONResponse:
-        """201 with what `create` returns and its `Location` under `collection`, or the first request's answer again.
+        """`status` with what `create` returns, with 201 its `Location` under `collection`, or the first request's answer again.
 
         `request` is what tells requests apart, as JSON. `create` is given the id that the new resource must have, or
         None without a key. Fields that the resource itself holds and never changes are not stored a second time with the
@@ -62,13 +63,13 @@ class Once:
         """
         apart = elsewhere or {}
         if self._key is None:
-            return self._created(create(None).model_dump(mode="json"), collection)
+            return self._answer(create(None).model_dump(mode="json"), collection, status)
         match self._begin(prefix, request, self._key):
             case idempotency.Replay(body=body):
                 left_out = {name: read(body["id"]) for name, read in apart.items() if name not in body}
-                return self._created({**body, **left_out}, collection, {"Idempotency-Replayed": "true"})
+                return self._answer({**body, **left_out}, collection, status, {"Idempotency-Replayed": "true"})
             case idempotency.Fresh(resource_id=resource_id):
-                return self._created(self._create(self._key, resource_id, create, apart), collection)
+                return self._answer(self._create(self._key, resource_id, create, apart, status), collection, status)
 
     def _begin(self, prefix: Prefix, request: object, key: str) -> idempotency.Fresh | idempotency.Replay:
         try:
@@ -83,7 +84,7 @@ class Once:
             raise ApiError(422, "idempotency_key_reused", message, errors=[field]) from error
 
     def _create(
-        self, key: str, resource_id: str, create: Callable[[str | None], Entry], apart: Collection[str]
+        self, key: str, resource_id: str, create: Callable[[str | None], Entry], apart: Collection[str], status: int
     ) -> dict[str, Any]:
         try:
             body = create(resource_id).model_dump(mode="json")
@@ -91,12 +92,14 @@ class Once:
             idempotency.abandon(self._parts.store, self._project_id, key)
             raise
         kept = {name: value for name, value in body.items() if name not in apart}
-        idempotency.complete(self._parts.store, self._project_id, key, 201, kept)
+        idempotency.complete(self._parts.store, self._project_id, key, status, kept)
         return body
 
-    def _created(self, body: dict[str, Any], collection: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        location = f"{self._parts.base_url}{collection}/{body['id']}"
-        return JSONResponse(body, 201, {"Location": location, **(headers or {})})
+    def _answer(
+        self, body: dict[str, Any], collection: str, status: int, headers: Mapping[str, str] | None = None
+    ) -> JSONResponse:
+        location = {"Location": f"{self._parts.base_url}{collection}/{body['id']}"} if status == 201 else {}
+        return JSONResponse(body, status, {**location, **(headers or {})})
 
 
 def _once(parts: PartsDep, project_id: ProjectDep, key: KeyHeader = None) -> Once:

@@ -53,14 +53,18 @@ def create(
         return jobs.whole(session, row)
 
 
-def create_verification(store: Store, evaluation: JobRecord, num_prompts: int) -> JobRecord | None:
-    """Queue a verification of an evaluation that has ended well; None where that is gone."""
+def create_verification(
+    store: Store, evaluation: JobRecord, num_prompts: int, verification_id: str | None = None
+) -> JobRecord | None:
+    """Queue a verification of an evaluation that has ended well; None where that is gone. Creating an id a second time returns what is there."""
     spec = ProofSpec.model_validate(evaluation.spec)
     with store.write() as session:
         parent = jobs.row_of(session, evaluation.project_id, evaluation.id, lock=True)
         if parent is None:
             return None
-        row = _row(session, evaluation.project_id, new_id("vfy"), "vfy", spec, parent.model)
+        if verification_id is not None and (there := session.get(Job, verification_id)) is not None:
+            return jobs.whole(session, there)
+        row = _row(session, evaluation.project_id, verification_id or new_id("vfy"), "vfy", spec, parent.model)
         row.parent_job_id, row.labels = evaluation.id, {}
         row.spec = {"evaluation_id": evaluation.id, "evaluation": evaluation.spec, "num_prompts": num_prompts}
         row.total_steps = None

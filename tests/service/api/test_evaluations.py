@@ -136,6 +136,22 @@ def test_a_verification_runs_as_a_row_of_its_own_and_is_shown_at_the_evaluation(
     assert_problem(api.client.get(place), 404, "evaluation_not_found")
 
 
+def test_a_verification_that_is_asked_for_twice_under_one_key_is_queued_once(any_api: Api) -> None:
+    evaluation_id = created(any_api)["id"]
+    run(any_api, evaluation_id)
+    place, key = f"/v1/evaluations/{evaluation_id}", {"Idempotency-Key": "verify-it"}
+    first, again = (any_api.client.post(f"{place}/verify", json={"num_prompts": 1}, headers=key) for _ in range(2))
+    assert (first.status_code, again.status_code, again.json()) == (202, 202, first.json())
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "location" not in first.headers
+    assert [one["id"] for one in any_api.client.get(place).json()["verifications"]] == [first.json()["id"]]
+    other = any_api.client.post(f"{place}/verify", json={"num_prompts": 2}, headers=key)
+    assert_problem(other, 422, "idempotency_key_reused")
+    any_api.client.post(f"{place}/cancel")
+    assert any_api.client.delete(place).status_code == 200
+    assert_problem(any_api.client.post(f"{place}/verify", json={}, headers=key), 404, "evaluation_not_found")
+
+
 def test_a_verification_that_waits_is_cancelled_with_its_evaluation_which_stays_as_it_ended(api: Api) -> None:
     place = f"/v1/evaluations/{created(api)['id']}"
     run(api, place.rpartition("/")[2])
