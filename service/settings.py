@@ -264,6 +264,12 @@ class Settings(BaseSettings):
         default=None, description="Signs the requests to remote rewards; workers need it, and the reward servers."
     )
 
+    # --- bounds of a project ---
+    aliases_per_project: int = Field(default=200, ge=1, description="Most names that point at a project's checkpoints.")
+    open_sweeps_per_project: int = Field(
+        default=20, ge=1, description="Most sweeps of a project that have jobs to queue at the same time."
+    )
+
     # --- webhooks ---
     webhooks_key: SecretStr | None = Field(
         default=None,

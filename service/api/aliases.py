@@ -40,7 +40,7 @@ ALIAS_MISSING = problem(
             409,
             "promotion_unproven",
             "its gain in colorfulness is +0.01 (-0.02 to +0.04), which does not show that it is better",
-            when="No report shows that the checkpoint is better",
+            when="No report shows that the checkpoint is better, or the name is new and the project has as many as it may",
         ),
         **problems(400, 413),
     },
@@ -75,7 +75,12 @@ def _promoted(parts: Parts, project_id: str, body: PromotionRequest, promotion_i
             force=body.force,
             reason=body.reason,
             promotion_id=promotion_id,
+            most=parts.settings.aliases_per_project,
         )
+    except aliases.TooMany as error:
+        most = parts.settings.aliases_per_project
+        detail = f"this project has {most} aliases, the most that it may; delete one that nobody names any more"
+        raise ApiError(409, "too_many_aliases", detail) from error
     except EvaluationMissing as error:
         raise not_found("evaluation", str(error)) from error
     except Unproven as error:

@@ -62,7 +62,7 @@ def _responses(kind: Kind, prefix: str, code: str, why: str, when: str) -> dict[
         "ds",
         "dataset_in_use",
         "its upload has not ended",
-        "It arrives, or a job that has not ended needs it",
+        "It arrives, or a job that has not ended, or that a sweep is yet to queue, needs it",
     ),
 )
 def delete_dataset(dataset: DatasetDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
@@ -82,7 +82,7 @@ def delete_dataset(dataset: DatasetDep, parts: PartsDep, deleter: DeleterDep) ->
         "wts",
         "weights_in_use",
         "their upload has not ended",
-        "They arrive, or a job that has not ended needs them",
+        "They arrive, or a job that has not ended, or that a sweep is yet to queue, needs them",
     ),
 )
 def delete_weights(weights: WeightsDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
@@ -102,7 +102,7 @@ def delete_weights(weights: WeightsDep, parts: PartsDep, deleter: DeleterDep) ->
         "ps",
         "prompt_set_in_use",
         "job_01kaf0h2v7x3m5q8r1s4t6w9yz need it; cancel them or let them end",
-        "A job that has not ended needs it",
+        "A job that has not ended, or that a sweep is yet to queue, needs it",
     ),
 )
 def delete_prompt_set(found: PromptSetDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:

@@ -11,17 +11,18 @@ from alignment_core.spec import JobSpec
 from alignment_core.spec.points import Point, points_of, with_point
 from service.api.admission import unfit
 from service.api.context import Parts, PartsDep
-from service.api.idempotency import IN_FLIGHT, OnceDep
+from service.api.idempotency import OnceDep
 from service.api.jobs import what_is_queued
 from service.api.named_models import with_named_model
 from service.api.paging import Page, PagingDep
-from service.api.problems import missing, problems
+from service.api.problems import missing, problem, problems
 from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
 from service.api.schemas.sweeps import SWEEP_ID, Sweep, SweepRequest, SweepSummary
 from service.api.sweep_table import table_of
 from service.auth import ProjectDep
-from service.errors import FieldProblem, invalid_request, not_found
-from service.store import sweeps
+from service.errors import ApiError, FieldProblem, invalid_request, not_found
+from service.store import jobs, sweeps
+from service.store.ancestry import CheckpointGone
 from service.store.ids import is_id
 from service.store.records import SweepRecord
 
@@ -43,7 +44,16 @@ SweepPath = Annotated[str, Path(description="Id of a sweep.", examples=[SWEEP_ID
     response_model=Sweep,
     summary="Create a sweep",
     response_description="The sweep, whose first jobs are queued",
-    responses={201: LOCATION, **IN_FLIGHT, **problems(400, 413)},
+    responses={
+        201: LOCATION,
+        **problem(
+            409,
+            "too_many_sweeps",
+            "20 sweeps of this project have jobs to queue, the most that may; let one end, or cancel it",
+            when="As many sweeps as may have jobs to queue, or the first request with this `Idempotency-Key` is still at work",
+        ),
+        **problems(400, 413),
+    },
 )
 def create_sweep(body: SweepRequest, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
     """Run a job for each point of a search, at most `at_once` at the same time.
@@ -53,7 +63,19 @@ def create_sweep(body: SweepRequest, project_id: ProjectDep, parts: PartsDep, on
     """
 
     def create(sweep_id: str | None) -> Sweep:
-        found = sweeps.create(
+        found = _kept(parts, project_id, body, sweep_id)
+        sweeps.feed_now_or_later(parts.store, found.id, parts.bell.ring)
+        return _whole(parts, project_id, found.id)
+
+    answer = once("swp", "/v1/sweeps", body.model_dump(mode="json"), create)
+    answer.headers.update(submit_headers(parts, project_id))
+    return answer
+
+
+def _kept(parts: Parts, project_id: str, body: SweepRequest, sweep_id: str | None) -> SweepRecord:
+    most = parts.settings.open_sweeps_per_project
+    try:
+        return sweeps.create(
             parts.store,
             project_id=project_id,
             trials=_trials(parts, project_id, body),
@@ -62,13 +84,14 @@ def create_sweep(body: SweepRequest, project_id: ProjectDep, parts: PartsDep, on
             name=body.name,
             metadata=body.metadata,
             sweep_id=sweep_id,
+            most_open=most,
         )
-        sweeps.feed_now_or_later(parts.store, found.id, parts.bell.ring)
-        return _whole(parts, project_id, found.id)
-
-    answer = once("swp", "/v1/sweeps", body.model_dump(mode="json"), create)
-    answer.headers.update(submit_headers(parts, project_id))
-    return answer
+    except sweeps.TooMany as error:
+        detail = f"{most} sweeps of this project have jobs to queue, the most that may; let one end, or cancel it"
+        raise ApiError(409, "too_many_sweeps", detail) from error
+    except (jobs.DatasetGone, CheckpointGone):  # deleted just now
+        _trials(parts, project_id, body)
+        raise
 
 
 def _trials(parts: Parts, project_id: str, body: SweepRequest) -> list[tuple[Point, dict[str, Any]]]:

@@ -18,6 +18,10 @@ from service.store.records import AliasRecord, PromotionRecord, Proof, Slice
 CHAMPION, CANDIDATE = announcements.CHAMPION, "candidate"
 
 
+class TooMany(Exception):  # noqa: N818 - a state of affairs, read as one
+    """The project has as many names as it may."""
+
+
 def promote(
     store: Store,
     *,
@@ -28,8 +32,10 @@ def promote(
     force: bool = False,
     reason: str | None = None,
     promotion_id: str | None = None,
+    most: int | None = None,
 ) -> PromotionRecord | None:
-    """Point the alias at the checkpoint; None when the project has no such checkpoint. Raises `Unproven`.
+    """Point the alias at the checkpoint; None when the project has no such checkpoint. Raises `Unproven`, and `TooMany` where it is
+    a new name and the project has `most` of them.
 
     Its job's report has to show that it is better, or that of `evaluation_id`, of which `EvaluationMissing` is raised when it is not there.
     The checkpoint is kept from being deleted until the alias is there for all to see. `promotion_id` is the id that
@@ -45,6 +51,8 @@ def promote(
         # one after the other: of two that give a new name there is no row yet that they could wait for
         session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
         current = session.get(Alias, (project_id, alias), with_for_update=True)
+        if current is None and most is not None and _number_of(session, project_id) >= most:
+            raise TooMany
         proof, missing = _proven(session, checkpoint, evaluation_id, current)
         is_forced = missing is not None and alias != CANDIDATE
         if is_forced and not force:
@@ -67,6 +75,10 @@ def promote(
         session.merge(Alias(project_id=project_id, name=alias, checkpoint_id=checkpoint.id, promotion_id=row.id))
         announcements.alias_changed(session, row)
         return _record_of(row)
+
+
+def _number_of(session: Session, project_id: str) -> int:
+    return session.scalar(sa.select(sa.func.count()).where(Alias.project_id == project_id)) or 0
 
 
 def _proven(

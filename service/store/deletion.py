@@ -28,6 +28,7 @@ from service.store.models import (
 )
 from service.store.removals import SUPERSEDED_FOR, to_remove
 from service.store.states import HELD, TERMINAL
+from service.store.trials_to_come import sweeps_naming
 
 JOBS_NAMED = 3
 
@@ -41,7 +42,10 @@ class InUse(Exception):  # noqa: N818 - a state of affairs, read as one
 
 
 def delete_dataset(store: Store, project_id: str, dataset_id: str) -> str | None:
-    """Delete a dataset or weights; `InUse` while it arrives, or while a job that has not ended needs it. A check of it is given up."""
+    """Delete a dataset or weights; `InUse` while it arrives, or while a job that has not ended or a sweep's trial to come needs it.
+
+    A check of it is given up.
+    """
     with store.write() as session:
         query = sa.select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id)
         row = session.scalars(query.with_for_update()).one_or_none()
@@ -50,7 +54,7 @@ def delete_dataset(store: Store, project_id: str, dataset_id: str) -> str | None
         in_use = "dataset_in_use" if row.kind == "data" else "weights_in_use"
         if row.state == "uploading":
             raise InUse(in_use, "its upload has not ended")
-        if users := _jobs_with(session, project_id, dataset_id):
+        if users := _users_of(session, project_id, dataset_id):
             raise InUse(in_use, f"{_named(users)} need it; cancel them or let them end")
         session.delete(row)
         _forget_answers(session, project_id, [dataset_id])
@@ -59,19 +63,19 @@ def delete_dataset(store: Store, project_id: str, dataset_id: str) -> str | None
 
 
 def has_live_jobs(store: Store, project_id: str, dataset_id: str) -> bool:
-    """Whether a job that has not ended names the dataset."""
+    """Whether a job that has not ended names the dataset, or one that a sweep is yet to queue."""
     with store.read() as session:
-        return bool(_jobs_with(session, project_id, dataset_id))
+        return bool(_users_of(session, project_id, dataset_id))
 
 
 def delete_prompt_set(store: Store, project_id: str, prompt_set_id: str) -> str | None:
-    """Delete a prompt set; `InUse` while a job that has not ended needs it. Specs that name it keep its hash."""
+    """Delete a prompt set; `InUse` while a job that has not ended or is to come needs it. Specs that name it keep its hash."""
     with store.write() as session:
         query = sa.select(PromptSet).where(PromptSet.id == prompt_set_id, PromptSet.project_id == project_id)
         row = session.scalars(query.with_for_update()).one_or_none()
         if row is None:
             return None
-        if users := _jobs_with(session, project_id, prompt_set_id):
+        if users := _users_of(session, project_id, prompt_set_id):
             raise InUse("prompt_set_in_use", f"{_named(users)} need it; cancel them or let them end")
         session.delete(row)
         _forget_answers(session, project_id, [prompt_set_id])
@@ -258,20 +262,27 @@ def _job(session: Session, project_id: str, job_id: str) -> Job | None:
     return session.scalars(query.with_for_update()).one_or_none()
 
 
-def _jobs_with(session: Session, project_id: str, dataset_id: str) -> list[str]:
-    """Ids of jobs that have not ended whose spec names the dataset or prompt set. Its id is too long to occur by chance."""
+def _users_of(session: Session, project_id: str, dataset_id: str) -> list[str]:
+    """Ids of jobs that have not ended whose spec names the dataset or prompt set, or of sweeps that are yet to queue such a one.
+
+    Its id is too long to occur by chance.
+    """
     not_ended = sa.select(Job.id).where(Job.project_id == project_id, Job.state.not_in(TERMINAL))
     named = sa.cast(Job.spec, sa.Text).contains(dataset_id, autoescape=True)
-    return list(session.scalars(not_ended.where(named).order_by(Job.id).limit(JOBS_NAMED + 1)))
+    found = session.scalars(not_ended.where(named).order_by(Job.id).limit(JOBS_NAMED + 1))
+    return [*found, *sweeps_naming(session, project_id, dataset_id, JOBS_NAMED + 1)]
 
 
 def _jobs_from(session: Session, project_id: str, checkpoint_ids: sa.Select[Any]) -> list[str]:
-    """Ids of the project's jobs that have not ended and go on, or will go on, from one of the checkpoints, or name it in their spec."""
+    """Ids of the project's jobs that have not ended and go on, or will go on, from one of the checkpoints, or name it in their spec,
+    and of sweeps that are yet to queue such a job."""
     not_ended = sa.select(Job.id).where(Job.project_id == project_id, Job.state.not_in(TERMINAL))
     wanted = checkpoint_ids.subquery()
     named = sa.exists().where(sa.cast(Job.spec, sa.Text).contains(wanted.c.id))
     begun = not_ended.where(sa.or_(Job.resume_from_checkpoint_id.in_(checkpoint_ids), named))
-    return list(session.scalars(begun.order_by(Job.id).limit(JOBS_NAMED + 1)))
+    found = session.scalars(begun.order_by(Job.id).limit(JOBS_NAMED + 1))
+    to_come = (sweeps_naming(session, project_id, one, JOBS_NAMED) for one in session.scalars(checkpoint_ids))
+    return [*found, *{sweep_id: None for those in to_come for sweep_id in those}]
 
 
 def _named(job_ids: list[str]) -> str:

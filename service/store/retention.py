@@ -12,9 +12,10 @@ from service.store import audit
 from service.store.audit import Deed
 from service.store.database import Store, now
 from service.store.deletion import remove_checkpoint
-from service.store.models import Alias, Checkpoint, Job, JobRetention, ProjectRetention, SweepTrial
+from service.store.models import Alias, Checkpoint, Job, JobRetention, ProjectRetention
 from service.store.retention_rules import Candidate, Need, Policy, Verdict, verdicts
 from service.store.states import TERMINAL
+from service.store.trials_to_come import sweeps_naming
 
 JOBS_AT_ONCE = 100
 
@@ -154,13 +155,9 @@ def _needs(session: Session, project_id: str, checkpoint_ids: Sequence[str]) -> 
 def _named_in_specs(session: Session, project_id: str, checkpoint_ids: Iterable[str]) -> Iterable[str]:
     """Those that the spec of the project's job names which has not ended, or which a sweep is yet to queue. An id is too long to occur by chance."""
     unfinished = sa.and_(Job.project_id == project_id, Job.state.not_in(TERMINAL))
-    to_come = sa.and_(SweepTrial.project_id == project_id, SweepTrial.is_created.is_(False), SweepTrial.error.is_(None))
     for one in checkpoint_ids:
         named = sa.select(Job.id).where(unfinished, sa.cast(Job.spec, sa.Text).contains(one, autoescape=True))
-        trials = sa.select(SweepTrial.number).where(
-            to_come, sa.cast(SweepTrial.job, sa.Text).contains(one, autoescape=True)
-        )
-        if any(session.scalars(query.limit(1)).first() is not None for query in (named, trials)):
+        if session.scalars(named.limit(1)).first() is not None or sweeps_naming(session, project_id, one, 1):
             yield one
 
 

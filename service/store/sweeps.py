@@ -12,14 +12,14 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import defer
+from sqlalchemy.orm import Session, defer
 
 from alignment_core.spec import JobSpec
 from service.store import announcements, jobs
-from service.store.ancestry import CheckpointGone
+from service.store.ancestry import CheckpointGone, beginning_of, hold_checkpoints
 from service.store.database import Store, now
 from service.store.ids import new_id
-from service.store.models import Job, JobEvent, Report, Sweep, SweepTrial
+from service.store.models import Dataset, Job, JobEvent, Project, PromptSet, Report, Sweep, SweepTrial
 from service.store.quotas import QuotaExceeded
 from service.store.records import Slice, SweepRecord, TrialRecord
 from service.store.states import TERMINAL, InvalidTransition
@@ -28,6 +28,10 @@ LABEL = "sweep"  # of the metadata of a sweep's jobs
 AT_REST = (*TERMINAL, "paused")  # no worker is needed for them
 
 log = structlog.get_logger()
+
+
+class TooMany(Exception):  # noqa: N818 - a state of affairs, read as one
+    """The project has as many sweeps with jobs to queue as it may."""
 
 
 def create(
@@ -40,11 +44,17 @@ def create(
     name: str | None = None,
     metadata: Mapping[str, str] | None = None,
     sweep_id: str | None = None,
+    most_open: int | None = None,
 ) -> SweepRecord:
-    """Keep a sweep of `trials`, each what was set and what `jobs.create` needs for it; nothing is queued before `feed`."""
+    """Keep a sweep of `trials`, each what was set and what `jobs.create` needs for it; nothing is queued before `feed`.
+
+    Raises `TooMany` where the project has `most_open` that are open, `jobs.DatasetGone` and `CheckpointGone` as `jobs.create` does.
+    """
     with store.write() as session:
         if sweep_id is not None and (existing := session.get(Sweep, sweep_id)) is not None:
             return _record_of(existing)
+        _refuse_more(session, project_id, most_open)
+        _hold(session, project_id, [job for _, job in trials])
         row = Sweep(
             id=sweep_id or new_id("swp"),
             project_id=project_id,
@@ -71,6 +81,22 @@ def create(
             for number, (point, job) in enumerate(trials)
         )
         return _record_of(row)
+
+
+def _refuse_more(session: Session, project_id: str, most_open: int | None) -> None:
+    # one after the other, so that they can be counted
+    session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
+    there = session.scalar(sa.select(sa.func.count()).where(Sweep.project_id == project_id, Sweep.is_open)) or 0
+    if most_open is not None and there >= most_open:
+        raise TooMany
+
+
+def _hold(session: Session, project_id: str, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Keep what any trial needs from being deleted before the sweep is there for all to see."""
+    for table, key in ((Dataset, "needs"), (PromptSet, "needs_prompts")):
+        jobs.hold_uploads(session, table, project_id, sorted({one for job in trials for one in job[key]}))
+    begun = (beginning_of(JobSpec.model_validate(job["spec"]), None) for job in trials)
+    hold_checkpoints(session, project_id, sorted({one.checkpoint_id for one in begun if one is not None}))
 
 
 def feed_all(store: Store, ring: Callable[[str], None]) -> None:

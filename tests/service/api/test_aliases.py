@@ -317,3 +317,16 @@ def test_a_lora_on_a_merged_one_is_no_contender_as_it_would_be_drawn_without_it(
     answer = api.client.post("/v1/evaluations", json={"spec": {**spec, "prompts": ["a"], "rewards": ["jpeg_size"]}})
     (problem,) = assert_problem(answer, 422, "invalid_request")["errors"]
     assert (problem["pointer"], problem["code"]) == ("/spec/contenders/1/model/id", "lora_on_merged_model")
+
+
+def test_a_project_has_so_many_names_and_those_that_there_are_move_on(new_api: NewApi) -> None:
+    api = new_api(aliases_per_project=1)
+    _, checkpoint_id = finished(api)
+    assert promote(api, checkpoint_id).status_code == 201
+    problem = assert_problem(promote(api, checkpoint_id, alias="candidate"), 409, "too_many_aliases")
+    assert (
+        problem["detail"] == "this project has 1 aliases, the most that it may; delete one that nobody names any more"
+    )
+    assert promote(api, checkpoint_id).status_code == 201, "no new one"
+    assert api.client.delete("/v1/aliases/champion").status_code == 200
+    assert promote(api, checkpoint_id, alias="candidate").status_code == 201

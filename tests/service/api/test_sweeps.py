@@ -13,8 +13,10 @@ from alignment_core.events import EvaluationCompleted, ResultSelected
 from service.api.mean_intervals import t_quantile
 from service.api.schemas.runs import REPORT_EXAMPLE
 from service.store import events, jobs, leases, sweeps
+from service.store.deletion import has_live_jobs
 from service.store.models import SweepTrial
 from service.store.projects import DEFAULT_PROJECT_ID
+from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, assert_problem, spec_for
 
 RATES = [1e-4, 2e-4, 3e-4]
@@ -303,3 +305,57 @@ def test_a_trial_that_cannot_be_is_refused_with_its_number_before_anything_is_qu
         assert said in answer.json()["errors"][0]["message"]
     assert api.client.get("/v1/jobs").json()["data"] == []
     assert_problem(api.client.get(f"/v1/sweeps/swp_{'0' * 26}"), 404, "sweep_not_found")
+
+
+def test_a_project_has_so_many_open_sweeps(new_api: NewApi):
+    api = new_api(open_sweeps_per_project=1)
+    first = started(api)
+    assert_problem(api.client.post("/v1/sweeps", json=body_of(api)), 409, "too_many_sweeps")
+    api.client.post(f"/v1/sweeps/{first['id']}/cancel")
+    started(api)
+
+
+def test_what_a_trial_to_come_needs_is_not_deleted(any_api: Api):
+    """The first trial has ended, the second is a job; the third is only a row of the sweep."""
+    api = any_api
+    dataset_id = api.ready_dataset()
+    sweep = started(api, spec=spec_for(dataset_id), at_once=1)
+    end(api, sweep["table"]["trials"][0]["job_id"], gain=0.1, p_value=0.5)
+    problem = assert_problem(api.client.delete(f"/v1/datasets/{dataset_id}"), 409, "dataset_in_use")
+    assert f"{sweep['id']} need it; cancel them or let them end" in problem["detail"]
+    assert has_live_jobs(api.parts.store, DEFAULT_PROJECT_ID, dataset_id)
+    api.client.post(f"/v1/sweeps/{sweep['id']}/cancel")
+    assert api.client.delete(f"/v1/datasets/{dataset_id}").status_code == 200
+
+
+def test_a_checkpoint_that_trials_to_come_start_from_is_kept_until_their_sweep_is_cancelled(any_api: Api):
+    api = any_api
+    job_id = api.new_job()
+    api.run(job_id)
+    checkpoint_id = api.checkpoint_id(job_id)
+    start = {"lora": {"type": "checkpoint", "id": checkpoint_id}}
+    sweep = started(api, spec={**spec_for(api.ready_dataset()), "start": start}, at_once=1)
+    for trial in sweep["table"]["trials"][:1]:
+        end(api, trial["job_id"], gain=0.1, p_value=0.5)
+    problem = assert_problem(api.client.delete(f"/v1/jobs/{job_id}"), 409, "job_in_use")
+    assert f"{sweep['id']} begin from a checkpoint of it" in problem["detail"]
+    place = f"/v1/checkpoints/{checkpoint_id}?even_result=true"
+    assert_problem(api.client.delete(place), 409, "checkpoint_in_use")
+    api.client.post(f"/v1/sweeps/{sweep['id']}/cancel")
+    assert api.client.delete(place).status_code == 200
+
+
+def test_a_data_set_that_goes_while_its_sweep_is_being_made_is_told_at_its_field(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    dataset_id, create = api.ready_dataset(), sweeps.create
+
+    def late(*args: Any, **given: Any) -> Any:
+        assert api.client.delete(f"/v1/datasets/{dataset_id}").status_code == 200
+        return create(*args, **given)
+
+    monkeypatch.setattr(sweeps, "create", late)
+    answer = api.client.post("/v1/sweeps", json=body_of(api, spec=spec_for(dataset_id)))
+    assert_problem(answer, 422, "invalid_request")
+    assert dataset_id in answer.text
+    assert api.client.get("/v1/sweeps").json()["data"] == []
