@@ -368,6 +368,8 @@ def _parquet(file: BinaryIO, column: str | None) -> PromptsFile:
         found = _column_among([field.name for field in schema if _is_text(field.type)], column)
         opened = parquet.ParquetFile(file, read_dictionary=[found])
         _refuse_large(opened.metadata, found)
+    except MemoryError:
+        raise
     except (arrow.ArrowException, OSError) as error:
         raise _refused("not_parquet", f"cannot be read as parquet: {error}") from error
     return PromptsFile("parquet", found, _values(opened, found))
@@ -402,6 +404,8 @@ def _values(opened: Any, column: str) -> Rows:
             for text in _unpacked(values) if isinstance(values, arrow.DictionaryArray) else values.to_pylist():
                 number += 1
                 yield number, text or ""
+    except MemoryError:  # which arrow's own is too, and which says nothing of the file's form
+        raise
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         yield number, BadRow(None, "not_parquet", f"what follows row {number} cannot be read: {error}")
 

@@ -1,19 +1,17 @@
 """Prompt sets: upload one, read its prompts, download it, delete it. A spec names one in place of a list of prompts."""
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from pydantic import TypeAdapter
 
-from alignment_core.prompt_files import PromptsRefused, PromptsReport, line_of, read_prompts
+from alignment_core.prompt_files import PromptsRefused
 from alignment_core.spec.sources import ColumnName
 from service.api.checked_uploads import checked, created, form_of, name_of, same_request, uploads_folder
 from service.api.context import Parts, PartsDep
@@ -26,6 +24,7 @@ from service.api.schemas.prompt_sets import PromptOfSet, PromptSet
 from service.api.uploads import UPLOAD_PREFIX, Upload, receive, told_disk_errors
 from service.auth import ProjectDep
 from service.errors import FieldProblem, invalid_request
+from service.prompt_reading import Read, read_apart
 from service.store import keys, prompt_sets
 from service.store.ids import new_id
 from service.store.limits import QuotaExceeded
@@ -36,6 +35,9 @@ router = APIRouter(prefix="/v1/prompt_sets", tags=["prompt sets"], responses=pro
 UPLOAD_PATH = "/v1/prompt_sets"
 MOST_UPLOAD_BYTES = 128 << 20
 JSONL = "application/octet-stream"  # what generated clients know how to keep
+
+AT_ONCE = CapacityLimiter(2)
+"""So many files are read at the same time, each in a process with its own memory; others wait, and hold up nobody else's requests."""
 
 FORM = form_of(
     "Text with a prompt a line (.txt), jsonl, a JSON list, CSV, TSV or parquet; at most 128 MiB and a million prompts.",
@@ -77,7 +79,7 @@ async def create_prompt_set(request: Request, project_id: ProjectDep, parts: Par
             return PromptSet.of(made)
 
         same = {**same_request(upload, name), "column": column}
-        return await run_in_threadpool(once, "ps", UPLOAD_PATH, same, create)
+        return await to_thread.run_sync(once, "ps", UPLOAD_PATH, same, create, limiter=AT_ONCE)
 
 
 def _stored(
@@ -90,10 +92,9 @@ def _stored(
             kept = until_stored.enter_context(
                 tempfile.NamedTemporaryFile(dir=uploads_folder(parts.settings), prefix=UPLOAD_PREFIX)
             )
-            report, sha256 = _read(upload, column, kept)
-        size = kept.tell()
+            read = _read(upload, column, Path(kept.name))
         parts.objects.put_file(key, Path(kept.name))
-    file = StoredFile(path="prompts.jsonl", size_bytes=size, sha256=sha256, object_key=key)
+    file = StoredFile(path="prompts.jsonl", size_bytes=read.size_bytes, sha256=read.sha256, object_key=key)
     try:
         return prompt_sets.create(
             parts.store,
@@ -101,7 +102,7 @@ def _stored(
             project_id=project_id,
             filename=upload.filename,
             name=name,
-            report=report,
+            report=read.report,
             file=file,
         )
     except QuotaExceeded:
@@ -109,22 +110,13 @@ def _stored(
         raise
 
 
-def _read(upload: Upload, column: str | None, target: IO[bytes]) -> tuple[PromptsReport, str]:
-    """What the upload holds, and the hash of what was written to `target`; 422 that names the rows."""
-    digest = hashlib.sha256()
-
-    def keep(prompt: str) -> None:
-        line = line_of(prompt)
-        digest.update(line)
-        target.write(line)
-
+def _read(upload: Upload, column: str | None, target: Path) -> Read:
+    """What the upload holds, its prompts written to `target`; 422 that names the rows."""
     try:
-        report = read_prompts(upload.path, upload.filename, keep, column=column)
+        return read_apart(upload.path, upload.filename, target, column=column)
     except PromptsRefused as error:
         problems = [FieldProblem(pointer="/file", code=one.code, message=str(one)) for one in error.problems]
         raise invalid_request(problems) from error
-    target.flush()
-    return report, digest.hexdigest()
 
 
 @router.get("", summary="List prompt sets")

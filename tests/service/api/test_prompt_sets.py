@@ -1,11 +1,14 @@
 """Prompt sets: read as they arrive, named in specs by id, kept while they are needed, and nobody else's."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignment_core.spec import sha256_of_json
+from service import prompt_reading
 from service.store import projects
+from tests.servers.bombs import write_bomb
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, assert_problem, spec_for
 
@@ -142,3 +145,41 @@ def test_a_place_that_is_none_is_refused(api: Api, after: str) -> None:
     found = uploaded(api)
     answer = api.client.get(f"/v1/prompt_sets/{found}/prompts?after={after}")
     assert_problem(answer, 422, "invalid_request")
+
+
+def test_a_file_that_unpacks_to_more_than_it_may_is_refused_and_the_service_holds_none_of_it(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = write_bomb(tmp_path / "bomb.parquet", 768 << 20)
+    assert bomb.stat().st_size < 1 << 20
+    monkeypatch.setattr(prompt_reading, "MEMORY_BYTES", 512 << 20)
+    before = peak_bytes()
+    answer = upload(api, bomb.read_bytes(), "bomb.parquet")
+    problem = assert_problem(answer, 422, "invalid_request")
+    (error,) = problem["errors"]
+    assert (error["pointer"], error["code"]) == ("/file", "needs_too_much_memory")
+    assert error["message"] == "'bomb.parquet' cannot be read with 0.5 GiB of memory: what it unpacks to is too large"
+    assert peak_bytes() - before < 100 << 20
+    assert upload(api).status_code == 201
+
+
+def peak_bytes() -> int:
+    """The most that this process, in which the service runs, has held since it was last asked."""
+    status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak begins anew
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def test_a_file_that_takes_too_long_is_refused_and_its_process_ended(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_reading, "LONGEST_SECONDS", 0.01)
+    problem = assert_problem(upload(api, filename="slow.txt"), 422, "invalid_request")
+    (error,) = problem["errors"]
+    assert (error["code"], error["message"]) == ("takes_too_long", "'slow.txt' cannot be read within 0.01 seconds")
+    assert list(api.parts.objects.list("projects/")) == []
+
+
+def test_a_disk_that_is_full_while_prompts_are_written_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    file.write_text("a red circle\n" * 3)
+    with pytest.raises(OSError, match="No space left on device"):
+        prompt_reading.read_apart(file, "p.txt", Path("/dev/full"))
