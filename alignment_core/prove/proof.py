@@ -149,6 +149,7 @@ class ProofRun:
             yield from self._warn_of_lengths(contender)
             yield PhaseChanged(phase="sampling")
             yield from self._draw(contender)
+            yield self.stage.divided()
             self.stage.ranks.in_first(lambda: self._measure_drift(contender))
 
     def _left(self, name: str) -> list[int]:

@@ -16,7 +16,7 @@ from alignment_core.evaluation.draw_and_judge import PROMPT_FOLLOWING, DrawPlan,
 from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.policy_drift import Conditioned
 from alignment_core.evaluation.rehearsal import rehearse
-from alignment_core.events import Event, PrecisionChosen
+from alignment_core.events import Event, PhaseDivided, PrecisionChosen
 from alignment_core.families.family import Family
 from alignment_core.families.file_hashes import FileHashes
 from alignment_core.load.accelerator import accelerator_on
@@ -97,6 +97,7 @@ class Stage:
     judges: Judges
     scored_by: tuple[ScoredBy, ...]
     fitting: Fitting = field(init=False)
+    scoring_seconds: float = field(default=0.0, init=False)  # of this process, since they were told last
 
     def __post_init__(self) -> None:
         asked = self.spec.sampling.batch_size
@@ -154,9 +155,16 @@ class Stage:
 
         def work(part: Sequence[tuple[str, int]]) -> JudgedBatch:
             batch = ([prompt for prompt, _ in part], [seed for _, seed in part])
-            return judged_batch(contender.facts.name, contender.sample, self.judges.by_name, batch)
+            judged = judged_batch(contender.facts.name, contender.sample, self.judges.by_name, batch)
+            self.scoring_seconds += judged.scoring_seconds
+            return judged
 
         return list(self.fitting.over(items, work))
+
+    def divided(self) -> PhaseDivided:
+        """What of the sampling went into scoring since it was told last."""
+        seconds, self.scoring_seconds = self.scoring_seconds, 0.0
+        return PhaseDivided(phase="sampling", seconds={"scoring": round(seconds, 3)})
 
 
 def card_of(accelerator: Accelerator) -> str:

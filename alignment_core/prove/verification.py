@@ -134,6 +134,7 @@ class Again:
                         self._compare(name, names, prompt)
                         done += seeds
                     yield PhaseProgressed(phase="sampling", done=done, total=self.num_images)
+                yield stage.divided()
 
     def _compare_hashes(self, name: str, model: str, judges: Mapping[str, str]) -> None:
         told = self.table.models[name], self.table.judges

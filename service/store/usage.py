@@ -20,7 +20,8 @@ from service.store.models import AttemptUsage, Checkpoint, Export, Job, JobEvent
 MARKS = ("run_started", "phase_changed", "run_completed")
 ENDED = "uploading"  # what is left once the run has ended: its last files are stored
 DIVIDED = "phase_divided"
-_TOLD = (*MARKS, DIVIDED, "throughput_measured", "start_checked")
+STARTED = ("run_started", "proof_started")  # which say what is computed on
+_TOLD = (*MARKS, *STARTED, DIVIDED, "throughput_measured", "start_checked")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _usage_of_attempt(session: Session, job: Job, claimed_at: datetime, time: da
         job_id=job.id,
         attempt=job.attempt,
         processes=job.processes,
-        device=next((one.data.get("device") for one in told if one.type == "run_started"), None),
+        device=next((one.data.get("device") for one in told if one.type in STARTED), None),
         seconds={"queued": round(queued, 3), **_seconds([(*one,) for one in told], claimed_at, time)},
         peak_device_gib=_peak(told, "peak_device_gib"),
         peak_host_gib=_peak(told, "peak_host_gib"),

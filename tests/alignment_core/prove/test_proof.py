@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,17 @@ from alignment_core.errors import AlignmentError
 from alignment_core.evaluation import policy_drift
 from alignment_core.evaluation.score_table import read_table, standings_of
 from alignment_core.evaluation.scored_prompts import image_sha256
-from alignment_core.events import Event, ImagesScored, PhaseProgressed, ProofCompleted, VerificationCompleted
+from alignment_core.events import (
+    Event,
+    ImagesScored,
+    PhaseDivided,
+    PhaseProgressed,
+    ProofCompleted,
+    VerificationCompleted,
+)
+from alignment_core.prove import stage
 from alignment_core.prove.proof import prove
+from alignment_core.prove.proof_report import SCORES
 from alignment_core.prove.verification import verify
 from alignment_core.reports import ProofReport, VerificationReport
 from alignment_core.spec import ProofSpec
@@ -192,6 +202,20 @@ def test_a_unet_of_a_file_draws_what_the_whole_model_with_it_draws(
 def hashes(workdir: Path, contender: str) -> list[str]:
     rows = pq.read_table(workdir / "scores.parquet").to_pylist()
     return [row["image_sha256"] for row in rows if row["contender"] == contender]
+
+
+def test_what_judging_took_is_told_apart_from_drawing(
+    tiny_model: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every contender, and of a verification: two batches of two images each, so many seconds each."""
+    judge = stage.judged_batch
+    monkeypatch.setattr(stage, "judged_batch", lambda *given: replace(judge(*given), scoring_seconds=0.25))
+    spec = spec_of(tiny_model, {"name": "same"}, prompts=["a red circle", "a blue square"], seeds_per_prompt=2)
+    told = list(prove(spec, tmp_path, cache_dir=cache_dir))
+    divided = [event.seconds for event in told if isinstance(event, PhaseDivided)]
+    assert divided == [{"scoring": 0.5}, {"scoring": 0.5}]
+    again = verify(spec, tmp_path / SCORES, num_prompts=1, cache_dir=cache_dir)
+    assert [one.seconds for one in again if isinstance(one, PhaseDivided)] == [{"scoring": 0.25}, {"scoring": 0.25}]
 
 
 def test_prompts_may_come_from_a_file(tiny_model: Path, cache_dir: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from alignment_core.events import (
     Event,
     PhaseChanged,
     PhaseDivided,
+    ProofStarted,
     RunCompleted,
     RunStarted,
     Throughput,
@@ -47,6 +48,10 @@ def said(seconds: float, what: str, **fields: object) -> Event:
             return RunStarted(
                 time=time, spec_sha256="0", learning_rate=1, examples_per_step=1, total_steps=9, device="cuda",
                 precision="bf16", versions={},
+            )  # fmt: skip
+        case "proof_started":
+            return ProofStarted(
+                time=time, spec={}, spec_sha256="0", num_images=4, num_there=0, device="cuda", card="a card", precision="bf16", versions={},
             )  # fmt: skip
         case "run_completed":
             return RunCompleted(time=time, step=9)
@@ -162,6 +167,26 @@ def test_each_process_counts_and_a_paused_job_waits_for_nobody(
     found = usage.of_job(store, PROJECT, job.id)
     assert found.seconds == {"queued": 3, "starting": 11}
     assert (found.process_seconds, found.gpu_seconds) == (44, 0), "no run has said that it holds a GPU"
+
+
+def test_an_evaluation_tells_drawing_from_judging_and_holds_the_gpu_that_it_named(
+    store: Store, new_job: NewJob, at: Callable[[float], datetime]
+) -> None:
+    job = new_job()
+    leases.claim(store, job.id, "w", 60)
+    parts = [
+        event
+        for start in (10, 40)
+        for event in (said(start, "sampling"), said(start + 20, "divided", phase="sampling", parts={"scoring": 8}))
+    ]
+    record_events(store, job.id, 1, [said(2, "proof_started"), said(4, "loading"), *parts, said(70, "evaluating")])
+    at(75)
+    leases.finish(store, job.id, 1, "succeeded")
+    found = usage.of_job(store, PROJECT, job.id)
+    assert found.seconds == {
+        "queued": 0, "starting": 4, "loading": 6, "sampling": 60 - 16, "scoring": 16, "evaluating": 5,
+    }  # fmt: skip
+    assert found.gpu_seconds == 75
 
 
 def test_times_that_lie_side_by_side_add_up_and_deleted_jobs_stay_counted(
