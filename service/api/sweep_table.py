@@ -8,6 +8,7 @@ from service.api.mean_intervals import mean_interval
 from service.api.schemas.sweeps import Score, ScoreTable, Source, SourceScore, Trial
 from service.store.records import SweepRecord, TrialRecord
 from service.store.states import TERMINAL
+from service.store.sweep_best import best_of, started_alike
 
 OVER = (*TERMINAL, "deleted")
 
@@ -19,7 +20,7 @@ def table_of(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> ScoreTable:
     source = _source_of(list(reports.values()))
     scores = _corrected(reports)
     rows = [_row(one, scores.get(one.number, []), reports.get(one.number)) for one in trials]
-    best = _best(rows, reports) if is_over and source is not None else None
+    best = best_of(reports) if is_over else None
     return ScoreTable(
         is_over=is_over, source=source, is_comparable=source is not None or not reports, best=best, trials=rows
     )
@@ -27,8 +28,7 @@ def table_of(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> ScoreTable:
 
 def _source_of(reports: Sequence[EvaluationReport]) -> Source | None:
     """The starting model's scores; None where trials started from different models, or drew other prompts or seeds."""
-    means = [{line.name: line.base_mean for line in report.rewards} for report in reports]
-    if not means or any(one != means[0] for one in means):
+    if not started_alike(reports):
         return None
     first = reports[0]
     scores = [
@@ -84,13 +84,3 @@ def _row(trial: TrialRecord, scores: list[Score], report: EvaluationReport | Non
         verdict=None if report is None else report.verdict,
         scores=scores,
     )
-
-
-def _best(rows: Sequence[Trial], reports: dict[int, EvaluationReport]) -> int | None:
-    better = [row for row in rows if row.verdict == "improved" and _is_certain(row, reports[row.number])]
-    return max(better, key=lambda row: row.scores[0].gain).number if better else None
-
-
-def _is_certain(row: Trial, report: EvaluationReport) -> bool:
-    p_value = row.scores[0].holm_p_value
-    return p_value is not None and p_value < 1 - report.rewards[0].gain_interval.confidence

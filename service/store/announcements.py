@@ -4,17 +4,21 @@ from datetime import datetime
 from typing import Any, assert_never
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from alignment_core.events import WarningRaised
+from alignment_core.reports import EvaluationReport
 from alignment_core.spec import GuardsSpec
 from service.store import outbox
 from service.store.kinds import kind_of
 from service.store.models import Dataset, Job, JobEvent, Promotion, Proof, Report, Sweep, SweepTrial, Webhook
 from service.store.states import TERMINAL
+from service.store.sweep_best import best_of
 from service.store.webhook_events import (
     AliasChanged,
     AliasChangedPayload,
+    BestTrial,
     ContenderGain,
     EvaluationEnded,
     EvaluationEndedPayload,
@@ -190,10 +194,32 @@ def sweep_may_have_ended(session: Session, sweep: Sweep, time: datetime) -> None
             num_succeeded=states.count("succeeded"),
             num_failed=states.count("failed") + sum(one.error is not None for one in found),
             num_cancelled=states.count("cancelled"),
+            best=_best_trial(session, sweep.id),
         )
         return SweepEndedPayload(timestamp=time, data=data)
 
     outbox.put(session, sweep.project_id, "sweep.ended", time, payload)
+
+
+def _best_trial(session: Session, sweep_id: str) -> BestTrial | None:
+    """None too where a report has another form than this version's, which must not keep a job from ending."""
+    query = (
+        sa.select(SweepTrial.number, SweepTrial.job_id, Job.result_checkpoint_id, Report.report)
+        .join(Job, Job.id == SweepTrial.job_id)
+        .join(Report, Report.job_id == Job.id)
+        .where(SweepTrial.sweep_id == sweep_id)
+        .order_by(SweepTrial.number, Report.step)  # of several reports of a job the last counts
+    )
+    found = {row.number: row for row in session.execute(query)}
+    try:
+        best = best_of({number: EvaluationReport.model_validate(row.report) for number, row in found.items()})
+    except ValidationError:
+        return None
+    gain = None if best is None else _gain(found[best].report)
+    if best is None or gain is None:
+        return None
+    row = found[best]
+    return BestTrial(number=best, job_id=row.job_id, checkpoint_id=row.result_checkpoint_id, gain=gain)
 
 
 def warned(session: Session, row: Job, event: WarningRaised) -> None:

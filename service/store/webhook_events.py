@@ -88,6 +88,13 @@ class EvaluationVerified(Told):
     num_equal_images: int | None
 
 
+class BestTrial(Told):
+    number: int = Field(description="Of the trial, from 0.")
+    job_id: str
+    checkpoint_id: str | None = Field(description="The job's result.")
+    gain: Gain
+
+
 class SweepEnded(Told):
     id: str
     name: str | None
@@ -96,6 +103,7 @@ class SweepEnded(Told):
     num_succeeded: int
     num_failed: int = Field(description="Those that could not be queued among them.")
     num_cancelled: int
+    best: BestTrial | None = Field(description="Only if the corrected test names one.")
 
 
 class UploadChecked(Told):

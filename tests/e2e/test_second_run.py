@@ -144,6 +144,7 @@ def the_webhook_was_told(client: Client, told: dict[str, Any], over: Sweep, cham
     assert (changed["checkpoint_id"], changed["previous_checkpoint_id"], changed["forced"]) == (champion, None, False)
     (sweep,) = (one["data"] for one in told.values() if one["type"] == "sweep.ended")
     assert (sweep["num_trials"], sweep["num_succeeded"]) == (len(RATES), len(RATES))
+    assert (sweep["best"]["number"], sweep["best"]["checkpoint_id"]) == (over.table.best, champion)
     (hook,) = client.webhooks.list()
     sent = list(client.webhooks.deliveries(hook.id))
     assert {one.id: one.state for one in sent} == dict.fromkeys(told, "delivered")

@@ -1,5 +1,6 @@
 """Sweeps over HTTP: what is queued when, what a death in between costs, and who is called best."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,10 @@ from sqlalchemy.exc import OperationalError
 from alignment_core.events import EvaluationCompleted, ResultSelected
 from service.api.mean_intervals import t_quantile
 from service.api.schemas.runs import REPORT_EXAMPLE
-from service.store import events, jobs, leases, sweeps
+from service.store import deliveries, events, jobs, leases, sweeps, webhooks
+from service.store.database import now
 from service.store.deletion import has_live_jobs
-from service.store.models import SweepTrial
+from service.store.models import Report, SweepTrial
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, assert_problem, spec_for
@@ -93,6 +95,58 @@ def test_best_is_named_at_the_end_and_only_beyond_the_correction(any_api: Api):
     (source,) = table["source"]["scores"]
     assert (table["source"]["model"], source["name"], source["mean"]) == ("initial model", "colorfulness", 0.5)
     assert ended([0.02, 0.03, 0.04])["best"] is None, "each is below 0.05 by itself, and none of three together"
+
+
+def test_webhooks_hear_the_best_that_the_table_names(any_api: Api):
+    api, project = any_api, DEFAULT_PROJECT_ID
+    hook = webhooks.create(
+        api.parts.store,
+        project_id=project,
+        url="https://a.example",
+        sealed_secret="s",
+        most=9,
+        event_types=["sweep.ended"],
+    )
+
+    def told() -> list[Any]:
+        sent = deliveries.list_deliveries(api.parts.store, project, hook.id, limit=9).data
+        return [json.loads(one.body)["data"] for one in reversed(sent)]
+
+    sweep = started(api, at_once=3)
+    feed(api, sweep["id"])
+    for number, trial in enumerate(sweep["table"]["trials"]):
+        assert told() == []
+        end(api, trial["job_id"], gain=0.1 + number / 100, p_value=0.001)
+    (ended,) = told()
+    table = look(api, sweep["id"])
+    score = table["trials"][2]["scores"][0]
+    gain = {"reward": "colorfulness", **{name: score[name] for name in ("gain", "low", "high")}}
+    assert table["best"] == 2
+    assert ended["best"] == {
+        "number": 2, "job_id": sweep["table"]["trials"][2]["job_id"], "checkpoint_id": None, "gain": gain,
+    }  # fmt: skip
+    uncertain = started(api, at_once=3)
+    feed(api, uncertain["id"])
+    for trial in uncertain["table"]["trials"]:
+        end(api, trial["job_id"], gain=0.1, p_value=0.03)
+    assert told()[1]["best"] is None
+
+
+def test_a_report_of_another_form_keeps_no_sweep_from_ending(api: Api):
+    hook = webhooks.create(
+        api.parts.store, project_id=DEFAULT_PROJECT_ID, url="https://a.example", sealed_secret="s", most=9
+    )
+    sweep = started(api, at_once=3)
+    feed(api, sweep["id"])
+    for trial in sweep["table"]["trials"]:
+        with api.parts.store.write() as session:
+            old = {"attempt": 0, "report": {"form": "of old"}, "created_at": now(session)}
+            session.add(Report(job_id=trial["job_id"], project_id=DEFAULT_PROJECT_ID, step=4, **old))
+        attempt = api.claim(trial["job_id"])
+        leases.finish(api.parts.store, trial["job_id"], attempt, "succeeded")
+    sent = deliveries.list_deliveries(api.parts.store, DEFAULT_PROJECT_ID, hook.id, limit=99).data
+    (ended,) = (one for one in map(json.loads, (one.body for one in sent)) if one["type"] == "sweep.ended")
+    assert ended["data"]["best"] is None
 
 
 def test_trials_of_different_sources_are_not_ranked(api: Api):
