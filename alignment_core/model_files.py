@@ -133,7 +133,7 @@ def read_model_files(folder: Path) -> ModelReport:
         prediction_type="velocity" if facts is not None and facts.is_flow else _text(scheduler, "prediction_type"),
         num_timesteps=None if scheduler is None else _count(scheduler.get("num_train_timesteps", TRAINING_TIMESTEPS)),
         num_parameters=None if shapes is None else sum(map(math.prod, shapes.values())),
-        layers=None if shapes is None else dict(_layers(shapes)),
+        layers=None if shapes is None else dict(layers_of(shapes)),
         norms_queries=any(name.endswith("norm_q.weight") for name in shapes or ()),
         part_parameters={} if facts is None else dict(_parts(folder, [n for n in facts.weighed if n != denoiser])),
         latent_stride=2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 8,
@@ -227,7 +227,8 @@ def _tensors(file: Path, _modified_ns: int) -> tuple[tuple[str, list[int]], ...]
     return tuple((name, entry["shape"]) for name, entry in entries if "shape" in entry)
 
 
-def _layers(shapes: Mapping[str, list[int]]) -> Iterable[tuple[str, tuple[int, ...]]]:
+def layers_of(shapes: Mapping[str, list[int]]) -> Iterable[tuple[str, tuple[int, ...]]]:
+    """Linear layers and convolutions by name, with the shapes of their weights."""
     for name, shape in sorted(shapes.items()):
         if name.endswith(".weight") and len(shape) in LAYER_DIMENSIONS:
             yield name.removesuffix(".weight"), tuple(shape)

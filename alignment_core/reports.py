@@ -205,6 +205,10 @@ class LoraReport(WeightsReport):
     layers: dict[str, tuple[int, int]] = Field(
         default={}, description="Inputs and outputs of each layer, by the name that the file has for it."
     )
+    shapes: dict[str, tuple[int, ...]] = Field(
+        default={},
+        description="Of a whole denoiser: the shape of each linear layer's and convolution's weight, by name.",
+    )
 
 
 class StartingPoint(ReportBase):

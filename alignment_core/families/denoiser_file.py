@@ -4,6 +4,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from alignment_core.model_files import layers_of
 from alignment_core.reports import LoraReport
 
 # Of each family's network two weights that no LoRA has.
@@ -15,15 +16,15 @@ MARKS = (
 
 
 def denoiser_report(path: Path) -> LoraReport | None:
-    """What such a file holds; None for a file of another kind. Whether it fits a model shows when it is put into one."""
+    """What such a file holds; None for a file of another kind. Its norms and biases show when it is put into a model."""
     try:
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  no mapping
     except (OSError, SafetensorError):
         return None
-    if not any(mark <= names for mark in MARKS):
+    if not any(mark <= shapes.keys() for mark in MARKS):
         return None
-    num_layers = sum(name.endswith(".weight") for name in names)
+    num_layers = sum(name.endswith(".weight") for name in shapes)
     return LoraReport(
         holds="denoiser",
         format="diffusers",
@@ -31,4 +32,5 @@ def denoiser_report(path: Path) -> LoraReport | None:
         ranks=[],
         alphas=[],
         changes_text_encoder=False,
+        shapes=dict(layers_of(shapes)),
     )

@@ -16,6 +16,7 @@ from alignment_core.spec import (
     StoredLora,
 )
 from service.api.context import Parts
+from service.api.denoiser_layers import unfit_denoiser
 from service.api.lora_layers import unfit_layers
 from service.api.model_reports import foreseen
 from service.api.named_prompts import problems_of_prompt_sets, told
@@ -99,6 +100,7 @@ def _problems_of_contender(
         found = contender.denoiser.id
         weights = datasets.get(parts.store, project_id, found)
         yield from _problems_of_weights(found, weights, f"{pointer}/denoiser/id", "denoiser")
+        yield from _problems_of_denoiser(parts, project_id, contender, weights, f"{pointer}/denoiser/id")
 
 
 def _problems_of_model(parts: Parts, project_id: str, contender: ContenderSpec, pointer: str) -> Iterator[FieldProblem]:
@@ -173,6 +175,18 @@ def _problems_of_layers(
     why = None if model is None else unfit_layers(LoraReport.model_validate(weights.report), model)
     if why is not None:
         yield _problem(pointer, "lora_unfit", why)
+
+
+def _problems_of_denoiser(
+    parts: Parts, project_id: str, contender: ContenderSpec, weights: DatasetRecord | None, pointer: str
+) -> Iterator[FieldProblem]:
+    """The same of a whole denoiser's layers."""
+    if weights is None or weights.report is None or _is_refused(parts, contender):
+        return
+    model = foreseen(parts, project_id, contender)
+    why = None if model is None else unfit_denoiser(LoraReport.model_validate(weights.report), model)
+    if why is not None:
+        yield _problem(pointer, "denoiser_unfit", why)
 
 
 def _is_refused(parts: Parts, contender: ContenderSpec) -> bool:

@@ -27,6 +27,8 @@ from alignment_core.events import (
     ProofCompleted,
     VerificationCompleted,
 )
+from alignment_core.families.denoiser_file import denoiser_report
+from alignment_core.model_files import read_model_files
 from alignment_core.prove import stage
 from alignment_core.prove.proof import prove
 from alignment_core.prove.proof_report import SCORES
@@ -202,6 +204,12 @@ def test_a_unet_of_a_file_draws_what_the_whole_model_with_it_draws(
 def hashes(workdir: Path, contender: str) -> list[str]:
     rows = pq.read_table(workdir / "scores.parquet").to_pylist()
     return [row["image_sha256"] for row in rows if row["contender"] == contender]
+
+
+def test_the_header_of_a_denoiser_says_the_layers_of_its_model(tiny_model: Path, unet: Path) -> None:
+    report = denoiser_report(unet)
+    assert report is not None
+    assert report.shapes == read_model_files(tiny_model).layers
 
 
 def test_what_judging_took_is_told_apart_from_drawing(

@@ -197,6 +197,27 @@ def test_a_lora_whose_layers_are_not_the_models_is_refused_with_their_names(api:
     assert api.client.post("/v1/evaluations", json={"spec": spec}).status_code == 201
 
 
+def test_a_denoiser_whose_layers_are_not_the_models_is_refused_with_their_names(api: Api) -> None:
+    hub = {"type": "hub", "repo_id": "owner/model", "revision": "a" * 40}
+    source = HubSource.model_validate(hub)
+    known_models.ask(api.parts.store, source)
+    layers = {"conv_in": (8, 4, 3, 3), "down.to_q": (8, 4), "up.to_q": (8, 4)}
+    known_models.remember(api.parts.store, source, ModelReport(pipeline_class="StableDiffusionPipeline", layers=layers))
+    others = {"conv_in": (8, 9, 3, 3), "down.to_q": (8, 4), "mid.to_q": (8, 4)}
+    fits, other, of_old = (api.ready_weights(holds="denoiser", shapes=one) for one in (layers, others, {}))
+    spec = {**SPEC, "contenders": [{"name": "base", "model": hub}, {"name": "odd", "model": hub, "denoiser": other}]}
+    answer = api.client.post("/v1/evaluations", json={"spec": spec})
+    (problem,) = assert_problem(answer, 422, "invalid_request")["errors"]
+    assert (problem["pointer"], problem["code"]) == ("/spec/contenders/1/denoiser/id", "denoiser_unfit")
+    assert problem["message"] == (
+        "'conv_in' has the shape [8, 9, 3, 3], and in the model it has [8, 4, 3, 3]; "
+        "'mid.to_q' is no layer of the model's denoiser; the model's layer 'up.to_q' is missing"
+    )
+    for taken in (fits, of_old):  # one that was looked into before shapes were kept shows when it is loaded
+        spec["contenders"][1]["denoiser"] = taken
+        assert api.client.post("/v1/evaluations", json={"spec": spec}).status_code == 201
+
+
 def test_an_evaluation_is_checked_and_estimated_without_being_queued(api: Api) -> None:
     hub = {"type": "hub", "repo_id": "owner/model", "revision": "a" * 40}
     source = HubSource.model_validate(hub)
