@@ -135,6 +135,14 @@ def push_checkpoint(
     console.print(client.wait_for_push(push).url, highlight=False, soft_wrap=True)
 
 
+@checkpoints.command("delete-push")
+@with_client
+def delete_push(client: Client, checkpoint_id: str, push_id: str) -> None:
+    """Forget a push of a checkpoint; what the Hub has stays there."""
+    client.delete_push(checkpoint_id, push_id)
+    console.print("deleted")
+
+
 @checkpoints.command("download")
 @with_client
 def download_checkpoint(

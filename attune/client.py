@@ -565,6 +565,10 @@ class Client:
         """Where a checkpoint was pushed, or is to be."""
         return [Push.model_validate(entry) for entry in self._connection.pages(pushes_path(checkpoint_id), [])]
 
+    def delete_push(self, checkpoint_id: str, push_id: str) -> None:
+        """Forget a push; what the Hub has stays there, and asking for it again pushes again."""
+        self._connection.request("DELETE", f"{pushes_path(checkpoint_id)}/{segment(push_id)}")
+
     def delete_export(self, checkpoint_id: str, format: ExportFormat) -> None:
         """Remove a checkpoint's files in another form; they are made again when they are asked for."""
         self._connection.request("DELETE", f"{exports_path(checkpoint_id)}/{format}")

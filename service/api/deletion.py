@@ -9,18 +9,19 @@ from service.api.context import Parts, PartsDep
 from service.api.exports import FormatPath
 from service.api.lookup import CheckpointDep, DatasetDep, EvaluationDep, JobDep, PromptSetDep, WeightsDep
 from service.api.problems import missing, problem, problems
+from service.api.pushes import PushPath
 from service.api.schemas.deleted import Deleted
 from service.api.sweeps import SweepPath
 from service.auth import ProjectDep
 from service.errors import ApiError, not_found
-from service.store import deletion
+from service.store import deletion, pushes
 from service.store.ids import is_id
 from service.store.removals import remove_due
 
 router = APIRouter(prefix="/v1", responses=problems(401, 403, 422, 500, 503))
 
 Kind = Literal[
-    "dataset", "weights", "prompt_set", "job", "evaluation", "sweep", "checkpoint", "export", "sample", "report"
+    "dataset", "weights", "prompt_set", "job", "evaluation", "sweep", "checkpoint", "export", "push", "sample", "report"
 ]
 
 
@@ -202,6 +203,21 @@ def delete_checkpoint(
 def delete_export(checkpoint: CheckpointDep, format: FormatPath, parts: PartsDep, deleter: DeleterDep) -> Deleted:
     """Remove a checkpoint's files in another form. The checkpoint stays, and the form is made again when it is asked for."""
     return deleter("export", format, lambda: deletion.delete_export(parts.store, checkpoint.id, format))
+
+
+@router.delete(
+    "/checkpoints/{checkpoint_id}/pushes/{push_id}",
+    tags=["checkpoints"],
+    summary="Delete a push",
+    responses=_responses(
+        "push", "psh", "push_in_use", "a worker is making it; wait for its end", "A worker is making it"
+    ),
+)
+def delete_push(checkpoint: CheckpointDep, push_id: PushPath, parts: PartsDep, deleter: DeleterDep) -> Deleted:
+    """Forget a push, one that waits too. What the Hub has stays there; asking for it again pushes again."""
+    return deleter(
+        "push", push_id, lambda: pushes.delete(parts.store, checkpoint.id, push_id) if is_id(push_id) else None
+    )
 
 
 @router.delete(

@@ -21,6 +21,7 @@ from service.store.records import CheckpointRecord, PushRecord, PushState
 router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
 
 ENDED: tuple[PushState, ...] = ("pushed", "failed")
+PushPath = Annotated[str, Path(description="Id of a push.", examples=[PUSH_ID])]
 
 
 @router.post(
@@ -77,7 +78,7 @@ def list_pushes(checkpoint: CheckpointDep, parts: PartsDep, paging: PagingDep) -
 )
 async def get_push(
     checkpoint: CheckpointDep,
-    push_id: Annotated[str, Path(description="Id of a push.", examples=[PUSH_ID])],
+    push_id: PushPath,
     request: Request,
     parts: PartsDep,
     wait: Annotated[

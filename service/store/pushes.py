@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from alignment_core.spec.exports import ExportFormat
 from service.store.database import Store, now
+from service.store.deletion import InUse
 from service.store.fence import Fenced
 from service.store.ids import new_id
 from service.store.lease_clock import lease_now
@@ -70,6 +71,22 @@ def list_pushes(store: Store, checkpoint_id: str) -> tuple[PushRecord, ...]:
     with store.read() as session:
         query = sa.select(Push).where(Push.checkpoint_id == checkpoint_id).order_by(Push.id)
         return tuple(record_of(row) for row in session.scalars(query))
+
+
+def delete(store: Store, checkpoint_id: str, push_id: str) -> str | None:
+    """Forget a push of a checkpoint that the caller may see, one that waits with it; what the Hub has stays there.
+
+    None where there is none; `InUse` while a worker makes it.
+    """
+    with store.write() as session:
+        query = sa.select(Push).where(Push.id == push_id, Push.checkpoint_id == checkpoint_id)
+        row = session.scalars(query.with_for_update()).one_or_none()
+        if row is None:
+            return None
+        if row.state == "running":
+            raise InUse("push_in_use", "a worker is making it; wait for its end")
+        session.delete(row)
+        return push_id
 
 
 def next_pushes(store: Store, limit: int = 1) -> tuple[str, ...]:

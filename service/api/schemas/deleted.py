@@ -26,6 +26,7 @@ class Deleted(Resource):
         "checkpoint",
         "alias",
         "export",
+        "push",
         "sample",
         "report",
         "webhook",

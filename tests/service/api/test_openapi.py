@@ -52,7 +52,10 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *(f"GET {checkpoint}{path}" for path in ("", "/files", "/files/{path}", "/download")),
         *(f"GET {checkpoint}/exports{path}" for path in ("", "/{format}", "/{format}/files/{path}")),
         f"POST {checkpoint}/exports",
-        *(f"{verb} {checkpoint}/pushes{path}" for verb, path in (("POST", ""), ("GET", ""), ("GET", "/{push_id}"))),
+        *(
+            f"{verb} {checkpoint}/pushes{path}"
+            for verb, path in (("POST", ""), ("GET", ""), ("GET", "/{push_id}"), ("DELETE", "/{push_id}"))
+        ),
         f"POST {checkpoint}/fork",
         f"GET {job}/ancestry",
         *(f"{verb} {job}/actions" for verb in ("POST", "GET")),

@@ -30,6 +30,25 @@ def test_a_push_is_asked_for_once_and_says_its_commit(pushing: tuple[Api, str]):
     assert [one["id"] for one in api.client.get(url).json()["data"]] == [push["id"]]
 
 
+def test_a_push_is_forgotten_but_not_while_it_is_made(pushing: tuple[Api, str]):
+    api, url = pushing
+    body = {"repo_id": "our-team/shapes"}
+    waiting = api.client.post(url, json=body).json()["id"]
+    assert api.client.delete(f"{url}/{waiting}").json() == {"id": waiting, "object": "push", "deleted": True}
+    assert_problem(api.client.get(f"{url}/{waiting}"), 404, "push_not_found")
+    assert pushes.next_pushes(api.parts.store) == ()
+    made = api.client.post(url, json=body).json()["id"]
+    claim = pushes.claim(api.parts.store, made, "worker", 60)
+    assert claim is not None
+    problem = assert_problem(api.client.delete(f"{url}/{made}"), 409, "push_in_use")
+    assert problem["detail"].endswith("a worker is making it; wait for its end")
+    pushes.finish(api.parts.store, claim.id, claim.attempt, "c" * 40, "https://hub.example.org/commit")
+    assert api.client.delete(f"{url}/{made}").status_code == 200
+    assert api.client.get(url).json()["data"] == []
+    for push_id in (made, "psh_1"):
+        assert_problem(api.client.delete(f"{url}/{push_id}"), 404, "push_not_found")
+
+
 @pytest.mark.parametrize("repo_id", ["shapes", "our-team/../x", "our-team/a/b", "/etc/passwd", "our-team/x y"])
 def test_only_names_of_repositories_are_taken(pushing: tuple[Api, str], repo_id: str):
     api, url = pushing
