@@ -10,7 +10,7 @@ COPY service service
 COPY worker worker
 # with byte code: the user below cannot write it, and every process would compile the packages anew
 RUN python -m venv /opt/attune \
-    && /opt/attune/bin/pip install --no-cache-dir -c constraints.txt '.[core,worker]'
+    && /opt/attune/bin/pip install --no-cache-dir -c constraints.txt '.[core,worker,tracing]'
 
 FROM python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 RUN useradd --uid 10001 --user-group --create-home attune \

@@ -1,10 +1,12 @@
 """The service: `uvicorn --factory service.main:app` serves it on the settings of the environment."""
 
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
@@ -64,6 +66,11 @@ from service.store.objects import open_objects, remove_abandoned
 from service.store.probe import StoreProbe
 from service.store.pulses import dataset_states, export_states, job_pulses, push_states
 
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
+    from service.tracing import Tracing
+
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "HEAD", "POST", "PUT", "DELETE"],
     "allow_headers": ["Authorization", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID", "X-Request-ID"],
@@ -71,6 +78,14 @@ CORS: dict[str, Any] = {
         *("Location", "Link", "ETag", "Accept-Ranges", "Content-Range", "Content-Disposition"),
         *("Idempotency-Replayed", "Retry-After", "X-Request-ID", "RateLimit", "RateLimit-Policy"),
     ],
+}
+# FastAPI's own spans and logs have queries, refused input and the messages of exceptions; ours are in api/request_traces.py
+FASTAPI_SENDS: "TelemetryConfig" = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
 }
 MAX_JSON_BYTES = 8 * 2**20  # a hundred thousand prompts of eighty characters fit
 
@@ -94,6 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version=version("attune"),
         openapi_tags=TAGS,
+        telemetry=FASTAPI_SENDS,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
         redirect_slashes=False,
@@ -101,7 +117,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
     )
-    app.state.parts = parts
+    app.state.parts, app.state.tracing = parts, None
     errors.install(app)
     for module in (
         jobs,
@@ -142,6 +158,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if not settings.api_keys_required:
         app.add_middleware(HostCheck, settings=settings)
     app.add_middleware(RequestContext, telemetry=parts.telemetry)  # around everything that answers
+    if settings.traces:
+        app.state.tracing = _trace(app)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.openapi = lambda: openapi_of(app, settings)
@@ -182,6 +200,16 @@ def _line_of_job(store: Store, job_id: str) -> Line | None:
     return None if found is None else (found.queue, partial(waiting.num_jobs, store, classes=[found]))
 
 
+def _trace(app: FastAPI) -> "Tracing":
+    """Switch traces on; OpenTelemetry is imported here alone."""
+    from service.api.request_traces import RequestTraces
+    from service.tracing import Tracing
+
+    tracing = Tracing("attune-api", f"{socket.gethostname()}:{os.getpid()}")
+    app.add_middleware(RequestTraces, tracing=tracing)
+    return tracing
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
@@ -194,3 +222,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         await run_in_threadpool(parts.bell.close)
         parts.store.close()
+        if app.state.tracing is not None:
+            await run_in_threadpool(app.state.tracing.close)

@@ -235,6 +235,12 @@ class Settings(BaseSettings):
         default="nvidia.com/gpu", description="Resource that a process needs one of; empty for CPUs."
     )
 
+    traces: bool = Field(
+        default=False,
+        description="Whether API and workers send OpenTelemetry traces, from the request to the steps of its job, over OTLP/HTTP: where to "
+        "and how many is for the standard `OTEL_` variables. Needs the extra `tracing` (docs/operations.md).",
+    )
+
     # --- other people's tools ---
     trackers: Annotated[tuple[TrackerName, ...], NoDecode] = Field(
         default=(),

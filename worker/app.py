@@ -33,6 +33,7 @@ from worker.parts import WorkerParts
 from worker.run import training_environment
 from worker.sweep import start_sweeping
 from worker.telemetry import WorkerTelemetry
+from worker.traces import NoTraces, Traces
 from worker.warm import WarmTrainer
 from worker.webhooks import start_sending
 
@@ -77,13 +78,15 @@ def parts() -> WorkerParts:
     store = open_store(settings.resolved_database_url, settings.classes, settings.limits)
     queues = tuple(app.amqp.queues.consume_from)
     warm, telemetry = warm_trainer(settings, queues), WorkerTelemetry()
+    worker_id = f"{socket.gethostname()}:{os.getpid()}"
     return WorkerParts(
         settings=settings,
         store=store,
         objects=CountedObjects(open_objects(settings), telemetry.count_object_error),
         telemetry=telemetry,
+        traces=traces_of(settings, worker_id),
         catalog=Catalog.load(settings.catalog_path),
-        worker_id=f"{socket.gethostname()}:{os.getpid()}",
+        worker_id=worker_id,
         trainer=trainer_command(settings),
         launcher=launcher_of(settings, warm),
         warm=warm,
@@ -91,6 +94,16 @@ def parts() -> WorkerParts:
         ring=functools.partial(bell.ring, app, store),
         ring_dataset=functools.partial(bell.ring_dataset, app, store),
     )
+
+
+def traces_of(settings: Settings, worker_id: str) -> Traces:
+    """Imports nothing of OpenTelemetry where traces are off."""
+    if not settings.traces:
+        return NoTraces()
+    from service.tracing import Tracing
+    from worker.attempt_traces import AttemptTraces
+
+    return AttemptTraces(Tracing("attune-worker", worker_id))
 
 
 def trainer_command(settings: Settings) -> tuple[str, ...]:
@@ -129,3 +142,8 @@ def _start(**_: object) -> None:
 def _shut_down(**_: object) -> None:
     """Tell the running job to save and leave; the worker waits for it. Called in the signal handler, so it only sets a flag."""
     parts().shutting_down.set()
+
+
+@signals.worker_shutdown.connect
+def _leave(**_: object) -> None:
+    parts().traces.close()

@@ -13,6 +13,7 @@ from worker.heartbeat import Signal
 from worker.launchers.contract import Launcher
 from worker.launchers.local import LocalLauncher
 from worker.telemetry import WorkerTelemetry
+from worker.traces import NoTraces, Traces
 from worker.warm import WarmTrainer
 
 
@@ -35,6 +36,7 @@ class WorkerParts:
     serves: tuple[ResourceClass, ...] = ()  # all jobs when empty
     launcher: Launcher = field(default_factory=LocalLauncher)
     telemetry: WorkerTelemetry = field(default_factory=WorkerTelemetry)
+    traces: Traces = field(default_factory=NoTraces)
     warm: WarmTrainer | None = None  # the launcher's, where it has one
     shutting_down: threading.Event = field(default_factory=threading.Event)
     exporting: threading.Lock = field(default_factory=threading.Lock)

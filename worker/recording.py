@@ -46,7 +46,8 @@ def record_plain(parts: WorkerParts, claim: Claim, batch: list[Event]) -> None:
 
 
 def _record_with_files(parts: WorkerParts, claim: Claim, workdir: Path, event: WithFiles) -> None:
-    files = _upload(parts, claim, workdir, event)
+    with parts.traces.storing(claim.job.id, event):
+        files = _upload(parts, claim, workdir, event)
     if files or isinstance(event, EvaluationCompleted):
         patiently(
             lambda: events.record_event(parts.store, claim.job.id, claim.attempt, event, files),

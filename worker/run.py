@@ -24,7 +24,7 @@ from service.store import leases
 from service.store.clock import host_seconds
 from service.store.fence import Fenced
 from service.store.kinds import kind_of, spec_of
-from service.store.records import Claim, JobError
+from service.store.records import Claim, JobError, JobRecord
 from worker import inputs
 from worker.cards import learn_from
 from worker.courier import bringing_requests
@@ -42,7 +42,7 @@ BATCH_SECONDS = 0.1  # at most ten commits a second, however fast the steps are
 LOG_SECONDS = 5.0
 SHARE_BEFORE_LEASE_ENDS = 0.1  # of the lease: so long before its end the training processes are ended
 TRACKER_ENVIRONMENT = {"wandb": "WANDB_", "mlflow": "MLFLOW_"}
-SECRETS = ("ATTUNE_", "AWS_", *TRACKER_ENVIRONMENT.values())
+SECRETS = ("ATTUNE_", "AWS_", "OTEL_", *TRACKER_ENVIRONMENT.values())
 IMPORT_SAFELY = "PYTHONSAFEPATH"  # python's -P, which a launcher does not hand on to what it starts
 ELASTIC_GRACE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"  # torchrun kills its ranks 30 s after SIGTERM unless told otherwise
 
@@ -58,6 +58,7 @@ def run_job(parts: WorkerParts, job_id: str) -> None:
     with structlog.contextvars.bound_contextvars(job_id=job_id, attempt=claim.attempt):
         log.info("job_claimed")
         parts.telemetry.claimed(claim)
+        parts.traces.claimed(claim)
         workdir = parts.settings.resolved_work_dir / job_id / f"attempt-{claim.attempt}"
         try:
             with _heartbeat(parts, claim, claimed_at) as heartbeat:
@@ -71,6 +72,7 @@ def run_job(parts: WorkerParts, job_id: str) -> None:
             log.warning("end_not_recorded", reason=away.reason)  # the lease ends, and a sweep finds the job
         finally:
             parts.telemetry.forget(job_id)
+            parts.traces.forget(job_id)
             inputs.remove(workdir)
 
 
@@ -186,6 +188,7 @@ def _train(
             record(parts, claim, workdir, told)
             for one in told:
                 parts.telemetry.heard(claim.job.id, one)
+                parts.traces.heard(claim.job.id, one)
             last = batch[-1] if batch else last
             if time.monotonic() - logged_at > LOG_SECONDS:
                 logged_at = time.monotonic()
@@ -243,7 +246,7 @@ def _end(parts: WorkerParts, claim: Claim, signal: Signal, result: Result) -> No
     def finish(end: leases.End, error: JobError | None = None) -> None:
         job = patiently(lambda: leases.finish(parts.store, claim.job.id, claim.attempt, end, error), lease_seconds)
         log.info("job_ended", state=job.state)
-        parts.telemetry.ended(job.id, job.state, job.updated_at)
+        _ended(parts, job)
 
     match result:
         case None:
@@ -261,13 +264,18 @@ def _end(parts: WorkerParts, claim: Claim, signal: Signal, result: Result) -> No
                 lambda: leases.suspend(parts.store, claim.job.id, claim.attempt, result.error), lease_seconds
             )
             log.warning("job_suspended", state=job.state, code=result.error.code)
-            parts.telemetry.ended(job.id, job.state, job.updated_at)
+            _ended(parts, job)
         case Stopped() | Away():
             job = patiently(lambda: leases.give_back(parts.store, claim.job.id, claim.attempt), lease_seconds)
             log.info("job_given_back", state=job.state)
-            parts.telemetry.ended(job.id, job.state, job.updated_at)
+            _ended(parts, job)
             if job.state == "queued":
                 parts.ring(claim.job.id)
+
+
+def _ended(parts: WorkerParts, job: JobRecord) -> None:
+    parts.telemetry.ended(job.id, job.state, job.updated_at)
+    parts.traces.ended(job.id, job.state, job.updated_at)
 
 
 def _learn(parts: WorkerParts, claim: Claim) -> None:

@@ -46,7 +46,8 @@ def sweep(parts: WorkerParts) -> None:
     """
     settings = parts.settings
     swept = leases.requeue_lost(parts.store, settings.max_attempts)
-    parts.telemetry.found_lost(len(swept.requeued) + len(swept.ended))
+    parts.telemetry.found_lost(len(swept.lost))
+    parts.traces.found_lost(swept.lost)
     for job_id in swept.requeued:
         log.warning("lost_job_queued_again", job_id=job_id)
     for job_id in swept.ended:

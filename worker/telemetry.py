@@ -81,7 +81,7 @@ class WorkerTelemetry:
         job = claim.job
         if job.attempt <= 1 and job.queued_at is not None and job.started_at is not None:
             waited = max(0.0, (job.started_at - job.queued_at).total_seconds())
-            self._phases.labels(_kind(job.id), "queued").observe(waited)
+            self._phases.labels(kind_named(job.id), "queued").observe(waited)
         self._enter(job.id, "starting", job.updated_at)
 
     def heard(self, job_id: str, event: Event) -> None:
@@ -106,7 +106,7 @@ class WorkerTelemetry:
     def ended(self, job_id: str, state: str, time: datetime) -> None:
         """The attempt ended here, and the job's own series with it."""
         self._enter(job_id, None, time)
-        self._attempts.labels(_kind(job_id), state).inc()
+        self._attempts.labels(kind_named(job_id), state).inc()
         self.forget(job_id)
 
     def forget(self, job_id: str) -> None:
@@ -128,7 +128,7 @@ class WorkerTelemetry:
         """Close the phase that was; a training process's clock may be a little off this one's."""
         if (before := self._phase.pop(job_id, None)) is not None:
             name, since = before
-            self._phases.labels(_kind(job_id), name).observe(max(0.0, (time - since).total_seconds()))
+            self._phases.labels(kind_named(job_id), name).observe(max(0.0, (time - since).total_seconds()))
         if phase is not None:
             self._phase[job_id] = (phase, time)
 
@@ -148,5 +148,5 @@ class WorkerTelemetry:
             self._memory.labels(job_id).set(found.peak_device_gib * GIB)
 
 
-def _kind(job_id: str) -> str:
+def kind_named(job_id: str) -> str:
     return KINDS[kind_of(job_id) or "job"]

@@ -4,7 +4,7 @@ The attempt number that `claim` hands out is a fencing token. Every later write 
 changes nothing and raises `Fenced`: then the worker kills its training process and leaves.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -30,11 +30,23 @@ _END_VERBS: dict[End, Verb] = {"succeeded": "succeed", "failed": "fail", "stoppe
 
 
 @dataclass(frozen=True)
+class LostAttempt:
+    """An attempt whose worker did not renew its lease, by the time it was found."""
+
+    job_id: str
+    attempt: int
+    claimed_at: datetime
+    found_at: datetime
+    traceparent: str | None
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """What a sweep changed: ids that are queued again, and ids that ended or paused."""
+    """What a sweep changed: ids that are queued again, ids that ended or paused, and the attempts that were lost with them."""
 
     requeued: tuple[str, ...]
     ended: tuple[str, ...]
+    lost: tuple[LostAttempt, ...] = field(default=(), compare=False)  # the same with times, for who traces them
 
 
 def claim(store: Store, job_id: str, worker_id: str, lease_seconds: float) -> Claim | None:
@@ -56,7 +68,9 @@ def claim(store: Store, job_id: str, worker_id: str, lease_seconds: float) -> Cl
             )
             .returning(Job)
         ).one_or_none()
-        return None if row is None else Claim(job=record_of(row), attempt=row.attempt, lease_expires_at=expires_at)
+        if row is None:
+            return None
+        return Claim(job=record_of(row), attempt=row.attempt, lease_expires_at=expires_at, traceparent=row.traceparent)
 
 
 def renew(store: Store, job_id: str, attempt: int, lease_seconds: float) -> JobSignal:
@@ -132,7 +146,7 @@ def requeue_lost(store: Store, max_attempts: int) -> Sweep:
 
     A run that had said that it failed is not run again: then only its worker's last word was lost.
     """
-    requeued, ended = [], []
+    requeued, ended, attempts = [], [], []
     with store.write() as session:
         time = now(session)
         lost = session.scalars(
@@ -144,10 +158,11 @@ def requeue_lost(store: Store, max_attempts: int) -> Sweep:
         for row in lost:
             message = f"the worker of attempt {row.attempt} stopped renewing its lease"
             append(session, row, WarningRaised(code="worker_lost", message=message, step=row.step, time=time))
+            attempts.append(LostAttempt(row.id, row.attempt, row.attempt_started_at or time, time, row.traceparent))
             state = _take_away(session, row, max_attempts, time)
             enter(session, row, state, time)
             (requeued if state == "queued" else ended).append(row.id)
-    return Sweep(tuple(requeued), tuple(ended))
+    return Sweep(tuple(requeued), tuple(ended), tuple(attempts))
 
 
 def _take_away(session: Session, row: Job, max_attempts: int, time: datetime) -> JobState:
@@ -197,6 +212,7 @@ __all__ = [
     "End",
     "Fenced",
     "JobSignal",
+    "LostAttempt",
     "Sweep",
     "claim",
     "finish",

@@ -160,6 +160,7 @@ class Claim(Record):
     job: JobRecord
     attempt: int
     lease_expires_at: datetime
+    traceparent: str | None = None  # of the request that queued it, where that was traced
 
 
 class ActionRecord(Record):

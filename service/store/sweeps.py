@@ -23,6 +23,7 @@ from service.store.models import Dataset, Job, JobEvent, Project, PromptSet, Rep
 from service.store.quotas import QuotaExceeded
 from service.store.records import Slice, SweepRecord, TrialRecord
 from service.store.states import TERMINAL, InvalidTransition
+from service.store.traces import traced
 
 LABEL = "sweep"  # of the metadata of a sweep's jobs
 AT_REST = (*TERMINAL, "paused")  # no worker is needed for them
@@ -159,18 +160,19 @@ def _taken(store: Store, sweep_id: str) -> list[SweepTrial]:
 
 def _queued(store: Store, trial: SweepTrial) -> str:
     job = trial.job
-    created = jobs.create(
-        store,
-        project_id=trial.project_id,
-        spec=JobSpec.model_validate(job["spec"]),
-        estimate=job["estimate"],
-        card_gib=job["card_gib"],
-        name=job["name"],
-        metadata={**job["metadata"], LABEL: trial.sweep_id},
-        job_id=trial.job_id,
-        needs=job["needs"],
-        needs_prompts=job["needs_prompts"],
-    )
+    with traced(trial.traceparent):  # a worker may be who queues it
+        created = jobs.create(
+            store,
+            project_id=trial.project_id,
+            spec=JobSpec.model_validate(job["spec"]),
+            estimate=job["estimate"],
+            card_gib=job["card_gib"],
+            name=job["name"],
+            metadata={**job["metadata"], LABEL: trial.sweep_id},
+            job_id=trial.job_id,
+            needs=job["needs"],
+            needs_prompts=job["needs_prompts"],
+        )
     return created.id
 
 

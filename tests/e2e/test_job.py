@@ -8,7 +8,7 @@ import io
 import json
 import signal
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from os import kill
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from alignment_core.events import CheckpointSaved, RunStarted, StepCompleted, Wa
 from attune.client import Client
 from attune.resources import JobEvent
 from tests.e2e.conftest import ASSETS, Deployment
+from tests.servers.otlp import Collector, SentSpan, collecting
 from tests.servers.process import wait_until
 
 Weights = dict[str, np.ndarray]
@@ -57,6 +58,15 @@ def spec_of(dataset: dict[str, str], model: dict[str, str], steps: int) -> dict[
     }
 
 
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """Traces of the processes that are started after it."""
+    with collecting() as found:
+        for name, value in {"ATTUNE_TRACES": "true", **found.environment()}.items():
+            monkeypatch.setenv(name, value)
+        yield found
+
+
 @pytest.fixture(scope="session")
 def undisturbed_weights(tmp_path_factory: pytest.TempPathFactory, run_alone: Callable[[Path], Path]) -> Weights:
     """The weights that the scenario's second job ends with when nothing happens to it."""
@@ -68,7 +78,7 @@ def undisturbed_weights(tmp_path_factory: pytest.TempPathFactory, run_alone: Cal
 
 @pytest.mark.timeout(280)
 def test_a_job_from_post_to_pictures_survives_the_loss_of_its_worker(
-    deployment: Deployment, undisturbed_weights: Weights, tmp_path: Path
+    collector: Collector, deployment: Deployment, undisturbed_weights: Weights, tmp_path: Path
 ) -> None:
     first = deployment.start_worker("first")
     with deployment.client as client:
@@ -110,6 +120,41 @@ def test_a_job_from_post_to_pictures_survives_the_loss_of_its_worker(
         picture = client.download_sample(client.samples(job.id)[-1], tmp_path / "picture.png")
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert [point.step for point in client.metrics(job.id, keys=["loss"])] == list(range(1, STEPS + 1))
+
+        wait_until(lambda: "uploading" in {one.name for one in trace_of(collector, job.id)}, "the last span")
+        all_of_it_is_one_trace(trace_of(collector, job.id), job.id)
+        assert not [prompt for prompt in PROMPTS if prompt.encode() in collector.bodies()]
+
+
+def trace_of(collector: Collector, job_id: str) -> list[SentSpan]:
+    """The spans of the trace that the job's request began."""
+    spans = collector.spans()
+    trace_ids = {one.trace_id for one in spans if one.attributes.get("attune.location") == f"/v1/jobs/{job_id}"}
+    return [one for one in spans if one.trace_id in trace_ids]
+
+
+def all_of_it_is_one_trace(spans: list[SentSpan], job_id: str) -> None:
+    """Request, attempts, phases, steps and stored checkpoints; the killed worker's attempt is told by the one that found it."""
+    by_id = {one.span_id: one for one in spans}
+    (request,) = [one for one in spans if one.service == "attune-api"]
+    assert (request.name, request.parent_id) == ("POST /v1/jobs", "")
+    first, second = sorted((one for one in spans if one.name == "attempt"), key=lambda one: one.start)
+    assert (first.attributes["attune.state"], second.attributes["attune.state"]) == ("lost", "succeeded")
+    assert second.attributes["attune.resumed_from_step"] == EVERY
+    below: dict[str, SentSpan] = {}
+    for attempt in (first, second):
+        assert (by_id[attempt.parent_id], attempt.attributes["attune.job_id"]) == (request, job_id)
+        below = {one.name: one for one in spans if one.parent_id == attempt.span_id}
+        assert {"starting", "loading", "training", "saving", "store"} <= below.keys()
+    assert {"sampling", "evaluating", "uploading"} <= below.keys()
+    of_second = [
+        by_id[one.parent_id]
+        for one in spans
+        if one.name == "steps" and by_id[one.parent_id].parent_id == second.span_id
+    ]
+    assert {one.name for one in of_second} == {"training"}
+    last = max(int(str(one.attributes["attune.last_step"])) for one in spans if one.name == "steps")
+    assert last == STEPS
 
 
 def cancelled_after_its_first_checkpoint(client: Client, spec: dict[str, Any]) -> None:

@@ -28,7 +28,8 @@ def test_keys_and_addresses_stay_with_the_worker(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("ATTUNE_REMOTE_REWARD_SECRET", SECRET)
     monkeypatch.setenv("ATTUNE_DATABASE_URL", "sqlite://")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    assert not [name for name in training_environment() if name.startswith(("ATTUNE_", "AWS_"))]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=hush")
+    assert not [name for name in training_environment() if name.startswith(("ATTUNE_", "AWS_", "OTEL_"))]
 
 
 @pytest.mark.parametrize("reward", [REMOTE, {"type": "weighted_sum", "parts": [{"weight": 1, "reward": REMOTE}]}])

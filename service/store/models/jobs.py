@@ -18,6 +18,7 @@ from service.store.models.base import (
 )
 from service.store.records import ForkMode, ForkReference, PauseKeeps
 from service.store.states import JobState
+from service.store.traces import LONGEST_TRACEPARENT, current_traceparent
 
 
 class Job(Base):
@@ -61,6 +62,7 @@ class Job(Base):
     pause_keeps: Mapped[PauseKeeps | None] = mapped_column(sa.String(16))
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     last_seq: Mapped[int] = mapped_column(default=0)
+    traceparent: Mapped[str | None] = mapped_column(sa.String(LONGEST_TRACEPARENT), default=current_traceparent)
     metric_names: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
 
     attempt: Mapped[int] = mapped_column(default=0)

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.models.base import LONGEST_NAME, Base, Id, project_id
+from service.store.traces import LONGEST_TRACEPARENT, current_traceparent
 
 
 class Sweep(Base):
@@ -40,4 +41,5 @@ class SweepTrial(Base):
     job: Mapped[dict[str, Any]]
     job_id: Mapped[str | None] = mapped_column(Id)
     is_created: Mapped[bool]
+    traceparent: Mapped[str | None] = mapped_column(sa.String(LONGEST_TRACEPARENT), default=current_traceparent)
     error: Mapped[str | None] = mapped_column(sa.Text)
