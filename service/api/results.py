@@ -3,10 +3,12 @@
 import csv
 import difflib
 import io
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, assert_never
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from alignment_core.events import FileRecord
 from alignment_core.reports import EvaluationReport
@@ -30,12 +32,13 @@ from service.api.schemas.runs import (
 from service.errors import ApiError, FieldProblem, invalid_request, not_found
 from service.store import datasets, event_lookup, outputs
 from service.store.catalog import stored_datasets
-from service.store.metrics import HELD_OUT, VALIDATION, metrics
-from service.store.records import JobRecord, JobSummary, MetricRow, StoredFile
+from service.store.metrics import HELD_OUT, VALIDATION, Figures, metrics, walk
+from service.store.records import JobRecord, JobSummary, StoredFile
 
 router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
 
 LARGEST_STEP = 2**53
+CSV_LINES_AT_ONCE = 2000
 MOST_UNKNOWN = 3  # names that are told of in one answer
 
 CSV_RESPONSE: dict[int | str, dict[str, Any]] = {
@@ -75,6 +78,11 @@ def get_metrics(
     chosen = None if keys is None else {key.strip() for key in keys.split(",") if key.strip()}
     if chosen is not None:
         _refuse_unknown_keys(parts, job, chosen)
+    if format == "csv":
+        names = sorted(job.metric_names if chosen is None else chosen)
+        found = walk(parts.store, job.project_id, job.id, from_step=from_step, to_step=to_step, max_points=max_points)
+        headers = {"Content-Disposition": f'attachment; filename="{job.id}-metrics.csv"'}
+        return StreamingResponse(_csv(names, found), headers=headers, media_type="text/csv")
     rows = metrics(
         parts.store,
         job.project_id,
@@ -85,16 +93,7 @@ def get_metrics(
         max_points=max_points,
     )
     names = sorted({name for row in rows for name in row.metrics})
-    match format:
-        case "csv":
-            headers = {"Content-Disposition": f'attachment; filename="{job.id}-metrics.csv"'}
-            return Response(_csv(names, rows), headers=headers, media_type="text/csv")
-        case "json":
-            return Metrics(
-                job_id=job.id, keys=names, data=[MetricPoint(step=row.step, metrics=row.metrics) for row in rows]
-            )
-        case _:
-            assert_never(format)
+    return Metrics(job_id=job.id, keys=names, data=[MetricPoint(step=row.step, metrics=row.metrics) for row in rows])
 
 
 def _refuse_unknown_keys(parts: Parts, job: JobSummary, keys: set[str]) -> None:
@@ -127,13 +126,20 @@ def _probed_names(parts: Parts, job: JobSummary) -> set[str]:
     return {HELD_OUT + name for name in figures}
 
 
-def _csv(names: Sequence[str], rows: Sequence[MetricRow]) -> str:
-    """A table after RFC 4180; a figure that a step lacks, or that is no number, is an empty cell."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow(["step", *names])
-    table.writerows([row.step, *(row.metrics.get(name) for name in names)] for row in rows)
-    return text.getvalue()
+def _csv(names: Sequence[str], rows: Iterable[tuple[int, Figures]]) -> Iterator[str]:
+    """A table after RFC 4180, some lines at a time; a figure that a step lacks, or that is no number, is an empty cell."""
+    lines = ([step, *map(figures.get, names)] for step, figures in rows if not figures.keys().isdisjoint(names))
+    for some in _batched(chain([["step", *names]], lines), CSV_LINES_AT_ONCE):
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(some)
+        yield text.getvalue()
+
+
+def _batched(lines: Iterable[list[Any]], count: int) -> Iterator[list[list[Any]]]:
+    """`itertools.batched`, which Python 3.11 lacks."""
+    rest = iter(lines)
+    while some := list(islice(rest, count)):
+        yield some
 
 
 @router.get(

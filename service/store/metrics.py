@@ -4,9 +4,12 @@ Thinning is the database's: it walks an even grid over the steps, and the primar
 points. So a read costs what it answers, however many steps there are, and binds a handful of values.
 """
 
-from collections.abc import Collection, Sequence
+import heapq
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import itemgetter
 
 import sqlalchemy as sa
+from pydantic_core import from_json
 from sqlalchemy.orm import Session
 
 from service.store.database import Store
@@ -17,7 +20,10 @@ VALIDATION = "validation/"
 HELD_OUT = "held_out/"
 PREFIXES = {"train": "", "validation": VALIDATION, "held_out": HELD_OUT}
 
+AT_ONCE = 5000  # steps that are read in one transaction where all of them are not kept
+
 Conditions = Sequence[sa.ColumnElement[bool]]
+Figures = Mapping[str, float | None]
 
 
 def metrics(
@@ -50,6 +56,56 @@ def metrics(
     return tuple(MetricRow(step=step, metrics=found[step]) for step in sorted(found))
 
 
+def walk(
+    store: Store,
+    project_id: str,
+    job_id: str,
+    *,
+    from_step: int | None = None,
+    to_step: int | None = None,
+    max_points: int,
+) -> Iterator[tuple[int, Figures]]:
+    """Every metric of the same steps as `metrics` gives, one step after the other: a table of any length takes little memory, and no
+    transaction is open while its reader waits."""
+    splits = [
+        _walk_split(store, project_id, _where(job_id, split, from_step, to_step), prefix, max_points)
+        for split, prefix in PREFIXES.items()
+    ]
+    step: int | None = None
+    figures: Figures = {}
+    for number, found in heapq.merge(*splits, key=itemgetter(0)):
+        if step is not None and number != step:
+            yield step, figures
+        step, figures = number, {**figures, **found} if number == step else found
+    if step is not None:
+        yield step, figures
+
+
+def _walk_split(
+    store: Store, project_id: str, where: Conditions, prefix: str, max_points: int
+) -> Iterator[tuple[int, Figures]]:
+    query = sa.select(Metric.step, sa.cast(Metric.figures, sa.Text)).where(Metric.project_id == project_id, *where)
+    query = query.order_by(Metric.step)
+    with store.read() as session:
+        first, last = session.execute(sa.select(sa.func.min(Metric.step), sa.func.max(Metric.step)).where(*where)).one()
+        is_thinned = _has_more_than(session, max_points, where)
+    if first is None:
+        return
+    seen, begin = first - 1, 0
+    while seen < last and begin < max_points:
+        end = min(begin + AT_ONCE, max_points)
+        some = query.where(Metric.step > seen, Metric.step <= last)
+        if is_thinned:
+            some = some.where(Metric.step.in_(_evenly(where, first, last, max_points, begin, end)))
+        with store.read() as session:
+            rows = session.execute(some.limit(AT_ONCE)).all()
+        begin = end
+        for step, text in rows:
+            figures = from_json(text)
+            yield step, {prefix + name: value for name, value in figures.items()} if prefix else figures
+            seen = step
+
+
 def _names_in_split(keys: Collection[str], prefix: str) -> set[str]:
     if prefix:
         return {key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
@@ -65,15 +121,21 @@ def _rows(
     to_step: int | None,
     max_points: int | None,
 ) -> list[tuple[int, dict[str, float | None]]]:
+    where = _where(job_id, split, from_step, to_step)
+    if max_points is not None and _has_more_than(session, max_points, where):
+        first, last = session.execute(sa.select(sa.func.min(Metric.step), sa.func.max(Metric.step)).where(*where)).one()
+        where = [*where, Metric.step.in_(_evenly(where, first, last, max_points, 0, max_points))]
+    query = sa.select(Metric.step, Metric.figures).where(Metric.project_id == project_id, *where).order_by(Metric.step)
+    return [(step, figures) for step, figures in session.execute(query)]
+
+
+def _where(job_id: str, split: str, from_step: int | None, to_step: int | None) -> Conditions:
     where = [Metric.job_id == job_id, Metric.split == split]
     if from_step is not None:
         where.append(Metric.step >= from_step)
     if to_step is not None:
         where.append(Metric.step <= to_step)
-    if max_points is not None and _has_more_than(session, max_points, where):
-        where.append(Metric.step.in_(_evenly(session, max_points, where)))
-    query = sa.select(Metric.step, Metric.figures).where(Metric.project_id == project_id, *where).order_by(Metric.step)
-    return [(step, figures) for step, figures in session.execute(query)]
+    return where
 
 
 def _has_more_than(session: Session, count: int, where: Conditions) -> bool:
@@ -81,13 +143,12 @@ def _has_more_than(session: Session, count: int, where: Conditions) -> bool:
     return session.scalars(found).first() is not None
 
 
-def _evenly(session: Session, max_points: int, where: Conditions) -> sa.Select[int]:
-    """The first step at or after each of `max_points` points from the first step to the last."""
-    first, last = session.execute(sa.select(sa.func.min(Metric.step), sa.func.max(Metric.step)).where(*where)).one()
+def _evenly(where: Conditions, first: int, last: int, max_points: int, begin: int, end: int) -> sa.Select[int]:
+    """The first step at or after each of `max_points` points from the first step to the last; of these the `begin`th to before the `end`th."""
     if max_points == 1:
         return sa.select(sa.literal(last))
-    number = sa.select(sa.literal(0).label("number")).cte("points", recursive=True)
-    number = number.union_all(sa.select(number.c.number + 1).where(number.c.number < max_points - 1))
+    number = sa.select(sa.literal(begin).label("number")).cte("points", recursive=True)
+    number = number.union_all(sa.select(number.c.number + 1).where(number.c.number < end - 1))
     point = first + number.c.number * sa.literal(last - first, sa.BigInteger) // (max_points - 1)
     return sa.select(
         sa.select(sa.func.min(Metric.step)).where(*where, Metric.step >= point).scalar_subquery()

@@ -62,6 +62,24 @@ def test_metrics_as_csv_have_a_column_for_each_key(trained: tuple[Api, str]):
 
 
 @pytest.mark.parametrize(
+    "query", ["max_points=7", "max_points=1", "max_points=40", "from_step=31&max_points=1000", "keys=validation/loss"]
+)
+def test_a_csv_that_is_read_in_pieces_has_the_steps_and_figures_of_the_json(
+    trained: tuple[Api, str], query: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("service.store.metrics.AT_ONCE", 3)
+    monkeypatch.setattr("service.api.results.CSV_LINES_AT_ONCE", 2)
+    api, job_id = trained
+    sparse = [step_completed(step, 2000) for step in (102, 103, 900, 1999, 2000)]
+    api.say(job_id, 1, *sparse)
+    points = api.client.get(f"/v1/jobs/{job_id}/metrics?{query}").json()
+    answer = api.client.get(f"/v1/jobs/{job_id}/metrics?format=csv&{query}")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    told = [(int(row.pop("step")), {name: float(text) for name, text in row.items() if text}) for row in rows]
+    assert told == [(point["step"], point["metrics"]) for point in points["data"]]
+
+
+@pytest.mark.parametrize(
     ("query", "pointer"),
     [("format=xml", "query:format"), ("from_step=-1", "query:from_step"), ("to_step=1e99", "query:to_step")],
 )
