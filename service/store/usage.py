@@ -3,7 +3,7 @@
 An attempt becomes a row when it ends, by which a project's sums are made; that of an attempt that goes on is made when it is asked for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -70,7 +70,7 @@ def of_job(store: Store, project_id: str, job_id: str) -> Usage:
         attempts, time = list(session.scalars(query)), now(session)
         if job.attempt_started_at is not None:
             attempts.append(_usage_of_attempt(session, job, job.attempt_started_at, time))
-        total = _sum(attempts, _stored_bytes(session, [Job.id == job_id]))
+        total = _sum(attempts, _stored_bytes(session, lambda table: table.job_id == job_id))
         if job.state == "queued":
             waits = (time - _queued_since(session, job)).total_seconds()
             total.seconds["queued"] = round(total.seconds.get("queued", 0.0) + max(0.0, waits), 3)
@@ -79,14 +79,14 @@ def of_job(store: Store, project_id: str, job_id: str) -> Usage:
 
 def of_project(store: Store, project_id: str, since: datetime | None, until: datetime | None) -> Usage:
     """The attempts that ended at `since` or later and before `until`: times side by side add up. Bytes are those of now."""
-    query = sa.select(AttemptUsage).where(AttemptUsage.project_id == project_id)
+    query = sa.select(*_SUMMED).where(AttemptUsage.project_id == project_id)
     if since is not None:
         query = query.where(AttemptUsage.ended_at >= since)
     if until is not None:
         query = query.where(AttemptUsage.ended_at < until)
     with store.read() as session:
-        attempts = session.scalars(query.execution_options(yield_per=1000))
-        return _sum(attempts, _stored_bytes(session, [Job.project_id == project_id]))
+        attempts = session.execute(query.execution_options(yield_per=1000))
+        return _sum(attempts, _stored_bytes(session, lambda table: table.project_id == project_id))
 
 
 def _usage_of_attempt(session: Session, job: Job, claimed_at: datetime, time: datetime) -> AttemptUsage:
@@ -153,7 +153,18 @@ def _queued_since(session: Session, job: Job) -> datetime:
     return joined if last is None else max(joined, last)
 
 
-def _sum(attempts: Iterable[AttemptUsage], stored_bytes: int) -> Usage:
+_SUMMED = (  # columns and not rows of the ORM: a project may have a hundred thousand attempts
+    AttemptUsage.seconds,
+    AttemptUsage.processes,
+    AttemptUsage.device,
+    AttemptUsage.claimed_at,
+    AttemptUsage.ended_at,
+    AttemptUsage.peak_device_gib,
+    AttemptUsage.peak_host_gib,
+)
+
+
+def _sum(attempts: Iterable[Any], stored_bytes: int) -> Usage:
     num, seconds = 0, dict[str, float]()
     process_seconds = gpu_seconds = 0.0
     peaks_of_device, peaks_of_host = list[float](), list[float]()
@@ -177,9 +188,9 @@ def _sum(attempts: Iterable[AttemptUsage], stored_bytes: int) -> Usage:
     )
 
 
-def _stored_bytes(session: Session, which: Sequence[sa.ColumnElement[bool]]) -> int:
-    """Of checkpoints, their exports, pictures, report pages and TensorBoard files that are there now."""
-    jobs = sa.select(Job.id).where(*which)
+def _stored_bytes(session: Session, which: Callable[[Any], sa.ColumnElement[bool]]) -> int:
+    """Of checkpoints, their exports, pictures, report pages and TensorBoard files that are there now, in rows that `which` picks by an
+    index of their own: jobs may be a million, most of which keep nothing."""
     sizes = (
         Checkpoint.size_bytes,
         Export.size_bytes,
@@ -187,5 +198,5 @@ def _stored_bytes(session: Session, which: Sequence[sa.ColumnElement[bool]]) -> 
         Report.page_size_bytes,
         TrackingFile.size_bytes,
     )
-    found = [session.scalar(sa.select(sa.func.sum(size)).where(size.class_.job_id.in_(jobs))) for size in sizes]
+    found = [session.scalar(sa.select(sa.func.sum(size)).where(which(size.class_))) for size in sizes]
     return int(sum(one or 0 for one in found))
