@@ -4,6 +4,7 @@
     python -m alignment_core compare DIR --base STEP --policy STEP    the same report of any two checkpoints
     python -m alignment_core evaluate SPEC.yaml --workdir DIR    any models on the same prompts and seeds
     python -m alignment_core evaluate SPEC.yaml --verify scores.parquet    some of their images once more
+    python -m alignment_core draw SPEC.yaml --workdir DIR     what some models draw, a PNG an image, for people to judge
     python -m alignment_core standings scores.parquet         its table as JSON, from the scores alone
     python -m alignment_core check DATA                       the preflight report of a dataset as JSON
     python -m alignment_core check-lora FILE                  what a LoRA file holds as JSON
@@ -12,7 +13,7 @@
     python -m alignment_core export CHECKPOINT --format kohya --out DIR    a checkpoint as another tool reads it
     python -m alignment_core wait      a run that is told on stdin what it is, once all is imported; for workers
 
-Exit codes of `run` and `evaluate`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event). Of `check` and
+Exit codes of `run`, `evaluate` and `draw`: 0 completed, 75 stopped and resumable, 1 failed (the last line is a `run_failed` event). Of `check` and
 `check-lora`: 0 usable, 3 read but not usable, 1 not readable (a `run_failed` line). Of `prepare`, `model`, `export` and `standings`: 0
 done, 1 not (a `run_failed` line).
 SIGTERM and SIGINT ask it to save and leave, and so does the end of stdin when stdin is a pipe: a parent that dies takes
@@ -50,7 +51,7 @@ def main() -> int:
             return export(asked)
         case "compare":
             return compare(asked.workdir, asked.base, asked.policy, asked.sources, asked.cache_dir)
-        case "evaluate":
+        case "evaluate" | "draw":
             return evaluate(asked)
         case "standings":
             return standings(asked.scores)

@@ -393,6 +393,27 @@ class ContenderFacts(ReportBase):
     )
 
 
+class StartingNoise(ReportBase):
+    """How the noise that an image begins from is made of its seed: `torch.randn(shape, generator=torch.Generator().manual_seed(seed))`."""
+
+    distribution: Literal["standard_normal"] = "standard_normal"
+    generator: Literal["torch_cpu"] = "torch_cpu"
+    dtype: Literal["float32"] = "float32"
+    shape: list[int] = Field(description="Of the latents of one image: channels, height, width.")
+
+
+class ImageRecipe(ReportBase):
+    """All that an image follows from, beside its prompt and its seed."""
+
+    contender: ContenderFacts
+    noise: StartingNoise
+    num_inference_steps: int
+    guidance_scale: float
+    precision: str
+    card: str
+    versions: dict[str, str]
+
+
 class ScoredBy(ReportBase):
     """A judge of an evaluation, and what it is known by."""
 

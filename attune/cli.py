@@ -12,6 +12,7 @@ from rich.console import Console
 from attune import cli_retention
 from attune.cli_admin import show_audit, show_quotas
 from attune.cli_aliases import aliases, promote
+from attune.cli_candidates import candidates
 from attune.cli_data import checkpoints, datasets
 from attune.cli_evaluations import evaluate, evaluations
 from attune.cli_forks import add_forks
@@ -50,6 +51,7 @@ commands.command("link")(sign_link)
 commands.add_typer(cli_retention.retention, name="retention")
 cli_retention.add_to(checkpoints)
 commands.add_typer(evaluations, name="evaluation")
+commands.add_typer(candidates, name="candidates")
 commands.command("evaluate")(evaluate)
 commands.command("audit")(show_audit)
 commands.command("check")(check)

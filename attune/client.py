@@ -20,6 +20,7 @@ from alignment_core.spec import JobSpec
 from alignment_core.spec.exports import ExportFormat
 from alignment_core.spec.sources import OnBadRow
 from attune.admin import Admin
+from attune.candidates import Candidates
 from attune.connection import Connection, checked_url, segment
 from attune.downloads import download_file
 from attune.evaluations import Evaluations
@@ -99,6 +100,7 @@ class Client:
         self.admin = Admin(self._connection)
         self.retention = Retention(self._connection)
         self.evaluations = Evaluations(self._connection)
+        self.candidates = Candidates(self._connection)
         self.webhooks = Webhooks(self._connection)
 
     def __enter__(self) -> Self:

@@ -151,6 +151,16 @@ class Settings(BaseSettings):
     max_evaluation_images: int = Field(
         default=1_000_000, ge=1, description="Most images of an evaluation: contenders times prompts times seeds."
     )
+    max_candidate_images: int = Field(
+        default=20_000, ge=1, description="Most images of candidates: contenders times prompts times seeds."
+    )
+    playground: bool | None = Field(
+        default=None,
+        description="Whether `POST /v1/playground` draws at once, before all jobs; left out, where no keys are required.",
+    )
+    playground_seconds: float = Field(
+        default=120.0, gt=0, le=3600, description="An attempt at what the playground draws fails after so many seconds."
+    )
     max_list_limit: int = Field(default=100, ge=1, le=1000, description="Most rows one page of a list holds.")
 
     # --- what a project may take, unless the owner gives it limits of its own ---

@@ -1,11 +1,11 @@
-"""Before an evaluation, or some of one once more: its models, its prompts and what was drawn already, brought to this machine."""
+"""Before an evaluation, some of one once more, or candidates: its models, its prompts and what was drawn already, brought to this machine."""
 
 from pathlib import Path
 
 from alignment_core.errors import AlignmentError
-from alignment_core.spec import ProofSpec
+from alignment_core.spec import CandidatesSpec, ProofSpec
 from alignment_core.spec.places import RunLabel
-from service.store import proofs
+from service.store import candidates, proofs
 from service.store.catalog import sources_of
 from service.store.kinds import spec_of
 from service.store.records import Claim, JobRecord, StoredFile
@@ -14,6 +14,7 @@ from worker.parts import WorkerParts
 from worker.preparing import prompt_places, starting_places
 
 SCORES = "scores.parquet"
+KNOWN, ALREADY = "known", "already.json"
 
 
 def prepare_evaluation(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
@@ -32,6 +33,16 @@ def prepare_verification(parts: WorkerParts, claim: Claim, workdir: Path) -> lis
     return [*_written(parts, claim.job, workdir), *told]
 
 
+def prepare_candidates(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
+    """The arguments of a run that draws no image again that an earlier attempt drew, or other candidates of the project."""
+    _begin(workdir)
+    known = [one.file for one in candidates.known_images(parts.store, claim.job)]
+    inputs.fetch_those_there(parts, known, workdir / KNOWN)
+    already = candidates.drawn_already(parts.store, claim.job.id)
+    (workdir / ALREADY).write_text(already.model_dump_json(), encoding="utf-8")
+    return [*_written(parts, claim.job, workdir), "--already", str(workdir / ALREADY)]
+
+
 def _begin(workdir: Path) -> None:
     inputs.remove(workdir)
     workdir.mkdir(parents=True, exist_ok=True)  # a read-only disk keeps it, and says so at the next write
@@ -47,7 +58,7 @@ def _scores_of(parts: WorkerParts, job: JobRecord) -> StoredFile:
 
 def _written(parts: WorkerParts, job: JobRecord, workdir: Path) -> list[str]:
     spec = spec_of(job)
-    assert isinstance(spec, ProofSpec)
+    assert isinstance(spec, ProofSpec | CandidatesSpec)
     label = RunLabel(job_id=job.id, job_name=job.name)
     try:
         sources = sources_of(spec, parts.catalog, {}, label=label).model_copy(
@@ -59,4 +70,4 @@ def _written(parts: WorkerParts, job: JobRecord, workdir: Path) -> list[str]:
     except KeyError as error:
         message = f"this worker's catalog has no {error.args[0]!r}"
         raise AlignmentError("catalog_entry_missing", message, category="system") from error
-    return inputs.write_inputs(spec, sources, workdir, "evaluate")
+    return inputs.write_inputs(spec, sources, workdir, "draw" if isinstance(spec, CandidatesSpec) else "evaluate")

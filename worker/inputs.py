@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from alignment_core.errors import AlignmentError
 from alignment_core.model_files import UNPACKED_FROM, UnpackedFrom
-from alignment_core.spec import JobSpec, ProofSpec, SingleFileSource
+from alignment_core.spec import Contest, JobSpec, SingleFileSource
 from alignment_core.spec.places import Sources
 from service.store import datasets, prompt_sets
 from service.store.objects import ObjectNotFound
@@ -31,7 +31,10 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def write_inputs(
-    spec: JobSpec | ProofSpec, sources: Sources, workdir: Path, command: Literal["run", "evaluate"] = "run"
+    spec: JobSpec | Contest,
+    sources: Sources,
+    workdir: Path,
+    command: Literal["run", "evaluate", "draw"] = "run",
 ) -> list[str]:
     """Write the spec as its owner wrote it, and beside it where its names are; the arguments of a run that reads both.
 
@@ -143,6 +146,16 @@ def fetch_files(parts: WorkerParts, files: Sequence[StoredFile], folder: Path) -
                 message = f"{file.path}: the object store returned other bytes than were stored (sha256 differs)"
                 raise AlignmentError("object_altered", message, category="system", retryable=True)
             partial.replace(target)
+
+
+def fetch_those_there(parts: WorkerParts, files: Sequence[StoredFile], folder: Path) -> None:
+    """The same of files that a run can do without: those that were deleted since are left out."""
+    for file in files:
+        try:
+            fetch_files(parts, [file], folder)
+        except AlignmentError as error:
+            if error.code not in ("object_missing", "object_altered"):
+                raise
 
 
 def sha256_of(path: Path) -> str:

@@ -7,7 +7,7 @@ import structlog
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import WarningRaised
-from alignment_core.spec import CheckpointSource, JobSpec, LocalLora, LocalPrompts, LocalSource, ProofSpec
+from alignment_core.spec import CheckpointSource, Contest, JobSpec, LocalLora, LocalPrompts, LocalSource
 from alignment_core.spec.places import RunLabel
 from alignment_core.spec.sources import OnBadRow
 from service.store import datasets, outputs, prompt_sets
@@ -56,7 +56,7 @@ def prepare_alignment(parts: WorkerParts, claim: Claim, workdir: Path) -> list[s
         raise AlignmentError("catalog_entry_missing", message, category="system") from error
 
 
-def starting_places(parts: WorkerParts, project_id: str, spec: JobSpec | ProofSpec, workdir: Path) -> dict[str, Any]:
+def starting_places(parts: WorkerParts, project_id: str, spec: JobSpec | Contest, workdir: Path) -> dict[str, Any]:
     """Where this machine now has the uploaded weights and the earlier checkpoints that the spec names, for `Sources`."""
     weights: dict[str, LocalLora] = {}
     models: dict[str, LocalSource] = {}
@@ -78,7 +78,7 @@ def starting_places(parts: WorkerParts, project_id: str, spec: JobSpec | ProofSp
     return {"weights": weights, "models_of_checkpoints": models, "loras_of_checkpoints": loras}
 
 
-def prompt_places(parts: WorkerParts, project_id: str, spec: JobSpec | ProofSpec) -> dict[str, LocalPrompts]:
+def prompt_places(parts: WorkerParts, project_id: str, spec: JobSpec | Contest) -> dict[str, LocalPrompts]:
     """Where this machine now has the prompt sets that the spec names; the run checks their hash."""
     places: dict[str, LocalPrompts] = {}
     for pointer, source in stored_prompts(spec):

@@ -5,6 +5,7 @@ from pathlib import Path
 import structlog
 
 from alignment_core.events import (
+    CandidatesDrawn,
     CheckpointSaved,
     EvaluationCompleted,
     Event,
@@ -20,7 +21,15 @@ from worker.launchers.contract import Gang
 from worker.parts import WorkerParts
 from worker.patience import patiently
 
-WithFiles = CheckpointSaved | SamplesDrawn | TrackingFileWritten | EvaluationCompleted | ImagesScored | ProofCompleted
+WithFiles = (
+    CheckpointSaved
+    | SamplesDrawn
+    | TrackingFileWritten
+    | EvaluationCompleted
+    | ImagesScored
+    | ProofCompleted
+    | CandidatesDrawn
+)
 
 log = structlog.get_logger()
 
@@ -64,6 +73,8 @@ def _upload(parts: WorkerParts, claim: Claim, workdir: Path, event: WithFiles) -
         return uploads.upload_page(parts, claim, workdir, event)
     if isinstance(event, ImagesScored):
         return uploads.upload_of_proof(parts, claim, workdir, event.path)
+    if isinstance(event, CandidatesDrawn):
+        return uploads.upload_candidates(parts, claim, workdir, event)
     if isinstance(event, ProofCompleted):
         return uploads.upload_of_proof(parts, claim, workdir, event.scores)
     try:

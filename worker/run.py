@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from alignment_core.errors import AlignmentError
 from alignment_core.events import Event, PhaseDivided, RunFailed
-from alignment_core.spec import JobSpec, ProofSpec, RemoteReward
+from alignment_core.spec import CandidatesSpec, JobSpec, ProofSpec, RemoteReward
 from alignment_core.spec.places import walk
 from service.settings import Settings
 from service.store import leases
@@ -28,7 +28,7 @@ from service.store.records import Claim, JobError, JobRecord
 from worker import inputs
 from worker.cards import learn_from
 from worker.courier import bringing_requests
-from worker.evaluations import prepare_evaluation, prepare_verification
+from worker.evaluations import prepare_candidates, prepare_evaluation, prepare_verification
 from worker.heartbeat import Heartbeat, Signal
 from worker.launchers.contract import Gang, Plan
 from worker.outcome import Stopped, is_of_killed, may_follow_from_another, outcome
@@ -145,6 +145,8 @@ def prepare(parts: WorkerParts, claim: Claim, workdir: Path) -> list[str]:
             return prepare_evaluation(parts, claim, workdir)
         case "vfy":
             return prepare_verification(parts, claim, workdir)
+        case "cand":
+            return prepare_candidates(parts, claim, workdir)
         case None:
             raise AssertionError(f"{claim.job.id} is no row of the queue")
         case kind:
@@ -209,7 +211,7 @@ def training_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
 
 
-def remote_reward_environment(settings: Settings, spec: JobSpec | ProofSpec) -> dict[str, str]:
+def remote_reward_environment(settings: Settings, spec: JobSpec | ProofSpec | CandidatesSpec) -> dict[str, str]:
     """The one secret that a training process is given, if its spec has a remote reward, and where it may be used."""
     if not any(isinstance(part, RemoteReward) for _, part in walk(spec)):
         return {}

@@ -11,6 +11,7 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from alignment_core.events import (
+    CandidatesDrawn,
     Event,
     ImagesScored,
     PhaseChanged,
@@ -26,7 +27,7 @@ from service.store.unavailable import Reason
 SECONDS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86_400, math.inf)
 GIB = 2**30
 
-KINDS: Mapping[str, str] = {"job": "job", "eval": "evaluation", "vfy": "verification"}
+KINDS: Mapping[str, str] = {"job": "job", "eval": "evaluation", "vfy": "verification", "cand": "candidates"}
 
 
 class WorkerTelemetry:
@@ -96,7 +97,7 @@ class WorkerTelemetry:
                 self._enter(job_id, "uploading", event.time)
             case StepCompleted() if event.step_seconds > 0:
                 self._speed.labels(job_id).set(self._examples_per_step.get(job_id, 0) / event.step_seconds)
-            case ImagesScored():
+            case ImagesScored() | CandidatesDrawn():
                 self._draw(job_id, event)
             case ThroughputMeasured():
                 self._measure(job_id, event)
@@ -132,7 +133,7 @@ class WorkerTelemetry:
         if phase is not None:
             self._phase[job_id] = (phase, time)
 
-    def _draw(self, job_id: str, event: ImagesScored) -> None:
+    def _draw(self, job_id: str, event: ImagesScored | CandidatesDrawn) -> None:
         if (before := self._scored.get(job_id)) is not None:
             done, since = before
             if (seconds := (event.time - since).total_seconds()) > 0:

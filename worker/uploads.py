@@ -5,7 +5,14 @@ from functools import partial
 from pathlib import Path
 
 from alignment_core.errors import AlignmentError
-from alignment_core.events import CheckpointSaved, EvaluationCompleted, FileRecord, SamplesDrawn, TrackingFileWritten
+from alignment_core.events import (
+    CandidatesDrawn,
+    CheckpointSaved,
+    EvaluationCompleted,
+    FileRecord,
+    SamplesDrawn,
+    TrackingFileWritten,
+)
 from service.store import keys
 from service.store.checksums import crc32_of
 from service.store.objects import CHUNK_BYTES
@@ -75,6 +82,18 @@ def upload_of_proof(parts: WorkerParts, claim: Claim, workdir: Path, path: str) 
     key = keys.proof_file_key(claim.job.project_id, claim.job.id, path, claim.attempt)
     _put(parts, key, _inside(workdir, path))
     return [StoredFile(**record.model_dump(), object_key=key)]
+
+
+def upload_candidates(parts: WorkerParts, claim: Claim, workdir: Path, event: CandidatesDrawn) -> list[StoredFile]:
+    """Upload the images that the event speaks of, under names that say which they are."""
+    stored = []
+    for one in event.images:
+        record = _record_of(workdir, one.path)
+        name = f"{event.contender}/{one.position:05d}-{one.number:02d}.png"
+        key = keys.candidate_key(claim.job.project_id, claim.job.id, name, claim.attempt)
+        _put(parts, key, _inside(workdir, one.path))
+        stored.append(StoredFile(**record.model_dump(), object_key=key))
+    return stored
 
 
 def _put(parts: WorkerParts, key: str, path: Path) -> None:

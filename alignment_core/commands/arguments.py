@@ -86,6 +86,12 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         help="a scores.parquet of this spec, of which some images are drawn once more",
     )
     evaluate.add_argument("--prompts", type=int, default=4, help="on how many prompts (default 4)")
+    draw = commands.add_parser("draw", help="draw prompts with some models, for people to judge")
+    draw.add_argument("spec", type=Path, help="spec of candidates, YAML or JSON: docs/labeling.md")
+    draw.add_argument("--sources", type=Path, default=None, help="as for run")
+    draw.add_argument("--workdir", type=Path, default=Path("candidates"), help="receives the images")
+    draw.add_argument("--cache-dir", type=Path, default=None, help="as for run")
+    draw.add_argument("--already", type=Path, default=None, help="JSON that says which images need not be drawn")
     standings = commands.add_parser("standings", help="compute an evaluation's table from its scores alone")
     standings.add_argument("scores", type=Path, help="scores.parquet of an evaluation")
     commands.add_parser("wait", help="import everything, and run what a line on stdin says; for workers")

@@ -1,4 +1,5 @@
-"""`evaluate`: models against each other, and some of it once more; `standings`: the table again, from the scores alone."""
+"""`evaluate`: models against each other, and some of it once more; `draw`: what they draw, for people to judge; `standings`: the table
+again, from the scores alone."""
 
 import argparse
 import traceback
@@ -25,7 +26,7 @@ from alignment_core.events import Event, RunFailed, RunStopped
 from alignment_core.lean_imports import lean_imports
 from alignment_core.lifeline import end_with_launcher, stop_when_asked
 from alignment_core.quiet import silence_progress_bars
-from alignment_core.spec import ProofSpec
+from alignment_core.spec import CandidatesSpec, Contest, DrawnAlready, ProofSpec
 from alignment_core.spec.mistakes import in_sentences
 from alignment_core.spec.places import Sources
 
@@ -35,7 +36,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     stop = stop_when_asked(EXIT_STOPPED)
     sources_path = arguments.sources
     try:
-        spec = _read_spec(arguments.spec)
+        spec = _read_spec(arguments.spec, CandidatesSpec if arguments.command == "draw" else ProofSpec)
         sources = Sources.model_validate_json(sources_path.read_bytes()) if sources_path else Sources()
     except (ValueError, OSError, yaml.YAMLError) as error:
         message = str(error) if isinstance(error, ValueError) else f"{arguments.spec}: {error}"
@@ -62,15 +63,21 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return EXIT_STOPPED
 
 
-def _read_spec(path: Path) -> ProofSpec:
+def _read_spec(path: Path, kind: type[Contest]) -> Contest:
     written = yaml.safe_load(path.read_bytes())
     try:
-        return ProofSpec.model_validate(written)
+        return kind.model_validate(written)
     except ValidationError as error:
-        raise ValueError(f"{path} cannot be used:\n{in_sentences(error, written, ProofSpec)}") from error
+        raise ValueError(f"{path} cannot be used:\n{in_sentences(error, written, kind)}") from error
 
 
-def _run(arguments: argparse.Namespace, spec: ProofSpec, sources: Sources) -> Generator[Event, None, None]:
+def _run(arguments: argparse.Namespace, spec: Contest, sources: Sources) -> Generator[Event, None, None]:
+    if isinstance(spec, CandidatesSpec):
+        from alignment_core.prove.candidates import draw_candidates
+
+        there = arguments.already
+        already = DrawnAlready() if there is None else DrawnAlready.model_validate_json(there.read_bytes())
+        return draw_candidates(spec, arguments.workdir, sources=sources, cache_dir=arguments.cache_dir, already=already)
     if arguments.verify is not None:
         from alignment_core.prove.verification import verify
 

@@ -1,6 +1,6 @@
 """`wait`: import what a run needs, and run once stdin says what; so a worker's next job need not wait for imports.
 
-A line of JSON is awaited: `{"arguments": [...], "environment": {...}, "cwd": ...}`, arguments being those of `run` or `evaluate`. An empty line on stdout says that
+A line of JSON is awaited: `{"arguments": [...], "environment": {...}, "cwd": ...}`, arguments being those of `run`, `evaluate` or `draw`. An empty line on stdout says that
 it is awaited, another that it was read; the end of stdin instead of a line ends the wait. Nothing of a job is known before that, and
 there is no second one.
 """
@@ -28,7 +28,7 @@ def wait() -> int:
     os.chdir(job["cwd"])
     _say()
     asked = parser(None).parse_args(job["arguments"])
-    return evaluate(asked) if asked.command == "evaluate" else run(asked)
+    return evaluate(asked) if asked.command in ("evaluate", "draw") else run(asked)
 
 
 def _say() -> None:

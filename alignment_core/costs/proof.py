@@ -10,8 +10,8 @@ from alignment_core.costs.layers import layers_of
 from alignment_core.costs.memory import FLOAT32, GIB, HALF, decoding_bytes, drawing_bytes
 from alignment_core.costs.work import DRIFT_FORWARDS, TERA, Work
 from alignment_core.model_files import ModelReport
+from alignment_core.spec.candidates import CandidatesSpec, Contest
 from alignment_core.spec.families import FAMILIES, FamilyName
-from alignment_core.spec.proof import ProofSpec
 
 ON_A_CPU, ON_A_GPU = 8, 32  # images at once where the spec leaves it to the run: `prove/stage.py`
 # Bytes of a row of scores, and of a pixel of a picture: of flat drawings, of photographs, of noise.
@@ -50,7 +50,7 @@ class Bytes(BaseModel):
 
 
 def proof_memory(
-    spec: ProofSpec, models: Sequence[KnownModel], *, images_at_once: int, is_half: bool
+    spec: Contest, models: Sequence[KnownModel], *, images_at_once: int, is_half: bool
 ) -> ProofMemory | None:
     """None where nobody has read the layers of one of the models."""
     each = FLOAT32 if not is_half else HALF
@@ -72,7 +72,7 @@ def proof_memory(
     return ProofMemory(peak_gib=shown[0], contender=name, weights=shown[1], drawing=shown[2], judges=shown[3])
 
 
-def proof_work(spec: ProofSpec, models: Sequence[KnownModel], num_prompts: int) -> Work | None:
+def proof_work(spec: Contest, models: Sequence[KnownModel], num_prompts: int) -> Work | None:
     """Drawing and judging as a job's report does it, for every contender; None where nobody has read one of the models."""
     tflop = 0.0
     for one in models:
@@ -81,7 +81,7 @@ def proof_work(spec: ProofSpec, models: Sequence[KnownModel], num_prompts: int) 
         forward = sum(layer.flops for layer in layers_of(one.report, one.family, one.report.resolution)) / TERA
         guided = 2 if spec.sampling.guidance_scale > 1 and not FAMILIES[one.family].embeds_guidance else 1
         forwards = num_prompts * spec.seeds_per_prompt * spec.sampling.num_inference_steps * guided
-        tflop += (forwards + DRIFT_FORWARDS / 2) * forward
+        tflop += (forwards + (0 if isinstance(spec, CandidatesSpec) else DRIFT_FORWARDS / 2)) * forward
     return Work(
         caching_places=0,
         sampling_tflop=0,
@@ -94,13 +94,13 @@ def proof_work(spec: ProofSpec, models: Sequence[KnownModel], num_prompts: int) 
     )
 
 
-def proof_bytes(spec: ProofSpec, models: Sequence[KnownModel], num_prompts: int) -> Bytes | None:
-    """Scores twice, with what was drawn and in `scores.parquet`; pictures of the prompts that are shown. None as above."""
+def proof_bytes(spec: Contest, models: Sequence[KnownModel], num_prompts: int) -> Bytes | None:
+    """Scores twice, with what was drawn and in `scores.parquet`; pictures of the prompts that are shown, or every candidate. None as above."""
     sides = [one.report.resolution for one in models]
     judges = len(spec.rewards) + (spec.prompt_following is not None)
     rows = 2 * len(models) * num_prompts * spec.seeds_per_prompt * judges
     pixels = sum(side * side for side in sides if side is not None) * spec.seeds_per_prompt
-    pixels *= min(spec.grid_prompts, num_prompts) * KEPT_PICTURES
+    pixels *= num_prompts if isinstance(spec, CandidatesSpec) else min(spec.grid_prompts, num_prompts) * KEPT_PICTURES
     if None in sides:
         return None
     low, expected, high = (

@@ -109,13 +109,14 @@ def scored_prompts(
                 image_sha256=tuple(map(image_sha256, images)),
                 scores=tuple(tuple(values[own]) for values in scores.values()),
                 distance=pairwise_distance(images) if seeds_per_prompt > 1 else None,
-                pictures=tuple(map(_png, images)) if position in shown else (),
+                pictures=tuple(map(png_of, images)) if position in shown else (),
             )
         )
     return found
 
 
-def _png(pixels: UInt8[ndarray, "height width 3"]) -> bytes:
+def png_of(pixels: UInt8[ndarray, "height width 3"]) -> bytes:
+    """The image as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -7,10 +7,18 @@ from typing import TypeVar, assert_never
 from alignment_core.errors import DataError
 from alignment_core.events import Event, WarningRaised
 from alignment_core.prompt_files import PromptsRefused, PromptsReport, read_prompts
-from alignment_core.spec import EvaluationSpec, JobSpec, LocalPrompts, OnlineMethodSpec, PromptSetSource, ProofSpec
+from alignment_core.spec import (
+    CandidatesSpec,
+    EvaluationSpec,
+    JobSpec,
+    LocalPrompts,
+    OnlineMethodSpec,
+    PromptSetSource,
+    ProofSpec,
+)
 from alignment_core.spec.sources import Prompts
 
-Section = TypeVar("Section", OnlineMethodSpec, EvaluationSpec, ProofSpec)
+Section = TypeVar("Section", OnlineMethodSpec, EvaluationSpec, ProofSpec, CandidatesSpec)
 
 
 def with_prompts(spec: JobSpec) -> Generator[Event, None, JobSpec]:

@@ -43,7 +43,7 @@ from alignment_core.ranks import ranks_of
 from alignment_core.reports import ContenderFacts, Drift, RunWarning
 from alignment_core.safetensors_files import write_safetensors
 from alignment_core.shapes import Images
-from alignment_core.spec import ProofSpec
+from alignment_core.spec import Contest, ProofSpec
 from alignment_core.spec.places import RunLabel, Sources, localize
 from alignment_core.spec.training import Precision
 from alignment_core.versions import versions
@@ -76,7 +76,7 @@ def prove(
         num_there=sum(len(one.prompts) for one in drawn.values()) * spec.seeds_per_prompt,
         device=accelerator.device.type,
         card=card_of(accelerator),
-        precision=_precision_told(spec, accelerator.device.type, known),
+        precision=precision_told(spec, accelerator.device.type, known),
         versions=versions_of_scores(),
     )
     yield PhaseChanged(phase="loading")
@@ -89,7 +89,7 @@ def prove(
     yield RunCompleted(step=stage.num_images)
 
 
-def refuse_other_processes(spec: ProofSpec, num: int) -> None:
+def refuse_other_processes(spec: Contest, num: int) -> None:
     """Raise `AlignmentError` where the spec asks for another number of processes than run; one that asks for one takes what there is."""
     if spec.resources.processes not in (1, num):
         raise AlignmentError(
@@ -116,7 +116,8 @@ def _only_of(spec: ProofSpec, drawn: dict[str, DrawnSoFar]) -> Made | None:
     return made[0] if made else None
 
 
-def _precision_told(spec: ProofSpec, device: str, known: Precision | None) -> str:
+def precision_told(spec: Contest, device: str, known: Precision | None) -> str:
+    """What the first event says of it."""
     if spec.sampling.precision != "auto":
         return spec.sampling.precision
     return "fp32" if device == "cpu" else known or "auto"
@@ -275,6 +276,7 @@ class ProofRun:
     def report(self, started: float) -> Generator[Event, None, None]:
         """Write the table of scores and everything that follows from it."""
         spec, plan = self.stage.spec, self.stage.plan
+        assert isinstance(spec, ProofSpec), "an evaluation under way is one of a ProofSpec"
         ordered = {one.name: self.drawn[one.name] for one in spec.contenders}
         rules = Rules(spec.sha256(), spec.anchor_name, bootstrap_of(spec))
         table = table_of(rules, plan.prompts, plan.seeds, ordered, plan.shown)

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from alignment_core.evaluation.compare import plan_comparison
+from alignment_core.evaluation.compare import plan_comparison, seeds_of
 from alignment_core.evaluation.draw_and_judge import PROMPT_FOLLOWING, DrawPlan, JudgedBatch, Judges, judged_batch
 from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.policy_drift import Conditioned
@@ -29,7 +29,7 @@ from alignment_core.protocols import Sampler
 from alignment_core.ranks import Ranks, ranks_of
 from alignment_core.reports import ContenderFacts, ScoredBy
 from alignment_core.shapes import Images, Latents, Times
-from alignment_core.spec import EvaluationSpec, ProofSpec, reward_name
+from alignment_core.spec import CandidatesSpec, Contest, EvaluationSpec, reward_name
 from alignment_core.spec.prompts import listed
 from alignment_core.spec.training import Precision
 from alignment_core.training.micro_batch import free_memory
@@ -88,8 +88,8 @@ class Fitting:
 class Stage:
     """Everything that all contenders have in common. The precision is that of `accelerator`."""
 
-    spec: ProofSpec
-    here: ProofSpec
+    spec: Contest
+    here: Contest
     cache_dir: Path
     accelerator: Accelerator
     ranks: Ranks
@@ -151,7 +151,12 @@ class Stage:
 
     def drawn(self, contender: OnStage, positions: Sequence[int]) -> list[JudgedBatch]:
         """The images of these prompts, all seeds of each, with their scores."""
-        items = [(self.plan.prompts[one], seed) for one in positions for seed in self.plan.seeds[one]]
+        return self.drawn_of(
+            contender, [(self.plan.prompts[one], seed) for one in positions for seed in self.plan.seeds[one]]
+        )
+
+    def drawn_of(self, contender: OnStage, items: Sequence[tuple[str, int]]) -> list[JudgedBatch]:
+        """The images of these prompts and seeds, with their scores."""
 
         def work(part: Sequence[tuple[str, int]]) -> JudgedBatch:
             batch = ([prompt for prompt, _ in part], [seed for _, seed in part])
@@ -185,8 +190,8 @@ def processor() -> str:
 
 
 def set_stage(
-    spec: ProofSpec,
-    here: ProofSpec,
+    spec: Contest,
+    here: Contest,
     cache_dir: Path,
     accelerator: Accelerator,
     known: Precision | None,
@@ -223,16 +228,19 @@ def set_stage(
     return stage
 
 
-def plan_of(spec: ProofSpec) -> DrawPlan:
+def plan_of(spec: Contest) -> DrawPlan:
     """What every contender draws: seeds follow from the spec's and the places of the prompts alone."""
     listing = listed(spec.prompts)
     prompts = choose_prompts(listing, len(listing))
+    if isinstance(spec, CandidatesSpec):
+        own = seeds_of(spec.seed, len(prompts), spec.num_seeds) if spec.seeds is None else [spec.seeds] * len(prompts)
+        return DrawPlan(prompts, own, batch_size=1)
     return plan_comparison(
         prompts, seeds_per_prompt=spec.seeds_per_prompt, batch_size=1, grid_prompts=spec.grid_prompts, seed=spec.seed
     )
 
 
-def accelerator_for(spec: ProofSpec, precision: Literal["auto"] | Precision) -> Accelerator:
+def accelerator_for(spec: Contest, precision: Literal["auto"] | Precision) -> Accelerator:
     """What an evaluation draws on."""
     resources = spec.resources
     return accelerator_on(resources.device, precision, resources.num_cpu_threads, field="sampling.precision")

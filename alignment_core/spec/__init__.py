@@ -4,6 +4,7 @@ The parts that a spec is written with, re-exported from the modules that define 
 """
 
 from alignment_core.spec.base import Spec
+from alignment_core.spec.candidates import CandidatesSpec, Contest, DrawnAlready
 from alignment_core.spec.evaluation import EvaluationSpec
 from alignment_core.spec.guards import GuardsSpec
 from alignment_core.spec.job import JobSpec, MethodSpec, OfflineMethodSpec, sha256_of_json

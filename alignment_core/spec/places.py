@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from alignment_core.spec.base import Spec
+from alignment_core.spec.candidates import CandidatesSpec
 from alignment_core.spec.job import JobSpec
 from alignment_core.spec.prompts import LocalPrompts, PromptSetId, PromptSetSource
 from alignment_core.spec.proof import ContenderSpec, LocalDenoiser, ProofSpec, StoredDenoiser
@@ -90,7 +91,7 @@ class Sources(Spec):
     shards: Annotated[FolderShards | AskedShards, Field(discriminator="type")] | None = None
 
 
-AnySpec = TypeVar("AnySpec", JobSpec, ProofSpec)
+AnySpec = TypeVar("AnySpec", JobSpec, ProofSpec, CandidatesSpec)
 
 
 def localize(spec: AnySpec, sources: Sources) -> AnySpec:

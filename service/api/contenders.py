@@ -1,12 +1,15 @@
-"""Whether an evaluation may run here: its names are known, its weights are ready, its checkpoints are what they are taken for."""
+"""Whether an evaluation, or candidates, may run here: its names are known, its weights are ready, its checkpoints are what they are taken for."""
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from alignment_core.reports import LoraReport
 from alignment_core.spec import (
     AliasSource,
+    CandidatesSpec,
     CheckpointSource,
     ContenderSpec,
+    Contest,
     JobSpec,
     LocalSource,
     PromptSetSource,
@@ -26,8 +29,10 @@ from service.store import aliases, datasets, jobs, outputs
 from service.store.catalog import check_spec
 from service.store.records import DatasetRecord
 
+AnyContest = TypeVar("AnyContest", ProofSpec, CandidatesSpec)
 
-def resolved_contenders(parts: Parts, project_id: str, spec: ProofSpec) -> ProofSpec:
+
+def resolved_contenders(parts: Parts, project_id: str, spec: AnyContest) -> AnyContest:
     """The spec as a worker runs it: the checkpoint of a LoRA as its job's model with it, prompt sets with their hash.
 
     Raises 422 with everything that keeps this server from running it.
@@ -51,7 +56,7 @@ def resolved_contenders(parts: Parts, project_id: str, spec: ProofSpec) -> Proof
     return spec.resolved().model_copy(update={"contenders": contenders, "prompts": prompts})
 
 
-def _with_aliases(parts: Parts, project_id: str, spec: ProofSpec) -> ProofSpec:
+def _with_aliases(parts: Parts, project_id: str, spec: AnyContest) -> AnyContest:
     """The spec with the checkpoint in place of each alias that a contender names; 422 where there is no such alias."""
     contenders, errors = [], []
     for index, one in enumerate(spec.contenders):
@@ -69,7 +74,7 @@ def _with_aliases(parts: Parts, project_id: str, spec: ProofSpec) -> ProofSpec:
     return spec.model_copy(update={"contenders": tuple(contenders)})
 
 
-def _problems_of_machine(parts: Parts, spec: ProofSpec) -> Iterator[FieldProblem]:
+def _problems_of_machine(parts: Parts, spec: Contest) -> Iterator[FieldProblem]:
     wanted, settings = spec.resources, parts.settings
     if settings.worker_devices and wanted.device not in ("auto", *settings.worker_devices):
         there = ", ".join(settings.worker_devices)

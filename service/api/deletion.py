@@ -7,7 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query
 
 from service.api.context import Parts, PartsDep
 from service.api.exports import FormatPath
-from service.api.lookup import CheckpointDep, DatasetDep, EvaluationDep, JobDep, PromptSetDep, WeightsDep
+from service.api.lookup import CandidatesDep, CheckpointDep, DatasetDep, EvaluationDep, JobDep, PromptSetDep, WeightsDep
 from service.api.problems import missing, problem, problems
 from service.api.pushes import PushPath
 from service.api.schemas.deleted import Deleted
@@ -21,7 +21,18 @@ from service.store.removals import remove_due
 router = APIRouter(prefix="/v1", responses=problems(401, 403, 422, 500, 503))
 
 Kind = Literal[
-    "dataset", "weights", "prompt_set", "job", "evaluation", "sweep", "checkpoint", "export", "push", "sample", "report"
+    "dataset",
+    "weights",
+    "prompt_set",
+    "job",
+    "evaluation",
+    "candidates",
+    "sweep",
+    "checkpoint",
+    "export",
+    "push",
+    "sample",
+    "report",
 ]
 
 
@@ -142,6 +153,27 @@ def delete_evaluation(evaluation: EvaluationDep, parts: PartsDep, deleter: Delet
         "evaluation",
         evaluation.id,
         lambda: deletion.delete_evaluation(parts.store, evaluation.project_id, evaluation.id),
+    )
+
+
+@router.delete(
+    "/candidates/{candidates_id}",
+    tags=["labeling"],
+    summary="Delete candidates",
+    responses=_responses(
+        "candidates",
+        "cand",
+        "candidates_in_use",
+        "they are running; cancel them first",
+        "They have not ended: cancel them first; or a labeling shows their images",
+    ),
+)
+def delete_candidates(candidates: CandidatesDep, parts: PartsDep, deleter: DeleterDep) -> Deleted:
+    """Remove candidates that have ended, with all their images. Data sets that were made of them stay."""
+    return deleter(
+        "candidates",
+        candidates.id,
+        lambda: deletion.delete_candidates(parts.store, candidates.project_id, candidates.id),
     )
 
 

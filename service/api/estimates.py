@@ -11,7 +11,7 @@ from alignment_core.costs.seconds import Duration, duration_of
 from alignment_core.costs.work import disk_of, num_checkpoints, work_of
 from alignment_core.model_files import ModelReport
 from alignment_core.reports import DatasetReport
-from alignment_core.spec import FullFineTune, JobSpec, LoraAdapter, ProofSpec
+from alignment_core.spec import Contest, FullFineTune, JobSpec, LoraAdapter
 from alignment_core.spec.families import FamilyName
 from alignment_core.spec.prompts import num_expected
 from service.api.context import Parts
@@ -71,7 +71,7 @@ def estimate_of(parts: Parts, spec: JobSpec, report: DatasetReport | None, model
     )
 
 
-def cards_for(parts: Parts, spec: JobSpec | ProofSpec) -> list[CardRecord]:
+def cards_for(parts: Parts, spec: JobSpec | Contest) -> list[CardRecord]:
     """The workers' cards that the job may run on, the largest first: GPUs where a worker has any, unless it asks for none."""
     known, wanted = once("cards", lambda: cards.known(parts.store)), spec.resources.device
     gpus = [card for card in known if card.device == "cuda"]

@@ -17,6 +17,7 @@ JobPath = Annotated[str, Path(description="Id of a job.", examples=["job_01kaf0h
 CheckpointPath = Annotated[str, Path(description="Id of a checkpoint.", examples=["ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"])]
 DatasetPath = Annotated[str, Path(description="Id of a data set.", examples=["ds_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 EvaluationPath = Annotated[str, Path(description="Id of an evaluation.", examples=["eval_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
+CandidatesPath = Annotated[str, Path(description="Id of candidates.", examples=["cand_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
 WeightsPath = Annotated[str, Path(description="Id of uploaded weights.", examples=["wts_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 PromptSetPath = Annotated[str, Path(description="Id of a prompt set.", examples=["ps_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 
@@ -48,6 +49,26 @@ def _evaluation(evaluation_id: EvaluationPath, project_id: ProjectDep, parts: Pa
 
 def _whole_evaluation(evaluation_id: EvaluationPath, project_id: ProjectDep, parts: PartsDep) -> JobRecord:
     return whole_evaluation_or_404(parts.store, project_id, evaluation_id)
+
+
+def candidates_or_404(store: Store, project_id: str, candidates_id: str) -> JobSummary:
+    """The project's candidates; raises 404."""
+    found = jobs.summary(store, project_id, candidates_id) if _is_of("cand", candidates_id) else None
+    if found is None:
+        raise not_found("candidates", candidates_id)
+    return found
+
+
+def whole_candidates_or_404(store: Store, project_id: str, candidates_id: str) -> JobRecord:
+    """The same with their spec."""
+    found = jobs.get(store, project_id, candidates_id) if _is_of("cand", candidates_id) else None
+    if found is None:
+        raise not_found("candidates", candidates_id)
+    return found
+
+
+def _candidates(candidates_id: CandidatesPath, project_id: ProjectDep, parts: PartsDep) -> JobSummary:
+    return candidates_or_404(parts.store, project_id, candidates_id)
 
 
 def job_or_404(store: Store, project_id: str, job_id: str) -> JobSummary:
@@ -115,6 +136,7 @@ def _prompt_set(prompt_set_id: PromptSetPath, project_id: ProjectDep, parts: Par
 
 EvaluationDep = Annotated[JobSummary, Depends(_evaluation)]
 WholeEvaluationDep = Annotated[JobRecord, Depends(_whole_evaluation)]
+CandidatesDep = Annotated[JobSummary, Depends(_candidates)]
 JobDep = Annotated[JobSummary, Depends(_job)]
 WholeJobDep = Annotated[JobRecord, Depends(_whole_job)]
 CheckpointDep = Annotated[CheckpointRecord, Depends(_checkpoint)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from alignment_core.spec import JobSpec, OnlineMethodSpec, PromptSetSource, ProofSpec
+from alignment_core.spec import Contest, JobSpec, OnlineMethodSpec, PromptSetSource
 from service.api.context import Parts
 from service.errors import FieldProblem
 from service.store import prompt_sets
@@ -10,7 +10,7 @@ from service.store.catalog import stored_prompts
 from service.store.records import PromptSetRecord
 
 
-def problems_of_prompt_sets(parts: Parts, project_id: str, spec: JobSpec | ProofSpec) -> Iterator[FieldProblem]:
+def problems_of_prompt_sets(parts: Parts, project_id: str, spec: JobSpec | Contest) -> Iterator[FieldProblem]:
     """Sets that the project does not have, or that are others than the spec says they are."""
     for pointer, source in stored_prompts(spec):
         found = prompt_sets.get(parts.store, project_id, source.id)

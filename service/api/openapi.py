@@ -42,6 +42,10 @@ TAGS = [
     {"name": "jobs", "description": "Alignment runs: what is asked for, and how far it is."},
     {"name": "sweeps", "description": "One job for each of several settings, and how they compare."},
     {"name": "evaluations", "description": "Any models against each other, on the same prompts and seeds."},
+    {
+        "name": "labeling",
+        "description": "Images that people judge, and what they say of them: data to train on, or who wins blind.",
+    },
     {"name": "runs", "description": "What a run says and leaves: events, metrics, samples, the report, logs."},
     {"name": "checkpoints", "description": "Trained weights, file by file or as one archive."},
     {

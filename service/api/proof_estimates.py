@@ -1,4 +1,4 @@
-"""What an evaluation that could be run would cost, and whether its largest contender fits any card of the workers."""
+"""What an evaluation, or candidates, that could be run would cost, and whether its largest contender fits any card of the workers."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from alignment_core.costs.proof import (
 )
 from alignment_core.costs.rates import corrected, rates_of_card
 from alignment_core.costs.seconds import Duration, duration_of
-from alignment_core.spec import ProofSpec
+from alignment_core.spec import Contest
 from service.api.context import Parts
 from service.api.estimates import GIB, RESERVED_GIB, WITHIN, cards_for
 from service.api.model_reports import family_of, foreseen
@@ -22,7 +22,7 @@ from service.errors import FieldProblem
 from service.store import cards
 
 
-def estimate_of_evaluation(parts: Parts, project_id: str, spec: ProofSpec) -> EvaluationEstimate:
+def estimate_of_evaluation(parts: Parts, project_id: str, spec: Contest) -> EvaluationEstimate:
     """What follows from the numbers of the resolved spec and from the files of its models."""
     known, num_images = _models(parts, project_id, spec), spec.num_images
     if known is None or num_images is None:
@@ -36,7 +36,7 @@ def estimate_of_evaluation(parts: Parts, project_id: str, spec: ProofSpec) -> Ev
     )
 
 
-def problems_of_fit(parts: Parts, project_id: str, spec: ProofSpec) -> Iterator[FieldProblem]:
+def problems_of_fit(parts: Parts, project_id: str, spec: Contest) -> Iterator[FieldProblem]:
     """Whether no card of the workers can hold a contender; where no worker has said what it has, one may."""
     fitting, known = cards_for(parts, spec), _models(parts, project_id, spec)
     if known is None or not fitting:
@@ -54,7 +54,7 @@ def problems_of_fit(parts: Parts, project_id: str, spec: ProofSpec) -> Iterator[
     yield FieldProblem(pointer="/spec/sampling/batch_size", code="does_not_fit", message=message)
 
 
-def _models(parts: Parts, project_id: str, spec: ProofSpec) -> list[KnownModel] | None:
+def _models(parts: Parts, project_id: str, spec: Contest) -> list[KnownModel] | None:
     known: list[KnownModel] = []
     for one in spec.contenders:
         report, family = foreseen(parts, project_id, one), family_of(parts, project_id, one)
@@ -64,11 +64,11 @@ def _models(parts: Parts, project_id: str, spec: ProofSpec) -> list[KnownModel] 
     return known
 
 
-def _memory(parts: Parts, spec: ProofSpec, known: list[KnownModel], images_at_once: int) -> ProofMemory | None:
+def _memory(parts: Parts, spec: Contest, known: list[KnownModel], images_at_once: int) -> ProofMemory | None:
     return proof_memory(spec, known, images_at_once=images_at_once, is_half=_is_half(parts, spec))
 
 
-def _duration(parts: Parts, spec: ProofSpec, known: list[KnownModel], num_prompts: int) -> Duration | None:
+def _duration(parts: Parts, spec: Contest, known: list[KnownModel], num_prompts: int) -> Duration | None:
     """On the card with the most memory, since nobody knows which worker will be free."""
     work = proof_work(spec, known, num_prompts)
     if work is None:
@@ -80,18 +80,18 @@ def _duration(parts: Parts, spec: ProofSpec, known: list[KnownModel], num_prompt
     return duration_of(work, corrected(rates_of_card(name, is_gpu=is_gpu, is_half=is_half), measured), name)
 
 
-def _images_at_once(parts: Parts, spec: ProofSpec) -> int:
+def _images_at_once(parts: Parts, spec: Contest) -> int:
     if spec.sampling.batch_size != "auto":
         return spec.sampling.batch_size
     return ON_A_GPU if _runs_on_gpu(parts, spec) else ON_A_CPU
 
 
-def _is_half(parts: Parts, spec: ProofSpec) -> bool:
+def _is_half(parts: Parts, spec: Contest) -> bool:
     precision = spec.sampling.precision
     return precision != "fp32" if precision != "auto" else _runs_on_gpu(parts, spec)
 
 
-def _runs_on_gpu(parts: Parts, spec: ProofSpec) -> bool:
+def _runs_on_gpu(parts: Parts, spec: Contest) -> bool:
     card = next(iter(cards_for(parts, spec)), None)
     if card is not None:
         return card.device == "cuda"

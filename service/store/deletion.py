@@ -132,6 +132,20 @@ def delete_evaluation(store: Store, project_id: str, evaluation_id: str) -> str 
         return evaluation_id
 
 
+def delete_candidates(store: Store, project_id: str, candidates_id: str) -> str | None:
+    """Delete candidates that have ended, with their images; `InUse` before their end."""
+    with store.write() as session:
+        row = _job(session, project_id, candidates_id)
+        if row is None:
+            return None
+        if row.state not in TERMINAL:
+            raise InUse("candidates_in_use", f"they are {row.state}; cancel them first")
+        session.execute(sa.delete(Job).where(Job.id == candidates_id))  # the rest goes by the tables' own cascades
+        _forget_answers(session, project_id, [candidates_id])
+        to_remove(session, [keys.job_prefix(project_id, candidates_id)], now(session))
+        return candidates_id
+
+
 def delete_sweep(store: Store, project_id: str, sweep_id: str) -> str | None:
     """Delete a sweep of which nothing will run any more, with its table; its jobs stay. `InUse` before."""
     with store.write() as session:

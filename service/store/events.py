@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 
 from alignment_core.events import (
     ActionAnswered,
+    CandidatesDrawn,
+    CandidatesStarted,
     CheckpointSaved,
     EvaluationCompleted,
     Event,
@@ -33,7 +35,7 @@ from alignment_core.events import (
     WarningRaised,
     event_to_json,
 )
-from service.store import actions, announcements, outputs, proofs
+from service.store import actions, announcements, candidates, outputs, proofs
 from service.store.database import Store, now
 from service.store.fence import hold
 from service.store.ids import new_id
@@ -91,6 +93,8 @@ HELD_ELSEWHERE = {
     "proof_started": "spec",
     "proof_completed": "report",
     "verification_completed": "report",
+    "candidates_started": "spec",
+    "candidates_drawn": "images",
 }
 
 
@@ -125,12 +129,15 @@ def _apply(session: Session, row: Job, event: Event, files: Sequence[StoredFile]
         case RunStarted():
             row.state = TRANSITIONS["begin"].get(row.state, row.state)
             row.step, row.total_steps = event.resumed_from_step or 0, event.total_steps
-        case ProofStarted():
+        case ProofStarted() | CandidatesStarted():
             row.state = TRANSITIONS["begin"].get(row.state, row.state)
             row.step, row.total_steps = event.num_there, event.num_images
         case ImagesScored():
             row.step, row.total_steps = event.done, event.total
             proofs.put_shard(session, row, event, files)
+        case CandidatesDrawn():
+            row.step, row.total_steps = event.done, event.total
+            candidates.put_images(session, row, event, files)
         case ProofCompleted() | VerificationCompleted():
             proofs.put_proof(session, row, event, files)
         case PhaseChanged():

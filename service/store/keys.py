@@ -61,6 +61,11 @@ def proof_file_key(project_id: str, job_id: str, path: str, attempt: int) -> str
     return f"projects/{project_id}/jobs/{job_id}/proof/attempt-{attempt}/{path}"
 
 
+def candidate_key(project_id: str, job_id: str, path: str, attempt: int) -> str:
+    """Of an image that people judge."""
+    return f"projects/{project_id}/jobs/{job_id}/candidates/attempt-{attempt}/{path}"
+
+
 def dataset_key(project_id: str, dataset_id: str, suffix: str) -> str:
     """`suffix` is the file's, such as `.parquet`; the user's own name for it stays in the database."""
     return f"projects/{project_id}/datasets/{dataset_id}/data{suffix}"

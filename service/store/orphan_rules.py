@@ -13,7 +13,9 @@ from typing import Literal
 OrphanReason = Literal["owner_is_gone", "superseded"]
 
 OWNED = re.compile(r"projects/(?P<project>[^/]+)/(?P<kind>jobs|datasets|prompt_sets)/(?P<owner>[^/]+)/(?P<rest>.+)")
-OF_ATTEMPT = re.compile(r"(?:(?:checkpoints|samples|reports)/\d+|proof|tensorboard)/attempt-(?P<attempt>\d+)[./].+")
+OF_ATTEMPT = re.compile(
+    r"(?:(?:checkpoints|samples|reports)/\d+|proof|candidates|tensorboard)/attempt-(?P<attempt>\d+)[./].+"
+)
 OF_EXPORT = re.compile(r"exports/[^/]+/(?P<export>[^/]+)/.+")
 
 

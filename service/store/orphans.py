@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.store.database import Store, now
 from service.store.models import (
+    CandidateImage,
     Checkpoint,
     CheckpointFile,
     Dataset,
@@ -95,6 +96,7 @@ def _job(session: Session, project_id: str, job_id: str) -> Owner | None:
         sa.select(Sample.object_key).where(Sample.job_id == job_id),
         sa.select(TrackingFile.object_key).where(TrackingFile.job_id == job_id),
         sa.select(Proof.scores_object_key).where(Proof.job_id == job_id, Proof.scores_object_key.is_not(None)),
+        sa.select(CandidateImage.object_key).where(CandidateImage.job_id == job_id),
         sa.select(ProofShard.object_key).where(ProofShard.job_id == job_id),
         sa.select(Report.page_object_key).where(Report.job_id == job_id, Report.page_object_key.is_not(None)),
     )

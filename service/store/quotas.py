@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from service.store.database import LIMITS, Store, now
 from service.store.limits import Limits, QuotaExceeded, QuotaName, Standing
 from service.store.models import (
+    CandidateImage,
     Checkpoint,
     Dataset,
     Export,
@@ -168,6 +169,7 @@ def _bytes_of(session: Session, project_id: str) -> int:
         (Report, sa.func.coalesce(Report.page_size_bytes, 0)),
         (Proof, sa.func.coalesce(Proof.scores_size_bytes, 0)),
         (ProofShard, ProofShard.size_bytes),
+        (CandidateImage, CandidateImage.size_bytes),
     )
     sums = (sa.select(sa.func.sum(size)).where(table.project_id == project_id) for table, size in sizes)
     return sum(int(session.scalar(one) or 0) for one in sums)

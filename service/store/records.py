@@ -43,6 +43,37 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True, extra="forbid")
 
 
+class CandidateImageRecord(Record):
+    """An image of a contender; `position` is the place of its prompt, `number` that of its seed among those of the prompt."""
+
+    id: str
+    job_id: str
+    project_id: str
+    contender: str
+    position: int
+    number: int
+    prompt: str
+    seed: int
+    attempt: int
+    width: int
+    height: int
+    pixels_sha256: str
+    fingerprint: str
+    drawn_alike: str
+    reused: bool
+    size_bytes: int
+    sha256: str
+    object_key: str
+    created_at: datetime
+
+    @property
+    def file(self) -> "StoredFile":
+        """Where it is, under the name that its fingerprint gives it."""
+        return StoredFile(
+            path=f"{self.fingerprint}.png", size_bytes=self.size_bytes, sha256=self.sha256, object_key=self.object_key
+        )
+
+
 class Progress(Record):
     step: int
     total: int | None

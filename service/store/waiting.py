@@ -1,6 +1,6 @@
 """What waits for a worker, and whose turn it is. A message of the broker only says that something does.
 
-Jobs go in the order of `queued_at`, all projects in one line, or in one for each class of jobs; a job that comes back from a lost worker keeps its place.
+Jobs go by their turn and then in the order of `queued_at`, all projects in one line, or in one for each class of jobs; a job that comes back from a lost worker keeps its place.
 Data sets go by owner: first that of the project that has the fewest in work, so that nobody can keep all checkers busy.
 """
 
@@ -18,6 +18,7 @@ from service.store.records import QueuePlace
 from service.store.states import HELD
 
 _QUEUED = Job.state == "queued"
+_LINE = (Job.turn, Job.queued_at, Job.id)
 _UNCHECKED = sa.and_(Dataset.state == "checking", Dataset.lease_expires_at.is_(None))
 _IN_WORK = sa.and_(Dataset.state == "checking", Dataset.lease_expires_at.is_not(None))
 
@@ -25,7 +26,7 @@ _IN_WORK = sa.and_(Dataset.state == "checking", Dataset.lease_expires_at.is_not(
 def next_jobs(store: Store, limit: int = 1, classes: Sequence[ResourceClass] = ()) -> tuple[str, ...]:
     """Ids of the queued jobs whose turn it is, the first one first; of these classes, or of all when none is named."""
     among = _among(classes, store.classes)
-    query = sa.select(Job.id).where(_QUEUED, among).order_by(Job.queued_at, Job.id).limit(limit)
+    query = sa.select(Job.id).where(_QUEUED, among).order_by(*_LINE).limit(limit)
     with store.read() as session:
         return tuple(session.scalars(query))
 
@@ -118,8 +119,10 @@ def _places_in(
     )
     held = session.scalars(sa.select(sa.func.count()).where(Job.state.in_(HELD), in_line)).one()
     last = max(job.queued_at for job in queued if job.queued_at is not None)
-    number = sa.func.row_number().over(order_by=(Job.queued_at, Job.id)).label("number")
-    walk = sa.select(Job.id, number).where(_QUEUED, in_line, Job.queued_at <= last).subquery()
+    turn = max(job.turn for job in queued)
+    before = sa.or_(Job.turn < turn, Job.queued_at <= last)
+    number = sa.func.row_number().over(order_by=_LINE).label("number")
+    walk = sa.select(Job.id, number).where(_QUEUED, in_line, before).subquery()
     rows = session.execute(sa.select(walk.c.id, walk.c.number).where(walk.c.id.in_([job.id for job in queued])))
     return {job_id: QueuePlace(position=place, ahead=held + place - 1) for job_id, place in rows}
 

@@ -22,6 +22,7 @@ class Deleted(Resource):
         "prompt_set",
         "job",
         "evaluation",
+        "candidates",
         "sweep",
         "checkpoint",
         "alias",

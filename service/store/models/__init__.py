@@ -11,6 +11,7 @@ from service.store.models.base import (
     UTCDateTime,
 )
 from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal
+from service.store.models.candidates import CandidateImage, CandidateRecipe
 from service.store.models.jobs import Job, JobAction, JobEvent, JobLabel, JobLog, Metric
 from service.store.models.projects import ApiKey, AuditEntry, ProcessTime, Project, Quota, SubmitCount
 from service.store.models.results import (
@@ -43,6 +44,8 @@ __all__ = [
     "AuditEntry",
     "Base",
     "BrowserSession",
+    "CandidateImage",
+    "CandidateRecipe",
     "Card",
     "Checkpoint",
     "CheckpointFile",

@@ -29,7 +29,7 @@ class Job(Base):
         sa.Index("ix_jobs_project_id_method_id", "project_id", "method", "id"),
         sa.Index("ix_jobs_project_id_model_id", "project_id", "model", "id"),
         sa.Index("ix_jobs_parent_job_id_id", "parent_job_id", "id"),
-        sa.Index("ix_jobs_queue", "state", "queued_at", "id"),  # the line of queued jobs, in its order
+        sa.Index("ix_jobs_queue", "state", "turn", "queued_at", "id"),  # the line of queued jobs, in its order
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -43,6 +43,8 @@ class Job(Base):
     model: Mapped[str] = mapped_column(sa.Text)
     processes: Mapped[int] = mapped_column(default=1, server_default="1")
     card_gib: Mapped[float | None] = mapped_column(sa.Float)  # that each needs of its card, where that was estimated
+
+    turn: Mapped[int] = mapped_column(default=1, server_default="1")  # 0 comes before all that have 1
 
     state: Mapped[JobState] = mapped_column(sa.String(16))
     phase: Mapped[str | None] = mapped_column(sa.String(16))

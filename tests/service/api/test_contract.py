@@ -20,6 +20,7 @@ from service.settings import Settings
 from service.store import projects
 from service.store.migrations import migrate
 from service.store.projects import DEFAULT_PROJECT_ID
+from tests.service.api.test_candidates import created, drawn
 from tests.service.api.world import CATALOG, Api
 
 # What is well formed may still name something that is not there, or more warm-up than steps.
@@ -32,6 +33,8 @@ JUDGED_BY_MORE_THAN_FORM = (
     "POST /v1/prompt_sets",
     "GET /v1/jobs/{job_id}/events",
     "POST /v1/evaluations",
+    "POST /v1/candidates",
+    "POST /v1/playground",
     "POST /v1/links",  # for files and streams alone
     "POST /v1/promotions",  # an Idempotency-Key may have come before with another request
     "POST /v1/webhooks",  # an address must be one, of the internet
@@ -75,6 +78,8 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
     (sample,) = api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"]
     prompts = api.client.post("/v1/prompt_sets", files={"file": ("p.txt", b"a red circle")}).json()
     promotion = api.client.post("/v1/promotions", json={"checkpoint_id": api.checkpoint_id(job_id)}).json()
+    candidates_id = created(api)["id"]
+    drawn(api, candidates_id)
     webhook = api.client.post("/v1/webhooks", json={"url": "https://hooks.example.org/attune"}).json()
     known = {
         "job_id": job_id,
@@ -89,6 +94,8 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
         "webhook_id": webhook["id"],
         "delivery_id": api.client.post(f"/v1/webhooks/{webhook['id']}/test").json()["id"],
         "format": "merged",
+        "candidates_id": candidates_id,
+        "image_id": api.client.get(f"/v1/candidates/{candidates_id}/images").json()["first_id"],
         "path": "manifest.json",
     }
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)

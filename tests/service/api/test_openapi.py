@@ -42,12 +42,17 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
     job, checkpoint, dataset = "/v1/jobs/{job_id}", "/v1/checkpoints/{checkpoint_id}", "/v1/datasets/{dataset_id}"
     weights, prompt_set = "/v1/weights/{weights_id}", "/v1/prompt_sets/{prompt_set_id}"
     evaluation = "/v1/evaluations/{evaluation_id}"
+    candidates = "/v1/candidates/{candidates_id}"
     results = ("events", "metrics", "checkpoints", "samples", "report", "manifest", "logs")
     assert found == {
         *("POST /v1/jobs", "POST /v1/jobs/validate", "GET /v1/jobs", f"GET {job}"),
         *(f"POST {job}/{verb}" for verb in ("cancel", "pause", "resume")),
         *(f"GET {job}/{name}" for name in results),
         f"GET {job}/samples/{{sample_id}}.png",
+        *("POST /v1/candidates", "POST /v1/candidates/validate", "GET /v1/candidates", "POST /v1/playground"),
+        *(f"{verb} {candidates}" for verb in ("GET", "DELETE")),
+        *(f"POST {candidates}/{verb}" for verb in ("cancel", "pause", "resume")),
+        *(f"GET {candidates}/{name}" for name in ("events", "logs", "images", "images/{image_id}.png")),
         *(f"GET {job}/{name}" for name in ("report.html", "tensorboard")),
         *(f"GET {checkpoint}{path}" for path in ("", "/files", "/files/{path}", "/download")),
         *(f"GET {checkpoint}/exports{path}" for path in ("", "/{format}", "/{format}/files/{path}")),

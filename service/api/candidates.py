@@ -1,0 +1,306 @@
+"""Candidates: images that models draw of prompts, for people to judge; and the playground, which draws one prompt at once."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from alignment_core.spec import CandidatesSpec, Name
+from service.api.contenders import resolved_contenders
+from service.api.context import Parts, PartsDep
+from service.api.downloads import file_responses, send_file
+from service.api.events import STREAM_RESPONSE, LastEventId, events_of
+from service.api.idempotency import IN_FLIGHT, OnceDep
+from service.api.jobs import LOCATION, METADATA_PARAMETER, change_state, is_at_rest, metadata_filter, transition
+from service.api.lookup import (
+    CandidatesDep,
+    CandidatesPath,
+    candidates_or_404,
+    whole_candidates_or_404,
+)
+from service.api.paging import Page, PagingDep
+from service.api.problems import missing, problem, problems
+from service.api.proof_admission import admitted, validated_candidates
+from service.api.quotas import submit_headers
+from service.api.schemas.candidates import (
+    CREATE_EXAMPLE,
+    CandidateImage,
+    Candidates,
+    CandidatesRequest,
+    CandidatesSummary,
+    CandidatesValidation,
+    PlaygroundRequest,
+)
+from service.api.schemas.runs import AttemptLog, JobEvent, Logs
+from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
+from service.auth import ProjectDep
+from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
+from service.scopes import needs
+from service.store import candidates, jobs, outputs
+from service.store.ancestry import CheckpointGone
+from service.store.catalog import checkpoint_sources, stored_prompts, stored_weights
+from service.store.ids import is_id
+from service.store.pulses import JobPulse
+from service.store.records import JobRecord, StoredFile
+from service.store.states import JobState
+
+router = APIRouter(prefix="/v1", tags=["labeling"], responses=problems(401, 403, 422, 500, 503))
+
+MISSING = missing("candidates", "cand")
+
+
+@router.post(
+    "/candidates",
+    status_code=201,
+    response_model=Candidates,
+    summary="Have candidates drawn",
+    response_description="The candidates, queued, with their spec written out",
+    responses={201: LOCATION, **IN_FLIGHT, **problems(400, 413, 429)},
+)
+def create_candidates(body: CandidatesRequest, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
+    """Queue images of one or more models on the same prompts and seeds, for people to judge.
+
+    Contenders are those of an evaluation. What the project has drawn before with the same files and settings is not drawn again.
+    """
+    return _created(parts, project_id, once, "/v1/candidates", body)
+
+
+@router.post(
+    "/playground",
+    status_code=201,
+    response_model=Candidates,
+    summary="Draw one prompt at once",
+    response_description="Candidates of one or two images, before all jobs in the queue",
+    responses={
+        201: LOCATION,
+        **IN_FLIGHT,
+        **problem(403, "playground_off", "the playground of this server is off", when="The operator has it off"),
+        **problems(400, 413, 429),
+    },
+)
+def draw_at_once(body: PlaygroundRequest, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
+    """Have one prompt drawn by one or two models from the same seed, as candidates that come before all jobs and may not take long.
+
+    Where API keys are required it is off unless `ATTUNE_PLAYGROUND` says otherwise.
+    """
+    if not is_playground_on(parts):
+        raise ApiError(403, "playground_off", "the playground of this server is off: ATTUNE_PLAYGROUND=true opens it")
+    spec = CandidatesSpec(
+        contenders=_told_apart(body),
+        prompts=(body.prompt,),
+        seeds=(body.seed,),
+        sampling=body.sampling,
+        max_run_seconds=parts.settings.playground_seconds,
+    )
+    request = CandidatesRequest(spec=spec, name="playground", metadata={"made_by": "playground"})
+    return _created(parts, project_id, once, "/v1/candidates", request, before_others=True)
+
+
+def is_playground_on(parts: Parts) -> bool:
+    """The operator's word, and without it whether the server is its owner's alone."""
+    asked = parts.settings.playground
+    return not parts.settings.api_keys_required if asked is None else asked
+
+
+def _told_apart(body: PlaygroundRequest) -> Any:
+    names = [one.name for one in body.contenders]
+    if len(set(names)) < len(names):
+        message = f"two contenders are called {names[0]}: their images could not be told apart"
+        raise invalid_request([FieldProblem(pointer="/contenders/1/name", code="value_error", message=message)])
+    return body.contenders
+
+
+def _created(
+    parts: Parts, project_id: str, once: Any, place: str, body: CandidatesRequest, *, before_others: bool = False
+) -> Response:
+    def create(candidates_id: str | None) -> Candidates:
+        spec = admitted(parts, project_id, body.spec)
+        try:
+            row = candidates.create(
+                parts.store,
+                project_id=project_id,
+                spec=spec,
+                name=body.name,
+                metadata=body.metadata,
+                candidates_id=candidates_id,
+                needs=sorted({found for _, found in stored_weights(spec)}),
+                needs_prompts=sorted({source.id for _, source in stored_prompts(spec)}),
+                needs_checkpoints=sorted({found for _, found in checkpoint_sources(spec)}),
+                before_others=before_others,
+            )
+        except (jobs.DatasetGone, CheckpointGone):  # deleted just now
+            resolved_contenders(parts, project_id, body.spec)
+            raise
+        parts.bell.ring(row.id)
+        return Candidates.whole(row)
+
+    def spec_of(candidates_id: str) -> Any:
+        return whole_candidates_or_404(parts.store, project_id, candidates_id).spec
+
+    answer = once("cand", place, body.model_dump(mode="json"), create, {"spec": spec_of})
+    answer.headers.update(submit_headers(parts, project_id))
+    return answer
+
+
+@router.post(
+    "/candidates/validate",
+    dependencies=[needs("read")],  # it stores nothing and starts nothing
+    summary="Check candidates without drawing them",
+    response_description="Whether they would be taken, and what they would take",
+    responses=problems(400, 413),
+)
+def validate_candidates(
+    body: Annotated[Any, Body(description="The body of `POST /v1/candidates`.", examples=[CREATE_EXAMPLE])],
+    request: Request,
+    project_id: ProjectDep,
+    parts: PartsDep,
+) -> CandidatesValidation:
+    """Say everything that is wrong in a spec, and what it would take of memory, time and storage. Nothing is stored or starts.
+
+    A spec with mistakes is answered with 200 and `valid: false`; 422 means that the body is not JSON.
+    """
+    if isinstance(body, bytes):  # what FastAPI leaves of a body of another media type
+        raise not_json(request)
+    return validated_candidates(parts, project_id, body)
+
+
+@router.get("/candidates", summary="List candidates", openapi_extra={"parameters": [METADATA_PARAMETER]})
+def list_candidates(
+    project_id: ProjectDep,
+    parts: PartsDep,
+    paging: PagingDep,
+    metadata: Annotated[dict[str, str], Depends(metadata_filter)],
+    status: Annotated[list[JobState] | None, Query(description="Only those in one of these states.")] = None,
+) -> Page[CandidatesSummary]:
+    """The project's candidates, newest first, without their specs."""
+    page = candidates.list_candidates(
+        parts.store, project_id, after_id=paging.after, limit=paging.limit, states=status, metadata=metadata
+    )
+    return paging.page([CandidatesSummary.of(one) for one in page.data], has_more=page.has_more)
+
+
+@router.get("/candidates/{candidates_id}", summary="Look at candidates, or wait for them", responses=MISSING)
+async def get_candidates(
+    candidates_id: CandidatesPath,
+    request: Request,
+    project_id: ProjectDep,
+    parts: PartsDep,
+    wait: Annotated[
+        float, Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for their end before answering.")
+    ] = 0,
+) -> Candidates:
+    """Candidates as they stand."""
+    if wait:
+        row = await run_in_threadpool(candidates_or_404, parts.store, project_id, candidates_id)
+        seen = JobPulse(row.state, row.last_seq)
+        await wait_until(parts.jobs_lookout, row.id, seen, is_at_rest, wait, request)
+    return Candidates.whole(await run_in_threadpool(_whole, parts, project_id, candidates_id))
+
+
+def _whole(parts: Parts, project_id: str, candidates_id: str) -> JobRecord:
+    return whole_candidates_or_404(parts.store, project_id, candidates_id)
+
+
+@router.post(
+    "/candidates/{candidates_id}/cancel",
+    status_code=202,
+    summary="Cancel candidates",
+    responses=transition("cancel", "candidates", "cand"),
+)
+def cancel_candidates(found: CandidatesDep, parts: PartsDep) -> CandidatesSummary:
+    """Stop drawing for good; the images that are there stay. Asking twice is no error."""
+    return CandidatesSummary.of(change_state(jobs.request_cancel, "cancel", parts, found, "candidates"))
+
+
+@router.post(
+    "/candidates/{candidates_id}/pause",
+    status_code=202,
+    summary="Pause candidates",
+    responses=transition("pause", "candidates", "cand"),
+)
+def pause_candidates(found: CandidatesDep, parts: PartsDep) -> CandidatesSummary:
+    """Leave the machine to others after the batch that is being drawn, which is kept like all before it."""
+    return CandidatesSummary.of(change_state(jobs.request_pause, "pause", parts, found, "candidates"))
+
+
+@router.post(
+    "/candidates/{candidates_id}/resume",
+    status_code=202,
+    summary="Resume paused or failed candidates",
+    responses={**transition("resume", "candidates", "cand"), **problems(429)},
+)
+def resume_candidates(found: CandidatesDep, parts: PartsDep) -> CandidatesSummary:
+    """Queue candidates again whose `error.retryable` is true. What they have is not drawn again."""
+    resumed = change_state(jobs.resume, "resume", parts, found, "candidates")
+    parts.bell.ring(resumed.id)
+    return CandidatesSummary.of(resumed)
+
+
+# --- what they say and leave ---------------------------------------------------------------------------------------
+
+
+@router.get(
+    "/candidates/{candidates_id}/events",
+    response_model=Page[JobEvent],
+    summary="Read or follow the events of candidates",
+    responses={**STREAM_RESPONSE, **MISSING},
+)
+async def list_candidates_events(
+    request: Request, found: CandidatesDep, parts: PartsDep, paging: PagingDep, last_event_id: LastEventId = None
+) -> Page[JobEvent] | Response:
+    """What happened, oldest first; with `Accept: text/event-stream` a stream, as that of a job."""
+    return await events_of(request, found, parts, paging, last_event_id)
+
+
+@router.get("/candidates/{candidates_id}/logs", summary="Read the logs of candidates", responses=MISSING)
+def get_candidates_logs(found: CandidatesDep, parts: PartsDep) -> Logs:
+    """The end of what each attempt's process printed."""
+    logs = outputs.list_logs(parts.store, found.project_id, found.id)
+    return Logs(job_id=found.id, data=[AttemptLog.of(log) for log in logs])
+
+
+@router.get("/candidates/{candidates_id}/images", summary="List candidates' images", responses=MISSING)
+def list_candidate_images(
+    found: CandidatesDep,
+    parts: PartsDep,
+    paging: PagingDep,
+    contender: Annotated[Name | None, Query(description="Only those of this model.")] = None,
+    position: Annotated[
+        int | None, Query(ge=0, lt=2**31, description="Only those of the prompt at this place, from 0.")
+    ] = None,
+) -> Page[CandidateImage]:
+    """The images that are there, in the order in which they came, each with model, prompt, seed, starting noise and settings."""
+    page = candidates.list_images(
+        parts.store,
+        found.project_id,
+        found.id,
+        after_id=paging.after,
+        limit=paging.limit,
+        contender=contender,
+        position=position,
+    )
+    recipes = candidates.recipes_of(parts.store, found.project_id, found.id)
+    shown = [CandidateImage.of(one, recipes[one.contender, one.attempt], parts.base_url) for one in page.data]
+    return paging.page(shown, has_more=page.has_more)
+
+
+@router.get(
+    "/candidates/{candidates_id}/images/{image_id}.png",
+    response_class=Response,
+    summary="Download an image",
+    responses=file_responses("image/png", "candidate_image", "img"),
+)
+@router.head("/candidates/{candidates_id}/images/{image_id}.png", include_in_schema=False)
+def get_candidate_image(
+    request: Request,
+    found: CandidatesDep,
+    parts: PartsDep,
+    image_id: Annotated[str, Path(description="Id of an image.", examples=["img_01kaf0nd3f5h7k9m1p3r5t7v9x"])],
+) -> Response:
+    """The image as PNG, or a redirect to it."""
+    image = candidates.get_image(parts.store, found.project_id, found.id, image_id) if is_id(image_id) else None
+    if image is None:
+        raise not_found("candidate_image", image_id)
+    name = f"{image.id}.png"
+    file = StoredFile(path=name, size_bytes=image.size_bytes, sha256=image.sha256, object_key=image.object_key)
+    return send_file(request, parts, file, name, "image/png")
