@@ -280,6 +280,22 @@ class ImageScores(ReportBase):
     policy: dict[str, float]
 
 
+class HumanComparison(ReportBase):
+    """Two models judged blind by people, on the same prompts and seeds, left and right shuffled."""
+
+    labeling_id: str
+    base: str = Field(description="The contender that the other is compared with.")
+    policy: str
+    num_pairs: int = Field(description="Pairs that anybody judged.")
+    num_votes: int
+    num_annotators: int
+    won: int = Field(description="Pairs where most people prefer the policy's image.")
+    lost: int
+    ties: int
+    win_rate: float = Field(description="Share of pairs that the policy won; ties count half.")
+    wilson_interval: Interval = Field(description="Of `win_rate`: Wilson's score interval over pairs.")
+
+
 class EvaluationReport(ReportBase):
     """Does the aligned model beat the one it started from, at what price, and how was it made?
 
@@ -307,6 +323,9 @@ class EvaluationReport(ReportBase):
         description="Of every bootstrap interval: `percentile` in the reports of jobs, `bca` in evaluations.",
     )
     diversity: Diversity | None = Field(description="Null with one seed a prompt.")
+    human: list[HumanComparison] = Field(
+        default=[], description="Blind comparisons by people that name this run; a service adds them when it is read."
+    )
     drift: Drift | None = None
     curves: list[Curve] = []
     timestep_tables: list[BinTable] = Field(default=[], description="The last of each split.")
@@ -455,6 +474,10 @@ class ProofReport(ReportBase):
     comparisons: list[EvaluationReport] = Field(
         description="Each contender but the anchor as the report of a job has it, the anchor as its base. Their `images` are empty: "
         "every score is in `scores.parquet`."
+    )
+    human: list[HumanComparison] = Field(
+        default=[],
+        description="Blind comparisons by people that name this evaluation; a service adds them when it is read.",
     )
     num_prompts: int
     seeds_per_prompt: int

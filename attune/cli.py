@@ -18,6 +18,7 @@ from attune.cli_evaluations import evaluate, evaluations
 from attune.cli_forks import add_forks
 from attune.cli_jobs import check, jobs
 from attune.cli_keys import keys
+from attune.cli_labelings import labelings
 from attune.cli_lists import add_to
 from attune.cli_prompts import prompts
 from attune.cli_sessions import sessions, sign_link
@@ -52,6 +53,7 @@ commands.add_typer(cli_retention.retention, name="retention")
 cli_retention.add_to(checkpoints)
 commands.add_typer(evaluations, name="evaluation")
 commands.add_typer(candidates, name="candidates")
+commands.add_typer(labelings, name="labeling")
 commands.command("evaluate")(evaluate)
 commands.command("audit")(show_audit)
 commands.command("check")(check)

@@ -25,6 +25,7 @@ from attune.connection import Connection, checked_url, segment
 from attune.downloads import download_file
 from attune.evaluations import Evaluations
 from attune.event_stream import follow
+from attune.labelings import Labelings
 from attune.requests import (
     checkpoint_path,
     dataset_fields,
@@ -101,6 +102,7 @@ class Client:
         self.retention = Retention(self._connection)
         self.evaluations = Evaluations(self._connection)
         self.candidates = Candidates(self._connection)
+        self.labelings = Labelings(self._connection)
         self.webhooks = Webhooks(self._connection)
 
     def __enter__(self) -> Self:

@@ -231,6 +231,7 @@ class Dataset(Resource):
     columns: dict[str, str] | None = None
     num_usable_rows: int | None
     error: ResourceError | None
+    provenance: dict[str, Any] | None = None
 
 
 class Weights(Resource):

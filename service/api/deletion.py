@@ -27,6 +27,7 @@ Kind = Literal[
     "job",
     "evaluation",
     "candidates",
+    "labeling",
     "sweep",
     "checkpoint",
     "export",

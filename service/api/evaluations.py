@@ -13,6 +13,7 @@ from service.api.downloads import file_responses, send_file, send_page
 from service.api.events import STREAM_RESPONSE, LastEventId, events_of
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.jobs import LOCATION, METADATA_PARAMETER, change_state, is_at_rest, metadata_filter, transition
+from service.api.labelings import human_comparisons
 from service.api.lookup import (
     EvaluationDep,
     EvaluationPath,
@@ -274,7 +275,9 @@ def get_evaluation_logs(evaluation: EvaluationDep, parts: PartsDep) -> Logs:
 )
 def get_evaluation_report(evaluation: EvaluationDep, parts: PartsDep) -> ProofReport:
     """Which model is better on the same prompts and seeds, by how much, and how was that found?"""
-    return ProofReport.model_validate(_proof(parts, evaluation).report)
+    report = ProofReport.model_validate(_proof(parts, evaluation).report)
+    told = human_comparisons(parts, evaluation.project_id, evaluation.id)
+    return report.model_copy(update={"human": told})
 
 
 @router.get(

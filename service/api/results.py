@@ -16,6 +16,7 @@ from alignment_core.spec import JobSpec, reward_name, sha256_of_json
 from service.api.context import Parts, PartsDep
 from service.api.downloads import file_responses, send_file, send_page
 from service.api.export_downloads import send_archive
+from service.api.labelings import human_comparisons
 from service.api.lookup import JobDep, WholeJobDep, whole_job_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
@@ -211,7 +212,8 @@ def get_report(job: JobDep, parts: PartsDep) -> EvaluationReport:
     found = outputs.get_report(parts.store, job.project_id, job.id)
     if found is None:
         raise ApiError(404, "report_not_found", f"job {job.id!r} has no report: it is {job.state}")
-    return EvaluationReport.model_validate(found.report)
+    report = EvaluationReport.model_validate(found.report)
+    return report.model_copy(update={"human": human_comparisons(parts, job.project_id, job.id)})
 
 
 @router.get(

@@ -33,10 +33,11 @@ def create(
     kind: UploadKind = "data",
     dataset_id: str | None = None,
     size_bytes: int | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> DatasetRecord:
     """A dataset whose file is on its way; `columns` says which column is what, where their names do not. `dataset_id` is the id that `idempotency.begin` set aside.
 
-    `size_bytes` counts towards the project's quota from now on; raises `QuotaExceeded`.
+    `provenance` says of what it was made, if it was made here. `size_bytes` counts towards the project's quota from now on; raises `QuotaExceeded`.
     """
     for field, text, longest in (("name", name or "", LONGEST_NAME), ("filename", filename, LONGEST_FILENAME)):
         if "\0" in text or len(text) > longest:
@@ -54,6 +55,7 @@ def create(
             kind=kind,
             on_bad_row=on_bad_row,
             columns=None if columns is None else {str(role): column for role, column in columns.items()},
+            provenance=provenance,
             state="uploading",
             size_bytes=size_bytes,
             attempt=0,

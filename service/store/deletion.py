@@ -20,6 +20,7 @@ from service.store.models import (
     Export,
     IdempotencyKey,
     Job,
+    Labeling,
     PromptSet,
     Report,
     Sample,
@@ -140,6 +141,11 @@ def delete_candidates(store: Store, project_id: str, candidates_id: str) -> str 
             return None
         if row.state not in TERMINAL:
             raise InUse("candidates_in_use", f"they are {row.state}; cancel them first")
+        shown = sa.select(Labeling.id).where(Labeling.candidates_id == candidates_id).order_by(Labeling.id)
+        if labelings := session.scalars(shown.limit(JOBS_NAMED + 1)).all():
+            raise InUse(
+                "candidates_in_use", f"{_named(list(labelings))} show their images; delete what shows them first"
+            )
         session.execute(sa.delete(Job).where(Job.id == candidates_id))  # the rest goes by the tables' own cascades
         _forget_answers(session, project_id, [candidates_id])
         to_remove(session, [keys.job_prefix(project_id, candidates_id)], now(session))

@@ -74,6 +74,32 @@ class CandidateImageRecord(Record):
         )
 
 
+class LabelingRecord(Record):
+    """Pairs of candidates that people judge."""
+
+    id: str
+    project_id: str
+    name: str | None
+    candidates_id: str
+    between: list[str] | None
+    report_of: str | None
+    seed: int
+    num_pairs: int
+    num_questions: int
+    created_at: datetime
+
+
+class VoteRecord(Record):
+    """What somebody said last of a question."""
+
+    labeling_id: str
+    annotator: str
+    number: int
+    project_id: str
+    choice: Literal["first", "second", "tie", "both_bad", "skip"]
+    voted_at: datetime
+
+
 class Progress(Record):
     step: int
     total: int | None
@@ -373,6 +399,7 @@ class DatasetRecord(Record):
     format: str | None
     report: dict[str, Any] | None
     error: JobError | None
+    provenance: dict[str, Any] | None = None
     attempt: int
     created_at: datetime
     updated_at: datetime

@@ -28,6 +28,7 @@ DATASET_EXAMPLE: dict[str, Any] = {
     "format": None,
     "num_usable_rows": None,
     "error": None,
+    "provenance": None,
     "created_at": "2026-11-20T09:14:02Z",
     "updated_at": "2026-11-20T09:14:02Z",
 }
@@ -54,6 +55,10 @@ class Dataset(Entry):
     )
     num_usable_rows: int | None = Field(description="From the preflight report, once there is one.")
     error: JobError | None = Field(description="Set when `status` is `failed`.")
+    provenance: dict[str, Any] | None = Field(
+        None,
+        description="Of one that was made of a labeling: the labeling, its candidates, models, seeds and settings.",
+    )
     created_at: datetime
     updated_at: datetime
 

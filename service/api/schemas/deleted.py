@@ -23,6 +23,7 @@ class Deleted(Resource):
         "job",
         "evaluation",
         "candidates",
+        "labeling",
         "sweep",
         "checkpoint",
         "alias",

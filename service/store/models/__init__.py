@@ -13,6 +13,7 @@ from service.store.models.base import (
 from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal
 from service.store.models.candidates import CandidateImage, CandidateRecipe
 from service.store.models.jobs import Job, JobAction, JobEvent, JobLabel, JobLog, Metric
+from service.store.models.labelings import Labeling, LabelingQuestion, LabelingVote
 from service.store.models.projects import ApiKey, AuditEntry, ProcessTime, Project, Quota, SubmitCount
 from service.store.models.results import (
     Checkpoint,
@@ -59,6 +60,9 @@ __all__ = [
     "JobLabel",
     "JobLog",
     "JobRetention",
+    "Labeling",
+    "LabelingQuestion",
+    "LabelingVote",
     "LinkSecret",
     "MeasuredRate",
     "Metric",

@@ -32,6 +32,7 @@ class Dataset(Base):
     format: Mapped[str | None] = mapped_column(sa.String(40))
     report: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
+    provenance: Mapped[dict[str, Any] | None]  # of one that was made here
 
     attempt: Mapped[int] = mapped_column(default=0)
     num_lost: Mapped[int] = mapped_column(default=0, server_default="0")

@@ -28,9 +28,9 @@ def created(api: Api, **changes: Any) -> dict[str, Any]:
     return answer.json()
 
 
-def drawn(api: Api, candidates_id: str) -> None:
+def drawn(api: Api, candidates_id: str, project_id: str = DEFAULT_PROJECT_ID) -> None:
     """Their whole life, with every image that they leave: PNGs that differ."""
-    row = jobs.get(api.parts.store, DEFAULT_PROJECT_ID, candidates_id)
+    row = jobs.get(api.parts.store, project_id, candidates_id)
     assert row is not None
     spec = CandidatesSpec.model_validate(row.spec)
     attempt = api.claim(candidates_id)
@@ -46,7 +46,7 @@ def drawn(api: Api, candidates_id: str) -> None:
             for seed in range(spec.num_seeds):
                 path = f"{contender.name}/{position:05d}-{seed:02d}.png"
                 content = PNG + path.encode()
-                key = keys.candidate_key(DEFAULT_PROJECT_ID, candidates_id, path, attempt)
+                key = keys.candidate_key(project_id, candidates_id, path, attempt)
                 files.append(api.keep(path, key, content))
                 images.append(
                     DrawnImage(

@@ -35,6 +35,11 @@ JUDGED_BY_MORE_THAN_FORM = (
     "POST /v1/evaluations",
     "POST /v1/candidates",
     "POST /v1/playground",
+    "POST /v1/labelings",
+    "POST /v1/labelings/{labeling_id}/dataset",  # an Idempotency-Key may have come before with another request
+    "GET /v1/labelings/{labeling_id}/next",  # with keys the key says who judges
+    "PUT /v1/labelings/{labeling_id}/votes/{question}",
+    "DELETE /v1/labelings/{labeling_id}/votes/{question}",
     "POST /v1/links",  # for files and streams alone
     "POST /v1/promotions",  # an Idempotency-Key may have come before with another request
     "POST /v1/webhooks",  # an address must be one, of the internet
@@ -95,6 +100,7 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
         "delivery_id": api.client.post(f"/v1/webhooks/{webhook['id']}/test").json()["id"],
         "format": "merged",
         "candidates_id": candidates_id,
+        "labeling_id": api.client.post("/v1/labelings", json={"candidates_id": candidates_id}).json()["id"],
         "image_id": api.client.get(f"/v1/candidates/{candidates_id}/images").json()["first_id"],
         "path": "manifest.json",
     }
