@@ -191,7 +191,11 @@ def _progress(parts: Parts, labeling: LabelingRecord, annotator: str) -> Questio
     return QuestionProgress(annotator=annotator, answered=len(votes), total=labeling.num_questions, last=last)
 
 
-@router.put("/{labeling_id}/votes/{question}", summary="Answer a question", responses=NO_QUESTION)
+@router.put(
+    "/{labeling_id}/votes/{question}",
+    summary="Answer a question",
+    responses={**NO_QUESTION, **problems(400, 413)},
+)
 def put_vote(
     body: VoteRequest, question: NumberPath, labeling: LabelingDep, parts: PartsDep, annotator: AnnotatorDep
 ) -> Vote:
