@@ -318,7 +318,8 @@ def _delete_job(world: World, job: told.Job, death: Death | None) -> None:
 
 
 def _is_needed(world: World, checkpoint_id: str) -> bool:
-    return bool(world.told.names_of(checkpoint_id) or world.told.users_of(checkpoint_id))
+    record = world.told
+    return bool(record.names_of(checkpoint_id) or record.users_of(checkpoint_id) or record.is_awaited(checkpoint_id))
 
 
 def _delete_checkpoint(world: World, checkpoint: told.Checkpoint, *, even_result: bool, death: Death | None) -> None:
@@ -336,7 +337,8 @@ def _delete_upload(world: World, found: str, death: Death | None) -> None:
     is_arriving = found in world.told.datasets and world.told.datasets[found].state == "uploading"
     call = deletion.delete_dataset if found in world.told.datasets else deletion.delete_prompt_set
     outcome = world.ask("deleteUpload", lambda: call(world.store, PROJECT, found), death)
-    if judge(outcome, allowed=not is_arriving and not world.told.users_of(found)):
+    is_needed = world.told.users_of(found) or world.told.is_awaited(found)
+    if judge(outcome, allowed=not is_arriving and not is_needed):
         world.told.datasets.pop(found, None)
         world.told.prompt_sets.discard(found)
 

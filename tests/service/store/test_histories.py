@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from benchmarks.histories import run
 from benchmarks.simulation import house, jobs_at_work, owners
 from benchmarks.simulation.broken import VARIANTS
+from benchmarks.simulation.fragile import Death
 from benchmarks.simulation.machine import DAY, begin, histories_on
 from benchmarks.simulation.world import World
 from service.store.retention_rules import Policy
@@ -173,6 +174,21 @@ def feed_twice(world: World) -> None:
 def resume_for_good(world: World) -> None:
     jobs_at_work.end(world, 0, "failed", False, None)
     owners.stop(world, 0, "resume", "last_step", None)
+
+
+def delete_what_a_trial_to_come_names(world: World) -> None:
+    jobs_at_work.train(world, 0, 1, ends=True)
+    owners.sweep(world, 0, 3, 1, Death("before"))  # whoever made it died before any trial was queued
+    awaited = [one for one in [*world.told.datasets, *world.told.prompt_sets] if world.told.is_awaited(one)]
+    assert awaited
+    assert not [one for one in awaited if world.told.users_of(one)]
+    for index in range(len(world.told.datasets)):
+        owners.delete(world, "an upload", index, even_result=False, death=None)
+    assert {*awaited} <= {*world.told.datasets, *world.told.prompt_sets}
+
+
+def test_what_a_trial_to_come_names_is_kept_and_the_record_knows_why(sqlite_world: World) -> None:
+    live_through(sqlite_world, delete_what_a_trial_to_come_names)
 
 
 DIRECTED: dict[str, Callable[[World], None]] = {
