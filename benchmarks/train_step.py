@@ -23,7 +23,7 @@ from benchmarks.step.measuring import Peak, Seconds, alternate, peak_of_turns, s
 from benchmarks.step.page import draw, into_page, line_of
 from benchmarks.step.plain import Plain
 from benchmarks.step.random_models import save_model, save_pairs
-from benchmarks.step.sizes import SIZES, Size
+from benchmarks.step.sizes import SIZES, TOLERANCE, Size
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def measure(case: Case, size: Size, folder: Path, arguments: argparse.Namespace)
         "case": case.name,
         "target": case.target,
         "by_flops": case.by_flops,
-        "agrees": arguments.precision != "fp32" or max(agreed.loss, agreed.gradient) <= size.tolerance,
+        "agrees": arguments.precision != "fp32" or max(agreed.loss, agreed.gradient) <= TOLERANCE,
         "loss_differs_by": agreed.loss,
         "gradient_differs_by": agreed.gradient,
         "seconds": {of: vars(seconds) for of, seconds in times.items()},

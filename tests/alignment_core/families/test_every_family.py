@@ -230,7 +230,12 @@ def test_policy_and_reference_agree_bit_for_bit_at_the_start(model: Path) -> Non
         family = family_of(model)
         actors = build(family)
         inputs = inputs_of(family)
-        assert torch.equal(actors.predict_policy(*inputs), actors.predict_reference(*inputs))
+        policy, reference = actors.predict_policy(*inputs).detach(), actors.predict_reference(*inputs)
+        # torch multiplies a transposed input by a weight with a gradient in another way, which some CPUs add in another order
+        torch.testing.assert_close(policy, reference, rtol=0, atol=2e-6)
+        for parameter in actors.trainable().values():
+            parameter.requires_grad_(False)
+        assert torch.equal(actors.predict_policy(*inputs), reference)
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
