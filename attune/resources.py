@@ -80,6 +80,17 @@ class Ancestry(Resource):
     children: list[Child]
 
 
+class Outcome(Resource):
+    """What a job's latest report says of its first reward: the gain, and its interval's ends."""
+
+    reward: str
+    gain: float
+    low: float
+    high: float
+    confidence: float
+    verdict: Literal["improved", "not_improved", "worse", "unknown"]
+
+
 class JobSummary(Resource):
     """A job as lists, cancel, pause and resume answer it: without its spec."""
 
@@ -95,6 +106,7 @@ class JobSummary(Resource):
     check_only: bool = False
     pause_keeps: Literal["last_step", "last_checkpoint"] | None = None
     queue: QueuePlace | None = None
+    outcome: Outcome | None = None
     progress: Progress
     error: ResourceError | None
     latest_checkpoint_id: str | None

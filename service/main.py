@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
 
-from service import errors
+from service import errors, web
 from service.api import (
     actions,
     aliases,
@@ -152,6 +152,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
     app.include_router(pages.router)
+    web.install(app)
     app.add_middleware(AuditTrail, store=parts.store)
     app.add_middleware(
         BodyLimit,

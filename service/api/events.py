@@ -1,9 +1,10 @@
 """A job's events: a page of JSON, or a stream that replays what a client missed and then goes on live."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
@@ -30,6 +31,18 @@ STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # ngi
 LastEventId = Annotated[
     str | None,
     Header(pattern=r"^evt_[0-9a-z]{26}$", description="Where a broken stream goes on; browsers send it."),
+]
+
+EventTypes = Annotated[
+    list[str] | None,
+    Query(
+        max_length=50,
+        description="Only events of these types; a stream has all.",
+        examples=[["warning_raised", "checkpoint_saved"]],
+    ),
+]
+NewestFirst = Annotated[
+    bool, Query(description="The other way round; the page after `after` is then the one before it.")
 ]
 
 STREAM_EXAMPLE = (
@@ -60,6 +73,8 @@ async def list_events(
     job: JobDep,
     parts: PartsDep,
     paging: PagingDep,
+    type: EventTypes = None,
+    newest_first: NewestFirst = False,
     last_event_id: LastEventId = None,
 ) -> Page[JobEvent] | Response:
     """What happened in a run, oldest first.
@@ -69,13 +84,20 @@ async def list_events(
     comment as a heartbeat every 15 seconds, and `done` when the job has ended and nothing more will come. A browser's
     `EventSource` then connects once more with the id of `done`; the answer is 204, and it stops.
     """
-    return await events_of(request, job, parts, paging, last_event_id)
+    return await events_of(request, job, parts, paging, last_event_id, type, newest_first=newest_first)
 
 
 async def events_of(
-    request: Request, job: JobSummary, parts: Parts, paging: Paging, last_event_id: str | None
+    request: Request,
+    job: JobSummary,
+    parts: Parts,
+    paging: Paging,
+    last_event_id: str | None,
+    types: Sequence[str] | None = None,
+    *,
+    newest_first: bool = False,
 ) -> Page[JobEvent] | Response:
-    """A page of the events of a row of the queue, or its stream where the client asks for one."""
+    """A page of the events of a row of the queue, or its stream where the client asks for one, which has all of them."""
     after_sequence = await run_in_threadpool(_sequence_after, parts, job, paging.after, last_event_id)
     if "text/event-stream" in request.headers.get("accept", ""):
         if last_event_id is not None and job.is_terminal and after_sequence >= job.last_seq:
@@ -83,7 +105,16 @@ async def events_of(
         last_id = last_event_id or paging.after or BEFORE_THE_FIRST
         return EventSourceResponse(_stream(parts, job, after_sequence, last_id), headers=STREAM_HEADERS)
     found = await run_in_threadpool(
-        events.list_events, parts.store, job.project_id, job.id, after_sequence, paging.limit + 1
+        partial(
+            events.list_events,
+            parts.store,
+            job.project_id,
+            job.id,
+            after_sequence,
+            paging.limit + 1,
+            types=types,
+            newest_first=newest_first,
+        )
     )
     return paging.page([JobEvent.of(event) for event in found[: paging.limit]], has_more=len(found) > paging.limit)
 

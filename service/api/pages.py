@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, RedirectResponse
+from fastapi.responses import FileResponse
 
 from service.errors import not_found
 
@@ -15,12 +15,6 @@ ASSETS = Path(str(files("fastapi_offline"))) / "static"  # the package is Swagge
 SCRIPT, STYLE, ICON = "swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"
 MEDIA_TYPES = {SCRIPT: "text/javascript", STYLE: "text/css", ICON: "image/png"}
 BROWSER = ["GET", "HEAD"]
-
-
-@router.api_route("/", methods=BROWSER)
-def go_to_reference(request: Request) -> Response:
-    """Whoever opens the address in a browser looks for the reference."""
-    return RedirectResponse(f"{_root(request)}/docs", 307)
 
 
 @router.api_route("/docs", methods=BROWSER)

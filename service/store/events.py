@@ -5,7 +5,7 @@ checkpoints with their files, samples, the report.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -40,6 +40,7 @@ from service.store.database import Store, now
 from service.store.fence import hold
 from service.store.ids import new_id
 from service.store.models import Job, JobEvent
+from service.store.models.jobs import OF_EACH_STEP
 from service.store.records import EventRecord, JobError, StoredFile
 from service.store.states import TRANSITIONS
 
@@ -73,15 +74,29 @@ def record_events(store: Store, job_id: str, attempt: int, events: Sequence[Even
 
 
 def list_events(
-    store: Store, project_id: str, job_id: str, after_seq: int = 0, limit: int = 100
+    store: Store,
+    project_id: str,
+    job_id: str,
+    after_seq: int = 0,
+    limit: int = 100,
+    *,
+    types: Collection[str] | None = None,
+    newest_first: bool = False,
 ) -> tuple[EventRecord, ...]:
-    """Up to `limit` events after `after_seq`, oldest first; none for a job of another project."""
-    query = (
-        sa.select(JobEvent)
-        .where(JobEvent.job_id == job_id, JobEvent.project_id == project_id, JobEvent.seq > after_seq)
-        .order_by(JobEvent.seq)
-        .limit(limit)
-    )
+    """Up to `limit` events after `after_seq`, oldest first; none for a job of another project.
+
+    With `newest_first` those before it, from the last one on, where 0 is the end. `types` leaves all others out.
+    """
+    query = sa.select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.project_id == project_id)
+    if newest_first:
+        query = query.order_by(JobEvent.seq.desc()).where(JobEvent.seq < after_seq if after_seq else sa.true())
+    else:
+        query = query.order_by(JobEvent.seq).where(JobEvent.seq > after_seq)
+    if types is not None:
+        query = query.where(JobEvent.type.in_(types))
+        if OF_EACH_STEP not in types:  # in these words it is the condition of an index
+            query = query.where(JobEvent.type != sa.literal_column(f"'{OF_EACH_STEP}'"))
+    query = query.limit(limit)
     with store.read() as session:
         return tuple(_record_of(row) for row in session.scalars(query))
 

@@ -32,12 +32,20 @@ from service.store.models import (
     JobRetention,
     PromptSet,
 )
+from service.store.outcomes import outcomes
 from service.store.records import JobError, JobRecord, JobSummary, PauseKeeps, Progress, Slice
 from service.store.retention_rules import Policy
 from service.store.states import HELD, TERMINAL, InvalidTransition, JobState, Verb, after
 from service.store.waiting import places
 
-COMPOSED = ("metadata", "progress", "error", "queue", "parent")  # fields of a record that are no column of that name
+COMPOSED = (
+    "metadata",
+    "progress",
+    "error",
+    "queue",
+    "outcome",
+    "parent",
+)  # fields of a record that are no column of that name
 
 WITHOUT_SPEC = defer(Job.spec, raiseload=True)
 
@@ -249,10 +257,15 @@ def whole(session: Session, row: Job) -> JobRecord:
 
 
 def shown(session: Session, rows: Sequence[Job]) -> tuple[JobSummary, ...]:
-    """What is shown of rows, of those that are queued with their place in the queue."""
+    """What is shown of rows: of those that are queued their place in the queue, of those with a report what it says."""
     session.flush()
+    came_of = outcomes(
+        session, [row.id for row in rows if row.result_checkpoint_id is not None or row.state in TERMINAL]
+    )
     place = places(session, [row for row in rows if row.state == "queued"])
-    return tuple(summary_of(row).model_copy(update={"queue": place.get(row.id)}) for row in rows)
+    return tuple(
+        summary_of(row).model_copy(update={"queue": place.get(row.id), "outcome": came_of.get(row.id)}) for row in rows
+    )
 
 
 def record_of(row: Job) -> JobRecord:

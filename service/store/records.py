@@ -157,6 +157,17 @@ class ParentRecord(Record):
     reference: ForkReference | None
 
 
+class Gain(Record):
+    """What a job's latest report says of its first reward: policy less base, with the interval's ends."""
+
+    reward: str
+    gain: float
+    low: float
+    high: float
+    confidence: float
+    verdict: str
+
+
 class JobSummary(Record):
     """A job without its spec, which may hold thousands of prompts."""
 
@@ -172,6 +183,7 @@ class JobSummary(Record):
     attempt: int
     progress: Progress
     queue: QueuePlace | None = None
+    outcome: Gain | None = None
     resume_from_checkpoint_id: str | None = None
     parent: ParentRecord | None = None
     check_only: bool = False

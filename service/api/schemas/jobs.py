@@ -57,6 +57,7 @@ SUMMARY_EXAMPLE: dict[str, Any] = {
     "check_only": False,
     "pause_keeps": None,
     "queue": None,
+    "outcome": None,
     "progress": {"step": 120, "total": 400, "percent": 30.0, "eta_seconds": 56.0},
     "error": None,
     "method": "diffusion_dpo",
@@ -240,6 +241,21 @@ class Parent(Resource):
         return cls.model_validate(parent.model_dump())
 
 
+class Outcome(Resource):
+    """What the latest report of a job says of the first reward of its spec; `GET /v1/jobs/{job_id}/report` has all of it."""
+
+    reward: str
+    gain: float = Field(
+        description="Mean score of the policy less that of the model it started from, on held-out prompts."
+    )
+    low: float = Field(description="Lower end of the gain's interval.")
+    high: float = Field(description="Upper end of the gain's interval.")
+    confidence: float = Field(description="Of the interval, such as 0.95.")
+    verdict: Literal["improved", "not_improved", "worse", "unknown"] = Field(
+        description="`improved` where the interval lies above zero, `worse` where it lies below."
+    )
+
+
 class JobSummary(Entry):
     """One alignment run without its spec, which may hold thousands of prompts and is at `GET /v1/jobs/{job_id}`."""
 
@@ -261,6 +277,7 @@ class JobSummary(Entry):
         description="Of a job that is pausing or paused by request: what it goes on from when it is resumed."
     )
     queue: QueuePlace | None = Field(description="Set while `status` is `queued`.")
+    outcome: Outcome | None = Field(description="Null while there is no report.")
     progress: JobProgress
     error: JobError | None = Field(
         description="Set when `status` is `failed`, or `paused` because something that the job needs stayed away. If "

@@ -20,6 +20,8 @@ from service.store.records import ForkMode, ForkReference, PauseKeeps
 from service.store.states import JobState
 from service.store.traces import LONGEST_TRACEPARENT, current_traceparent
 
+OF_EACH_STEP = "step_completed"  # the type of nearly all events of a long run
+
 
 class Job(Base):
     __tablename__ = "jobs"
@@ -94,6 +96,15 @@ class JobLabel(Base):
 
 class JobEvent(Base):
     __tablename__ = "events"
+    __table_args__ = (  # of a long run nearly all events are steps
+        sa.Index(
+            "ix_events_beside_steps",
+            "job_id",
+            "seq",
+            sqlite_where=sa.text(f"type != '{OF_EACH_STEP}'"),
+            postgresql_where=sa.text(f"type != '{OF_EACH_STEP}'"),
+        ),
+    )
 
     job_id: Mapped[str] = job_id_key()
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

@@ -7,12 +7,6 @@ import pytest
 from tests.service.api.world import Api, assert_problem
 
 
-def test_the_bare_address_leads_to_the_reference(api: Api):
-    for verb in ("GET", "HEAD"):
-        answer = api.client.request(verb, "/", follow_redirects=False)
-        assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
-
-
 def test_the_reference_and_all_that_it_loads_comes_from_here(api: Api):
     page = api.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")

@@ -1,0 +1,16 @@
+"""The web page at `/`: a client of the public API like any other, rendered on the server.
+
+A page asks `/v1/...` of its own app, in the name of whoever reads it (`asking.py`), and shows the answers (`rendering.py`). It has no
+other way to the store.
+"""
+
+from fastapi import FastAPI
+
+from service.web import assets, job_page, jobs_page, problems, sign_in
+
+
+def install(app: FastAPI) -> None:
+    """Add the pages, after everything of the API."""
+    for module in (assets, sign_in, jobs_page, job_page):
+        app.include_router(module.router)
+    problems.install(app)

@@ -1,0 +1,100 @@
+"""One job: what it does now, its curves, pictures, report and checkpoints, and what can be asked of it."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Response
+
+from alignment_core.spec.exports import OF_A_LORA, OF_A_WHOLE_MODEL
+from service.web.advice import advice_for
+from service.web.asking import Api, ApiDep, RefusedError, part
+from service.web.rendering import PagesDep
+from service.web.sign_in import Csrf, refuse_other_sites
+from service.web.timeline import phases
+
+POINTS = 1_000
+MOST_LISTED = 100
+EXPORTS_OF = {"lora": OF_A_LORA, "full": OF_A_WHOLE_MODEL}
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/jobs/{job_id}")
+async def show_job(pages: PagesDep, api: ApiDep, job_id: str) -> Response:
+    path = f"/v1/jobs/{part(job_id)}"
+    job = await api.get(path)
+    latest = (await api.get(f"{path}/events", limit=MOST_LISTED, newest_first=True))["data"]
+    warnings = (await api.get(f"{path}/events", limit=MOST_LISTED, type="warning_raised"))["data"]
+    return await pages.show(
+        "job.html",
+        job=job,
+        report=await _or_none(api, f"{path}/report"),
+        samples=(await api.get(f"{path}/samples", limit=MOST_LISTED))["data"],
+        checkpoints=(await api.get(f"{path}/checkpoints", limit=MOST_LISTED))["data"],
+        warnings=[{**one["data"], "advice": advice_for(one["data"]["code"])} for one in warnings],
+        phases=phases(job["usage"]["seconds"] if job["usage"] else {}),
+        curves_url=f"{pages.root}{path}/metrics?max_points={POINTS}",
+        stream_url=f"{pages.root}{path}/events{_after(latest)}",
+        events=latest,
+        spec=json.dumps(job["spec"], indent=2, ensure_ascii=False),
+        exports_of=EXPORTS_OF,
+        can=_can(job),
+    )
+
+
+@router.get("/jobs/{job_id}/log")
+async def show_log(pages: PagesDep, api: ApiDep, job_id: str) -> Response:
+    """What the training process wrote, attempt by attempt."""
+    path = f"/v1/jobs/{part(job_id)}"
+    return await pages.show("log.html", job=await api.get(path), logs=(await api.get(f"{path}/logs"))["data"])
+
+
+@router.post("/jobs/{job_id}/{verb}", dependencies=[Depends(refuse_other_sites)])
+async def ask_of_job(pages: PagesDep, api: ApiDep, job_id: str, verb: str, csrf: Csrf = "") -> Response:
+    """Cancel, pause or resume it, or have it save, draw or probe after its next step; then its page again."""
+    path = f"/v1/jobs/{part(job_id)}"
+    if verb in ("checkpoint", "sample", "probe"):
+        await api.post(f"{path}/actions", csrf, json={"action": verb})
+    else:
+        await api.post(f"{path}/{part(verb)}", csrf)
+    return pages.go_to(f"/jobs/{part(job_id)}")
+
+
+@router.post("/jobs/{job_id}/checkpoints/{checkpoint_id}/fork", dependencies=[Depends(refuse_other_sites)])
+async def fork(
+    pages: PagesDep,
+    api: ApiDep,
+    checkpoint_id: str,
+    steps: Annotated[int, Form(ge=1)],
+    csrf: Csrf = "",
+) -> Response:
+    """A job that goes on from the checkpoint, optimiser and all, up to `steps`; then its page."""
+    made = await api.post(f"/v1/checkpoints/{part(checkpoint_id)}/fork", csrf, json={"mode": "resume", "steps": steps})
+    return pages.go_to(f"/jobs/{made['id']}")
+
+
+async def _or_none(api: Api, path: str) -> Any:
+    """What is at `path`, or None where there is nothing yet."""
+    try:
+        return await api.get(path)
+    except RefusedError as refused:
+        if refused.status == 404:
+            return None
+        raise
+
+
+def _after(latest: list[dict[str, Any]]) -> str:
+    """What a stream is asked that goes on where the page ends."""
+    return f"?after={latest[0]['id']}" if latest else ""
+
+
+def _can(job: dict[str, Any]) -> dict[str, bool]:
+    """What may be asked of the job in its state."""
+    status, error = job["status"], job["error"]
+    is_active = not job["is_terminal"]
+    return {
+        "cancel": is_active and status != "cancelling",
+        "pause": status in ("queued", "starting", "running"),
+        "resume": status == "paused" or (status == "failed" and bool(error and error["retryable"])),
+        "act": status == "running",
+    }

@@ -1,0 +1,15 @@
+// What a page does beside htmx. Each part looks for its own elements, and does nothing where there are none.
+import { showCurves } from "./curves.js";
+import { showSlides } from "./slides.js";
+import { followRun } from "./live.js";
+import { prepareDownloads } from "./downloads.js";
+
+function start() {
+  showCurves();
+  showSlides();
+  followRun();
+  prepareDownloads();
+}
+
+start();
+document.body.addEventListener("htmx:after:swap", showSlides);

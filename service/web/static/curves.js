@@ -1,0 +1,178 @@
+// The metrics of one job, or of several over each other, as small plots: zoom by dragging, smoothing, a log scale, live points.
+// The series comes once, thinned by the server; what happens next arrives as events.
+
+const GROUPS = [
+  ["Loss", ["loss", "validation/loss"]],
+  ["Implicit accuracy", ["implicit_accuracy", "validation/implicit_accuracy"]],
+  ["Margin", ["margin", "validation/margin"]],
+  ["Chosen and rejected gain", ["chosen_gain", "rejected_gain"]],
+  ["Reward", ["reward", "reward_mean"]],
+];
+const MOST_PLOTS = 24;
+
+export function showCurves() {
+  const place = document.getElementById("curves");
+  if (!place || !window.uPlot) return;
+  const controls = document.getElementById("curve-controls");
+  const board = new Board(place);
+  controls.hidden = false;
+  document.getElementById("smoothing").addEventListener("input", (event) => board.smooth(Number(event.target.value)));
+  document.getElementById("log-scale").addEventListener("change", (event) => board.scale(event.target.checked));
+  board.load().then(() => board.draw());
+  new ResizeObserver(() => board.resize()).observe(place);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => board.draw());
+  document.body.addEventListener("attune:step", (event) => board.add(event.detail));
+}
+
+class Board {
+  constructor(place) {
+    this.place = place;
+    this.urls = (place.dataset.urls || place.dataset.url).split(" ");
+    this.names = (place.dataset.names || "").split(" ");
+    this.series = []; // of each job: Map from metric to [steps, values]
+    this.plots = [];
+    this.smoothing = 0;
+    this.isLog = false;
+    this.isDue = false;
+  }
+
+  async load() {
+    const answers = await Promise.all(this.urls.map((url) => fetch(url, { credentials: "same-origin" })));
+    for (const answer of answers) this.series.push(answer.ok ? byMetric((await answer.json()).data) : new Map());
+  }
+
+  add({ step, metrics }) {
+    const known = this.series[0];
+    if (!known) return;
+    for (const [name, value] of Object.entries(metrics)) {
+      if (!known.has(name)) known.set(name, [[], []]);
+      const [steps, values] = known.get(name);
+      if (steps.length && steps[steps.length - 1] >= step) continue; // told before, or run again after a lost worker
+      steps.push(step);
+      values.push(value);
+    }
+    if (this.isDue) return;
+    this.isDue = true;
+    setTimeout(() => { this.isDue = false; this.draw(); }, 500);
+  }
+
+  smooth(amount) { this.smoothing = amount; this.draw(); }
+  scale(isLog) { this.isLog = isLog; this.draw(); }
+
+  groups() {
+    const names = [...new Set(this.series.flatMap((one) => [...one.keys()]))];
+    const found = [];
+    const taken = new Set();
+    for (const [title, wanted] of GROUPS) {
+      const here = wanted.filter((name) => names.includes(name));
+      if (here.length) found.push([title, here]);
+      here.forEach((name) => taken.add(name));
+    }
+    for (const name of names) if (!taken.has(name)) found.push([name.replaceAll("_", " "), [name]]);
+    return found.slice(0, MOST_PLOTS);
+  }
+
+  draw() {
+    const groups = this.groups();
+    const titles = groups.map(([title]) => title).join("\n");
+    const isSame = this.plots.length === groups.length && this.titles === titles && this.wasLog === this.isLog && this.ink === ink();
+    if (!isSame) this.build(groups);
+    this.titles = titles;
+    this.wasLog = this.isLog;
+    this.ink = ink();
+    groups.forEach(([, names], index) => {
+      const plot = this.plots[index];
+      const isZoomed = plot.data[0].length > 0 && plot.scales.x.min > plot.data[0][0];
+      plot.setData(this.table(names), !isZoomed);
+    });
+    if (!groups.length) this.place.textContent = "No step has been taken yet.";
+  }
+
+  build(groups) {
+    this.plots.forEach((plot) => plot.destroy());
+    this.place.replaceChildren();
+    this.plots = groups.map(([title, names]) => {
+      const figure = document.createElement("figure");
+      figure.className = "curve";
+      const caption = document.createElement("figcaption");
+      caption.textContent = title;
+      figure.append(caption);
+      this.place.append(figure);
+      return new uPlot(this.options(names, figure), this.table(names), figure);
+    });
+  }
+
+  lines(names) {
+    return this.series.flatMap((_, job) => names.map((name) => ({ job, name })));
+  }
+
+  options(names, figure) {
+    const style = getComputedStyle(document.documentElement);
+    const color = (index) => style.getPropertyValue(`--c${index % 6}`).trim();
+    const axis = { stroke: ink(), grid: { stroke: style.getPropertyValue("--line").trim(), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
+    return {
+      width: width(figure),
+      height: 170,
+      scales: { x: { time: false }, y: { distr: this.isLog ? 3 : 1 } },
+      axes: [{ ...axis }, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : Number(tick.toPrecision(4)).toString())) }],
+      cursor: { sync: { key: "step" }, drag: { x: true, y: false } },
+      legend: { live: true },
+      series: [
+        { label: "step" },
+        ...this.lines(names).map(({ job, name }, index) => ({
+          label: this.urls.length > 1 ? `${this.names[job].slice(-6)} ${names.length > 1 ? name : ""}` : name,
+          stroke: color(index),
+          width: 1.5,
+          spanGaps: true,
+          points: { show: false },
+          value: (_, value) => (value === null || value === undefined ? "" : Number(value.toPrecision(5)).toString()),
+        })),
+      ],
+    };
+  }
+
+  table(names) {
+    const tables = this.lines(names).map(({ job, name }) => {
+      const [steps, values] = this.series[job].get(name) || [[], []];
+      return [steps, smoothed(values, this.smoothing).map((value) => (this.isLog && value <= 0 ? null : value))];
+    });
+    return tables.length ? uPlot.join(tables) : [[]];
+  }
+
+  resize() {
+    for (const plot of this.plots) plot.setSize({ width: width(plot.root.parentElement), height: 170 });
+  }
+}
+
+function ink() {
+  return getComputedStyle(document.documentElement).getPropertyValue("--faint").trim();
+}
+
+function width(figure) {
+  return Math.max(160, figure.clientWidth - 18);
+}
+
+function byMetric(points) {
+  const found = new Map();
+  for (const { step, metrics } of points) {
+    for (const [name, value] of Object.entries(metrics)) {
+      if (!found.has(name)) found.set(name, [[], []]);
+      found.get(name)[0].push(step);
+      found.get(name)[1].push(value);
+    }
+  }
+  return found;
+}
+
+// Exponential, and without the pull of its first value: divided by the weights that there have been.
+function smoothed(values, amount) {
+  if (!amount) return values;
+  let sum = 0;
+  let weight = 0;
+  return values.map((value) => {
+    if (value === null) return null;
+    sum = amount * sum + (1 - amount) * value;
+    weight = amount * weight + (1 - amount);
+    return sum / weight;
+  });
+}

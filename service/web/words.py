@@ -1,0 +1,64 @@
+"""Numbers and times as people read them: the filters of the templates."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+MINUS = "\N{MINUS SIGN}"
+UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def duration(seconds: float | None) -> str:
+    """The two largest units: `1 h 12 min`."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    left, parts = round(seconds), []
+    for size, unit in UNITS:
+        if left >= size or (parts and unit != "s"):
+            parts.append(f"{left // size} {unit}")
+            left %= size
+        if len(parts) == 2:
+            break
+    return " ".join(part for part in parts if not part.startswith("0 "))
+
+
+def size(num_bytes: float | None) -> str:
+    """In powers of 1024, as disks are counted here."""
+    if num_bytes is None:
+        return ""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} TiB"
+
+
+def moment(time: str | None) -> str:
+    """To the minute, in UTC."""
+    return "" if time is None else datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M")
+
+
+def signed(value: float | None) -> str:
+    """Three digits that count, with a sign, and a real minus."""
+    return "" if value is None else f"{value:+.3g}".replace("-", MINUS)
+
+
+def number(value: Any) -> str:
+    """Four digits that count; whatever is no number stays."""
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "duration": duration,
+    "size": size,
+    "moment": moment,
+    "signed": signed,
+    "number": number,
+    "spaced": spaced,
+}
