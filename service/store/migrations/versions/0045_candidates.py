@@ -1,13 +1,13 @@
 """Candidates: images that models drew for people to judge, and jobs that come before others
 
-Revision 0045, after 0038_2. Candidates themselves are rows of `jobs`, told by their ids.
+Revision 0045, after 0042. Candidates themselves are rows of `jobs`, told by their ids.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0045"
-down_revision = "0038_2"
+down_revision = "0042"
 branch_labels = None
 depends_on = None
 

@@ -1,13 +1,13 @@
 """An index of the events that are not steps: of a long run nearly all are, and few are looked for by their type
 
-Revision 0047, after 0038_2.
+Revision 0047, after 0046.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0047"
-down_revision = "0038_2"
+down_revision = "0046"
 branch_labels = None
 depends_on = None
 
