@@ -77,6 +77,12 @@ DATA_EXAMPLES: dict[str, dict[str, Any]] = {
         "num_succeeded": 5,
         "num_failed": 1,
         "num_cancelled": 0,
+        "best": {
+            "number": 3,
+            "job_id": "job_01kaf0n4a7c0e3g6j9m2p5r8s1",
+            "checkpoint_id": "ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2",
+            "gain": GAIN,
+        },
     },
     "dataset.ready": UPLOAD,
     "dataset.failed": {**UPLOAD, "state": "failed", "error_code": "dataset_unusable", "num_usable_rows": 0},
