@@ -54,3 +54,24 @@ def test_a_file_that_is_no_spec_is_told_by_its_name(attune: Attune, tmp_path: Pa
         assert refused.returncode == 1
         assert refused.stderr.startswith(f"spec.yaml {what}")
         assert "Traceback" not in refused.stderr
+
+
+def test_an_evaluation_is_looked_at_without_being_queued(attune: Attune, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "spec.json").write_text(json.dumps(SPEC))
+    told = attune("evaluate", "spec.json", "--dry-run")
+    assert told.returncode == 0, told.stderr
+    assert "images" in told.stdout
+    (tmp_path / "odd.json").write_text(json.dumps({**SPEC, "rewards": ["nobody"]}))
+    refused = attune("evaluate", "odd.json", "--dry-run")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("odd.json cannot be used:\n  /spec/rewards")
+    assert attune("evaluation", "list").stdout == "no evaluations\n"
+
+
+def test_an_evaluation_is_paused_resumed_cancelled_and_deleted(attune: Attune, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "spec.json").write_text(json.dumps(SPEC))
+    found = attune("evaluate", "spec.json", "--no-wait").stdout.strip()
+    steps = (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled"), ("delete", "deleted"))
+    assert [attune("evaluation", verb, found).stdout for verb, _ in steps] == [f"{state}\n" for _, state in steps]
+    gone = attune("evaluation", "pause", found)
+    assert (gone.returncode, "[evaluation_not_found]" in gone.stderr) == (1, True)

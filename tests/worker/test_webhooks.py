@@ -31,6 +31,7 @@ from worker.webhooks import send_due, signed_headers, start_sending
 
 NEAR = Reach(allow_private=True, timeout_seconds=10)
 FAR = Reach(allow_private=False, timeout_seconds=10)
+SENDER = Path(__file__).with_name("sender_process.py")
 RECEIVER = Path(__file__).parents[2] / "docs" / "webhook_receiver.py"
 
 
@@ -347,6 +348,42 @@ def test_neither_a_secret_nor_an_address_gets_into_a_log(
     assert json.dumps("webhook_sent") in said
     for private in ("token-of-mine", secret, "whsec_", receiver.requests[0].headers["webhook-signature"]):
         assert private not in said
+
+
+def test_two_processes_that_send_at_once_send_each_delivery_once(world: World) -> None:
+    """Of several addresses, whose answers take longer than a look for more: a lease that holds keeps the other away."""
+    with receiving([Reply(body=b"x" * 10, pause_seconds=0.02)]) as receiver:
+        hooks = [webhook(world, receiver.url) for _ in range(6)]
+        cancel(world, 5)
+        due = [one.id for hook in hooks for one in sent(world, hook)]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, str(SENDER), str(world.root), name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for name in ("first", "second")
+        ]
+        try:
+            for process in processes:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            wait_until(
+                lambda: {one.state for hook in hooks for one in sent(world, hook)} == {"delivered"},
+                "every delivery",
+                60,
+            )
+        finally:
+            for process in processes:
+                process.communicate(timeout=60)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(receiver.ids()) == sorted(due)
+    assert len(due) == 30
 
 
 def test_processes_that_make_the_embedded_key_at_once_have_the_same(world: World) -> None:
