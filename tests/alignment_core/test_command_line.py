@@ -21,7 +21,7 @@ from alignment_core.commands.outcome import unexpected_failure
 from alignment_core.spec import JobSpec
 from tests.alignment_core.tiny import UNJUDGED, save_pairs, tiny_spec
 
-Start = Callable[[JobSpec, str], subprocess.Popen[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 ONE_BATCH = {"batch_size": 2, "gradient_accumulation_steps": 1, "learning_rate": 1e-3}
 LONG = {**ONE_BATCH, "steps": 40}
@@ -29,16 +29,16 @@ LONG = {**ONE_BATCH, "steps": 40}
 
 @pytest.fixture
 def start(tmp_path: Path, cache_dir: Path) -> Iterator[Start]:
-    """Start a run of a spec in a work folder of the given name; what is left at the end is killed."""
+    """Start a run of a spec in a work folder of the given name, with more arguments; what is left at the end is killed."""
     processes: list[subprocess.Popen[str]] = []
 
-    def _start(spec: JobSpec, workdir: str) -> subprocess.Popen[str]:
+    def _start(spec: JobSpec, workdir: str, *more: str) -> subprocess.Popen[str]:
         path = tmp_path / f"{workdir}.json"
         path.write_text(spec.model_dump_json())
         command = [sys.executable, "-m", "alignment_core", "run", str(path), "--workdir", str(tmp_path / workdir)]
         with (tmp_path / f"{workdir}.log").open("wb") as log:
             process = subprocess.Popen(
-                [*command, "--cache-dir", str(cache_dir)],
+                [*command, "--cache-dir", str(cache_dir), *more],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -83,6 +83,24 @@ def test_a_run_prints_events_logs_nothing_alarming_and_exits_with_zero(
     assert (tmp_path / "done.log").read_text() == ""
     assert events[0]["type"] == "run_started"
     assert events[-1] == {"time": events[-1]["time"], "type": "run_completed", "step": 6}
+
+
+def test_a_run_that_is_tracked_writes_tensorboards_files_and_tells_of_them(
+    start: Start, tiny_model: Path, tiny_pairs: Path, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    process = start(tiny_spec(tiny_model, tiny_pairs), "tracked", "--track", "tensorboard")
+    events = rest_of(process)
+    assert process.returncode == 0
+    assert (tmp_path / "tracked.log").read_text() == ""
+    written = [tmp_path / "tracked" / one["path"] for one in events if one["type"] == "tracking_file_written"]
+    assert events[-1]["type"] == "run_completed"
+    losses = {one["step"]: one["metrics"]["loss"] for one in events if one["type"] == "step_completed"}
+    (logdir,) = {path.parent for path in written}
+    found = EventAccumulator(str(logdir)).Reload()
+    assert {one.step: one.value for one in found.Scalars("train/loss")} == pytest.approx(losses)
+    assert sorted(losses) == [1, 2, 3, 4, 5, 6]
 
 
 def terminate(process: subprocess.Popen[str]) -> None:
