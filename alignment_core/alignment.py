@@ -23,6 +23,7 @@ from alignment_core.load.model import family_of_source
 from alignment_core.load.precision import settled
 from alignment_core.load.probe import load_asked, load_probe
 from alignment_core.load.run import load_run
+from alignment_core.load.vae_precision import vae_settled
 from alignment_core.prove.evaluation_run import evaluate_run
 from alignment_core.spec import JobSpec
 from alignment_core.spec.continuation import broken_by
@@ -67,11 +68,13 @@ def align(
         own = find_resumable(workdir, spec)
         resumed = own or (resume_from and checked_start(resume_from, spec))
     precision = settled(spec.training.precision, accelerator.device.type, resumed)
+    vae_precision = vae_settled(spec.training.vae_precision, accelerator.device.type, resumed)
     yield _run_started(spec, family, accelerator.device.type, precision, resumed)
     cache_dir = cache_dir or Path.home() / ".cache" / "attune"
     if check_only or (spec.training.start_checks and own is None):  # a run that has saved has passed them
         yield PhaseChanged(phase="checking")
-        precision = yield from check_start(spec, sources, cache_dir, workdir, precision, resumed or None)
+        tried = yield from check_start(spec, sources, cache_dir, workdir, precision, vae_precision, resumed or None)
+        precision, vae_precision = tried
         forget_trial()
         if check_only:
             yield RunCompleted(step=0)
@@ -79,7 +82,9 @@ def align(
         accelerator = new_accelerator(spec, precision)
     yield PhaseChanged(phase="loading")
     history = History()
-    run = yield from recorded(load_run(spec, sources, accelerator, cache_dir, precision), history)
+    run = yield from recorded(
+        load_run(spec, sources, accelerator, cache_dir, precision, vae_precision=vae_precision), history
+    )
     run.history = history
     if resumed:
         run.restore(resumed)

@@ -70,6 +70,7 @@ class TrainingState(BaseModel):
     batch_size: int | None = None  # of a forward pass, where it was found and not given
     is_compiled: bool | None = None  # what `training.compile` came to; None where it was not asked
     precision: Precision | None = None  # what `auto` came to; None in checkpoints from before there was a choice
+    vae_precision: Precision = "fp32"  # in which images are encoded; older checkpoints had no other
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:

@@ -103,6 +103,17 @@ class PrecisionChosen(EventBase):
     )
 
 
+class VaePrecisionChosen(EventBase):
+    """What `vae_precision: auto` came to on this GPU and for this data: how images are encoded."""
+
+    type: Literal["vae_precision_chosen"] = "vae_precision_chosen"
+    precision: Literal["fp32", "bf16", "fp16"]
+    latent_errors: dict[str, float | None] = Field(
+        description="Of each half precision, the error of the latents over what rounding the pixels to 8 bits moves them, in the first batch's "
+        "worst image; null where it overflows. A precision is used up to 8."
+    )
+
+
 class MicroBatchChosen(EventBase):
     """How `micro_batch: auto` cuts up a step, once the first step fitted so; told again where a later one did not."""
 
@@ -457,6 +468,7 @@ Event = Annotated[
     | ModelLoaded
     | MicroBatchChosen
     | PrecisionChosen
+    | VaePrecisionChosen
     | CompilingWeighed
     | StartChecked
     | PrecisionMeasured

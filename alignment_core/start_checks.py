@@ -17,7 +17,7 @@ from torch import Tensor
 from alignment_core import checkpoints
 from alignment_core.errors import AlignmentError, CheckpointError
 from alignment_core.evaluation.rehearsal import judging, reward_broken
-from alignment_core.events import Event, PrecisionChosen, StartCheck, StartChecked
+from alignment_core.events import Event, PrecisionChosen, StartCheck, StartChecked, VaePrecisionChosen
 from alignment_core.load.accelerator import new_accelerator
 from alignment_core.load.online import OnlineMethod
 from alignment_core.load.run import load_run
@@ -44,9 +44,10 @@ def check_start(
     cache_dir: Path,
     workdir: Path,
     precision: Precision | None,
+    vae_precision: Precision | None,
     resumed: Path | None,
-) -> Generator[Event, None, Precision]:
-    """Try everything that the run of a resolved spec will do; returns the precision that the run has.
+) -> Generator[Event, None, tuple[Precision, Precision]]:
+    """Try everything that the run of a resolved spec will do; returns the precisions that the run has, of networks and of encoded images.
 
     Raises the `AlignmentError` that the run would raise later, or that a reward fails in its own way with.
     """
@@ -63,6 +64,7 @@ def check_start(
             cache_dir,
             precision,
             Sample(short.examples_per_step, scratch / "encoded"),
+            vae_precision,
         )
         run = yield from _quietly(loading)
         if resumed:
@@ -75,7 +77,7 @@ def check_start(
             checkpoint_bytes=trial.checkpoint_bytes,
             peak_device_gib=_peak_gib(run),
         )
-        return run.precision
+        return run.precision, run.vae_precision
     finally:
         with accelerator.main_process_first():
             shutil.rmtree(scratch, ignore_errors=True)
@@ -89,13 +91,13 @@ def forget_trial() -> None:
 
 
 def _quietly(loading: Generator[Event, None, Run]) -> Generator[Event, None, Run]:
-    """Load, and tell of what the run itself will not find out again, the precision."""
+    """Load, and tell of what the run itself will not find out again, the precisions."""
     while True:
         try:
             event = next(loading)
         except StopIteration as loaded:
             return loaded.value
-        if isinstance(event, PrecisionChosen):
+        if isinstance(event, PrecisionChosen | VaePrecisionChosen):
             yield event
 
 

@@ -26,6 +26,7 @@ from alignment_core.events import (
     StepCompleted,
     Throughput,
     ThroughputMeasured,
+    VaePrecisionChosen,
     WarningRaised,
 )
 from attune.client import Client
@@ -151,6 +152,10 @@ def sentence_of(event: Event) -> str | None:
             return f"training {event.num_trainable_parameters:,} of {event.num_parameters:,} parameters"
         case PrecisionChosen():
             return f"precision: {event.precision}, the more exact on this model"
+        case VaePrecisionChosen():
+            error = event.latent_errors.get(event.precision)
+            told = "" if error is None else f", which moves latents by {error:.2g} times what 8-bit pixels do"
+            return f"images are encoded in {event.precision}{told}"
         case CompilingWeighed():
             told = f"{event.compiling_seconds:.0f} s of compiling would save about {event.saved_seconds:.0f}"
             return f"{told}: steps are {'' if event.is_compiled else 'not '}compiled"

@@ -45,13 +45,14 @@ def exactness(name: str, scale: int, half: Half) -> Exactness:
     family = load_model(source, device=torch.device("cpu"), frozen_dtype=torch.float32, denoiser_dtype=dtype)
     channels, side, _ = family.latent_shape(family.resolution)
     batch = _batch(family, channels, scale * side)
-    measured, _ = measure(_actors(family, dtype), _method(), batch, half, SEED)
+    measured, _ = measure(actors_of(family, dtype), dpo(NUM_PAIRS), batch, half, SEED)
     assert measured.logit_error is not None
     assert measured.logit_rms is not None
     return Exactness(name, scale * side, half, measured.logit_error, measured.logit_rms)
 
 
-def _actors(family: Family, dtype: torch.dtype) -> Actors:
+def actors_of(family: Family, dtype: torch.dtype) -> Actors:
+    """A LoRA's policy and reference, computing in `dtype`."""
     return lora_actors(
         family,
         family.denoiser,
@@ -63,9 +64,10 @@ def _actors(family: Family, dtype: torch.dtype) -> Actors:
     )
 
 
-def _method() -> DiffusionDPO:
+def dpo(num_pairs: int) -> DiffusionDPO:
+    """The method, for batches that are given."""
     no_pairs = object.__new__(PreferencePairs)  # the batch is given, and nothing is drawn
-    no_draws = PairDraws(no_pairs, 0.0, NUM_PAIRS, 1, SEED)
+    no_draws = PairDraws(no_pairs, 0.0, num_pairs, 1, SEED)
     return DiffusionDPO(no_draws, pair_loss("sigmoid"), BETA, "mean", half_factor=True, in_eps_units=False)
 
 

@@ -76,8 +76,8 @@ class Family(Protocol):
         """Identifies the whole model: every weight and config file."""
         ...
 
-    def image_fingerprint(self) -> str:
-        """Identifies what posteriors depend on, for the cache: the VAE alone, not the run's precision nor any text encoder."""
+    def image_fingerprint(self, dtype: torch.dtype = torch.float32) -> str:
+        """Identifies what posteriors depend on, for the cache: the VAE and the precision that it encodes in, not the run's nor any text encoder."""
         ...
 
     def prompt_fingerprint(self) -> str:
@@ -92,8 +92,11 @@ class Family(Protocol):
         """Keep the VAE on the host from now on, but for while it encodes or decodes: nothing is decoded with a gradient any more."""
         ...
 
-    def encode_images(self, pixels: Tensor) -> tuple[Latents, Latents]:
-        """Mean and standard deviation of the VAE posterior of images `[B, 3, H, W]` in [-1, 1] as latents, float32."""
+    def encode_images(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Latents, Latents]:
+        """Mean and standard deviation of the VAE posterior of images `[B, 3, H, W]` in [-1, 1] as latents, float32.
+
+        Computed in `dtype`; in a half precision they need not be finite.
+        """
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokeniz
 
 from alignment_core.actors.actors import Actors
 from alignment_core.diffusion.rectified_flow import RectifiedFlow
-from alignment_core.families.autoencoder import decoded, posterior, stride_of
+from alignment_core.families.autoencoder import decoded, encoded_in, posterior, stride_of
 from alignment_core.families.encoder_fingerprint import encoder_fingerprint
 from alignment_core.families.flux_configs import PATCH
 from alignment_core.families.flux_keys import FLUX
@@ -84,9 +84,9 @@ class Flux:
         """Channels, height and width of the latent of an image of `resolution` pixels; `ModelError` where it cannot be packed."""
         return patched_shape(self.vae, PATCH, resolution)
 
-    def image_fingerprint(self) -> str:
+    def image_fingerprint(self, dtype: torch.dtype = torch.float32) -> str:
         """Identifies what posteriors depend on, for the cache."""
-        return encoder_fingerprint(self.folder, ("vae",), [self.vae.dtype], self.merged)
+        return encoder_fingerprint(self.folder, ("vae",), encoded_in(self.vae, dtype), self.merged)
 
     def prompt_fingerprint(self) -> str:
         """Identifies what text embeddings depend on, for the cache."""
@@ -106,11 +106,13 @@ class Flux:
         """Keep the VAE on the host from now on, but for while it encodes or decodes."""
         self.images.release()
 
-    def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
+    def encode_images(
+        self, pixels: Float[Tensor, "batch 3 height width"], dtype: torch.dtype = torch.float32
+    ) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], shifted and scaled, float32."""
         self.latent_shape(pixels.shape[-1])
         with self.images.in_use():
-            return posterior(self.vae, pixels, self.device)
+            return posterior(self.vae, pixels, self.device, dtype)
 
     def decode(self, latents: Latents) -> Images:
         """The images in [0, 1] of latents, float32; differentiable with respect to the latents."""

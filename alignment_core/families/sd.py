@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from alignment_core.actors.actors import Actors
 from alignment_core.diffusion.discrete_vp import DiscreteVP
-from alignment_core.families.autoencoder import decoded, posterior, stride_of
+from alignment_core.families.autoencoder import decoded, encoded_in, posterior, stride_of
 from alignment_core.families.encoder_fingerprint import encoder_fingerprint
 from alignment_core.families.frozen import frozen
 from alignment_core.families.keys import LoraLayers
@@ -70,9 +70,9 @@ class StableDiffusion:
         """Channels, height and width of the latent of an image of `resolution` pixels."""
         return latent_shape(self.vae, resolution)
 
-    def image_fingerprint(self) -> str:
+    def image_fingerprint(self, dtype: torch.dtype = torch.float32) -> str:
         """Identifies what posteriors depend on, for the cache."""
-        return encoder_fingerprint(self.folder, ("vae",), [self.vae.dtype], self.merged)
+        return encoder_fingerprint(self.folder, ("vae",), encoded_in(self.vae, dtype), self.merged)
 
     def prompt_fingerprint(self) -> str:
         """Identifies what text embeddings depend on, for the cache."""
@@ -90,10 +90,12 @@ class StableDiffusion:
         """Keep the VAE on the host from now on, but for while it encodes or decodes."""
         self.images.release()
 
-    def encode_images(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Latents, Latents]:
+    def encode_images(
+        self, pixels: Float[Tensor, "batch 3 height width"], dtype: torch.dtype = torch.float32
+    ) -> tuple[Latents, Latents]:
         """Mean and standard deviation of the VAE posterior of images in [-1, 1], times the scaling factor, float32."""
         with self.images.in_use():
-            return posterior(self.vae, pixels, self.device)
+            return posterior(self.vae, pixels, self.device, dtype)
 
     def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of each prompt, all of them, without the marks of start and end."""

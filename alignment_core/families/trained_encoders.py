@@ -76,8 +76,8 @@ class WithTrainedEncoders:
     def fingerprint(self) -> str:
         return self.family.fingerprint()
 
-    def image_fingerprint(self) -> str:
-        return self.family.image_fingerprint()
+    def image_fingerprint(self, dtype: torch.dtype = torch.float32) -> str:
+        return self.family.image_fingerprint(dtype)
 
     def prompt_fingerprint(self) -> str:
         """Another than the family's own: the cache holds tokens."""
@@ -89,8 +89,8 @@ class WithTrainedEncoders:
     def release_vae(self) -> None:
         self.family.release_vae()
 
-    def encode_images(self, pixels: Tensor) -> tuple[Latents, Latents]:
-        return self.family.encode_images(pixels)
+    def encode_images(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Latents, Latents]:
+        return self.family.encode_images(pixels, dtype)
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """The prompts' tokens, which the network reads."""

@@ -40,6 +40,7 @@ from alignment_core.spec import (
     sha256_of_json,
 )
 from alignment_core.spec.prompts import listed
+from alignment_core.spec.training import Precision
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Objective:
     validation: Method[Any] | None = None
     num_validation_examples: int = 0
     dataset_sha256: str = ""
+    vae_precision: Precision = "fp32"
     training_prompts: frozenset[str] = frozenset()
     held_out_prompts: tuple[str, ...] = ()
 
@@ -65,29 +67,31 @@ def load_objective(
     cache_dir: Path,
     shelves: Shelves | None = None,
     sample: Sample | None = None,
+    vae_precision: Precision | None = "fp32",
 ) -> Generator[Event, None, Objective]:
     """The method that a spec asks for, with its data; the generator's return value is the objective.
 
-    `fingerprint` is that of the model that the run starts from.
+    `fingerprint` is that of the model that the run starts from; without a `vae_precision` it is measured.
     """
 
-    def remembered(num_examples: int, dataset_sha256: str) -> ReferenceErrors | None:
+    def remembered(data: PairSplits | ImageSplits) -> ReferenceErrors | None:
         return reference_errors(
             spec,
             model_sha256=fingerprint,
-            dataset_sha256=dataset_sha256,
-            num_examples=num_examples,
+            dataset_sha256=data.dataset_sha256,
+            vae_precision=data.vae_precision,
+            num_examples=len(data.train),
             device=family.device,
             cache_dir=cache_dir,
         )
 
     method = spec.method
     if isinstance(method, PairMethodSpec):
-        pairs = yield from load_pairs(spec, method, family, cache_dir, shelves, ranks, sample)
-        return _on_pairs(spec, method, pairs, accelerator, remembered(len(pairs.train), pairs.dataset_sha256))
+        pairs = yield from load_pairs(spec, method, family, cache_dir, shelves, ranks, sample, vae_precision)
+        return _on_pairs(spec, method, pairs, accelerator, remembered(pairs))
     if isinstance(method, ImageMethodSpec):
-        images = yield from load_images(spec, method, family, cache_dir, shelves, ranks, sample)
-        return _on_images(spec, method, images, accelerator, remembered(len(images.train), images.dataset_sha256))
+        images = yield from load_images(spec, method, family, cache_dir, shelves, ranks, sample, vae_precision)
+        return _on_images(spec, method, images, accelerator, remembered(images))
     if isinstance(method, OnlineMethodSpec):
         return Objective(
             _online(spec, method, family, accelerator.device, ranks),
@@ -114,6 +118,7 @@ def _on_pairs(
         validation=validation,
         num_validation_examples=len(data.validation) if data.validation else 0,
         dataset_sha256=data.dataset_sha256,
+        vae_precision=data.vae_precision,
         training_prompts=frozenset(data.train.prompts),
         held_out_prompts=tuple(prompt for prompt in data.validation_prompts if prompt),
     )
@@ -214,6 +219,7 @@ def _on_images(
         validation=validation,
         num_validation_examples=len(data.validation) if data.validation else 0,
         dataset_sha256=data.dataset_sha256,
+        vae_precision=data.vae_precision,
         training_prompts=frozenset(data.train.prompts),
         held_out_prompts=tuple(prompt for prompt in data.validation_prompts if prompt),
     )

@@ -24,10 +24,12 @@ from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.family import Family
 from alignment_core.load.sample import Sample
+from alignment_core.load.vae_precision import ImageEncoding, choose_encoding, first_images
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import HubDataset, JobSpec, LocalDataset, PairMethodSpec, StoredDataset, TransformSpec
 from alignment_core.spec.sources import OnBadRow, Role
+from alignment_core.spec.training import Precision
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,13 @@ class PairSplits:
     validation: PreferencePairs | None
     validation_prompts: list[str]
     dataset_sha256: str
+    vae_precision: Precision
 
 
-class Fingerprints(NamedTuple):
-    """What posteriors and text embeddings depend on: all weights are read for them, so they are asked for once."""
+class Encoders(NamedTuple):
+    """How images are encoded, and what text embeddings depend on: all weights are read for it, so it is asked for once."""
 
-    images: str
+    images: ImageEncoding
     prompts: str
 
 
@@ -55,9 +58,11 @@ def load_pairs(
     shelves: Shelves | None = None,
     ranks: Ranks = ALONE,
     sample: Sample | None = None,
+    vae_precision: Precision | None = "fp32",
 ) -> Generator[Event, None, PairSplits]:
     """Check, split and cache the pairs of the spec's dataset; yields progress and returns both sides. What is encoded is
-    on `shelves`, which others may share, or in `cache_dir`. Of a `sample` nothing is held out, though prompts are.
+    on `shelves`, which others may share, or in `cache_dir`. Of a `sample` nothing is held out, though prompts are. Without a
+    `vae_precision` it is measured.
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on.
     """
@@ -79,9 +84,21 @@ def load_pairs(
         num_training_examples=len(split.train),
         num_validation_examples=len(split.validation),
     )
-    yield from data_warnings(report, rows, lengths, method.transform.resolution or family.resolution)
+    resolution = method.transform.resolution or family.resolution
+    yield from data_warnings(report, rows, lengths, resolution)
     yield PhaseChanged(phase="caching")
-    encoders = Fingerprints(family.image_fingerprint(), family.prompt_fingerprint())
+    size = spec.evaluation.batch_size
+    images = yield from choose_encoding(
+        family,
+        vae_precision,
+        lambda: first_images(source, split.train, num_images=2, resolution=resolution, batch_size=size),
+        dataset_sha256=report.content_sha256,
+        resolution=resolution,
+        cache_dir=cache_dir,
+        notes=None if shelves is None else shelves.notes,
+        ranks=ranks,
+    )
+    encoders = Encoders(images, family.prompt_fingerprint())
     prepared = partial(
         _prepare_pairs,
         spec,
@@ -97,10 +114,10 @@ def load_pairs(
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
     if sample is not None:
         train = yield from prepared(sample.of(split.train))
-        return PairSplits(train, None, prompts, report.content_sha256)
+        return PairSplits(train, None, prompts, report.content_sha256, images.precision)
     train = yield from prepared(split.train)
     validation = (yield from prepared(split.validation)) if split.validation else None
-    return PairSplits(train, validation, prompts, report.content_sha256)
+    return PairSplits(train, validation, prompts, report.content_sha256, images.precision)
 
 
 def checked_dataset(
@@ -143,7 +160,7 @@ def _prepare_pairs(
     spec: JobSpec,
     transform: TransformSpec,
     family: Family,
-    encoders: Fingerprints,
+    encoders: Encoders,
     source: PreferenceSource,
     cache_dir: Path,
     shelves: Shelves | None,
@@ -156,9 +173,9 @@ def _prepare_pairs(
         yield from PreferencePairs.prepare(
             source,
             rows,
-            encode_images=family.encode_images,
+            encode_images=encoders.images.encode,
             encode_prompts=family.encode_prompts,
-            image_fingerprint=encoders.images,
+            image_fingerprint=encoders.images.fingerprint,
             prompt_fingerprint=encoders.prompts,
             resolution=resolution,
             crop=transform.crop,

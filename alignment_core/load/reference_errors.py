@@ -6,7 +6,7 @@ import torch
 
 from alignment_core.methods.reference_errors import ReferenceErrors
 from alignment_core.spec import AdapterSpec, JobSpec, sha256_of_json
-from alignment_core.spec.training import trains_text_encoders
+from alignment_core.spec.training import Precision, trains_text_encoders
 from alignment_core.versions import versions
 
 FOLDER = "reference_errors"
@@ -24,6 +24,7 @@ def reference_errors(
     *,
     model_sha256: str,
     dataset_sha256: str,
+    vae_precision: Precision,
     num_examples: int,
     device: torch.device,
     cache_dir: Path,
@@ -36,6 +37,7 @@ def reference_errors(
         {
             "model": model_sha256,
             "data": dataset_sha256,
+            **({} if vae_precision == "fp32" else {"vae_precision": vae_precision}),
             "num_examples": num_examples,
             "method": method.model_dump(mode="json", exclude=BESIDE_THE_ERRORS),
             "training": spec.training.model_dump(mode="json", include=READ_OF_TRAINING),

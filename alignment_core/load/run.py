@@ -49,10 +49,12 @@ def load_run(
     cache_dir: Path,
     precision: Precision | None = None,
     sample: Sample | None = None,
+    vae_precision: Precision | None = "fp32",
 ) -> Generator[Event, None, Run]:
     """Load model, rewards and data, yielding what happens; the generator's return value is the run.
 
-    `precision` is what the run was begun in, or what its spec and device say; None lets the model be measured on a GPU.
+    `precision` is what the run was begun in, or what its spec and device say; None lets the model be measured on a GPU. `vae_precision` is
+    that of encoded images; None lets half-precision runs measure it.
     With a `sample` it is a run on some rows of its data, to be tried and thrown away.
     """
     ranks = ranks_of(accelerator.process_index, accelerator.num_processes)
@@ -68,7 +70,11 @@ def load_run(
     yield from _model_loaded(here, family, actors, fingerprint)
     judges = build_judges(here.evaluation, accelerator.device, cache_dir)
     shelves = shelves_of(sources, ranks)
-    objective = yield from load_objective(here, family, fingerprint, accelerator, ranks, cache_dir, shelves, sample)
+    if precision_of(accelerator) == "fp32":
+        vae_precision = "fp32"
+    objective = yield from load_objective(
+        here, family, fingerprint, accelerator, ranks, cache_dir, shelves, sample, vae_precision
+    )
     prompts = yield from held_out_prompts(here.evaluation, objective, family)
     judges.rehearse(spec.evaluation, prompts)
     online = objective.method if isinstance(objective.method, OnlineMethod) else None
@@ -88,6 +94,7 @@ def load_run(
         base_model_sha256=fingerprint,
         folder_sha256=of_folder,
         dataset_sha256=objective.dataset_sha256,
+        vae_precision=objective.vae_precision,
         actors=actors,
         method=objective.method,
         validation=objective.validation,

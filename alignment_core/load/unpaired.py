@@ -20,8 +20,10 @@ from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.family import Family
 from alignment_core.load.pairs import Located, checked_dataset, contents_of
 from alignment_core.load.sample import Sample
+from alignment_core.load.vae_precision import ImageEncoding, choose_encoding, first_images
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.spec import ImageMethodSpec, JobSpec
+from alignment_core.spec.training import Precision
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class ImageSplits:
     validation: JudgedImages | None
     validation_prompts: list[str]
     dataset_sha256: str
+    vae_precision: Precision
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,10 @@ def load_images(
     shelves: Shelves | None = None,
     ranks: Ranks = ALONE,
     sample: Sample | None = None,
+    vae_precision: Precision | None = "fp32",
 ) -> Generator[Event, None, ImageSplits]:
     """Check, split and cache the images of the spec's dataset; yields progress and returns both sides. Of a `sample` nothing is held out,
-    though prompts are.
+    though prompts are. Without a `vae_precision` it is measured.
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on, and `one_class` when a share of likes was
     asked for that the training images cannot give.
@@ -68,19 +72,31 @@ def load_images(
         num_training_examples=len(split.train),
         num_validation_examples=len(split.validation),
     )
-    yield from data_warnings(report, images, lengths, method.transform.resolution or family.resolution)
+    resolution = method.transform.resolution or family.resolution
+    yield from data_warnings(report, images, lengths, resolution)
     yield PhaseChanged(phase="caching")
+    size = spec.evaluation.batch_size
+    encoding = yield from choose_encoding(
+        family,
+        vae_precision,
+        lambda: first_images(rows.reader, split.train, num_images=1, resolution=resolution, batch_size=size),
+        dataset_sha256=report.content_sha256,
+        resolution=resolution,
+        cache_dir=cache_dir,
+        notes=None if shelves is None else shelves.notes,
+        ranks=ranks,
+    )
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
     if sample is not None:
         liked, disliked = ([row for row in split.train if row.liked is wanted] for wanted in (True, False))
         few = sample.of_classes(*(rows for rows in (liked, disliked) if rows))
-        train = yield from _prepare(spec, method, family, rows, cache_dir, sample.shelves, ranks, None, few)
-        return ImageSplits(train, None, prompts, report.content_sha256)
+        train = yield from _prepare(spec, method, family, encoding, rows, cache_dir, sample.shelves, ranks, None, few)
+        return ImageSplits(train, None, prompts, report.content_sha256, encoding.precision)
     contents = contents_of(dataset, cache_dir, shelves)
-    prepared = partial(_prepare, spec, method, family, rows, cache_dir, shelves, ranks, contents)
+    prepared = partial(_prepare, spec, method, family, encoding, rows, cache_dir, shelves, ranks, contents)
     train = yield from prepared(split.train)
     validation = (yield from prepared(split.validation)) if split.validation else None
-    return ImageSplits(train, validation, prompts, report.content_sha256)
+    return ImageSplits(train, validation, prompts, report.content_sha256, encoding.precision)
 
 
 def _judged(dataset: Located, dropped: frozenset[int]) -> _Rows:
@@ -111,6 +127,7 @@ def _prepare(
     spec: JobSpec,
     method: ImageMethodSpec,
     family: Family,
+    encoding: ImageEncoding,
     rows: _Rows,
     cache_dir: Path,
     shelves: Shelves | None,
@@ -125,9 +142,9 @@ def _prepare(
             rows.reader,
             images,
             is_seekable=rows.is_seekable,
-            encode_images=family.encode_images,
+            encode_images=encoding.encode,
             encode_prompts=family.encode_prompts,
-            image_fingerprint=family.image_fingerprint(),
+            image_fingerprint=encoding.fingerprint,
             prompt_fingerprint=family.prompt_fingerprint(),
             resolution=resolution,
             crop=transform.crop,

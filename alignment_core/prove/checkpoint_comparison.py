@@ -19,6 +19,7 @@ from alignment_core.load.accelerator import new_accelerator
 from alignment_core.load.networks import load_networks
 from alignment_core.load.precision import settled
 from alignment_core.load.run import load_run
+from alignment_core.load.vae_precision import vae_settled
 from alignment_core.prove.evaluation_run import Training, compare_contenders
 from alignment_core.spec import JobSpec
 from alignment_core.spec.places import Sources
@@ -51,7 +52,8 @@ def compare_checkpoints(
     accelerator = new_accelerator(spec)
     yield PhaseChanged(phase="loading")
     precision = settled(spec.training.precision, accelerator.device.type, newest)
-    run = yield from load_run(spec, sources, accelerator, cache_dir, precision)
+    vae_precision = vae_settled(spec.training.vae_precision, accelerator.device.type, newest)
+    run = yield from load_run(spec, sources, accelerator, cache_dir, precision, vae_precision=vae_precision)
     if not run.evaluation_prompts:
         raise DataError(
             "no_evaluation_prompts", "the work folder's spec holds no prompts out: there is nothing to draw"

@@ -68,6 +68,7 @@ LATER_FIELDS = (
     ("training", "compile"),
     ("training", "optimizer"),
     ("training", "micro_batch"),
+    ("training", "vae_precision"),
     ("resources", "processes"),
     ("adapter", "text_encoder"),
     ("resources", "strategy"),

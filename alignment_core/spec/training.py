@@ -165,6 +165,12 @@ class TrainingSpec(Spec):
         description="Precision of the networks; errors and logits stay float32. `auto`: fp32 on a CPU, and on a GPU fp16 or bf16, "
         "whichever the model's predictions measure as more exact (`docs/precision.md`).",
     )
+    vae_precision: Literal["auto", "fp32"] = Field(
+        default="auto",
+        description="Precision in which images are encoded. `auto`: fp32 on a CPU and in fp32 runs; in half-precision runs on a GPU the half "
+        "precision whose latents err least, up to 8 times what rounding the pixels to 8 bits has moved them, and else fp32 "
+        "(`docs/precision.md`).",
+    )
     gradient_checkpointing: bool = False
     cuda_graphs: Literal["auto", "off"] = Field(
         default="off",

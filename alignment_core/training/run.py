@@ -103,6 +103,7 @@ class Run:
     watch: Watch
     label: RunLabel = field(default_factory=RunLabel)
     start: StartingPoint | None = None
+    vae_precision: Precision = "fp32"  # in which the data set's images are encoded
     shelves: Shelves | None = None  # of the store that others share, where there is one
     history: History = field(default_factory=History)
     background: BackgroundSave = field(init=False)
@@ -187,6 +188,7 @@ class Run:
                 step=step,
                 loss_scaler=scaler.state_dict() if scaler else None,
                 precision=self.precision,
+                vae_precision=self.vae_precision,
                 is_compiled=self.is_compiled,
                 batch_size=self.split.batch_size if self.finds_split else None,
             ),

@@ -30,6 +30,7 @@ from alignment_core.events import (
     SamplesDrawn,
     StepCompleted,
     TrackingFileWritten,
+    VaePrecisionChosen,
     ValidationCompleted,
     VerificationCompleted,
     WarningRaised,
@@ -161,6 +162,8 @@ def _apply(session: Session, row: Job, event: Event, files: Sequence[StoredFile]
             told = {"logit_error": event.logit_error, "logit_rms": event.logit_rms}
             metrics = {name: value for name, value in told.items() if value is not None}
             outputs.put_metrics(session, row, "train", 0, metrics, event.time)
+        case VaePrecisionChosen() if (error := event.latent_errors.get(event.precision)) is not None:
+            outputs.put_metrics(session, row, "train", 0, {"latent_error": error}, event.time)
         case StepCompleted():
             row.step, row.total_steps, row.eta_seconds = event.step, event.total_steps, event.eta_seconds
             outputs.put_metrics(session, row, "train", event.step, event.metrics, event.time)

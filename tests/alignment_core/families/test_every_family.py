@@ -319,6 +319,24 @@ def test_every_method_and_every_plug_in_trains_every_family(
     assert_it_trains(load(spec_of(folders, method, reference, timesteps), folders), method)
 
 
+def test_images_are_encoded_in_half_under_another_name_and_by_weights_that_stay_as_they_are(family: Family) -> None:
+    pixels = torch.rand(2, 3, family.resolution, family.resolution, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    before = {name: value.clone() for name, value in family.vae.state_dict().items()}  # pyright: ignore[reportAttributeAccessIssue]
+    exact = family.encode_images(pixels)
+    names = {family.image_fingerprint()}
+    for dtype, error in ((torch.float16, 1e-2), (torch.bfloat16, 1e-1)):
+        found = family.encode_images(pixels, dtype)
+        for half, full in zip(found, exact, strict=True):
+            assert half.dtype == torch.float32
+            assert 0 < float((half - full).abs().max()) < error * float(full.abs().max())
+        names.add(family.image_fingerprint(dtype))
+    assert len(names) == 3
+    after = family.vae.state_dict()  # pyright: ignore[reportAttributeAccessIssue]
+    assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
+    for one, other in zip(family.encode_images(pixels), exact, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_neither_the_precision_of_a_run_nor_its_text_encoders_have_images_encoded_again(
     model: Path, tmp_path: Path
 ) -> None:

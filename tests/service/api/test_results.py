@@ -13,6 +13,7 @@ from alignment_core.events import (
     Throughput,
     ThroughputMeasured,
     TrackingFileWritten,
+    VaePrecisionChosen,
     ValidationCompleted,
 )
 from alignment_core.spec import sha256_of_json
@@ -221,6 +222,15 @@ def test_what_half_precision_takes_is_a_metric_of_the_job(trained: tuple[Api, st
     api.say(job_id, attempt, PrecisionMeasured(precision="bf16", logit_error=0.3, logit_rms=2.0, num_examples=4))
     found = api.client.get(f"/v1/jobs/{job_id}/metrics?keys=logit_error").json()
     assert found["data"] == [{"step": 0, "metrics": {"logit_error": 0.3}}]
+
+
+def test_what_encoding_images_in_half_takes_is_a_metric_of_the_job(trained: tuple[Api, str]):
+    api, job_id = trained
+    attempt = api.client.get(f"/v1/jobs/{job_id}").json()["attempt"]
+    errors = {"fp16": None, "bf16": 4.5}
+    api.say(job_id, attempt, VaePrecisionChosen(precision="bf16", latent_errors=errors))
+    found = api.client.get(f"/v1/jobs/{job_id}/metrics?keys=latent_error").json()
+    assert found["data"] == [{"step": 0, "metrics": {"latent_error": 4.5}}]
 
 
 def test_the_tensorboard_log_is_a_zip_of_what_all_attempts_wrote(any_api: Api):
