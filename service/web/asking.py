@@ -45,6 +45,15 @@ class Api:
         given = {name: value for name, value in query.items() if value not in (None, "")}
         return (await self.send("GET", path, params=given)).json()
 
+    async def get_or_none(self, path: str) -> Any:
+        """The same, or None where there is nothing yet."""
+        try:
+            return await self.get(path)
+        except RefusedError as refused:
+            if refused.status == 404:
+                return None
+            raise
+
     async def post(self, path: str, csrf: str = "", json: Any = None) -> Any:
         """What the API answers to an order that a form of ours gave, with the CSRF token that was in it. Raises `RefusedError`."""
         return (await self.send("POST", path, headers={CSRF_HEADER: csrf}, json=json)).json()

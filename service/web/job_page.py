@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Form, Response
 
 from alignment_core.spec.exports import OF_A_LORA, OF_A_WHOLE_MODEL
 from service.web.advice import advice_for
-from service.web.asking import Api, ApiDep, RefusedError, part
+from service.web.asking import ApiDep, part
 from service.web.rendering import PagesDep
 from service.web.sign_in import Csrf, refuse_other_sites
 from service.web.timeline import phases
@@ -28,7 +28,7 @@ async def show_job(pages: PagesDep, api: ApiDep, job_id: str) -> Response:
     return await pages.show(
         "job.html",
         job=job,
-        report=await _or_none(api, f"{path}/report"),
+        report=await api.get_or_none(f"{path}/report"),
         samples=(await api.get(f"{path}/samples", limit=MOST_LISTED))["data"],
         checkpoints=(await api.get(f"{path}/checkpoints", limit=MOST_LISTED))["data"],
         warnings=[{**one["data"], "advice": advice_for(one["data"]["code"])} for one in warnings],
@@ -71,16 +71,6 @@ async def fork(
     """A job that goes on from the checkpoint, optimiser and all, up to `steps`; then its page."""
     made = await api.post(f"/v1/checkpoints/{part(checkpoint_id)}/fork", csrf, json={"mode": "resume", "steps": steps})
     return pages.go_to(f"/jobs/{made['id']}")
-
-
-async def _or_none(api: Api, path: str) -> Any:
-    """What is at `path`, or None where there is nothing yet."""
-    try:
-        return await api.get(path)
-    except RefusedError as refused:
-        if refused.status == 404:
-            return None
-        raise
 
 
 def _after(latest: list[dict[str, Any]]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from service.store.states import STATES
-from service.web.asking import Api, ApiDep, RefusedError, part
+from service.web.asking import ApiDep, part
 from service.web.rendering import PagesDep
 
 AT_ONCE = 50
@@ -50,7 +50,7 @@ async def compare_jobs(
 ) -> Response:
     """Curves over each other, reports side by side, and of the specs only what differs."""
     jobs = [await api.get(f"/v1/jobs/{part(one)}") for one in dict.fromkeys(job)]
-    reports = [await _report(api, one["id"]) for one in jobs]
+    reports = [await api.get_or_none(f"/v1/jobs/{part(one['id'])}/report") for one in jobs]
     rewards = sorted({reward["name"] for report in reports if report for reward in report["rewards"]})
     return await pages.show(
         "compare.html",
@@ -59,15 +59,6 @@ async def compare_jobs(
         rewards=rewards,
         differences=differences([one["spec"] for one in jobs]),
     )
-
-
-async def _report(api: Api, job_id: str) -> dict[str, Any] | None:
-    try:
-        return await api.get(f"/v1/jobs/{part(job_id)}/report")
-    except RefusedError as refused:
-        if refused.status == 404:
-            return None
-        raise
 
 
 def differences(specs: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:

@@ -3,12 +3,16 @@ import { showCurves } from "./curves.js";
 import { showSlides } from "./slides.js";
 import { followRun } from "./live.js";
 import { prepareDownloads } from "./downloads.js";
+import { prepareUploads } from "./uploads.js";
+import { prepareJobForm } from "./job_form.js";
 
 function start() {
   showCurves();
   showSlides();
   followRun();
   prepareDownloads();
+  prepareUploads();
+  prepareJobForm();
 }
 
 start();

@@ -2,6 +2,7 @@
 
 import hashlib
 import html
+import json
 import re
 from pathlib import Path
 
@@ -172,3 +173,50 @@ def test_signing_in_leads_nobody_elsewhere(elsewhere: str, tmp_path: Path):
     client = client_of(tmp_path, keys=True)
     key, _ = projects.create_key(client.app.state.parts.store, DEFAULT_PROJECT_ID, "page")  # pyright: ignore
     assert client.post("/sign-in", data={"key": key, "next": elsewhere}).headers["location"] == "/"
+
+
+def test_a_new_job_begins_with_a_spec_that_runs_and_is_started_as_it_stands(client: TestClient):
+    dataset = Api(client).ready_dataset()
+    page = client.get(f"/jobs/new?method=diffusion_dpo&dataset={dataset}").text
+    assert "This can run" in page
+    assert "Takes about" in page
+    spec = html.unescape(re.findall(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)[0])
+    started = client.post("/jobs/new", data={"spec": spec, "name": "from the page", "action": "start"})
+    assert started.status_code == 303
+    job = client.get(f"/v1{started.headers['location']}").json()
+    assert (job["name"], job["status"], job["method"]) == ("from the page", "queued", "diffusion_dpo")
+
+
+@pytest.mark.parametrize("method", ["mapo", "diffusion_kto", "tailorpo", "d3po", "ddpo", "dpok"])
+def test_every_method_has_a_spec_to_begin_with(method: str, client: TestClient):
+    Api(client).ready_dataset()
+    page = client.get(f"/jobs/new?method={method}").text
+    assert "This can run" in page, re.findall(r'class="problem">(.*?)</li>', page)
+    assert f"Fields of {method}" in page
+
+
+def test_what_is_wrong_with_a_spec_is_told_at_its_field_and_nothing_typed_is_lost(client: TestClient):
+    dataset = Api(client).ready_dataset()
+    typed = json.dumps({"model": "shapes", "method": {"type": "diffusion_dpo", "dataset": dataset, "beta": -1}})
+    for action in ("check", "start"):
+        page = client.post("/jobs/new", data={"spec": typed, "name": HOSTILE, "action": action}).text
+        assert "/method/beta" in page
+        assert html.unescape(re.findall(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)[0]) == typed
+        assert HOSTILE not in page
+    broken = client.post("/jobs/new", data={"spec": "{", "action": "start"})
+    assert broken.status_code == 422
+    assert "is not JSON" in broken.text
+
+
+def test_a_job_is_run_again_with_changes(client: TestClient, finished: str):
+    page = client.get(f"/jobs/new?from={finished}").text
+    spec = json.loads(html.unescape(re.findall(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)[0]))
+    assert spec == client.get(f"/v1/jobs/{finished}").json()["spec"]
+
+
+def test_a_data_set_shows_what_its_check_found(client: TestClient):
+    dataset = Api(client).ready_dataset()
+    assert f"/jobs/new?dataset={dataset}" in client.get("/datasets").text
+    page = client.get(f"/datasets/{dataset}").text
+    assert "What the check found" in page
+    assert client.get("/datasets/ds_00000000000000000000000000").status_code == 404
