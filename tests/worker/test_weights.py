@@ -80,6 +80,7 @@ def test_a_lora_becomes_ready_with_what_it_holds(world: World, tmp_path: Path) -
         "changes_text_encoder": False,
         "says_alpha": True,
         "layers": {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q": [8, 8]},
+        "shapes": {},
     }
 
 

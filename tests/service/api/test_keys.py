@@ -22,6 +22,7 @@ from tests.service.api.world import Api, assert_problem, spec_for
 FOR_ANY_KEY = {
     "POST /v1/jobs/validate",  # changes nothing
     "POST /v1/evaluations/validate",
+    "POST /v1/candidates/validate",
     "POST /v1/links",
     "POST /v1/sessions",  # who may read may do so in a browser
     "DELETE /v1/sessions/current",
