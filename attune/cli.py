@@ -123,7 +123,7 @@ def up(
     _stop_on_signals()
     try:
         with LocalServer(data_dir=data_dir, host=host, port=port, environment=environment) as server:
-            where = f"(reference: {server.url}/docs, logs: {server.data_dir}/logs)"
+            where = f"(open it in a browser; reference: {server.url}/docs, logs: {server.data_dir}/logs)"
             console.print(f"Attune is up at {server.url}  {where}", soft_wrap=True)
             if host not in LOOPBACK and environment.get("ATTUNE_API_KEYS_REQUIRED", "").lower() not in ("1", "true"):
                 console.print(

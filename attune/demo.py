@@ -49,7 +49,7 @@ def run_demo(folder: Path, console: Console) -> None:
     with LocalServer(data_dir=server_dir, port=0, environment=environment) as server, Client(server.url) as client:
         console.print(f"the service is up at {server.url}", highlight=False)
         try:
-            job = _align(client, assets, console)
+            job = _align(client, server.url, assets, console)
             picture, report_path = _collect(client, job, assets, folder, console)
         except KeyboardInterrupt:
             console.print(STOPPING)
@@ -58,11 +58,13 @@ def run_demo(folder: Path, console: Console) -> None:
     console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
     console.print(f"report: {report_path}", highlight=False, soft_wrap=True)
     console.print(f"page: {report_path.with_suffix('.html')}", highlight=False, soft_wrap=True)
+    again = f"attune up --data-dir {server_dir}"
+    console.print(f"the job's page: {again}, then http://127.0.0.1:8000/jobs/{job.id}", highlight=False, soft_wrap=True)
     if (verdict := json.loads(report_path.read_text())["verdict"]) != "improved":
         raise DemoError(f"the aligned model is not better than the one it started from: {verdict}")
 
 
-def _align(client: Client, assets: Path, console: Console) -> Job:
+def _align(client: Client, url: str, assets: Path, console: Console) -> Job:
     """Upload the preferences, post the job and follow it to its end."""
     console.print("uploading preference pairs; a process checks them", highlight=False)
     dataset = client.wait_for_dataset(client.upload_dataset(assets / "pairs.parquet", name="colourful shapes").id)
@@ -71,7 +73,7 @@ def _align(client: Client, assets: Path, console: Console) -> Job:
     spec["method"]["dataset"] = {"type": "stored", "id": dataset.id}
     spec["evaluation"]["prompts"] = (assets / "prompts.txt").read_text(encoding="utf-8").splitlines()
     job = client.create_job(spec, name="demo")
-    console.print(f"posted {job.id}", highlight=False)
+    console.print(f"posted {job.id}: watch it at {url}/jobs/{job.id}", highlight=False, soft_wrap=True)
     job = follow(client, job.id, console)
     if job.status != "succeeded":
         reason = f"{job.error.message} [{job.error.code}]" if job.error else "no error was given"

@@ -68,7 +68,11 @@ class Pages:
             keys_required=self.settings.api_keys_required,
             here=self._request.url.path.removeprefix(self.root),
         )
-        return HTMLResponse(page, status, headers={"Content-Security-Policy": policy(self.settings)})
+        headers = {
+            "Content-Security-Policy": policy(self.settings),
+            "Referrer-Policy": "same-origin",  # with none at all browsers hide where a form comes from, and it is refused
+        }
+        return HTMLResponse(page, status, headers)
 
 
 def policy(settings: Settings) -> str:

@@ -36,7 +36,9 @@ def test_checked_weights_say_what_they_hold(api: Api):
     weights_id = api.ready_weights()
     weights = api.client.get(f"/v1/weights/{weights_id}?wait=5").json()
     assert weights["status"] == "ready"
-    assert weights["report"] == LORA_REPORT.model_dump(exclude={"layers", "shapes"}), "what is too long to show is not shown"
+    assert weights["report"] == LORA_REPORT.model_dump(exclude={"layers", "shapes"}), (
+        "what is too long to show is not shown"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a torch archive", PARQUET, bytes(8) + b"["])

@@ -123,6 +123,14 @@ def test_a_job_is_cancelled_by_its_button(client: TestClient):
     assert "/cancel" not in client.get(f"/jobs/{job_id}").text
 
 
+def test_a_form_of_a_page_is_taken_from_a_browser_that_says_where_it_comes_from(client: TestClient):
+    page = client.get("/")
+    assert page.headers["referrer-policy"] == "same-origin"  # with `no-referrer` the origin of a form is "null"
+    job_id = Api(client).new_job()
+    said = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
+    assert client.post(f"/jobs/{job_id}/cancel", headers=said).status_code == 303
+
+
 def test_a_form_that_another_site_sent_changes_nothing(client: TestClient):
     job_id = Api(client).new_job()
     answer = client.post(
