@@ -68,7 +68,7 @@ VARIANTS: dict[str, Variant] = {
     "retention ignores pins": lambda: patch.object(retention_rules, "_needed_outside", _needed_unless_pinned),
     "aliases hold nothing": lambda: patch.object(aliases, "names_of", lambda *_: []),
     "forks hold nothing": lambda: patch.object(deletion, "_jobs_from", lambda *_: []),
-    "jobs hold no data set": lambda: patch.object(deletion, "_jobs_with", lambda *_: []),
+    "jobs hold no data set": lambda: patch.object(deletion, "_users_of", lambda *_: []),
     "orphans are whatever lies there": lambda: patch.object(orphans, "_job", lambda *_: Owner(names_all=True)),
     "sweeps queue everything": lambda: patch.object(sweeps, "AT_REST", (*sweeps.AT_REST, "queued")),
     "quotas refuse nothing": lambda: patch.object(quotas, "_refuse", lambda *_: None),

@@ -217,6 +217,12 @@ def test_a_store_that_is_wrong_is_found_out_by_the_history_that_it_is_about(sqli
         live_through(sqlite_world, DIRECTED[variant])
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_a_variant_replaces_is_there(variant: str) -> None:
+    with VARIANTS[variant]():
+        pass
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [one for one in VARIANTS if one not in DIRECTED])
 def test_a_store_that_is_wrong_is_found_out_by_chance(sqlite_world: World, variant: str) -> None:
