@@ -1,7 +1,7 @@
 """One job: what it does now, its curves, pictures, report and checkpoints, and what can be asked of it."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Response
 
@@ -14,6 +14,7 @@ from service.web.timeline import phases
 
 POINTS = 1_000
 MOST_LISTED = 100
+Verb = Literal["cancel", "pause", "resume", "checkpoint", "sample", "probe"]
 EXPORTS_OF = {"lora": OF_A_LORA, "full": OF_A_WHOLE_MODEL}
 
 router = APIRouter(include_in_schema=False)
@@ -50,13 +51,13 @@ async def show_log(pages: PagesDep, api: ApiDep, job_id: str) -> Response:
 
 
 @router.post("/jobs/{job_id}/{verb}", dependencies=[Depends(refuse_other_sites)])
-async def ask_of_job(pages: PagesDep, api: ApiDep, job_id: str, verb: str, csrf: Csrf = "") -> Response:
+async def ask_of_job(pages: PagesDep, api: ApiDep, job_id: str, verb: Verb, csrf: Csrf = "") -> Response:
     """Cancel, pause or resume it, or have it save, draw or probe after its next step; then its page again."""
     path = f"/v1/jobs/{part(job_id)}"
     if verb in ("checkpoint", "sample", "probe"):
         await api.post(f"{path}/actions", csrf, json={"action": verb})
     else:
-        await api.post(f"{path}/{part(verb)}", csrf)
+        await api.post(f"{path}/{verb}", csrf)
     return pages.go_to(f"/jobs/{part(job_id)}")
 
 

@@ -121,6 +121,7 @@ def test_a_job_is_cancelled_by_its_button(client: TestClient):
     assert (answer.status_code, answer.headers["location"]) == (303, f"/jobs/{job_id}")
     assert client.get(f"/v1/jobs/{job_id}").json()["status"] == "cancelled"
     assert "/cancel" not in client.get(f"/jobs/{job_id}").text
+    assert client.post(f"/jobs/{job_id}/retention").status_code == 422, "no form asks for anything else"
 
 
 def test_a_form_of_a_page_is_taken_from_a_browser_that_says_where_it_comes_from(client: TestClient):
