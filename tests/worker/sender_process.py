@@ -1,4 +1,7 @@
-"""A worker's sending of webhooks, in a process of its own: `sender_process.py ROOT NAME`, until its stdin is closed."""
+"""A worker's sending of webhooks, in a process of its own, until its stdin is closed.
+
+`python -m tests.worker.sender_process ROOT NAME`.
+"""
 
 import sys
 from dataclasses import replace

@@ -25,8 +25,8 @@ from tests.worker.test_run import Behave, steps_trained, wait_until
 from worker.run import run_job
 
 StartWorker = Callable[..., subprocess.Popen[bytes]]
-SCRIPT = Path(__file__).parent / "worker_process.py"
-ROOT = Path(__file__).parents[2]  # from where the script imports `tests`
+ROOT = Path(__file__).parents[2]
+WORKER = "tests.worker.worker_process"
 
 
 @pytest.fixture
@@ -34,10 +34,8 @@ def start_worker(world: World) -> Iterator[StartWorker]:
     workers: list[subprocess.Popen[bytes]] = []
 
     def _start(job: JobRecord, name: str, *trainer: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(SCRIPT), str(world.root), job.id, name, *trainer]
-        workers.append(
-            subprocess.Popen(command, env=os.environ | {"MARK": name, "PYTHONPATH": str(ROOT)}, start_new_session=True)
-        )
+        command = [sys.executable, "-m", WORKER, str(world.root), job.id, name, *trainer]
+        workers.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | {"MARK": name}, start_new_session=True))
         return workers[-1]
 
     yield _start
@@ -54,7 +52,7 @@ def trainers_of(name: str) -> list[psutil.Process]:
 def _is_trainer_of(process: psutil.Process, name: str) -> bool:
     try:
         is_alive = process.status() != psutil.STATUS_ZOMBIE and process.environ().get("MARK") == name
-        return is_alive and str(SCRIPT) not in process.cmdline()
+        return is_alive and WORKER not in process.cmdline()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 

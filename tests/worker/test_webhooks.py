@@ -31,8 +31,8 @@ from worker.webhooks import send_due, signed_headers, start_sending
 
 NEAR = Reach(allow_private=True, timeout_seconds=10)
 FAR = Reach(allow_private=False, timeout_seconds=10)
-SENDER = Path(__file__).with_name("sender_process.py")
-RECEIVER = Path(__file__).parents[2] / "docs" / "webhook_receiver.py"
+ROOT = Path(__file__).parents[2]
+RECEIVER = ROOT / "docs" / "webhook_receiver.py"
 
 
 def worker_of(world: World, name: str = "first", **settings: object) -> WorkerParts:
@@ -358,7 +358,8 @@ def test_two_processes_that_send_at_once_send_each_delivery_once(world: World) -
         due = [one.id for hook in hooks for one in sent(world, hook)]
         processes = [
             subprocess.Popen(
-                [sys.executable, str(SENDER), str(world.root), name],
+                [sys.executable, "-m", "tests.worker.sender_process", str(world.root), name],
+                cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

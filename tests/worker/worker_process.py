@@ -1,4 +1,7 @@
-"""A worker of a test's world in a process of its own, which the test may stop and kill: `worker_process.py ROOT JOB NAME`."""
+"""A worker of a test's world in a process of its own, which the test may stop and kill.
+
+`python -m tests.worker.worker_process ROOT JOB NAME`.
+"""
 
 import dataclasses
 import shlex
