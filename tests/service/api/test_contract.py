@@ -16,12 +16,11 @@ from starlette.testclient import TestClient
 
 from service.api.waiting import LONGEST_WAIT_SECONDS
 from service.main import create_app
-from service.settings import Settings
 from service.store import projects
 from service.store.migrations import migrate
 from service.store.projects import DEFAULT_PROJECT_ID
-from tests.service.api.test_candidates import created, drawn
-from tests.service.api.world import CATALOG, Api
+from tests.service.api.seeds import settings_in, sow
+from tests.service.api.world import Api
 
 # What is well formed may still name something that is not there, or more warm-up than steps.
 JUDGED_BY_MORE_THAN_FORM = (
@@ -71,39 +70,13 @@ class Contract:
 
 @pytest.fixture(scope="module")
 def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
-    """The document of a service that holds one finished job, whose ids take the place of half of the generated ones."""
-    values = Settings(data_dir=tmp_path_factory.mktemp("data"), catalog_path=CATALOG, api_keys_required=True)
+    """The document of a service that holds one of everything, whose ids take the place of half of the generated ones."""
+    values = settings_in(tmp_path_factory.mktemp("data"))
     migrate(values.resolved_database_url)
     app = create_app(values)
     key, _ = projects.create_key(app.state.parts.store, DEFAULT_PROJECT_ID, "contract")
     authorization = {"Authorization": f"Bearer {key}"}
-    api = Api(TestClient(app, headers=authorization))
-    job_id = api.new_job()
-    api.run(job_id)
-    (sample,) = api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"]
-    prompts = api.client.post("/v1/prompt_sets", files={"file": ("p.txt", b"a red circle")}).json()
-    promotion = api.client.post("/v1/promotions", json={"checkpoint_id": api.checkpoint_id(job_id)}).json()
-    candidates_id = created(api)["id"]
-    drawn(api, candidates_id)
-    webhook = api.client.post("/v1/webhooks", json={"url": "https://hooks.example.org/attune"}).json()
-    known = {
-        "job_id": job_id,
-        "checkpoint_id": api.checkpoint_id(job_id),
-        "dataset_id": api.ready_dataset(),
-        "weights_id": api.ready_weights(),
-        "sample_id": sample["id"],
-        "key_id": projects.create_key(app.state.parts.store, DEFAULT_PROJECT_ID, "to rotate")[1].id,
-        "prompt_set_id": prompts["id"],
-        "promotion_id": promotion["id"],
-        "alias": "champion",
-        "webhook_id": webhook["id"],
-        "delivery_id": api.client.post(f"/v1/webhooks/{webhook['id']}/test").json()["id"],
-        "format": "merged",
-        "candidates_id": candidates_id,
-        "labeling_id": api.client.post("/v1/labelings", json={"candidates_id": candidates_id}).json()["id"],
-        "image_id": api.client.get(f"/v1/candidates/{candidates_id}/images").json()["first_id"],
-        "path": "manifest.json",
-    }
+    known = sow(Api(TestClient(app, headers=authorization)))
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
 
     schema.config.generation.update(with_security_parameters=False)  # every case is sent with the real key
@@ -148,10 +121,13 @@ def is_judged_by_more_than_form(operation: APIOperation) -> bool:
 
 
 def keep_contract(contract: Contract, num_examples: Callable[[APIOperation], int]) -> None:
-    """Send generated cases, valid and not, to every operation; every breach of the document is reported at once."""
+    """Send generated cases, valid and not, to every operation; every breach of the document is reported at once.
+
+    What deletes comes last: the others shall find what they name.
+    """
     breaches: list[str] = []
-    for found in contract.schema.get_all_operations():
-        operation = found.ok()
+    operations = [found.ok() for found in contract.schema.get_all_operations()]
+    for operation in sorted(operations, key=lambda one: one.method.upper() == "DELETE"):
         for mode in modes_of(operation):
 
             @settings(max_examples=num_examples(operation), **SETTINGS)

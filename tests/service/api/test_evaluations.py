@@ -65,6 +65,13 @@ def run(api: Api, evaluation_id: str) -> None:
     leases.finish(api.parts.store, evaluation_id, attempt, "succeeded")
 
 
+def verified(api: Api, verification_id: str, attempt: int) -> None:
+    """The end of a verification that found everything as it was."""
+    outcome = VerificationCompleted(report=VERIFICATION_EXAMPLE["report"])
+    api.say(verification_id, attempt, outcome, RunCompleted(step=2))
+    leases.finish(api.parts.store, verification_id, attempt, "succeeded")
+
+
 def told(api: Api, row_id: str, attempt: int, event: Any, path: str, content: bytes) -> None:
     key = keys.proof_file_key(DEFAULT_PROJECT_ID, row_id, path, attempt)
     events.record_event(api.parts.store, row_id, attempt, event, [api.keep(path, key, content)])
@@ -125,10 +132,7 @@ def test_a_verification_runs_as_a_row_of_its_own_and_is_shown_at_the_evaluation(
     assert row.spec["num_prompts"] == 1
     attempt = api.claim(verification_id)
     assert_problem(api.client.delete(place), 409, "evaluation_in_use")
-    api.say(
-        verification_id, attempt, VerificationCompleted(report=VERIFICATION_EXAMPLE["report"]), RunCompleted(step=2)
-    )
-    leases.finish(api.parts.store, verification_id, attempt, "succeeded")
+    verified(api, verification_id, attempt)
     (shown,) = api.client.get(place).json()["verifications"]
     assert (shown["status"], shown["report"]["outcome"]) == ("succeeded", "identical")
     assert api.client.delete(place).json() == {"id": evaluation_id, "object": "evaluation", "deleted": True}
