@@ -4,7 +4,7 @@ An attempt becomes a row when it ends, by which a project's sums are made; that 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -16,6 +16,7 @@ from alignment_core.costs.calibration import MOST
 from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import AttemptUsage, Checkpoint, Export, Job, JobEvent, Report, Sample, TrackingFile
+from service.store.usage_sums import sums_of
 
 MARKS = ("run_started", "phase_changed", "run_completed")
 ENDED = "uploading"  # what is left once the run has ended: its last files are stored
@@ -79,14 +80,14 @@ def of_job(store: Store, project_id: str, job_id: str) -> Usage:
 
 def of_project(store: Store, project_id: str, since: datetime | None, until: datetime | None) -> Usage:
     """The attempts that ended at `since` or later and before `until`: times side by side add up. Bytes are those of now."""
-    query = sa.select(*_SUMMED).where(AttemptUsage.project_id == project_id)
+    which = [AttemptUsage.project_id == project_id]
     if since is not None:
-        query = query.where(AttemptUsage.ended_at >= since)
+        which.append(AttemptUsage.ended_at >= since)
     if until is not None:
-        query = query.where(AttemptUsage.ended_at < until)
+        which.append(AttemptUsage.ended_at < until)
     with store.read() as session:
-        attempts = session.execute(query.execution_options(yield_per=1000))
-        return _sum(attempts, _stored_bytes(session, lambda table: table.project_id == project_id))
+        sums = asdict(sums_of(session, which))
+        return Usage(**sums, stored_bytes=_stored_bytes(session, lambda table: table.project_id == project_id))
 
 
 def _usage_of_attempt(session: Session, job: Job, claimed_at: datetime, time: datetime) -> AttemptUsage:
@@ -153,18 +154,7 @@ def _queued_since(session: Session, job: Job) -> datetime:
     return joined if last is None else max(joined, last)
 
 
-_SUMMED = (  # columns and not rows of the ORM: a project may have a hundred thousand attempts
-    AttemptUsage.seconds,
-    AttemptUsage.processes,
-    AttemptUsage.device,
-    AttemptUsage.claimed_at,
-    AttemptUsage.ended_at,
-    AttemptUsage.peak_device_gib,
-    AttemptUsage.peak_host_gib,
-)
-
-
-def _sum(attempts: Iterable[Any], stored_bytes: int) -> Usage:
+def _sum(attempts: Iterable[AttemptUsage], stored_bytes: int) -> Usage:
     num, seconds = 0, dict[str, float]()
     process_seconds = gpu_seconds = 0.0
     peaks_of_device, peaks_of_host = list[float](), list[float]()

@@ -1,5 +1,6 @@
 """Where the time of jobs went: by phase, through retries and lost workers, and summed up for a project."""
 
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +20,7 @@ from alignment_core.events import (
 from service.store import jobs, leases, usage
 from service.store.database import Store
 from service.store.events import record_events
-from service.store.models import Job
+from service.store.models import AttemptUsage, Job
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from service.store.records import JobRecord
 
@@ -205,3 +206,35 @@ def test_times_that_lie_side_by_side_add_up_and_deleted_jobs_stay_counted(
         session.execute(sa.delete(Job).where(Job.id == first.id))
     assert usage.of_project(store, PROJECT, None, None).process_seconds == 50
     assert usage.of_project(store, "another", None, None).num_attempts == 0
+
+
+def test_the_databases_sums_are_those_of_adding_attempts_up_one_by_one(store: Store) -> None:
+    draw = random.Random(7)
+
+    def attempt(number: int) -> AttemptUsage:
+        claimed_at = START + timedelta(microseconds=draw.randrange(10**12))
+        phases = ["queued", "starting", *draw.sample(["training", "saving", "a phase to come"], draw.randrange(4))]
+        return AttemptUsage(
+            id=f"att_{number}",
+            project_id=PROJECT,
+            attempt=1,
+            processes=draw.choice([1, 2, 64]),
+            device=draw.choice([None, "cpu", "cuda"]),
+            seconds={phase: draw.choice([0, 1, draw.randrange(10**9) / 1000]) for phase in phases},
+            peak_device_gib=draw.choice([None, draw.random()]),
+            peak_host_gib=None,
+            claimed_at=claimed_at,
+            ended_at=claimed_at + timedelta(microseconds=draw.choice([0, 10**6, draw.randrange(10**11)])),
+        )
+
+    rows = [attempt(number) for number in range(500)]
+    expected = usage._sum(rows, 0)
+    half = sorted(row.ended_at for row in rows)[250]
+    later = usage._sum([row for row in rows if row.ended_at >= half], 0)
+    with store.write() as session:
+        session.add_all(rows)
+    found = usage.of_project(store, PROJECT, None, None)
+    assert found == expected
+    assert usage.of_project(store, PROJECT, half, None) == later
+    assert [*found.seconds][:2] == ["queued", "starting"], "in the order of a job's life"
+    assert usage.of_project(store, PROJECT, half, half) == usage.Usage()
