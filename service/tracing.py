@@ -131,4 +131,4 @@ class _Ids(RandomIdGenerator):
         return getattr(self._next, "span_id", None) or super().generate_span_id()
 
 
-__all__ = ["Span", "Tracing", "failed", "nanoseconds", "traceparent_of"]
+__all__ = ["Span", "SpanKind", "Tracing", "failed", "nanoseconds", "traceparent_of"]

@@ -5,7 +5,7 @@ collector. Attributes are ids, names from closed lists and numbers: nothing that
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -26,7 +26,9 @@ from alignment_core.events import (
 from service.store.leases import LostAttempt
 from service.store.records import Claim
 from service.tracing import Span, Tracing, failed, nanoseconds
+from worker.errand_traces import span_of
 from worker.telemetry import kind_named
+from worker.traces import Errand, ErrandEnded
 
 SHORTEST_RANGE = timedelta(seconds=10)
 RANGE_SHARE = (
@@ -179,6 +181,9 @@ class AttemptTraces:
         """The spans below it are sent; its own is sent by whoever finds it lost."""
         if (attempt := self._attempts.pop(job_id, None)) is not None:
             attempt.enter(None, datetime.now(UTC))
+
+    def errand(self, errand: Errand) -> AbstractContextManager[ErrandEnded]:
+        return span_of(self._tracing, errand)
 
     def found_lost(self, lost: Sequence[LostAttempt]) -> None:
         for one in lost:

@@ -34,6 +34,7 @@ from worker.patience import (
 from worker.ranges import DATA, data_of
 from worker.run import training_environment
 from worker.shards import SHARDS, answering_check
+from worker.traces import Errand
 
 log = structlog.get_logger()
 
@@ -45,16 +46,25 @@ def prepare_dataset(parts: WorkerParts, dataset_id: str) -> None:
     claim = datasets.claim(parts.store, dataset_id, parts.worker_id, parts.settings.lease_seconds)
     if claim is None:
         return
-    with structlog.contextvars.bound_contextvars(dataset_id=dataset_id, attempt=claim.attempt):
+    bound = structlog.contextvars.bound_contextvars(dataset_id=dataset_id, attempt=claim.attempt)
+    with bound, parts.traces.errand(_errand(claim)) as told:
         try:
             with _heartbeat(parts, claim) as heartbeat:
                 result = _checked(replace(parts, asked=lambda: heartbeat.signal), claim, heartbeat)
                 if result is not None:
-                    _end(parts, claim, result)
+                    ended = _end(parts, claim, result)
+                    told(ended.state, None if ended.error is None else ended.error.code)
                 elif heartbeat.signal != "lost":
                     _give_back(parts, claim)
+                    told("checking", None)
         except Fenced:
             log.warning("dataset_lost")
+
+
+def _errand(claim: DatasetClaim) -> Errand:
+    one = claim.dataset
+    about = {"kind": one.kind}
+    return Errand("check", "dataset", one.id, claim.attempt, one.project_id, one.updated_at, claim.traceparent, about)
 
 
 def _heartbeat(parts: WorkerParts, claim: DatasetClaim) -> Heartbeat:
@@ -210,13 +220,14 @@ def _shown(message: str, path: Path, filename: str) -> str:
     return message.replace(str(path), filename).replace(path.name, filename)
 
 
-def _end(parts: WorkerParts, claim: DatasetClaim, result: Report | JobError) -> None:
+def _end(parts: WorkerParts, claim: DatasetClaim, result: Report | JobError) -> DatasetRecord:
     dataset_id, lease_seconds = claim.dataset.id, parts.settings.lease_seconds
     if isinstance(result, DatasetReport | LoraReport):
         ended = patiently(lambda: datasets.set_report(parts.store, dataset_id, claim.attempt, result), lease_seconds)
     else:
         ended = patiently(lambda: datasets.fail(parts.store, dataset_id, claim.attempt, result), lease_seconds)
     log.info("dataset_checked", state=ended.state)
+    return ended
 
 
 def _give_back(parts: WorkerParts, claim: DatasetClaim) -> None:

@@ -41,6 +41,7 @@ from worker.parts import WorkerParts
 from worker.patience import Away, TrainerWithoutDisk, is_without_disk, patiently, wait_out
 from worker.preparing import model_of_checkpoint
 from worker.run import training_environment
+from worker.traces import Errand
 
 TELL_EVERY_SECONDS = 1.0
 STATE = "training_state/"
@@ -53,13 +54,22 @@ def make_export(parts: WorkerParts, export_id: str) -> None:
     claim = exports.claim(parts.store, export_id, parts.worker_id, parts.settings.lease_seconds)
     if claim is None:
         return
-    with structlog.contextvars.bound_contextvars(export_id=export_id, attempt=claim.attempt):
+    bound = structlog.contextvars.bound_contextvars(export_id=export_id, attempt=claim.attempt)
+    with bound, parts.traces.errand(_errand(claim)) as told:
         try:
             with _heartbeat(parts, claim) as heartbeat:
                 result = _made(replace(parts, asked=lambda: heartbeat.signal), claim, heartbeat)
-                _end(parts, claim, result, heartbeat.signal)
+                ended = _end(parts, claim, result, heartbeat.signal)
+                told(ended.state, None if ended.error is None else ended.error.code)
         except Fenced:
             log.warning("export_lost")
+
+
+def _errand(claim: ExportRecord) -> Errand:
+    about = {"checkpoint_id": claim.checkpoint_id, "job_id": claim.job_id, "format": claim.format}
+    return Errand(
+        "export", "export", claim.id, claim.attempt, claim.project_id, claim.created_at, claim.traceparent, about
+    )
 
 
 def _heartbeat(parts: WorkerParts, claim: ExportRecord) -> Heartbeat:
@@ -233,7 +243,9 @@ def _uploaded(parts: WorkerParts, claim: ExportRecord, out: Path, files: Sequenc
     return stored
 
 
-def _end(parts: WorkerParts, claim: ExportRecord, result: list[StoredFile] | JobError | None, signal: Signal) -> None:
+def _end(
+    parts: WorkerParts, claim: ExportRecord, result: list[StoredFile] | JobError | None, signal: Signal
+) -> ExportRecord:
     store, seconds = parts.store, parts.settings.lease_seconds
     match result:
         case list():
@@ -246,3 +258,4 @@ def _end(parts: WorkerParts, claim: ExportRecord, result: list[StoredFile] | Job
             ended = exports.give_back(store, claim.id, claim.attempt)
             parts.ring_dataset(claim.id)
     log.info("export_ended", state=ended.state, format=claim.format)
+    return ended

@@ -25,6 +25,7 @@ from worker.hub_card import card_for_hub
 from worker.parts import WorkerParts
 from worker.patience import Away, patiently, wait_out
 from worker.run import training_environment
+from worker.traces import Errand
 
 COMMAND = [sys.executable, "-P", "-m", "worker.hub_commit"]
 LOOK_SECONDS = 0.5
@@ -41,13 +42,20 @@ def make_push(parts: WorkerParts, push_id: str) -> None:
     claim = pushes.claim(parts.store, push_id, parts.worker_id, parts.settings.lease_seconds)
     if claim is None:
         return
-    with structlog.contextvars.bound_contextvars(push_id=push_id, attempt=claim.attempt):
+    bound = structlog.contextvars.bound_contextvars(push_id=push_id, attempt=claim.attempt)
+    with bound, parts.traces.errand(_errand(claim)) as told:
         try:
             with _heartbeat(parts, claim) as heartbeat:
                 result = _made(replace(parts, asked=lambda: heartbeat.signal), claim, heartbeat)
-                _end(parts, claim, result, heartbeat.signal)
+                ended = _end(parts, claim, result, heartbeat.signal)
+                told(ended.state, None if ended.error is None else ended.error.code)
         except Fenced:
             log.warning("push_lost")
+
+
+def _errand(claim: PushRecord) -> Errand:
+    about = {"checkpoint_id": claim.checkpoint_id, "job_id": claim.job_id, "format": claim.format}
+    return Errand("push", "push", claim.id, claim.attempt, claim.project_id, claim.created_at, claim.traceparent, about)
 
 
 def _heartbeat(parts: WorkerParts, claim: PushRecord) -> Heartbeat:
@@ -165,7 +173,7 @@ def _result(answer: bytes, exit_code: int) -> Commit | JobError:
     return JobError.model_validate(told["error"]) if "error" in told else (told["commit"], told["url"])
 
 
-def _end(parts: WorkerParts, claim: PushRecord, result: Commit | JobError | None, signal: Signal) -> None:
+def _end(parts: WorkerParts, claim: PushRecord, result: Commit | JobError | None, signal: Signal) -> PushRecord:
     store, seconds = parts.store, parts.settings.lease_seconds
     match result:
         case (commit, url):
@@ -178,3 +186,4 @@ def _end(parts: WorkerParts, claim: PushRecord, result: Commit | JobError | None
             ended = pushes.give_back(store, claim.id, claim.attempt)
             parts.ring_dataset(claim.id)
     log.info("push_ended", state=ended.state, repo_id=claim.repo_id)
+    return ended

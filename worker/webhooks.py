@@ -19,6 +19,7 @@ from service.store.deliveries import Answer
 from service.store.records import DeliveryClaim
 from service.store.webhook_secrets import Sealer, SecretLost
 from worker.parts import WorkerParts
+from worker.traces import Errand
 from worker.webhook_post import Reach, post
 
 AT_ONCE = 16  # in one worker
@@ -47,9 +48,11 @@ def send(parts: WorkerParts, claimed: DeliveryClaim) -> None:
     """One try, and the note of it. Without the note it is due again when the lease ends."""
     settings = parts.settings
     reach = Reach(settings.webhooks_allow_private, settings.webhooks_timeout_seconds)
-    answer = _answer(settings.webhooks_sealer, claimed, reach)
-    disable_after = timedelta(days=settings.webhooks_disable_after_days)
-    state = deliveries.record(parts.store, claimed, answer, disable_after)
+    with parts.traces.errand(_errand(claimed)) as told:
+        answer = _answer(settings.webhooks_sealer, claimed, reach)
+        disable_after = timedelta(days=settings.webhooks_disable_after_days)
+        state = deliveries.record(parts.store, claimed, answer, disable_after)
+        told(state or "lost", None if answer.is_good else str(answer.status or "no_answer"))
     log.info(
         "webhook_sent",  # never the address: it may hold a token
         webhook_id=claimed.webhook_id,
@@ -58,6 +61,20 @@ def send(parts: WorkerParts, claimed: DeliveryClaim) -> None:
         host=urlsplit(claimed.url).hostname,
         status=answer.status,
         state=state,
+    )
+
+
+def _errand(claimed: DeliveryClaim) -> Errand:
+    about = {"webhook_id": claimed.webhook_id}
+    return Errand(
+        "deliver",
+        "delivery",
+        claimed.id,
+        claimed.attempt,
+        claimed.project_id,
+        claimed.created_at,
+        claimed.traceparent,
+        about,
     )
 
 

@@ -15,6 +15,7 @@ from service.store.kinds import kind_of
 from service.store.models import Dataset, Job, JobEvent, Promotion, Proof, Report, Sweep, SweepTrial, Webhook
 from service.store.states import TERMINAL
 from service.store.sweep_best import best_of
+from service.store.traces import continued
 from service.store.webhook_events import (
     AliasChanged,
     AliasChangedPayload,
@@ -44,6 +45,11 @@ CHAMPION = "champion"
 
 def ended(session: Session, row: Job, time: datetime) -> None:
     """A row of the queue is in a state that is for good, or nearly."""
+    with continued(row.traceparent):
+        _ended(session, row, time)
+
+
+def _ended(session: Session, row: Job, time: datetime) -> None:
     match kind_of(row.id):
         case "job":
             _job_ended(session, row, time)
@@ -229,13 +235,14 @@ def warned(session: Session, row: Job, event: WarningRaised) -> None:
     if event.code not in GUARDS:
         return
     data = GuardSpoke(id=row.id, name=row.name, guard=event.code, step=event.step)
-    outbox.put(
-        session,
-        row.project_id,
-        "job.guard_spoke",
-        event.time,
-        lambda: GuardSpokePayload(timestamp=event.time, data=data),
-    )
+    with continued(row.traceparent):
+        outbox.put(
+            session,
+            row.project_id,
+            "job.guard_spoke",
+            event.time,
+            lambda: GuardSpokePayload(timestamp=event.time, data=data),
+        )
 
 
 def upload_checked(session: Session, row: Dataset, time: datetime) -> None:
@@ -255,7 +262,8 @@ def upload_checked(session: Session, row: Dataset, time: datetime) -> None:
         )
         return UploadCheckedPayload(type=event_type, timestamp=time, data=data)
 
-    outbox.put(session, row.project_id, event_type, time, payload)
+    with continued(row.traceparent):
+        outbox.put(session, row.project_id, event_type, time, payload)
 
 
 def alias_changed(session: Session, promotion: Promotion) -> None:

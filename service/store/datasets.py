@@ -162,7 +162,11 @@ def claim(store: Store, dataset_id: str, worker_id: str, lease_seconds: float) -
             )
             .returning(Dataset)
         ).one_or_none()
-        return None if row is None else DatasetClaim(dataset=record_of(row), attempt=row.attempt)
+        return (
+            None
+            if row is None
+            else DatasetClaim(dataset=record_of(row), attempt=row.attempt, traceparent=row.traceparent)
+        )
 
 
 def renew(store: Store, dataset_id: str, attempt: int, lease_seconds: float) -> bool:

@@ -20,6 +20,7 @@ from service.store.lease_clock import lease_now
 from service.store.models import Webhook, WebhookDelivery
 from service.store.records import DeliveryClaim, DeliveryRecord, DeliveryState, Slice
 from service.store.retry_schedule import next_wait
+from service.store.traces import current_traceparent
 from service.store.webhook_events import PING
 
 AT_ONCE = 2  # to one address: one that is slow keeps no sender from the others
@@ -82,6 +83,9 @@ def claim(store: Store, lease_seconds: float) -> DeliveryClaim | None:
             url=webhook.url,
             body=row.body,
             secrets=_secrets(webhook, time),
+            project_id=row.project_id,
+            created_at=row.created_at,
+            traceparent=row.traceparent,
         )
 
 
@@ -237,6 +241,7 @@ def redeliver(store: Store, project_id: str, webhook_id: str, delivery_id: str) 
         if not webhook.enabled and row.type != PING:
             raise WebhookOff(webhook_id)
         row.state, row.due_at, row.ended_at, row.num_failures = "pending", now(session), None, 0
+        row.traceparent = current_traceparent()
         session.flush()
         return DeliveryRecord.model_validate(row)
 

@@ -20,6 +20,7 @@ from service.store.lease_clock import lease_now
 from service.store.models import Checkpoint, Export
 from service.store.records import CheckpointRecord, ExportRecord, ExportState, JobError, StoredFile
 from service.store.removals import to_remove
+from service.store.traces import current_traceparent
 
 
 def ask(
@@ -53,6 +54,7 @@ def ask(
             session.add(row)
         elif row.state == "failed" and again:
             row.state, row.error, row.percent, row.num_lost, row.updated_at = "queued", None, 0.0, 0, time
+            row.traceparent = current_traceparent()
         session.flush()
         return record_of(row)
 

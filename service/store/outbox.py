@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.store.ids import new_id
 from service.store.models import Webhook, WebhookDelivery
+from service.store.traces import current_traceparent
 from service.store.webhook_events import EventType, Payload, Pinged, PingPayload
 
 
@@ -37,6 +38,7 @@ def delivery(webhook_id: str, project_id: str, event_type: str, body: str, time:
         num_failures=0,
         tries=[],
         due_at=time,
+        traceparent=current_traceparent(),
         created_at=time,
     )
 

@@ -19,6 +19,7 @@ from service.store.ids import new_id
 from service.store.lease_clock import lease_now
 from service.store.models import Checkpoint, Push
 from service.store.records import CheckpointRecord, JobError, PushRecord, PushState
+from service.store.traces import current_traceparent
 
 
 def ask(
@@ -54,6 +55,7 @@ def ask(
         elif row.state == "failed" or (row.state == "pushed" and row.format != format):
             row.state, row.error, row.num_lost, row.updated_at = "queued", None, 0, time
             row.format, row.is_private = format, is_private
+            row.traceparent = current_traceparent()
         session.flush()
         return record_of(row)
 

@@ -303,6 +303,7 @@ class ExportRecord(Record):
     files: tuple[StoredFile, ...]
     error: JobError | None
     attempt: int
+    traceparent: str | None = None  # of what asked for it, where that was traced
     created_at: datetime
     updated_at: datetime
 
@@ -323,6 +324,7 @@ class PushRecord(Record):
     url: str | None
     error: JobError | None
     attempt: int
+    traceparent: str | None = None  # of what asked for it, where that was traced
     created_at: datetime
     updated_at: datetime
 
@@ -420,6 +422,7 @@ class DatasetRecord(Record):
 class DatasetClaim(Record):
     dataset: DatasetRecord
     attempt: int
+    traceparent: str | None = None  # of what asked for it, where that was traced
 
 
 class PromptSetRecord(Record):
@@ -548,6 +551,9 @@ class DeliveryClaim(Record):
     url: str
     body: str
     secrets: tuple[str, ...]
+    project_id: str
+    created_at: datetime
+    traceparent: str | None = None  # of what asked for it, where that was traced
 
 
 class SessionRecord(Record):

@@ -4,7 +4,7 @@ None where traces are switched off; this package knows nothing else of them.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 LONGEST_TRACEPARENT = 55
@@ -24,3 +24,8 @@ def traced(traceparent: str | None) -> Iterator[None]:
         yield
     finally:
         _traceparent.reset(token)
+
+
+def continued(traceparent: str | None) -> AbstractContextManager[None]:
+    """What is queued within belongs to the request that is answered just now, or where there is none to this trace."""
+    return traced(_traceparent.get() or traceparent)

@@ -26,6 +26,7 @@ from service.store.migrations import migrate
 from service.store.objects import open_objects
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import JobRecord
+from tests.servers.otlp import Collector, collecting
 from worker.parts import WorkerParts
 from worker.run import run_job
 
@@ -103,6 +104,15 @@ def world(tmp_path: Path) -> Iterator[World]:
     store = open_store(settings.resolved_database_url)
     yield World(tmp_path, store, settings)
     store.close()
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """What spans are sent to, by the standard variables of this process."""
+    with collecting() as found:
+        for name, value in found.environment().items():
+            monkeypatch.setenv(name, value)
+        yield found
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +14,7 @@ from service.store import leases
 from service.store.records import JobRecord
 from service.store.traces import traced
 from service.tracing import Tracing
-from tests.servers.otlp import Collector, SentSpan, collecting
+from tests.servers.otlp import Collector, SentSpan
 from tests.worker.conftest import World
 from worker import attempt_traces
 from worker.attempt_traces import AttemptTraces
@@ -25,14 +24,6 @@ from worker.sweep import sweep
 
 TRACE, REQUEST = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{REQUEST}-01"
-
-
-@pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    with collecting() as found:
-        for name, value in found.environment().items():
-            monkeypatch.setenv(name, value)
-        yield found
 
 
 def tracing_worker(world: World, name: str = "first") -> WorkerParts:

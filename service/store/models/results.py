@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from alignment_core.spec.exports import ExportFormat
 from service.store.models.base import LONGEST_NAME, Base, Id, job_id_key, project_id
 from service.store.records import ExportState, PushState
+from service.store.traces import LONGEST_TRACEPARENT, current_traceparent
 
 
 class Checkpoint(Base):
@@ -66,6 +67,7 @@ class Export(Base):
     num_lost: Mapped[int]
     worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
     lease_expires_at: Mapped[datetime | None]
+    traceparent: Mapped[str | None] = mapped_column(sa.String(LONGEST_TRACEPARENT), default=current_traceparent)
 
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
@@ -97,6 +99,7 @@ class Push(Base):
     num_lost: Mapped[int]
     worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
     lease_expires_at: Mapped[datetime | None]
+    traceparent: Mapped[str | None] = mapped_column(sa.String(LONGEST_TRACEPARENT), default=current_traceparent)
 
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

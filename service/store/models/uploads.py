@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from alignment_core.spec.sources import OnBadRow
 from service.store.models.base import LONGEST_FILENAME, LONGEST_NAME, Base, Id, project_id
 from service.store.records import DatasetState, UploadKind
+from service.store.traces import LONGEST_TRACEPARENT, current_traceparent
 
 
 class Dataset(Base):
@@ -38,6 +39,7 @@ class Dataset(Base):
     num_lost: Mapped[int] = mapped_column(default=0, server_default="0")
     worker_id: Mapped[str | None] = mapped_column(sa.String(LONGEST_NAME))
     lease_expires_at: Mapped[datetime | None]
+    traceparent: Mapped[str | None] = mapped_column(sa.String(LONGEST_TRACEPARENT), default=current_traceparent)
 
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.models.base import LONGEST_NAME, Base, Id, project_id
 from service.store.records import DeliveryState, DisabledBecause
+from service.store.traces import LONGEST_TRACEPARENT
 
 
 class Webhook(Base):
@@ -57,5 +58,6 @@ class WebhookDelivery(Base):
     tries: Mapped[list[dict[str, Any]]] = mapped_column(sa.JSON(none_as_null=True))
     due_at: Mapped[datetime | None]
     lease_expires_at: Mapped[datetime | None]
+    traceparent: Mapped[str | None] = mapped_column(sa.String(LONGEST_TRACEPARENT))
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
