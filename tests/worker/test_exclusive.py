@@ -180,16 +180,16 @@ def test_no_rank_outlives_its_launcher_without_a_server(tmp_path: Path) -> None:
     training = {"steps": 2, "batch_size": 1, "gradient_accumulation_steps": 65_536, "learning_rate": 1e-3}
     (tmp_path / "spec.json").write_text(tiny_spec(model, pairs, training=training).model_dump_json())
     arguments = ["run", str(tmp_path / "spec.json"), "--workdir", str(tmp_path / "w"), "--cache-dir", str(tmp_path)]
-    launcher = subprocess.Popen(
+    with subprocess.Popen(
         [*shlex.split(TWO), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         env=os.environ | {"MARK": str(tmp_path)},
-    )
-    assert launcher.stdout is not None
-    next(line for line in launcher.stdout if b'"training"' in line)
-    assert len(trainers_of(str(tmp_path))) >= 3
-    launcher.kill()
-    launcher.wait()
-    launcher.stdout.close()
+    ) as launcher:
+        try:
+            assert launcher.stdout is not None
+            next(line for line in launcher.stdout if b'"training"' in line)
+            assert len(trainers_of(str(tmp_path))) >= 3
+        finally:
+            launcher.kill()
     wait_until(lambda: not trainers_of(str(tmp_path)), 5)
