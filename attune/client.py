@@ -478,6 +478,11 @@ class Client:
         """Pictures of base and policy, the earliest step first."""
         return [Sample.model_validate(entry) for entry in self._connection.pages(f"{job_path(job_id)}/samples", [])]
 
+    def newest_samples(self, job_id: str) -> Iterator[Sample]:
+        """The same, the latest step first, page by page as they are needed."""
+        newest = [("newest_first", "true")]
+        return (Sample.model_validate(one) for one in self._connection.pages(f"{job_path(job_id)}/samples", newest))
+
     def download_sample(self, sample: Sample, path: FilePath) -> Path:
         """Save the picture as `path`."""
         path = Path(path)
@@ -489,6 +494,11 @@ class Client:
         return [
             Checkpoint.model_validate(entry) for entry in self._connection.pages(f"{job_path(job_id)}/checkpoints", [])
         ]
+
+    def newest_checkpoints(self, job_id: str) -> Iterator[Checkpoint]:
+        """The same, the latest step first, page by page as they are needed."""
+        pages = self._connection.pages(f"{job_path(job_id)}/checkpoints", [("newest_first", "true")])
+        return (Checkpoint.model_validate(one) for one in pages)
 
     def result_checkpoint(self, job_id: str) -> str:
         """Id of the job's result; before training has ended the best checkpoint so far, or without probes the latest.

@@ -11,12 +11,12 @@ from service.api.context import Parts, PartsDep
 from service.api.downloads import BYTES_EXAMPLE, Body, attachment, file_responses, send_body, send_file
 from service.api.export_downloads import EXPORT_RESPONSES, send_export
 from service.api.lookup import CheckpointDep, JobDep
-from service.api.paging import Page, PagingDep
+from service.api.paging import NewestFirst, Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.checkpoints import Checkpoint, CheckpointFiles
 from service.errors import ApiError, FieldProblem
-from service.store import outputs
 from service.store.checksums import with_checksums
+from service.store.output_pages import page_of_checkpoints
 from service.store.records import CheckpointRecord, StoredFile
 
 router = APIRouter(prefix="/v1", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
@@ -40,10 +40,16 @@ DOWNLOAD_RESPONSES = file_responses(OCTETS, "checkpoint", "ckpt") | {
 
 
 @router.get("/jobs/{job_id}/checkpoints", summary="List a job's checkpoints", responses=missing("job", "job"))
-def list_checkpoints(job: JobDep, parts: PartsDep, paging: PagingDep) -> Page[Checkpoint]:
+def list_checkpoints(
+    job: JobDep, parts: PartsDep, paging: PagingDep, newest_first: NewestFirst = False
+) -> Page[Checkpoint]:
     """The checkpoints that are stored completely, the earliest step first."""
-    found = outputs.list_checkpoints(parts.store, job.project_id, job.id)
-    return paging.slice([Checkpoint.of(checkpoint) for checkpoint in found])
+    found = page_of_checkpoints(
+        parts.store, job.project_id, job.id, after_id=paging.after, limit=paging.limit, newest_first=newest_first
+    )
+    if found is None:
+        raise paging.no_entry()
+    return paging.page([Checkpoint.of(checkpoint) for checkpoint in found.data], has_more=found.has_more)
 
 
 @router.get("/checkpoints/{checkpoint_id}", summary="Look at a checkpoint", responses=missing("checkpoint", "ckpt"))

@@ -11,7 +11,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from service.api.context import Parts, PartsDep
 from service.api.feeds import Chunk
 from service.api.lookup import JobDep
-from service.api.paging import Page, Paging, PagingDep
+from service.api.paging import NewestFirst, Page, Paging, PagingDep
 from service.api.problems import missing, problems
 from service.api.schemas.runs import DONE_EXAMPLE, EVENT_EXAMPLE, JobEvent, StreamEnd
 from service.errors import ApiError, FieldProblem
@@ -40,9 +40,6 @@ EventTypes = Annotated[
         description="Only events of these types; a stream has all.",
         examples=[["warning_raised", "checkpoint_saved"]],
     ),
-]
-NewestFirst = Annotated[
-    bool, Query(description="The other way round; the page after `after` is then the one before it.")
 ]
 
 STREAM_EXAMPLE = (

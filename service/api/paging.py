@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.context import PartsDep
 from service.api.schemas.base import Entry
-from service.errors import FieldProblem, invalid_request
+from service.errors import ApiError, FieldProblem, invalid_request
 
 T = TypeVar("T", bound=Entry)
 
@@ -48,10 +48,14 @@ class Paging:
         """The page of a list that is short enough to be held whole; 422 for an `after` that is not in it."""
         ids = [item.id for item in items]
         if self.after is not None and self.after not in ids:
-            message = f"there is no entry {self.after!r} in this list"
-            raise invalid_request([FieldProblem(pointer="query:after", code="entry_not_found", message=message)])
+            raise self.no_entry()
         start = 0 if self.after is None else ids.index(self.after) + 1
         return self.page(items[start : start + self.limit], has_more=start + self.limit < len(items))
+
+    def no_entry(self) -> ApiError:
+        """422 for an `after` that is not in the list."""
+        message = f"there is no entry {self.after!r} in this list"
+        return invalid_request([FieldProblem(pointer="query:after", code="entry_not_found", message=message)])
 
 
 def _paging(
@@ -72,3 +76,6 @@ def _paging(
 
 
 PagingDep = Annotated[Paging, Depends(_paging)]
+NewestFirst = Annotated[
+    bool, Query(description="The other way round; the page after `after` is then the one before it.")
+]

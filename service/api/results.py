@@ -18,7 +18,7 @@ from service.api.downloads import file_responses, send_file, send_page
 from service.api.export_downloads import send_archive
 from service.api.labelings import human_comparisons
 from service.api.lookup import JobDep, WholeJobDep, whole_job_or_404
-from service.api.paging import Page, PagingDep
+from service.api.paging import NewestFirst, Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.schemas.runs import (
     AttemptLog,
@@ -33,7 +33,9 @@ from service.api.schemas.runs import (
 from service.errors import ApiError, FieldProblem, invalid_request, not_found
 from service.store import datasets, event_lookup, outputs
 from service.store.catalog import stored_datasets
+from service.store.ids import is_id
 from service.store.metrics import HELD_OUT, VALIDATION, Figures, metrics, walk
+from service.store.output_pages import get_sample, page_of_samples
 from service.store.records import JobRecord, JobSummary, StoredFile
 
 router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
@@ -167,10 +169,14 @@ def get_tensorboard(request: Request, job: JobDep, parts: PartsDep) -> Response:
 
 
 @router.get("/{job_id}/samples", summary="List a job's sample images", responses=missing("job", "job"))
-def list_samples(job: JobDep, parts: PartsDep, paging: PagingDep) -> Page[Sample]:
+def list_samples(job: JobDep, parts: PartsDep, paging: PagingDep, newest_first: NewestFirst = False) -> Page[Sample]:
     """Pictures of base and policy, same prompts and same seeds, the earliest step first."""
-    found = outputs.list_samples(parts.store, job.project_id, job.id)
-    return paging.slice([Sample.of(sample, parts.base_url) for sample in found])
+    found = page_of_samples(
+        parts.store, job.project_id, job.id, after_id=paging.after, limit=paging.limit, newest_first=newest_first
+    )
+    if found is None:
+        raise paging.no_entry()
+    return paging.page([Sample.of(sample, parts.base_url) for sample in found.data], has_more=found.has_more)
 
 
 @router.get(
@@ -187,8 +193,7 @@ def get_sample_image(
     sample_id: Annotated[str, Path(description="Id of a sample.", examples=["smp_01kaf0nd3f5h7k9m1p3r5t7v9x"])],
 ) -> Response:
     """The picture as PNG, or a redirect to it."""
-    samples = outputs.list_samples(parts.store, job.project_id, job.id)
-    sample = next((sample for sample in samples if sample.id == sample_id), None)
+    sample = get_sample(parts.store, job.project_id, job.id, sample_id) if is_id(sample_id) else None
     if sample is None:
         raise not_found("sample", sample_id)
     name = f"{job.id}-step-{sample.step}.png"

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Form, Response
+from fastapi import APIRouter, Depends, Form, Query, Response
 
 from alignment_core.spec.exports import OF_A_LORA, OF_A_WHOLE_MODEL
 from service.web.advice import advice_for
@@ -14,6 +14,9 @@ from service.web.timeline import phases
 
 POINTS = 1_000
 MOST_LISTED = 100
+PICTURES_AT_ONCE = 50
+CHECKPOINTS_AT_ONCE = 25
+Before = Annotated[str, Query(description="What is older than this one.")]
 Verb = Literal["cancel", "pause", "resume", "checkpoint", "sample", "probe"]
 EXPORTS_OF = {"lora": OF_A_LORA, "full": OF_A_WHOLE_MODEL}
 
@@ -21,7 +24,10 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/jobs/{job_id}")
-async def show_job(pages: PagesDep, api: ApiDep, job_id: str) -> Response:
+async def show_job(
+    pages: PagesDep, api: ApiDep, job_id: str, pictures: Before = "", checkpoints: Before = ""
+) -> Response:
+    """Of what there may be thousands the newest; `pictures` and `checkpoints` are the ids that older ones come after."""
     path = f"/v1/jobs/{part(job_id)}"
     job = await api.get(path)
     latest = (await api.get(f"{path}/events", limit=MOST_LISTED, newest_first=True))["data"]
@@ -30,8 +36,11 @@ async def show_job(pages: PagesDep, api: ApiDep, job_id: str) -> Response:
         "job.html",
         job=job,
         report=await api.get_or_none(f"{path}/report"),
-        samples=(await api.get(f"{path}/samples", limit=MOST_LISTED))["data"],
-        checkpoints=(await api.get(f"{path}/checkpoints", limit=MOST_LISTED))["data"],
+        samples=await api.get(f"{path}/samples", limit=PICTURES_AT_ONCE, newest_first=True, after=pictures),
+        checkpoints=await api.get(
+            f"{path}/checkpoints", limit=CHECKPOINTS_AT_ONCE, newest_first=True, after=checkpoints
+        ),
+        older={"pictures": pictures, "checkpoints": checkpoints},
         warnings=[{**one["data"], "advice": advice_for(one["data"]["code"])} for one in warnings],
         phases=phases(job["usage"]["seconds"] if job["usage"] else {}),
         curves_url=f"{pages.root}{path}/metrics?max_points={POINTS}",

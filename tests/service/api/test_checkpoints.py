@@ -55,6 +55,13 @@ def test_checkpoints_are_listed_in_pages_by_step(api: Api):
     rest = api.client.get(first.links["next"]["url"]).json()
     assert [one["step"] for one in first.json()["data"] + rest["data"]] == [1, 2, 3]
     assert not rest["has_more"]
+    newest = api.client.get(f"/v1/jobs/{job_id}/checkpoints?limit=2&newest_first=true")
+    older = api.client.get(newest.links["next"]["url"]).json()
+    assert [(one["step"], one["num_files"]) for one in newest.json()["data"] + older["data"]] == [
+        (3, 1),
+        (2, 1),
+        (1, 1),
+    ]
     unknown = api.client.get(f"/v1/jobs/{job_id}/checkpoints?after=ckpt_unknown")
     assert assert_problem(unknown, 422, "invalid_request")["errors"][0]["pointer"] == "query:after"
 

@@ -229,3 +229,25 @@ def test_a_data_set_shows_what_its_check_found(client: TestClient):
     page = client.get(f"/datasets/{dataset}").text
     assert "What the check found" in page
     assert client.get("/datasets/ds_00000000000000000000000000").status_code == 404
+
+
+def test_a_long_job_shows_its_newest_pictures_and_checkpoints_and_leads_to_older_ones(client: TestClient):
+    api = Api(client)
+    job_id = api.new_job()
+    attempt = api.claim(job_id)
+    for step in range(1, 53):
+        api.draw_sample(job_id, attempt, step)
+        api.save_checkpoint(job_id, attempt, step, {"manifest.json": b"{}"})
+    page = client.get(f"/jobs/{job_id}").text
+    drawn = [int(step) for step in re.findall(r'data-step="(\d+)"', page)]
+    saved = r'<tr id="ckpt_\w+">\s*<td class="numbers">(\d+)'
+    assert drawn == list(range(3, 53))
+    assert [int(step) for step in re.findall(saved, page)] == list(range(52, 27, -1))
+    (older_pictures,) = re.findall(r'href="(\?pictures=\w+)#pictures"', page)
+    older = client.get(f"/jobs/{job_id}{older_pictures}").text
+    assert re.findall(r'data-step="(\d+)"', older) == ["1", "2"]
+    assert "Newest pictures" in older
+    (older_both,) = re.findall(r'href="(\?pictures=\w+&amp;checkpoints=\w+)#checkpoints"', older)
+    last = client.get(f"/jobs/{job_id}{html.unescape(older_both)}").text
+    assert re.findall(r'data-step="(\d+)"', last) == ["1", "2"], "the other list stays where it was"
+    assert [int(step) for step in re.findall(saved, last)] == list(range(27, 2, -1))

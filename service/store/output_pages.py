@@ -1,0 +1,81 @@
+"""Checkpoints and sample images of a job page by page: a page costs what it shows, however many there are."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store.database import Store
+from service.store.models import Checkpoint, CheckpointFile, Sample
+from service.store.records import CheckpointRecord, SampleRecord, Slice, StoredFile
+
+Row = TypeVar("Row", Checkpoint, Sample)
+
+
+def page_of_checkpoints(
+    store: Store, project_id: str, job_id: str, *, after_id: str | None, limit: int, newest_first: bool = False
+) -> Slice[CheckpointRecord] | None:
+    """Up to `limit` checkpoints with their files, the earliest step first; None where the job has no `after_id`.
+
+    With `newest_first` the other way round, and `after_id` is then the one before which the page begins.
+    """
+    with store.read() as session:
+        rows = _page(session, Checkpoint, project_id, job_id, after_id, limit, newest_first)
+        if rows is None:
+            return None
+        return Slice(_with_files(session, rows[:limit]), has_more=len(rows) > limit)
+
+
+def page_of_samples(
+    store: Store, project_id: str, job_id: str, *, after_id: str | None, limit: int, newest_first: bool = False
+) -> Slice[SampleRecord] | None:
+    """The same of its sample images."""
+    with store.read() as session:
+        rows = _page(session, Sample, project_id, job_id, after_id, limit, newest_first)
+        if rows is None:
+            return None
+        return Slice(tuple(map(SampleRecord.model_validate, rows[:limit])), has_more=len(rows) > limit)
+
+
+def get_sample(store: Store, project_id: str, job_id: str, sample_id: str) -> SampleRecord | None:
+    """None where the job has no such image."""
+    query = sa.select(Sample).where(Sample.id == sample_id, Sample.job_id == job_id, Sample.project_id == project_id)
+    with store.read() as session:
+        row = session.scalars(query).one_or_none()
+        return None if row is None else SampleRecord.model_validate(row)
+
+
+def _page(
+    session: Session,
+    table: type[Row],
+    project_id: str,
+    job_id: str,
+    after_id: str | None,
+    limit: int,
+    newest_first: bool,
+) -> Sequence[Row] | None:
+    """One row more than the page has, where there is one; None for an `after_id` that the job has not."""
+    query = sa.select(table).where(table.job_id == job_id, table.project_id == project_id)
+    if after_id is not None:
+        after = sa.select(table.step).where(
+            table.id == after_id, table.job_id == job_id, table.project_id == project_id
+        )
+        step = session.scalars(after).one_or_none()
+        if step is None:
+            return None
+        query = query.where(table.step < step if newest_first else table.step > step)
+    order = table.step.desc() if newest_first else table.step
+    return session.scalars(query.order_by(order).limit(limit + 1)).all()
+
+
+def _with_files(session: Session, rows: Sequence[Checkpoint]) -> tuple[CheckpointRecord, ...]:
+    files: defaultdict[str, list[StoredFile]] = defaultdict(list)
+    wanted = CheckpointFile.checkpoint_id.in_([row.id for row in rows])
+    for file in session.scalars(sa.select(CheckpointFile).where(wanted).order_by(CheckpointFile.path)):
+        files[file.checkpoint_id].append(StoredFile.model_validate(file))
+    fields = CheckpointRecord.model_fields.keys() - {"files"}
+    return tuple(
+        CheckpointRecord(**{field: getattr(row, field) for field in fields}, files=tuple(files[row.id])) for row in rows
+    )
