@@ -29,6 +29,7 @@ class LabelingResource(Resource):
     seed: int
     num_pairs: int
     num_questions: int
+    answered: int = 0
     created_at: datetime
 
 
@@ -115,12 +116,14 @@ class Labelings:
         answer = self._connection.request("POST", "/v1/labelings", json=body, headers=headers)
         return LabelingResource.model_validate(answer)
 
-    def list(self) -> Iterator[LabelingResource]:
-        """Labelings, newest first, page by page as they are needed."""
-        return (LabelingResource.model_validate(entry) for entry in self._connection.pages("/v1/labelings", []))
+    def list(self, *, annotator: str | None = None) -> Iterator[LabelingResource]:
+        """Labelings, newest first, page by page as they are needed, with how far somebody is with each."""
+        params = list(given({"annotator": annotator}).items())
+        return (LabelingResource.model_validate(entry) for entry in self._connection.pages("/v1/labelings", params))
 
-    def get(self, labeling_id: str) -> LabelingResource:
-        return LabelingResource.model_validate(self._connection.request("GET", _path(labeling_id)))
+    def get(self, labeling_id: str, *, annotator: str | None = None) -> LabelingResource:
+        params = given({"annotator": annotator})
+        return LabelingResource.model_validate(self._connection.request("GET", _path(labeling_id), params=params))
 
     def delete(self, labeling_id: str) -> None:
         """Remove one with all its votes."""

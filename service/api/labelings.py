@@ -119,7 +119,7 @@ def create_labeling(body: LabelingRequest, project_id: ProjectDep, parts: PartsD
             wanted = message if body.between is None else f"{message} by {' and '.join(body.between)} from one seed"
             field = FieldProblem(pointer="/candidates_id", code="no_pairs", message=wanted)
             raise invalid_request([field]) from error
-        return Labeling.of(found)
+        return Labeling.of(found, answered=0)
 
     return once("lab", "/v1/labelings", body.model_dump(mode="json"), create)
 
@@ -139,16 +139,20 @@ def _refuse_unknown(parts: Parts, project_id: str, body: LabelingRequest) -> Non
 
 
 @router.get("", summary="List labelings")
-def list_labelings(project_id: ProjectDep, parts: PartsDep, paging: PagingDep) -> Page[Labeling]:
-    """The project's labelings, newest first."""
+def list_labelings(
+    project_id: ProjectDep, parts: PartsDep, paging: PagingDep, annotator: AnnotatorDep
+) -> Page[Labeling]:
+    """The project's labelings, newest first, with how far whoever asks is with each."""
     page = labelings.list_labelings(parts.store, project_id, after_id=paging.after, limit=paging.limit)
-    return paging.page([Labeling.of(one) for one in page.data], has_more=page.has_more)
+    answered = labelings.num_answered(parts.store, [one.id for one in page.data], annotator)
+    return paging.page([Labeling.of(one, answered[one.id]) for one in page.data], has_more=page.has_more)
 
 
 @router.get("/{labeling_id}", summary="Look at a labeling", responses=MISSING)
-def get_labeling(labeling: LabelingDep) -> Labeling:
-    """What is asked. Who has said what is in its results."""
-    return Labeling.of(labeling)
+def get_labeling(labeling: LabelingDep, parts: PartsDep, annotator: AnnotatorDep) -> Labeling:
+    """What is asked, and how far whoever asks is. Who has said what is in its results."""
+    answered = labelings.num_answered(parts.store, [labeling.id], annotator)
+    return Labeling.of(labeling, answered[labeling.id])
 
 
 @router.delete("/{labeling_id}", summary="Delete a labeling", responses=MISSING)

@@ -166,6 +166,15 @@ def votes(store: Store, labeling_id: str, annotator: str | None = None) -> tuple
         return tuple(map(VoteRecord.model_validate, session.scalars(ordered)))
 
 
+def num_answered(store: Store, labeling_ids: Sequence[str], annotator: str) -> dict[str, int]:
+    """How many questions of each labeling somebody has answered."""
+    mine = (LabelingVote.labeling_id.in_(labeling_ids), LabelingVote.annotator == annotator)
+    query = sa.select(LabelingVote.labeling_id, sa.func.count()).where(*mine).group_by(LabelingVote.labeling_id)
+    with store.read() as session:
+        counted = {labeling_id: num for labeling_id, num in session.execute(query)}
+    return {one: counted.get(one, 0) for one in labeling_ids}
+
+
 def vote(store: Store, labeling: LabelingRecord, annotator: str, number: int, choice: Choice) -> None:
     """Put down what somebody says of a question; the same again changes nothing, something else takes its place."""
     with store.write() as session:

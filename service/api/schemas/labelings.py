@@ -56,6 +56,7 @@ SUMMARY_EXAMPLE: dict[str, Any] = {
     "seed": 0,
     "num_pairs": 200,
     "num_questions": 220,
+    "answered": 12,
     "created_at": "2026-11-20T09:30:00Z",
 }
 
@@ -73,11 +74,12 @@ class Labeling(Entry):
     seed: int
     num_pairs: int = Field(description="Different ones.")
     num_questions: int = Field(description="Of each person: the pairs and those that are asked again.")
+    answered: int = Field(description="How many of them the person who asks has answered, skipped ones among them.")
     created_at: datetime
 
     @classmethod
-    def of(cls, found: LabelingRecord) -> "Labeling":
-        return cls.model_validate(found.model_dump(exclude={"project_id"}))
+    def of(cls, found: LabelingRecord, answered: int) -> "Labeling":
+        return cls.model_validate({**found.model_dump(exclude={"project_id"}), "answered": answered})
 
 
 class Shown(Resource):

@@ -36,7 +36,9 @@ JUDGED_BY_MORE_THAN_FORM = (
     "POST /v1/playground",
     "POST /v1/labelings",
     "POST /v1/labelings/{labeling_id}/dataset",  # an Idempotency-Key may have come before with another request
-    "GET /v1/labelings/{labeling_id}/next",  # with keys the key says who judges
+    "GET /v1/labelings",  # with keys the key says who judges
+    "GET /v1/labelings/{labeling_id}",
+    "GET /v1/labelings/{labeling_id}/next",
     "PUT /v1/labelings/{labeling_id}/votes/{question}",
     "DELETE /v1/labelings/{labeling_id}/votes/{question}",
     "POST /v1/links",  # for files and streams alone

@@ -91,6 +91,10 @@ def test_votes_are_neither_lost_nor_doubled_and_can_be_taken_back(any_api: Api) 
     assert say(api, labeling_id, second["question"], "skip")["progress"]["last"] == second["question"]
     assert say(api, labeling_id, second["question"], "both_bad")["progress"]["answered"] == 2
     place = f"/v1/labelings/{labeling_id}/votes/{second['question']}"
+    listed = {one["id"]: one["answered"] for one in api.client.get("/v1/labelings").json()["data"]}
+    assert listed[labeling_id] == api.client.get(f"/v1/labelings/{labeling_id}").json()["answered"] == 2
+    of_another = api.client.get("/v1/labelings", params={"annotator": "you"}).json()["data"]
+    assert {one["answered"] for one in of_another} == {0}
     for _ in range(2):
         undone = api.client.delete(place).json()
         assert (undone["choice"], undone["progress"]["last"]) == (None, first["question"])
