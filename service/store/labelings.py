@@ -171,7 +171,7 @@ def num_answered(store: Store, labeling_ids: Sequence[str], annotator: str) -> d
     mine = (LabelingVote.labeling_id.in_(labeling_ids), LabelingVote.annotator == annotator)
     query = sa.select(LabelingVote.labeling_id, sa.func.count()).where(*mine).group_by(LabelingVote.labeling_id)
     with store.read() as session:
-        counted = {labeling_id: num for labeling_id, num in session.execute(query)}
+        counted = {row[0]: row[1] for row in session.execute(query)}
     return {one: counted.get(one, 0) for one in labeling_ids}
 
 

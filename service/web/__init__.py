@@ -6,11 +6,32 @@ other way to the store.
 
 from fastapi import FastAPI
 
-from service.web import assets, datasets_page, job_page, jobs_page, new_job_page, problems, sign_in
+from service.web import (
+    assets,
+    datasets_page,
+    draw_page,
+    job_page,
+    jobs_page,
+    judged_page,
+    label_page,
+    new_job_page,
+    problems,
+    sign_in,
+)
 
 
 def install(app: FastAPI) -> None:
     """Add the pages, after everything of the API."""
-    for module in (assets, sign_in, jobs_page, new_job_page, datasets_page, job_page):
+    for module in (
+        assets,
+        sign_in,
+        jobs_page,
+        new_job_page,
+        datasets_page,
+        job_page,
+        draw_page,
+        label_page,
+        judged_page,
+    ):
         app.include_router(module.router)
     problems.install(app)

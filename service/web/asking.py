@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 
 from service.cookies import CSRF_HEADER
 
+ONCE_HEADER = "Idempotency-Key"
 HANDED_ON = ("cookie", "host", "origin", "sec-fetch-site", "user-agent", "x-forwarded-for", "x-forwarded-proto")
 
 
@@ -54,9 +55,13 @@ class Api:
                 return None
             raise
 
-    async def post(self, path: str, csrf: str = "", json: Any = None) -> Any:
-        """What the API answers to an order that a form of ours gave, with the CSRF token that was in it. Raises `RefusedError`."""
-        return (await self.send("POST", path, headers={CSRF_HEADER: csrf}, json=json)).json()
+    async def post(self, path: str, csrf: str = "", json: Any = None, once: str = "") -> Any:
+        """What the API answers to an order that a form of ours gave, with the CSRF token that was in it. Raises `RefusedError`.
+
+        `once` is a key that the form has had since it was shown, so that a button that is pressed twice makes one thing.
+        """
+        headers = {CSRF_HEADER: csrf, **({ONCE_HEADER: once} if once else {})}
+        return (await self.send("POST", path, headers=headers, json=json)).json()
 
     async def send(self, method: str, path: str, headers: dict[str, str] | None = None, **what: Any) -> httpx.Response:
         async with httpx.AsyncClient(transport=self._transport, base_url=self._base) as client:

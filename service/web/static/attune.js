@@ -5,6 +5,8 @@ import { followRun } from "./live.js";
 import { prepareDownloads } from "./downloads.js";
 import { prepareUploads } from "./uploads.js";
 import { prepareJobForm } from "./job_form.js";
+import { prepareJudging } from "./judge.js";
+import { sendKept } from "./outbox.js";
 
 function start() {
   showCurves();
@@ -13,6 +15,8 @@ function start() {
   prepareDownloads();
   prepareUploads();
   prepareJobForm();
+  prepareJudging();
+  sendKept();
 }
 
 start();

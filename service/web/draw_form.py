@@ -1,0 +1,131 @@
+"""What the form for candidates holds, and the request that it stands for."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Form
+
+from service.web.contender_choices import model_of, value_of
+from service.web.field_problems import number_or_text
+
+REPORT_OF = "report_of"
+"""Under which key candidates keep the job whose report tells what people say of them."""
+
+MOST_PROMPTS_SHOWN = 200
+LONGEST_PROMPTS = 2 * 2**20
+FIELDS = {
+    "/name": "name",
+    "/metadata": REPORT_OF,
+    "/spec/contenders": "model",
+    "/spec/contenders/1": "against",
+    "/spec/prompts": "prompts",
+    "/spec/prompts/id": "prompt_set",
+    "/spec/seeds_per_prompt": "seeds_per_prompt",
+    "/spec/sampling/num_inference_steps": "num_inference_steps",
+    "/spec/sampling/guidance_scale": "guidance_scale",
+    "/spec/seed": "seed",
+}
+NUMBERS = ("seeds_per_prompt", "seed")
+OF_SAMPLING = ("num_inference_steps", "guidance_scale")
+
+
+@dataclass(frozen=True)
+class DrawForm:
+    """The fields as text, so that nothing typed is lost, right or wrong."""
+
+    name: str = ""
+    model: str = ""
+    against: str = ""
+    prompts: str = ""
+    prompt_set: str = ""
+    seeds_per_prompt: str = "4"
+    num_inference_steps: str = ""
+    guidance_scale: str = ""
+    seed: str = ""
+    report_of: str = ""
+    problems: dict[str, list[str]] = field(default_factory=dict)
+
+    def request(self) -> dict[str, Any]:
+        """The body of `POST /v1/candidates`; what was left empty is left to the API's defaults."""
+        typed = {name: getattr(self, name).strip() for name in (*NUMBERS, *OF_SAMPLING)}
+        numbers = {name: number_or_text(text) for name, text in typed.items() if text}
+        sampling = {name: numbers.pop(name) for name in OF_SAMPLING if name in numbers}
+        prompts: Any = [line.strip() for line in self.prompts.splitlines() if line.strip()]
+        spec = {
+            "contenders": self._contenders(),
+            "prompts": self.prompt_set or prompts,
+            **numbers,
+            **({"sampling": sampling} if sampling else {}),
+        }
+        metadata = {REPORT_OF: self.report_of} if self.report_of else {}
+        return {"spec": spec, "metadata": metadata, **({"name": self.name} if self.name else {})}
+
+    def own_problems(self) -> dict[str, list[str]]:
+        """What the request could not show: of two answers to one question it has one."""
+        if self.prompt_set and self.prompts.strip():
+            return {"prompt_set": ["there are prompts above too: empty that field, or choose no set here"]}
+        return {}
+
+    def _contenders(self) -> list[dict[str, Any]]:
+        chosen = [one for one in (self.model, self.against) if one]
+        names = ("base", "aligned") if self.report_of else tuple(_name(one) for one in chosen)
+        return [{"name": name, "model": model_of(one)} for name, one in zip(names, chosen, strict=False)]
+
+
+def _name(value: str) -> str:
+    """What pictures of this model are kept under."""
+    model = model_of(value)
+    text = (
+        next((str(model[key]) for key in ("repo_id", "name", "id") if key in model), "model")
+        if isinstance(model, dict)
+        else value
+    )
+    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:64] or "model"
+
+
+def typed(
+    name: Annotated[str, Form(max_length=200)] = "",
+    model: Annotated[str, Form(max_length=5000)] = "",
+    against: Annotated[str, Form(max_length=5000)] = "",
+    prompts: Annotated[str, Form(max_length=LONGEST_PROMPTS)] = "",
+    prompt_set: Annotated[str, Form(max_length=100)] = "",
+    seeds_per_prompt: Annotated[str, Form(max_length=50)] = "",
+    num_inference_steps: Annotated[str, Form(max_length=50)] = "",
+    guidance_scale: Annotated[str, Form(max_length=50)] = "",
+    seed: Annotated[str, Form(max_length=50)] = "",
+    report_of: Annotated[str, Form(max_length=100)] = "",
+) -> DrawForm:
+    """The form as it was sent."""
+    return DrawForm(
+        name=name,
+        model=model,
+        against=against,
+        prompts=prompts,
+        prompt_set=prompt_set,
+        seeds_per_prompt=seeds_per_prompt,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        seed=seed,
+        report_of=report_of,
+    )
+
+
+def of_job(job: dict[str, Any], checkpoint_id: str, report: dict[str, Any] | None) -> DrawForm:
+    """What compares a checkpoint of a job with the model that it began from, on prompts that it was not trained on."""
+    evaluation = job["spec"]["evaluation"]
+    held_out = evaluation["prompts"]
+    is_set = isinstance(held_out, dict) and "id" in held_out
+    if not isinstance(held_out, list):  # those of the validation split, which the report has read
+        held_out = list(dict.fromkeys(one["prompt"] for one in (report or {}).get("images", [])))
+    return DrawForm(
+        name=f"{job['name'] or job['id']}, blind"[:200],
+        model=value_of(job["spec"]["model"]),
+        against=checkpoint_id,
+        prompts="" if is_set else "\n".join(held_out[:MOST_PROMPTS_SHOWN]),
+        prompt_set=evaluation["prompts"]["id"] if is_set else "",
+        seeds_per_prompt="1",
+        num_inference_steps=str(evaluation["num_inference_steps"]),
+        guidance_scale=f"{evaluation['guidance_scale']:g}",
+        report_of=job["id"],
+    )
