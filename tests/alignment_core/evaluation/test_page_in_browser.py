@@ -1,7 +1,6 @@
 """The page in a real browser: nothing asked of the network, nothing to complain about, nothing run."""
 
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.alignment_core.evaluation.pages import full_page
+from tests.servers.chromium import CHROMIUM
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-default-apps", "--hide-scrollbars"),
@@ -24,7 +23,7 @@ ADDRESS = "http://report.test/report.html"
 ITS_MAKERS = re.compile(r"^(https?://)?[a-z0-9.-]*\b(google|googleapis|gstatic|gvt1)\.com\b")
 
 pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
     pytest.mark.timeout(120),
 ]
 
@@ -73,8 +72,8 @@ def network() -> Iterator[Network]:
 
 def visit(network: Network, folder: Path, *arguments: str) -> tuple[str, list[str]]:
     """What the browser prints when it opens the page, and what its console says."""
-    assert BROWSER is not None
-    command = [BROWSER, *QUIET, f"--user-data-dir={folder / 'profile'}", f"--proxy-server=127.0.0.1:{network.port}"]
+    assert CHROMIUM is not None
+    command = [CHROMIUM, *QUIET, f"--user-data-dir={folder / 'profile'}", f"--proxy-server=127.0.0.1:{network.port}"]
     done = subprocess.run([*command, *arguments, ADDRESS], capture_output=True, text=True, check=True, timeout=100)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

@@ -1,15 +1,17 @@
 """A running API and what a worker writes behind it, through the store's own functions."""
 
 import hashlib
+import io
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import httpx
 from httpx2 import Response
+from PIL import Image
 from starlette.testclient import TestClient
 
 from alignment_core.events import (
@@ -34,6 +36,14 @@ from service.store.records import Scope, StoredFile
 
 CATALOG = Path(__file__).parents[3] / "demo" / "assets" / "catalog.json"
 
+
+def _picture() -> bytes:
+    """A PNG that a browser shows."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 40, 40)).save(file, "png")
+    return file.getvalue()
+
+
 HEADER = json.dumps({"lora_unet_conv_in.alpha": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}).encode()
 SAFETENSORS = struct.pack("<Q", len(HEADER)) + HEADER + bytes(4)
 LORA_REPORT = LoraReport(format="kohya", num_layers=128, ranks=[8], alphas=[8.0], changes_text_encoder=False)
@@ -44,7 +54,7 @@ CHECKPOINT_FILES = {
     "manifest.json": b'{"step": 4}',
 }
 PAGE = b"<!doctype html><title>proof</title>"
-PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" * 100
+PNG = _picture()
 
 
 def spec_for(dataset_id: str, **training: object) -> dict[str, Any]:
@@ -149,9 +159,9 @@ class Api:
             stored = [self.keep("report.html", key, page)]
         events.record_event(self.parts.store, job_id, attempt, event, stored)
 
-    def draw_sample(self, job_id: str, attempt: int, step: int) -> None:
+    def draw_sample(self, job_id: str, attempt: int, step: int, prompts: Sequence[str] = ("a red circle",)) -> None:
         file = self.keep("grid.png", keys.sample_key(DEFAULT_PROJECT_ID, job_id, step, attempt), PNG)
-        event = SamplesDrawn(step=step, path="grid.png", prompts=["a red circle"])
+        event = SamplesDrawn(step=step, path="grid.png", prompts=list(prompts))
         events.record_event(self.parts.store, job_id, attempt, event, [file])
 
     def spec_of(self, job_id: str) -> JobSpec:

@@ -17,6 +17,7 @@ from service.store.projects import DEFAULT_PROJECT_ID
 from service.web.assets import STATIC
 from tests.service.api.world import CATALOG, Api
 
+TESTS = Path(__file__).parents[2]
 PAGE = {"Accept": "text/html"}
 INLINE = re.compile(r"""<script(?![^>]*\bsrc=)|<(?:[^>"]|"[^"]*")*\s(?:on\w+|style)=|<style""")
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -96,8 +97,8 @@ def test_whatever_a_page_loads_is_there_and_kept_for_ever(client: TestClient):
     assert client.get("/static/x/..%2f..%2fassets.py").status_code == 404
 
 
-def test_scripts_of_others_are_those_of_their_packages():
-    folder = STATIC / "vendor"
+@pytest.mark.parametrize("folder", [STATIC / "vendor", TESTS / "browser" / "vendor"], ids=["served", "of tests"])
+def test_scripts_of_others_are_those_of_their_packages(folder: Path):
     sums = dict(line.split()[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
     assert set(sums) == {path.name for path in folder.iterdir()} - {"README.md", "SHA256SUMS"}
     for name, expected in sums.items():

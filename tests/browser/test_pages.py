@@ -1,0 +1,243 @@
+"""Every page in a real browser: on a phone, in light and dark, without scripts, by keyboard, and with HTML in whatever users wrote."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+from playwright.sync_api import ViewportSize, expect
+
+from tests.browser.axe import grave_faults
+from tests.browser.conftest import NewReader
+from tests.browser.markup import marked, smuggled
+from tests.browser.pages import paths
+from tests.browser.reader import Reader
+from tests.browser.site import STEPS, Site, site
+from tests.service.api.world import step_completed
+
+PHONE = ViewportSize(width=390, height=844)
+SCREEN = ViewportSize(width=1280, height=900)
+NOT_THERE = r"\b404\b"  # of the page about what is not there
+REFUSED = r"\b403\b"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with site(tmp_path_factory.mktemp("site")) as filled:
+        yield filled
+
+
+@pytest.fixture
+def reader(served: Site, new_reader: NewReader) -> Reader:
+    """Somebody at a screen, of whom nobody wants a key."""
+    found = new_reader(served.address, viewport=SCREEN)
+    found.expects(NOT_THERE)
+    return found
+
+
+def test_nobody_needs_to_scroll_sideways_on_a_phone(served: Site, new_reader: NewReader) -> None:
+    phone = new_reader(served.address, viewport=PHONE, is_mobile=True, has_touch=True)
+    phone.expects(NOT_THERE)
+    wider = {}
+    for path in paths(served):
+        phone.open(path)
+        if beyond := phone.width_beyond_the_screen():
+            wider[path] = beyond
+    assert wider == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_grave_on_any_page(scheme: Literal["light", "dark"], served: Site, reader: Reader) -> None:
+    reader.page.emulate_media(color_scheme=scheme)
+    faults = {}
+    for path in paths(served):
+        reader.open(path)
+        for size in (SCREEN, PHONE):
+            reader.page.set_viewport_size(size)
+            if found := grave_faults(reader.page):
+                faults[path] = found
+    assert faults == {}
+
+
+def test_axe_would_find_a_control_without_a_label_and_a_text_that_is_too_faint(reader: Reader) -> None:
+    reader.open("/datasets")
+    reader.page.evaluate(
+        "main => { main.append(document.createElement('input')) }", reader.page.locator("main").element_handle()
+    )
+    reader.page.evaluate("document.querySelector('h1').style.color = 'rgb(240, 240, 240)'")
+    rules = {fault.split()[1] for fault in grave_faults(reader.page)}
+    assert rules == {"label", "color-contrast"}
+
+
+def test_dark_is_dark_and_light_is_light(reader: Reader) -> None:
+    lightness = {}
+    for scheme in ("light", "dark"):
+        reader.page.emulate_media(color_scheme=scheme)
+        reader.open("/")
+        paper = reader.page.evaluate("getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).map(Number)")
+        lightness[scheme] = sum(paper[:3]) / 3
+    assert lightness["light"] > 200
+    assert lightness["dark"] < 60
+
+
+def test_what_users_wrote_stays_text_on_every_page(served: Site, reader: Reader) -> None:
+    for path in paths(served):
+        reader.open(path)
+        assert smuggled(reader.page) == 0, path
+    written = {
+        "/": "job",
+        f"/jobs/{served.finished}": "prompt of a picture",
+        f"/jobs/{served.finished}/log": "log",
+        f"/jobs/{served.running}": "warning",
+        f"/jobs/{served.failed}": "error",
+        f"/jobs/new?dataset={served.dataset}": "data set",
+        "/datasets": "data set",
+    }
+    for path, what in written.items():
+        reader.open(path)
+        assert marked(what) in reader.page.locator("main").inner_text(), path
+
+
+def test_who_has_no_scripts_reads_tables_reports_and_pictures(served: Site, new_reader: NewReader) -> None:
+    reader = new_reader(served.address, viewport=SCREEN, java_script_enabled=False)
+    reader.open("/")
+    expect(reader.page.get_by_role("row").filter(has_text="+0.17")).to_be_visible()
+    reader.page.get_by_label("State").select_option("failed")
+    reader.button("Filter").click()
+    expect(reader.page.locator("tbody tr")).to_have_count(1)
+    reader.open(f"/jobs/{served.finished}")
+    expect(reader.page.get_by_role("region", name="Report by reward")).to_contain_text("[+0.15, +0.19]")
+    pictures = reader.page.locator("#pictures img")
+    assert pictures.count() >= 2
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()  # they are loaded when they come into view
+        expect(picture).to_be_visible()
+        expect(picture).to_have_js_property("complete", True)
+        assert picture.evaluate("picture => picture.naturalWidth") > 0
+    for path in paths(served):
+        if path != "/no-such-page":
+            assert reader.open(path).ok, path
+            expect(reader.page.locator("h1")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/{finished}", "/jobs/new", "/datasets"])
+def test_who_has_a_keyboard_alone_gets_everywhere_and_sees_where(path: str, served: Site, reader: Reader) -> None:
+    reader.open(path.format(finished=served.finished))
+    reader.press("Tab")
+    skip = reader.focused()
+    assert (skip["text"], skip["is_on_screen"]) == ("Skip to content", True)
+    stops = [skip]
+    while len(stops) < 300:
+        reader.press("Tab")
+        stop = reader.focused()
+        if stop["place"] <= stops[-1]["place"]:  # after the last comes the browser's own bar, or the first again
+            break
+        stops.append(stop)
+    assert {stop["place"] for stop in stops} >= set(reader.page.evaluate(TO_BE_REACHED)), "what can be used is reached"
+    assert [stop for stop in stops if not stop["is_on_screen"]] == []
+    assert [stop for stop in stops if stop["outline"] < 2] == []
+
+
+TO_BE_REACHED = """() => {
+  const all = [...document.querySelectorAll("*")];
+  const usable = "a[href], button, input:not([type=hidden], [type=radio]), select, textarea, summary";
+  return all.flatMap((one, place) => one.matches(usable) && one.checkVisibility() && !one.disabled ? [place] : []);
+}"""
+
+
+def test_the_skip_link_leads_past_the_menu(reader: Reader) -> None:
+    reader.open("/")
+    reader.press("Tab", "Enter", "Tab")
+    assert reader.page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+def test_a_job_is_cancelled_by_keyboard_and_asks_first(served: Site, reader: Reader) -> None:
+    job_id = served.api.new_job(name="by keyboard")
+    reader.open(f"/jobs/{job_id}")
+    reader.page.locator("summary", has_text="Cancel").focus()
+    assert served.api.client.get(f"/v1/jobs/{job_id}").json()["status"] == "queued"
+    with reader.page.expect_navigation():
+        reader.press("Enter", "Tab", "Enter")
+    expect(reader.page.locator(".state").first).to_have_text("cancelled")
+    assert served.api.client.get(f"/v1/jobs/{job_id}").json()["status"] == "cancelled"
+
+
+def test_a_running_job_is_followed_without_asking_for_the_page_again(served: Site, reader: Reader) -> None:
+    reader.open(f"/jobs/{served.running}")
+    reader.page.evaluate("window.isTheSamePage = true")
+    before = reader.page.evaluate(LOSS_AS_DRAWN)
+    for step in range(STEPS // 4, STEPS // 2 + 1):
+        served.api.say(served.running, 1, step_completed(step, STEPS))
+    expect(reader.page.locator("#progress")).to_contain_text(f"{STEPS // 2}/{STEPS}")
+    reader.page.wait_for_function(f"before => {LOSS_AS_DRAWN} !== before", arg=before)
+    assert reader.page.evaluate("window.isTheSamePage")
+
+
+LOSS_AS_DRAWN = "document.querySelector('#curves canvas').toDataURL()"
+
+
+@pytest.fixture
+def stranger(served: Site, new_reader: NewReader) -> Reader:
+    """Somebody of whom a key is wanted."""
+    return new_reader(served.keyed_address, viewport=SCREEN)
+
+
+def sign_in(reader: Reader, key: str) -> None:
+    reader.page.get_by_label("API key").fill(key)
+    reader.button("Sign in").click()
+
+
+def test_who_signs_in_comes_to_where_they_wanted_to_and_the_key_stays_nowhere(served: Site, stranger: Reader) -> None:
+    stranger.open("/datasets")
+    expect(stranger.page).to_have_title("Sign in · Attune")
+    sign_in(stranger, served.key)
+    expect(stranger.page).to_have_title("Data sets · Attune")
+    (cookie,) = stranger.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")  # pyright: ignore[reportTypedDictNotRequiredAccess]
+    assert stranger.page.evaluate("document.cookie") == ""
+    assert served.key not in stranger.page.content() + str(cookie) + stranger.page.url
+
+
+def test_who_has_signed_out_is_out_even_with_the_old_cookie(served: Site, stranger: Reader) -> None:
+    stranger.open("/")
+    sign_in(stranger, served.key)
+    cookies = stranger.context.cookies()
+    stranger.button("Sign out").click()
+    expect(stranger.page).to_have_title("Sign in · Attune")
+    assert stranger.context.cookies() == []
+    stranger.context.add_cookies(cookies)  # pyright: ignore[reportArgumentType]
+    stranger.open("/")
+    expect(stranger.page).to_have_title("Sign in · Attune")
+
+
+def test_a_wrong_key_is_told_and_not_taken(stranger: Reader) -> None:
+    stranger.expects(r"\b401\b")
+    stranger.open("/sign-in")
+    sign_in(stranger, "attune_000000000000_wrong")
+    expect(stranger.page.get_by_role("alert")).to_contain_text("This key is not valid")
+    expect(stranger.page.get_by_label("API key")).to_have_attribute("aria-invalid", "true")
+    assert stranger.context.cookies() == []
+
+
+def test_a_form_without_the_token_of_its_session_does_nothing(served: Site, stranger: Reader) -> None:
+    stranger.expects(REFUSED)
+    job_id = served.api.new_job(name="to be kept")
+    stranger.open(f"/jobs/{job_id}")
+    sign_in(stranger, served.key)
+    stranger.page.locator("summary", has_text="Cancel").click()
+    stranger.page.evaluate(
+        "document.querySelectorAll('[name=csrf]').forEach(field => { field.value = '0'.repeat(64) })"
+    )
+    stranger.button("Cancel").click()
+    expect(stranger.page.locator("h1")).to_have_text("Forbidden")
+    assert served.api.client.get(f"/v1/jobs/{job_id}").json()["status"] == "queued"
+
+
+def test_a_page_of_another_site_gives_no_order(served: Site, reader: Reader) -> None:
+    reader.expects(REFUSED)
+    job_id = served.api.new_job(name="not to be cancelled from elsewhere")
+    form = f'<form method="post" action="{served.address}/jobs/{job_id}/cancel"><button>Look at kittens</button></form>'
+    reader.page.route("http://elsewhere.test/", lambda route: route.fulfill(body=form, content_type="text/html"))
+    reader.open("http://elsewhere.test/")
+    reader.button("Look at kittens").click()
+    expect(reader.page.locator("body")).to_contain_text("another site")
+    assert served.api.client.get(f"/v1/jobs/{job_id}").json()["status"] == "queued"
