@@ -88,6 +88,10 @@ class Family(Protocol):
         """Keep the text encoders on the host from now on, but for while they read; those that are trained stay."""
         ...
 
+    def reading(self) -> AbstractContextManager[object]:
+        """Inside, released text encoders are on the device all the time, for several batches of prompts."""
+        ...
+
     def release_vae(self) -> None:
         """Keep the VAE on the host from now on, but for while it encodes or decodes: nothing is decoded with a gradient any more."""
         ...

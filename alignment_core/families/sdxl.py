@@ -95,6 +95,10 @@ class StableDiffusionXL:
         """Keep the text encoders on the host from now on, but for while they read."""
         self.texts.release()
 
+    def reading(self) -> AbstractContextManager[None]:
+        """Inside, released text encoders are on the device all the time, for several batches of prompts."""
+        return self.texts.in_use()
+
     def release_vae(self) -> None:
         """Keep the VAE on the host from now on, but for while it encodes or decodes."""
         self.images.release()

@@ -4,7 +4,7 @@ Everything else is the family's own. The network that is trained reads the token
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -85,6 +85,10 @@ class WithTrainedEncoders:
 
     def release_encoders(self) -> None:
         """They are trained, and stay."""
+
+    def reading(self) -> AbstractContextManager[object]:
+        """They are there."""
+        return nullcontext()
 
     def release_vae(self) -> None:
         self.family.release_vae()

@@ -17,6 +17,7 @@ from alignment_core.methods.tailorpo import RewardGuidance, TailorPO
 from alignment_core.methods.value_network import ValueNetwork
 from alignment_core.protocols import RewardModel
 from alignment_core.ranks import ALONE, Ranks
+from alignment_core.rollouts.known_prompts import KnownPrompts
 from alignment_core.rollouts.setup import RolloutSetup
 from alignment_core.spec import (
     D3POSpec,
@@ -197,7 +198,7 @@ def _setup(
         grid=grid,
         guidance_scale=1.0 if isinstance(family, ToldGuidance) else method.guidance_scale,
         latent_shape=family.latent_shape(family.resolution),
-        encode=_encode(family, method.guidance_scale),
+        encode=KnownPrompts(_encode(family, method.guidance_scale), family.reading, device=family.device),
         encode_empty=cache(lambda: {**family.sampling_conditioning([""]), **family.encode_empty()}),
         decode=family.decode,
         rewards=list(rewards.values()),
