@@ -55,19 +55,19 @@ def file_responses(media_type: str, kind: str, prefix: str, *, redirects: bool =
 PAGE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 
 
-def send_page(request: Request, parts: Parts, file: StoredFile) -> Response:
-    """Answer GET or HEAD of a stored HTML page, to be shown and not saved.
+def send_page(request: Request, page: "Body") -> Response:
+    """Answer GET or HEAD of an HTML page, to be shown and not saved.
 
     It holds what users wrote, so a browser gives it no origin, lets it run nothing and load nothing. Never a redirect: the
     store would send it without these headers.
     """
     headers = {"Content-Disposition": "inline", "Content-Security-Policy": PAGE_POLICY}
-    return send_body(request, _body_of(parts, file), headers, HTML)
+    return send_body(request, page, headers, HTML)
 
 
 def send_file(request: Request, parts: Parts, file: StoredFile, filename: str, media_type: str) -> Response:
     """Answer GET or HEAD of one stored file."""
-    body, headers = _body_of(parts, file), {"Content-Disposition": attachment(filename)}
+    body, headers = body_of(parts, file), {"Content-Disposition": attachment(filename)}
     if (answer := _without_bytes(request, body, headers, media_type)) is not None:
         return answer
     if (url := parts.objects.url(file.object_key, parts.settings.signed_url_seconds, filename)) is not None:
@@ -109,7 +109,8 @@ def send_body(request: Request, body: Body, headers: Mapping[str, str], media_ty
     return StreamingResponse(chunks, status, {**whole, "Content-Length": str(length)}, media_type)
 
 
-def _body_of(parts: Parts, file: StoredFile) -> Body:
+def body_of(parts: Parts, file: StoredFile) -> Body:
+    """A stored file."""
     return Body(file.size_bytes, file.sha256, partial(parts.objects.open_range, file.object_key))
 
 

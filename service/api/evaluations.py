@@ -22,6 +22,7 @@ from service.api.lookup import (
     whole_evaluation_or_404,
 )
 from service.api.paging import Page, PagingDep
+from service.api.people_on_page import with_people
 from service.api.problems import missing, problem, problems
 from service.api.proof_admission import admitted, validated
 from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
@@ -301,7 +302,8 @@ def get_evaluation_page(
     found = outputs.get_report(parts.store, evaluation.project_id, evaluation.id, step=number)
     if found is None or found.page is None:
         raise not_found("contender", contender or "")
-    return send_page(request, parts, found.page)
+    told = human_comparisons(parts, evaluation.project_id, evaluation.id)
+    return send_page(request, with_people(parts, found.page, told))
 
 
 def _number_of(report: dict[str, Any], contender: str | None) -> int:

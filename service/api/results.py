@@ -19,6 +19,7 @@ from service.api.export_downloads import send_archive
 from service.api.labelings import human_comparisons
 from service.api.lookup import JobDep, WholeJobDep, whole_job_or_404
 from service.api.paging import NewestFirst, Page, PagingDep
+from service.api.people_on_page import with_people
 from service.api.problems import missing, problem, problems
 from service.api.schemas.runs import (
     AttemptLog,
@@ -241,7 +242,8 @@ def get_report_page(request: Request, job: JobDep, parts: PartsDep) -> Response:
     found = outputs.get_report(parts.store, job.project_id, job.id)
     if found is None or found.page is None:
         raise ApiError(404, "report_not_found", f"job {job.id!r} has no report page: it is {job.state}")
-    return send_page(request, parts, found.page)
+    told = human_comparisons(parts, job.project_id, job.id)
+    return send_page(request, with_people(parts, found.page, told))
 
 
 @router.get("/{job_id}/manifest", summary="Read a job's manifest", responses=missing("job", "job"))

@@ -1,5 +1,6 @@
 """Labelings over HTTP: blind questions in everybody's own order, votes that are neither lost nor doubled, and what comes of them."""
 
+import hashlib
 import io
 import json
 import zipfile
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from alignment_core.reports import HumanComparison
+from service.api.people_on_page import with_people
 from service.store import datasets
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api import test_candidates
@@ -173,6 +176,53 @@ def test_two_models_are_compared_blind_and_the_reports_tell_who_won(api: Api) ->
     assert told["win_rate"] == 1.0
     assert told["wilson_interval"]["low"] == pytest.approx(0.5101, abs=1e-4)  # 4 / (4 + z^2)
     assert api.client.get(f"/v1/labelings/{labeling_id}/results").json()["human"] == told
+
+
+def test_the_page_of_a_report_tells_what_people_said_until_it_is_read(api: Api) -> None:
+    job_id, candidates_id = api.new_job(), candidates_of(api)
+    api.run(job_id)
+    address = f"/v1/jobs/{job_id}/report.html"
+    labeling_id = created(api, candidates_id, between=["base", "aligned"], report_of=job_id, repeated=0)
+    before = api.client.get(address)
+    assert "people" not in before.text
+    drawn = drawn_by(api, candidates_id)
+    answer_all(api, labeling_id, drawn, "aligned")
+    after = api.client.get(address, headers={"If-None-Match": before.headers["etag"]})
+    assert after.status_code == 200, "what was read before is no longer the page"
+    assert after.headers["content-security-policy"] == before.headers["content-security-policy"]
+    assert "aligned against base" in after.text
+    assert "100.0 %" in after.text
+    assert "51.0 % to 100.0 %" in after.text  # 4 / (4 + z^2)
+    head = api.client.head(address)
+    assert (head.headers["etag"], int(head.headers["content-length"])) == (after.headers["etag"], len(after.content))
+    assert api.client.get(address, headers={"If-None-Match": after.headers["etag"]}).status_code == 304
+    assert api.client.get(address, headers={"Range": "bytes=5-60"}).content == after.content[5:61]
+
+
+@pytest.mark.parametrize("page", [b"<header></header><main><p>proof</p></main>", b"<title>proof</title>"])
+def test_what_people_said_stands_first_in_a_page_and_is_text(page: bytes, api: Api) -> None:
+    stored = api.keep("report.html", "pages/report.html", page)
+    told = HumanComparison.model_validate(
+        {
+            "labeling_id": "lab_1",
+            "base": "<b>base</b>",
+            "policy": "aligned",
+            "num_pairs": 2,
+            "num_votes": 2,
+            "num_annotators": 1,
+            "won": 1,
+            "lost": 1,
+            "ties": 0,
+            "win_rate": 0.5,
+            "wilson_interval": {"low": 0.1, "high": 0.9, "confidence": 0.95},
+        }
+    )
+    body = with_people(api.parts, stored, [told])
+    whole = b"".join(body.open_range(0, body.size_bytes))
+    assert body.sha256 == hashlib.sha256(whole).hexdigest() != stored.sha256
+    assert b"aligned against &lt;b&gt;base&lt;/b&gt;" in whole
+    assert whole.startswith(page.partition(b"<p>")[0])
+    assert b"<p>proof" not in whole or whole.index(b"Judged by people") < whole.index(b"<p>proof")
 
 
 @pytest.mark.parametrize(
