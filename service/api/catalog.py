@@ -151,6 +151,12 @@ def _promoted(parts: Parts, project_id: str) -> Iterator[CatalogModel]:
         )
 
 
+@cache
+def _schema_of(member: type[BaseModel]) -> dict[str, Any]:
+    """Made once, since those of all rewards take a twentieth of a second."""
+    return member.model_json_schema()
+
+
 @router.get("/rewards", summary="List rewards")
 def list_rewards(_project_id: ProjectDep, parts: PartsDep) -> Page[Reward]:
     """The values of a reward's `type`, and the weights that this server offers for those that need some."""
@@ -164,7 +170,7 @@ def list_rewards(_project_id: ProjectDep, parts: PartsDep) -> Page[Reward]:
                 for name, entry in offered
                 if entry.type == _type_of(member)
             ],
-            json_schema=member.model_json_schema(),
+            json_schema=_schema_of(member),
         )
         for member in members(RewardSpec)
     ]

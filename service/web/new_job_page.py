@@ -1,20 +1,19 @@
-"""A new job: a spec to begin with, the fields of its method, and what the API says of it before anything starts."""
+"""A new job: a form made from the schema of its method, or the spec as JSON, and what the API says of it before anything starts."""
 
-import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from service.web.asking import Api, ApiDep, RefusedError, part
-from service.web.method_fields import fields_of
+from service.web.asking import Api, ApiDep, RefusedError
+from service.web.first_spec import first_spec, ready_datasets, required_of, spec_of_job, spec_on_checkpoint
+from service.web.job_form import Asked, parts_of_form, reading_of
+from service.web.presets import laid_over, presets_of, with_preset
 from service.web.rendering import Pages, PagesDep
-from service.web.sign_in import Csrf, refuse_other_sites
+from service.web.same_elsewhere import elsewhere
+from service.web.sign_in import refuse_other_sites
 
-OFFERED = 100
-FIRST_STEPS = 200
-TRAINED_PROMPTS = ["a big red circle on the left", "a small blue square on the right"]
-JUDGED_PROMPTS = ["a big blue circle on the right", "a small red square on the left"]
-LONGEST_SPEC = 4 * 2**20
+MOST_FIELDS = 2_000
+LONGEST_FIELD = 4 * 2**20
 
 router = APIRouter(include_in_schema=False)
 
@@ -26,86 +25,69 @@ async def show_new_job(
     method: str = "diffusion_dpo",
     dataset: str = "",
     earlier: Annotated[str, Query(alias="from")] = "",
+    checkpoint: str = "",
+    view: Annotated[str, Query(pattern="^(form|json)$")] = "form",
 ) -> Response:
-    """A form with a spec that would run: of an earlier job, or of a method with the first model and judge of the catalog."""
-    if earlier:
-        spec = (await api.get(f"/v1/jobs/{part(earlier)}"))["spec"]
+    """A form with a spec that would run: of an earlier job, on a checkpoint's weights, or of a method with the first model of the catalog."""
+    if checkpoint:
+        spec = await spec_on_checkpoint(api, checkpoint)
+    elif earlier:
+        spec = await spec_of_job(api, earlier)
     else:
-        spec = await _first_spec(api, method, dataset)
-    return await _form(pages, api, json.dumps(spec, indent=2, ensure_ascii=False), "", await _checked(api, spec, ""))
+        spec = await first_spec(api, method, dataset)
+    return await _page(pages, api, Asked(spec, view=view), await _checked(api, spec, ""))
+
+
+async def _asked(request: Request) -> Asked:
+    async with request.form(max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD) as form:
+        return reading_of({name: value for name, value in form.multi_items() if isinstance(value, str)})
 
 
 @router.post("/jobs/new", dependencies=[Depends(refuse_other_sites)])
-async def take_new_job(
-    pages: PagesDep,
-    api: ApiDep,
-    spec: Annotated[str, Form(max_length=LONGEST_SPEC)],
-    name: Annotated[str, Form(max_length=200)] = "",
-    action: Annotated[str, Form()] = "check",
-    csrf: Csrf = "",
-) -> Response:
-    """Say what is wrong with the spec and what it will take, or start it."""
-    try:
-        written = json.loads(spec)
-    except ValueError as error:
-        return await _form(pages, api, spec, name, {"valid": False, "errors": [_not_json(error)]}, status=422)
-    if action == "start":
+async def take_new_job(pages: PagesDep, api: ApiDep, asked: Annotated[Asked, Depends(_asked)]) -> Response:
+    """Say what is wrong with the spec and what it will take, show it otherwise, or start it."""
+    if asked.problem is not None:
+        return await _page(pages, api, asked, {"valid": False, "errors": [asked.problem]}, status=422)
+    if asked.action == "start":
         try:
-            job = await api.post("/v1/jobs", csrf, json=_body(written, name))
+            job = await api.post("/v1/jobs", asked.csrf, json=asked.body())
         except RefusedError as refused:
             if refused.status not in (409, 422, 429):
                 raise
-            return await _form(pages, api, spec, name, _told(refused), status=refused.status)
+            return await _page(pages, api, asked, _told(refused), status=refused.status)
         return pages.go_to(f"/jobs/{job['id']}")
-    return await _form(pages, api, spec, name, await _checked(api, written, csrf))
+    if asked.preset:
+        asked = asked.with_spec(with_preset(asked.spec, asked.preset, asked.method))
+    if asked.has_new_method:
+        needed = {"method": await required_of(api, asked.method, "")}
+        asked = asked.with_spec(laid_over(needed, asked.spec))
+    return await _page(pages, api, asked, await _checked(api, asked.spec, asked.csrf))
 
 
-async def _form(pages: Pages, api: Api, spec: str, name: str, verdict: dict[str, Any], status: int = 200) -> Response:
+async def _page(pages: Pages, api: Api, asked: Asked, verdict: dict[str, Any], status: int = 200) -> Response:
     methods = (await api.get("/v1/methods"))["data"]
-    chosen = _type_in(spec)
-    found = next((one for one in methods if one["id"] == chosen), None)
+    found = next((one for one in methods if one["id"] == asked.method), None)
+    datasets, models = await ready_datasets(api), (await api.get("/v1/models"))["data"]
+    errors = [{**one, "pointer": one["pointer"].removeprefix("/spec")} for one in verdict.get("errors", [])]
+    form = parts_of_form(asked, datasets, models, [one["pointer"] for one in errors])
     return await pages.show(
         "new_job.html",
         status=status,
-        spec=spec,
-        name=name,
-        verdict=verdict,
-        methods=methods,
-        method=chosen,
+        asked=asked if form.can_show else asked.as_json(),
+        form=form,
+        verdict={**verdict, "errors": errors},
+        methods=[one["id"] for one in methods],
         about=found["description"] if found else "",
-        fields=fields_of(found["json_schema"]) if found else [],
-        models=(await api.get("/v1/models"))["data"],
-        datasets=[one for one in (await api.get("/v1/datasets", limit=OFFERED))["data"] if one["status"] == "ready"],
-        base_url=str(pages.settings.public_url or "").rstrip("/"),
+        presets=presets_of(asked.method),
+        datasets=datasets,
+        elsewhere=elsewhere(
+            asked.spec,
+            asked.name,
+            asked.resume_from,
+            (pages.settings.public_url or pages.origin).rstrip("/"),
+            keys=pages.settings.api_keys_required,
+        ),
     )
-
-
-async def _first_spec(api: Api, method: str, dataset: str) -> dict[str, Any]:
-    """What runs as it is: the first model and judge of the catalog, and the data set or a few prompts."""
-    models, rewards = (await api.get("/v1/models"))["data"], (await api.get("/v1/rewards"))["data"]
-    judge = rewards[0]["id"] if rewards else None
-    if not dataset:
-        ready = [one for one in (await api.get("/v1/datasets", limit=OFFERED))["data"] if one["status"] == "ready"]
-        dataset = ready[0]["id"] if ready else ""
-    methods = {one["id"]: one for one in (await api.get("/v1/methods"))["data"]}
-    wanted = methods.get(method, {}).get("json_schema", {}).get("properties", {})
-    chosen: dict[str, Any] = {"type": method}
-    evaluation: dict[str, Any] = {"rewards": [judge]} if judge else {}
-    if "dataset" in wanted:
-        chosen["dataset"] = {"type": "stored", "id": dataset}
-    if "prompts" in wanted:  # what is trained on is not what is judged
-        chosen["prompts"] = TRAINED_PROMPTS
-        evaluation["prompts"] = JUDGED_PROMPTS
-    if "reward" in wanted and judge:
-        chosen["reward"] = judge
-    if "rewards" in wanted and judge:
-        chosen["rewards"] = [judge]
-    return {
-        "model": models[0]["id"] if models else "",
-        "method": chosen,
-        "training": {"steps": FIRST_STEPS},
-        "evaluation": evaluation,
-    }
 
 
 async def _checked(api: Api, spec: Any, csrf: str) -> dict[str, Any]:
@@ -121,21 +103,3 @@ async def _checked(api: Api, spec: Any, csrf: str) -> dict[str, Any]:
 def _told(refused: RefusedError) -> dict[str, Any]:
     told = {"pointer": "", "code": refused.problem["code"], "message": refused.problem["detail"]}
     return {"valid": False, "errors": refused.errors or [told]}
-
-
-def _not_json(error: ValueError) -> dict[str, str]:
-    return {"pointer": "", "code": "json_invalid", "message": f"the spec is not JSON: {error}"}
-
-
-def _body(spec: Any, name: str) -> dict[str, Any]:
-    return {"spec": spec, **({"name": name} if name else {})}
-
-
-def _type_in(spec: str) -> str:
-    """The method that a spec names, if it can be read."""
-    try:
-        method = json.loads(spec)["method"]
-        found = method if isinstance(method, str) else method["type"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return found if isinstance(found, str) else ""

@@ -32,6 +32,7 @@ class Pages:
         self._api = api
         self.settings: Settings = request.app.state.parts.settings
         self.root: str = request.scope.get("root_path", "").rstrip("/")
+        self.origin = f"{request.url.scheme}://{request.headers.get('host', 'localhost')}{self.root}"
 
     async def show(self, template: str, status: int = 200, **what: Any) -> HTMLResponse:
         """The page, with what every page has: who is signed in, and where scripts and styles are."""

@@ -54,6 +54,14 @@ def spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
+def field_id(pointer: str) -> str:
+    """Of the control that a JSON pointer leads to; an item of a list is in the control of its list."""
+    parts = pointer.split("/")[1:]
+    while parts and parts[-1].isdecimal():
+        parts.pop()
+    return "-".join(("field", *parts))
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "duration": duration,
     "size": size,
@@ -61,4 +69,5 @@ FILTERS: dict[str, Callable[..., str]] = {
     "signed": signed,
     "number": number,
     "spaced": spaced,
+    "field_id": field_id,
 }

@@ -1,39 +1,31 @@
-// The common fields and the spec are one thing: what is typed into a field is written into the JSON, and the other way round.
+// What is wrong with a spec, as the server's verdict says it, told at the controls that it is about.
 
 export function prepareJobForm() {
   const form = document.getElementById("job-form");
   if (!form) return;
-  const text = form.querySelector("textarea[name=spec]");
-  const fields = [...form.querySelectorAll("[data-path]")];
-  const show = () => {
-    const spec = read(text);
-    if (!spec) return;
-    for (const field of fields) {
-      const value = field.dataset.path.split(".").reduce((inner, key) => inner?.[key], spec);
-      if (document.activeElement !== field) field.value = typeof value === "object" ? (value?.name ?? "") : (value ?? "");
-    }
-  };
-  text.addEventListener("input", show);
-  for (const field of fields) field.addEventListener("input", () => write(text, field));
-  show();
+  let open = false; // the part "from elsewhere", which each verdict brings anew
+  form.addEventListener("toggle", (event) => {
+    if (event.target.matches?.(".elsewhere")) open = event.target.open;
+  }, true);
+  document.body.addEventListener("htmx:after:swap", () => {
+    const details = form.querySelector(".elsewhere");
+    if (details) details.open = open;
+    tellAtFields(form);
+  });
+  tellAtFields(form);
 }
 
-function read(text) {
-  try {
-    return JSON.parse(text.value);
-  } catch {
-    return null;
+function tellAtFields(form) {
+  const errors = [...form.querySelectorAll("[data-error]")].map((one) => [one.dataset.error, one.querySelector("span").textContent]);
+  for (const field of form.querySelectorAll("[data-pointer]")) {
+    const { pointer } = field.dataset;
+    const isAbout = (where) => where === pointer || ("leaf" in field.dataset && where.startsWith(`${pointer}/`));
+    const words = errors.filter(([where]) => isAbout(where)).map(([, message]) => message).join(" ");
+    const place = field.querySelector(":scope > .error");
+    if (place && place.textContent.trim() !== words) place.textContent = words;
+    if (place) place.hidden = !words;
+    const control = field.querySelector(":scope > input:not([type=hidden]), :scope > select, :scope > textarea, :scope > .tick input");
+    if (words) control?.setAttribute("aria-invalid", "true");
+    else control?.removeAttribute("aria-invalid");
   }
-}
-
-function write(text, field) {
-  const spec = read(text);
-  if (!spec || (field.type === "number" && field.value !== "" && Number.isNaN(field.valueAsNumber))) return;
-  const path = field.dataset.path.split(".");
-  const last = path.pop();
-  let inner = spec;
-  for (const key of path) inner = inner[key] ??= {};
-  if (field.value === "") delete inner[last];
-  else inner[last] = field.type === "number" ? field.valueAsNumber : field.value;
-  text.value = JSON.stringify(spec, null, 2);
 }

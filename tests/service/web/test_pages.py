@@ -4,9 +4,12 @@ import hashlib
 import html
 import json
 import re
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
 from service.main import create_app
@@ -185,43 +188,171 @@ def test_signing_in_leads_nobody_elsewhere(elsewhere: str, tmp_path: Path):
     assert client.post("/sign-in", data={"key": key, "next": elsewhere}).headers["location"] == "/"
 
 
-def test_a_new_job_begins_with_a_spec_that_runs_and_is_started_as_it_stands(client: TestClient):
+def form_of(page: str) -> dict[str, str]:
+    """What a browser would send of the page's form as it stands, but for its buttons."""
+    found = _Form()
+    found.feed(page[page.index('id="job-form"') - 200 :])
+    return found.values
+
+
+class _Form(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, str] = {}
+        self._select = self._area = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        of = {name: value or "" for name, value in attrs}
+        name = of.get("name", "")
+        if tag == "input" and (of.get("type") != "checkbox" or "checked" in of) and name:
+            self.values[name] = of.get("value", "")
+        elif tag == "select":
+            self._select = name
+        elif tag == "option" and self._select:
+            self.values.setdefault(self._select, of.get("value", ""))
+            if "selected" in of:
+                self.values[self._select] = of.get("value", "")
+            self._option = "value" not in of and "selected" in of
+        elif tag == "textarea":
+            self._area = name
+            self.values[name] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "select":
+            self._select = ""
+        elif tag == "textarea":
+            self.values[self._area] = self.values[self._area].removeprefix("\n")
+            self._area = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._area:
+            self.values[self._area] += data
+        elif self._select and self._option and data.strip():
+            self.values[self._select] = data.strip()
+            self._option = False
+
+    _option = False
+
+
+def spec_in(page: str) -> Any:
+    """What the form of the page would start."""
+    return yaml.safe_load(html.unescape(re.findall(r'id="as-yaml">(.*?)</pre>', page, re.DOTALL)[0]))["spec"]
+
+
+def test_a_new_job_begins_with_a_form_that_runs_and_is_started_as_it_stands(client: TestClient):
     dataset = Api(client).ready_dataset()
     page = client.get(f"/jobs/new?method=diffusion_dpo&dataset={dataset}").text
     assert "This can run" in page
     assert "Takes about" in page
-    spec = html.unescape(re.findall(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)[0])
-    started = client.post("/jobs/new", data={"spec": spec, "name": "from the page", "action": "start"})
+    typed = form_of(page)
+    assert typed["f.method.dataset.id"] == dataset
+    started = client.post("/jobs/new", data={**typed, "name": "from the page", "action": "start"})
     assert started.status_code == 303
     job = client.get(f"/v1{started.headers['location']}").json()
     assert (job["name"], job["status"], job["method"]) == ("from the page", "queued", "diffusion_dpo")
 
 
 @pytest.mark.parametrize("method", ["mapo", "diffusion_kto", "tailorpo", "d3po", "ddpo", "dpok"])
-def test_every_method_has_a_spec_to_begin_with(method: str, client: TestClient):
+def test_every_method_has_a_form_to_begin_with(method: str, client: TestClient):
     Api(client).ready_dataset()
     page = client.get(f"/jobs/new?method={method}").text
-    assert "This can run" in page, re.findall(r'class="problem">(.*?)</li>', page)
-    assert f"Fields of {method}" in page
+    assert "This can run" in page, re.findall(r"data-error=.*?</li>", page)
+    assert 'id="field-training-steps"' in page
 
 
-def test_what_is_wrong_with_a_spec_is_told_at_its_field_and_nothing_typed_is_lost(client: TestClient):
+def test_only_what_was_changed_is_in_the_spec_and_it_is_told_at_its_field_where_it_is_wrong(client: TestClient):
+    dataset = Api(client).ready_dataset()
+    typed = form_of(client.get(f"/jobs/new?dataset={dataset}").text)
+    changed = {**typed, "f.method.beta": "-1", "f.adapter.rank": "4", "name": HOSTILE, "action": "start"}
+    answer = client.post("/jobs/new", data=changed)
+    assert answer.status_code == 422
+    (told,) = re.findall(r'<p class="error" id="field-method-beta-error">(.*?)</p>', answer.text)
+    assert "0" in told
+    assert 'id="group-method" open' in answer.text
+    assert HOSTILE not in answer.text
+    assert form_of(answer.text)["name"] == HOSTILE
+    assert spec_in(answer.text)["adapter"] == {"type": "lora", "rank": 4}
+    assert "checkpoints" not in spec_in(answer.text)
+
+
+def test_another_method_keeps_what_was_typed(client: TestClient):
+    Api(client).ready_dataset()
+    typed = form_of(client.get("/jobs/new?method=diffusion_dpo").text)
+    changed = {
+        **typed,
+        "f.training.steps": "33",
+        "f.method.type": "tailorpo",
+        "f.adapter.type": "full",
+        "action": "fields",
+    }
+    page = client.post("/jobs/new", data=changed).text
+    spec = spec_in(page)
+    assert (spec["training"]["steps"], spec["method"]["type"]) == (33, "tailorpo")
+    assert spec["method"]["prompts"], "what the other method cannot do without is there"
+    assert "f.method.dataset.type" not in form_of(page)
+    assert "beta" not in spec["method"], "the default of another method is nothing that was typed"
+    assert spec["adapter"] == {"type": "full"}
+
+
+def test_a_preset_is_laid_over_what_was_typed(client: TestClient):
+    Api(client).ready_dataset()
+    typed = form_of(client.get("/jobs/new?method=diffusion_dpo").text)
+    page = client.post("/jobs/new", data={**typed, "f.seed": "5", "preset": "quick"}).text
+    assert (spec_in(page)["training"]["steps"], spec_in(page)["seed"]) == (20, 5)
+    assert "arXiv 2311.12908" in page
+
+
+def test_the_json_is_another_way_to_write_the_same(client: TestClient):
+    Api(client).ready_dataset()
+    first = client.get("/jobs/new?method=diffusion_dpo").text
+    as_json = client.post("/jobs/new", data={**form_of(first), "show": "json"}).text
+    typed = form_of(as_json)
+    assert json.loads(typed["spec"]) == spec_in(first)
+    spec = {**json.loads(typed["spec"]), "seed": 9}
+    back = client.post("/jobs/new", data={**typed, "spec": json.dumps(spec), "show": "form"}).text
+    assert form_of(back)["f.seed"] == "9"
+    assert spec_in(back) == spec
+    unknown = client.post("/jobs/new", data={**typed, "spec": json.dumps({**spec, "colour": 1}), "show": "form"}).text
+    assert json.loads(form_of(unknown)["spec"])["colour"] == 1, "what no field can hold stays in sight"
+
+
+def test_what_is_wrong_with_json_is_told_and_nothing_typed_is_lost(client: TestClient):
     dataset = Api(client).ready_dataset()
     typed = json.dumps({"model": "shapes", "method": {"type": "diffusion_dpo", "dataset": dataset, "beta": -1}})
     for action in ("check", "start"):
         page = client.post("/jobs/new", data={"spec": typed, "name": HOSTILE, "action": action}).text
         assert "/method/beta" in page
-        assert html.unescape(re.findall(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)[0]) == typed
+        assert form_of(page)["spec"] == typed
         assert HOSTILE not in page
     broken = client.post("/jobs/new", data={"spec": "{", "action": "start"})
     assert broken.status_code == 422
     assert "is not JSON" in broken.text
 
 
+def test_prompts_that_are_html_stay_text_in_the_form(client: TestClient):
+    Api(client).ready_dataset()
+    typed = form_of(client.get("/jobs/new?method=tailorpo").text)
+    page = client.post("/jobs/new", data={**typed, "f.method.prompts": f"{HOSTILE}\n</textarea>x"}).text
+    assert HOSTILE not in page
+    assert "</textarea>x" not in page
+    assert not INLINE.search(page)
+    assert form_of(page)["f.method.prompts"] == f"{HOSTILE}\n</textarea>x"
+
+
 def test_a_job_is_run_again_with_changes(client: TestClient, finished: str):
     page = client.get(f"/jobs/new?from={finished}").text
-    spec = json.loads(html.unescape(re.findall(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)[0]))
-    assert spec == client.get(f"/v1/jobs/{finished}").json()["spec"]
+    spec = client.get(f"/v1/jobs/{finished}").json()["spec"]
+    assert form_of(page)["f.method.type"] == spec["method"]["type"]
+    resolved = client.post("/v1/jobs/validate", json={"spec": spec_in(page)}).json()["resolved_spec"]
+    assert resolved == client.post("/v1/jobs/validate", json={"spec": spec}).json()["resolved_spec"]
+
+
+def test_a_new_job_begins_on_a_checkpoint(client: TestClient, finished: str):
+    (checkpoint,) = client.get(f"/v1/jobs/{finished}/checkpoints").json()["data"]
+    typed = form_of(client.get(f"/jobs/new?checkpoint={checkpoint['id']}").text)
+    assert typed["f.start.lora.id"] == checkpoint["id"]
+    assert typed["f.start._on"] == "true"
+    assert client.get("/jobs/new?checkpoint=ckpt_00000000000000000000000000").status_code == 404
 
 
 def test_a_data_set_shows_what_its_check_found(client: TestClient):

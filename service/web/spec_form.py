@@ -1,0 +1,230 @@
+"""A spec as the controls of a form, made from the JSON Schema of its method: what each is called, may hold, and is for."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.web.spec_schema import (
+    BY_NAME,
+    ON,
+    Kind,
+    Node,
+    Schema,
+    choices,
+    filled,
+    member,
+    node_of,
+    properties,
+    spec_schema,
+)
+
+Offers = Mapping[str, Sequence[tuple[str, str]]]
+"""What may stand at a pointer, as values and what people call them: of the catalog and the project, which no schema knows."""
+
+BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+OUT_OF_PLACE: Mapping[tuple[str, ...], str] = {  # what says too little where its group is not around it
+    ("adapter", "rank"): "LoRA rank",
+    ("evaluation", "rewards"): "Rewards of the report",
+    ("evaluation", "prompts"): "Held-out prompts",
+    ("method", "dataset"): "Data set",
+    ("method", "prompts"): "Prompts to train on",
+}
+TITLES = {"id": "Id", "lora": "LoRA", "d3po": "D3PO", "ema": "EMA"}
+OPENS_JSON = ("{", "[", '"')
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control, or a group of them; `value` is text as it stands there."""
+
+    path: tuple[str, ...]
+    kind: Kind
+    value: str = ""
+    choices: Sequence[tuple[str, str]] = ()
+    about: str = ""
+    limits: str = ""
+    placeholder: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    children: Sequence["Control"] = ()
+    is_nullable: bool = False
+    is_on: bool = True
+    is_required: bool = False
+    is_changed: bool = False
+
+    @property
+    def id(self) -> str:
+        return "-".join(("field", *self.path))
+
+    @property
+    def name(self) -> str:
+        return ".".join(("f", *self.path))
+
+    @property
+    def pointer(self) -> str:
+        return "/" + "/".join(self.path)
+
+    @property
+    def num_changed(self) -> int:
+        """How many of its controls do not stand at their defaults."""
+        own = self.kind != "group" and self.is_changed and not self.is_required
+        return own + sum(one.num_changed for one in self.children)
+
+    @property
+    def label(self) -> str:
+        if self.path in OUT_OF_PLACE:
+            return OUT_OF_PLACE[self.path]
+        last = self.path[-1]
+        return TITLES.get(last, last.replace("_", " ").capitalize())
+
+
+def controls_of(spec: Mapping[str, Any], offers: Offers) -> list[Control]:
+    """Of a whole spec: a group or a control for each of its fields, in their order."""
+    return _children(spec_schema(), (), spec, offers)
+
+
+def _children(schema: Schema, path: tuple[str, ...], value: Mapping[str, Any], offers: Offers) -> list[Control]:
+    required = schema.get("required", ())
+    return [
+        _control(one, (*path, name), value[name] if name in value else one.get("default"), offers, name in required)
+        for name, one in properties(schema).items()
+        if "const" not in one
+    ]
+
+
+def _control(schema: Schema, path: tuple[str, ...], value: Any, offers: Offers, is_required: bool) -> Control:
+    node = node_of(schema)
+    common: dict[str, Any] = {
+        "path": path,
+        "about": _about(schema, node),
+        "is_nullable": node.is_nullable,
+        "is_required": is_required,
+        "is_changed": is_required or filled(schema, value) != filled(schema, schema.get("default")),
+    }
+    match node.kind:
+        case "group":
+            children = _children(node.schema, path, value if isinstance(value, Mapping) else {}, offers)
+            return Control(kind="group", children=children, is_on=value is not None, **common)
+        case "choice":
+            return _choice(node, value, offers, common)
+        case _:
+            return _leaf(node, value, offers, {**common, "limits": _limits(node.schema, schema)})
+
+
+def _about(schema: Schema, node: Node) -> str:
+    """What it is for; of a group the first paragraph of what is written about it."""
+    about = schema.get("description") or (node.schema.get("description", "") if node.kind != "choice" else "")
+    return _first_paragraph(about)
+
+
+def _choice(node: Node, value: Any, offers: Offers, common: dict[str, Any]) -> Control:
+    found = member(node.schema, value)
+    names = [(name, TITLES.get(name, name.replace("_", " "))) for name in choices(node.schema)]
+    kind = value["type"] if found is not None else BY_NAME if isinstance(value, str) else ""
+    if isinstance(value, str):
+        names.append((BY_NAME, "by name"))
+    if not kind or node.is_nullable:
+        names.insert(0, ("", "none" if node.is_nullable else "choose"))
+    if found is not None and isinstance(value, Mapping):
+        children = _children(found, common["path"], value, offers)
+        common["about"] = " ".join(filter(None, (common["about"], _first_paragraph(found.get("description", "")))))
+    elif isinstance(value, str):
+        children = [Control((*common["path"], BY_NAME), "text", value, is_required=True)]
+    else:
+        children = []
+    return Control(kind="choice", value=kind, choices=names, children=children, **common)
+
+
+def _leaf(node: Node, value: Any, offers: Offers, common: dict[str, Any]) -> Control:
+    text = text_of(node.kind, value)
+    pointer = "/" + "/".join(common["path"])
+    if node.kind in ("text", "select") and (pointer in offers or "enum" in node.schema):
+        known = list(offers.get(pointer) or [(str(one), str(one)) for one in node.schema["enum"]])
+        if node.is_nullable or not text:
+            known.insert(0, ("", "left out" if node.is_nullable else "choose"))
+        if text not in dict(known):
+            known.append((text, text))
+        return Control(kind="select", value=text, choices=known, **common)
+    if node.kind == "boolean" and (node.is_nullable or not isinstance(value, bool | None)):
+        known = [("", "left out"), ("true", "yes"), ("false", "no")]
+        return Control(kind="select", value=text, choices=known, **common)
+    left_out = "chosen for you" if node.is_nullable and not text else ""
+    return Control(kind=node.kind, value=text, attributes=_attributes(node), placeholder=left_out, **common)
+
+
+def typed_as(controls: Sequence[Control]) -> dict[str, str]:
+    """What the controls send as they stand, by name."""
+    found: dict[str, str] = {}
+    for one in controls:
+        if one.kind == "choice":
+            found[f"{one.name}.type"] = one.value
+        elif one.kind != "group":
+            found[one.name] = one.value
+        elif one.is_nullable:
+            found[f"{one.name}.{ON}"] = "true" if one.is_on else "false"
+        found.update(typed_as(one.children))
+    return found
+
+
+def text_of(kind: Kind, value: Any) -> str:
+    """The value as it stands in its control; what it has no room for stands there as JSON."""
+    if value is None:
+        return ""
+    if kind == "lines" and isinstance(value, list):
+        return "\n".join(map(_line, value))
+    return value if isinstance(value, str) and kind != "json" else json.dumps(value, ensure_ascii=False)
+
+
+def _line(item: Any) -> str:
+    is_plain = isinstance(item, str) and item == item.strip() and item.isprintable() and not item.startswith(OPENS_JSON)
+    return item if is_plain and item else json.dumps(item, ensure_ascii=False)
+
+
+def _attributes(node: Node) -> dict[str, str]:
+    found = {}
+    if node.kind in ("integer", "number"):
+        for key, name in (
+            ("minimum", "min"),
+            ("exclusiveMinimum", "min"),
+            ("maximum", "max"),
+            ("exclusiveMaximum", "max"),
+        ):
+            if abs(node.schema.get(key, 0)) < 2**53 and key in node.schema:
+                found[name] = f"{node.schema[key]:g}" if isinstance(node.schema[key], float) else str(node.schema[key])
+        found["step"] = "any" if node.kind == "number" else str(node.schema.get("multipleOf", 1))
+    if node.kind == "text" and "maxLength" in node.schema:
+        found["maxlength"] = str(node.schema["maxLength"])
+    return found
+
+
+def _limits(schema: Schema, outer: Schema) -> str:
+    """The range and the default, in words."""
+    limits = [f"{words} {_short(schema[key])}" for key, words in BOUNDS.items() if key in schema]
+    if "maxItems" in schema:
+        limits.append(f"at most {schema['maxItems']:,} lines")
+    if "multipleOf" in schema:
+        limits.append(f"a multiple of {schema['multipleOf']}")
+    default = outer.get("default")
+    if default not in (None, [], {}):
+        limits.append(f"default {_short(default)}")
+    return ", ".join(limits)
+
+
+def _short(value: Any) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case int():
+            return f"{value:,}" if value < 10**9 else f"{value:.3g}"
+        case str():
+            return value
+        case list():
+            return ", ".join(map(_short, value))
+        case _:
+            return json.dumps(value)
+
+
+def _first_paragraph(text: str) -> str:
+    return " ".join(text.split("\n\n", 1)[0].replace("`", "").split())
