@@ -32,6 +32,7 @@ JUDGED_BY_MORE_THAN_FORM = (
     "POST /v1/prompt_sets",
     "GET /v1/jobs/{job_id}/events",
     "POST /v1/evaluations",
+    "POST /v1/evaluations/{evaluation_id}/verify",  # an Idempotency-Key may have come before with another request
     "POST /v1/candidates",
     "POST /v1/playground",
     "POST /v1/labelings",
