@@ -444,10 +444,20 @@ class Client:
         return (JobEvent.model_validate(entry) for entry in self._connection.pages(f"{job_path(job_id)}/events", []))
 
     def metrics(
-        self, job_id: str, *, keys: Sequence[str] = (), from_step: int | None = None, max_points: int | None = None
+        self,
+        job_id: str,
+        *,
+        keys: Sequence[str] = (),
+        from_step: int | None = None,
+        max_points: int | None = None,
+        extremes: bool = False,
     ) -> list[MetricPoint]:
-        """Figures by step; all names when `keys` is empty."""
-        params = {"keys": ",".join(keys) or None, "from_step": from_step, "max_points": max_points}
+        """Figures by step; all names when `keys` is empty.
+
+        Thinned to `max_points` steps, evenly; or with `extremes` to so many points of each figure, its spikes among them.
+        """
+        keep = "extremes" if extremes else None
+        params = {"keys": ",".join(keys) or None, "from_step": from_step, "max_points": max_points, "keep": keep}
         answer = self._connection.request("GET", f"{job_path(job_id)}/metrics", params=given(params))
         return [MetricPoint.model_validate(point) for point in answer["data"]]
 

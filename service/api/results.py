@@ -35,7 +35,7 @@ from service.errors import ApiError, FieldProblem, invalid_request, not_found
 from service.store import datasets, event_lookup, outputs
 from service.store.catalog import stored_datasets
 from service.store.ids import is_id
-from service.store.metrics import HELD_OUT, VALIDATION, Figures, metrics, walk
+from service.store.metrics import HELD_OUT, VALIDATION, Figures, Thinning, metrics, walk
 from service.store.output_pages import get_sample, page_of_samples
 from service.store.records import JobRecord, JobSummary, StoredFile
 
@@ -71,8 +71,17 @@ def get_metrics(
     from_step: Annotated[int | None, Query(ge=0, le=LARGEST_STEP, description="First step, included.")] = None,
     to_step: Annotated[int | None, Query(ge=0, le=LARGEST_STEP, description="Last step, included.")] = None,
     max_points: Annotated[
-        int, Query(ge=1, le=100_000, description="Thin out evenly to so many steps; the first and the last stay.")
+        int,
+        Query(ge=1, le=100_000, description="Thin out to so many steps, as `keep` says; the first and the last stay."),
     ] = 1000,
+    keep: Annotated[
+        Thinning,
+        Query(
+            description="What stays. `even`: all figures of evenly spaced steps. `extremes`, for curves: of each figure the lowest and "
+            "the highest in each of equally long stretches, at the steps where they were (of equals the earliest), so that no spike is "
+            "lost. `max_points` then holds for each figure, and a step has only those that stay there."
+        ),
+    ] = "even",
     format: Annotated[Literal["json", "csv"], Query(description="`csv` for a spreadsheet.")] = "json",
 ) -> Metrics | Response:
     """Figures by optimiser step: means over every pair of the step, and the validation split's as `validation/NAME`.
@@ -82,6 +91,9 @@ def get_metrics(
     chosen = None if keys is None else {key.strip() for key in keys.split(",") if key.strip()}
     if chosen is not None:
         _refuse_unknown_keys(parts, job, chosen)
+    if format == "csv" and keep == "extremes":
+        message = "a table has whole rows, which only `even` keeps"
+        raise invalid_request([FieldProblem(pointer="query:keep", code="value_error", message=message)])
     if format == "csv":
         names = sorted(job.metric_names if chosen is None else chosen)
         found = walk(parts.store, job.project_id, job.id, from_step=from_step, to_step=to_step, max_points=max_points)
@@ -95,6 +107,7 @@ def get_metrics(
         from_step=from_step,
         to_step=to_step,
         max_points=max_points,
+        keep=keep,
     )
     names = sorted({name for row in rows for name in row.metrics})
     return Metrics(job_id=job.id, keys=names, data=[MetricPoint(step=row.step, metrics=row.metrics) for row in rows])

@@ -1,18 +1,20 @@
-"""Reading metrics: chosen names over a range of steps, evenly thinned to what a chart can show.
+"""Reading metrics: chosen names over a range of steps, thinned to what a chart can show.
 
-Thinning is the database's: it walks an even grid over the steps, and the primary key finds the next row at each of its
+Thinning by extremes is `metric_extremes`'. Even thinning is the database's: it walks an even grid over the steps, and the primary key finds the next row at each of its
 points. So a read costs what it answers, however many steps there are, and binds a handful of values.
 """
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
+from typing import Literal
 
 import sqlalchemy as sa
 from pydantic_core import from_json
 from sqlalchemy.orm import Session
 
 from service.store.database import Store
+from service.store.metric_extremes import Place, thinned
 from service.store.models import Metric
 from service.store.records import MetricRow
 
@@ -23,6 +25,7 @@ PREFIXES = {"train": "", "validation": VALIDATION, "held_out": HELD_OUT}
 AT_ONCE = 5000  # steps that are read in one transaction where all of them are not kept
 
 Conditions = Sequence[sa.ColumnElement[bool]]
+Thinning = Literal["even", "extremes"]
 Figures = Mapping[str, float | None]
 
 
@@ -35,12 +38,13 @@ def metrics(
     from_step: int | None = None,
     to_step: int | None = None,
     max_points: int | None = None,
+    keep: Thinning = "even",
 ) -> tuple[MetricRow, ...]:
     """The job's metrics by step, both ends included; names of the validation split begin with
     `validation/`, those of probes on held-out prompts with `held_out/`.
 
     With `max_points`, each split keeps at most that many steps, evenly spaced, the first and the last among them (of
-    one, the last).
+    one, the last); or with `extremes` each figure at most so many points, as `metric_extremes.thinned` chooses them.
     """
     found: dict[int, dict[str, float | None]] = {}
     with store.read() as session:
@@ -48,7 +52,10 @@ def metrics(
             wanted = None if keys is None else _names_in_split(keys, prefix)
             if wanted is not None and not wanted:
                 continue
-            rows = _rows(session, project_id, job_id, split, from_step, to_step, max_points)
+            if keep == "extremes" and max_points is not None:
+                rows = _extremes(session, project_id, job_id, split, from_step, to_step, max_points, wanted)
+            else:
+                rows = _rows(session, project_id, job_id, split, from_step, to_step, max_points)
             for step, figures in rows:
                 chosen = {prefix + name: value for name, value in figures.items() if wanted is None or name in wanted}
                 if chosen:
@@ -127,6 +134,23 @@ def _rows(
         where = [*where, Metric.step.in_(_evenly(where, first, last, max_points, 0, max_points))]
     query = sa.select(Metric.step, Metric.figures).where(Metric.project_id == project_id, *where).order_by(Metric.step)
     return [(step, figures) for step, figures in session.execute(query)]
+
+
+def _extremes(
+    session: Session,
+    project_id: str,
+    job_id: str,
+    split: str,
+    from_step: int | None,
+    to_step: int | None,
+    max_points: int,
+    names: Collection[str] | None,
+) -> Iterable[tuple[int, dict[str, float | None]]]:
+    where = _where(job_id, split, from_step, to_step)
+    if not _has_more_than(session, max_points, where):
+        return _rows(session, project_id, job_id, split, from_step, to_step, None)
+    first, last = session.execute(sa.select(sa.func.min(Metric.step), sa.func.max(Metric.step)).where(*where)).one()
+    return thinned(session, Place(project_id, job_id, split, first, last), max_points, names).items()
 
 
 def _where(job_id: str, split: str, from_step: int | None, to_step: int | None) -> Conditions:

@@ -16,6 +16,7 @@ from service.store import exports, keys
 from service.store.database import Store, now
 from service.store.fence import hold
 from service.store.ids import new_id
+from service.store.metric_extremes import keep_block
 from service.store.metrics import PREFIXES
 from service.store.models import Checkpoint, CheckpointFile, Job, JobLog, Metric, Report, Sample, TrackingFile
 from service.store.records import CheckpointRecord, LogRecord, ReportRecord, SampleRecord, StoredFile
@@ -41,6 +42,7 @@ def put_metrics(
             time=time,
         )
     )
+    keep_block(session, job, split, step)
 
 
 def put_checkpoint(session: Session, job: Job, event: CheckpointSaved, files: Sequence[StoredFile]) -> str:

@@ -43,7 +43,7 @@ async def show_job(
         older={"pictures": pictures, "checkpoints": checkpoints},
         warnings=[{**one["data"], "advice": advice_for(one["data"]["code"])} for one in warnings],
         phases=phases(job["usage"]["seconds"] if job["usage"] else {}),
-        curves_url=f"{pages.root}{path}/metrics?max_points={POINTS}",
+        curves_url=f"{pages.root}{path}/metrics?keep=extremes&max_points={POINTS}",
         stream_url=f"{pages.root}{path}/events{_after(latest)}",
         events=latest,
         spec=json.dumps(job["spec"], indent=2, ensure_ascii=False),

@@ -12,7 +12,7 @@ from service.store.models.base import (
 )
 from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal
 from service.store.models.candidates import CandidateImage, CandidateRecipe
-from service.store.models.jobs import Job, JobAction, JobEvent, JobLabel, JobLog, Metric
+from service.store.models.jobs import Job, JobAction, JobEvent, JobLabel, JobLog, Metric, MetricBlock
 from service.store.models.labelings import Labeling, LabelingQuestion, LabelingVote
 from service.store.models.projects import ApiKey, AuditEntry, ProcessTime, Project, Quota, SubmitCount
 from service.store.models.results import (
@@ -66,6 +66,7 @@ __all__ = [
     "LinkSecret",
     "MeasuredRate",
     "Metric",
+    "MetricBlock",
     "Model",
     "ProcessTime",
     "Project",

@@ -130,6 +130,18 @@ class Metric(Base):
     time: Mapped[datetime]
 
 
+class MetricBlock(Base):
+    """Of 64 steps of a split: for each figure step and value of its lowest and of its highest, as `metric_extremes` reads them."""
+
+    __tablename__ = "metric_blocks"
+
+    job_id: Mapped[str] = job_id_key()
+    split: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    block: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[str] = project_id()
+    extremes: Mapped[dict[str, Any]]
+
+
 class JobAction(Base):
     """Something that is asked of a job while it runs; unanswered without `answered_at`."""
 

@@ -54,6 +54,21 @@ def test_metrics_are_chosen_cut_and_thinned(trained: tuple[Api, str]):
     assert all(point["metrics"] == {"margin": float(point["step"])} for point in found["data"])
 
 
+def test_a_thinned_curve_keeps_its_extremes_where_they_were(trained: tuple[Api, str]):
+    api, job_id = trained
+    path = f"/v1/jobs/{job_id}/metrics"
+    points = api.client.get(f"{path}?keep=extremes&max_points=6").json()["data"]
+    every = {one["step"]: one["metrics"] for one in api.client.get(path).json()["data"]}
+    assert all(every[one["step"]].items() >= one["metrics"].items() for one in points)
+    for name in ("loss", "margin"):
+        kept = [one["metrics"][name] for one in points if name in one["metrics"]]
+        told = [one[name] for one in every.values()]
+        assert len(kept) <= 6
+        assert {min(told), max(told), told[0], told[-1]} <= set(kept)
+    problem = assert_problem(api.client.get(f"{path}?keep=extremes&format=csv"), 422, "invalid_request")
+    assert problem["errors"][0]["pointer"] == "query:keep"
+
+
 def test_metrics_as_csv_have_a_column_for_each_key(trained: tuple[Api, str]):
     api, job_id = trained
     answer = api.client.get(f"/v1/jobs/{job_id}/metrics?format=csv&from_step=49&to_step=50&keys=loss,validation/loss")

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from alignment_core.spec import JobSpec
-from service.store import jobs
+from service.store import jobs, leases
 from service.store.database import Store, open_store
 from service.store.migrations import migrate
 from service.store.models import Base, Project
@@ -78,3 +78,11 @@ def new_job(store: Store, spec: JobSpec) -> Callable[[], JobRecord]:
 @pytest.fixture
 def job(new_job: Callable[[], JobRecord]) -> JobRecord:
     return new_job()
+
+
+@pytest.fixture
+def held(store: Store, job: JobRecord) -> JobRecord:
+    """Whose first attempt a worker has."""
+    claim = leases.claim(store, job.id, "w", 60)
+    assert claim is not None
+    return claim.job

@@ -54,13 +54,6 @@ def saved(
     )
 
 
-@pytest.fixture
-def held(store: Store, job: JobRecord) -> JobRecord:
-    claim = leases.claim(store, job.id, "w", 60)
-    assert claim is not None
-    return claim.job
-
-
 def lose(store: Store, job: JobRecord) -> None:
     """The worker of `job` vanishes and another takes over."""
     attempt = job.attempt
