@@ -8,7 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
 
@@ -46,11 +46,12 @@ from service.api import (
 from service.api.audit_trail import AuditTrail
 from service.api.browsers import HostCheck
 from service.api.checked_uploads import uploads_folder
-from service.api.context import Parts, refuse_unknown_parameters
+from service.api.context import Parts
 from service.api.feeds import Feeds
 from service.api.lookout import Lookout
 from service.api.middleware import BodyLimit, RequestContext
 from service.api.openapi import DESCRIPTION, SUMMARY, TAGS, TITLE, openapi_of
+from service.api.routers import take_routes
 from service.api.telemetry import Telemetry
 from service.api.uploads import UPLOAD_PREFIX
 from service.logs import configure_logging
@@ -117,11 +118,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # service.api.pages: without a content delivery network
         redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
     )
     app.state.parts, app.state.tracing = parts, None
     errors.install(app)
-    for module in (
+    routes_of = (
         jobs,
         sweeps,
         actions,
@@ -149,9 +149,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         webhooks,
         catalog,
         health,
-    ):
-        app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
-    app.include_router(pages.router)
+        pages,
+    )
+    take_routes(app, [module.router for module in routes_of])
     web.install(app)
     app.add_middleware(AuditTrail, store=parts.store)
     app.add_middleware(

@@ -1,18 +1,19 @@
 """What is asked of a job while it runs: a checkpoint, a picture, a probe."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from service.api.context import PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.lookup import JobDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.routers import api_router
 from service.api.schemas.actions import ActionRequest, JobAction
 from service.errors import ApiError, not_found
 from service.store import actions
 from service.store.states import InvalidTransition
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
 
 ENDED = problem(
     409, "invalid_transition", "the job is succeeded: nothing runs that could do it", when="The job has ended"

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 
 from alignment_core.spec.sources import NAME, Name
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.routers import api_router
 from service.api.schemas.aliases import Alias, Promotion, PromotionRequest
 from service.api.schemas.deleted import Deleted
 from service.auth import ProjectDep
@@ -17,7 +18,7 @@ from service.store import aliases
 from service.store.ids import is_id
 from service.store.promotion_proofs import EvaluationMissing, Unproven
 
-router = APIRouter(prefix="/v1", tags=["aliases"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1", tags=["aliases"], responses=problems(401, 403, 422, 500, 503))
 
 LOCATION = {"headers": {"Location": {"description": "Where the promotion is.", "schema": {"type": "string"}}}}
 AliasPath = Annotated[str, Path(pattern=NAME, description="Name of an alias.", examples=["champion"])]

@@ -3,11 +3,12 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import Depends, Path, Response
 
 from service.api.context import Parts, PartsDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.routers import api_router
 from service.api.schemas.keys import ApiKey, KeyRequest, NewKey, RotateRequest
 from service.auth import CallerDep, ProjectDep
 from service.errors import ApiError, not_found
@@ -16,7 +17,7 @@ from service.store import projects
 from service.store.ids import is_id
 from service.store.records import ApiKeyRecord
 
-router = APIRouter(
+router = api_router(
     prefix="/v1/keys", tags=["keys"], responses=problems(401, 403, 422, 500, 503), dependencies=[needs("admin")]
 )
 

@@ -2,19 +2,20 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from service.api.context import PartsDep
 from service.api.moments import Moment
 from service.api.paging import Page, PagingDep
 from service.api.problems import problems
+from service.api.routers import api_router
 from service.api.schemas.audit import AuditEntry
 from service.auth import ProjectDep
 from service.scopes import needs
 from service.store.audit_lists import list_entries
 from service.store.records import Outcome
 
-router = APIRouter(
+router = api_router(
     prefix="/v1/audit", tags=["audit"], responses=problems(401, 403, 422, 500, 503), dependencies=[needs("admin")]
 )
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from fastapi import Body, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.spec import CandidatesSpec, Name
@@ -22,6 +22,7 @@ from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.proof_admission import admitted, validated_candidates
 from service.api.quotas import submit_headers
+from service.api.routers import api_router
 from service.api.schemas.candidates import (
     CREATE_EXAMPLE,
     CandidateImage,
@@ -44,7 +45,7 @@ from service.store.pulses import JobPulse
 from service.store.records import JobRecord, StoredFile
 from service.store.states import JobState
 
-router = APIRouter(prefix="/v1", tags=["labeling"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1", tags=["labeling"], responses=problems(401, 403, 422, 500, 503))
 
 MISSING = missing("candidates", "cand")
 

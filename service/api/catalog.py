@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, get_args
 
-from fastapi import APIRouter
 from pydantic import BaseModel, TypeAdapter
 
 from alignment_core.model_files import ModelReport
@@ -27,12 +26,13 @@ from service.api.model_reports import family_of, foreseen, report_of
 from service.api.paging import Page
 from service.api.problems import problems
 from service.api.prospects import resolution_of
+from service.api.routers import api_router
 from service.api.schemas.catalog import CatalogEntry, CatalogModel, Method, ModelList, PlugIn, Reward
 from service.auth import ProjectDep
 from service.store import aliases, jobs
 from service.store.catalog import CatalogEntry as Entry
 
-router = APIRouter(prefix="/v1", tags=["catalog"], responses=problems(401, 422, 500, 503))
+router = api_router(prefix="/v1", tags=["catalog"], responses=problems(401, 422, 500, 503))
 
 
 def members(union: Any) -> list[type[BaseModel]]:

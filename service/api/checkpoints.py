@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 
 from alignment_core.spec.exports import ExportFormat
 from service.api.archive import Archive, Member
@@ -13,13 +13,14 @@ from service.api.export_downloads import EXPORT_RESPONSES, send_export
 from service.api.lookup import CheckpointDep, JobDep
 from service.api.paging import NewestFirst, Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.routers import api_router
 from service.api.schemas.checkpoints import Checkpoint, CheckpointFiles
 from service.errors import ApiError, FieldProblem
 from service.store.checksums import with_checksums
 from service.store.output_pages import page_of_checkpoints
 from service.store.records import CheckpointRecord, StoredFile
 
-router = APIRouter(prefix="/v1", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
+router = api_router(prefix="/v1", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
 
 OCTETS = "application/octet-stream"
 ONE_FILE = {  # of a LoRA, by the download's format

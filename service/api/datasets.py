@@ -3,7 +3,7 @@
 import json
 from functools import partial
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import TypeAdapter
 
@@ -26,13 +26,14 @@ from service.api.idempotency import OnceDep
 from service.api.lookup import DatasetDep, DatasetPath, dataset_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.routers import api_router
 from service.api.schemas.datasets import Dataset
 from service.api.uploads import Upload, receive
 from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, invalid_request
 from service.store import datasets
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 403, 422, 500, 503))
 
 UPLOAD_PATH = "/v1/datasets"
 

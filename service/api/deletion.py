@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query
+from fastapi import BackgroundTasks, Depends, Path, Query
 
 from service.api.context import Parts, PartsDep
 from service.api.exports import FormatPath
 from service.api.lookup import CandidatesDep, CheckpointDep, DatasetDep, EvaluationDep, JobDep, PromptSetDep, WeightsDep
 from service.api.problems import missing, problem, problems
 from service.api.pushes import PushPath
+from service.api.routers import api_router
 from service.api.schemas.deleted import Deleted
 from service.api.sweeps import SweepPath
 from service.auth import ProjectDep
@@ -18,7 +19,7 @@ from service.store import deletion, pushes
 from service.store.ids import is_id
 from service.store.removals import remove_due
 
-router = APIRouter(prefix="/v1", responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1", responses=problems(401, 403, 422, 500, 503))
 
 Kind = Literal[
     "dataset",

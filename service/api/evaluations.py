@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from fastapi import Body, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.reports import ProofReport
@@ -26,6 +26,7 @@ from service.api.people_on_page import with_people
 from service.api.problems import missing, problem, problems
 from service.api.proof_admission import admitted, validated
 from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
+from service.api.routers import api_router
 from service.api.schemas.evaluations import (
     CREATE_EXAMPLE,
     Evaluation,
@@ -47,7 +48,7 @@ from service.store.pulses import JobPulse
 from service.store.records import JobRecord, JobSummary, StoredFile
 from service.store.states import JobState
 
-router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1/evaluations", tags=["evaluations"], responses=problems(401, 403, 422, 500, 503))
 
 MISSING = missing("evaluation", "eval")
 NO_REPORT = problem(

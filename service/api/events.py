@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
@@ -13,6 +13,7 @@ from service.api.feeds import Chunk
 from service.api.lookup import JobDep
 from service.api.paging import NewestFirst, Page, Paging, PagingDep
 from service.api.problems import missing, problems
+from service.api.routers import api_router
 from service.api.schemas.runs import DONE_EXAMPLE, EVENT_EXAMPLE, JobEvent, StreamEnd
 from service.errors import ApiError, FieldProblem
 from service.store import event_lookup, events
@@ -20,7 +21,7 @@ from service.store.database import Store
 from service.store.pulses import JobPulse
 from service.store.records import JobSummary
 
-router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
+router = api_router(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
 
 HEARTBEAT_SECONDS = 15.0
 EVENTS_AT_ONCE = 200

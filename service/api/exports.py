@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.spec.exports import ExportFormat
@@ -12,13 +12,14 @@ from service.api.export_downloads import ASK_AGAIN_SECONDS, EXPORT_RESPONSES, OC
 from service.api.lookup import CheckpointDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.routers import api_router
 from service.api.schemas.exports import Export, ExportRequest
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.errors import ApiError
 from service.store import exports
 from service.store.records import CheckpointRecord, ExportRecord, ExportState
 
-router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
+router = api_router(prefix="/v1/checkpoints", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
 
 ENDED: tuple[ExportState, ...] = ("ready", "failed")
 FormatPath = Annotated[ExportFormat, Path(description="The form that was asked for.", examples=["kohya"])]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, assert_never
 
-from fastapi import APIRouter, Body, Response
+from fastapi import Body, Response
 
 from alignment_core.spec import CheckpointSource, JobSpec
 from alignment_core.spec.start import StartSpec
@@ -12,13 +12,14 @@ from service.api.jobs import LOCATION, new_job, spec_of_job
 from service.api.lookup import CheckpointDep, JobDep, whole_job_or_404
 from service.api.problems import missing, problems
 from service.api.quotas import submit_headers
+from service.api.routers import api_router
 from service.api.schemas.forks import RESUME_EXAMPLE, WARM_EXAMPLE, Ancestry, Child, Fork, ResumeFork, WarmStartFork
 from service.api.schemas.jobs import Job, JobRequest, Parent, ResumeFrom
 from service.errors import FieldProblem, invalid_request
 from service.store import ancestry
 from service.store.records import CheckpointRecord, JobRecord
 
-router = APIRouter(prefix="/v1", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
 
 FORK_EXAMPLES = {
     "resume": {"summary": "The same run, twice as long", "value": RESUME_EXAMPLE},

@@ -4,16 +4,17 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 import structlog
-from fastapi import APIRouter, Response
+from fastapi import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.context import Parts, PartsDep
 from service.api.problems import problem, problems
+from service.api.routers import api_router
 from service.api.schemas.health import Check, Liveness, Readiness
 from service.errors import ApiError, FieldProblem
 from service.store.unavailable import ObjectsUnavailable
 
-router = APIRouter(tags=["health"], responses=problems(500))
+router = api_router(tags=["health"], responses=problems(500))
 
 log = structlog.get_logger()
 

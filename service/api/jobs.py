@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi import Body, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.spec import JobSpec
@@ -18,6 +18,7 @@ from service.api.named_prompts import with_prompt_sets
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
+from service.api.routers import api_router
 from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, JobSummary, PauseRequest, Validation
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.auth import ProjectDep
@@ -32,7 +33,7 @@ from service.store.pulses import JobPulse
 from service.store.records import JobSummary as SummaryRecord
 from service.store.states import InvalidTransition, JobState
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
 
 LOCATION = {
     "headers": {

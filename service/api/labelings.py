@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import Depends, Path, Query, Response
 
 from alignment_core.reports import HumanComparison
 from service.api.context import Parts, PartsDep
@@ -14,6 +14,7 @@ from service.api.labeled_data import make_dataset
 from service.api.lookup import evaluation_or_404, job_or_404, whole_candidates_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.routers import api_router
 from service.api.schemas.candidates import image_url_of
 from service.api.schemas.datasets import Dataset
 from service.api.schemas.deleted import Deleted
@@ -37,7 +38,7 @@ from service.store.ids import is_id
 from service.store.pairing import left_of, order_of
 from service.store.records import CandidateImageRecord, LabelingRecord
 
-router = APIRouter(prefix="/v1/labelings", tags=["labeling"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1/labelings", tags=["labeling"], responses=problems(401, 403, 422, 500, 503))
 
 MISSING = missing("labeling", "lab")
 NO_QUESTION = problem(

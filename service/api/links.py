@@ -3,12 +3,13 @@
 from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Match
 
 from service.api.context import PartsDep
 from service.api.problems import problems
+from service.api.routers import api_router
 from service.api.schemas.sessions import LinkRequest, SignedLink
 from service.auth import CallerDep
 from service.errors import FieldProblem, invalid_request
@@ -16,7 +17,7 @@ from service.scopes import is_linkable, needs
 from service.signed_links import PARAMETER, signed
 from service.store import link_secrets
 
-router = APIRouter(prefix="/v1/links", tags=["sessions"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1/links", tags=["sessions"], responses=problems(401, 403, 422, 500, 503))
 
 
 @router.post("", summary="Sign a link", responses=problems(400, 413), dependencies=[needs("read")])

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import TypeAdapter
 
 from alignment_core.prompt_files import PromptsRefused
@@ -20,6 +20,7 @@ from service.api.idempotency import OnceDep
 from service.api.lookup import PromptSetDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problems
+from service.api.routers import api_router
 from service.api.schemas.prompt_sets import PromptOfSet, PromptSet
 from service.api.uploads import UPLOAD_PREFIX, Upload, receive, told_disk_errors
 from service.auth import ProjectDep
@@ -30,7 +31,7 @@ from service.store.ids import new_id
 from service.store.limits import QuotaExceeded
 from service.store.records import PromptSetRecord, StoredFile
 
-router = APIRouter(prefix="/v1/prompt_sets", tags=["prompt sets"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1/prompt_sets", tags=["prompt sets"], responses=problems(401, 403, 422, 500, 503))
 
 UPLOAD_PATH = "/v1/prompt_sets"
 MOST_UPLOAD_BYTES = 128 << 20

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.spec.exports import ExportFormat, refusal
@@ -11,6 +11,7 @@ from service.api.export_downloads import ASK_AGAIN_SECONDS, EXPORT_RESPONSES
 from service.api.lookup import CheckpointDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.routers import api_router
 from service.api.schemas.pushes import PUSH_ID, Push, PushRequest
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.errors import ApiError, FieldProblem, not_found
@@ -18,7 +19,7 @@ from service.store import pushes
 from service.store.ids import is_id
 from service.store.records import CheckpointRecord, PushRecord, PushState
 
-router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
+router = api_router(prefix="/v1/checkpoints", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
 
 ENDED: tuple[PushState, ...] = ("pushed", "failed")
 PushPath = Annotated[str, Path(description="Id of a push.", examples=[PUSH_ID])]

@@ -1,16 +1,15 @@
 """What the project may take, and what is left of it."""
 
-from fastapi import APIRouter
-
 from service.api.context import Parts, PartsDep
 from service.api.paging import Page
 from service.api.problems import problems
+from service.api.routers import api_router
 from service.api.schemas.quotas import Quota
 from service.auth import ProjectDep
 from service.rate_limits import headers_of
 from service.store import quotas
 
-router = APIRouter(prefix="/v1/quotas", tags=["quotas"], responses=problems(401, 422, 500, 503))
+router = api_router(prefix="/v1/quotas", tags=["quotas"], responses=problems(401, 422, 500, 503))
 
 RATE_LIMIT_HEADERS = {
     name: {"description": description, "schema": {"type": "string"}}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from alignment_core.events import FileRecord
@@ -21,6 +21,7 @@ from service.api.lookup import JobDep, WholeJobDep, whole_job_or_404
 from service.api.paging import NewestFirst, Page, PagingDep
 from service.api.people_on_page import with_people
 from service.api.problems import missing, problem, problems
+from service.api.routers import api_router
 from service.api.schemas.runs import (
     AttemptLog,
     Logs,
@@ -39,7 +40,7 @@ from service.store.metrics import HELD_OUT, VALIDATION, Figures, Thinning, metri
 from service.store.output_pages import get_sample, page_of_samples
 from service.store.records import JobRecord, JobSummary, StoredFile
 
-router = APIRouter(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
+router = api_router(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
 
 LARGEST_STEP = 2**53
 CSV_LINES_AT_ONCE = 2000

@@ -1,10 +1,9 @@
 """Retention: policies of the project and of jobs, what they lead to, and pins."""
 
-from fastapi import APIRouter
-
 from service.api.context import Parts, PartsDep
 from service.api.lookup import CheckpointDep, JobDep
 from service.api.problems import missing, problems
+from service.api.routers import api_router
 from service.api.schemas.checkpoints import Checkpoint
 from service.api.schemas.retention import CheckpointOutlook, JobRetention
 from service.api.schemas.retention_policy import RetentionPolicy
@@ -15,7 +14,7 @@ from service.store import outputs, retention
 from service.store.records import CheckpointRecord, JobSummary
 from service.store.retention_rules import Policy
 
-router = APIRouter(prefix="/v1", tags=["retention"], responses=problems(401, 422, 500, 503))
+router = api_router(prefix="/v1", tags=["retention"], responses=problems(401, 422, 500, 503))
 CHANGING = problems(400, 403, 413)
 
 

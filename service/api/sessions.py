@@ -4,11 +4,12 @@ import math
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import Depends, Path, Request, Response
 
 from service.api.context import PartsDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.routers import api_router
 from service.api.schemas.deleted import Deleted
 from service.api.schemas.sessions import SESSION_ID, CurrentSession, Session
 from service.auth import Caller, CallerDep
@@ -20,7 +21,7 @@ from service.store import projects, sessions
 from service.store.ids import is_id
 from service.store.projects import prefix_of
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1/sessions", tags=["sessions"], responses=problems(401, 403, 422, 500, 503))
 
 SessionPath = Annotated[str, Path(description="Id of a session.", examples=[SESSION_ID])]
 ANY_KEY = needs("read", is_deed=True)

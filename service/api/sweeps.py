@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import ValidationError
 
 from alignment_core.spec import JobSpec
@@ -17,6 +17,7 @@ from service.api.named_models import with_named_model
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
+from service.api.routers import api_router
 from service.api.schemas.sweeps import SWEEP_ID, Sweep, SweepRequest, SweepSummary
 from service.api.sweep_table import table_of
 from service.auth import ProjectDep
@@ -26,7 +27,7 @@ from service.store.ancestry import CheckpointGone
 from service.store.ids import is_id
 from service.store.records import SweepRecord
 
-router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1/sweeps", tags=["sweeps"], responses=problems(401, 403, 422, 500, 503))
 
 MOST_BYTES = 64 * 2**20  # of all trials together: a MiB for each of the most that there may be
 LOCATION = {

@@ -2,16 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from service.api.context import PartsDep
 from service.api.moments import Moment
 from service.api.problems import problems
+from service.api.routers import api_router
 from service.api.schemas.usage import ProjectUsage
 from service.auth import ProjectDep
 from service.store import usage
 
-router = APIRouter(prefix="/v1/usage", tags=["quotas"], responses=problems(401, 422, 500, 503))
+router = api_router(prefix="/v1/usage", tags=["quotas"], responses=problems(401, 422, 500, 503))
 
 
 @router.get("", summary="Sum up what the project's jobs took")

@@ -8,12 +8,13 @@ from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import Depends, Path, Query, Response
 
 from alignment_core.addresses import is_public, literal_of
 from service.api.context import Parts, PartsDep
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
+from service.api.routers import api_router
 from service.api.schemas.deleted import Deleted
 from service.api.schemas.webhooks import Delivery, NewWebhook, RotateSecretRequest, Webhook, WebhookRequest
 from service.auth import CallerDep, ProjectDep
@@ -24,7 +25,7 @@ from service.store.ids import is_id
 from service.store.records import DeliveryRecord, DeliveryState, WebhookRecord
 from service.store.webhook_secrets import Sealer, new_secret
 
-router = APIRouter(
+router = api_router(
     prefix="/v1/webhooks", tags=["webhooks"], responses=problems(401, 403, 422, 500, 503), dependencies=[needs("admin")]
 )
 

@@ -3,7 +3,7 @@
 import struct
 from functools import partial
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from service.api.checked_uploads import (
@@ -21,13 +21,14 @@ from service.api.idempotency import OnceDep
 from service.api.lookup import WeightsPath, weights_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problems
+from service.api.routers import api_router
 from service.api.schemas.weights import Weights
 from service.api.uploads import Upload, receive
 from service.auth import ProjectDep
 from service.errors import FieldProblem, invalid_request
 from service.store import datasets
 
-router = APIRouter(prefix="/v1/weights", tags=["weights"], responses=problems(401, 403, 422, 500, 503))
+router = api_router(prefix="/v1/weights", tags=["weights"], responses=problems(401, 403, 422, 500, 503))
 
 UPLOAD_PATH = "/v1/weights"
 SUFFIX = ".safetensors"

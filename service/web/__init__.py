@@ -6,6 +6,7 @@ other way to the store.
 
 from fastapi import FastAPI
 
+from service.api.routers import take_routes
 from service.web import (
     assets,
     datasets_page,
@@ -22,7 +23,7 @@ from service.web import (
 
 def install(app: FastAPI) -> None:
     """Add the pages, after everything of the API."""
-    for module in (
+    pages = (
         assets,
         sign_in,
         jobs_page,
@@ -32,6 +33,6 @@ def install(app: FastAPI) -> None:
         draw_page,
         label_page,
         judged_page,
-    ):
-        app.include_router(module.router)
+    )
+    take_routes(app, [page.router for page in pages])
     problems.install(app)
