@@ -17,6 +17,7 @@ from alignment_core.costs.activations import (
     remaking_elements,
     stream_elements,
 )
+from alignment_core.costs.candidates import Candidates
 from alignment_core.costs.judges import judges_parameters
 from alignment_core.costs.layers import Layer, layers_of
 from alignment_core.costs.shares import brought_together, num_shares
@@ -92,7 +93,7 @@ def memory_of(
     optimizer = trained * STATE[spec.training.optimizer] / of_trained
     reference = reference_bytes(spec, model, is_half=is_half) / of_trained
     judges = float(judges_parameters(spec) * FLOAT32)
-    activations = _activations(spec, layers, model, family, is_half=is_half, remade=remade)
+    activations, waiting = _activations(spec, layers, model, family, is_half=is_half, remade=remade)
     decode, encode = _vae(spec, model, side)
     text, text_kept = _conditioning(spec, model, family, is_half=is_half)
     vae, encoders = _staying(spec, model, text)
@@ -112,8 +113,10 @@ def memory_of(
         "evaluating": kept + max(text - encoders, _sampling(spec, layers, is_half=is_half) + decode),
         "caching": weights + _whole_vae(model) + judges + text + encode,
     }
-    if spec.is_online:
-        moments["training"] = max(moments["training"], moments["evaluating"])
+    if isinstance(spec.method, OnlineMethodSpec):
+        drawn = drawing_bytes(layers, images_together(spec, family), is_half=is_half)
+        candidates = Candidates(drawn, decoding_bytes(model, side, spec.batch_size), activations, waiting + text_kept)
+        moments["training"] = max(moments["training"], moments["evaluating"], kept + candidates.judged(spec))
     elif not spec.evaluation.rewards:
         del moments["evaluating"]
     phase = max(moments, key=lambda one: moments[one])
@@ -136,11 +139,14 @@ def trained_parameters(spec: JobSpec, model: ModelReport) -> int:
 
 
 def images_together(spec: JobSpec, family: FamilyName) -> int:
-    """Images that go through the policy in one forward: both of a pair, and each twice where guidance asks without a prompt too."""
+    """Images that go through the policy in one forward: both of a pair, and each twice where guidance asks without a prompt too.
+
+    TailorPO's candidates are drawn from one state, which goes through it alone.
+    """
     method = spec.method
     if not isinstance(method, OnlineMethodSpec):
         return spec.batch_size * method.images_per_example
-    images = spec.batch_size * (2 if method.ranks else 1)
+    images = spec.batch_size * method.states_per_example
     return images * (2 if method.guidance_scale > 1 and not FAMILIES[family].embeds_guidance else 1)
 
 
@@ -175,7 +181,8 @@ def _adapted_sizes(spec: JobSpec, model: ModelReport) -> Mapping[str, int]:
 
 def _activations(
     spec: JobSpec, layers: tuple[Layer, ...], model: ModelReport, family: FamilyName, *, is_half: bool, remade: bool
-) -> float:
+) -> tuple[float, float]:
+    """While the backward goes through them, and while they wait for it."""
     adapted = frozenset(_adapted_sizes(spec, model))
     is_checkpointed = spec.training.gradient_checkpointing
     remade = remade and not is_checkpointed
@@ -185,9 +192,10 @@ def _activations(
     images, each = images_together(spec, family), half if is_half else KEPT_FLOAT32
     if not is_checkpointed:
         beside = remaking_elements(layers, family, kept) if remade else 0
-        return images * each * (kept_elements(layers, family, kept) + beside)
-    inputs = stream_elements(layers) * (HALF if is_half else FLOAT32)
-    return images * (inputs + each * checkpointed_elements(layers, family, kept))
+        waiting = images * each * kept_elements(layers, family, kept)
+        return waiting + images * each * beside, waiting
+    inputs = images * stream_elements(layers) * (HALF if is_half else FLOAT32)
+    return inputs + images * each * checkpointed_elements(layers, family, kept), inputs
 
 
 def _sampling(spec: JobSpec, layers: tuple[Layer, ...], *, is_half: bool) -> float:
