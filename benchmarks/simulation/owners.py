@@ -9,7 +9,7 @@ from benchmarks.simulation.fragile import Death
 from benchmarks.simulation.jobs_at_work import go
 from benchmarks.simulation.specs import job_spec, proof_spec
 from benchmarks.simulation.world import LIMITS, World, judge, pick
-from service.store import actions, aliases, deletion, exports, jobs, outputs, proofs, retention, sweeps
+from service.store import actions, aliases, contests, deletion, exports, jobs, outputs, proofs, retention, sweeps
 from service.store.ids import new_id
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from service.store.records import PauseKeeps
@@ -90,13 +90,11 @@ def evaluate(world: World, index: int, death: Death | None) -> None:
     allowed = _has_room(world) and _are_there(world, names)
     outcome = world.ask(
         "createEvaluation",
-        lambda: proofs.create(
+        lambda: contests.create(
             world.store,
             project_id=PROJECT,
             spec=proof_spec(found, prompt_set_id),
-            evaluation_id=evaluation_id,
-            needs_prompts=[prompt_set_id] if prompt_set_id else [],
-            needs_checkpoints=found,
+            contest_id=evaluation_id,
         ),
         death,
     )

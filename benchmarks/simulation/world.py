@@ -20,10 +20,10 @@ from service.store.catalog import Catalog
 from service.store.database import open_store
 from service.store.deletion import InUse
 from service.store.fence import Fenced
-from service.store.jobs import DatasetGone
 from service.store.limits import Limits, QuotaExceeded
 from service.store.models import Base
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
+from service.store.queueing import DatasetGone
 from service.store.records import Claim
 from service.store.states import InvalidTransition
 from worker.parts import WorkerParts

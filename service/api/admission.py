@@ -25,7 +25,8 @@ from service.api.prospects import (
     resolution_of,
     warnings_of_model,
 )
-from service.api.schemas.jobs import Estimate, JobRequest, Validation
+from service.api.schemas.estimates import Estimate
+from service.api.schemas.jobs import JobRequest, Validation
 from service.api.scorable import problems_of_prompts
 from service.api.starts import problems_of_layers, problems_of_start
 from service.errors import FieldProblem, field_problems, invalid_request

@@ -2,29 +2,34 @@
 
 from typing import Annotated, Any
 
-from fastapi import Body, Depends, Path, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
+from fastapi import Body, Path, Query, Request, Response
 
 from alignment_core.spec import CandidatesSpec, Name
-from service.api.contenders import resolved_contenders
+from service.api.contests import create_once
 from service.api.context import Parts, PartsDep
 from service.api.downloads import file_responses, send_file
 from service.api.events import STREAM_RESPONSE, LastEventId, events_of
 from service.api.idempotency import IN_FLIGHT, OnceDep
-from service.api.jobs import LOCATION, METADATA_PARAMETER, change_state, is_at_rest, metadata_filter, transition
 from service.api.lookup import (
     CandidatesDep,
     CandidatesPath,
-    candidates_or_404,
-    whole_candidates_or_404,
 )
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
-from service.api.proof_admission import admitted, validated_candidates
-from service.api.quotas import submit_headers
+from service.api.proof_admission import validated
 from service.api.routers import api_router
+from service.api.rows import (
+    LOCATION,
+    METADATA_PARAMETER,
+    MetadataDep,
+    change_state,
+    logs_of,
+    resumed,
+    transition,
+    waited_for,
+)
+from service.api.schemas.candidate_examples import CREATE_EXAMPLE
 from service.api.schemas.candidates import (
-    CREATE_EXAMPLE,
     CandidateImage,
     Candidates,
     CandidatesRequest,
@@ -32,17 +37,14 @@ from service.api.schemas.candidates import (
     CandidatesValidation,
     PlaygroundRequest,
 )
-from service.api.schemas.runs import AttemptLog, JobEvent, Logs
-from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
+from service.api.schemas.runs import JobEvent, Logs
+from service.api.waiting import LONGEST_WAIT_SECONDS
 from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
 from service.scopes import needs
-from service.store import candidates, jobs, outputs
-from service.store.ancestry import CheckpointGone
-from service.store.catalog import checkpoint_sources, stored_prompts, stored_weights
+from service.store import candidates, jobs
 from service.store.ids import is_id
-from service.store.pulses import JobPulse
-from service.store.records import JobRecord, StoredFile
+from service.store.records import StoredFile
 from service.store.states import JobState
 
 router = api_router(prefix="/v1", tags=["labeling"], responses=problems(401, 403, 422, 500, 503))
@@ -63,7 +65,7 @@ def create_candidates(body: CandidatesRequest, project_id: ProjectDep, parts: Pa
 
     Contenders are those of an evaluation. What the project has drawn before with the same files and settings is not drawn again.
     """
-    return _created(parts, project_id, once, "/v1/candidates", body)
+    return create_once(parts, project_id, once, body, Candidates.whole)
 
 
 @router.post(
@@ -94,7 +96,7 @@ def draw_at_once(body: PlaygroundRequest, project_id: ProjectDep, parts: PartsDe
         max_run_seconds=parts.settings.playground_seconds,
     )
     request = CandidatesRequest(spec=spec, name="playground", metadata={"made_by": "playground"})
-    return _created(parts, project_id, once, "/v1/candidates", request, before_others=True)
+    return create_once(parts, project_id, once, request, Candidates.whole, before_others=True)
 
 
 def is_playground_on(parts: Parts) -> bool:
@@ -109,38 +111,6 @@ def _told_apart(body: PlaygroundRequest) -> Any:
         message = f"two contenders are called {names[0]}: their images could not be told apart"
         raise invalid_request([FieldProblem(pointer="/contenders/1/name", code="value_error", message=message)])
     return body.contenders
-
-
-def _created(
-    parts: Parts, project_id: str, once: Any, place: str, body: CandidatesRequest, *, before_others: bool = False
-) -> Response:
-    def create(candidates_id: str | None) -> Candidates:
-        spec = admitted(parts, project_id, body.spec)
-        try:
-            row = candidates.create(
-                parts.store,
-                project_id=project_id,
-                spec=spec,
-                name=body.name,
-                metadata=body.metadata,
-                candidates_id=candidates_id,
-                needs=sorted({found for _, found in stored_weights(spec)}),
-                needs_prompts=sorted({source.id for _, source in stored_prompts(spec)}),
-                needs_checkpoints=sorted({found for _, found in checkpoint_sources(spec)}),
-                before_others=before_others,
-            )
-        except (jobs.DatasetGone, CheckpointGone):  # deleted just now
-            resolved_contenders(parts, project_id, body.spec)
-            raise
-        parts.bell.ring(row.id)
-        return Candidates.whole(row)
-
-    def spec_of(candidates_id: str) -> Any:
-        return whole_candidates_or_404(parts.store, project_id, candidates_id).spec
-
-    answer = once("cand", place, body.model_dump(mode="json"), create, {"spec": spec_of})
-    answer.headers.update(submit_headers(parts, project_id))
-    return answer
 
 
 @router.post(
@@ -162,7 +132,7 @@ def validate_candidates(
     """
     if isinstance(body, bytes):  # what FastAPI leaves of a body of another media type
         raise not_json(request)
-    return validated_candidates(parts, project_id, body)
+    return validated(parts, project_id, body, CandidatesRequest, CandidatesValidation)
 
 
 @router.get("/candidates", summary="List candidates", openapi_extra={"parameters": [METADATA_PARAMETER]})
@@ -170,12 +140,18 @@ def list_candidates(
     project_id: ProjectDep,
     parts: PartsDep,
     paging: PagingDep,
-    metadata: Annotated[dict[str, str], Depends(metadata_filter)],
+    metadata: MetadataDep,
     status: Annotated[list[JobState] | None, Query(description="Only those in one of these states.")] = None,
 ) -> Page[CandidatesSummary]:
     """The project's candidates, newest first, without their specs."""
-    page = candidates.list_candidates(
-        parts.store, project_id, after_id=paging.after, limit=paging.limit, states=status, metadata=metadata
+    page = jobs.list_jobs(
+        parts.store,
+        project_id,
+        kind="cand",
+        after_id=paging.after,
+        limit=paging.limit,
+        states=status,
+        metadata=metadata,
     )
     return paging.page([CandidatesSummary.of(one) for one in page.data], has_more=page.has_more)
 
@@ -191,15 +167,7 @@ async def get_candidates(
     ] = 0,
 ) -> Candidates:
     """Candidates as they stand."""
-    if wait:
-        row = await run_in_threadpool(candidates_or_404, parts.store, project_id, candidates_id)
-        seen = JobPulse(row.state, row.last_seq)
-        await wait_until(parts.jobs_lookout, row.id, seen, is_at_rest, wait, request)
-    return Candidates.whole(await run_in_threadpool(_whole, parts, project_id, candidates_id))
-
-
-def _whole(parts: Parts, project_id: str, candidates_id: str) -> JobRecord:
-    return whole_candidates_or_404(parts.store, project_id, candidates_id)
+    return Candidates.whole(await waited_for("cand", parts, project_id, candidates_id, wait, request))
 
 
 @router.post(
@@ -232,9 +200,7 @@ def pause_candidates(found: CandidatesDep, parts: PartsDep) -> CandidatesSummary
 )
 def resume_candidates(found: CandidatesDep, parts: PartsDep) -> CandidatesSummary:
     """Queue candidates again whose `error.retryable` is true. What they have is not drawn again."""
-    resumed = change_state(jobs.resume, "resume", parts, found, "candidates")
-    parts.bell.ring(resumed.id)
-    return CandidatesSummary.of(resumed)
+    return CandidatesSummary.of(resumed(parts, found, "candidates"))
 
 
 # --- what they say and leave ---------------------------------------------------------------------------------------
@@ -256,8 +222,7 @@ async def list_candidates_events(
 @router.get("/candidates/{candidates_id}/logs", summary="Read the logs of candidates", responses=MISSING)
 def get_candidates_logs(found: CandidatesDep, parts: PartsDep) -> Logs:
     """The end of what each attempt's process printed."""
-    logs = outputs.list_logs(parts.store, found.project_id, found.id)
-    return Logs(job_id=found.id, data=[AttemptLog.of(log) for log in logs])
+    return logs_of(parts, found)
 
 
 @router.get("/candidates/{candidates_id}/images", summary="List candidates' images", responses=MISSING)

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from service.api.context import Parts
 from service.api.idempotency import IN_FLIGHT
 from service.api.problems import problems
-from service.api.schemas.jobs import Text
+from service.api.schemas.texts import Text
 from service.api.uploads import Upload
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.errors import field_problems, invalid_request

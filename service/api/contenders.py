@@ -1,19 +1,16 @@
 """Whether an evaluation, or candidates, may run here: its names are known, its weights are ready, its checkpoints are what they are taken for."""
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 from alignment_core.reports import LoraReport
 from alignment_core.spec import (
     AliasSource,
-    CandidatesSpec,
     CheckpointSource,
     ContenderSpec,
     Contest,
     JobSpec,
     LocalSource,
     PromptSetSource,
-    ProofSpec,
     SingleFileSource,
     StoredDenoiser,
     StoredLora,
@@ -29,10 +26,8 @@ from service.store import aliases, datasets, jobs, outputs
 from service.store.catalog import check_spec
 from service.store.records import DatasetRecord
 
-AnyContest = TypeVar("AnyContest", ProofSpec, CandidatesSpec)
 
-
-def resolved_contenders(parts: Parts, project_id: str, spec: AnyContest) -> AnyContest:
+def resolved_contenders(parts: Parts, project_id: str, spec: Contest) -> Contest:
     """The spec as a worker runs it: the checkpoint of a LoRA as its job's model with it, prompt sets with their hash.
 
     Raises 422 with everything that keeps this server from running it.
@@ -56,7 +51,7 @@ def resolved_contenders(parts: Parts, project_id: str, spec: AnyContest) -> AnyC
     return spec.resolved().model_copy(update={"contenders": contenders, "prompts": prompts})
 
 
-def _with_aliases(parts: Parts, project_id: str, spec: AnyContest) -> AnyContest:
+def _with_aliases(parts: Parts, project_id: str, spec: Contest) -> Contest:
     """The spec with the checkpoint in place of each alias that a contender names; 422 where there is no such alias."""
     contenders, errors = [], []
     for index, one in enumerate(spec.contenders):

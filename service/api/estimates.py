@@ -17,7 +17,7 @@ from alignment_core.spec.prompts import num_expected
 from service.api.context import Parts
 from service.api.model_reports import family_of, foreseen
 from service.api.once import once
-from service.api.schemas.jobs import Calibration, Estimate
+from service.api.schemas.estimates import Calibration, Estimate
 from service.errors import FieldProblem
 from service.store import cards, usage
 from service.store.records import CardRecord

@@ -2,33 +2,41 @@
 
 from typing import Annotated, Any
 
-from fastapi import Body, Depends, Path, Query, Request, Response
+from fastapi import Body, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.reports import ProofReport
 from alignment_core.spec import ProofSpec
 from service.api.contenders import resolved_contenders
+from service.api.contests import create_once
 from service.api.context import Parts, PartsDep
 from service.api.downloads import file_responses, send_file, send_page
 from service.api.events import STREAM_RESPONSE, LastEventId, events_of
 from service.api.idempotency import IN_FLIGHT, OnceDep
-from service.api.jobs import LOCATION, METADATA_PARAMETER, change_state, is_at_rest, metadata_filter, transition
 from service.api.labelings import human_comparisons
 from service.api.lookup import (
     EvaluationDep,
     EvaluationPath,
     WholeEvaluationDep,
-    evaluation_or_404,
-    whole_evaluation_or_404,
 )
 from service.api.paging import Page, PagingDep
 from service.api.people_on_page import with_people
 from service.api.problems import missing, problem, problems
-from service.api.proof_admission import admitted, validated
+from service.api.proof_admission import validated
 from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
 from service.api.routers import api_router
+from service.api.rows import (
+    LOCATION,
+    METADATA_PARAMETER,
+    MetadataDep,
+    change_state,
+    logs_of,
+    resumed,
+    transition,
+    waited_for,
+)
+from service.api.schemas.evaluation_examples import CREATE_EXAMPLE
 from service.api.schemas.evaluations import (
-    CREATE_EXAMPLE,
     Evaluation,
     EvaluationRequest,
     EvaluationSummary,
@@ -36,15 +44,12 @@ from service.api.schemas.evaluations import (
     Verification,
     VerificationRequest,
 )
-from service.api.schemas.runs import AttemptLog, JobEvent, Logs, Sample
-from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
+from service.api.schemas.runs import JobEvent, Logs, Sample
+from service.api.waiting import LONGEST_WAIT_SECONDS
 from service.auth import ProjectDep
 from service.errors import ApiError, not_found, not_json
 from service.scopes import needs
 from service.store import jobs, outputs, proofs
-from service.store.ancestry import CheckpointGone
-from service.store.catalog import checkpoint_sources, stored_prompts, stored_weights
-from service.store.pulses import JobPulse
 from service.store.records import JobRecord, JobSummary, StoredFile
 from service.store.states import JobState
 
@@ -73,33 +78,7 @@ def create_evaluation(body: EvaluationRequest, project_id: ProjectDep, parts: Pa
     A contender is a base model, a checkpoint of a job, uploaded or published weights on a base model, or a LoRA at a
     strength. Every id in it is looked up before it is queued.
     """
-
-    def create(evaluation_id: str | None) -> Evaluation:
-        spec = admitted(parts, project_id, body.spec)
-        try:
-            row = proofs.create(
-                parts.store,
-                project_id=project_id,
-                spec=spec,
-                name=body.name,
-                metadata=body.metadata,
-                evaluation_id=evaluation_id,
-                needs=sorted({found for _, found in stored_weights(spec)}),
-                needs_prompts=sorted({source.id for _, source in stored_prompts(spec)}),
-                needs_checkpoints=sorted({found for _, found in checkpoint_sources(spec)}),
-            )
-        except (jobs.DatasetGone, CheckpointGone):  # deleted just now
-            resolved_contenders(parts, project_id, body.spec)
-            raise
-        parts.bell.ring(row.id)
-        return _whole(parts, row)
-
-    def spec_of(evaluation_id: str) -> Any:
-        return whole_evaluation_or_404(parts.store, project_id, evaluation_id).spec
-
-    answer = once("eval", "/v1/evaluations", body.model_dump(mode="json"), create, {"spec": spec_of})
-    answer.headers.update(submit_headers(parts, project_id))
-    return answer
+    return create_once(parts, project_id, once, body, lambda row: _whole(parts, row))
 
 
 @router.post(
@@ -121,7 +100,7 @@ def validate_evaluation(
     """
     if isinstance(body, bytes):  # what FastAPI leaves of a body of another media type
         raise not_json(request)
-    return validated(parts, project_id, body)
+    return validated(parts, project_id, body, EvaluationRequest, EvaluationValidation)
 
 
 @router.get("", summary="List evaluations", openapi_extra={"parameters": [METADATA_PARAMETER]})
@@ -129,12 +108,18 @@ def list_evaluations(
     project_id: ProjectDep,
     parts: PartsDep,
     paging: PagingDep,
-    metadata: Annotated[dict[str, str], Depends(metadata_filter)],
+    metadata: MetadataDep,
     status: Annotated[list[JobState] | None, Query(description="Only those in one of these states.")] = None,
 ) -> Page[EvaluationSummary]:
     """The project's evaluations, newest first, without their specs."""
-    page = proofs.list_evaluations(
-        parts.store, project_id, after_id=paging.after, limit=paging.limit, states=status, metadata=metadata
+    page = jobs.list_jobs(
+        parts.store,
+        project_id,
+        kind="eval",
+        after_id=paging.after,
+        limit=paging.limit,
+        states=status,
+        metadata=metadata,
     )
     return paging.page([EvaluationSummary.of(one) for one in page.data], has_more=page.has_more)
 
@@ -150,11 +135,7 @@ async def get_evaluation(
     ] = 0,
 ) -> Evaluation:
     """An evaluation as it stands, with what was drawn of it once more."""
-    if wait:
-        row = await run_in_threadpool(evaluation_or_404, parts.store, project_id, evaluation_id)
-        seen = JobPulse(row.state, row.last_seq)
-        await wait_until(parts.jobs_lookout, row.id, seen, is_at_rest, wait, request)
-    found = await run_in_threadpool(whole_evaluation_or_404, parts.store, project_id, evaluation_id)
+    found = await waited_for("eval", parts, project_id, evaluation_id, wait, request)
     return await run_in_threadpool(_whole, parts, found)
 
 
@@ -198,9 +179,7 @@ def pause_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationSu
 )
 def resume_evaluation(evaluation: EvaluationDep, parts: PartsDep) -> EvaluationSummary:
     """Queue an evaluation again whose `error.retryable` is true. What it has drawn is not drawn again."""
-    resumed = change_state(jobs.resume, "resume", parts, evaluation, "evaluation")
-    parts.bell.ring(resumed.id)
-    return EvaluationSummary.of(resumed)
+    return EvaluationSummary.of(resumed(parts, evaluation, "evaluation"))
 
 
 @router.post(
@@ -265,8 +244,7 @@ async def list_evaluation_events(
 @router.get("/{evaluation_id}/logs", summary="Read an evaluation's logs", responses=MISSING)
 def get_evaluation_logs(evaluation: EvaluationDep, parts: PartsDep) -> Logs:
     """The end of what each attempt's process printed."""
-    found = outputs.list_logs(parts.store, evaluation.project_id, evaluation.id)
-    return Logs(job_id=evaluation.id, data=[AttemptLog.of(log) for log in found])
+    return logs_of(parts, evaluation)
 
 
 @router.get(

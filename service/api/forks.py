@@ -8,11 +8,12 @@ from alignment_core.spec import CheckpointSource, JobSpec
 from alignment_core.spec.start import StartSpec
 from service.api.context import PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
-from service.api.jobs import LOCATION, new_job, spec_of_job
-from service.api.lookup import CheckpointDep, JobDep, whole_job_or_404
+from service.api.jobs import new_job, spec_of_job
+from service.api.lookup import CheckpointDep, JobDep, whole_or_404
 from service.api.problems import missing, problems
 from service.api.quotas import submit_headers
 from service.api.routers import api_router
+from service.api.rows import LOCATION
 from service.api.schemas.forks import RESUME_EXAMPLE, WARM_EXAMPLE, Ancestry, Child, Fork, ResumeFork, WarmStartFork
 from service.api.schemas.jobs import Job, JobRequest, Parent, ResumeFrom
 from service.errors import FieldProblem, invalid_request
@@ -46,7 +47,7 @@ def fork_checkpoint(
     With a constant learning rate, `resume` ends with the bits of one run of so many steps; another schedule is that of the longer run from
     here on. The checkpoint and its job cannot be deleted before the fork has ended.
     """
-    parent = whole_job_or_404(parts.store, checkpoint.project_id, checkpoint.job_id)
+    parent = whole_or_404("job", parts.store, checkpoint.project_id, checkpoint.job_id)
     request = _request_of(body, checkpoint, parent)
     told = {"checkpoint": checkpoint.id, "fork": body.model_dump(mode="json")}
     answer = once(

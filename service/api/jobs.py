@@ -4,43 +4,35 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Body, Depends, Query, Request, Response
+from fastapi import Body, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from alignment_core.spec import JobSpec
-from alignment_core.spec.mistakes import shown
 from service.api.admission import estimated, needed_gib, refuse_unfit, validate_spec, with_model_of_alias
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
-from service.api.lookup import JobDep, JobPath, job_or_404, whole_job_or_404
-from service.api.model_reports import resolved
+from service.api.lookup import JobDep, JobPath, whole_or_404
+from service.api.model_reports import resolved as with_model
 from service.api.named_prompts import with_prompt_sets
 from service.api.paging import Page, PagingDep
-from service.api.problems import missing, problem, problems
-from service.api.quotas import RATE_LIMIT_HEADERS, submit_headers
+from service.api.problems import missing, problems
+from service.api.quotas import submit_headers
 from service.api.routers import api_router
-from service.api.schemas.jobs import CREATE_EXAMPLE, METADATA_KEY, Job, JobRequest, JobSummary, PauseRequest, Validation
-from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
+from service.api.rows import LOCATION, METADATA_PARAMETER, MetadataDep, change_state, resumed, transition, waited_for
+from service.api.schemas.job_examples import CREATE_EXAMPLE
+from service.api.schemas.jobs import Job, JobRequest, JobSummary, PauseRequest, Validation
+from service.api.waiting import LONGEST_WAIT_SECONDS
 from service.auth import ProjectDep
-from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
+from service.errors import not_json
 from service.scopes import needs
 from service.store import jobs, usage
 from service.store.ancestry import CheckpointGone
 from service.store.catalog import stored_datasets, stored_prompts, stored_weights
-from service.store.database import Store
 from service.store.event_lookup import latest_of_type
-from service.store.pulses import JobPulse
-from service.store.records import JobSummary as SummaryRecord
-from service.store.states import InvalidTransition, JobState
+from service.store.queueing import DatasetGone
+from service.store.states import JobState
 
 router = api_router(prefix="/v1/jobs", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
-
-LOCATION = {
-    "headers": {
-        "Location": {"description": "Where the new job is.", "schema": {"type": "string"}},
-        **RATE_LIMIT_HEADERS,
-    }
-}
 
 
 @router.post(
@@ -96,7 +88,7 @@ def new_job(parts: Parts, project_id: str, body: JobRequest, job_id: str | None,
             check_only=check_only,
             retention=None if body.retention is None else body.retention.rule(),
         )
-    except (jobs.DatasetGone, CheckpointGone):  # deleted just now
+    except (DatasetGone, CheckpointGone):  # deleted just now
         refuse_unfit(parts, project_id, body)
         raise
     parts.bell.ring(job.id)
@@ -105,7 +97,7 @@ def new_job(parts: Parts, project_id: str, body: JobRequest, job_id: str | None,
 
 def what_is_queued(parts: Parts, project_id: str, spec: JobSpec) -> dict[str, Any]:
     """What `jobs.create` is told of a spec that nothing keeps from running, as JSON."""
-    queued = with_prompt_sets(parts, project_id, resolved(parts, project_id, spec))
+    queued = with_prompt_sets(parts, project_id, with_model(parts, project_id, spec))
     return {
         "spec": queued.model_dump(mode="json"),
         "estimate": estimated(parts, project_id, queued).model_dump(mode="json"),
@@ -117,7 +109,7 @@ def what_is_queued(parts: Parts, project_id: str, spec: JobSpec) -> dict[str, An
 
 def spec_of_job(parts: Parts, project_id: str) -> Callable[[str], Any]:
     """What an answer that is given again reads of the job itself."""
-    return lambda job_id: whole_job_or_404(parts.store, project_id, job_id).spec
+    return lambda job_id: whole_or_404("job", parts.store, project_id, job_id).spec
 
 
 @router.post(
@@ -142,45 +134,12 @@ def validate_job(
     return validate_spec(parts, project_id, body)
 
 
-def metadata_filter(
-    request: Request, _metadata: Annotated[str | None, Query(alias="metadata[*]", include_in_schema=False)] = None
-) -> dict[str, str]:
-    """`metadata[team]=design` as `{"team": "design"}`."""
-    found: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name.startswith("metadata["):
-            key = name.removeprefix("metadata[").removesuffix("]")
-            if key in found or not METADATA_KEY.fullmatch(key):
-                message = f"write metadata[KEY]=VALUE, each key once; a key is {METADATA_KEY.pattern}"
-                raise invalid_request(
-                    [FieldProblem(pointer=f"query:{shown(name)}", code="invalid_filter", message=message)]
-                )
-            found[key] = value
-    return found
-
-
-METADATA_PARAMETER = {
-    "name": "metadata",
-    "in": "query",
-    "style": "deepObject",
-    "explode": True,
-    "required": False,
-    "description": "`metadata[KEY]=VALUE`: only jobs with this pair; several must all hold.",
-    "schema": {
-        "type": "object",
-        "propertyNames": {"pattern": f"^{METADATA_KEY.pattern}$"},
-        "additionalProperties": {"type": "string"},
-    },
-    "example": {"team": "design"},
-}
-
-
 @router.get("", summary="List jobs", openapi_extra={"parameters": [METADATA_PARAMETER]})
 def list_jobs(
     project_id: ProjectDep,
     parts: PartsDep,
     paging: PagingDep,
-    metadata: Annotated[dict[str, str], Depends(metadata_filter)],
+    metadata: MetadataDep,
     status: Annotated[list[JobState] | None, Query(description="Only jobs in one of these states.")] = None,
     method: Annotated[str | None, Query(max_length=64, description="Only jobs of this method.")] = None,
     model: Annotated[
@@ -216,11 +175,7 @@ async def get_job(
 
     With `wait` the answer comes when the job has ended or is paused, and after so many seconds in any case.
     """
-    if wait:
-        job = await run_in_threadpool(job_or_404, parts.store, project_id, job_id)
-        seen = JobPulse(job.state, job.last_seq)
-        await wait_until(parts.jobs_lookout, job.id, seen, is_at_rest, wait, request)
-    found = await run_in_threadpool(whole_job_or_404, parts.store, project_id, job_id)
+    found = await waited_for("job", parts, project_id, job_id, wait, request)
     told = await run_in_threadpool(
         lambda: [
             latest_of_type(parts.store, project_id, job_id, one) for one in ("throughput_measured", "start_checked")
@@ -228,38 +183,6 @@ async def get_job(
     )
     took = await run_in_threadpool(usage.of_job, parts.store, project_id, job_id)
     return Job.whole(found, *told, took=took if found.attempt else None)
-
-
-def is_at_rest(pulse: JobPulse) -> bool:
-    """Whether nothing more happens by itself."""
-    return pulse.is_terminal or pulse.state == "paused"
-
-
-def transition(verb: str, kind: str = "job", prefix: str = "job") -> dict[int | str, dict[str, Any]]:
-    """How a change of state may be answered, for the OpenAPI document."""
-    detail = f"{verb} is not possible: the {kind} is succeeded"
-    return {
-        **missing(kind, prefix),
-        **problem(409, "invalid_transition", detail, when=f"The {kind}'s state forbids it"),
-    }
-
-
-def change_state(
-    change: Callable[[Store, str, str], SummaryRecord | None],
-    verb: str,
-    parts: Parts,
-    job: SummaryRecord,
-    kind: str = "job",
-) -> SummaryRecord:
-    """The job after the change; 409 where its state forbids it."""
-    try:
-        changed = change(parts.store, job.project_id, job.id)
-    except InvalidTransition as error:
-        why = f"the {kind} is {error.state}" + (f", and {error.reason}" if error.reason else "")
-        raise ApiError(409, "invalid_transition", f"{verb} is not possible: {why}") from error
-    if changed is None:  # deleted since it was looked up
-        raise not_found(kind, job.id)
-    return changed
 
 
 @router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=transition("cancel"))
@@ -290,6 +213,4 @@ def resume_job(job: JobDep, parts: PartsDep) -> JobSummary:
 
     It goes on from its last checkpoint, and once it ends, its weights are those of an undisturbed run.
     """
-    resumed = change_state(jobs.resume, "resume", parts, job)
-    parts.bell.ring(resumed.id)
-    return JobSummary.of(resumed)
+    return JobSummary.of(resumed(parts, job))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from service.api.checked_uploads import store_upload, uploads_folder
 from service.api.context import Parts
 from service.api.judgements import Judged, judged_pairs
-from service.api.lookup import whole_candidates_or_404
+from service.api.lookup import whole_or_404
 from service.api.schemas.datasets import Dataset
 from service.api.uploads import Upload
 from service.errors import ApiError
@@ -100,7 +100,7 @@ def _provenance(
     votes: Sequence[VoteRecord],
     both_bad: str,
 ) -> dict[str, Any]:
-    drawn = whole_candidates_or_404(parts.store, labeling.project_id, labeling.candidates_id)
+    drawn = whole_or_404("cand", parts.store, labeling.project_id, labeling.candidates_id)
     recipes = candidates.recipes_of(parts.store, labeling.project_id, labeling.candidates_id)
     return {
         "labeling_id": labeling.id,

@@ -8,13 +8,13 @@ from alignment_core.reports import HumanComparison
 from service.api.context import Parts, PartsDep
 from service.api.deletion import DeleterDep
 from service.api.idempotency import IN_FLIGHT, OnceDep
-from service.api.jobs import LOCATION
 from service.api.judgements import human_comparison, results_of
 from service.api.labeled_data import make_dataset
-from service.api.lookup import evaluation_or_404, job_or_404, whole_candidates_or_404
+from service.api.lookup import summary_or_404, whole_or_404
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problem, problems
 from service.api.routers import api_router
+from service.api.rows import LOCATION
 from service.api.schemas.candidates import image_url_of
 from service.api.schemas.datasets import Dataset
 from service.api.schemas.deleted import Deleted
@@ -126,7 +126,7 @@ def create_labeling(body: LabelingRequest, project_id: ProjectDep, parts: PartsD
 
 
 def _refuse_unknown(parts: Parts, project_id: str, body: LabelingRequest) -> None:
-    spec = whole_candidates_or_404(parts.store, project_id, body.candidates_id).spec
+    spec = whole_or_404("cand", parts.store, project_id, body.candidates_id).spec
     names = [one["name"] for one in spec["contenders"]]
     for index, name in enumerate(body.between or ()):
         if name not in names:
@@ -135,8 +135,8 @@ def _refuse_unknown(parts: Parts, project_id: str, body: LabelingRequest) -> Non
                 [FieldProblem(pointer=f"/between/{index}", code="contender_not_found", message=message)]
             )
     if body.report_of is not None:
-        look = job_or_404 if body.report_of.startswith("job_") else evaluation_or_404
-        look(parts.store, project_id, body.report_of)
+        kind = "job" if body.report_of.startswith("job_") else "eval"
+        summary_or_404(kind, parts.store, project_id, body.report_of)
 
 
 @router.get("", summary="List labelings")

@@ -22,77 +22,48 @@ WeightsPath = Annotated[str, Path(description="Id of uploaded weights.", example
 PromptSetPath = Annotated[str, Path(description="Id of a prompt set.", examples=["ps_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 
 
+WORDS: dict[Kind, str] = {"job": "job", "eval": "evaluation", "vfy": "verification", "cand": "candidates"}
+
+
 def _is_of(kind: Kind, row_id: str) -> bool:
     """Whether it is an id of this kind: an evaluation is no job, though both are rows of one table."""
     return is_id(row_id) and kind_of(row_id) == kind
 
 
-def evaluation_or_404(store: Store, project_id: str, evaluation_id: str) -> JobSummary:
-    """The project's evaluation; raises 404."""
-    found = jobs.summary(store, project_id, evaluation_id) if _is_of("eval", evaluation_id) else None
+def summary_or_404(kind: Kind, store: Store, project_id: str, row_id: str) -> JobSummary:
+    """The project's row of this kind; raises 404. An id of another form is no id of ours, and no question for the database."""
+    found = jobs.summary(store, project_id, row_id) if _is_of(kind, row_id) else None
     if found is None:
-        raise not_found("evaluation", evaluation_id)
+        raise not_found(WORDS[kind], row_id)
     return found
 
 
-def whole_evaluation_or_404(store: Store, project_id: str, evaluation_id: str) -> JobRecord:
+def whole_or_404(kind: Kind, store: Store, project_id: str, row_id: str) -> JobRecord:
     """The same with its spec."""
-    found = jobs.get(store, project_id, evaluation_id) if _is_of("eval", evaluation_id) else None
+    found = jobs.get(store, project_id, row_id) if _is_of(kind, row_id) else None
     if found is None:
-        raise not_found("evaluation", evaluation_id)
+        raise not_found(WORDS[kind], row_id)
     return found
 
 
 def _evaluation(evaluation_id: EvaluationPath, project_id: ProjectDep, parts: PartsDep) -> JobSummary:
-    return evaluation_or_404(parts.store, project_id, evaluation_id)
+    return summary_or_404("eval", parts.store, project_id, evaluation_id)
 
 
 def _whole_evaluation(evaluation_id: EvaluationPath, project_id: ProjectDep, parts: PartsDep) -> JobRecord:
-    return whole_evaluation_or_404(parts.store, project_id, evaluation_id)
-
-
-def candidates_or_404(store: Store, project_id: str, candidates_id: str) -> JobSummary:
-    """The project's candidates; raises 404."""
-    found = jobs.summary(store, project_id, candidates_id) if _is_of("cand", candidates_id) else None
-    if found is None:
-        raise not_found("candidates", candidates_id)
-    return found
-
-
-def whole_candidates_or_404(store: Store, project_id: str, candidates_id: str) -> JobRecord:
-    """The same with their spec."""
-    found = jobs.get(store, project_id, candidates_id) if _is_of("cand", candidates_id) else None
-    if found is None:
-        raise not_found("candidates", candidates_id)
-    return found
+    return whole_or_404("eval", parts.store, project_id, evaluation_id)
 
 
 def _candidates(candidates_id: CandidatesPath, project_id: ProjectDep, parts: PartsDep) -> JobSummary:
-    return candidates_or_404(parts.store, project_id, candidates_id)
-
-
-def job_or_404(store: Store, project_id: str, job_id: str) -> JobSummary:
-    """The project's job; raises 404. An id of another form is no id of ours, and no question for the database."""
-    job = jobs.summary(store, project_id, job_id) if _is_of("job", job_id) else None
-    if job is None:
-        raise not_found("job", job_id)
-    return job
-
-
-def whole_job_or_404(store: Store, project_id: str, job_id: str) -> JobRecord:
-    """The same with its spec."""
-    job = jobs.get(store, project_id, job_id) if _is_of("job", job_id) else None
-    if job is None:
-        raise not_found("job", job_id)
-    return job
+    return summary_or_404("cand", parts.store, project_id, candidates_id)
 
 
 def _job(job_id: JobPath, project_id: ProjectDep, parts: PartsDep) -> JobSummary:
-    return job_or_404(parts.store, project_id, job_id)
+    return summary_or_404("job", parts.store, project_id, job_id)
 
 
 def _whole_job(job_id: JobPath, project_id: ProjectDep, parts: PartsDep) -> JobRecord:
-    return whole_job_or_404(parts.store, project_id, job_id)
+    return whole_or_404("job", parts.store, project_id, job_id)
 
 
 def _checkpoint(checkpoint_id: CheckpointPath, project_id: ProjectDep, parts: PartsDep) -> CheckpointRecord:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from alignment_core.events import Event
 from service.api.schemas.base import Resource
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
-from service.api.schemas.evaluations import PROOF_REPORT_EXAMPLE
+from service.api.schemas.evaluation_examples import PROOF_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
 from service.api.webhook_reference import webhooks_section
 from service.cookies import CSRF_HEADER, NAME

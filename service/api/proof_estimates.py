@@ -17,7 +17,7 @@ from alignment_core.spec import Contest
 from service.api.context import Parts
 from service.api.estimates import GIB, RESERVED_GIB, WITHIN, cards_for
 from service.api.model_reports import family_of, foreseen
-from service.api.schemas.evaluations import EvaluationEstimate
+from service.api.schemas.contests import EvaluationEstimate
 from service.errors import FieldProblem
 from service.store import cards
 

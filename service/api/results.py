@@ -17,13 +17,13 @@ from service.api.context import Parts, PartsDep
 from service.api.downloads import file_responses, send_file, send_page
 from service.api.export_downloads import send_archive
 from service.api.labelings import human_comparisons
-from service.api.lookup import JobDep, WholeJobDep, whole_job_or_404
+from service.api.lookup import JobDep, WholeJobDep, whole_or_404
 from service.api.paging import NewestFirst, Page, PagingDep
 from service.api.people_on_page import with_people
 from service.api.problems import missing, problem, problems
 from service.api.routers import api_router
+from service.api.rows import logs_of
 from service.api.schemas.runs import (
-    AttemptLog,
     Logs,
     Manifest,
     ManifestCheckpoint,
@@ -135,7 +135,7 @@ def _unknown_metric(name: str, known: Sequence[str]) -> str:
 
 def _probed_names(parts: Parts, job: JobSummary) -> set[str]:
     """What the first probe will measure."""
-    spec = whole_job_or_404(parts.store, job.project_id, job.id).spec
+    spec = whole_or_404("job", parts.store, job.project_id, job.id).spec
     evaluation = JobSpec.model_validate(spec).evaluation
     if evaluation.every is None:
         return set()
@@ -305,5 +305,4 @@ def _manifest_checkpoints(parts: Parts, job: JobRecord) -> list[ManifestCheckpoi
 @router.get("/{job_id}/logs", summary="Read what a job's processes printed", responses=missing("job", "job"))
 def get_logs(job: JobDep, parts: PartsDep) -> Logs:
     """The end of the output of each attempt's training process, for when a run fails in a way that nobody foresaw."""
-    found = outputs.list_logs(parts.store, job.project_id, job.id)
-    return Logs(job_id=job.id, data=[AttemptLog.of(log) for log in found])
+    return logs_of(parts, job)

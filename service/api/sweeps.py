@@ -22,9 +22,10 @@ from service.api.schemas.sweeps import SWEEP_ID, Sweep, SweepRequest, SweepSumma
 from service.api.sweep_table import table_of
 from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, invalid_request, not_found
-from service.store import jobs, sweeps
+from service.store import sweeps
 from service.store.ancestry import CheckpointGone
 from service.store.ids import is_id
+from service.store.queueing import DatasetGone
 from service.store.records import SweepRecord
 
 router = api_router(prefix="/v1/sweeps", tags=["sweeps"], responses=problems(401, 403, 422, 500, 503))
@@ -90,7 +91,7 @@ def _kept(parts: Parts, project_id: str, body: SweepRequest, sweep_id: str | Non
     except sweeps.TooMany as error:
         detail = f"{most} sweeps of this project have jobs to queue, the most that may; let one end, or cancel it"
         raise ApiError(409, "too_many_sweeps", detail) from error
-    except (jobs.DatasetGone, CheckpointGone):  # deleted just now
+    except (DatasetGone, CheckpointGone):  # deleted just now
         _trials(parts, project_id, body)
         raise
 

@@ -1,9 +1,6 @@
-"""Candidates as their owners see them, and the images that their runs leave.
+"""The images that runs of candidates leave, and what the next ones know of them."""
 
-Candidates are a row of `jobs` (`kinds.py`): they wait, are claimed, fenced, cancelled and resumed as every other.
-"""
-
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,86 +8,13 @@ from sqlalchemy.orm import Session
 
 from alignment_core.events import CandidatesDrawn
 from alignment_core.spec import CandidatesSpec, DrawnAlready
-from alignment_core.spec.sources import label_of
-from service.store import jobs, quotas
-from service.store.ancestry import hold_checkpoints
-from service.store.database import Store, now
+from service.store.database import Store
 from service.store.ids import new_id
-from service.store.models import LONGEST_MODEL, CandidateImage, CandidateRecipe, Dataset, Job, PromptSet
-from service.store.records import CandidateImageRecord, JobRecord, JobSummary, Slice, StoredFile
+from service.store.models import CandidateImage, CandidateRecipe, Job
+from service.store.records import CandidateImageRecord, JobRecord, Slice, StoredFile
 from service.store.removals import supersede
-from service.store.states import JobState
 
 MOST_KNOWN = 5_000  # images that a run is told of, since they are brought to its machine
-
-
-def create(
-    store: Store,
-    *,
-    project_id: str,
-    spec: CandidatesSpec,
-    name: str | None = None,
-    metadata: Mapping[str, str] | None = None,
-    candidates_id: str | None = None,
-    needs: Sequence[str] = (),
-    needs_prompts: Sequence[str] = (),
-    needs_checkpoints: Sequence[str] = (),
-    before_others: bool = False,
-) -> JobRecord:
-    """Queue candidates, before all jobs where somebody sits and waits for them. Raises as `jobs.create`; creating an id a second
-    time returns what is there."""
-    with store.write() as session:
-        if candidates_id is not None and (there := jobs.row_of(session, project_id, candidates_id)) is not None:
-            return jobs.whole(session, there)
-        jobs.hold_uploads(session, Dataset, project_id, needs)
-        jobs.hold_uploads(session, PromptSet, project_id, needs_prompts)
-        hold_checkpoints(session, project_id, needs_checkpoints)
-        quotas.admit_job(session, project_id)
-        time = now(session)
-        row = Job(
-            id=candidates_id or new_id("cand"),
-            project_id=project_id,
-            name=name,
-            labels=dict(metadata or {}),
-            spec=spec.resolved().model_dump(mode="json"),
-            spec_sha256=spec.sha256(),
-            method="candidates",
-            model=label_of(spec.contenders[0].model)[:LONGEST_MODEL],
-            processes=spec.resources.processes,
-            turn=0 if before_others else 1,
-            state="queued",
-            step=0,
-            total_steps=spec.num_images,
-            attempt=0,
-            num_lost=0,
-            last_seq=0,
-            cancel_requested=False,
-            created_at=time,
-            queued_at=time,
-            updated_at=time,
-        )
-        session.add(row)
-        session.flush()
-        jobs.add_labels(session, row)
-        return jobs.whole(session, row)
-
-
-def list_candidates(
-    store: Store,
-    project_id: str,
-    *,
-    after_id: str | None = None,
-    limit: int = 20,
-    states: Collection[JobState] | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> Slice[JobSummary]:
-    """The project's candidates, newest first, without their specs."""
-    return jobs.list_jobs(
-        store, project_id, after_id=after_id, limit=limit, states=states, metadata=metadata, kind="cand"
-    )
-
-
-# --- what a run leaves ---------------------------------------------------------------------------------------------
 
 
 def put_images(session: Session, job: Job, event: CandidatesDrawn, files: Sequence[StoredFile]) -> None:

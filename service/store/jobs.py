@@ -24,15 +24,14 @@ from service.store.kinds import Kind
 from service.store.models import (
     LONGEST_LABEL_KEY,
     LONGEST_LABEL_VALUE,
-    LONGEST_MODEL,
     LONGEST_NAME,
     Dataset,
     Job,
-    JobLabel,
     JobRetention,
     PromptSet,
 )
 from service.store.outcomes import outcomes
+from service.store.queueing import add, hold_uploads, new_row
 from service.store.records import JobError, JobRecord, JobSummary, PauseKeeps, Progress, Slice
 from service.store.retention_rules import Policy
 from service.store.states import HELD, TERMINAL, InvalidTransition, JobState, Verb, after
@@ -83,58 +82,25 @@ def create(
         hold_uploads(session, Dataset, project_id, needs)
         hold_uploads(session, PromptSet, project_id, needs_prompts)
         parent = held_parent(session, project_id, beginning_of(resolved, resume_from_checkpoint_id))
-        quotas.admit_job(session, project_id)
-        time = now(session)
-        row = Job(
-            id=job_id or new_id("job"),
-            project_id=project_id,
-            name=name,
-            labels=dict(metadata or {}),
-            spec=resolved.model_dump(mode="json"),
-            estimate=None if estimate is None else dict(estimate),
-            spec_sha256=resolved.sha256(),
+        row = new_row(
+            session,
+            project_id,
+            job_id or new_id("job"),
+            resolved,
             method=resolved.method.type,
-            model=label_of(resolved.model)[:LONGEST_MODEL],
-            processes=resolved.resources.processes,
-            card_gib=card_gib,
-            state="queued",
-            step=0,
-            total_steps=resolved.training.steps,
-            resume_from_checkpoint_id=resume_from_checkpoint_id,
-            check_only=check_only,
-            **parent,
-            attempt=0,
-            num_lost=0,
-            last_seq=0,
-            cancel_requested=False,
-            created_at=time,
-            queued_at=time,
-            updated_at=time,
+            model=label_of(resolved.model),
+            name=name,
+            metadata=metadata,
         )
-        session.add(row)
-        session.flush()
-        add_labels(session, row)
+        row.total_steps, row.card_gib = resolved.training.steps, card_gib
+        row.estimate = None if estimate is None else dict(estimate)
+        row.resume_from_checkpoint_id, row.check_only = resume_from_checkpoint_id, check_only
+        for column, value in parent.items():
+            setattr(row, column, value)
+        add(session, row)
         if retention is not None:
             session.add(JobRetention(job_id=row.id, **vars(retention)))
         return whole(session, row)
-
-
-def add_labels(session: Session, row: Job) -> None:
-    """Put a job's metadata where an index finds it."""
-    labels = row.labels.items()
-    session.add_all(JobLabel(job_id=row.id, project_id=row.project_id, key=key, value=value) for key, value in labels)
-
-
-class DatasetGone(Exception):  # noqa: N818 - a state of affairs, read as one
-    """A dataset, or a prompt set, that the job needs is not there any more."""
-
-
-def hold_uploads(session: Session, table: type[Dataset] | type[PromptSet], project_id: str, ids: Sequence[str]) -> None:
-    """Keep what was uploaded from being deleted before the job that needs it is there for all to see."""
-    wanted = sa.select(table.id).where(table.project_id == project_id, table.id.in_(ids))
-    found = session.scalars(wanted.order_by(table.id).with_for_update(read=True)).all() if ids else []
-    if missing := set(ids) - set(found):
-        raise DatasetGone(min(missing))
 
 
 def get(store: Store, project_id: str, job_id: str) -> JobRecord | None:

@@ -1,10 +1,9 @@
-"""Evaluations as their owners see them, and what their runs leave: shards while they draw, then the report and the scores.
+"""What runs of evaluations leave: shards while they draw, then the report and the scores; and their verifications.
 
-An evaluation is a row of `jobs` (`kinds.py`): it waits, is claimed, fenced, cancelled and resumed as every other. A verification is
-another, whose parent it is.
+A verification is a row of `jobs` (`kinds.py`), whose parent the evaluation is.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,44 +12,14 @@ from sqlalchemy.orm import Session
 
 from alignment_core.events import ImagesScored, ProofCompleted, VerificationCompleted
 from alignment_core.spec import ProofSpec
-from alignment_core.spec.sources import label_of
-from service.store import jobs, quotas
-from service.store.ancestry import hold_checkpoints
-from service.store.database import Store, now
+from service.store import jobs
+from service.store.database import Store
 from service.store.ids import new_id
-from service.store.kinds import Kind
-from service.store.models import LONGEST_MODEL, Dataset, Job, PromptSet, Proof, ProofShard
-from service.store.records import JobRecord, JobSummary, ProofRecord, Slice, StoredFile
+from service.store.models import Job, Proof, ProofShard
+from service.store.queueing import add, new_row
+from service.store.records import JobRecord, JobSummary, ProofRecord, StoredFile
 from service.store.removals import supersede
-from service.store.states import TERMINAL, InvalidTransition, JobState
-
-
-def create(
-    store: Store,
-    *,
-    project_id: str,
-    spec: ProofSpec,
-    name: str | None = None,
-    metadata: Mapping[str, str] | None = None,
-    evaluation_id: str | None = None,
-    needs: Sequence[str] = (),
-    needs_prompts: Sequence[str] = (),
-    needs_checkpoints: Sequence[str] = (),
-) -> JobRecord:
-    """Queue an evaluation. Raises as `jobs.create`; creating an id a second time returns what is there."""
-    anchor = next(one for one in spec.contenders if one.name == spec.anchor_name)
-    with store.write() as session:
-        if evaluation_id is not None and (there := jobs.row_of(session, project_id, evaluation_id)) is not None:
-            return jobs.whole(session, there)
-        jobs.hold_uploads(session, Dataset, project_id, needs)
-        jobs.hold_uploads(session, PromptSet, project_id, needs_prompts)
-        hold_checkpoints(session, project_id, needs_checkpoints)
-        row = _row(session, project_id, evaluation_id or new_id("eval"), "eval", spec, label_of(anchor.model))
-        row.name, row.labels, row.spec = name, dict(metadata or {}), spec.resolved().model_dump(mode="json")
-        session.add(row)
-        session.flush()
-        jobs.add_labels(session, row)
-        return jobs.whole(session, row)
+from service.store.states import TERMINAL, InvalidTransition
 
 
 def create_verification(
@@ -64,52 +33,12 @@ def create_verification(
             return None
         if verification_id is not None and (there := session.get(Job, verification_id)) is not None:
             return jobs.whole(session, there)
-        row = _row(session, evaluation.project_id, verification_id or new_id("vfy"), "vfy", spec, parent.model)
-        row.parent_job_id, row.labels = evaluation.id, {}
+        row_id = verification_id or new_id("vfy")
+        row = new_row(session, evaluation.project_id, row_id, spec, method="verification", model=parent.model)
+        row.parent_job_id = evaluation.id
         row.spec = {"evaluation_id": evaluation.id, "evaluation": evaluation.spec, "num_prompts": num_prompts}
-        row.total_steps = None
-        session.add(row)
-        session.flush()
+        add(session, row)
         return jobs.whole(session, row)
-
-
-def _row(session: Session, project_id: str, row_id: str, kind: Kind, spec: ProofSpec, model: str) -> Job:
-    quotas.admit_job(session, project_id)
-    time = now(session)
-    return Job(
-        id=row_id,
-        project_id=project_id,
-        estimate=None,
-        spec_sha256=spec.sha256(),
-        method="evaluation" if kind == "eval" else "verification",
-        model=model[:LONGEST_MODEL],
-        processes=spec.resources.processes,
-        state="queued",
-        step=0,
-        total_steps=spec.num_images,
-        attempt=0,
-        num_lost=0,
-        last_seq=0,
-        cancel_requested=False,
-        created_at=time,
-        queued_at=time,
-        updated_at=time,
-    )
-
-
-def list_evaluations(
-    store: Store,
-    project_id: str,
-    *,
-    after_id: str | None = None,
-    limit: int = 20,
-    states: Collection[JobState] | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> Slice[JobSummary]:
-    """The project's evaluations, newest first, without their specs."""
-    return jobs.list_jobs(
-        store, project_id, after_id=after_id, limit=limit, states=states, metadata=metadata, kind="eval"
-    )
 
 
 def verifications_of(store: Store, project_id: str, evaluation_id: str) -> tuple[JobSummary, ...]:

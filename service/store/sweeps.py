@@ -20,6 +20,7 @@ from service.store.ancestry import CheckpointGone, beginning_of, hold_checkpoint
 from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import Dataset, Job, JobEvent, Project, PromptSet, Report, Sweep, SweepTrial
+from service.store.queueing import DatasetGone, hold_uploads
 from service.store.quotas import QuotaExceeded
 from service.store.records import Slice, SweepRecord, TrialRecord
 from service.store.states import TERMINAL, InvalidTransition
@@ -49,7 +50,7 @@ def create(
 ) -> SweepRecord:
     """Keep a sweep of `trials`, each what was set and what `jobs.create` needs for it; nothing is queued before `feed`.
 
-    Raises `TooMany` where the project has `most_open` that are open, `jobs.DatasetGone` and `CheckpointGone` as `jobs.create` does.
+    Raises `TooMany` where the project has `most_open` that are open, `DatasetGone` and `CheckpointGone` as `jobs.create` does.
     """
     with store.write() as session:
         if sweep_id is not None and (existing := session.get(Sweep, sweep_id)) is not None:
@@ -95,7 +96,7 @@ def _refuse_more(session: Session, project_id: str, most_open: int | None) -> No
 def _hold(session: Session, project_id: str, trials: Sequence[Mapping[str, Any]]) -> None:
     """Keep what any trial needs from being deleted before the sweep is there for all to see."""
     for table, key in ((Dataset, "needs"), (PromptSet, "needs_prompts")):
-        jobs.hold_uploads(session, table, project_id, sorted({one for job in trials for one in job[key]}))
+        hold_uploads(session, table, project_id, sorted({one for job in trials for one in job[key]}))
     begun = (beginning_of(JobSpec.model_validate(job["spec"]), None) for job in trials)
     hold_checkpoints(session, project_id, sorted({one.checkpoint_id for one in begun if one is not None}))
 
@@ -123,7 +124,7 @@ def feed(store: Store, sweep_id: str, ring: Callable[[str], None]) -> None:
             job = _queued(store, trial)
         except QuotaExceeded:
             return  # there is room for it later
-        except (jobs.DatasetGone, CheckpointGone) as error:
+        except (DatasetGone, CheckpointGone) as error:
             _settle(store, trial, f"{error.args[0]} does not exist any more")
         except IntegrityError:
             continue  # somebody else has just queued it

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from alignment_core.spec import CandidatesSpec
-from service.store import candidates, events, leases
+from service.store import candidates, contests, events, leases
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import CandidateImageRecord, JobRecord
 from tests.alignment_core.tiny import save_tiny_pipeline
@@ -34,7 +34,7 @@ def queued(world: World, model: Path, **changes: Any) -> JobRecord:
         "resources": {"device": "cpu", "num_cpu_threads": 1},
         **changes,
     }
-    return candidates.create(world.store, project_id=DEFAULT_PROJECT_ID, spec=CandidatesSpec.model_validate(spec))
+    return contests.create(world.store, project_id=DEFAULT_PROJECT_ID, spec=CandidatesSpec.model_validate(spec))
 
 
 def images_of(world: World, row: JobRecord) -> tuple[CandidateImageRecord, ...]:

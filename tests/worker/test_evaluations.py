@@ -10,7 +10,7 @@ import pytest
 
 from alignment_core.reports import ProofReport, VerificationReport
 from alignment_core.spec import ProofSpec
-from service.store import events, jobs, leases, proofs
+from service.store import contests, events, jobs, leases, proofs
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import JobRecord
 from tests.alignment_core.tiny import save_tiny_pipeline
@@ -47,7 +47,7 @@ def worker_of(world: World, name: str = "first") -> WorkerParts:
 
 
 def queued(world: World, spec: ProofSpec) -> JobRecord:
-    return proofs.create(world.store, project_id=DEFAULT_PROJECT_ID, spec=spec)
+    return contests.create(world.store, project_id=DEFAULT_PROJECT_ID, spec=spec)
 
 
 def types_of(world: World, row: JobRecord) -> list[str]:

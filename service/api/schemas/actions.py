@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from alignment_core.events import Action
 from service.api.schemas.base import Entry, RequestBody, with_example
-from service.api.schemas.jobs import JOB_ID
+from service.api.schemas.job_examples import JOB_ID
 from service.store.records import ActionRecord, ActionState
 
 ACTION_EXAMPLE: dict[str, Any] = {

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from alignment_core.spec.sources import WITHOUT_NUL, AliasSource, CheckpointId, Name
 from service.api.schemas.base import Entry, RequestBody, Resource, with_example
-from service.api.schemas.jobs import JOB_ID
+from service.api.schemas.job_examples import JOB_ID
 from service.store.aliases import CHAMPION
 from service.store.records import AliasRecord, PromotionRecord
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from service.api.schemas.base import Entry, with_example
-from service.api.schemas.jobs import JOB_ID
+from service.api.schemas.job_examples import JOB_ID
 from service.api.schemas.keys import KEY_ID
 from service.store.records import AuditRecord, Outcome
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from service.api.schemas.base import Resource, with_example
-from service.api.schemas.jobs import JOB_ID
+from service.api.schemas.job_examples import JOB_ID
 
 DELETED_EXAMPLE: dict[str, Any] = {"id": JOB_ID, "object": "job", "deleted": True}
 

@@ -9,7 +9,8 @@ from alignment_core.events import FileRecord
 from alignment_core.spec.exports import ExportFormat
 from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.checkpoints import CHECKPOINT_ID
-from service.api.schemas.jobs import JOB_ID, JobError
+from service.api.schemas.job_examples import JOB_ID
+from service.api.schemas.rows import JobError
 from service.store.records import ExportRecord, ExportState
 
 EXPORT_EXAMPLE: dict[str, Any] = {

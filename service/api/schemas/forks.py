@@ -6,7 +6,9 @@ from pydantic import ConfigDict, Field
 
 from alignment_core.spec import JobSpec
 from service.api.schemas.base import RequestBody, Resource, with_example
-from service.api.schemas.jobs import JOB_ID, MetadataKey, MetadataValue, Parent, Text
+from service.api.schemas.job_examples import JOB_ID
+from service.api.schemas.jobs import Parent
+from service.api.schemas.texts import MetadataKey, MetadataValue, Text
 from service.store.records import RelativeRecord
 from service.store.states import JobState
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from service.api.schemas.base import Entry, RequestBody, with_example
-from service.api.schemas.jobs import Text
+from service.api.schemas.texts import Text
 from service.store.records import ApiKeyRecord, Scope
 
 KEY_ID = "key_01kaf0e4y6z8a0b2c4d6e8f0g2"

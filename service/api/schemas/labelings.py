@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from alignment_core.reports import HumanComparison
 from alignment_core.spec import Name
 from service.api.schemas.base import Entry, Resource, with_example
-from service.api.schemas.candidates import CANDIDATES_ID, IMAGE_ID
-from service.api.schemas.jobs import Text
+from service.api.schemas.candidate_examples import CANDIDATES_ID, IMAGE_ID
+from service.api.schemas.texts import Text
 from service.store.records import LabelingRecord
 
 LABELING_ID = "lab_01kaf0h2v7x3m5q8r1s4t6w9yz"

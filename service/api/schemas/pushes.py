@@ -8,7 +8,8 @@ from pydantic import Field
 from alignment_core.spec.exports import ExportFormat
 from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.checkpoints import CHECKPOINT_ID
-from service.api.schemas.jobs import JOB_ID, JobError
+from service.api.schemas.job_examples import JOB_ID
+from service.api.schemas.rows import JobError
 from service.store.records import PushRecord, PushState
 
 PUSH_ID = "psh_01kaf0q8d3f6h9k2n5r8t1w4y7"

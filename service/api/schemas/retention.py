@@ -6,7 +6,7 @@ from pydantic import Field
 
 from service.api.schemas.base import Resource, with_example
 from service.api.schemas.checkpoints import CHECKPOINT_ID
-from service.api.schemas.jobs import JOB_ID
+from service.api.schemas.job_examples import JOB_ID
 from service.api.schemas.retention_policy import POLICY_EXAMPLE, RetentionPolicy
 from service.store.retention_rules import Goes, Stays, Verdict
 

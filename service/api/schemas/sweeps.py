@@ -9,7 +9,8 @@ from alignment_core.reports import Interval
 from alignment_core.spec import JobSpec
 from alignment_core.spec.points import Search
 from service.api.schemas.base import Entry, RequestBody, Resource, with_example
-from service.api.schemas.jobs import JOB_ID, SPEC_EXAMPLE, MetadataKey, MetadataValue, Text
+from service.api.schemas.job_examples import JOB_ID, SPEC_EXAMPLE
+from service.api.schemas.texts import MetadataKey, MetadataValue, Text
 from service.store.records import SweepRecord
 
 SWEEP_ID = "swp_01kaf0s1u3w5y7a9c2e4g6j8m0"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from service.api.schemas.aliases import CHECKPOINT_ID
-from service.api.schemas.jobs import JOB_ID
+from service.api.schemas.job_examples import JOB_ID
 from service.store.webhook_events import PING, VERSION
 
 WEBHOOK_ID = "whk_01kaf0s2t4v6x8z0b2d4f6h8k0"

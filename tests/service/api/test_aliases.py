@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from alignment_core.spec import sha256_of_json
-from service.api.schemas.evaluations import PROOF_REPORT_EXAMPLE
+from service.api.schemas.evaluation_examples import PROOF_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
 from service.store import aliases, leases, projects, proofs
 from service.store.database import now

@@ -7,7 +7,7 @@ import pytest
 
 from alignment_core.events import CandidatesDrawn, CandidatesStarted, DrawnImage, RunCompleted
 from alignment_core.spec import CandidatesSpec
-from service.api.schemas.candidates import RECIPE_EXAMPLE
+from service.api.schemas.candidate_examples import RECIPE_EXAMPLE
 from service.store import candidates, events, jobs, keys, leases, waiting
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api.conftest import NewApi

@@ -10,6 +10,7 @@ from service.store import datasets, exports, jobs, leases, projects, removals
 from service.store.models import Base, Removal
 from service.store.objects import DirectoryStore
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
+from service.store.queueing import DatasetGone
 from service.store.unavailable import ObjectsUnavailable
 from tests.service.api.conftest import NewApi
 from tests.service.api.test_auth import key_of
@@ -100,7 +101,7 @@ def test_an_upload_that_has_not_ended_is_in_use(api: Api):
 def test_a_job_is_not_queued_on_a_data_set_that_was_deleted_meanwhile(api: Api):
     dataset_id = api.ready_dataset()
     spec = api.spec_of(api.new_job(spec=spec_for(dataset_id)))
-    with pytest.raises(jobs.DatasetGone):
+    with pytest.raises(DatasetGone):
         jobs.create(api.parts.store, project_id=PROJECT, spec=spec, needs=[dataset_id, "ds_" + "0" * 26])
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from alignment_core.spec.mistakes import pointer
-from service.api.schemas.jobs import SPEC_EXAMPLE, JobRequest
+from service.api.schemas.job_examples import SPEC_EXAMPLE
+from service.api.schemas.jobs import JobRequest
 from service.errors import field_problems
 from service.store import jobs
 from tests.service.api.conftest import NewApi

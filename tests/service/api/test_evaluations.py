@@ -14,8 +14,8 @@ from alignment_core.events import (
 )
 from alignment_core.model_files import ModelReport
 from alignment_core.spec import HubSource, ProofSpec
-from service.api.schemas.evaluations import PROOF_REPORT_EXAMPLE, VERIFICATION_EXAMPLE
-from service.store import cards, events, jobs, keys, known_models, leases, proofs, waiting
+from service.api.schemas.evaluation_examples import PROOF_REPORT_EXAMPLE, VERIFICATION_EXAMPLE
+from service.store import cards, contests, events, jobs, keys, known_models, leases, waiting
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import CardRecord
 from tests.service.api.conftest import NewApi
@@ -323,13 +323,13 @@ def test_a_checkpoint_that_is_deleted_while_it_is_being_named_is_told_at_its_pla
     api = any_api
     job_id = api.new_job()
     api.run(job_id)
-    checkpoint_id, create = api.checkpoint_id(job_id), proofs.create
+    checkpoint_id, create = api.checkpoint_id(job_id), contests.create
 
     def late(*args: Any, **given: Any) -> Any:
         assert api.client.delete(f"/v1/checkpoints/{checkpoint_id}?even_result=true").status_code == 200
         return create(*args, **given)
 
-    monkeypatch.setattr(proofs, "create", late)
+    monkeypatch.setattr(contests, "create", late)
     assert refused(api, **contenders(model=checkpoint_id)) == [("/spec/contenders/1/model/id", "checkpoint_not_found")]
 
 

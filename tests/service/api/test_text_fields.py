@@ -8,7 +8,8 @@ import pytest
 from pydantic import TypeAdapter
 from pydantic_core import SchemaValidator, ValidationError
 
-from service.api.schemas.jobs import JobRequest, Text
+from service.api.schemas.jobs import JobRequest
+from service.api.schemas.texts import Text
 from tests.service.api.world import Api, assert_problem, spec_for
 
 
