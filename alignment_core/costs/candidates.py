@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from alignment_core.spec import TailorPOSpec
-from alignment_core.spec.job import JobSpec
+from alignment_core.spec.rollouts import Rollouts
 
 # Times what decoding takes: with the gradient from the image back to the latent. Tensors of SD's VAE on a CPU, 1.49 MB a latent place.
 DECODED_WITH_GRADIENT = 2.84
@@ -18,19 +17,20 @@ class Candidates:
     backward: float
     waiting: float
 
-    def judged(self, spec: JobSpec) -> float:
+    def judged(self, method: Rollouts, num_processes: int) -> float:
         """At the most, of TailorPO; what else is online judges whole batches that nothing waits beside.
 
         Several processes keep no prediction. A winner that climbs its reward's gradient does so through the decoder, and through the
         network that foresees it.
         """
-        method = spec.method
-        if not isinstance(method, TailorPOSpec):
+        if not method.keeps_predictions:
             return 0.0
-        beside = self.waiting if spec.resources.processes == 1 else 0.0
-        if method.guidance is None:
-            return beside + self.drawing + self.decoding
+        beside = self.waiting if num_processes == 1 else 0.0
         decoding = DECODED_WITH_GRADIENT * self.decoding
-        if method.guidance.stop_network_grad:
-            return beside + self.drawing + decoding
-        return beside + max(self.waiting + decoding, self.backward)
+        match method.climbs_through:
+            case None:
+                return beside + self.drawing + self.decoding
+            case "decoder":
+                return beside + self.drawing + decoding
+            case "network":
+                return beside + max(self.waiting + decoding, self.backward)

@@ -116,7 +116,9 @@ def memory_of(
     if isinstance(spec.method, OnlineMethodSpec):
         drawn = drawing_bytes(layers, images_together(spec, family), is_half=is_half)
         candidates = Candidates(drawn, decoding_bytes(model, side, spec.batch_size), activations, waiting + text_kept)
-        moments["training"] = max(moments["training"], moments["evaluating"], kept + candidates.judged(spec))
+        moments["training"] = max(
+            moments["training"], moments["evaluating"], kept + candidates.judged(spec.method, spec.resources.processes)
+        )
     elif not spec.evaluation.rewards:
         del moments["evaluating"]
     phase = max(moments, key=lambda one: moments[one])

@@ -85,6 +85,12 @@ class TailorPOSpec(PairedRollouts):
         """Of the first micro-batch of a step, whose weights are still those that drew."""
         return True
 
+    @property
+    def climbs_through(self) -> Literal["decoder", "network"] | None:
+        if self.guidance is None:
+            return None
+        return "decoder" if self.guidance.stop_network_grad else "network"
+
     def steps_per_turn(self, examples_per_step: int) -> int:
         """An iteration takes a step at each branch; `examples_per_step` are prompts."""
         return self.num_trained_steps

@@ -50,6 +50,11 @@ class Rollouts(MethodBase):
         """Whether what the policy said while it drew is what a micro-batch trains."""
         return False
 
+    @property
+    def climbs_through(self) -> Literal["decoder", "network"] | None:
+        """What a winner follows its reward's gradient back through: the decoder, or the network that foresees it as well."""
+        return None
+
     @abstractmethod
     def trajectories_of_a_turn(self, examples_per_step: int) -> int:
         """Drawn in an iteration, where optimiser steps have this many examples."""
