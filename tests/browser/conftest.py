@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.reader import Reader
 from tests.servers.chromium import CHROMIUM
@@ -35,6 +35,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 FAILED = pytest.StashKey[bool]()
+TIMEOUT_MS = 20_000  # on a busy machine
 
 
 @pytest.fixture(scope="package")
@@ -42,6 +43,7 @@ def browser() -> Iterator[Browser]:
     assert CHROMIUM is not None
     no_sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # which Chromium refuses to root
     with sync_playwright() as playwright:
+        expect.set_options(timeout=TIMEOUT_MS)
         opened = playwright.chromium.launch(executable_path=CHROMIUM, args=no_sandbox)
         yield opened
         opened.close()
@@ -57,7 +59,7 @@ def new_reader(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path)
 
     def open_window(address: str, **settings: Any) -> Reader:
         context = browser.new_context(base_url=address, locale="en-GB", timezone_id="UTC", **settings)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(TIMEOUT_MS)
         reader = Reader(context, has_scripts=settings.get("java_script_enabled", True))
         readers.append(reader)
         return reader

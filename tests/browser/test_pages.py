@@ -172,6 +172,26 @@ def test_a_running_job_is_followed_without_asking_for_the_page_again(served: Sit
     assert reader.page.evaluate("window.isTheSamePage")
 
 
+def test_an_answer_that_comes_late_takes_nobody_back_in_a_run(served: Site, reader: Reader) -> None:
+    """What a page asked for before a step, and is told after it."""
+    reader.open(f"/jobs/{served.running}")
+    page, late = reader.page, []
+    page.route(f"**/jobs/{served.running}", lambda route: late.append((route, route.fetch())))
+    page.evaluate("""() => {
+        document.body.addEventListener("htmx:after:swap", () => { window.wasSwapped = true; });
+        document.body.dispatchEvent(new CustomEvent("attune:changed"));
+    }""")
+    while not late:
+        page.wait_for_timeout(20)
+    last = STEPS // 2 + 3
+    served.api.say(served.running, 1, step_completed(last, STEPS))
+    expect(page.locator("#progress")).to_contain_text(f"{last}/{STEPS}")
+    route, answer = late[0]
+    route.fulfill(response=answer)
+    page.wait_for_function("window.wasSwapped")
+    expect(page.locator("#progress")).to_contain_text(f"{last}/{STEPS}")
+
+
 LOSS_AS_DRAWN = "document.querySelector('#curves canvas').toDataURL()"
 
 
