@@ -86,6 +86,11 @@ def record_change(session: Session, clock: Callable[[Session], datetime]) -> Non
     deed.is_recorded = True
 
 
+def touch(session: Session) -> None:
+    """Say that the transaction changes something of the project, where what it changes is the service's own beside others' deeds."""
+    session.info.setdefault(_TOUCHED, [])
+
+
 def add(session: Session, deed: Deed, outcome: Outcome, status: int | None, time: datetime) -> None:
     """Add a row; `status` is the answer's, where there has been one."""
     assert deed.project_id is not None
@@ -132,7 +137,7 @@ def _after_flush(session: Session, _context: Any) -> None:
 def _on_statement(state: ORMExecuteState) -> None:
     changes, mapper = state.is_update or state.is_delete or state.is_insert, state.bind_mapper
     if changes and mapper is not None and not issubclass(mapper.class_, BESIDE):
-        state.session.info.setdefault(_TOUCHED, [])
+        touch(state.session)
 
 
 def _has_id(row: Any) -> bool:

@@ -227,6 +227,7 @@ def ping(store: Store, project_id: str, webhook_id: str) -> DeliveryRecord | Non
             return None
         row = outbox.ping(webhook, now(session))
         session.add(row)
+        audit.touch(session)
         session.flush()
         return DeliveryRecord.model_validate(row)
 
@@ -242,6 +243,7 @@ def redeliver(store: Store, project_id: str, webhook_id: str, delivery_id: str) 
             raise WebhookOff(webhook_id)
         row.state, row.due_at, row.ended_at, row.num_failures = "pending", now(session), None, 0
         row.traceparent = current_traceparent()
+        audit.touch(session)
         session.flush()
         return DeliveryRecord.model_validate(row)
 

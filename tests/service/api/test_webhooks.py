@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.store import deliveries, projects
+from service.store import audit, deliveries, projects
 from service.store.deliveries import Answer
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api.conftest import NewApi
@@ -68,6 +68,26 @@ def test_a_test_is_sent_to_one_that_is_off_too_and_a_redelivery_is_not(api: Api)
     (told, _) = api.client.get(f"{path}/deliveries").json()["data"]
     api.client.put(path, json={"url": URL, "enabled": False})
     assert_problem(api.client.post(f"{path}/deliveries/{told['id']}/redeliver"), 409, "webhook_disabled")
+
+
+def test_what_is_asked_to_be_sent_stands_and_falls_with_its_row_in_the_log(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/v1/webhooks/{make(api)['id']}"
+    told = api.client.post(f"{path}/test").json()
+    claim = deliveries.claim(api.parts.store, 60)
+    assert claim is not None
+    deliveries.record(api.parts.store, claim, Answer(200, 7), timedelta(days=5))
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(audit, "add", refuse)
+    assert api.client.post(f"{path}/deliveries/{told['id']}/redeliver").status_code == 500
+    assert api.client.post(f"{path}/test").status_code == 500
+    monkeypatch.undo()
+    (only,) = api.client.get(f"{path}/deliveries").json()["data"]
+    assert (only["id"], only["state"]) == (told["id"], "delivered")
 
 
 @pytest.mark.parametrize(
