@@ -34,8 +34,8 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], datetime]:
 
     def set_clock(seconds: float) -> datetime:
         time = START + timedelta(seconds=seconds)
-        for module in ("jobs", "leases", "usage", "events", "quotas", "lease_clock"):
-            monkeypatch.setattr(f"service.store.{module}.now", lambda _: time, raising=False)
+        for module in ("queueing", "jobs", "leases", "usage", "events", "quotas", "lease_clock"):
+            monkeypatch.setattr(f"service.store.{module}.now", lambda _: time)
         return time
 
     set_clock(0)
