@@ -31,6 +31,7 @@ JUDGED_BY_MORE_THAN_FORM = (
     "POST /v1/weights",
     "POST /v1/prompt_sets",
     "GET /v1/jobs/{job_id}/events",
+    "GET /v1/jobs/{job_id}/metrics",  # a table has whole rows, which extremes are not
     "POST /v1/evaluations",
     "POST /v1/evaluations/{evaluation_id}/verify",  # an Idempotency-Key may have come before with another request
     "POST /v1/candidates",
