@@ -98,7 +98,7 @@ def test_a_single_spike_in_a_million_steps_survives_and_is_found_from_few_rows(s
     numbers = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {})"
     figures = as_json.format("""CASE i WHEN 765432 THEN '{"loss": 99.0}' ELSE '{"loss": 0.5}' END""")
     extremes = as_json.format(
-        """'{"loss": [' || 64 * i || ', 0.5, ' || CASE i WHEN 11959 THEN '765432, 99.0' ELSE 64 * i || ', 0.5' END || ']}'"""
+        """'{"loss": [' || (64 * i) || ', 0.5, ' || CASE i WHEN 11959 THEN '765432, 99.0' ELSE (64 * i) || ', 0.5' END || ']}'"""
     )
     whose = f"'{held.id}', 'train', i, '{PROJECT}'"
     with store.write() as session:
