@@ -1,0 +1,208 @@
+"""What a person who has never seen Attune does: on the first day with pairs that there are, on the second with labels of their own."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from attune.client import Client
+from attune.local_server import PYTHON
+from attune.processes import LocalProcess
+from tests.browser.conftest import NewReader
+from tests.browser.lossy import lossy_connection
+from tests.browser.reader import Reader
+from tests.e2e.conftest import ASSETS
+from tests.servers.process import folder, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+PATIENCE_MS = 300_000  # of a job on a busy machine
+ADDRESS = re.compile(r"Attune is up at (\S+)")
+STEPS = 12
+
+
+@dataclass(frozen=True)
+class Up:
+    """What `attune up` printed, and the API behind it."""
+
+    address: str
+
+    @property
+    def client(self) -> Client:
+        return Client(self.address)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """`attune up` as it is typed, in an empty folder."""
+    log = tmp_path_factory.mktemp("up") / "up.log"
+    with folder("up") as data_dir:
+        command = [*PYTHON, "attune", "up", "--port", "0", "--data-dir", str(data_dir)]
+        process = LocalProcess("up", command, log_path=log, env=os.environ)
+        try:
+            wait_until(lambda: ADDRESS.search(log.read_text()) is not None or not process.is_running, "attune up")
+            found = ADDRESS.search(log.read_text())
+            assert found is not None, process.log_tail()
+            yield Up(found[1])
+        finally:
+            process.ask_to_stop()
+            process.wait(60)
+
+
+@pytest.fixture
+def reader(up: Up, new_reader: NewReader) -> Reader:
+    return new_reader(up.address, viewport={"width": 1280, "height": 900}, accept_downloads=True)
+
+
+def upload(reader: Reader, file: Path) -> None:
+    reader.page.get_by_label("Choose a file").set_input_files(file)
+    reader.button("Upload").click()
+
+
+def test_from_pairs_to_a_lora_without_a_document(up: Up, reader: Reader, tmp_path: Path) -> None:
+    page = reader.page
+    reader.open("/")
+    reader.link("Upload pairs").click()
+    upload(reader, ASSETS / "pairs.parquet")
+    reader.link("Start a job with it").click(timeout=PATIENCE_MS)
+    page.locator("#name").fill("first")
+    page.locator("#field-training-steps").fill(str(STEPS))
+    expect(page.get_by_text("This can run")).to_be_visible()
+    reader.button("Start").click()
+    page.wait_for_url(re.compile(r"/jobs/job_"))
+    job_id = page.url.rpartition("/")[2]
+
+    page.evaluate("window.isTheSamePage = true")
+    page.locator("#curves canvas").first.wait_for(timeout=PATIENCE_MS)
+    early = page.evaluate(LOSS_AS_DRAWN)
+    page.wait_for_function(f"early => {LOSS_AS_DRAWN} !== early", arg=early, timeout=PATIENCE_MS)
+    expect(page.locator(".state").first).to_have_text("succeeded", timeout=PATIENCE_MS)
+    expect(page.locator("#report")).to_contain_text("held-out prompts")
+    expect(page.locator("#progress")).to_contain_text(f"{STEPS}/{STEPS}")
+    assert page.evaluate("window.isTheSamePage"), "nothing of it took a reload"
+
+    with page.expect_download(timeout=PATIENCE_MS) as download:
+        reader.link("peft").first.click()
+    lora = tmp_path / "lora.zip"
+    download.value.save_as(lora)
+    with up.client as client:
+        job = client.get_job(job_id)
+        assert (job.name, job.status) == ("first", "succeeded")
+        assert client.report(job_id).verdict in page.locator("#report strong").inner_text().replace(" ", "_")
+        address = f"{up.address}/v1/checkpoints/{client.result_checkpoint(job_id)}/download?format=peft"
+        assert lora.read_bytes() == httpx.get(address, follow_redirects=True).raise_for_status().content
+
+
+LOSS_AS_DRAWN = "document.querySelector('#curves canvas').toDataURL()"
+
+
+def answer(tab: Reader, keys: list[str]) -> None:
+    """Judge as many pairs as there are keys, each when its pictures are there."""
+    count = tab.page.locator("#judge-count")
+    for key in keys:
+        tab.page.wait_for_function(IS_ASKED)
+        before = int(count.inner_text().partition("/")[0])
+        tab.press(key)
+        expect(count).not_to_have_text(f"{before}/{PAIRS}")
+
+
+IS_ASKED = """() => document.querySelector("#judge").ariaBusy !== "true"
+  && [...document.querySelectorAll(".pick img")].every(image => image.complete && image.naturalWidth)"""
+
+
+def test_on_the_second_day_labels_of_their_own_become_a_job(up: Up, reader: Reader, new_reader: NewReader) -> None:
+    page = reader.page
+    reader.open("/")
+    reader.link("Label").click()
+    reader.link("Draw pictures").first.click()
+    page.get_by_label("Prompts, one a line").fill("\n".join(PROMPTS))
+    page.get_by_text("Settings").click()
+    page.get_by_label("Sampling steps").fill("4")
+    reader.button("Draw").click()
+    page.get_by_label("Pairs, at most").fill(str(PAIRS), timeout=PATIENCE_MS)
+    page.get_by_label("Asked a second time, percent").fill("0")
+    reader.button("Start judging").click()
+    page.wait_for_url(re.compile(r"/label/lab_"))
+    labeling_id = page.url.partition("?")[0].rpartition("/")[2]
+    keys = ["ArrowLeft", "ArrowRight", "ArrowRight", "t", "ArrowLeft"]
+    answer(reader, 2 * keys)
+    wait_until(lambda: num_answered(up, labeling_id) == 10, "the answers being there")
+
+    reader.expects("ERR_INTERNET_DISCONNECTED")
+    reader.context.set_offline(True)
+    answer(reader, keys[:2])
+    expect(page.locator("#judge-notice")).to_contain_text("No connection. 2 answers are kept")
+    reader.context.set_offline(False)
+    expect(page.locator("#judge-notice")).to_have_text("", timeout=60_000)
+
+    with lossy_connection(up.address) as connection:
+        other = new_reader(connection.address)
+        other.context.add_cookies(reader.context.cookies())  # pyright: ignore[reportArgumentType]
+        other.expects("ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE")
+        other.open(f"/label/{labeling_id}")
+        connection.lose = 2
+        answer(other, keys)
+        expect(other.page.locator("#judge-count")).to_have_text(f"17/{PAIRS}")
+        wait_until(lambda: num_answered(up, labeling_id) == 17, "every answer being there")
+        assert len(connection.lost) == 2
+    answer(reader, ["ArrowLeft"])
+    expect(page.locator("#judge-count")).to_have_text(re.compile(r"1[78]/"))
+    while num_answered(up, labeling_id) < PAIRS:
+        answer(reader, ["ArrowRight"]) if page.locator("#judge").count() else page.wait_for_timeout(200)
+    page.wait_for_url(re.compile("/results"))
+
+    reader.button("Make a data set").click()
+    reader.link("New job with it").click(timeout=PATIENCE_MS)
+    page.locator("#field-training-steps").fill(str(STEPS))
+    reader.button("Start").click()
+    page.wait_for_url(re.compile(r"/jobs/job_"))
+    page.locator("#curves canvas").first.wait_for(timeout=PATIENCE_MS)
+    with up.client as client:
+        job = client.get_job(page.url.rpartition("/")[2])
+        dataset = client.get_dataset(job.spec["method"]["dataset"]["id"])
+        assert dataset.provenance is not None
+        assert dataset.provenance["labeling_id"] == labeling_id
+        client.cancel(job.id)
+
+
+PAIRS = 40
+PROMPTS = [f"a {size} {color} circle" for size in ("big", "small") for color in ("red", "blue", "green", "yellow")]
+
+
+def num_answered(up: Up, labeling_id: str) -> int:
+    """By all people; each question counts once however often its answer was sent."""
+    with up.client as client:
+        return sum(one["answered"] + one["skipped"] for one in client.labelings.results(labeling_id).annotators)
+
+
+def test_an_upload_whose_answer_is_lost_is_stored_once(up: Up, new_reader: NewReader) -> None:
+    with lossy_connection(up.address) as connection, up.client as client:
+        reader = new_reader(connection.address)
+        reader.expects(r"not loaded: POST .*/v1/datasets|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE")
+        reader.open("/datasets")
+        reader.page.get_by_label("Name").fill("sent twice")
+        connection.lose = 1
+        upload(reader, ASSETS / "pairs.parquet")
+        reader.page.wait_for_url(re.compile(r"/datasets/ds_"))
+        assert connection.lost == ["POST /v1/datasets"]
+        expect(reader.page.locator("h1")).to_have_text("sent twice")
+        assert [one.name for one in client.datasets()].count("sent twice") == 1
+
+
+def test_an_upload_waits_for_a_connection_that_is_gone(up: Up, reader: Reader) -> None:
+    reader.expects("not loaded: (POST|GET) ")
+    reader.expects("ERR_INTERNET_DISCONNECTED")
+    reader.open("/datasets")
+    reader.page.get_by_label("Name").fill("sent late")
+    reader.context.set_offline(True)
+    upload(reader, ASSETS / "pairs.parquet")
+    expect(reader.page.get_by_text("connection lost, trying again")).to_be_visible()
+    reader.context.set_offline(False)
+    reader.page.wait_for_url(re.compile(r"/datasets/ds_"))
+    with up.client as client:
+        assert [one.name for one in client.datasets()].count("sent late") == 1
