@@ -10,6 +10,8 @@ matplotlib.rcParams.update({"svg.hashsalt": "attune", "svg.fonttype": "none", "f
 
 import matplotlib.pyplot as plt  # noqa: E402
 
+from benchmarks.marks import put_between  # noqa: E402
+
 
 def line_of(row: dict[str, Any]) -> str:
     """One row as text."""
@@ -59,10 +61,7 @@ def _table_row(row: dict[str, Any]) -> str:
 
 def into_page(found: dict[str, Any], page: Path) -> None:
     """Put the table where the page has its marks; a page without them stays as it is."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if begin and end:
-        page.write_text(f"{before}{begin}\n{table_of(found)}\n{end}{after}", encoding="utf-8")
+    put_between(page, BEGIN, END, table_of(found))
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
