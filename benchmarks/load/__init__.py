@@ -1,1 +1,1 @@
-"""What `benchmarks/service.py` asks of a service: requests, lists, points and large files, each beside what it could cost at best."""
+"""What `benchmarks/service.py` and `benchmarks/pages.py` ask of a service: pages, requests, lists, points and large files, each beside what it could cost at best."""

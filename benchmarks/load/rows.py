@@ -1,8 +1,13 @@
 """A database as it is after years: jobs and metric points copied from one of each, by the database itself."""
 
+from typing import Any
+
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from service.store.database import Store
+from service.store.metric_extremes import BLOCK_STEPS
+from service.store.models import Metric, MetricBlock
 
 STATES = ("succeeded", "failed", "cancelled")
 TEAMS = 100
@@ -34,7 +39,7 @@ def copy_jobs(store: Store, job_id: str, first: int, count: int) -> None:
 
 
 def copy_points(store: Store, job_id: str, count: int) -> None:
-    """Steps 2 to `count` of a job that has the first one."""
+    """Steps 2 to `count` of a job that has the first one, with their blocks."""
     columns = _columns(store, "metrics", {"step"})
     with store.write() as session:
         session.execute(
@@ -44,7 +49,22 @@ def copy_points(store: Store, job_id: str, count: int) -> None:
             ),
             {"first": 2, "last": count, "job": job_id},
         )
+        _copy_blocks(session, job_id, count)
     _analyze(store)
+
+
+def _copy_blocks(session: Session, job_id: str, count: int) -> None:
+    """The extremes that so many steps like the first leave behind: every step is as low and as high as the others."""
+    of_the_job = sa.select(Metric).where(Metric.job_id == job_id, Metric.step == 1)
+    rows: list[dict[str, Any]] = []
+    for one in session.scalars(of_the_job):
+        for block in range((count + 1) // BLOCK_STEPS):  # those that have ended
+            step = max(1, block * BLOCK_STEPS)
+            extremes = {name: (step, value, step, value) for name, value in one.figures.items()}
+            whose = {"job_id": job_id, "split": one.split, "project_id": one.project_id}
+            rows.append({**whose, "block": block, "extremes": extremes})
+    if rows:
+        session.execute(sa.insert(MetricBlock), rows)
 
 
 def _series(store: Store) -> str:

@@ -15,12 +15,12 @@ BESIDES = ("/?status=failed", "/jobs/new?method=tailorpo", "/no-such-page")
 def paths(site: Site) -> list[str]:
     """An address of each page, with ids of what there is; pages that must be told more are told it here."""
     queries = {"/compare": f"?job={site.finished}&job={site.running}"}
-    found = [path.format(**site.ids) + queries.get(path, "") for path in _routes() if path != "/sign-in"]
+    found = [path.format(**site.ids) + queries.get(path, "") for path in routes() if path != "/sign-in"]
     assert len(found) >= 7, found
     return [*found, f"/jobs/{site.running}", f"/jobs/{site.failed}", *BESIDES, f"{site.keyed_address}/sign-in"]
 
 
-def _routes() -> Iterator[str]:
+def routes() -> Iterator[str]:
     for module in pkgutil.iter_modules(service.web.__path__, "service.web."):
         router = getattr(importlib.import_module(module.name), "router", None)
         for route in router.routes if router else ():
