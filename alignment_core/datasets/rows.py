@@ -179,7 +179,7 @@ class Source(ImageReader, Protocol[Annotation_co]):
         ...
 
     def unread_columns(self) -> list[str]:
-        """Columns that mean nothing to us: a misspelt `label` would otherwise go unnoticed. May look at some rows only."""
+        """Columns that mean nothing to us, not even where rows come from: a misspelt `label` would otherwise go unnoticed. May look at some rows only."""
         ...
 
     def annotations(self) -> Iterator[Annotation_co | BadRow]:

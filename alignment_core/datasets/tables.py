@@ -14,6 +14,9 @@ from alignment_core.datasets.limits import Growth, counted_images, counted_value
 from alignment_core.datasets.rows import Annotated, AnnotationT, BadRow, DatasetFormat, RowT
 from alignment_core.errors import DataError
 
+PROVENANCE = frozenset({"num_votes", "chosen_model", "rejected_model", "chosen_seed", "rejected_seed"})
+"""Columns by which a data set made of a labeling says where its rows come from (docs/data.md); nothing reads them, as is meant."""
+
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
@@ -173,7 +176,8 @@ class TableSource(Generic[AnnotationT]):
 
     def unread_columns(self) -> list[str]:
         """See `Source`."""
-        return [] if self._are_others_known else sorted(set(self._table.columns) - set(self._names.values()))
+        known = {*self._names.values(), *PROVENANCE}
+        return [] if self._are_others_known else sorted(set(self._table.columns) - known)
 
     def annotations(self) -> Iterator[AnnotationT | BadRow]:
         """See `Source`."""

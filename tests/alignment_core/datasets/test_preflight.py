@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from alignment_core.datasets.preflight import check_preferences
+from alignment_core.datasets.tables import PROVENANCE
 from alignment_core.errors import DataError
 from alignment_core.reports import DatasetProblem, DatasetReport
 from tests.alignment_core.datasets.builders import (
@@ -176,6 +177,15 @@ def test_one_group_cannot_be_split(tmp_path: Path) -> None:
 def test_a_misspelt_column_is_reported(tmp_path: Path) -> None:
     report = _report(tmp_path, [{**row, "lable": 1.0} for row in rows(3)])
     assert "not read: lable" in _problem(report, "unread_columns").message
+
+
+def test_where_rows_of_a_labeling_come_from_is_known_and_a_misspelt_column_beside_it_is_still_told(
+    tmp_path: Path,
+) -> None:
+    values = [{**row, **dict.fromkeys(PROVENANCE, "told")} for row in rows(3)]
+    assert _report(tmp_path, values).problems == []
+    misspelt = _report(tmp_path, [{**row, "chosen_modle": "base"} for row in values])
+    assert "not read: chosen_modle;" in _problem(misspelt, "unread_columns").message
 
 
 def test_missing_columns_are_errors_of_their_rows_in_jsonl_and_of_the_file_in_parquet(tmp_path: Path) -> None:

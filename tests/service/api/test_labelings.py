@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from alignment_core.datasets.tables import PROVENANCE
 from alignment_core.reports import HumanComparison
 from service.api.people_on_page import with_people
 from service.store import datasets
@@ -147,6 +148,13 @@ def test_the_votes_become_a_data_set_of_the_normal_kind_with_its_provenance(any_
         rows = [json.loads(line) for line in archive.read("pairs.jsonl").splitlines()]
         assert archive.read(rows[0]["chosen"]).startswith(PNG)
     assert len(rows) == 12
+    assert {column for row in rows for column in row} == {
+        "prompt",
+        "chosen",
+        "rejected",
+        "label",
+        "group_id",
+    } | PROVENANCE
     assert {(row["chosen_model"], row["label"]) for row in rows if row["chosen_model"] != row["rejected_model"]} == {
         ("aligned", 1.0)
     }
