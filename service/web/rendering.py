@@ -13,6 +13,7 @@ from service.settings import Settings
 from service.web import words
 from service.web.asking import Api, ApiDep, RefusedError
 from service.web.assets import address
+from service.web.navigation import links
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -67,7 +68,7 @@ class Pages:
             session=session,
             csrf=(session or {}).get("csrf_token", ""),
             keys_required=self.settings.api_keys_required,
-            here=self._request.url.path.removeprefix(self.root),
+            links=links(self._request.url.path.removeprefix(self.root)),
         )
         headers = {
             "Content-Security-Policy": policy(self.settings),

@@ -53,6 +53,29 @@ def test_the_table_has_jobs_with_their_gain_and_links_to_them(client: TestClient
     assert "[+0.15, +0.19]" in page
 
 
+@pytest.mark.parametrize(
+    ("path", "entry", "current"),
+    [
+        ("/", "Jobs", "page"),
+        ("/jobs/{job}", "Jobs", "true"),
+        ("/jobs/{job}/log", "Jobs", "true"),
+        ("/compare?job={job}", "Jobs", "true"),
+        ("/jobs/new", "New job", "page"),
+        ("/datasets", "Data sets", "page"),
+        ("/datasets/{dataset}", "Data sets", "true"),
+        ("/label", "Label", "page"),
+        ("/label/draw", "Label", "true"),
+        ("/labels", "", ""),
+    ],
+)
+def test_the_navigation_marks_where_a_page_belongs(
+    path: str, entry: str, current: str, client: TestClient, finished: str
+):
+    address = path.format(job=finished, dataset=Api(client).ready_dataset() if "{dataset}" in path else "")
+    marked = re.findall(r'aria-current="(\w+)">([^<]+)</a>', client.get(address).text)
+    assert marked == ([(current, entry)] if entry else [])
+
+
 def test_filters_leave_out_what_they_say(client: TestClient, finished: str):
     assert finished in client.get("/?status=succeeded&method=diffusion_dpo&model=shapes").text
     assert finished not in client.get("/?status=failed").text
