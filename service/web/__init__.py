@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from service.api.routers import take_routes
 from service.web import (
     assets,
+    compare_page,
     datasets_page,
     draw_page,
     job_page,
@@ -27,6 +28,7 @@ def install(app: FastAPI) -> None:
         assets,
         sign_in,
         jobs_page,
+        compare_page,
         new_job_page,
         datasets_page,
         job_page,

@@ -144,11 +144,14 @@ class Api:
         step: int,
         files: Mapping[str, bytes] = CHECKPOINT_FILES,
         kind: Literal["lora", "full"] = "lora",
+        result_step: int | None = None,
     ) -> None:
         prefix = keys.checkpoint_prefix(DEFAULT_PROJECT_ID, job_id, step, attempt)
         stored = [self.keep(path, prefix + path, content) for path, content in files.items()]
         size = sum(file.size_bytes for file in stored)
-        event = CheckpointSaved(step=step, path=f"step-{step}", kind=kind, is_final=True, size_bytes=size)
+        event = CheckpointSaved(
+            step=step, path=f"step-{step}", kind=kind, is_final=True, size_bytes=size, result_step=result_step
+        )
         events.record_event(self.parts.store, job_id, attempt, event, stored)
 
     def evaluate(self, job_id: str, attempt: int, step: int, page: bytes | None = PAGE) -> None:

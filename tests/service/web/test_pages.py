@@ -168,17 +168,6 @@ def test_a_form_that_another_site_sent_changes_nothing(client: TestClient):
     assert client.get(f"/v1/jobs/{job_id}").json()["status"] == "queued"
 
 
-def test_jobs_are_compared_by_what_differs(client: TestClient, finished: str):
-    api = Api(client)
-    spec = client.get(f"/v1/jobs/{finished}").json()["spec"]
-    other = api.new_job(spec={**spec, "method": {**spec["method"], "beta": 123.0}})
-    page = client.get(f"/compare?job={finished}&job={other}").text
-    assert "method.beta" in page
-    assert "123.0" in page
-    assert "training.batch_size" not in page
-    assert "+0.17" in page
-
-
 def test_with_keys_a_page_is_for_who_has_signed_in(tmp_path: Path):
     client = client_of(tmp_path, keys=True)
     key, _ = projects.create_key(client.app.state.parts.store, DEFAULT_PROJECT_ID, "page")  # pyright: ignore
