@@ -1,9 +1,10 @@
 """What an endpoint is given: the parts of the service, and parameters that are all known."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, get_args, get_origin
 
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
@@ -60,23 +61,28 @@ PartsDep = Annotated[Parts, Depends(_parts)]
 
 
 def refuse_unknown_parameters(request: Request) -> None:
-    """A misspelt filter must not look like one that matched everything: 422 names it and what there is."""
+    """A misspelt filter must not look like one that matched everything, nor one of two values like both: 422 names it and what there is."""
     route = request.scope["route"]
-    known = {*_query_names(route.dependant), *([PARAMETER] if is_linkable(route) else [])}
-    wrong = [name for name in request.query_params if not known & {name, _INDEX.sub("[*]", name)}]
-    if wrong:
-        expected = f"expected {', '.join(sorted(known))}" if known else "there are none here"
-        raise invalid_request(
-            [
-                FieldProblem(
-                    pointer=f"query:{shown(name)}", code="extra_forbidden", message=f"unknown parameter; {expected}"
-                )
-                for name in wrong[:MOST]
-            ]
-        )
+    parameters = dict(_query_parameters(route.dependant))
+    known = {*parameters, *([PARAMETER] if is_linkable(route) else [])}
+    expected = f"expected {', '.join(sorted(known))}" if known else "there are none here"
+    problems: list[FieldProblem] = []
+    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if not known & {name, _INDEX.sub("[*]", name)}:
+            code, message = "extra_forbidden", f"unknown parameter; {expected}"
+        elif count > 1 and not parameters.get(name):
+            code, message = "repeated", f"given {count} times; expected one value"
+        else:
+            continue
+        problems.append(FieldProblem(pointer=f"query:{shown(name)}", code=code, message=message))
+    if problems:
+        raise invalid_request(problems[:MOST])
 
 
-def _query_names(dependant: Dependant) -> Iterator[str]:
-    yield from (parameter.alias for parameter in dependant.query_params)
+def _query_parameters(dependant: Dependant) -> Iterator[tuple[str, bool]]:
+    """The name of each, and whether it takes several values."""
+    for parameter in dependant.query_params:
+        kind = parameter.field_info.annotation
+        yield parameter.alias, any(get_origin(one) is list for one in (kind, *get_args(kind)))
     for inner in dependant.dependencies:
-        yield from _query_names(inner)
+        yield from _query_parameters(inner)

@@ -38,8 +38,8 @@ def metadata_filter(
     for name, value in request.query_params.multi_items():
         if name.startswith("metadata["):
             key = name.removeprefix("metadata[").removesuffix("]")
-            if key in found or not METADATA_KEY.fullmatch(key):
-                message = f"write metadata[KEY]=VALUE, each key once; a key is {METADATA_KEY.pattern}"
+            if not METADATA_KEY.fullmatch(key):
+                message = f"write metadata[KEY]=VALUE; a key is {METADATA_KEY.pattern}"
                 raise invalid_request(
                     [FieldProblem(pointer=f"query:{shown(name)}", code="invalid_filter", message=message)]
                 )

@@ -8,7 +8,7 @@ import pytest
 
 from alignment_core.spec.mistakes import MOST
 from service.api.schemas.jobs import MOST_FIELDS
-from tests.service.api.world import Api, spec_for
+from tests.service.api.world import Api, assert_problem, spec_for
 
 BASE = spec_for("ds_" + "0" * 26)
 ONLINE = {"type": "ddpo", "reward": {"type": "brightness"}}
@@ -75,3 +75,18 @@ def test_unknown_parameters_are_told_up_to_a_hundred(api: Api) -> None:
     answer = api.client.get("/v1/jobs?" + "&".join(f"p{number}=1" for number in range(3000)))
     assert answer.status_code == 422
     assert len(answer.json()["errors"]) == MOST
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("limit=1&limit=2", "limit"),
+        ("status=queued&after=a&after=b&status=paused", "after"),
+        ("metadata[team]=a&metadata[team]=b", "metadata[team]"),
+    ],
+)
+def test_a_parameter_of_one_value_is_not_given_two(api: Api, query: str, name: str) -> None:
+    """Else the last would count, and the list look like one that both had chosen."""
+    answer = api.client.get(f"/v1/jobs?{query}")
+    (error,) = assert_problem(answer, 422, "invalid_request")["errors"]
+    assert (error["pointer"], error["code"]) == (f"query:{name}", "repeated")
