@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment_core import prompt_files
-from alignment_core.prompt_files import MOST_TOLD, PromptsRefused, PromptsReport, line_of, read_prompts
+from alignment_core.prompt_files import MOST_TOLD, PromptsRefused, PromptsReport, limits, line_of, read_prompts
 from alignment_core.spec import sha256_of_json
 
 PROMPTS = ["a red circle", 'a sign that says "Café"', "a blue square, on grey"]
@@ -95,22 +94,22 @@ def test_a_column_is_named_or_has_a_usual_name(tmp_path: Path) -> None:
 
 
 def test_no_file_makes_a_reader_hold_more_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_files, "LONGEST_LINE_BYTES", 100)
+    monkeypatch.setattr(limits, "LONGEST_LINE_BYTES", 100)
     text = b"a\n" + b"x" * 1000 + b"\nb\n"
     assert refusal(tmp_path, "a.txt", text) == [(2, "line_too_long")], "and the next row is row 3"
     for cells in ("prompt" + "," * 100 + "\na\n", "prompt\na\nb" + "," * 100 + "\n"):
         assert refusal(tmp_path, "a.csv", cells) == [(None, "not_a_table")]
-    monkeypatch.setattr(prompt_files, "LARGEST_JSON_BYTES", 5)
+    monkeypatch.setattr(limits, "LARGEST_JSON_BYTES", 5)
     assert refusal(tmp_path, "a.json", '["a", "b"]') == [(None, "json_too_large")]
-    monkeypatch.setattr(prompt_files, "LARGEST_COLUMN_BYTES", 1000)
+    monkeypatch.setattr(limits, "LARGEST_COLUMN_BYTES", 1000)
     bomb = as_parquet(tmp_path / "p", prompt=[f"{number}" + "x" * 1000 for number in range(100)])
     assert refusal(tmp_path, "p.parquet", bomb) == [(None, "column_too_large")]
-    monkeypatch.setattr(prompt_files, "MOST_PROMPTS", 2)
+    monkeypatch.setattr(limits, "MOST_PROMPTS", 2)
     assert refusal(tmp_path, "a.txt", "a\nb\na\nc\nd\n") == [(None, "too_many_prompts")]
 
 
 def test_no_few_bytes_stand_for_more_rows_than_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_files, "MOST_ROWS", 3)
+    monkeypatch.setattr(limits, "MOST_ROWS", 3)
     empty = arrow.nulls(100_000, arrow.string())
     assert refusal(tmp_path, "p.parquet", as_parquet(tmp_path / "p", prompt=empty)) == [(None, "too_many_rows")]
     assert refusal(tmp_path, "a.txt", "a\n" + "\n" * 100) == [(None, "too_many_rows")]
