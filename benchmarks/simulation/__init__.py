@@ -1,8 +1,11 @@
 """Histories of a service, simulated: real store functions under a clock that is set, workers that die, and a record kept outside.
 
-machine.py    the rules: what may happen next                                   START HERE
-owners.py     what users ask for          jobs_at_work.py   what workers do with jobs
-uploads.py    what they upload            exports_at_work.py  the same with exports and data sets
+machine.py    a history, and that every claim is looked at after each step    START HERE
+rules/        what may happen next: what hypothesis chooses from
+submits.py    what users have queued     jobs_at_work.py   what workers do with jobs
+asking.py     what they ask of it        exports_at_work.py  the same with exports and data sets
+keeping.py    what they have kept        deletions.py      what they delete
+uploads.py    what they upload, and how it is checked
 house.py      sweeps for what was lost, policies, removals, orphans, and time that passes
 told.py       the record kept outside: plain Python, which no function of the store can read or write
 rows.py       what the database and the object store really hold

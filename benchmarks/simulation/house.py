@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from benchmarks.simulation import exports_at_work, rows, told, uploads
 from benchmarks.simulation.fragile import Death
 from benchmarks.simulation.jobs_at_work import requeue_lost
-from benchmarks.simulation.owners import adopt
+from benchmarks.simulation.submits import adopt
 from benchmarks.simulation.world import MAX_ATTEMPTS, World
 from service.store import orphans, removals, retention, sweeps
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.simulation import house, jobs_at_work, owners
+from benchmarks.simulation import deletions, house, jobs_at_work, submits
 from benchmarks.simulation.fragile import Death
-from benchmarks.simulation.machine import DAY, begin
+from benchmarks.simulation.machine import begin
+from benchmarks.simulation.rules.workers import DAY
 from benchmarks.simulation.world import World
 
 
@@ -22,7 +23,7 @@ def world(database_url: str, tmp_path: Path) -> Iterator[World]:
 def test_a_picture_that_is_deleted_and_drawn_again_at_once_stays(world: World) -> None:
     jobs_at_work.start(world, 0, None)
     jobs_at_work.draw(world, 0, None)
-    owners.delete(world, "an output", 0, even_result=False, death=None)
+    deletions.delete(world, "an output", 0, even_result=False, death=None)
     jobs_at_work.draw(world, 0, None)
     house.remove(world, None)
     world.check()
@@ -34,7 +35,7 @@ def test_a_picture_that_is_deleted_and_drawn_again_at_once_stays(world: World) -
 def test_a_picture_that_was_deleted_while_its_job_ran_goes_a_day_later(world: World) -> None:
     jobs_at_work.start(world, 0, None)
     jobs_at_work.draw(world, 0, None)
-    owners.delete(world, "an output", 0, even_result=False, death=None)
+    deletions.delete(world, "an output", 0, even_result=False, death=None)
     world.clock.pass_by(1.1 * DAY)
     house.remove(world, None)
     assert not [key for key in world.objects.all_keys() if "/samples/" in key]
@@ -43,7 +44,7 @@ def test_a_picture_that_was_deleted_while_its_job_ran_goes_a_day_later(world: Wo
 def evaluation_at_work(world: World) -> None:
     """Of a job's checkpoint; as the latest of all attempts."""
     jobs_at_work.train(world, 0, 1, ends=True)
-    owners.evaluate(world, 0, None)
+    submits.evaluate(world, 0, None)
     jobs_at_work.claim(world, 0, None)
     jobs_at_work.start(world, 0, None)
 

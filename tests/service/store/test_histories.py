@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from benchmarks.histories import run
-from benchmarks.simulation import house, jobs_at_work, owners
+from benchmarks.simulation import asking, deletions, house, jobs_at_work, keeping, submits
 from benchmarks.simulation.broken import VARIANTS
 from benchmarks.simulation.fragile import Death
-from benchmarks.simulation.machine import DAY, begin, histories_on
+from benchmarks.simulation.machine import begin, histories_on
+from benchmarks.simulation.rules.workers import DAY
 from benchmarks.simulation.world import World
 from service.store.retention_rules import Policy
 from service.store.states import STATES, TRANSITIONS, JobState, Verb
@@ -38,8 +39,8 @@ def sqlite_world(sqlite_template: bytes, tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
-def stop(verb: owners.Stop) -> Callable[[World], None]:
-    return lambda world: owners.stop(world, 0, verb, "last_step", None)
+def stop(verb: asking.Stop) -> Callable[[World], None]:
+    return lambda world: asking.stop(world, 0, verb, "last_step", None)
 
 
 def end(how: jobs_at_work.End) -> Callable[[World], None]:
@@ -140,8 +141,8 @@ def end_late(world: World) -> None:
 
 def delete_the_stem_of_a_fork(world: World) -> None:
     jobs_at_work.train(world, 0, 1, ends=True)
-    owners.submit(world, 0, "resume", 1, None)
-    owners.delete(world, "a checkpoint", 0, even_result=True, death=None)
+    submits.submit(world, 0, "resume", 1, None)
+    deletions.delete(world, "a checkpoint", 0, even_result=True, death=None)
 
 
 def save_anew(world: World) -> None:
@@ -154,8 +155,8 @@ def save_anew(world: World) -> None:
 
 def pin_under_a_policy(world: World) -> None:
     jobs_at_work.train(world, 0, 1, ends=True)
-    owners.pin(world, 0, is_pinned=True)
-    owners.set_policy(world, 1, Policy(ttl_days=0.5))
+    keeping.pin(world, 0, is_pinned=True)
+    keeping.set_policy(world, 1, Policy(ttl_days=0.5))
     world.clock.pass_by(1.1 * DAY)
     house.let_go(world, None)
 
@@ -167,23 +168,23 @@ def look_for_orphans(world: World) -> None:
 
 
 def feed_twice(world: World) -> None:
-    owners.sweep(world, 0, 3, 1, None)
+    submits.sweep(world, 0, 3, 1, None)
     house.feed(world, None)
 
 
 def resume_for_good(world: World) -> None:
     jobs_at_work.end(world, 0, "failed", False, None)
-    owners.stop(world, 0, "resume", "last_step", None)
+    asking.stop(world, 0, "resume", "last_step", None)
 
 
 def delete_what_a_trial_to_come_names(world: World) -> None:
     jobs_at_work.train(world, 0, 1, ends=True)
-    owners.sweep(world, 0, 3, 1, Death("before"))  # whoever made it died before any trial was queued
+    submits.sweep(world, 0, 3, 1, Death("before"))  # whoever made it died before any trial was queued
     awaited = [one for one in [*world.told.datasets, *world.told.prompt_sets] if world.told.is_awaited(one)]
     assert awaited
     assert not [one for one in awaited if world.told.users_of(one)]
     for index in range(len(world.told.datasets)):
-        owners.delete(world, "an upload", index, even_result=False, death=None)
+        deletions.delete(world, "an upload", index, even_result=False, death=None)
     assert {*awaited} <= {*world.told.datasets, *world.told.prompt_sets}
 
 
