@@ -25,7 +25,13 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # so that the same votes make the same bytes
 def make_dataset(
     parts: Parts, labeling: LabelingRecord, name: str | None, both_bad: Literal["drop", "tie"], dataset_id: str | None
 ) -> Dataset:
-    """Make the data set and have a worker check it. Raises 409 where nobody has judged a pair."""
+    """Make the data set and have a worker check it. Raises 409 where nobody has judged a pair.
+
+    One that has its file is not made anew, whatever was said since a first request under the same key was broken off.
+    """
+    there = None if dataset_id is None else datasets.get(parts.store, labeling.project_id, dataset_id)
+    if there is not None and there.state != "uploading":
+        return Dataset.of(there)
     votes = labelings.votes(parts.store, labeling.id)
     judged = list(judged_pairs(labelings.questions(parts.store, labeling.id), votes, both_bad))
     if not judged:

@@ -207,7 +207,10 @@ def put_vote(
     """Say which image is better. Sent again it changes nothing; another choice takes the place of the first."""
     _refuse_unasked(labeling, question)
     first_is_left = left_of(labeling.seed, annotator, question) == "first"
-    labelings.vote(parts.store, labeling, annotator, question, _of_images(body.choice, first_is_left))
+    try:
+        labelings.vote(parts.store, labeling, annotator, question, _of_images(body.choice, first_is_left))
+    except labelings.LabelingGone as error:
+        raise not_found("labeling", labeling.id) from error
     progress = _progress(parts, labeling, annotator)
     return Vote(labeling_id=labeling.id, question=question, choice=body.choice, progress=progress)
 

@@ -37,13 +37,15 @@ def create(
 ) -> DatasetRecord:
     """A dataset whose file is on its way; `columns` says which column is what, where their names do not. `dataset_id` is the id that `idempotency.begin` set aside.
 
-    `provenance` says of what it was made, if it was made here. `size_bytes` counts towards the project's quota from now on; raises `QuotaExceeded`.
+    `provenance` says of what it was made, if it was made here; of one whose file never came it is what is said last. `size_bytes` counts towards the project's quota from now on; raises `QuotaExceeded`.
     """
     for field, text, longest in (("name", name or "", LONGEST_NAME), ("filename", filename, LONGEST_FILENAME)):
         if "\0" in text or len(text) > longest:
             raise ValueError(f"{field} must have at most {longest} characters, none of them NUL")
     with store.write() as session:
         if dataset_id is not None and (existing := _row(session, dataset_id, project_id)) is not None:
+            if existing.state == "uploading":
+                existing.provenance = provenance
             return record_of(existing)
         quotas.admit_bytes(session, project_id, size_bytes or 0)
         time = now(session)

@@ -29,6 +29,10 @@ class NoPairs(Exception):  # noqa: N818 - a state of affairs, read as one
     """The candidates have no two different images of a prompt that could be asked for."""
 
 
+class LabelingGone(Exception):  # noqa: N818 - a state of affairs, read as one
+    """The labeling was deleted just now."""
+
+
 def create(
     store: Store,
     *,
@@ -176,8 +180,11 @@ def num_answered(store: Store, labeling_ids: Sequence[str], annotator: str) -> d
 
 
 def vote(store: Store, labeling: LabelingRecord, annotator: str, number: int, choice: Choice) -> None:
-    """Put down what somebody says of a question; the same again changes nothing, something else takes its place."""
+    """Put down what somebody says of a question; the same again changes nothing, something else takes its place. Raises `LabelingGone`."""
     with store.write() as session:
+        there = sa.select(Labeling.id).where(Labeling.id == labeling.id)
+        if session.scalars(there.with_for_update(read=True, key_share=True)).one_or_none() is None:
+            raise LabelingGone(labeling.id)
         insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
         said: dict[str, Any] = {"choice": choice, "voted_at": now(session)}
         key = {"labeling_id": labeling.id, "annotator": annotator, "number": number}
