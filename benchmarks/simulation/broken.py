@@ -3,28 +3,35 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.api import labeled_data
 from service.store import (
     aliases,
     audit,
+    datasets,
     deletion,
+    deliveries,
     events,
     jobs,
     keys,
+    labelings,
     leases,
     orphans,
+    outbox,
     outputs,
     quotas,
     retention_rules,
     sweeps,
     usage,
 )
-from service.store.models import Job
+from service.store.models import Job, Webhook, WebhookDelivery
 from service.store.orphan_rules import Owner
 from worker import uploads
 
@@ -52,6 +59,26 @@ def _seconds_unchecked(told: Any, start: Any, end: Any) -> dict[str, float]:
     return {phase: seconds - 1.0 for phase, seconds in SECONDS(told, start, end).items()}
 
 
+def _record_of_whoever_has_it(store: Any, claimed: Any, *rest: Any) -> Any:
+    with store.read() as session:
+        attempt = session.scalar(sa.select(WebhookDelivery.attempt).where(WebhookDelivery.id == claimed.id))
+    return RECORD(store, claimed.model_copy(update={"attempt": attempt}), *rest)
+
+
+def _redeliver_anew(store: Any, project_id: str, webhook_id: str, delivery_id: str) -> Any:
+    with store.write() as session:
+        old = session.get(WebhookDelivery, delivery_id)
+        session.add(outbox.delivery(webhook_id, project_id, old.type, old.body, old.created_at))
+        audit.touch(session)
+
+
+def _due_to_whoever(time: datetime) -> Any:
+    joined = sa.select(WebhookDelivery, Webhook).join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+    return joined.where(WebhookDelivery.state == "pending", WebhookDelivery.due_at <= time)
+
+
+EVER_NEW = SimpleNamespace(get=lambda *_: None, create=datasets.create)
+RECORD = deliveries.record
 APPEND, NEEDED, PREFIX = events.append, retention_rules._needed_outside, keys.checkpoint_prefix
 SECONDS = usage._seconds
 
@@ -74,5 +101,11 @@ VARIANTS: dict[str, Variant] = {
     "quotas refuse nothing": lambda: patch.object(quotas, "_refuse", lambda *_: None),
     "every failure can be resumed": lambda: patch.object(jobs, "_refuse_final", lambda *_: None),
     "the audit log forgets": lambda: patch.object(audit, "record_change", lambda *_: None),
+    "webhooks hear nothing": lambda: patch.object(outbox, "put", lambda *_: None),
+    "what is sent again has another id": lambda: patch.object(deliveries, "redeliver", _redeliver_anew),
+    "webhooks that are off are called": lambda: patch.object(deliveries, "_due", _due_to_whoever),
+    "an old sender may record": lambda: patch.object(deliveries, "record", _record_of_whoever_has_it),
+    "a vote that is taken back stays": lambda: patch.object(labelings, "take_back", lambda *_: None),
+    "a data set follows later votes": lambda: patch.object(labeled_data, "datasets", EVER_NEW),
     "seconds may be negative": lambda: patch.object(usage, "_seconds", _seconds_unchecked),
 }

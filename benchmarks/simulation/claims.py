@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from benchmarks.simulation.rows import Rows
+from benchmarks.simulation.rows import Rows, subject_of
 from benchmarks.simulation.told import Told
 from service.store.limits import Limits
 from service.store.states import HELD, TERMINAL
 
 AT_REST = (*TERMINAL, "paused")
+LONGEST_WAIT = timedelta(hours=12)  # ten of them, give or take a fifth
 ROUNDING = 0.1  # seconds: a millisecond passes with every reading of the clock
 
 
@@ -21,6 +22,8 @@ def check(told: Told, rows: Rows, keys: set[str], time: datetime, limits: Limits
     no_checkpoint_is_lost(told, rows)
     no_output_is_lost(told, rows)
     uploads_and_exports_are_as_told(told, rows)
+    no_image_and_no_vote_is_lost(told, rows)
+    webhooks_are_told_once(told, rows, time)
     what_is_named_is_there(told, rows, keys)
     sweeps_keep_to_their_number(told, rows)
     quotas_are_kept(told, rows, time, limits)
@@ -107,6 +110,36 @@ def uploads_and_exports_are_as_told(told: Told, rows: Rows) -> None:
     assert found == {
         one.id: (one.checkpoint_id, one.state, one.attempt, set(one.keys)) for one in told.exports.values()
     }
+
+
+def no_image_and_no_vote_is_lost(told: Told, rows: Rows) -> None:
+    """Each vote is there once, as it was said last, and so is what was drawn; what people judge is not deleted under them."""
+    images: dict[str, dict[tuple[str, int], str]] = {one: {} for one in told.jobs}
+    for row in rows["images"]:
+        images[row.job_id][row.contender, row.number] = row.object_key
+    assert images == {one.id: one.images for one in told.jobs.values()}
+    assert {row.id: row.candidates_id for row in rows["labelings"]} == {
+        one.id: one.candidates_id for one in told.labelings.values()
+    }
+    assert {one.candidates_id for one in told.labelings.values()} <= told.jobs.keys()
+    votes: dict[str, dict[tuple[str, int], str]] = {one: {} for one in told.labelings}
+    for row in rows["votes"]:
+        votes[row.labeling_id][row.annotator, row.number] = row.choice
+    assert votes == {one.id: one.votes for one in told.labelings.values()}
+
+
+def webhooks_are_told_once(told: Told, rows: Rows, time: datetime) -> None:
+    """What happened was written down once for each webhook that was on, and is sent until it was taken or given up."""
+    hooks = {row.id: (row.enabled, row.num_failures) for row in rows["webhooks"]}
+    assert hooks == {one.id: (one.enabled, one.num_failures) for one in told.webhooks.values()}
+    found = Counter((row.webhook_id, row.type, subject_of(row.body)) for row in rows["deliveries"])
+    assert found == told.announced
+    for row in rows["deliveries"]:
+        one = told.deliveries.get(row.id)
+        state = ("pending", 0, 0) if one is None else (one.state, one.attempt, one.num_failures)
+        assert (row.state, row.attempt, row.num_failures) == state, f"{row.id} of {row.webhook_id}"
+        assert (row.due_at is not None) == (row.state == "pending"), f"{row.id} is {row.state}, and due at {row.due_at}"
+        assert row.due_at is None or row.due_at <= time + LONGEST_WAIT, f"{row.id} waits for too long"
 
 
 def what_is_named_is_there(told: Told, rows: Rows, keys: set[str]) -> None:

@@ -16,7 +16,7 @@ DELETIONS: tuple[Deletion, ...] = get_args(Deletion)
 def delete(world: World, what: Deletion, index: int, *, even_result: bool, death: Death | None) -> bool:
     """Whether there is any such thing."""
     match what:
-        case "a job" if jobs_ := [one for one in world.told.jobs.values() if not one.id.startswith("vfy_")]:
+        case "a job" if jobs_ := [one for one in world.told.jobs.values() if one.id[:4] not in ("vfy_", "cand")]:
             _delete_job(world, pick(jobs_, index), death)
         case "a checkpoint" if world.told.checkpoints:
             _delete_checkpoint(

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from sqlalchemy.orm import Session
 
@@ -51,18 +51,23 @@ class Fuse:
 
     def light(self, death: Death | None) -> None:
         self._death, self._transactions, self._objects = death, 0, 0
-        self.commits = 0
+        self.commits, self._is_dead = 0, False
 
     def burn(self, when: Literal["before", "after"]) -> None:
-        if self._death == Death(when, self._transactions):
-            raise Died
+        if self._is_dead or self._death == Death(when, self._transactions):
+            self._die()
         if when == "after":
             self._transactions += 1
 
     def burn_at_object(self) -> None:
-        if self._death == Death("object", self._objects):
-            raise Died
+        if self._is_dead or self._death == Death("object", self._objects):
+            self._die()
         self._objects += 1
+
+    def _die(self) -> NoReturn:
+        """What a handler of `BaseException` would still do on the way out, a dead process does not."""
+        self._is_dead = True
+        raise Died
 
 
 class FragileStore(Store):

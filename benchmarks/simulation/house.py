@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from benchmarks.simulation import exports_at_work, rows, told, uploads
+from benchmarks.simulation import exports_at_work, hooks, rows, told, uploads
 from benchmarks.simulation.fragile import Death
 from benchmarks.simulation.jobs_at_work import requeue_lost
 from benchmarks.simulation.submits import adopt
@@ -97,4 +97,5 @@ CHORES: dict[str, Callable[[World, Death | None], None]] = {
     "retention": let_go,
     "removals": remove,
     "orphans": remove_orphans,
+    "old deliveries": hooks.forget_old,
 }

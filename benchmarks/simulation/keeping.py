@@ -23,13 +23,13 @@ def promote(world: World, index: int, alias: str, *, force: bool, death: Death |
     )
     outcome = world.ask("promoteCheckpoint", call, death)
     if judge(outcome, allowed=is_proven or force or alias == aliases.CANDIDATE):
-        world.told.aliases[alias] = checkpoint.id
+        world.told.point(alias, checkpoint.id)
 
 
 def retire(world: World, index: int) -> None:
     alias = pick(world.told.aliases, index)
     if judge(world.ask("deleteAlias", lambda: aliases.retire(world.store, PROJECT, alias)), allowed=True):
-        del world.told.aliases[alias]
+        world.told.point(alias, None)
 
 
 def set_policy(world: World, index: int, policy: Policy) -> None:

@@ -4,11 +4,11 @@ from typing import ClassVar
 
 from hypothesis.stateful import RuleBasedStateMachine
 
-from benchmarks.simulation import jobs_at_work, submits, uploads
-from benchmarks.simulation.rules import users, workers
+from benchmarks.simulation import hooks, jobs_at_work, submits, uploads
+from benchmarks.simulation.rules import beginnings, judges, users, webhooks, workers
 from benchmarks.simulation.world import World
 
-RULES = (*users.RULES, *workers.RULES)
+RULES = (*beginnings.RULES, *users.RULES, *judges.RULES, *webhooks.RULES, *workers.RULES)
 
 
 def begin(world: World) -> None:
@@ -38,6 +38,7 @@ class Histories(RuleBasedStateMachine):
     def took(self, name: str) -> None:
         self.world.rules[name] += 1
         self.world.check()
+        hooks.adopt(self.world)
 
 
 def histories_on(world: World) -> type[Histories]:

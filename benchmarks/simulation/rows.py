@@ -1,5 +1,6 @@
 """What the database really holds of a project, read in a few plain queries."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from service.store.models import (
     Alias,
     AttemptUsage,
     AuditEntry,
+    CandidateImage,
     Checkpoint,
     CheckpointFile,
     Dataset,
@@ -18,6 +20,8 @@ from service.store.models import (
     JobAction,
     JobEvent,
     JobRetention,
+    Labeling,
+    LabelingVote,
     Metric,
     ProcessTime,
     ProjectRetention,
@@ -30,6 +34,8 @@ from service.store.models import (
     SubmitCount,
     Sweep,
     SweepTrial,
+    Webhook,
+    WebhookDelivery,
 )
 
 JOB = (
@@ -69,6 +75,23 @@ QUERIES: dict[str, Any] = {
     "datasets": sa.select(Dataset.id, Dataset.state, Dataset.attempt, Dataset.object_key),
     "prompt_sets": sa.select(PromptSet.id, PromptSet.object_key),
     "aliases": sa.select(Alias.name, Alias.checkpoint_id),
+    "images": sa.select(
+        CandidateImage.job_id, CandidateImage.contender, CandidateImage.number, CandidateImage.object_key
+    ),
+    "labelings": sa.select(Labeling.id, Labeling.candidates_id),
+    "votes": sa.select(LabelingVote.labeling_id, LabelingVote.annotator, LabelingVote.number, LabelingVote.choice),
+    "webhooks": sa.select(Webhook.id, Webhook.enabled, Webhook.num_failures).order_by(Webhook.id),
+    "deliveries": sa.select(
+        WebhookDelivery.id,
+        WebhookDelivery.webhook_id,
+        WebhookDelivery.type,
+        WebhookDelivery.body,
+        WebhookDelivery.state,
+        WebhookDelivery.attempt,
+        WebhookDelivery.num_failures,
+        WebhookDelivery.due_at,
+        WebhookDelivery.created_at,
+    ).order_by(WebhookDelivery.id),
     "promotions": sa.select(Promotion.id),
     "sweeps": sa.select(Sweep.id, Sweep.is_open, Sweep.is_cancelled),
     "trials": sa.select(
@@ -110,9 +133,15 @@ class Rows:
         """Of every object that some row names."""
         found = {row.object_key for row in (*self["files"], *self["samples"], *self["shards"], *self["prompt_sets"])}
         found |= {row.page_object_key for row in self["pages"]} | {row.scores_object_key for row in self["proofs"]}
-        found |= {row.object_key for row in self["datasets"]}
+        found |= {row.object_key for row in (*self["datasets"], *self["images"])}
         found |= {file["object_key"] for row in self["exports"] for file in row.files}
         return found - {None}
+
+
+def subject_of(body: str) -> str:
+    """The id, or the name, of what a webhook is told of."""
+    data = json.loads(body)["data"]
+    return next(data[name] for name in ("verification_id", "alias", "webhook_id", "id") if name in data)
 
 
 def read(store: Store) -> Rows:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from alignment_core.spec import JobSpec, ProofSpec
+from alignment_core.spec import CandidatesSpec, JobSpec, ProofSpec
 
 MODEL = {"type": "catalog", "name": "shapes"}
+CONTENDERS = ("base", "aligned")
 
 
 def job_spec(dataset_id: str, *, start_from: str | None = None, prompt_set_id: str | None = None) -> JobSpec:
@@ -32,4 +33,14 @@ def proof_spec(checkpoint_ids: list[str], prompt_set_id: str | None) -> ProofSpe
     prompts: Any = ["a", "b"] if prompt_set_id is None else {"type": "prompt_set", "id": prompt_set_id}
     return ProofSpec.model_validate(
         {"contenders": contenders, "prompts": prompts, "rewards": [{"type": "colorfulness"}]}
+    )
+
+
+def candidates_spec(checkpoint_id: str, prompt_set_id: str | None) -> CandidatesSpec:
+    """Two images of the base and two of a checkpoint."""
+    base, aligned = ({"name": name, "model": MODEL} for name in CONTENDERS)
+    prompts: Any = ["a"] if prompt_set_id is None else {"type": "prompt_set", "id": prompt_set_id}
+    lora = {"type": "checkpoint", "id": checkpoint_id}
+    return CandidatesSpec.model_validate(
+        {"contenders": [base, {**aligned, "lora": lora}], "prompts": prompts, "seeds_per_prompt": 2}
     )

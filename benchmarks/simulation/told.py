@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from service.store.records import DatasetState, ExportState
+from service.store.records import DatasetState, DeliveryState, ExportState
 from service.store.retention_rules import Policy
 from service.store.states import HELD, TERMINAL, TRANSITIONS, JobState, Verb
 
@@ -29,7 +29,7 @@ class Checkpoint:
 
 @dataclass
 class Job:
-    """A job, an evaluation or a verification; `names` are the ids in its spec."""
+    """A job, an evaluation, a verification or candidates; `names` are the ids in its spec."""
 
     id: str
     names: frozenset[str]
@@ -50,6 +50,7 @@ class Job:
     samples: dict[int, str] = field(default_factory=dict)  # keys by step
     pages: dict[int, str] = field(default_factory=dict)
     shards: dict[str, str] = field(default_factory=dict)  # keys by path, with the scores
+    images: dict[tuple[str, int], str] = field(default_factory=dict)  # of candidates: keys by contender and number
     actions: dict[str, bool] = field(default_factory=dict)  # whether they were answered
     ended_at: datetime | None = None
     attempts: dict[int, tuple[datetime, datetime]] = field(default_factory=dict)  # those that ended
@@ -88,6 +89,8 @@ class Dataset:
     lease_ends_at: datetime | None = None
     uploading_since: datetime | None = None
     key: str | None = None
+    is_made: bool = False  # here, of what people said of pairs of images: so many votes
+    said: Counter[frozenset[str]] = field(default_factory=Counter)
 
 
 @dataclass
@@ -107,6 +110,39 @@ class Trials:
 
 
 @dataclass
+class Labeling:
+    id: str
+    candidates_id: str
+    votes: dict[tuple[str, int], str] = field(default_factory=dict)  # by annotator and question
+
+
+@dataclass
+class Webhook:
+    id: str
+    url: str
+    enabled: bool = True
+    num_failures: int = 0
+    failing_since: datetime | None = None
+
+
+@dataclass
+class Delivery:
+    """`subject` is the id, or the name, of what it tells of."""
+
+    id: str
+    webhook_id: str
+    type: str
+    subject: str
+    state: DeliveryState = "pending"
+    attempt: int = 0
+    num_failures: int = 0
+    lease_ends_at: datetime | None = None
+
+    def is_leased(self, time: datetime) -> bool:
+        return self.lease_ends_at is not None and self.lease_ends_at >= time
+
+
+@dataclass
 class Told:
     jobs: dict[str, Job] = field(default_factory=dict)
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
@@ -115,6 +151,12 @@ class Told:
     prompt_sets: set[str] = field(default_factory=set)
     sweeps: dict[str, Trials] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    labelings: dict[str, Labeling] = field(default_factory=dict)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
+    announced: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # by webhook, type and subject
+    received: dict[tuple[str, str], str] = field(default_factory=dict)  # ids by address and body
+    num_urls: int = 0
     policies: dict[str, Policy] = field(default_factory=dict)  # by project or job
     submits: Counter[datetime] = field(default_factory=Counter)  # by hour
     seconds: dict[datetime, float] = field(default_factory=dict)  # of processes, by month
@@ -128,10 +170,45 @@ class Told:
         self.taken[verb, before] += 1
         if job.state in TERMINAL and before not in TERMINAL:
             job.ended_at = time
+            self._announce_end(job)
         if before in HELD and job.state not in HELD:
             assert job.claimed_at is not None
             job.attempts[job.attempt] = (job.claimed_at, time)
             job.claimed_at = job.lease_ends_at = None
+
+    def _announce_end(self, job: Job) -> None:
+        match job.id.partition("_")[0]:
+            case "job":
+                self.announce(f"job.{job.state}", job.id)
+            case "eval":
+                self.announce(f"evaluation.{job.state}", job.id)
+            case "vfy":
+                self.announce("evaluation.verified", job.id)
+            case _:
+                pass  # whoever asked for candidates looks at them
+
+    def announce(self, event_type: str, subject: str) -> None:
+        """Once to each webhook that is on."""
+        self.announced.update((one.id, event_type, subject) for one in self.webhooks.values() if one.enabled)
+
+    def point(self, alias: str, checkpoint_id: str | None) -> None:
+        """Put a name on a checkpoint, or take it away."""
+        if self.aliases.get(alias) != checkpoint_id:
+            self.announce("champion.changed" if alias == "champion" else "alias.changed", alias)
+        if checkpoint_id is None:
+            del self.aliases[alias]
+        else:
+            self.aliases[alias] = checkpoint_id
+
+    def end_check(self, dataset: Dataset, state: Literal["ready", "failed"]) -> None:
+        dataset.state = state
+        self.announce(f"dataset.{state}", dataset.id)
+
+    def drop_webhook(self, webhook_id: str) -> None:
+        """With its deliveries."""
+        del self.webhooks[webhook_id]
+        self.deliveries = {name: one for name, one in self.deliveries.items() if one.webhook_id != webhook_id}
+        self.announced = Counter({key: num for key, num in self.announced.items() if key[0] != webhook_id})
 
     def of_job(self, job_id: str) -> list[Checkpoint]:
         found = (one for one in self.checkpoints.values() if one.job_id == job_id)

@@ -25,7 +25,7 @@ Check = Literal["renew", "ready", "fail", "give_back"]
 
 def go_on(world: World, what: Step, index: int, death: Death | None) -> None:
     match what:
-        case "arrive" if world.told.datasets:
+        case "arrive" if any(not one.is_made for one in world.told.datasets.values()):
             arrive(world, index, death)
         case "claim" if world.told.datasets:
             claim(world, index, death)
@@ -48,7 +48,7 @@ def create(world: World, death: Death | None) -> None:
 
 
 def arrive(world: World, index: int, death: Death | None) -> None:
-    dataset = pick(world.told.datasets.values(), index)
+    dataset = pick([one for one in world.told.datasets.values() if not one.is_made], index)
     key = keys.dataset_key(PROJECT, dataset.id, ".parquet")
 
     def put() -> None:
@@ -86,7 +86,8 @@ def check(world: World, index: int, what: Check, death: Death | None) -> None:
     outcome = world.act(lambda: _checked(world, hold, what), death)
     if judge(outcome, allowed=holds) and dataset is not None:
         dataset.lease_ends_at = None
-        dataset.state = {"ready": "ready", "fail": "failed", "give_back": "checking"}[what]  # pyright: ignore[reportAttributeAccessIssue]
+        if what in ("ready", "fail"):
+            world.told.end_check(dataset, "ready" if what == "ready" else "failed")
 
 
 def _checked(world: World, hold: Hold, what: Check) -> object:
@@ -108,10 +109,12 @@ def sweep(world: World, max_attempts: int, death: Death | None) -> None:
     for one in world.told.datasets.values() if outcome.happened else []:
         if one.state == "uploading" and one.uploading_since is not None:
             is_late = one.uploading_since < time - timedelta(seconds=UPLOAD_TIMEOUT_SECONDS)
-            one.state = "failed" if is_late else one.state
+            if is_late:
+                world.told.end_check(one, "failed")
         elif one.lease_ends_at is not None and one.lease_ends_at < time:
             one.num_lost, one.lease_ends_at = one.num_lost + 1, None
-            one.state = "failed" if one.num_lost >= max_attempts else "checking"
+            if one.num_lost >= max_attempts:
+                world.told.end_check(one, "failed")
 
 
 def add_prompts(world: World, death: Death | None) -> None:

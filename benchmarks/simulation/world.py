@@ -5,12 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from benchmarks.simulation import claims, rows, told
 from benchmarks.simulation.fragile import START, Clock, Death, Died, FragileObjects, FragileStore, Fuse
+from service.errors import ApiError
 from service.settings import Settings
 from service.store import audit
 from service.store.aliases import Unproven
@@ -19,13 +22,16 @@ from service.store.audit import Deed
 from service.store.catalog import Catalog
 from service.store.database import open_store
 from service.store.deletion import InUse
+from service.store.deliveries import WebhookOff
 from service.store.fence import Fenced
+from service.store.labelings import LabelingGone, NoPairs, NotDrawn
 from service.store.limits import Limits, QuotaExceeded
 from service.store.models import Base
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from service.store.queueing import DatasetGone
-from service.store.records import Claim
+from service.store.records import Claim, DeliveryClaim, LabelingRecord
 from service.store.states import InvalidTransition
+from service.store.webhooks import TooMany
 from worker.parts import WorkerParts
 
 T = TypeVar("T")
@@ -33,7 +39,10 @@ T = TypeVar("T")
 LIMITS = Limits(jobs=6, submits=14)
 LEASE_SECONDS = 60.0
 MAX_ATTEMPTS = 3
-REFUSALS = (Fenced, InvalidTransition, InUse, QuotaExceeded, DatasetGone, CheckpointGone, Unproven)
+REFUSALS = (
+    *(Fenced, InvalidTransition, InUse, QuotaExceeded, DatasetGone, CheckpointGone, Unproven),
+    *(NotDrawn, NoPairs, LabelingGone, TooMany, WebhookOff, ApiError),
+)
 KEPT = ("projects", "alembic_version")
 
 
@@ -87,7 +96,9 @@ class World:
         opened = open_store(self.url)
         self.store = FragileStore(opened.engine, limits=LIMITS, clock=self.clock)
         self.store.fuse = self.fuse
-        self.settings = Settings(data_dir=self.root / "data", lease_seconds=LEASE_SECONDS)
+        self.settings = Settings(
+            data_dir=self.root / "data", lease_seconds=LEASE_SECONDS, webhooks_key=SecretStr("k" * 32)
+        )
         self.begin()
 
     def begin(self) -> None:
@@ -99,6 +110,9 @@ class World:
         self.attempts: list[Attempt] = []
         self.makers: list[Hold] = []
         self.checkers: list[Hold] = []
+        self.senders: list[DeliveryClaim] = []
+        self.ballots: list[LabelingRecord] = []  # labelings as some request found them a moment ago
+        self.unanswered: list[Any] = []  # requests that were broken off
         self.rung: list[str] = []
         self.rows = rows.read(self.store)
         self.num_files, self._is_read = 0, False
@@ -112,6 +126,12 @@ class World:
             ring=self.rung.append,
             ring_dataset=self.rung.append,
             trainer=(),
+        )
+        self.api_parts = SimpleNamespace(
+            settings=self.settings,
+            store=self.store,
+            objects=self.objects,
+            bell=SimpleNamespace(ring_dataset=self.rung.append),
         )
 
     def act(self, call: Callable[[], Any], death: Death | None = None) -> Outcome:
@@ -171,6 +191,7 @@ def judge(outcome: Outcome, *, allowed: bool) -> bool:
         return False
     if not outcome.died:
         assert allowed, "it was done, and the record says that it must not be"
+        assert outcome.commits, "it was said to be done, and nothing was committed"
     elif outcome.commits:
         assert allowed, "it was committed, and the record says that it must not be"
     return outcome.happened

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from benchmarks.simulation import exports_at_work, house, jobs_at_work, uploads
+from benchmarks.simulation import exports_at_work, house, jobs_at_work, runs, uploads
 from benchmarks.simulation.fragile import Death
 from benchmarks.simulation.jobs_at_work import End
 from benchmarks.simulation.rules.choices import Machine, deaths, has, knows, later_deaths, which, yes
@@ -22,7 +22,7 @@ def claim(machine: Machine, index: int, death: Death | None) -> None:
 @rule(index=which, num=st.integers(1, 3), ends=yes)
 def train(machine: Machine, index: int, num: int, ends: bool) -> None:
     """What mostly happens: some steps with their checkpoint, and with luck the end. So a history gets somewhere."""
-    jobs_at_work.train(machine.world, index, num, ends=ends)
+    runs.train(machine.world, index, num, ends=ends)
     machine.took("steps, a checkpoint and the end" if ends else "steps and a checkpoint")
 
 
@@ -36,63 +36,63 @@ def renew(machine: Machine, index: int) -> None:
 @knows("attempts")
 @rule(index=which, death=deaths)
 def start(machine: Machine, index: int, death: Death | None) -> None:
-    jobs_at_work.start(machine.world, index, death)
+    runs.start(machine.world, index, death)
     machine.took("a run starts")
 
 
 @knows("attempts")
 @rule(index=which, skew_seconds=st.sampled_from([0.0, -40.0, 40.0]))
 def change_phase(machine: Machine, index: int, skew_seconds: float) -> None:
-    jobs_at_work.change_phase(machine.world, index, skew_seconds)
+    runs.change_phase(machine.world, index, skew_seconds)
     machine.took("a phase")
 
 
 @knows("attempts")
 @rule(index=which, death=deaths)
 def step(machine: Machine, index: int, death: Death | None) -> None:
-    jobs_at_work.step(machine.world, index, death)
+    runs.step(machine.world, index, death)
     machine.took("a step")
 
 
 @knows("attempts")
 @rule(index=which, is_best=yes, is_final=yes, death=deaths)
 def save(machine: Machine, index: int, is_best: bool, is_final: bool, death: Death | None) -> None:
-    jobs_at_work.save(machine.world, index, is_best, is_final, death)
+    runs.save(machine.world, index, is_best, is_final, death)
     machine.took("a checkpoint")
 
 
 @knows("attempts")
 @rule(index=which, death=deaths)
 def draw(machine: Machine, index: int, death: Death | None) -> None:
-    jobs_at_work.draw(machine.world, index, death)
+    runs.draw(machine.world, index, death)
     machine.took("a picture")
 
 
 @knows("attempts")
 @rule(index=which, death=deaths)
 def report(machine: Machine, index: int, death: Death | None) -> None:
-    jobs_at_work.report(machine.world, index, death)
+    runs.report(machine.world, index, death)
     machine.took("a report")
 
 
 @precondition(lambda machine: machine.world.attempts and any(one.actions for one in machine.world.told.jobs.values()))
 @rule(index=which, death=deaths)
 def answer(machine: Machine, index: int, death: Death | None) -> None:
-    jobs_at_work.answer(machine.world, index, death)
+    runs.answer(machine.world, index, death)
     machine.took("an action is answered")
 
 
 @knows("attempts")
 @rule(index=which, death=deaths)
 def complete(machine: Machine, index: int, death: Death | None) -> None:
-    jobs_at_work.complete(machine.world, index, death)
+    runs.complete(machine.world, index, death)
     machine.took("a run completes")
 
 
 @knows("attempts")
 @rule(index=which, retryable=yes, death=deaths)
 def fail(machine: Machine, index: int, retryable: bool, death: Death | None) -> None:
-    jobs_at_work.fail(machine.world, index, retryable, death)
+    runs.fail(machine.world, index, retryable, death)
     machine.took("a run fails")
 
 

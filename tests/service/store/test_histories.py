@@ -11,10 +11,22 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from benchmarks.histories import run
-from benchmarks.simulation import asking, deletions, house, jobs_at_work, keeping, submits
+from benchmarks.simulation import (
+    asking,
+    deletions,
+    hooks,
+    house,
+    jobs_at_work,
+    judged_data,
+    judges,
+    keeping,
+    runs,
+    submits,
+)
 from benchmarks.simulation.broken import VARIANTS
 from benchmarks.simulation.fragile import Death
 from benchmarks.simulation.machine import begin, histories_on
+from benchmarks.simulation.rules.beginnings import there_are
 from benchmarks.simulation.rules.workers import DAY
 from benchmarks.simulation.world import World
 from service.store.retention_rules import Policy
@@ -52,11 +64,11 @@ def claim(world: World) -> None:
 
 
 def start(world: World) -> None:
-    jobs_at_work.start(world, 0, None)
+    runs.start(world, 0, None)
 
 
 def complete(world: World) -> None:
-    jobs_at_work.complete(world, 0, None)
+    runs.complete(world, 0, None)
 
 
 WAYS: dict[JobState, list[Callable[[World], None]]] = {
@@ -119,7 +131,7 @@ def test_the_claims_hold_in_long_histories_and_each_rule_is_taken(world: World) 
     machine = histories_on(world)
     run(machine, seed_=6, histories=60, steps=50)
     taken = {name for name, _ in world.rules.items()}
-    assert len(taken) > 40, f"histories that do little show little: {sorted(taken)}"
+    assert len(taken) > 60, f"histories that do little show little: {sorted(taken)}"
     assert len(world.verbs) > 14, f"histories that do little show little: {sorted(world.verbs)}"
 
 
@@ -140,21 +152,21 @@ def end_late(world: World) -> None:
 
 
 def delete_the_stem_of_a_fork(world: World) -> None:
-    jobs_at_work.train(world, 0, 1, ends=True)
+    runs.train(world, 0, 1, ends=True)
     submits.submit(world, 0, "resume", 1, None)
     deletions.delete(world, "a checkpoint", 0, even_result=True, death=None)
 
 
 def save_anew(world: World) -> None:
-    jobs_at_work.train(world, 0, 1, ends=False)
+    runs.train(world, 0, 1, ends=False)
     lost_and_claimed_again(world)
-    jobs_at_work.save(world, 0, False, False, None)
+    runs.save(world, 0, False, False, None)
     world.clock.pass_by(1.1 * DAY)
     house.remove(world, None)
 
 
 def pin_under_a_policy(world: World) -> None:
-    jobs_at_work.train(world, 0, 1, ends=True)
+    runs.train(world, 0, 1, ends=True)
     keeping.pin(world, 0, is_pinned=True)
     keeping.set_policy(world, 1, Policy(ttl_days=0.5))
     world.clock.pass_by(1.1 * DAY)
@@ -162,7 +174,7 @@ def pin_under_a_policy(world: World) -> None:
 
 
 def look_for_orphans(world: World) -> None:
-    jobs_at_work.train(world, 0, 1, ends=False)
+    runs.train(world, 0, 1, ends=False)
     world.clock.pass_by(2 * DAY)
     house.remove_orphans(world, None)
 
@@ -178,7 +190,7 @@ def resume_for_good(world: World) -> None:
 
 
 def delete_what_a_trial_to_come_names(world: World) -> None:
-    jobs_at_work.train(world, 0, 1, ends=True)
+    runs.train(world, 0, 1, ends=True)
     submits.sweep(world, 0, 3, 1, Death("before"))  # whoever made it died before any trial was queued
     awaited = [one for one in [*world.told.datasets, *world.told.prompt_sets] if world.told.is_awaited(one)]
     assert awaited
@@ -192,6 +204,48 @@ def test_what_a_trial_to_come_names_is_kept_and_the_record_knows_why(sqlite_worl
     live_through(sqlite_world, delete_what_a_trial_to_come_names)
 
 
+def end_beside_a_webhook(world: World) -> None:
+    hooks.add(world, None)
+    jobs_at_work.end(world, 0, "succeeded", False, None)
+
+
+def answer_late(world: World) -> None:
+    end_beside_a_webhook(world)
+    hooks.send(world, None)
+    world.clock.pass_by(61)
+    hooks.send(world, None)
+    hooks.answer(world, 1, "good", None)
+
+
+def redeliver(world: World) -> None:
+    end_beside_a_webhook(world)
+    hooks.send(world, None)
+    hooks.answer(world, 0, "good", None)
+    hooks.redeliver(world, 0, None)
+    hooks.send(world, None)
+
+
+def send_to_one_that_is_off(world: World) -> None:
+    end_beside_a_webhook(world)
+    hooks.change(world, 0, "off", None)
+    hooks.send(world, None)
+
+
+def take_a_vote_back(world: World) -> None:
+    there_are(world, "a labeling")
+    judges.vote(world, 0, "ada", "tie", 1, None)
+    judges.vote(world, 0, "ada", None, 1, None)
+
+
+def ask_for_data_again(world: World) -> None:
+    there_are(world, "a labeling")
+    judges.vote(world, 0, "ada", "first", 1, None)
+    judged_data.make(world, 0, "drop", Death("after", 1))
+    judges.vote(world, 0, "bob", "second", 1, None)
+    judged_data.make_again(world, 0, None)
+    judged_data.check(world)
+
+
 DIRECTED: dict[str, Callable[[World], None]] = {
     "an old attempt may end the job": end_late,
     "an old attempt may renew": renew_late,
@@ -201,6 +255,12 @@ DIRECTED: dict[str, Callable[[World], None]] = {
     "orphans are whatever lies there": look_for_orphans,
     "sweeps queue everything": feed_twice,
     "every failure can be resumed": resume_for_good,
+    "webhooks hear nothing": end_beside_a_webhook,
+    "an old sender may record": answer_late,
+    "what is sent again has another id": redeliver,
+    "webhooks that are off are called": send_to_one_that_is_off,
+    "a vote that is taken back stays": take_a_vote_back,
+    "a data set follows later votes": ask_for_data_again,
 }
 WRONG = (AssertionError, IntegrityError, BaseExceptionGroup)  # of an alias on what is gone the database itself says so
 
