@@ -1,7 +1,7 @@
-"""What a step waits for shards on a disk that holds a part of the set, with and without looking ahead: `python -m benchmarks.shards`.
+"""What a step waits for shards on a disk that holds a part of the set, with and without looking ahead, and in blocks: `python -m benchmarks.shards`.
 
 Shards of random posteriors in a folder that answers as late as a store would; a step draws pairs by the seed, reads them and then takes
-`--step-seconds`, in which nothing here is busy, as in a step on a GPU. Both ways take turns and read the same bits. Writes `shards.json`.
+`--step-seconds`, in which nothing here is busy, as in a step on a GPU. The ways take turns; shuffled as a whole both read the same bits. Writes `shards.json`.
 """
 
 import argparse
@@ -19,10 +19,16 @@ import torch
 from alignment_core.datasets.cache import ShardReader, TensorCache
 from alignment_core.datasets.shard_store import FolderStore
 from alignment_core.datasets.shelf import Shelves
-from alignment_core.methods.draws import indices_of_step
+from alignment_core.methods.order import Blocks, indices_of_step
 from benchmarks.speed import DOCS, save
 
 SHARD_BYTES, ENTRIES = 2**20, 16
+BLOCKS = Blocks(rows=4 * ENTRIES, window=4)  # 16 shards, where the disk holds 24
+WAYS: dict[str, tuple[bool, Blocks | None]] = {
+    "as_needed": (False, None),
+    "ahead": (True, None),
+    "in_blocks": (True, BLOCKS),
+}
 SPACE: dict[str, str | int] = {"kind": "posterior"}
 
 
@@ -44,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = measured(Path(folder), arguments)
     save(found, arguments.docs / "shards.json")
-    for way in ("as_needed", "ahead"):
+    for way in WAYS:
         of = found[way]
         sys.stdout.write(
             f"{way}: {of['fetched_per_step']} shards and {of['waiting_seconds_per_step']} s of waiting a step\n"
@@ -57,7 +63,7 @@ def measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     _filled(Shelves(folder / "first", store), num)
     store.seconds = arguments.late_seconds
     disk_bytes = arguments.shards * SHARD_BYTES // arguments.share
-    found = {way: [] for way in ("as_needed", "ahead")}
+    found = {way: [] for way in WAYS}
     sums = set[float]()
     for _ in range(arguments.rounds):
         for way, steps in found.items():
@@ -65,9 +71,11 @@ def measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             cache = _filled(Shelves(folder / "second", store, disk_bytes), num)
             places = torch.tensor([cache.find(cache.key(b"%d" % number)) for number in range(num)])
             store.num_given = 0
-            waited, checksum = _steps(cache.reader(), places, arguments, looks_ahead=way == "ahead")
+            looks_ahead, blocks = WAYS[way]
+            waited, checksum = _steps(cache.reader(), places, arguments, blocks, looks_ahead=looks_ahead)
             steps.append((store.num_given / arguments.steps, waited))
-            sums.add(checksum)
+            if blocks is None:
+                sums.add(checksum)
     assert len(sums) == 1, "both ways read the same"
     return {
         **{
@@ -98,11 +106,16 @@ def _filled(shelves: Shelves, num: int) -> TensorCache:
 
 
 def _steps(
-    reader: ShardReader, places: torch.Tensor, arguments: argparse.Namespace, *, looks_ahead: bool
+    reader: ShardReader,
+    places: torch.Tensor,
+    arguments: argparse.Namespace,
+    blocks: Blocks | None,
+    *,
+    looks_ahead: bool,
 ) -> tuple[float, float]:
     """Seconds a step waits for its pairs, and the sum of all that was read."""
     waited = checksum = 0.0
-    for coming, now in _with_next(arguments.steps, len(places), arguments.pairs):
+    for coming, now in _with_next(arguments.steps, len(places), arguments.pairs, blocks):
         if looks_ahead:
             for step in coming:
                 reader.foresee(places[step])
@@ -114,9 +127,9 @@ def _steps(
     return waited / arguments.steps, checksum
 
 
-def _with_next(steps: int, num: int, pairs: int) -> Iterator[tuple[list[list[int]], list[int]]]:
+def _with_next(steps: int, num: int, pairs: int, blocks: Blocks | None) -> Iterator[tuple[list[list[int]], list[int]]]:
     """What is foreseen before each step, and the step: itself too before the first."""
-    order = [indices_of_step(num, pairs, step, 0) for step in range(steps + 1)]
+    order = [indices_of_step(num, pairs, step, 0, blocks) for step in range(steps + 1)]
     for step in range(steps):
         yield order[step + 1 : step + 2] if step else order[:2], order[step]
 

@@ -22,6 +22,7 @@ from alignment_core.load.unpaired import ImageSplits, load_images
 from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
 from alignment_core.methods.diffusion_kto import DiffusionKTO
 from alignment_core.methods.mapo import MaPO
+from alignment_core.methods.order import Blocks
 from alignment_core.methods.pair_batches import PairDraws
 from alignment_core.methods.reference_errors import ReferenceErrors
 from alignment_core.protocols import Method
@@ -136,11 +137,17 @@ def _training_draws(
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
         num_draws=_num_draws(spec),
+        blocks=_blocks(spec),
     )
 
 
 def _num_draws(spec: JobSpec) -> int | None:
     return None if spec.training.reference_cache is None else spec.training.reference_cache.draws
+
+
+def _blocks(spec: JobSpec) -> Blocks | None:
+    asked = spec.training.block_shuffle
+    return None if asked is None else Blocks(asked.rows, asked.blocks)
 
 
 def _validation_draws(spec: JobSpec, pairs: PreferencePairs, accelerator: Accelerator) -> PairDraws:
@@ -152,6 +159,7 @@ def _validation_draws(spec: JobSpec, pairs: PreferencePairs, accelerator: Accele
         seed=spec.seed,
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
+        blocks=_blocks(spec),
     )
 
 
@@ -199,6 +207,7 @@ def _on_images(
         num_processes=accelerator.num_processes,
         add_up=add_up,
         num_draws=_num_draws(spec),
+        blocks=_blocks(spec),
         reference_errors=remembered,
     )
     validation = None

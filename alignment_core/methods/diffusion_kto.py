@@ -25,11 +25,11 @@ from alignment_core.methods.draws import (
     MicroBatch,
     dropped_conditioning,
     examples_per_step,
-    indices_of_step,
     micro_batches,
     on_device,
     sent,
 )
+from alignment_core.methods.order import Blocks, indices_of_step
 from alignment_core.methods.pair_batches import NoisyInputs
 from alignment_core.methods.reference_errors import ReferenceErrors, Visits
 from alignment_core.protocols import Predictions, StepLoss, TimestepStrategy
@@ -131,7 +131,7 @@ class ImageForward:
 class DiffusionKTO:
     """Diffusion-KTO over judged images: `protocols.Method[ImageBatch]`.
 
-    Each image of a step is a like with `like_probability`; None visits every image once an epoch instead. Steps are
+    Each image of a step is a like with `like_probability`; None visits every image once an epoch instead, in `blocks` if given. Steps are
     cut up as `StepLayout` says, and `reference_errors` are as for Diffusion-DPO. Q is that of a micro-batch over all processes, so it changes with accumulation; `add_up` sums over the processes.
     """
 
@@ -150,6 +150,7 @@ class DiffusionKTO:
     num_processes: int = 1
     add_up: AddUp = torch.Tensor.clone
     num_draws: int | None = None
+    blocks: Blocks | None = None
     reference_errors: ReferenceErrors | None = None
 
     @property
@@ -252,7 +253,7 @@ class DiffusionKTO:
     def _indices(self, step: int, draws: torch.Generator) -> list[int]:
         num = examples_per_step(self)
         if self.like_probability is None:
-            return indices_of_step(len(self.images), num, step, self.seed)
+            return indices_of_step(len(self.images), num, step, self.seed, self.blocks)
         likes = (torch.rand(num, generator=draws) < self.like_probability).tolist()
         places = torch.rand(num, generator=draws, dtype=torch.float64).tolist()
         kinds = [self.images.likes if like else self.images.dislikes for like in likes]

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from alignment_core.protocols import TimestepStrategy
-from alignment_core.seeds import generator_of, permutation_of
+from alignment_core.seeds import generator_of
 from alignment_core.shapes import Timesteps
 
 IndicesOf = Callable[[int, Generator], list[int]]
@@ -128,13 +128,6 @@ def _of_visits(
     t = torch.cat([timesteps.sample(1, draws) for draws in generators])
     dropped = torch.cat([torch.rand(1, generator=draws) for draws in generators]) < layout.caption_dropout
     return MicroBatch([index for index, _ in visits], t, dropped, generators, torch.tensor(visits))
-
-
-def indices_of_step(size: int, num: int, step: int, seed: int) -> list[int]:
-    """The `num` examples of a step, of `size`: epochs are shuffled anew and run into each other."""
-    positions = range(step * num, (step + 1) * num)
-    orders = {epoch: permutation_of(size, seed, "order", epoch) for epoch in {p // size for p in positions}}
-    return [orders[position // size][position % size] for position in positions]
 
 
 def on_device(conditioning: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -14,11 +14,11 @@ from alignment_core.methods.draws import (
     MicroBatch,
     dropped_conditioning,
     examples_per_step,
-    indices_of_step,
     micro_batches,
     on_device,
     sent,
 )
+from alignment_core.methods.order import Blocks, indices_of_step
 from alignment_core.methods.reference_errors import Visits
 from alignment_core.protocols import TimestepStrategy
 from alignment_core.shapes import Latents, PerExample, Times, Timesteps
@@ -61,7 +61,7 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class PairDraws:
-    """The pairs of every step, cut up as `StepLayout` says."""
+    """The pairs of every step, cut up as `StepLayout` says; in `blocks`, if they are not shuffled all at once."""
 
     pairs: PreferencePairs
     caption_dropout: float
@@ -71,6 +71,7 @@ class PairDraws:
     rank: int = 0
     num_processes: int = 1
     num_draws: int | None = None
+    blocks: Blocks | None = None
 
     @property
     def num_examples(self) -> int:
@@ -84,7 +85,7 @@ class PairDraws:
             yield batch.sent_to(actors.family.device)
 
     def _indices(self, step: int, draws: Generator) -> list[int]:
-        return indices_of_step(len(self.pairs), examples_per_step(self), step, self.seed)
+        return indices_of_step(len(self.pairs), examples_per_step(self), step, self.seed, self.blocks)
 
     def _batch(self, timesteps: TimestepStrategy, drawn: MicroBatch) -> PairBatch:
         """Draw posterior samples, and the one noise that both members of a pair share; on the host."""

@@ -106,6 +106,12 @@ def refuse_unfit_reference_cache(method: MethodBase, reference: ReferenceSpec) -
         )
 
 
+def refuse_unfit_block_shuffle(method: MethodBase) -> None:
+    """Blocks are of examples that an epoch visits once each."""
+    if (why := method.why_not_in_blocks()) is not None:
+        raise misfit(f"training.block_shuffle cannot be used with {_name(method)}: {why}", "training.block_shuffle")
+
+
 def refuse_unfit_shares(
     resources: ResourceSpec, training: TrainingSpec, reference: ReferenceSpec, *, is_lora: bool
 ) -> None:

@@ -17,6 +17,7 @@ from alignment_core.spec.evaluation import EvaluationSpec
 from alignment_core.spec.families import ATTENTION, FAMILIES, FamilyName
 from alignment_core.spec.fits import (
     refuse_short_table,
+    refuse_unfit_block_shuffle,
     refuse_unfit_micro_batch,
     refuse_unfit_reference,
     refuse_unfit_reference_cache,
@@ -64,6 +65,7 @@ LATER_FIELDS = (
     ("method", "flow_beta"),
     ("training", "embedded_guidance"),
     ("training", "reference_cache"),
+    ("training", "block_shuffle"),
     ("training", "cuda_graphs"),
     ("training", "compile"),
     ("training", "optimizer"),
@@ -127,6 +129,8 @@ class JobSpec(Spec):
         refuse_unfit_reference(method, self.reference)
         if self.training.reference_cache is not None:
             refuse_unfit_reference_cache(method, self.reference)
+        if self.training.block_shuffle is not None:
+            refuse_unfit_block_shuffle(method)
         method.refuse_batch(self.batch_size, self.examples_per_step)
         if self.is_online and self.training.validate_every is not None:
             raise misfit(

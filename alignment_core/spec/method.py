@@ -117,6 +117,10 @@ class MethodBase(Spec):
         """Why a frozen reference's errors cannot be kept from one visit of an example to the next, as a sentence's end."""
         return "it asks no reference on data that stays the same"
 
+    def why_not_in_blocks(self) -> str | None:
+        """Why the data cannot be visited block by block, as a sentence's end."""
+        return "it learns from what it draws, and has no data to visit" if self.learns_from == "rewards" else None
+
     def steps_per_turn(self, examples_per_step: int) -> int:
         """Optimiser steps in what `reference.every` counts."""
         return 1

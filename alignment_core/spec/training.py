@@ -107,6 +107,22 @@ class ReferenceCache(Spec):
     )
 
 
+class BlockShuffle(Spec):
+    """Preference data is visited block by block, so that little of what was encoded of it need lie on the disk at a time.
+
+    Blocks of neighbouring rows begin in an order that every epoch draws anew, and the examples of `blocks` of them are mixed. Every
+    example is still visited once an epoch. The order follows from the seed and the data alone: not from shards, disk or processes.
+    """
+
+    rows: int = Field(default=512, ge=1, le=1_000_000, description="Neighbouring examples in a block.")
+    blocks: int = Field(
+        default=16,
+        ge=2,
+        le=100_000,
+        description="Blocks whose examples are mixed at a time. Where so many hold all of the data, it is shuffled as without blocks.",
+    )
+
+
 class TrainingSpec(Spec):
     """The optimiser and its schedule. The learning rate is the effective one: nothing scales it behind the scenes."""
 
@@ -194,6 +210,11 @@ class TrainingSpec(Spec):
         default=None,
         description="Preference data and a frozen reference: remember the reference's errors, at a fixed number of draws an "
         "example. Off when left out: every visit draws anew.",
+    )
+    block_shuffle: BlockShuffle | None = Field(
+        default=None,
+        description="Preference data larger than the disk: visit it in blocks of neighbouring rows, of which some are mixed at a time, and read "
+        "what was encoded about once an epoch. When left out, an epoch is shuffled as a whole (`docs/data.md`).",
     )
     start_checks: bool = Field(
         default=True,

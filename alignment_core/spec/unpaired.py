@@ -73,6 +73,13 @@ class DiffusionKTOSpec(MethodBase):
                 "training.batch_size",
             )
 
+    def why_not_in_blocks(self) -> str | None:
+        if self.like_probability is not None:
+            return (
+                "like_probability draws images with replacement, from all of them; set method.like_probability to null"
+            )
+        return None
+
     def why_not_remembered(self) -> str | None:
         if self.baseline == "mismatched":
             return "its baseline mismatched asks the reference under prompts of other images, at each visit others"

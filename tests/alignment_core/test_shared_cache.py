@@ -11,6 +11,7 @@ from alignment_core.datasets.cache import TensorCache
 from alignment_core.events import PhaseProgressed, WarningRaised
 from alignment_core.spec import JobSpec
 from alignment_core.spec.places import FolderShards, Sources
+from alignment_core.spec.training import BlockShuffle
 from tests.alignment_core.test_alignment import of_type, same_weights
 from tests.alignment_core.tiny import UNJUDGED, tiny_spec
 
@@ -46,9 +47,13 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: -path.stat().st_size)
 
 
+@pytest.mark.parametrize(
+    "blocks", [None, pytest.param(BlockShuffle(rows=2, blocks=2), marks=pytest.mark.slow)], ids=["whole", "in blocks"]
+)
 def test_a_run_on_a_small_disk_that_stops_and_goes_on_elsewhere_ends_as_one_alone(
-    spec: JobSpec, tmp_path: Path
+    blocks: BlockShuffle | None, spec: JobSpec, tmp_path: Path
 ) -> None:
+    spec = spec.model_copy(update={"training": spec.training.model_copy(update={"block_shuffle": blocks})})
     list(align(spec, tmp_path / "alone", cache_dir=tmp_path / "cache"))
 
     small = sources_on(tmp_path, "first", 2 * A_SHARD)

@@ -33,6 +33,7 @@ CASES: dict[str, tuple[dict[str, Any], str, Circumstances]] = {
     "half_full_shares": ({**HALF, "adapter": FULL}, "fsdp2", Circumstances()),
     "uncompiled": ({"training": {**TRAINING, "compile": "on"}}, "ddp", Circumstances(lacks_compiler=1)),
     "beside": ({"adapter": FULL}, "fsdp2", Circumstances(saves_in_background=True)),
+    "blocks": ({"training": {**TRAINING, "block_shuffle": {"rows": 2, "blocks": 2}}}, "ddp", Circumstances()),
     "remembered": ({"training": {**TRAINING, "reference_cache": {"draws": 1}}}, "ddp", Circumstances()),
 }
 
@@ -55,7 +56,7 @@ def two(
     return in_two(pair, specs, tmp_path_factory.mktemp("two"), cache_dir, {name: one[2] for name, one in CASES.items()})
 
 
-@pytest.mark.parametrize("name", ["small", "recorded", "uncompiled", "beside", "remembered"])
+@pytest.mark.parametrize("name", ["small", "recorded", "uncompiled", "beside", "blocks", "remembered"])
 def test_two_processes_are_one_whatever_befalls_them(
     name: str, two: dict[str, Done], tiny_model: Path, tiny_pairs: Path, cache_dir: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,8 @@ from alignment_core.datasets.cache import ShardReader
 from alignment_core.datasets.lookahead import Lookahead
 from alignment_core.datasets.shard_store import FolderStore
 from alignment_core.datasets.shelf import Shelves
-from alignment_core.methods.draws import MicroBatch, indices_of_step, micro_batches
+from alignment_core.methods.draws import MicroBatch, micro_batches
+from alignment_core.methods.order import indices_of_step
 from alignment_core.timesteps.strategies import UniformTimesteps
 from tests.alignment_core.datasets.test_shelf import encode_missing, places_of, shards_in
 
