@@ -76,6 +76,13 @@ class CandidateImage(Resource):
     created_at: datetime
 
 
+class Playground(Resource):
+    """Whether the server draws one prompt at once, and how long it may take."""
+
+    is_on: bool
+    max_run_seconds: float
+
+
 class Candidates:
     """Images to judge. Every method raises `AttuneError` when the server says no or does not answer."""
 
@@ -94,6 +101,10 @@ class Candidates:
         body = {"spec": _written(spec), **given({"name": name, "metadata": dict(metadata) if metadata else None})}
         answer = self._connection.request("POST", "/v1/candidates", json=body, headers=key_headers(idempotency_key))
         return CandidatesResource.model_validate(answer)
+
+    def playground(self) -> Playground:
+        """Whether `play` draws on this server."""
+        return Playground.model_validate(self._connection.request("GET", "/v1/playground"))
 
     def play(
         self,

@@ -156,7 +156,7 @@ class Settings(BaseSettings):
     )
     playground: bool | None = Field(
         default=None,
-        description="Whether `POST /v1/playground` draws at once, before all jobs; left out, where no keys are required.",
+        description="Whether `POST /v1/playground`, and the page of that name, draw at once, before all jobs; left out, where no keys are required.",
     )
     playground_seconds: float = Field(
         default=120.0, gt=0, le=3600, description="An attempt at what the playground draws fails after so many seconds."

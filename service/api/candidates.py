@@ -1,12 +1,12 @@
-"""Candidates: images that models draw of prompts, for people to judge; and the playground, which draws one prompt at once."""
+"""Candidates: images that models draw of prompts, for people to judge."""
 
 from typing import Annotated, Any
 
 from fastapi import Body, Path, Query, Request, Response
 
-from alignment_core.spec import CandidatesSpec, Name
+from alignment_core.spec import Name
 from service.api.contests import create_once
-from service.api.context import Parts, PartsDep
+from service.api.context import PartsDep
 from service.api.downloads import file_responses, send_file
 from service.api.events import STREAM_RESPONSE, LastEventId, events_of
 from service.api.idempotency import IN_FLIGHT, OnceDep
@@ -15,7 +15,7 @@ from service.api.lookup import (
     CandidatesPath,
 )
 from service.api.paging import Page, PagingDep
-from service.api.problems import missing, problem, problems
+from service.api.problems import missing, problems
 from service.api.proof_admission import validated
 from service.api.routers import api_router
 from service.api.rows import (
@@ -35,12 +35,11 @@ from service.api.schemas.candidates import (
     CandidatesRequest,
     CandidatesSummary,
     CandidatesValidation,
-    PlaygroundRequest,
 )
 from service.api.schemas.runs import JobEvent, Logs
 from service.api.waiting import LONGEST_WAIT_SECONDS
 from service.auth import ProjectDep
-from service.errors import ApiError, FieldProblem, invalid_request, not_found, not_json
+from service.errors import not_found, not_json
 from service.scopes import needs
 from service.store import candidates, jobs
 from service.store.ids import is_id
@@ -66,51 +65,6 @@ def create_candidates(body: CandidatesRequest, project_id: ProjectDep, parts: Pa
     Contenders are those of an evaluation. What the project has drawn before with the same files and settings is not drawn again.
     """
     return create_once(parts, project_id, once, body, Candidates.whole)
-
-
-@router.post(
-    "/playground",
-    status_code=201,
-    response_model=Candidates,
-    summary="Draw one prompt at once",
-    response_description="Candidates of one or two images, before all jobs in the queue",
-    responses={
-        201: LOCATION,
-        **IN_FLIGHT,
-        **problem(403, "playground_off", "the playground of this server is off", when="The operator has it off"),
-        **problems(400, 413, 429),
-    },
-)
-def draw_at_once(body: PlaygroundRequest, project_id: ProjectDep, parts: PartsDep, once: OnceDep) -> Response:
-    """Have one prompt drawn by one or two models from the same seed, as candidates that come before all jobs and may not take long.
-
-    Where API keys are required it is off unless `ATTUNE_PLAYGROUND` says otherwise.
-    """
-    if not is_playground_on(parts):
-        raise ApiError(403, "playground_off", "the playground of this server is off: ATTUNE_PLAYGROUND=true opens it")
-    spec = CandidatesSpec(
-        contenders=_told_apart(body),
-        prompts=(body.prompt,),
-        seeds=(body.seed,),
-        sampling=body.sampling,
-        max_run_seconds=parts.settings.playground_seconds,
-    )
-    request = CandidatesRequest(spec=spec, name="playground", metadata={"made_by": "playground"})
-    return create_once(parts, project_id, once, request, Candidates.whole, before_others=True)
-
-
-def is_playground_on(parts: Parts) -> bool:
-    """The operator's word, and without it whether the server is its owner's alone."""
-    asked = parts.settings.playground
-    return not parts.settings.api_keys_required if asked is None else asked
-
-
-def _told_apart(body: PlaygroundRequest) -> Any:
-    names = [one.name for one in body.contenders]
-    if len(set(names)) < len(names):
-        message = f"two contenders are called {names[0]}: their images could not be told apart"
-        raise invalid_request([FieldProblem(pointer="/contenders/1/name", code="value_error", message=message)])
-    return body.contenders
 
 
 @router.post(

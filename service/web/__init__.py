@@ -17,6 +17,7 @@ from service.web import (
     judged_page,
     label_page,
     new_job_page,
+    playground_page,
     problems,
     sign_in,
 )
@@ -35,6 +36,7 @@ def install(app: FastAPI) -> None:
         draw_page,
         label_page,
         judged_page,
+        playground_page,
     )
     take_routes(app, [page.router for page in pages])
     problems.install(app)

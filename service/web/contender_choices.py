@@ -1,12 +1,14 @@
 """Models that a form offers to draw with: those of the catalog, champions by their names, and what recent jobs made."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from service.web.asking import Api
+from service.web.asking import Api, part
 
 RECENT_JOBS = 30
+RESULTS_OF_JOBS = "Results of jobs"
 
 
 class ModelChoice(NamedTuple):
@@ -27,10 +29,10 @@ async def model_groups(api: Api, chosen: Sequence[str] = ()) -> list[ModelGroup]
     aliases = (await api.get("/v1/aliases"))["data"]
     jobs = (await api.get("/v1/jobs", limit=RECENT_JOBS, status="succeeded"))["data"]
     groups = [
-        ModelGroup("Catalog", [ModelChoice(one["id"], one["id"]) for one in models]),
+        ModelGroup("Catalog", [ModelChoice(one["id"], one["id"]) for one in models if one["checkpoint_id"] is None]),
         ModelGroup("Champions", [ModelChoice(value_of(one["source"]), one["id"]) for one in aliases]),
         ModelGroup(
-            "Results of jobs",
+            RESULTS_OF_JOBS,
             [
                 ModelChoice(one["result_checkpoint_id"], f"{one['name'] or one['id']} ({one['method']})")
                 for one in jobs
@@ -39,7 +41,7 @@ async def model_groups(api: Api, chosen: Sequence[str] = ()) -> list[ModelGroup]
         ),
     ]
     known = {choice.value for group in groups for choice in group.choices}
-    others = [ModelChoice(one, _words(one)) for one in dict.fromkeys(chosen) if one and one not in known]
+    others = [ModelChoice(one, await _words(api, one)) for one in dict.fromkeys(chosen) if one and one not in known]
     return [group for group in [*groups, ModelGroup("Chosen", others)] if group.choices]
 
 
@@ -63,8 +65,35 @@ def model_of(value: str) -> Any:
         return value
 
 
-def _words(value: str) -> str:
+def slug_of(value: str) -> str:
+    """What pictures of this model are kept under."""
+    model = model_of(value)
+    text = (
+        next((str(model[key]) for key in ("repo_id", "name", "id") if key in model), "model")
+        if isinstance(model, dict)
+        else value
+    )
+    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:64] or "model"
+
+
+def value_of_contender(contender: Mapping[str, Any]) -> str:
+    """The model that stands behind a contender of a resolved spec: the checkpoint, where it is a LoRA's."""
+    lora = contender["lora"]
+    return value_of(lora if lora and lora["type"] == "checkpoint" else contender["model"])
+
+
+def label_in(groups: Sequence[ModelGroup], value: str) -> str:
+    """What people read of a choice among these."""
+    return next((one.label for group in groups for one in group.choices if one.value == value), value)
+
+
+async def _words(api: Api, value: str) -> str:
+    """Of a checkpoint, which job it is from; of what is none, its parts."""
     model = model_of(value)
     if isinstance(model, dict):
-        return " ".join(str(part) for name, part in model.items() if name != "type" and part)
-    return value
+        return " ".join(str(one) for name, one in model.items() if name != "type" and one)
+    found = await api.get_or_none(f"/v1/checkpoints/{part(value)}") if value.startswith("ckpt_") else None
+    if found is None:
+        return value
+    job = await api.get(f"/v1/jobs/{found['job_id']}")
+    return f"{job['name'] or job['id']}, step {found['step']}"

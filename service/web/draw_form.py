@@ -1,12 +1,11 @@
 """What the form for candidates holds, and the request that it stands for."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Form
 
-from service.web.contender_choices import model_of, value_of
+from service.web.contender_choices import model_of, slug_of, value_of
 from service.web.field_problems import number_or_text
 
 REPORT_OF = "report_of"
@@ -69,19 +68,8 @@ class DrawForm:
 
     def _contenders(self) -> list[dict[str, Any]]:
         chosen = [one for one in (self.model, self.against) if one]
-        names = ("base", "aligned") if self.report_of else tuple(_name(one) for one in chosen)
+        names = ("base", "aligned") if self.report_of else tuple(map(slug_of, chosen))
         return [{"name": name, "model": model_of(one)} for name, one in zip(names, chosen, strict=False)]
-
-
-def _name(value: str) -> str:
-    """What pictures of this model are kept under."""
-    model = model_of(value)
-    text = (
-        next((str(model[key]) for key in ("repo_id", "name", "id") if key in model), "model")
-        if isinstance(model, dict)
-        else value
-    )
-    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:64] or "model"
 
 
 def typed(

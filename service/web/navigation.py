@@ -2,11 +2,16 @@
 
 from typing import NamedTuple
 
-JOBS, NEW_JOB, DATASETS, LABEL = "/", "/jobs/new", "/datasets", "/label"
+JOBS, NEW_JOB, DATASETS, LABEL, PLAYGROUND = "/", "/jobs/new", "/datasets", "/label", "/playground"
 
-ENTRIES = ((JOBS, "Jobs"), (NEW_JOB, "New job"), (DATASETS, "Data sets"), (LABEL, "Label"))
+ENTRIES = ((JOBS, "Jobs"), (NEW_JOB, "New job"), (DATASETS, "Data sets"), (LABEL, "Label"), (PLAYGROUND, "Playground"))
 
-SECTIONS = ((NEW_JOB, NEW_JOB), ("/jobs", JOBS), ("/compare", JOBS), (DATASETS, DATASETS), (LABEL, LABEL))
+SECTIONS = (
+    (NEW_JOB, NEW_JOB),
+    ("/jobs", JOBS),
+    ("/compare", JOBS),
+    *((entry, entry) for entry in (DATASETS, LABEL, PLAYGROUND)),
+)
 """Where pages lie, and the entry that they belong to; the first that fits decides."""
 
 

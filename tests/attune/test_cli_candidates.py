@@ -31,6 +31,7 @@ def test_candidates_are_queued_from_a_file_and_their_images_saved(
 
 def test_the_client_plays(api: Api, url: str) -> None:  # noqa: F811
     with Client(url) as client:
+        assert client.candidates.playground().is_on
         found = client.candidates.play(PLAY["prompt"], PLAY["contenders"], seed=PLAY["seed"])
         assert (found.status, found.spec["seeds"]) == ("queued", [7])
         assert client.candidates.cancel(found.id).status == "cancelled"

@@ -17,7 +17,14 @@ def paths(site: Site) -> list[str]:
     queries = {"/compare": f"?job={site.finished}&job={site.running}"}
     found = [path.format(**site.ids) + queries.get(path, "") for path in routes() if path != "/sign-in"]
     assert len(found) >= 7, found
-    return [*found, f"/jobs/{site.running}", f"/jobs/{site.failed}", *BESIDES, f"{site.keyed_address}/sign-in"]
+    return [
+        *found,
+        f"/playground/{site.played}",
+        f"/jobs/{site.running}",
+        f"/jobs/{site.failed}",
+        *BESIDES,
+        f"{site.keyed_address}/sign-in",
+    ]
 
 
 def routes() -> Iterator[str]:

@@ -39,6 +39,7 @@ class Site:
     failed: str
     candidates: str
     labeling: str
+    played: str
 
     @property
     def ids(self) -> dict[str, str]:
@@ -95,8 +96,10 @@ def fill(api: Api) -> dict[str, str]:
     candidates = api.client.post("/v1/candidates", json=body).json()["id"]
     test_candidates.drawn(api, candidates)
     labeling = test_labelings.created(api, candidates, name=marked("labeling"))
+    played = play(api, api.checkpoint_id(finished))
     return {
         "dataset": dataset,
+        "played": played,
         "finished": finished,
         "running": running,
         "failed": failed,
@@ -116,6 +119,15 @@ def checked_dataset(api: Api) -> str:
         api.parts.store, dataset_id, claim.attempt, DatasetReport.model_validate(DATASET_REPORT_EXAMPLE)
     )
     return dataset_id
+
+
+def play(api: Api, checkpoint_id: str) -> str:
+    """What a model and a checkpoint have drawn in the playground."""
+    contenders = [{"name": "base", "model": "shapes"}, {"name": "aligned", "model": checkpoint_id}]
+    asked = {"prompt": marked("prompt of the playground"), "seed": 7, "contenders": contenders}
+    played = api.client.post("/v1/playground", json=asked).json()["id"]
+    test_candidates.drawn(api, played)
+    return played
 
 
 def finish(api: Api, job_id: str) -> None:

@@ -15,15 +15,6 @@ SPEC_EXAMPLE: dict[str, Any] = {
 CREATE_EXAMPLE: dict[str, Any] = {"spec": SPEC_EXAMPLE, "name": "shapes to judge", "metadata": {"team": "design"}}
 RESOLVED_EXAMPLE = CandidatesSpec.model_validate(SPEC_EXAMPLE).resolved()
 
-PLAYGROUND_EXAMPLE: dict[str, Any] = {
-    "prompt": "a big red circle on the left",
-    "seed": 7,
-    "contenders": [
-        {"name": "base", "model": "shapes"},
-        {"name": "aligned", "model": "ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"},
-    ],
-}
-
 VALIDATION_EXAMPLE: dict[str, Any] = {
     "valid": True,
     "errors": [],

@@ -6,14 +6,11 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from alignment_core.reports import ImageRecipe
-from alignment_core.spec import CandidatesSpec, ContenderSpec
-from alignment_core.spec.candidates import ImageSeed
-from alignment_core.spec.proof import SamplingSpec
+from alignment_core.spec import CandidatesSpec
 from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.candidate_examples import (
     CREATE_EXAMPLE,
     IMAGE_EXAMPLE,
-    PLAYGROUND_EXAMPLE,
     RESOLVED_EXAMPLE,
     SUMMARY_EXAMPLE,
     VALIDATION_EXAMPLE,
@@ -32,17 +29,6 @@ class CandidatesRequest(RequestBody):
     spec: CandidatesSpec
     name: NameForPeople = None
     metadata: Metadata = Field(default_factory=dict)
-
-
-class PlaygroundRequest(RequestBody):
-    """One prompt and one seed, drawn at once by one or two models."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [PLAYGROUND_EXAMPLE]})
-
-    prompt: str = Field(min_length=1, max_length=2000)
-    seed: ImageSeed = 0
-    contenders: tuple[ContenderSpec, ...] = Field(min_length=1, max_length=2)
-    sampling: SamplingSpec = SamplingSpec()
 
 
 class CandidatesValidation(ContestValidation):

@@ -1,6 +1,7 @@
 // What a page does beside htmx. Each part looks for its own elements, and does nothing where there are none.
 import { showCurves } from "./curves.js";
 import { showSlides } from "./slides.js";
+import { prepareSwipes } from "./swipe.js";
 import { followRun } from "./live.js";
 import { prepareDownloads } from "./downloads.js";
 import { prepareUploads } from "./uploads.js";
@@ -11,6 +12,7 @@ import { sendKept } from "./outbox.js";
 function start() {
   showCurves();
   showSlides();
+  prepareSwipes();
   followRun();
   prepareDownloads();
   prepareUploads();
@@ -20,4 +22,7 @@ function start() {
 }
 
 start();
-document.body.addEventListener("htmx:after:swap", showSlides);
+document.body.addEventListener("htmx:after:swap", () => {
+  showSlides();
+  prepareSwipes();
+});

@@ -193,8 +193,29 @@ def test_the_playground_comes_before_all_jobs_and_has_little_time(any_api: Api) 
     assert_problem(twice, 422, "invalid_request")
 
 
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"prompt": ""}, "/prompt"),
+        ({"prompt": "a\0b"}, "/prompt"),
+        ({"seed": 2**32}, "/seed"),
+        ({"sampling": {"num_inference_steps": 0}}, "/sampling/num_inference_steps"),
+        ({"contenders": [{"name": "a", "model": "no-such-model"}]}, "/contenders/0/model/name"),
+        ({"contenders": [SPEC["contenders"][0], {"name": "b", "model": f"ckpt_{26 * '0'}"}]}, "/contenders/1/model/id"),
+        ({"contenders": 2 * SPEC["contenders"][:1]}, "/contenders/1/name"),
+    ],
+)
+def test_what_is_wrong_in_the_playground_is_told_at_its_place_in_what_was_sent(
+    api: Api, changes: dict[str, Any], pointer: str
+) -> None:
+    problem = assert_problem(api.client.post("/v1/playground", json={**PLAY, **changes}), 422, "invalid_request")
+    assert [one["pointer"] for one in problem["errors"]] == [pointer]
+    assert problem["detail"].startswith(f"{pointer}: ")
+
+
 def test_the_playground_is_off_where_keys_are_required_until_the_operator_opens_it(new_api: NewApi) -> None:
     for settings, status in (({}, 403), ({"playground": True}, 201)):
         api = new_api(api_keys_required=True, **settings)
         api.client.headers.update(key_of(api, "owner")[1])
+        assert api.client.get("/v1/playground").json()["is_on"] is (status == 201)
         assert api.client.post("/v1/playground", json=PLAY).status_code == status

@@ -49,7 +49,8 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *(f"POST {job}/{verb}" for verb in ("cancel", "pause", "resume")),
         *(f"GET {job}/{name}" for name in results),
         f"GET {job}/samples/{{sample_id}}.png",
-        *("POST /v1/candidates", "POST /v1/candidates/validate", "GET /v1/candidates", "POST /v1/playground"),
+        *("POST /v1/candidates", "POST /v1/candidates/validate", "GET /v1/candidates"),
+        *("GET /v1/playground", "POST /v1/playground"),
         *(f"{verb} {candidates}" for verb in ("GET", "DELETE")),
         *(
             "POST /v1/labelings",

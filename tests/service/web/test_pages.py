@@ -65,6 +65,7 @@ def test_the_table_has_jobs_with_their_gain_and_links_to_them(client: TestClient
         ("/datasets/{dataset}", "Data sets", "true"),
         ("/label", "Label", "page"),
         ("/label/draw", "Label", "true"),
+        ("/playground", "Playground", "page"),
         ("/labels", "", ""),
     ],
 )
