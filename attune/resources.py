@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from alignment_core.events import Action, Event, StartCheck, Throughput, event_from_json
+from alignment_core.events import Action, Event, SampleGrid, StartCheck, Throughput, event_from_json
 from alignment_core.prompt_files import PromptsReport
 from alignment_core.reports import Interval, VerificationReport, WeightsReport
 
@@ -403,6 +403,7 @@ class Sample(Resource):
     id: str
     step: int
     prompts: list[str]
+    grid: SampleGrid | None = None
     size_bytes: int
     sha256: str
     image_url: str

@@ -11,7 +11,7 @@ from PIL import Image
 from alignment_core.evaluation.compare import Comparison, compare, plan_comparison
 from alignment_core.evaluation.draw_and_judge import DrawPlan, Judges
 from alignment_core.evaluation.files import replace_file, save_png
-from alignment_core.evaluation.grid import draw_grid, headline_of
+from alignment_core.evaluation.grid import draw_grid, headline_of, places_in_grid
 from alignment_core.evaluation.page import render_page
 from alignment_core.evaluation.report import Bootstrap, Provenance, build_report, write_report
 from alignment_core.events import EvaluationCompleted, Event, PhaseChanged, SamplesDrawn, WarningRaised
@@ -112,7 +112,9 @@ def _publish(report: EvaluationReport, comparison: Comparison, place: ReportFold
     shown = [comparison.prompts[index] for index in comparison.shown]
     grid = draw_grid(shown, comparison.base.images, comparison.policy.images, headline_of(report))
     save_png(grid, folder / "grid.png")
-    yield SamplesDrawn(step=report.step, path=place.relative("grid.png"), prompts=shown)
+    seeds = [comparison.seeds[index] for index in comparison.shown]
+    places = places_in_grid(shown, seeds, comparison.base.images)
+    yield SamplesDrawn(step=report.step, path=place.relative("grid.png"), prompts=shown, grid=places)
     replace_file(folder / "report.html", render_page(report, comparison).encode())
     write_report(report, folder / "report.json")
     yield EvaluationCompleted(

@@ -10,6 +10,7 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 from alignment_core.evaluation.words import digits_of, sides
+from alignment_core.events import ComparedImages, PlaceInPicture, SampleGrid
 from alignment_core.reports import EvaluationReport
 
 Pictures = UInt8[ndarray, "prompts seeds height width 3"]
@@ -67,7 +68,7 @@ def headline_of(report: EvaluationReport) -> Headline:
 def draw_grid(prompts: Sequence[str], base: Pictures, policy: Pictures, headline: Headline) -> Image.Image:
     """Blocks of one prompt each, base above aligned, with at most `SEEDS_SHOWN` seeds side by side."""
     base, policy = base[:, :SEEDS_SHOWN], policy[:, :SEEDS_SHOWN]
-    captions = [_wrap(_drawable(prompt), _block_width(*base.shape[1:4])) for prompt in prompts]
+    captions = _captions(prompts, *base.shape[1:4])
     layout = _layout(captions, *base.shape[1:4])
     canvas = Image.new("RGB", layout.size, _PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -79,11 +80,31 @@ def draw_grid(prompts: Sequence[str], base: Pictures, policy: Pictures, headline
     for index, caption in enumerate(captions):
         x, y = layout.corner(index)
         _paste_row(canvas, layout, base[index], x, y)
-        _paste_row(canvas, layout, policy[index], x, y + layout.tile_height + _TILE_GAP)
+        _paste_row(canvas, layout, policy[index], x, y + layout.to_policy)
         for number, line in enumerate(caption):
             top = y + layout.images_height + _CAPTION_PADDING + number * _LINE_HEIGHT
             draw.text((x, top), line, _INK, _font(_TEXT_SIZE))
     return canvas
+
+
+def places_in_grid(prompts: Sequence[str], seeds: Sequence[Sequence[int]], images: Pictures) -> SampleGrid:
+    """Where `draw_grid` puts the images of these prompts, each from its seeds; `images` are those of either model."""
+    num_seeds, height, width = min(images.shape[1], SEEDS_SHOWN), *images.shape[2:4]
+    layout = _layout(_captions(prompts, num_seeds, height, width), num_seeds, height, width)
+    tiles = []
+    for index, own in enumerate(seeds):
+        x, y = layout.corner(index)
+        for number, seed in enumerate(own[:num_seeds]):
+            left = x + number * layout.to_next_seed
+            base, policy = PlaceInPicture(x=left, y=y), PlaceInPicture(x=left, y=y + layout.to_policy)
+            tiles.append(ComparedImages(prompt=index, seed=seed, base=base, policy=policy))
+    return SampleGrid(
+        tile_width=layout.tile_width,
+        tile_height=layout.tile_height,
+        image_width=width,
+        image_height=height,
+        tiles=tiles,
+    )
 
 
 @dataclass(frozen=True)
@@ -96,8 +117,17 @@ class _Layout:
     caption_lines: int
 
     @property
+    def to_policy(self) -> int:
+        """From the top of a base image to that of the policy's below it."""
+        return self.tile_height + _TILE_GAP
+
+    @property
+    def to_next_seed(self) -> int:
+        return self.tile_width + _TILE_GAP
+
+    @property
     def images_height(self) -> int:
-        return 2 * self.tile_height + _TILE_GAP
+        return self.to_policy + self.tile_height
 
     @property
     def block_height(self) -> int:
@@ -112,6 +142,10 @@ class _Layout:
         row, column = divmod(index, self.columns)
         x = _MARGIN + _LABEL_WIDTH + column * (self.block_width + _BLOCK_GAP)
         return x, _MARGIN + _HEADER_HEIGHT + row * (self.block_height + _BLOCK_GAP)
+
+
+def _captions(prompts: Sequence[str], num_seeds: int, height: int, width: int) -> list[list[str]]:
+    return [_wrap(_drawable(prompt), _block_width(num_seeds, height, width)) for prompt in prompts]
 
 
 def _layout(captions: Sequence[Sequence[str]], seeds: int, height: int, width: int) -> _Layout:
@@ -144,13 +178,13 @@ def _paste_row(canvas: Image.Image, layout: _Layout, images: ndarray, x: int, y:
         enlarged = pixels.shape[1] < layout.tile_width
         resampling = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
         tile = Image.fromarray(pixels).resize(size, resampling)
-        canvas.paste(tile, (x + number * (layout.tile_width + _TILE_GAP), y))
+        canvas.paste(tile, (x + number * layout.to_next_seed, y))
 
 
 def _draw_labels(draw: ImageDraw.ImageDraw, layout: _Layout, row: int, sides: tuple[str, str]) -> None:
     _, y = layout.corner(row * layout.columns)
     for number, (label, color) in enumerate(zip(sides, (_MUTED, _ACCENT), strict=True)):
-        middle = y + number * (layout.tile_height + _TILE_GAP) + layout.tile_height // 2
+        middle = y + number * layout.to_policy + layout.tile_height // 2
         draw.text((_MARGIN + _LABEL_WIDTH - 14, middle), label, color, _font(_TEXT_SIZE), anchor="rm")
 
 

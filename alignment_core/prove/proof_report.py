@@ -15,7 +15,7 @@ from PIL import Image
 
 from alignment_core.evaluation.compare import Comparison
 from alignment_core.evaluation.files import replace_file, save_png
-from alignment_core.evaluation.grid import draw_grid, headline_of
+from alignment_core.evaluation.grid import draw_grid, headline_of, places_in_grid
 from alignment_core.evaluation.page import render_page
 from alignment_core.evaluation.report import Figures, Provenance, report_with
 from alignment_core.evaluation.score_table import ScoreTable, made_of, standings_of
@@ -158,7 +158,10 @@ def _pictures(
     alike = _of_one_size(comparison)
     grid = draw_grid(shown, alike.base.images, alike.policy.images, headline_of(report))
     save_png(grid, folder / "grid.png")
-    yield SamplesDrawn(step=number, path=(folder / "grid.png").relative_to(workdir).as_posix(), prompts=shown)
+    seeds = [comparison.seeds[index] for index in comparison.shown]
+    places = places_in_grid(shown, seeds, alike.base.images)
+    path = (folder / "grid.png").relative_to(workdir).as_posix()
+    yield SamplesDrawn(step=number, path=path, prompts=shown, grid=places)
     replace_file(folder / "report.html", render_page(report, comparison).encode())
 
 

@@ -19,7 +19,7 @@ from alignment_core.evaluation.contenders import initial_model
 from alignment_core.evaluation.draw_and_judge import Judges, draw_and_judge
 from alignment_core.evaluation.evaluate import choose_prompts
 from alignment_core.evaluation.files import save_png
-from alignment_core.evaluation.grid import Headline, draw_grid
+from alignment_core.evaluation.grid import Headline, draw_grid, places_in_grid
 from alignment_core.evaluation.probe import HeldOutProbe
 from alignment_core.events import Action, ActionAnswered, Event, PhaseChanged, SamplesDrawn
 from alignment_core.training.loop import finite
@@ -102,7 +102,8 @@ class Asked:
         path = self.workdir / PICTURES / f"step-{said.step:08d}.png"
         title = Headline("Base and aligned model", f"Same prompt and noise in each pair; after {said.step} steps.")
         run.ranks.in_first(lambda: save_png(draw_grid(prompts, base.images, policy.images, title), path))
-        yield SamplesDrawn(step=said.step, path=path.relative_to(self.workdir).as_posix(), prompts=prompts)
+        places = places_in_grid(prompts, plan.seeds, base.images)
+        yield SamplesDrawn(step=said.step, path=path.relative_to(self.workdir).as_posix(), prompts=prompts, grid=places)
         return said
 
     def _probe(self, run: Run, said: ActionAnswered) -> Doing:

@@ -97,6 +97,7 @@ def put_sample(session: Session, job: Job, event: SamplesDrawn, files: Sequence[
             step=event.step,
             attempt=job.attempt,
             prompts=event.prompts,
+            grid=None if event.grid is None else event.grid.model_dump(),
             size_bytes=file.size_bytes,
             sha256=file.sha256,
             object_key=file.object_key,

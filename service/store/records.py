@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from alignment_core.errors import Category
-from alignment_core.events import Action
+from alignment_core.events import Action, SampleGrid
 from alignment_core.model_files import ModelReport
 from alignment_core.prompt_files import PromptsReport
 from alignment_core.spec import ColumnMapping
@@ -337,6 +337,7 @@ class SampleRecord(Record):
     step: int
     attempt: int
     prompts: list[str]
+    grid: SampleGrid | None
     size_bytes: int
     sha256: str
     object_key: str

@@ -31,15 +31,15 @@ async def show_job(
     path = f"/v1/jobs/{part(job_id)}"
     job = await api.get(path)
     latest = (await api.get(f"{path}/events", limit=MOST_LISTED, newest_first=True))["data"]
+    saved = await api.get(f"{path}/checkpoints", limit=CHECKPOINTS_AT_ONCE, newest_first=True, after=checkpoints)
     warnings = (await api.get(f"{path}/events", limit=MOST_LISTED, type="warning_raised"))["data"]
     return await pages.show(
         "job.html",
         job=job,
         report=await api.get_or_none(f"{path}/report"),
         samples=await api.get(f"{path}/samples", limit=PICTURES_AT_ONCE, newest_first=True, after=pictures),
-        checkpoints=await api.get(
-            f"{path}/checkpoints", limit=CHECKPOINTS_AT_ONCE, newest_first=True, after=checkpoints
-        ),
+        checkpoints=saved,
+        checkpoint_of={one["step"]: one["id"] for one in saved["data"]},
         older={"pictures": pictures, "checkpoints": checkpoints},
         warnings=[{**one["data"], "advice": advice_for(one["data"]["code"])} for one in warnings],
         phases=phases(job["usage"]["seconds"] if job["usage"] else {}),

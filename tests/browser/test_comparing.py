@@ -1,14 +1,17 @@
 """Two pictures of the same noise in a real browser: they come by themselves, and a handle goes from one to the other."""
 
+import io
 from collections.abc import Iterator
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, ViewportSize, expect
 
 from tests.browser.axe import grave_faults
 from tests.browser.conftest import NewReader
+from tests.browser.markup import marked
 from tests.browser.reader import Reader
-from tests.browser.site import Site, site
+from tests.browser.site import STEPS, Site, grid_of, site
 from tests.service.api import test_candidates
 
 SCREEN = ViewportSize(width=1280, height=900)
@@ -89,10 +92,11 @@ def test_the_handle_goes_by_keys_and_by_mouse_from_one_picture_to_the_other(serv
     expect(handle_of(reader)).to_be_visible()  # this tab is asked once how it wants to compare
 
 
+@pytest.mark.parametrize("path", ["/playground/{played}", "/jobs/{finished}"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_grave_with_the_handle_there(scheme: str, served: Site, reader: Reader) -> None:
+def test_axe_finds_nothing_grave_with_the_handle_there(scheme: str, path: str, served: Site, reader: Reader) -> None:
     reader.page.emulate_media(color_scheme=scheme)  # pyright: ignore[reportArgumentType]
-    reader.open(f"/playground/{served.played}")
+    reader.open(path.format(played=served.played, finished=served.finished))
     reader.page.get_by_label("One over the other").check()
     for size in (SCREEN, PHONE):
         reader.page.set_viewport_size(size)
@@ -111,6 +115,60 @@ def test_a_finger_moves_the_handle_and_still_scrolls_the_page(served: Site, new_
     phone.page.touchscreen.tap(box["x"] + box["width"] * 0.8, box["y"] + box["height"] / 2)
     assert share_of_the_first(phone) == pytest.approx(0.8, abs=0.03)
     assert handle.evaluate("one => getComputedStyle(one).touchAction") == "pan-y"
+
+
+def color_in_the_middle_of(reader: Reader, side: int) -> tuple[int, ...]:
+    """Of what is shown of one of the two parts, as the screen has it."""
+    shot = reader.page.locator("#closer svg").nth(side).screenshot()
+    image = Image.open(io.BytesIO(shot)).convert("RGB")
+    color = image.getpixel((image.width // 2, image.height // 2))
+    assert isinstance(color, tuple)
+    return tuple(map(int, color))
+
+
+def test_a_part_of_a_jobs_picture_is_looked_at_closer_and_step_by_step(served: Site, reader: Reader) -> None:
+    page = reader.page
+    reader.open(f"/jobs/{served.finished}")
+    choice = page.get_by_label("Look closer at")
+    expect(choice.locator("option")).to_have_count(4)
+    choice.select_option(label="a small blue star · seed 8")
+    expect(page.get_by_role("slider", name="Where base ends")).to_be_visible()
+    page.get_by_label("One over the other").uncheck()
+    page.locator("#closer").scroll_into_view_if_needed()
+    assert [color_in_the_middle_of(reader, side) for side in (0, 1)] == [(255, STEPS, 0), (0, STEPS, 255)]
+    page.get_by_role("slider", name="Step").focus()
+    reader.press("Home")
+    expect(choice.locator("option:checked")).to_have_text("a small blue star · seed 8")
+    assert [color_in_the_middle_of(reader, side) for side in (0, 1)] == [(255, STEPS // 2, 0), (0, STEPS // 2, 255)]
+    base = page.get_by_role("img", name=f"base at step {STEPS // 2}: a small blue star")
+    expect(base).to_have_attribute("width", "320")
+    page.locator(".slide:visible img").click(position={"x": 140, "y": 160})
+    expect(choice.locator("option:checked")).to_contain_text("seed 7")
+    reader.link("Draw it at full size").click()
+    expect(page.get_by_label("Seed")).to_have_value("7")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(marked("prompt of a picture"))
+
+
+def test_a_picture_that_comes_takes_nobody_from_the_step_and_the_part_that_they_look_at(
+    served: Site, reader: Reader
+) -> None:
+    page, prompts = reader.page, ["a red circle"]
+    for step in (1, 2):
+        served.api.draw_sample(served.running, 1, step, prompts, *grid_of(prompts, step))
+    reader.open(f"/jobs/{served.running}")
+    page.get_by_label("Look closer at").select_option(index=1)
+    slider = page.get_by_role("slider", name="Step")
+    slider.focus()
+    reader.press("ArrowLeft")
+    served.api.draw_sample(served.running, 1, 3, prompts, *grid_of(prompts, 3))
+    expect(page.locator(".slide")).to_have_count(3)
+    expect(slider).to_have_value("0")
+    expect(page.locator(".slide:visible")).to_have_attribute("data-step", "1")
+    expect(page.get_by_label("Look closer at")).to_have_value("1")
+    expect(page.get_by_role("slider", name="Where base ends")).to_be_visible()
+    reader.press("End")
+    served.api.draw_sample(served.running, 1, 4, prompts, *grid_of(prompts, 4))
+    expect(page.locator(".slide:visible")).to_have_attribute("data-step", "4")  # who looks at the newest follows
 
 
 def test_without_a_script_both_pictures_stand_beside_each_other(served: Site, new_reader: NewReader) -> None:

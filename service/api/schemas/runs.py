@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from alignment_core.events import FileRecord
+from alignment_core.events import FileRecord, SampleGrid
 from alignment_core.reports import EvaluationReport
 from alignment_core.spec import JobSpec
 from service.api.schemas.base import Entry, Resource, with_example
@@ -101,6 +101,16 @@ SAMPLE_EXAMPLE: dict[str, Any] = {
     "step": 400,
     "attempt": 1,
     "prompts": ["a big red circle on the left", "a small blue star on the right"],
+    "grid": {
+        "tile_width": 160,
+        "tile_height": 160,
+        "image_width": 32,
+        "image_height": 32,
+        "tiles": [
+            {"prompt": 0, "seed": 2899170623, "base": {"x": 116, "y": 124}, "policy": {"x": 116, "y": 288}},
+            {"prompt": 1, "seed": 1307263581, "base": {"x": 304, "y": 124}, "policy": {"x": 304, "y": 288}},
+        ],
+    },
     "size_bytes": 48211,
     "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
     "image_url": f"/v1/jobs/{JOB_ID}/samples/smp_01kaf0nd3f5h7k9m1p3r5t7v9x.png",
@@ -118,6 +128,9 @@ class Sample(Entry):
     step: int
     attempt: int
     prompts: list[str]
+    grid: SampleGrid | None = Field(
+        description="Where each image stands in the picture, to lay two of them over each other; null of runs of older versions."
+    )
     size_bytes: int
     sha256: str
     image_url: str = Field(description="Where the PNG is; without a host it is on this server.")

@@ -115,6 +115,7 @@ class Sample(Base):
     step: Mapped[int]
     attempt: Mapped[int]
     prompts: Mapped[list[str]]
+    grid: Mapped[dict[str, Any] | None]
     size_bytes: Mapped[int]
     sha256: Mapped[str] = mapped_column(sa.String(64))
     object_key: Mapped[str] = mapped_column(sa.Text)

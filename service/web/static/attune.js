@@ -1,6 +1,7 @@
 // What a page does beside htmx. Each part looks for its own elements, and does nothing where there are none.
 import { showCurves } from "./curves.js";
 import { showSlides } from "./slides.js";
+import { lookCloser } from "./closer.js";
 import { prepareSwipes } from "./swipe.js";
 import { followRun } from "./live.js";
 import { prepareDownloads } from "./downloads.js";
@@ -13,6 +14,7 @@ function start() {
   showCurves();
   showSlides();
   prepareSwipes();
+  lookCloser();
   followRun();
   prepareDownloads();
   prepareUploads();
@@ -25,4 +27,5 @@ start();
 document.body.addEventListener("htmx:after:swap", () => {
   showSlides();
   prepareSwipes();
+  lookCloser();
 });

@@ -74,6 +74,16 @@ def test_an_evaluation_ends_with_a_picture_and_a_report(tmp_path: Path) -> None:
     assert isinstance(samples, SamplesDrawn)
     assert samples.path == "evaluation/step-00000007/grid.png"
     assert samples.prompts == ["prompt 0", "prompt 8", "prompt 16"]
+    assert samples.grid is not None
+    folder = (tmp_path / samples.path).parent
+    picture = np.asarray(Image.open(tmp_path / samples.path))
+    for one in samples.grid.tiles:
+        position = samples.prompts[one.prompt].removeprefix("prompt ")
+        for model, place in (("base", one.base), ("policy", one.policy)):
+            drawn = np.asarray(Image.open(folder / "images" / f"{model}-{position}-{one.seed}.png"))
+            assert (picture[place.y, place.x] == drawn[0, 0]).all(), (
+                "the image of this model, prompt and seed stands there"
+            )
     assert isinstance(completed, EvaluationCompleted)
     assert completed.path == "evaluation/step-00000007/report.json"
     assert event_from_json(event_to_json(completed)) == completed

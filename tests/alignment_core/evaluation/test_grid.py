@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
-from alignment_core.evaluation.grid import MAX_WIDTH, Headline, _wrap, draw_grid, headline_of
+from alignment_core.evaluation.grid import MAX_WIDTH, Headline, _wrap, draw_grid, headline_of, places_in_grid
 from alignment_core.reports import ComparedModel, EvaluationReport, Interval, RewardComparison
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -173,3 +173,22 @@ def test_without_rewards_the_headline_claims_nothing() -> None:
     assert headline == Headline(
         "Base and aligned model", "Same prompt and noise in each pair; 57 prompts x 2 seeds, after 40 steps."
     )
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 24), (512, 512), (300, 400)])
+def test_each_image_is_where_the_grid_says(size: tuple[int, int]) -> None:
+    base = np.stack(
+        [[np.full((*size, 3), 10 + 20 * index + seed, np.uint8) for seed in range(3)] for index in range(5)]
+    )
+    prompts, seeds = ["a red circle", "a long prompt " * 30, "b", "c", "d"], [(7, 8, 9)] * 5
+    pixels = np.asarray(draw_grid(prompts, base, 255 - base, HEADLINE))
+    found = places_in_grid(prompts, seeds, base)
+    assert (found.image_height, found.image_width) == size
+    assert [(one.prompt, one.seed) for one in found.tiles] == [(index, seed) for index in range(5) for seed in (7, 8)]
+    for one in found.tiles:
+        value = 10 + 20 * one.prompt + one.seed - 7
+        for place, expected in ((one.base, value), (one.policy, 255 - value)):
+            tile = pixels[place.y : place.y + found.tile_height, place.x : place.x + found.tile_width]
+            assert tile.shape == (found.tile_height, found.tile_width, 3)
+            assert (tile == expected).all()
+    assert (pixels == 10).all(axis=-1).sum() == found.tile_height * found.tile_width, "nothing of an image is outside"

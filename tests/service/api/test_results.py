@@ -10,6 +10,7 @@ import pytest
 from alignment_core.events import (
     EvaluationCompleted,
     PrecisionMeasured,
+    SampleGrid,
     Throughput,
     ThroughputMeasured,
     TrackingFileWritten,
@@ -17,7 +18,7 @@ from alignment_core.events import (
     ValidationCompleted,
 )
 from alignment_core.spec import sha256_of_json
-from service.api.schemas.runs import REPORT_EXAMPLE
+from service.api.schemas.runs import REPORT_EXAMPLE, SAMPLE_EXAMPLE
 from service.store import events, keys
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api.world import CHECKPOINT_FILES, PAGE, PNG, Api, assert_problem, step_completed
@@ -188,6 +189,17 @@ def test_sample_image_can_be_listed_and_downloaded(any_api: Api):
     assert any_api.client.head(sample["image_url"]).headers["etag"] == f'"{sample["sha256"]}"'
     missing = any_api.client.get(f"/v1/jobs/{job_id}/samples/smp_{'0' * 26}.png")
     assert_problem(missing, 404, "sample_not_found")
+
+
+def test_a_sample_says_where_each_image_stands_in_it_where_the_run_said_so(any_api: Api):
+    job_id = any_api.new_job()
+    attempt = any_api.claim(job_id)
+    grid = SampleGrid.model_validate(SAMPLE_EXAMPLE["grid"])
+    any_api.draw_sample(job_id, attempt, 1)
+    any_api.draw_sample(job_id, attempt, 2, prompts=SAMPLE_EXAMPLE["prompts"], grid=grid)
+    old, new = any_api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"]
+    assert old["grid"] is None
+    assert new["grid"] == SAMPLE_EXAMPLE["grid"]
 
 
 def test_manifest_names_everything_by_hash(api: Api):

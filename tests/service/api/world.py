@@ -21,6 +21,7 @@ from alignment_core.events import (
     PhaseChanged,
     RunCompleted,
     RunStarted,
+    SampleGrid,
     SamplesDrawn,
     StepCompleted,
     ValidationCompleted,
@@ -162,9 +163,17 @@ class Api:
             stored = [self.keep("report.html", key, page)]
         events.record_event(self.parts.store, job_id, attempt, event, stored)
 
-    def draw_sample(self, job_id: str, attempt: int, step: int, prompts: Sequence[str] = ("a red circle",)) -> None:
-        file = self.keep("grid.png", keys.sample_key(DEFAULT_PROJECT_ID, job_id, step, attempt), PNG)
-        event = SamplesDrawn(step=step, path="grid.png", prompts=list(prompts))
+    def draw_sample(
+        self,
+        job_id: str,
+        attempt: int,
+        step: int,
+        prompts: Sequence[str] = ("a red circle",),
+        picture: bytes = PNG,
+        grid: SampleGrid | None = None,
+    ) -> None:
+        file = self.keep("grid.png", keys.sample_key(DEFAULT_PROJECT_ID, job_id, step, attempt), picture)
+        event = SamplesDrawn(step=step, path="grid.png", prompts=list(prompts), grid=grid)
         events.record_event(self.parts.store, job_id, attempt, event, [file])
 
     def spec_of(self, job_id: str) -> JobSpec:
