@@ -49,6 +49,7 @@ def addresses(server: Server, long_id: str, jobs: int) -> dict[str, str]:
         "results of a labeling": f"/label/{found['labeling']}/results",
         "candidates to draw": "/label/draw",
         "candidates drawn": f"/label/draws/{found['candidates']}",
+        "models": "/models",
         "playground": "/playground",
         "two pictures of the playground": f"/playground/{found['played']}",
         "curves of the job that runs": f"/v1/jobs/{long_id}/metrics?{curve}",

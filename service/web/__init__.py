@@ -16,6 +16,7 @@ from service.web import (
     jobs_page,
     judged_page,
     label_page,
+    models_page,
     new_job_page,
     playground_page,
     problems,
@@ -37,6 +38,7 @@ def install(app: FastAPI) -> None:
         label_page,
         judged_page,
         playground_page,
+        models_page,
     )
     take_routes(app, [page.router for page in pages])
     problems.install(app)

@@ -29,8 +29,8 @@ async def spec_on_checkpoint(api: Api, checkpoint_id: str) -> dict[str, Any]:
     return {**spec, "model": source, "start": None}
 
 
-async def first_spec(api: Api, method: str, dataset: str) -> dict[str, Any]:
-    """What runs as it is: the first model and judge of the catalog, and the data set or a few prompts."""
+async def first_spec(api: Api, method: str, dataset: str, model: str = "") -> dict[str, Any]:
+    """What runs as it is: the model of this name, such as `@champion`, or the first one, the first judge, and the data set or a few prompts."""
     models, rewards = (await api.get("/v1/models"))["data"], (await api.get("/v1/rewards"))["data"]
     judge = _judge(rewards)
     evaluation: dict[str, Any] = {"rewards": [judge]} if judge else {}
@@ -38,7 +38,9 @@ async def first_spec(api: Api, method: str, dataset: str) -> dict[str, Any]:
     if "prompts" in chosen:  # what is trained on is not what is judged
         evaluation["prompts"] = JUDGED_PROMPTS
     return {
-        "model": models[0]["source"] if models else {"type": "catalog", "name": ""},
+        "model": next(
+            (one["source"] for one in models if model in ("", one["id"])), {"type": "catalog", "name": model}
+        ),
         "method": chosen,
         "training": {"steps": FIRST_STEPS},
         "evaluation": evaluation,

@@ -2,15 +2,22 @@
 
 from typing import NamedTuple
 
-JOBS, NEW_JOB, DATASETS, LABEL, PLAYGROUND = "/", "/jobs/new", "/datasets", "/label", "/playground"
+JOBS, NEW_JOB, DATASETS, MODELS, LABEL, PLAYGROUND = "/", "/jobs/new", "/datasets", "/models", "/label", "/playground"
 
-ENTRIES = ((JOBS, "Jobs"), (NEW_JOB, "New job"), (DATASETS, "Data sets"), (LABEL, "Label"), (PLAYGROUND, "Playground"))
+ENTRIES = (
+    (JOBS, "Jobs"),
+    (NEW_JOB, "New job"),
+    (DATASETS, "Data sets"),
+    (MODELS, "Models"),
+    (LABEL, "Label"),
+    (PLAYGROUND, "Playground"),
+)
 
 SECTIONS = (
     (NEW_JOB, NEW_JOB),
     ("/jobs", JOBS),
     ("/compare", JOBS),
-    *((entry, entry) for entry in (DATASETS, LABEL, PLAYGROUND)),
+    *((entry, entry) for entry in (DATASETS, MODELS, LABEL, PLAYGROUND)),
 )
 """Where pages lie, and the entry that they belong to; the first that fits decides."""
 

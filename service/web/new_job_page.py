@@ -26,15 +26,16 @@ async def show_new_job(
     dataset: str = "",
     earlier: Annotated[str, Query(alias="from")] = "",
     checkpoint: str = "",
+    model: str = "",
     view: Annotated[str, Query(pattern="^(form|json)$")] = "form",
 ) -> Response:
-    """A form with a spec that would run: of an earlier job, on a checkpoint's weights, or of a method with the first model of the catalog."""
+    """A form with a spec that would run: of an earlier job, on a checkpoint's weights, or of a method, with the model that `GET /v1/models` lists by this name or the first one."""
     if checkpoint:
         spec = await spec_on_checkpoint(api, checkpoint)
     elif earlier:
         spec = await spec_of_job(api, earlier)
     else:
-        spec = await first_spec(api, method, dataset)
+        spec = await first_spec(api, method, dataset, model)
     return await _page(pages, api, Asked(spec, view=view), await _checked(api, spec, ""))
 
 

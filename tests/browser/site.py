@@ -1,13 +1,16 @@
 """A served service with one of everything that pages show, and HTML wherever a user may write."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from starlette.testclient import TestClient
 
-from alignment_core.events import PhaseChanged, WarningRaised
+from alignment_core.evaluation.grid import Headline, draw_grid, places_in_grid
+from alignment_core.events import PhaseChanged, SampleGrid, WarningRaised
 from alignment_core.reports import DatasetReport
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.main import create_app
@@ -96,7 +99,11 @@ def fill(api: Api) -> dict[str, str]:
     candidates = api.client.post("/v1/candidates", json=body).json()["id"]
     test_candidates.drawn(api, candidates)
     labeling = test_labelings.created(api, candidates, name=marked("labeling"))
-    played = play(api, api.checkpoint_id(finished))
+    checkpoint_id = api.checkpoint_id(finished)
+    played = play(api, checkpoint_id)
+    for alias, reason in (("champion", None), ("liked", marked("reason"))):
+        body = {"checkpoint_id": checkpoint_id, "alias": alias, **({"force": True, "reason": reason} if reason else {})}
+        api.client.post("/v1/promotions", json=body).raise_for_status()
     return {
         "dataset": dataset,
         "played": played,
@@ -137,11 +144,22 @@ def finish(api: Api, job_id: str) -> None:
     for step in range(1, STEPS + 1):
         api.say(job_id, attempt, step_completed(step, STEPS))
     for step in (STEPS // 2, STEPS):
-        api.draw_sample(job_id, attempt, step, prompts=[marked("prompt of a picture")])
+        prompts = [marked("prompt of a picture"), "a small blue star"]
+        api.draw_sample(job_id, attempt, step, prompts, *grid_of(prompts, step))
     api.save_checkpoint(job_id, attempt, STEPS)
     api.evaluate(job_id, attempt, STEPS)
     outputs.put_log(api.parts.store, job_id, attempt, f"loading\n{marked('log')}\n")
     leases.finish(api.parts.store, job_id, attempt, "succeeded")
+
+
+def grid_of(prompts: list[str], step: int) -> tuple[bytes, SampleGrid]:
+    """A picture as runs draw them, and where in it each image stands: at this step all of base are red, and all of the other blue."""
+    base, policy = (
+        np.full((len(prompts), 2, 32, 32, 3), color, np.uint8) for color in ((255, step, 0), (0, step, 255))
+    )
+    file = io.BytesIO()
+    draw_grid(prompts, base, policy, Headline("colorfulness", "how it was measured")).save(file, "png")
+    return file.getvalue(), places_in_grid(prompts, [(7, 8)] * len(prompts), base)
 
 
 def start(api: Api, job_id: str) -> int:
