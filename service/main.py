@@ -62,9 +62,8 @@ from service.sign_ins import SignIns
 from service.store import waiting
 from service.store.catalog import Catalog
 from service.store.counted import CountedObjects
-from service.store.counts import jobs_by_state, waiting_by_class
+from service.store.counts import deliveries_by_state, jobs_by_state, waiting_by_class
 from service.store.database import Store, open_store
-from service.store.deliveries import counts_by_state as deliveries_by_state
 from service.store.migrations import migrate
 from service.store.objects import open_objects, remove_abandoned
 from service.store.probe import StoreProbe

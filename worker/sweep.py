@@ -13,6 +13,7 @@ import structlog
 
 from service.store import (
     audit_lists,
+    counts,
     datasets,
     deliveries,
     exports,
@@ -71,6 +72,7 @@ def sweep(parts: WorkerParts) -> None:
     audit_lists.forget_old(parts.store, settings.audit_days)
     deliveries.forget_old(parts.store, settings.webhooks_log_days)
     sessions.forget_ended(parts.store, settings.session_idle)
+    counts.add_up(parts.store)
 
 
 def start_sweeping(parts: WorkerParts) -> threading.Thread:

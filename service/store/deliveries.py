@@ -5,7 +5,6 @@ delivery is due again when the lease ends. So each is sent at least once, now an
 """
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -268,12 +267,3 @@ def forget_old(store: Store, keep_days: float) -> int:
         old = WebhookDelivery.created_at < now(session) - timedelta(days=keep_days)
         result: Any = session.execute(sa.delete(WebhookDelivery).where(old))
         return result.rowcount
-
-
-def counts_by_state(store: Store) -> Mapping[DeliveryState, int]:
-    """How many deliveries of all projects wait to be sent, were taken, and were given up, as far as they are kept."""
-    states: tuple[DeliveryState, ...] = ("pending", "delivered", "failed")
-    counted = sa.select(WebhookDelivery.state, sa.func.count()).group_by(WebhookDelivery.state)
-    with store.read() as session:
-        found = {state: number for state, number in session.execute(counted)}  # noqa: C416  rows are tuples to run time alone
-    return {state: found.get(state, 0) for state in states}

@@ -56,8 +56,11 @@ def _ids(
         query = query.join(label, label.job_id == newest)
         query = query.where(label.project_id == project_id, label.key == key, label.value == value)
         newest = label.job_id
-    query = query.where(newest.between(*ids_of(kind)))
-    if after_id is not None:
+    first, last = ids_of(kind)
+    query = query.where(newest >= first)
+    if after_id is None or not after_id.startswith(f"{kind}_"):
+        query = query.where(newest <= last)
+    if after_id is not None:  # alone where it can be: of two upper ends SQLite seeks the first and reads from there
         query = query.where(newest < after_id)
     if method is not None:
         query = query.where(Job.method == method)

@@ -14,9 +14,8 @@ from service.api.telemetry import Telemetry
 from service.resource_classes import parse_classes
 from service.store import leases
 from service.store.counted import CountedObjects
-from service.store.counts import jobs_by_state, waiting_by_class
+from service.store.counts import deliveries_by_state, jobs_by_state, waiting_by_class
 from service.store.database import Store, open_store
-from service.store.deliveries import counts_by_state
 from service.store.objects import DirectoryStore
 from service.store.unavailable import ObjectsUnavailable
 from tests.servers.process import free_port
@@ -115,7 +114,7 @@ def test_alerts_in_the_docs_speak_of_metrics_that_are_exposed(world: World) -> N
     api = Telemetry(
         lambda: jobs_by_state(world.store),
         lambda: waiting_by_class(world.store),
-        lambda: counts_by_state(world.store),
+        lambda: deliveries_by_state(world.store),
     )
     exposed = set(
         re.findall(r"# TYPE (\w+)", (api.exposition() + generate_latest(WorkerTelemetry().registry)).decode())

@@ -10,7 +10,7 @@ from service.store.models.base import (
     Base,
     UTCDateTime,
 )
-from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal
+from service.store.models.bookkeeping import Card, HostClock, IdempotencyKey, MeasuredRate, Model, Removal, StateCount
 from service.store.models.candidates import CandidateImage, CandidateRecipe
 from service.store.models.jobs import Job, JobAction, JobEvent, JobLabel, JobLog, Metric, MetricBlock
 from service.store.models.labelings import Labeling, LabelingQuestion, LabelingVote
@@ -80,6 +80,7 @@ __all__ = [
     "Removal",
     "Report",
     "Sample",
+    "StateCount",
     "SubmitCount",
     "Sweep",
     "SweepTrial",

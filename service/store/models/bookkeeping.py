@@ -69,6 +69,17 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime]
 
 
+class StateCount(Base):
+    """So many more rows of the table `counted` are in a state, or fewer: written by triggers, see `counts.py`."""
+
+    __tablename__ = "state_counts"
+
+    id: Mapped[int] = mapped_column(sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True)
+    counted: Mapped[str] = mapped_column(sa.String(32))
+    state: Mapped[str] = mapped_column(sa.String(16))
+    num: Mapped[int] = mapped_column(sa.BigInteger)
+
+
 class Removal(Base):
     """Objects of something that was deleted: everything under `prefix` is to go, see `removals.py`."""
 

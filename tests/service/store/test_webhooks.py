@@ -15,7 +15,7 @@ from alignment_core.reports import DatasetReport
 from alignment_core.spec import JobSpec
 from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
-from service.store import audit_lists, datasets, deliveries, events, jobs, leases, sweeps, webhooks
+from service.store import audit_lists, counts, datasets, deliveries, events, jobs, leases, sweeps, webhooks
 from service.store.database import Store, now
 from service.store.deliveries import Answer
 from service.store.fence import Fenced
@@ -439,7 +439,7 @@ def test_deliveries_go_with_their_webhook_and_with_time(store: Store) -> None:
         session.execute(sa.update(WebhookDelivery).where(WebhookDelivery.id == old.id).values(created_at=past))
     assert deliveries.forget_old(store, 30) == 1
     assert [one.id for one in sent(store, other)] == [fresh.id]
-    assert deliveries.counts_by_state(store) == {"pending": 1, "delivered": 0, "failed": 0}
+    assert counts.deliveries_by_state(store) == {"pending": 1, "delivered": 0, "failed": 0}
 
 
 def test_another_projects_webhooks_are_not_there(store: Store) -> None:
