@@ -33,8 +33,12 @@ lint: .venv/ready
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-audit: build/audit/ready  ## known vulnerabilities of the pinned packages; asks pypi.org
-	build/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip --progress-spinner off --timeout 10
+audit: build/audit/ready  ## known vulnerabilities of the pinned packages; asks pypi.org, and fails too where a package is not audited
+	@rm -f build/audit/found.txt
+	build/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip --progress-spinner off --timeout 10 --output build/audit/found.txt
+	@cat build/audit/found.txt
+	@if grep -q 'could not be audited' build/audit/found.txt; then \
+		echo "$$(grep -c 'could not be audited' build/audit/found.txt) of the pinned packages are not audited" >&2; exit 2; fi
 
 format: .venv/ready
 	$(BIN)/ruff format
