@@ -202,7 +202,14 @@ def job_samples(
 
 
 def _show_validation(client: Client, job: JobFile) -> None:
-    found = client.validate(job.spec, name=job.name, metadata=job.metadata, resume_from=job.resume_from)
+    found = client.validate(
+        job.spec,
+        name=job.name,
+        metadata=job.metadata,
+        resume_from=job.resume_from,
+        retention=job.retention,
+        pins=job.pins,
+    )
     for warning in found.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if not found.valid:

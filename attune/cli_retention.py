@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from attune.client import Client
-from attune.resources import RetentionPolicy
+from attune.resources import JobPins, RetentionPolicy
 from attune.speaking import with_client
 from attune.tables import id_column, listing
 
@@ -27,6 +27,8 @@ def show_retention(
     console.print(
         f"{_words(found.policy)} ({'its own' if found.is_own else 'of the project'})", highlight=False, soft_wrap=True
     )
+    if words := _pinned(found.pins):
+        console.print(f"pinned as they are saved: {words}", highlight=False, soft_wrap=True)
     table = listing(id_column("ckpt"), "", "because")
     for one in found.checkpoints:
         table.add_row(one.id, "GOES" if one.goes else "stays", one.reason)
@@ -81,6 +83,11 @@ def unpin_checkpoint(client: Client, checkpoint_id: str) -> None:
 def add_to(checkpoints: typer.Typer) -> None:
     checkpoints.command("pin")(pin_checkpoint)
     checkpoints.command("unpin")(unpin_checkpoint)
+
+
+def _pinned(pins: JobPins) -> str:
+    steps = [f"step {one}" for one in pins.steps]
+    return ", ".join([*steps, *(["the result"] if pins.result else [])])
 
 
 def _words(policy: RetentionPolicy) -> str:

@@ -290,16 +290,18 @@ class Client:
         metadata: Mapping[str, str] | None = None,
         resume_from: str | None = None,
         retention: Mapping[str, Any] | None = None,
+        pins: Mapping[str, Any] | None = None,
         check_only: bool = False,
         idempotency_key: str | None = None,
     ) -> Job:
         """Queue a job. Repeating a call with the same key never queues a second one.
 
         It begins from the checkpoint `resume_from` of another job, if one is given. `retention` is a policy of its
-        own, `{"keep_last": 2, ...}`, in place of the project's. With `check_only` it ends after what is tried before
-        a run, which its `start_checks` tell.
+        own, `{"keep_last": 2, ...}`, in place of the project's; `pins` are checkpoints that are pinned as they are
+        saved, `{"steps": [500], "result": True}`. With `check_only` it ends after what is tried before a run, which
+        its `start_checks` tell.
         """
-        body = job_body(spec, name, metadata, resume_from, retention)
+        body = job_body(spec, name, metadata, resume_from, retention, pins)
         params = {"check_only": "true"} if check_only else None
         return Job.model_validate(
             self._connection.request("POST", "/v1/jobs", json=body, params=params, headers=key_headers(idempotency_key))
@@ -355,9 +357,11 @@ class Client:
         name: str | None = None,
         metadata: Mapping[str, str] | None = None,
         resume_from: str | None = None,
+        retention: Mapping[str, Any] | None = None,
+        pins: Mapping[str, Any] | None = None,
     ) -> Validation:
         """What would be wrong or doubtful if this job were created; starts nothing."""
-        body = job_body(spec, name, metadata, resume_from)
+        body = job_body(spec, name, metadata, resume_from, retention, pins)
         return Validation.model_validate(self._connection.request("POST", "/v1/jobs/validate", json=body))
 
     def get_job(self, job_id: str, *, wait_seconds: float = 0) -> Job:

@@ -18,6 +18,7 @@ def create_job(client: Client, job: JobFile, *, check_only: bool = False) -> Job
             metadata=job.metadata,
             resume_from=job.resume_from,
             retention=job.retention,
+            pins=job.pins,
             check_only=check_only,
         )
     except AttuneError as error:

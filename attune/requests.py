@@ -43,13 +43,16 @@ def job_body(
     metadata: Mapping[str, str] | None,
     resume_from: str | None,
     retention: Mapping[str, Any] | None = None,
+    pins: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     written = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else dict(spec)
     begin = {"checkpoint_id": resume_from} if resume_from else None
     return {
         "spec": written,
         **given({"name": name, "metadata": dict(metadata) if metadata else None, "resume_from": begin}),
-        **given({"retention": None if retention is None else dict(retention)}),
+        **given(
+            {"retention": None if retention is None else dict(retention), "pins": None if pins is None else dict(pins)}
+        ),
     }
 
 

@@ -339,10 +339,18 @@ class CheckpointOutlook(Resource):
     reason: str
 
 
+class JobPins(Resource):
+    """What is pinned as it is saved."""
+
+    steps: list[int] = []
+    result: bool = False
+
+
 class JobRetention(Resource):
     job_id: str
     policy: RetentionPolicy
     is_own: bool
+    pins: JobPins = JobPins()
     checkpoints: list[CheckpointOutlook]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-BODY_FIELDS = ("metadata", "name", "resume_from", "retention", "spec")
+BODY_FIELDS = ("metadata", "name", "pins", "resume_from", "retention", "spec")
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class JobFile:
     metadata: dict[str, str] | None = None
     resume_from: str | None = None  # id of a checkpoint
     retention: dict[str, Any] | None = None
+    pins: dict[str, Any] | None = None
 
     def with_dataset(self, dataset_id: str) -> "JobFile":
         """The same with an uploaded data set in place of its own."""
@@ -55,13 +56,14 @@ def read_job(path: Path) -> JobFile:
     for name in found:
         if name not in BODY_FIELDS:
             raise ValueError(
-                f"{path}: /{name}: unknown field; beside spec there may be metadata, name, resume_from and retention"
+                f"{path}: /{name}: unknown field; beside spec there may be metadata, name, pins, resume_from and retention"
             )
     _expect(path, "spec", found["spec"], dict)
     _expect(path, "metadata", found.get("metadata"), dict | None)
     _expect(path, "name", found.get("name"), str | None)
     _expect(path, "resume_from", found.get("resume_from"), dict | None)
     _expect(path, "retention", found.get("retention"), dict | None)
+    _expect(path, "pins", found.get("pins"), dict | None)
     return JobFile(
         path,
         found["spec"],
@@ -70,6 +72,7 @@ def read_job(path: Path) -> JobFile:
         metadata=found.get("metadata"),
         resume_from=(found.get("resume_from") or {}).get("checkpoint_id"),
         retention=found.get("retention"),
+        pins=found.get("pins"),
     )
 
 

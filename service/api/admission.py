@@ -45,7 +45,11 @@ def with_model_of_alias(parts: Parts, project_id: str, body: JobRequest) -> JobR
 
 def refuse_unfit(parts: Parts, project_id: str, body: JobRequest) -> None:
     """Raise 422 with everything that keeps this server from running the job."""
-    if errors := [*unfit(parts, project_id, body.spec), *unfit_start(parts, project_id, body)]:
+    if errors := [
+        *unfit(parts, project_id, body.spec),
+        *unfit_start(parts, project_id, body),
+        *pinned_in_vain(body),
+    ]:
         raise invalid_request(errors)
 
 
@@ -72,6 +76,20 @@ def unfit_start(parts: Parts, project_id: str, body: JobRequest) -> list[FieldPr
         message = f"the checkpoint is of step {checkpoint.step}: nothing would be left to train"
         found.append(FieldProblem(pointer="/spec/training/steps", code="nothing_left_to_train", message=message))
     return found
+
+
+def pinned_in_vain(body: JobRequest) -> list[FieldProblem]:
+    """Steps that are to be pinned, and at which no checkpoint will be saved."""
+    every, last = body.spec.checkpoints.every, body.spec.training.steps
+    return [
+        FieldProblem(
+            pointer=f"/pins/steps/{number}",
+            code="no_checkpoint_at_step",
+            message=f"no checkpoint is saved at step {step}: one is every {every} steps and at the last, {last}",
+        )
+        for number, step in enumerate(body.pins.steps if body.pins else ())
+        if step > last or (step % every and step != last)
+    ]
 
 
 def estimated(parts: Parts, project_id: str, spec: JobSpec) -> Estimate:
@@ -135,7 +153,7 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     if unnamed:  # of a model that nobody knows nothing can be said
         return Validation(valid=False, errors=unnamed, warnings=[], resolved_spec=None, estimate=None)
     request = request.model_copy(update={"spec": spec})
-    errors = [*unfit(parts, project_id, spec), *unfit_start(parts, project_id, request)]
+    errors = [*unfit(parts, project_id, spec), *unfit_start(parts, project_id, request), *pinned_in_vain(request)]
     report = _report(parts, project_id, spec)
     is_refused = any(one.pointer.startswith("/spec/model") for one in errors)  # a refused path is not looked at
     model = None if is_refused else foreseen(parts, project_id, spec)

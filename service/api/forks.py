@@ -69,7 +69,7 @@ def _request_of(fork: Fork, checkpoint: CheckpointRecord, parent: JobRecord) -> 
             spec, begin = _on_weights(fork, checkpoint, parent), None
         case _:
             assert_never(fork)
-    return JobRequest(spec=spec, name=fork.name, metadata=fork.metadata, resume_from=begin, retention=None)
+    return JobRequest(spec=spec, name=fork.name, metadata=fork.metadata, resume_from=begin, retention=None, pins=None)
 
 
 def _longer(fork: ResumeFork, checkpoint: CheckpointRecord, parent: JobRecord) -> JobSpec:

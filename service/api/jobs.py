@@ -87,6 +87,7 @@ def new_job(parts: Parts, project_id: str, body: JobRequest, job_id: str | None,
             resume_from_checkpoint_id=body.resume_from and body.resume_from.checkpoint_id,
             check_only=check_only,
             retention=None if body.retention is None else body.retention.rule(),
+            pins=None if body.pins is None else body.pins.rule(),
         )
     except (DatasetGone, CheckpointGone):  # deleted just now
         refuse_unfit(parts, project_id, body)

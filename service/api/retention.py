@@ -6,7 +6,7 @@ from service.api.problems import missing, problems
 from service.api.routers import api_router
 from service.api.schemas.checkpoints import Checkpoint
 from service.api.schemas.retention import CheckpointOutlook, JobRetention
-from service.api.schemas.retention_policy import RetentionPolicy
+from service.api.schemas.retention_policy import JobPins, RetentionPolicy
 from service.auth import ProjectDep
 from service.errors import not_found
 from service.scopes import needs
@@ -105,4 +105,7 @@ def _outlook(job: JobSummary, parts: Parts) -> JobRetention:
         raise not_found("job", job.id)
     policy, is_own, verdicts = found
     checkpoints = [CheckpointOutlook.of(one) for one in verdicts]
-    return JobRetention(job_id=job.id, policy=RetentionPolicy.of(policy), is_own=is_own, checkpoints=checkpoints)
+    pins = JobPins.of(retention.pins_of(parts.store, job.id))
+    return JobRetention(
+        job_id=job.id, policy=RetentionPolicy.of(policy), is_own=is_own, pins=pins, checkpoints=checkpoints
+    )

@@ -27,13 +27,14 @@ from service.store.models import (
     LONGEST_NAME,
     Dataset,
     Job,
+    JobPins,
     JobRetention,
     PromptSet,
 )
 from service.store.outcomes import outcomes
 from service.store.queueing import add, hold_uploads, new_row
 from service.store.records import JobError, JobRecord, JobSummary, PauseKeeps, Progress, Slice
-from service.store.retention_rules import Policy
+from service.store.retention_rules import Pins, Policy
 from service.store.states import HELD, TERMINAL, InvalidTransition, JobState, Verb, after
 from service.store.waiting import places
 
@@ -64,12 +65,14 @@ def create(
     card_gib: float | None = None,
     check_only: bool = False,
     retention: Policy | None = None,
+    pins: Pins | None = None,
 ) -> JobRecord:
     """Queue a job; the row holds the resolved spec. `DatasetGone` when one of the datasets in `needs`, or of the prompt sets
     in `needs_prompts`, is not there; `CheckpointGone` when the checkpoint is not that it begins from.
 
     Its run begins from `resume_from_checkpoint_id`, if that is given, in place of the model as it is; `check_only` ends it after what is
-    tried before a run. `card_gib` is what each of its processes needs of a card, by which workers of its class take it. `retention` is a policy of its own in place of its project's.
+    tried before a run. `card_gib` is what each of its processes needs of a card, by which workers of its class take it. `retention` is a policy of its own in place of its project's,
+    and `pins` is what is pinned as it is saved.
 
     `job_id` is the id that `idempotency.begin` set aside: creating it a second time returns the job that is there. The
     caller rings the bell after this returns, never before. Raises `QuotaExceeded` where the project may have no more.
@@ -100,6 +103,8 @@ def create(
         add(session, row)
         if retention is not None:
             session.add(JobRetention(job_id=row.id, **vars(retention)))
+        if pins is not None:
+            session.add(JobPins(job_id=row.id, steps=list(pins.steps), result=pins.result))
         return whole(session, row)
 
 

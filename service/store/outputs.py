@@ -18,7 +18,7 @@ from service.store.fence import hold
 from service.store.ids import new_id
 from service.store.metric_extremes import keep_block
 from service.store.metrics import PREFIXES
-from service.store.models import Checkpoint, CheckpointFile, Job, JobLog, Metric, Report, Sample, TrackingFile
+from service.store.models import Checkpoint, CheckpointFile, Job, JobLog, JobPins, Metric, Report, Sample, TrackingFile
 from service.store.records import CheckpointRecord, LogRecord, ReportRecord, SampleRecord, StoredFile
 from service.store.removals import keep, supersede
 
@@ -58,6 +58,7 @@ def put_checkpoint(session: Session, job: Job, event: CheckpointSaved, files: Se
         exports.forget(session, old_id)  # they were made of the files that go
     if event.is_best:  # there is one at a time
         session.execute(sa.update(Checkpoint).where(Checkpoint.job_id == job.id).values(is_best=False))
+    pins = session.get(JobPins, job.id)
     checkpoint = session.merge(
         Checkpoint(
             id=old_id or new_id("ckpt"),
@@ -72,12 +73,17 @@ def put_checkpoint(session: Session, job: Job, event: CheckpointSaved, files: Se
             created_at=event.time,
         )
     )
+    if old_id is None and pins is not None and event.step in pins.steps:  # else its owner may have unpinned it
+        checkpoint.is_pinned = True
     session.flush()
     session.add_all(CheckpointFile(checkpoint_id=checkpoint.id, **file.model_dump()) for file in files)
     if event.result_step is not None:
-        job.result_checkpoint_id = session.scalars(
-            sa.select(Checkpoint.id).where(Checkpoint.job_id == job.id, Checkpoint.step == event.result_step)
+        result = session.scalars(
+            sa.select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.step == event.result_step)
         ).one_or_none()
+        if result is not None and pins is not None and pins.result and job.result_checkpoint_id != result.id:
+            result.is_pinned = True
+        job.result_checkpoint_id = None if result is None else result.id
     return checkpoint.id
 
 

@@ -12,8 +12,8 @@ from service.store import audit
 from service.store.audit import Deed
 from service.store.database import Store, now
 from service.store.deletion import remove_checkpoint
-from service.store.models import Alias, Checkpoint, Job, JobRetention, ProjectRetention
-from service.store.retention_rules import Candidate, Need, Policy, Verdict, verdicts
+from service.store.models import Alias, Checkpoint, Job, JobPins, JobRetention, ProjectRetention
+from service.store.retention_rules import Candidate, Need, Pins, Policy, Verdict, verdicts
 from service.store.states import TERMINAL
 from service.store.trials_to_come import sweeps_naming
 
@@ -51,6 +51,13 @@ def pin(store: Store, project_id: str, checkpoint_id: str, *, is_pinned: bool) -
     with store.write() as session:
         changed = sa.update(Checkpoint).where(*wanted).values(is_pinned=is_pinned).returning(Checkpoint.id)
         return session.scalars(changed).one_or_none() is not None
+
+
+def pins_of(store: Store, job_id: str) -> Pins:
+    """What the job has pinned as it is saved."""
+    with store.read() as session:
+        row = session.get(JobPins, job_id)
+        return Pins() if row is None else Pins(tuple(row.steps), row.result)
 
 
 def outlook(store: Store, project_id: str, job_id: str) -> tuple[Policy, bool, list[Verdict]] | None:

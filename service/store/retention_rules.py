@@ -32,6 +32,14 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Pins:
+    """What a job has pinned as it is saved: the checkpoints of these steps, and its result."""
+
+    steps: tuple[int, ...] = ()
+    result: bool = False
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A checkpoint as a policy sees it; `needed_by` are those outside of its job."""
 

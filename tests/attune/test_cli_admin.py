@@ -4,13 +4,14 @@ import json
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 from attune.client import Client
 from service.store import leases, projects, quotas, sessions
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import JobError
 from tests.attune.test_cli_jobs import api, attune, url  # noqa: F401  fixtures
-from tests.service.api.world import Api
+from tests.service.api.world import Api, spec_for
 
 Attune = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -95,6 +96,17 @@ def test_retention_is_set_and_shown_and_checkpoints_are_pinned(api: Api, attune:
     assert "its own" in attune("retention", "show", job_id).stdout
     assert "the last 1 stay" in attune("retention", "give-up", job_id).stdout
     assert "of the project" in attune("retention", "show", job_id).stdout
+
+
+def test_a_file_names_what_is_pinned_as_it_is_saved(api: Api, attune: Attune, tmp_path: Path) -> None:  # noqa: F811
+    spec = {**spec_for(api.ready_dataset(), steps=4), "checkpoints": {"every": 2}}
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps({"spec": spec, "pins": {"steps": [3]}}))
+    refused = attune("job", "submit", str(path))
+    assert "/pins/steps/0: no checkpoint is saved at step 3" in refused.stderr
+    path.write_text(json.dumps({"spec": spec, "pins": {"steps": [2], "result": True}}))
+    job_id = attune("job", "submit", str(path)).stdout.strip()
+    assert "pinned as they are saved: step 2, the result" in attune("retention", "show", job_id).stdout
 
 
 def test_what_jobs_took_is_shown(api: Api, attune: Attune) -> None:  # noqa: F811

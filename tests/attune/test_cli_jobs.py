@@ -114,7 +114,7 @@ def test_several_mistakes_are_a_line_each(api: Api, attune: Attune, written: Cal
     [
         (
             {"spec": {}, "nam": "x"},
-            "/nam: unknown field; beside spec there may be metadata, name, resume_from and retention",
+            "/nam: unknown field; beside spec there may be metadata, name, pins, resume_from and retention",
         ),
         ({"spec": 3}, "/spec: expected a mapping, not 3"),
         ({"spec": {}, "metadata": ["a"]}, "/metadata: expected a mapping, not ['a']"),

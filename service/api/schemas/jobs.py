@@ -12,7 +12,7 @@ from alignment_core.spec import JobSpec
 from service.api.schemas.base import Entry, RequestBody, Resource, with_example
 from service.api.schemas.estimates import Estimate
 from service.api.schemas.job_examples import CREATE_EXAMPLE, JOB_EXAMPLE, SUMMARY_EXAMPLE, VALIDATION_EXAMPLE
-from service.api.schemas.retention_policy import RetentionPolicy
+from service.api.schemas.retention_policy import JobPins, RetentionPolicy
 from service.api.schemas.rows import JobError, QueuePlace, shown_of
 from service.api.schemas.texts import Metadata, NameForPeople
 from service.api.schemas.usage import JobUsage
@@ -68,6 +68,9 @@ class JobRequest(RequestBody):
     retention: RetentionPolicy | None = Field(
         None,
         description="Which of its checkpoints stay, in place of the project's policy; `PUT /v1/jobs/{job_id}/retention` changes it.",
+    )
+    pins: JobPins | None = Field(
+        None, description="Which of its checkpoints are pinned as they are saved; `POST .../unpin` lets one go again."
     )
 
 

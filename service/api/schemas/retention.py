@@ -7,7 +7,7 @@ from pydantic import Field
 from service.api.schemas.base import Resource, with_example
 from service.api.schemas.checkpoints import CHECKPOINT_ID
 from service.api.schemas.job_examples import JOB_ID
-from service.api.schemas.retention_policy import POLICY_EXAMPLE, RetentionPolicy
+from service.api.schemas.retention_policy import PINS_EXAMPLE, POLICY_EXAMPLE, JobPins, RetentionPolicy
 from service.store.retention_rules import Goes, Stays, Verdict
 
 JOB_RETENTION_EXAMPLE: dict[str, Any] = {
@@ -15,6 +15,7 @@ JOB_RETENTION_EXAMPLE: dict[str, Any] = {
     "job_id": JOB_ID,
     "policy": POLICY_EXAMPLE,
     "is_own": False,
+    "pins": PINS_EXAMPLE,
     "checkpoints": [{"id": CHECKPOINT_ID, "goes": False, "reason": "result"}],
 }
 
@@ -40,4 +41,7 @@ class JobRetention(Resource):
     job_id: str
     policy: RetentionPolicy
     is_own: bool = Field(description="Whether it is the job's own; else it is the project's.")
+    pins: JobPins = Field(
+        description="What the job was submitted with: pinned as it is saved. One that was unpinned since is listed here all the same."
+    )
     checkpoints: list[CheckpointOutlook] = Field(description="The earliest step first.")

@@ -1,13 +1,14 @@
-"""A policy of retention over HTTP: the project's, a job's, or one that a job is submitted with."""
+"""A policy of retention over HTTP: the project's, a job's, or one that a job is submitted with; and what a job has pinned."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
 from service.api.schemas.base import RequestBody
-from service.store.retention_rules import Policy
+from service.store.retention_rules import Pins, Policy
 
 POLICY_EXAMPLE: dict[str, Any] = {"keep_last": 2, "keep_best": True, "ttl_days": None, "unfinished_days": 14}
+PINS_EXAMPLE: dict[str, Any] = {"steps": [500], "result": True}
 
 
 class RetentionPolicy(RequestBody):
@@ -35,3 +36,23 @@ class RetentionPolicy(RequestBody):
     @classmethod
     def of(cls, policy: Policy) -> "RetentionPolicy":
         return cls(**vars(policy))
+
+
+class JobPins(RequestBody):
+    """Which checkpoints of a job are pinned as they are saved: no policy lets them go, and `DELETE` is refused, until they are unpinned."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [PINS_EXAMPLE]})
+
+    steps: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Those of these steps: multiples of `checkpoints.every`, or the last one.",
+    )
+    result: bool = Field(False, description="The job's result, which is known once training has ended.")
+
+    def rule(self) -> Pins:
+        return Pins(tuple(sorted(set(self.steps))), self.result)
+
+    @classmethod
+    def of(cls, pins: Pins) -> "JobPins":
+        return cls(steps=list(pins.steps), result=pins.result)

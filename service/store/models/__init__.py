@@ -26,7 +26,7 @@ from service.store.models.results import (
     Sample,
     TrackingFile,
 )
-from service.store.models.retention import JobRetention, ProjectRetention
+from service.store.models.retention import JobPins, JobRetention, ProjectRetention
 from service.store.models.sessions import BrowserSession, LinkSecret
 from service.store.models.sweeps import Sweep, SweepTrial
 from service.store.models.uploads import Dataset, PromptSet
@@ -59,6 +59,7 @@ __all__ = [
     "JobEvent",
     "JobLabel",
     "JobLog",
+    "JobPins",
     "JobRetention",
     "Labeling",
     "LabelingQuestion",

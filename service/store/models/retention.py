@@ -28,3 +28,13 @@ class JobRetention(Base):
     keep_best: Mapped[bool]
     ttl_days: Mapped[float | None] = mapped_column(sa.Float)
     unfinished_days: Mapped[float | None] = mapped_column(sa.Float)
+
+
+class JobPins(Base):
+    """What is pinned as it is saved: asked for with the job, and done once for each checkpoint."""
+
+    __tablename__ = "job_pins"
+
+    job_id: Mapped[str] = job_id_key()
+    steps: Mapped[list[int]] = mapped_column(sa.JSON(none_as_null=True))
+    result: Mapped[bool]

@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from service.store.records import JobError
 from service.store.removals import remove_due
 from service.store.states import JobState
 from tests.service.api.conftest import NewApi
-from tests.service.api.world import Api, assert_problem
+from tests.service.api.world import Api, assert_problem, spec_for
 
 STEPS = (1, 2, 3, 4)
 NO_GRACE = timedelta(seconds=-2)  # S3 rounds its times to a second
@@ -101,6 +102,47 @@ def test_a_job_brings_its_own_policy(api: Api):
     assert retention.sweep(api.parts.store) == 3
     assert steps_of(api, job_id) == [4]
     assert_problem(api.post_job(retention={"keep": 1}), 422, "invalid_request")
+
+
+def spec_of(api: Api, every: int = 2, steps: int = 5) -> dict[str, Any]:
+    return {**spec_for(api.ready_dataset(), steps=steps), "checkpoints": {"every": every}}
+
+
+def test_what_a_job_has_pinned_is_pinned_as_it_is_saved_and_stays_unpinned_once_it_was(any_api: Api):
+    api = any_api
+    job_id = api.new_job(spec=spec_of(api), pins={"steps": [4, 2, 2], "result": True}, retention={"keep_last": 0})
+    assert api.client.get(f"/v1/jobs/{job_id}/retention").json()["pins"] == {"steps": [2, 4], "result": True}
+    attempt = api.claim(job_id)
+    for step in (1, 2, 4):
+        api.save_checkpoint(job_id, attempt, step)
+    pinned = {one["step"]: one["is_pinned"] for one in api.client.get(f"/v1/jobs/{job_id}/checkpoints").json()["data"]}
+    assert pinned == {1: False, 2: True, 4: True}
+    unpinned = checkpoint_at(api, job_id, 2)
+    api.client.post(f"/v1/checkpoints/{unpinned}/unpin")
+    api.save_checkpoint(job_id, attempt, 2)
+    api.save_checkpoint(job_id, attempt, 5, result_step=5)
+    leases.finish(api.parts.store, job_id, attempt, "succeeded")
+    assert retention.sweep(api.parts.store) == 2
+    assert steps_of(api, job_id) == [4, 5]
+    result = checkpoint_at(api, job_id, 5)
+    answer = api.client.delete(f"/v1/checkpoints/{result}", params={"even_result": True})
+    assert_problem(answer, 409, "checkpoint_pinned")
+    assert_problem(api.client.delete(f"/v1/jobs/{job_id}"), 409, "job_has_pinned")
+
+
+def test_steps_at_which_no_checkpoint_is_saved_cannot_be_pinned(api: Api):
+    body: dict[str, Any] = {"spec": spec_of(api), "pins": {"steps": [2, 3, 5, 6]}}
+    problem = assert_problem(api.client.post("/v1/jobs", json=body), 422, "invalid_request")
+    told = [(one["pointer"], one["code"]) for one in problem["errors"]]
+    assert told == [("/pins/steps/1", "no_checkpoint_at_step"), ("/pins/steps/3", "no_checkpoint_at_step")]
+    assert (
+        problem["errors"][0]["message"] == "no checkpoint is saved at step 3: one is every 2 steps and at the last, 5"
+    )
+    checked = api.client.post("/v1/jobs/validate", json=body).json()
+    assert (checked["valid"], len(checked["errors"])) == (False, 2)
+    for wrong in ({"steps": [0]}, {"steps": [True]}, {"step": 2}, {"result": 1}, []):
+        assert_problem(api.client.post("/v1/jobs", json={**body, "pins": wrong}), 422, "invalid_request")
+    assert api.client.get("/v1/jobs").json()["data"] == []
 
 
 def test_what_a_failed_or_cancelled_job_left_goes_after_its_time(any_api: Api):
