@@ -1,4 +1,4 @@
-"""The life after the first run, in one story on PostgreSQL, S3 and Redis: a sweep in which a worker is killed, files that were made elsewhere,
+"""The life after the first run, in one story on both sets of parts: a sweep in which a worker is killed, files that were made elsewhere,
 a promotion that an evaluation earns, a fork, and a retention run; and a webhook that is told of it all. Every process is a real one, and
 everything goes over HTTP."""
 
@@ -22,7 +22,7 @@ from attune.errors import AttuneError
 from attune.resources import Sweep
 from service.store.webhook_secrets import new_secret
 from tests.alignment_core.families.loras import pipeline_of, random_layers, save_kohya
-from tests.e2e.conftest import ASSETS, Deployment, real_servers
+from tests.e2e.conftest import ASSETS, Deployment, embedded, real_servers
 from tests.e2e.test_job import LORA, is_step, until
 from tests.servers.process import wait_until
 from tests.servers.receiver import Receiver, Request, receiving
@@ -38,9 +38,9 @@ DRAWING = {"num_inference_steps": 3, "guidance_scale": 2.5}
 TOLD = ("job.succeeded", "sweep.ended", "evaluation.succeeded", "champion.changed")
 
 
-@pytest.fixture
+@pytest.fixture(params=["embedded", "real servers"])
 def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
-    with real_servers(request) as settings:
+    with embedded() if request.param == "embedded" else real_servers(request) as settings:
         webhooks = {"WEBHOOKS_KEY": "w" * 32, "WEBHOOKS_ALLOW_PRIVATE": "1"}
         deployed = Deployment(tmp_path, {**settings, **webhooks, "RETENTION_EVERY_SECONDS": "1"})
         try:
