@@ -16,6 +16,7 @@ from alignment_core.tracking.relay import Relay
 from alignment_core.tracking.secrets import without_secrets
 from alignment_core.tracking.trackers import Trackers
 from tests.alignment_core.tracking.story import JOB_ID, after_the_loss, before_the_loss, loss_of, step, subject
+from tests.servers.mlflow import MLFLOW, mlflow_server
 
 
 @pytest.fixture(autouse=True)
@@ -81,11 +82,25 @@ def test_files_of_a_lost_attempt_alone_hold_all_steps_up_to_its_checkpoint(tmp_p
 def test_mlflow_goes_on_in_the_run_of_the_job_and_doubles_no_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # artifacts of a store without a server lie beside it
+    mlflow_goes_on(f"sqlite:///{tmp_path / 'mlflow.sqlite3'}", tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+@pytest.mark.skipif(MLFLOW not in os.environ, reason=f"{MLFLOW} names no `mlflow` that has a server")
+def test_a_server_of_mlflow_is_told_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over HTTP, artifacts too: `mlflow-skinny`, which workers have, speaks to the server of the whole `mlflow`."""
+    with mlflow_server(os.environ[MLFLOW], tmp_path / "server") as url:
+        mlflow_goes_on(url, tmp_path, monkeypatch)
+
+
+def mlflow_goes_on(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose first worker is lost, as MLflow has it afterwards."""
     from mlflow import MlflowClient
 
-    uri = f"sqlite:///{tmp_path / 'mlflow.sqlite3'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.chdir(tmp_path)  # artifacts of a store without a server lie beside it
     told("mlflow", tmp_path / "attempt-1", before_the_loss(), None)
     workdir = tmp_path / "attempt-2"
     subject(workdir)
