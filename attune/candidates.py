@@ -17,7 +17,7 @@ from alignment_core.spec import CandidatesSpec
 from attune.connection import Connection, segment
 from attune.evaluations import AGAIN_SECONDS
 from attune.event_stream import follow_path
-from attune.requests import given, key_headers
+from attune.requests import given, key_headers, logs_of
 from attune.resources import (
     EvaluationValidation,
     ImageProgress,
@@ -167,6 +167,10 @@ class Candidates:
     def events(self, candidates_id: str, *, after: str | None = None) -> Iterator[JobEvent]:
         """Every event after the id `after`, then live ones until they have ended; reconnects by itself."""
         return follow_path(self._connection, _path(candidates_id), after)
+
+    def logs(self, candidates_id: str) -> str:
+        """The end of what their processes printed, attempt after attempt."""
+        return logs_of(self._connection, _path(candidates_id))
 
     def images(self, candidates_id: str, *, contender: str | None = None) -> Iterator[CandidateImage]:
         """The images that are there, in the order in which they came, page by page as they are needed."""

@@ -78,6 +78,20 @@ def images(
     _save(client, candidates_id, out)
 
 
+@candidates.command("logs")
+@with_client
+def logs(client: Client, candidates_id: str) -> None:
+    """Show the end of what the processes that draw them printed."""
+    console.print(client.candidates.logs(candidates_id), highlight=False, markup=False, soft_wrap=True)
+
+
+@candidates.command("pause")
+@with_client
+def pause(client: Client, candidates_id: str) -> None:
+    """Have them leave the machine to others; the images that are there stay."""
+    console.print(client.candidates.pause(candidates_id).status)
+
+
 @candidates.command("cancel")
 @with_client
 def cancel(client: Client, candidates_id: str) -> None:

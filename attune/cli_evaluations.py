@@ -101,6 +101,23 @@ def verify(
         raise typer.Exit(1)
 
 
+@evaluations.command("logs")
+@with_client
+def logs(client: Client, evaluation_id: str) -> None:
+    """Show the end of what an evaluation's processes printed."""
+    console.print(client.evaluations.logs(evaluation_id), highlight=False, markup=False, soft_wrap=True)
+
+
+@evaluations.command("pictures")
+@with_client
+def pictures(
+    client: Client, evaluation_id: str, out: Annotated[Path, typer.Option(help="The folder that receives them.")]
+) -> None:
+    """Save a picture for each contender beside the anchor, in the order of the report."""
+    for path in client.evaluations.download_pictures(evaluation_id, out):
+        console.print(str(path), highlight=False, soft_wrap=True)
+
+
 @evaluations.command("cancel")
 @with_client
 def cancel(client: Client, evaluation_id: str) -> None:

@@ -1,5 +1,6 @@
 """Commands that submit, look at, watch and stop jobs."""
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,13 @@ def delete_report(client: Client, job_id: str) -> None:
 def job_logs(client: Client, job_id: str) -> None:
     """Show the end of what a job's processes printed."""
     console.print(client.logs(job_id), highlight=False, markup=False, soft_wrap=True)
+
+
+@jobs.command("manifest")
+@with_client
+def job_manifest(client: Client, job_id: str) -> None:
+    """Show as JSON what decided a job's result and what it left, by hash."""
+    console.print_json(json.dumps(client.manifest(job_id)))
 
 
 @jobs.command("tensorboard")

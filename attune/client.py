@@ -35,6 +35,7 @@ from attune.requests import (
     job_body,
     job_path,
     key_headers,
+    logs_of,
     prompt_set_path,
     pushes_path,
     send_file,
@@ -245,6 +246,9 @@ class Client:
         """The history of a name, or of all of them, newest first, page by page as they are needed."""
         only = [] if alias is None else [("alias", alias)]
         return (Promotion.model_validate(entry) for entry in self._connection.pages("/v1/promotions", only))
+
+    def get_promotion(self, promotion_id: str) -> Promotion:
+        return Promotion.model_validate(self._connection.request("GET", f"/v1/promotions/{segment(promotion_id)}"))
 
     def delete_alias(self, alias: str) -> None:
         """Take a name away; its history stays, and so does the checkpoint."""
@@ -469,6 +473,10 @@ class Client:
         """The proof: base against policy on held-out prompts."""
         return EvaluationReport.model_validate(self._connection.request("GET", f"{job_path(job_id)}/report"))
 
+    def manifest(self, job_id: str) -> dict[str, Any]:
+        """Everything that decided the result and everything that the job left, by hash."""
+        return self._connection.request("GET", f"{job_path(job_id)}/manifest")
+
     def download_report_page(self, job_id: str, path: FilePath) -> Path:
         """Save the proof as `path`: one HTML page for people."""
         page = self._connection.request_bytes(f"{job_path(job_id)}/report.html")
@@ -486,7 +494,7 @@ class Client:
 
     def logs(self, job_id: str) -> str:
         """The end of what the job's processes printed, attempt after attempt."""
-        return "\n".join(entry["text"] for entry in self._connection.request("GET", f"{job_path(job_id)}/logs")["data"])
+        return logs_of(self._connection, job_path(job_id))
 
     def samples(self, job_id: str) -> list[Sample]:
         """Pictures of base and policy, the earliest step first."""
@@ -500,14 +508,16 @@ class Client:
     def download_sample(self, sample: Sample, path: FilePath) -> Path:
         """Save the picture as `path`."""
         path = Path(path)
-        file = CheckpointFile(path=path.name, size_bytes=sample.size_bytes, sha256=sample.sha256)
-        return download_file(self._connection.http, sample.image_url, file, path)
+        return download_file(self._connection.http, sample.image_url, sample.file(path.name), path)
 
     def checkpoints(self, job_id: str) -> list[Checkpoint]:
         """The job's checkpoints, the earliest step first."""
         return [
             Checkpoint.model_validate(entry) for entry in self._connection.pages(f"{job_path(job_id)}/checkpoints", [])
         ]
+
+    def get_checkpoint(self, checkpoint_id: str) -> Checkpoint:
+        return Checkpoint.model_validate(self._connection.request("GET", checkpoint_path(checkpoint_id)))
 
     def newest_checkpoints(self, job_id: str) -> Iterator[Checkpoint]:
         """The same, the latest step first, page by page as they are needed."""
@@ -552,6 +562,10 @@ class Client:
         """Ask for a checkpoint in another form; a worker makes it, once. One that failed is made anew."""
         answer = self._connection.request("POST", exports_path(checkpoint_id), json={"format": format})
         return Export.model_validate(answer)
+
+    def exports(self, checkpoint_id: str) -> list[Export]:
+        """The forms that a checkpoint has been asked for in, whether they are ready or not."""
+        return [Export.model_validate(entry) for entry in self._connection.pages(exports_path(checkpoint_id), [])]
 
     def wait_for_export(self, checkpoint_id: str, format: ExportFormat, timeout_seconds: float = 3600.0) -> Export:
         """The export once it is ready; `AttuneError` with its error when it failed, `TimeoutError` when neither."""

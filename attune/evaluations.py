@@ -14,9 +14,18 @@ import httpx
 from alignment_core.reports import ProofReport
 from alignment_core.spec import ProofSpec
 from attune.connection import Connection, segment
+from attune.downloads import download_file
 from attune.event_stream import follow_path
-from attune.requests import given, key_headers
-from attune.resources import Evaluation, EvaluationSummary, EvaluationValidation, JobEvent, JobStatus, Verification
+from attune.requests import given, key_headers, logs_of
+from attune.resources import (
+    Evaluation,
+    EvaluationSummary,
+    EvaluationValidation,
+    JobEvent,
+    JobStatus,
+    Sample,
+    Verification,
+)
 from attune.waiting import LONG_POLL_SECONDS
 
 AGAIN_SECONDS = 1.0
@@ -106,6 +115,24 @@ class Evaluations:
     def events(self, evaluation_id: str, *, after: str | None = None) -> Iterator[JobEvent]:
         """Every event after the id `after`, then live ones until it has ended; reconnects by itself."""
         return follow_path(self._connection, _path(evaluation_id), after)
+
+    def logs(self, evaluation_id: str) -> str:
+        """The end of what its processes printed, attempt after attempt."""
+        return logs_of(self._connection, _path(evaluation_id))
+
+    def pictures(self, evaluation_id: str) -> Iterator[Sample]:
+        """A picture for each contender beside the anchor, in the order of the report."""
+        pages = self._connection.pages(f"{_path(evaluation_id)}/pictures", [])
+        return (Sample.model_validate(entry) for entry in pages)
+
+    def download_pictures(self, evaluation_id: str, folder: str | Path) -> Sequence[Path]:
+        """Save each picture as `1.png`, `2.png`, ... in the order of the report."""
+        return [
+            download_file(
+                self._connection.http, one.image_url, one.file(f"{one.step}.png"), Path(folder) / f"{one.step}.png"
+            )
+            for one in self.pictures(evaluation_id)
+        ]
 
     def report(self, evaluation_id: str) -> ProofReport:
         """Every contender against the anchor, and all that it was made with."""

@@ -37,6 +37,11 @@ def pushes_path(checkpoint_id: str) -> str:
     return f"{checkpoint_path(checkpoint_id)}/pushes"
 
 
+def logs_of(connection: Connection, path: str) -> str:
+    """The end of what the processes of a job, an evaluation or candidates printed, attempt after attempt."""
+    return "\n".join(entry["text"] for entry in connection.request("GET", f"{path}/logs")["data"])
+
+
 def job_body(
     spec: JobSpec | Mapping[str, Any],
     name: str | None,

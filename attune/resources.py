@@ -416,6 +416,10 @@ class Sample(Resource):
     sha256: str
     image_url: str
 
+    def file(self, name: str) -> CheckpointFile:
+        """The picture as a file of this name that a download is checked against."""
+        return CheckpointFile(path=name, size_bytes=self.size_bytes, sha256=self.sha256)
+
 
 class JobEvent(Resource):
     """Something that happened in a run; `event` is what happened, typed where this client knows the type."""
