@@ -1,6 +1,6 @@
 """How many jobs and deliveries are in each state, counted as they change and not row by row when somebody asks
 
-Revision 0052, after 0050. The database's triggers write a line for every change; a sweep adds them up (`counts.py`). What is there is
+Revision 0052, after 0041. The database's triggers write a line for every change; a sweep adds them up (`counts.py`). What is there is
 counted here, once the triggers are in place and hold off other writers.
 """
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0052"
-down_revision = "0050"
+down_revision = "0041"
 branch_labels = None
 depends_on = None
 
