@@ -28,20 +28,19 @@ LOG_TAIL_CHARACTERS = 64 * 1024
 def put_metrics(
     session: Session, job: Job, split: str, step: int, metrics: Mapping[str, float | None], time: datetime
 ) -> None:
-    """Store the figures of a step, and their names with the job, which then knows them without reading any."""
-    if new := {PREFIXES[split] + name for name in metrics} - set(job.metric_names):
+    """Store the figures of a step, and their names with the job, which then knows them without reading any.
+
+    They join what another event of the same attempt said of the step; those of an attempt before go.
+    """
+    told = {name: _finite(value) for name, value in metrics.items()}
+    if new := {PREFIXES[split] + name for name in told} - set(job.metric_names):
         job.metric_names = sorted({*job.metric_names, *new})
-    session.merge(
-        Metric(
-            job_id=job.id,
-            split=split,
-            step=step,
-            project_id=job.project_id,
-            attempt=job.attempt,
-            figures={name: _finite(value) for name, value in metrics.items()},
-            time=time,
-        )
-    )
+    row = session.get(Metric, (job.id, split, step))
+    if row is None:
+        row = Metric(job_id=job.id, split=split, step=step, project_id=job.project_id)
+        session.add(row)
+    row.figures = {**row.figures, **told} if row.attempt == job.attempt else told
+    row.attempt, row.time = job.attempt, time
     keep_block(session, job, split, step)
 
 

@@ -117,7 +117,7 @@ class JobEvent(Base):
 
 
 class Metric(Base):
-    """The metrics of one step and split. A step that a later attempt runs again replaces the row."""
+    """The metrics of one step and split, of all events that speak of it. A step that a later attempt runs again replaces the row."""
 
     __tablename__ = "metrics"
 

@@ -10,10 +10,12 @@ from alignment_core.events import (
     CheckpointSaved,
     EvaluationCompleted,
     PhaseChanged,
+    PrecisionMeasured,
     ProbeCompleted,
     RunStarted,
     SamplesDrawn,
     StepCompleted,
+    VaePrecisionChosen,
     ValidationCompleted,
     WarningRaised,
     event_from_json,
@@ -203,6 +205,25 @@ def test_what_a_resumed_attempt_does_again_replaces_what_the_lost_one_left(store
     assert found.report == {"verdict": "improved"}
     told = [event.attempt for event in events.list_events(store, PROJECT, held.id)]
     assert told == [1, 1, 1, 1, 1, 2, 2, 2, 2], "events are history, and history is not rewritten"
+
+
+@pytest.mark.parametrize("is_together", [True, False])
+def test_events_that_speak_of_one_step_add_up_until_another_attempt_does(
+    store: Store, held: JobRecord, is_together: bool
+) -> None:
+    half = PrecisionMeasured(precision="bf16", logit_error=0.3, logit_rms=2.0, num_examples=4)
+    vae = VaePrecisionChosen(precision="bf16", latent_errors={"fp16": None, "bf16": 4.5})
+    told = [vae, half, half.model_copy(update={"logit_error": 0.4})]
+    if is_together:
+        events.record_events(store, held.id, 1, told)
+    else:
+        for event in told:
+            events.record_event(store, held.id, 1, event)
+    (row,) = metrics.metrics(store, PROJECT, held.id)
+    assert (row.step, row.metrics) == (0, {"latent_error": 4.5, "logit_error": 0.4, "logit_rms": 2.0})
+    lose(store, held)
+    events.record_event(store, held.id, 2, vae)
+    assert [row.metrics for row in metrics.metrics(store, PROJECT, held.id)] == [{"latent_error": 4.5}]
 
 
 def test_metrics_are_chosen_by_name_and_range(store: Store, held: JobRecord) -> None:
