@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from alignment_core.spec.places import UNPACKED_DISK_BYTES
 from alignment_core.spec.trackers import TrackerName
 from service.resource_classes import ResourceClass, parse_classes
 from service.store.limits import Limits
@@ -64,6 +65,12 @@ class Settings(BaseSettings):
         ge=64 * 2**20,
         description="The largest file of a dataset that a worker fetches whole. A larger one is read from the object store by ranges, of "
         "which so many bytes may lie on the worker's disk, for each job or check. None fetches every file whole.",
+    )
+    unpacked_disk_bytes: int | None = Field(
+        default=UNPACKED_DISK_BYTES,
+        ge=64 * 2**20,
+        description="How much of the images that random crops or flips have copied out of parquet or Arrow files may lie on the worker's "
+        "disk, for each job; those that were not read for longest go, and are read from the dataset again. None sets no limit.",
     )
     work_dir: Path | None = Field(default=None, description="One work folder a running job; `work` in data_dir.")
     catalog_path: Path | None = Field(

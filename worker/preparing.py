@@ -46,6 +46,7 @@ def prepare_alignment(parts: WorkerParts, claim: Claim, workdir: Path) -> list[s
                 **starting_places(parts, claim.job.project_id, spec, workdir),
                 "prompt_sets": prompt_places(parts, claim.job.project_id, spec),
                 "shards": shared_shards(parts, spec, workdir),
+                "unpacked_disk_bytes": parts.settings.unpacked_disk_bytes,
             }
         )
         only = ["--check-only"] if claim.job.check_only else []

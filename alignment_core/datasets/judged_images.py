@@ -28,7 +28,7 @@ from alignment_core.datasets.encoding import (
 )
 from alignment_core.datasets.preparation import Prepared, prepare
 from alignment_core.datasets.rows import ImageReader
-from alignment_core.datasets.shelf import Shelves
+from alignment_core.datasets.shelf import Disk, Shelves
 from alignment_core.datasets.transforms import Crop, draw_placement, frame, is_random, transform
 from alignment_core.datasets.unpaired import ImageAnnotation
 from alignment_core.events import PhaseProgressed, WarningRaised
@@ -156,6 +156,7 @@ class JudgedImages:
         shelves: Shelves | None = None,
         ranks: Ranks = ALONE,
         contents: Contents | None = None,
+        images_disk: Disk | None = None,
     ) -> Generator[PhaseProgressed | WarningRaised, None, "JudgedImages"]:
         """Fill the cache for `rows`, which ascend; see `PreferencePairs.prepare`.
 
@@ -178,6 +179,7 @@ class JudgedImages:
             shelves=shelves,
             ranks=ranks,
             contents=contents,
+            images_disk=images_disk,
         )
         kept = _without_lost_wins(found)
         rows = [found.rows[index] for index in kept]

@@ -21,7 +21,7 @@ from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, ImageC
 from alignment_core.datasets.posteriors import CachedPosteriors, FreshPosteriors, Posteriors
 from alignment_core.datasets.preparation import prepare
 from alignment_core.datasets.rows import Annotation, PreferenceSource
-from alignment_core.datasets.shelf import Shelves
+from alignment_core.datasets.shelf import Disk, Shelves
 from alignment_core.datasets.transforms import Crop, is_random
 from alignment_core.events import PhaseProgressed, WarningRaised
 from alignment_core.ranks import ALONE, Ranks
@@ -85,6 +85,7 @@ class PreferencePairs:
         shelves: Shelves | None = None,
         ranks: Ranks = ALONE,
         contents: Contents | None = None,
+        images_disk: Disk | None = None,
     ) -> Generator[PhaseProgressed | WarningRaised, None, "PreferencePairs"]:
         """Fill the cache for `rows` (ascending, from `rows.read_annotations` or `splits.split_by_group`).
 
@@ -109,6 +110,7 @@ class PreferencePairs:
             shelves=shelves,
             ranks=ranks,
             contents=contents,
+            images_disk=images_disk,
         )
         if found.images is not None:
             posteriors = CachedPosteriors(found.images, *found.places)

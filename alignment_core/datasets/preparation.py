@@ -21,7 +21,7 @@ from alignment_core.datasets.encoding import (
 )
 from alignment_core.datasets.mending import ImageMending, PromptMending
 from alignment_core.datasets.rows import AnnotationT, ImageReader
-from alignment_core.datasets.shelf import Shelves
+from alignment_core.datasets.shelf import Disk, Shelves
 from alignment_core.datasets.unpacked import unpack_images
 from alignment_core.events import PhaseProgressed, WarningRaised
 from alignment_core.ranks import ALONE, Ranks
@@ -64,9 +64,11 @@ def prepare(
     shelves: Shelves | None = None,
     ranks: Ranks = ALONE,
     contents: Contents | None = None,
+    images_disk: Disk | None = None,
 ) -> Generator[PhaseProgressed | WarningRaised, None, Prepared[AnnotationT]]:
     """Fill the cache for `rows`, which ascend; `num_images` are in each row, the other arguments as in
     `PreferencePairs.prepare`. Shards are on `shelves`, which others may share, or in `cache_dir`. The processes of a run share the work.
+    What random visits need copied lies in `cache_dir`, as much of it as `images_disk` allows.
 
     Raises `DataError` for an image that cannot be decoded, naming its row.
     """
@@ -81,7 +83,7 @@ def prepare(
     )
     if is_random:
         if not is_seekable:
-            source, rows = yield from unpack_images(source, rows, cache_dir / "images", progress)
+            source, rows = yield from unpack_images(source, rows, cache_dir / "images", progress, images_disk)
         return Prepared(source, rows, text, prompt_places, empty_prompt, None, ())
     images = _image_cache(shelves, image_fingerprint, resolution)
     places = yield from cache_images(

@@ -36,7 +36,7 @@ class ShardLost(Exception):  # noqa: N818 - a state of affairs, read as one
 
 
 class Disk:
-    """How much of what the store has too may lie on this machine; the shelves of a run share one."""
+    """How much of what can be had again may lie on this machine; the shelves of a run share one."""
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self.limit_bytes = limit_bytes
@@ -61,6 +61,10 @@ class Disk:
                 self.bytes_held -= its_size
                 oldest.unlink(missing_ok=True)
             return True
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so much more may lie there and nothing has to go."""
+        return self.limit_bytes is None or self.bytes_held + size_bytes <= self.limit_bytes
 
     def has_given_back(self, path: Path) -> bool:
         """Whether a map of the file would keep a place on the disk that is no longer counted."""

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from alignment_core.datasets.pairs import PreferencePairs
-from alignment_core.datasets.shelf import Shelves
+from alignment_core.datasets.shelf import Disk, Shelves
 from alignment_core.evaluation.rehearsal import rehearse
 from alignment_core.events import Event
 from alignment_core.families.family import Family
@@ -69,6 +69,7 @@ def load_objective(
     shelves: Shelves | None = None,
     sample: Sample | None = None,
     vae_precision: Precision | None = "fp32",
+    images_disk: Disk | None = None,
 ) -> Generator[Event, None, Objective]:
     """The method that a spec asks for, with its data; the generator's return value is the objective.
 
@@ -88,10 +89,14 @@ def load_objective(
 
     method = spec.method
     if isinstance(method, PairMethodSpec):
-        pairs = yield from load_pairs(spec, method, family, cache_dir, shelves, ranks, sample, vae_precision)
+        pairs = yield from load_pairs(
+            spec, method, family, cache_dir, shelves, ranks, sample, vae_precision, images_disk
+        )
         return _on_pairs(spec, method, pairs, accelerator, remembered(pairs))
     if isinstance(method, ImageMethodSpec):
-        images = yield from load_images(spec, method, family, cache_dir, shelves, ranks, sample, vae_precision)
+        images = yield from load_images(
+            spec, method, family, cache_dir, shelves, ranks, sample, vae_precision, images_disk
+        )
         return _on_images(spec, method, images, accelerator, remembered(images))
     if isinstance(method, OnlineMethodSpec):
         return Objective(

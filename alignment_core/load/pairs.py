@@ -17,7 +17,7 @@ from alignment_core.datasets.preflight import Checked
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
 from alignment_core.datasets.remembered import check_rows_once, state_of
 from alignment_core.datasets.rows import Annotation, PreferenceSource
-from alignment_core.datasets.shelf import Shelves
+from alignment_core.datasets.shelf import Disk, Shelves
 from alignment_core.datasets.splits import split_by_group
 from alignment_core.datasets.warnings import data_warnings
 from alignment_core.errors import DataError
@@ -59,9 +59,10 @@ def load_pairs(
     ranks: Ranks = ALONE,
     sample: Sample | None = None,
     vae_precision: Precision | None = "fp32",
+    images_disk: Disk | None = None,
 ) -> Generator[Event, None, PairSplits]:
     """Check, split and cache the pairs of the spec's dataset; yields progress and returns both sides. What is encoded is
-    on `shelves`, which others may share, or in `cache_dir`. Of a `sample` nothing is held out, though prompts are. Without a
+    on `shelves`, which others may share, or in `cache_dir`, where images are copied to as far as `images_disk` allows. Of a `sample` nothing is held out, though prompts are. Without a
     `vae_precision` it is measured.
 
     Raises `DataError`, naming the rows, when the dataset cannot be trained on.
@@ -110,6 +111,7 @@ def load_pairs(
         shelves if sample is None else sample.shelves,
         ranks,
         contents_of(dataset, cache_dir, shelves) if sample is None else None,
+        images_disk,
     )
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
     if sample is not None:
@@ -166,6 +168,7 @@ def _prepare_pairs(
     shelves: Shelves | None,
     ranks: Ranks,
     contents: Contents | None,
+    images_disk: Disk | None,
     rows: Sequence[Annotation],
 ) -> Generator[Event, None, PreferencePairs]:
     resolution = transform.resolution or family.resolution
@@ -187,6 +190,7 @@ def _prepare_pairs(
             shelves=shelves,
             ranks=ranks,
             contents=contents,
+            images_disk=images_disk,
         )
     )
 

@@ -32,7 +32,7 @@ from alignment_core.load.optimizer import build_optimizer, learning_rate_at
 from alignment_core.load.prompts import with_prompts
 from alignment_core.load.reference import build_reference
 from alignment_core.load.sample import Sample
-from alignment_core.load.shelves import shelves_of
+from alignment_core.load.shelves import images_disk_of, shelves_of
 from alignment_core.load.start import StartingLora
 from alignment_core.load.timesteps import build_timesteps
 from alignment_core.ranks import Ranks, ranks_of
@@ -73,7 +73,16 @@ def load_run(
     if precision_of(accelerator) == "fp32":
         vae_precision = "fp32"
     objective = yield from load_objective(
-        here, family, fingerprint, accelerator, ranks, cache_dir, shelves, sample, vae_precision
+        here,
+        family,
+        fingerprint,
+        accelerator,
+        ranks,
+        cache_dir,
+        shelves,
+        sample,
+        vae_precision,
+        images_disk_of(sources, ranks),
     )
     prompts = yield from held_out_prompts(here.evaluation, objective, family)
     judges.rehearse(spec.evaluation, prompts)

@@ -11,7 +11,7 @@ from alignment_core.datasets.detect import open_preferences, open_unpaired
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
 from alignment_core.datasets.rows import ImageReader
-from alignment_core.datasets.shelf import Shelves
+from alignment_core.datasets.shelf import Disk, Shelves
 from alignment_core.datasets.splits import split_by_group
 from alignment_core.datasets.unpaired import ImageAnnotation, images_of_pairs, read_judged_images
 from alignment_core.datasets.warnings import data_warnings
@@ -53,6 +53,7 @@ def load_images(
     ranks: Ranks = ALONE,
     sample: Sample | None = None,
     vae_precision: Precision | None = "fp32",
+    images_disk: Disk | None = None,
 ) -> Generator[Event, None, ImageSplits]:
     """Check, split and cache the images of the spec's dataset; yields progress and returns both sides. Of a `sample` nothing is held out,
     though prompts are. Without a `vae_precision` it is measured.
@@ -90,10 +91,12 @@ def load_images(
     if sample is not None:
         liked, disliked = ([row for row in split.train if row.liked is wanted] for wanted in (True, False))
         few = sample.of_classes(*(rows for rows in (liked, disliked) if rows))
-        train = yield from _prepare(spec, method, family, encoding, rows, cache_dir, sample.shelves, ranks, None, few)
+        train = yield from _prepare(
+            spec, method, family, encoding, rows, cache_dir, sample.shelves, ranks, None, images_disk, few
+        )
         return ImageSplits(train, None, prompts, report.content_sha256, encoding.precision)
     contents = contents_of(dataset, cache_dir, shelves)
-    prepared = partial(_prepare, spec, method, family, encoding, rows, cache_dir, shelves, ranks, contents)
+    prepared = partial(_prepare, spec, method, family, encoding, rows, cache_dir, shelves, ranks, contents, images_disk)
     train = yield from prepared(split.train)
     validation = (yield from prepared(split.validation)) if split.validation else None
     return ImageSplits(train, validation, prompts, report.content_sha256, encoding.precision)
@@ -133,6 +136,7 @@ def _prepare(
     shelves: Shelves | None,
     ranks: Ranks,
     contents: Contents | None,
+    images_disk: Disk | None,
     images: Sequence[ImageAnnotation],
 ) -> Generator[Event, None, JudgedImages]:
     transform = method.transform
@@ -155,5 +159,6 @@ def _prepare(
             shelves=shelves,
             ranks=ranks,
             contents=contents,
+            images_disk=images_disk,
         )
     )

@@ -60,6 +60,7 @@ class AskedShards(Spec):
     disk_bytes: int | None = None
 
 
+UNPACKED_DISK_BYTES = 32 * 2**30
 PARTS_NOTE, PARTS_HASHES = "in_parts.json", "blocks.sha256"
 
 
@@ -89,6 +90,9 @@ class Sources(Spec):
     models_of_checkpoints: dict[CheckpointId, LocalSource] = Field(default_factory=dict)
     loras_of_checkpoints: dict[CheckpointId, LocalLora] = Field(default_factory=dict)
     shards: Annotated[FolderShards | AskedShards, Field(discriminator="type")] | None = None
+    unpacked_disk_bytes: Annotated[int, Field(ge=1)] | None = (
+        UNPACKED_DISK_BYTES  # of images that are copied out of parquet or Arrow
+    )
 
 
 AnySpec = TypeVar("AnySpec", JobSpec, ProofSpec, CandidatesSpec)

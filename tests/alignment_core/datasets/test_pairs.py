@@ -345,21 +345,6 @@ def test_every_format_is_visited_at_random_with_the_same_result(tmp_path: Path) 
     assert _equal(batches[0], batches[2])
 
 
-def test_an_unpacked_image_that_is_damaged_is_noticed_and_copied_again(tmp_path: Path) -> None:
-    path = _varied(tmp_path)
-    pairs = _random_pairs(path, tmp_path / "cache", open_preferences(path), batch_size=4)
-    expected = pairs.batch([2], _draws(1))
-    for file in (tmp_path / "cache" / "images").rglob("*"):
-        if file.is_file():
-            file.write_bytes(bytes(len(file.read_bytes())))
-    for _ in range(2):  # the first look at each of the pair's images removes it
-        with pytest.raises(AlignmentError) as caught:
-            pairs.batch([2], _draws(1))
-        assert (caught.value.code, caught.value.retryable) == ("cache_lost", True)
-        pairs = _random_pairs(path, tmp_path / "cache", open_preferences(path), batch_size=4)
-    assert _equal(pairs.batch([2], _draws(1)), expected)
-
-
 def test_random_draws_depend_on_each_pairs_generator_alone(tmp_path: Path) -> None:
     path = _varied(tmp_path)
     pairs = _random_pairs(path, tmp_path / "cache", open_preferences(path), batch_size=3)
