@@ -20,7 +20,7 @@ LONGEST_JSON_BYTES = 4 * 2**20
 LONGEST_HEADER_BYTES = 64 * 2**20
 LAYER_DIMENSIONS = (2, 4)  # of the weights of linear layers and of convolutions, which a LoRA can be added to
 TRAINING_TIMESTEPS = 1000  # diffusers' value where a scheduler's config has none
-READER = f"3: {', '.join(served())}"  # who reads: a number to raise where reading learns more, and what is trained
+READER = f"4: {', '.join(served())}"  # who reads: a number to raise where reading learns more, and what is trained
 DENOISERS = tuple(dict.fromkeys(facts.denoiser for facts in FAMILIES.values()))
 
 
@@ -80,6 +80,9 @@ class ModelReport(BaseModel):
     latent_stride: int = Field(default=8, description="Pixels that a latent stands for, along one side.")
     norms_queries: bool = Field(default=False, description="Whether its attention normalises queries and keys.")
     vae_channels: int | None = Field(default=None, description="Of the VAE where it has every pixel.")
+    decoder_layers: dict[str, tuple[int, ...]] | None = Field(
+        default=None, description="Those of the VAE's decoder, as `layers` has the denoiser's."
+    )
     clip_tokens: int | None = Field(default=None, description="Of a prompt that its first text encoder reads.")
     problem: ModelProblem | None = Field(default=None, description="Why a run would refuse it.")
     stamp: str | None = Field(default=None, description="SHA-256 of all that was read.")
@@ -138,6 +141,7 @@ def read_model_files(folder: Path) -> ModelReport:
         part_parameters={} if facts is None else dict(_parts(folder, [n for n in facts.weighed if n != denoiser])),
         latent_stride=2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 8,
         vae_channels=_count(levels[0]) if isinstance(levels, list) and levels else None,
+        decoder_layers=_decoder_layers(_shapes(folder / "vae")),
         clip_tokens=_count((_json(folder / "text_encoder" / "config.json") or {}).get("max_position_embeddings")),
         problem=None if refusal is None else ModelProblem(code="model_unsupported", message=refusal),
     )
@@ -232,6 +236,11 @@ def layers_of(shapes: Mapping[str, list[int]]) -> Iterable[tuple[str, tuple[int,
     for name, shape in sorted(shapes.items()):
         if name.endswith(".weight") and len(shape) in LAYER_DIMENSIONS:
             yield name.removesuffix(".weight"), tuple(shape)
+
+
+def _decoder_layers(shapes: Mapping[str, list[int]] | None) -> dict[str, tuple[int, ...]] | None:
+    found = {name: shape for name, shape in layers_of(shapes or {}) if name.startswith("decoder.")}
+    return found or None
 
 
 def _ends_in(name: str, suffix: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a forward of one image leaves behind for its backward, counted by the layer.
+"""What a forward of one image leaves behind for its backward, and what it takes without one, counted by the layer.
 
 Autograd keeps what the derivative of each operation reads. In a U-Net that follows from its blocks: a residual block's
 convolution has before it a group norm and a SiLU, which keep their inputs; attention keeps queries, keys, values and its
@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from alignment_core.costs.layers import Layer
 from alignment_core.spec.families import FAMILIES, FamilyName
 
+_OF_UNET = re.compile(r"(down_blocks|mid_block|up_blocks)\.")
+_SKIPS = re.compile(r"conv_in$|down_blocks\.0\.resnets\.\d+\.conv2$")
 _UNIT = re.compile(r".*?(resnets\.\d+|transformer_blocks\.\d+)(?=\.)")
 
 
@@ -84,6 +86,23 @@ def stream_elements(layers: Sequence[Layer]) -> int:
         for layer in unit
         if layer.name.endswith(enters)
     )
+
+
+def drawing_elements(layers: Iterable[Layer]) -> int:
+    """Numbers that live in the widest moment of a forward of one image without gradients, and a U-Net's skips of its largest maps."""
+    widest = skips = 0
+    for layer in layers:
+        widest = max(widest, layer.places * _while_drawn(layer))
+        skips += layer.places * layer.out * (_SKIPS.match(layer.name) is not None)
+    return widest + skips
+
+
+def _while_drawn(layer: Layer) -> int:
+    """In a feed forward what its first layer gives, and as much that the activation makes of it (GEGLU twice a half). Beside it stand what came
+    and its norm, and what came into the block; where text goes along, what attention gave too."""
+    if layer.name.endswith(("net.0.proj", "proj_mlp")):
+        return 2 * layer.out + (3 if _OF_UNET.match(layer.name) else 4) * layer.into
+    return layer.into + layer.out
 
 
 def _units(layers: Sequence[Layer]) -> dict[str, list[Layer]]:

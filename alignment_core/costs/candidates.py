@@ -4,33 +4,31 @@ from dataclasses import dataclass
 
 from alignment_core.spec.rollouts import Rollouts
 
-# Times what decoding takes: with the gradient from the image back to the latent. Tensors of SD's VAE on a CPU, 1.49 MB a latent place.
-DECODED_WITH_GRADIENT = 2.84
-
 
 @dataclass(frozen=True)
 class Candidates:
-    """Bytes that a micro-batch takes while its images are foreseen, while they are decoded, in the policy's backward, and while it waits."""
+    """Bytes that a micro-batch takes while the network draws without a gradient, while images are decoded, while a gradient goes back through
+    the decoder, in the policy's backward, and while it waits for that."""
 
     drawing: float
     decoding: float
+    climbing: float
     backward: float
     waiting: float
 
     def judged(self, method: Rollouts, num_processes: int) -> float:
         """At the most, of TailorPO; what else is online judges whole batches that nothing waits beside.
 
-        Several processes keep no prediction. A winner that climbs its reward's gradient does so through the decoder, and through the
-        network that foresees it.
+        Several processes keep no prediction. What foresees an image is done when the decoder begins, unless a winner climbs its reward's
+        gradient back through both.
         """
         if not method.keeps_predictions:
             return 0.0
         beside = self.waiting if num_processes == 1 else 0.0
-        decoding = DECODED_WITH_GRADIENT * self.decoding
         match method.climbs_through:
             case None:
-                return beside + self.drawing + self.decoding
+                return beside + max(self.drawing, self.decoding)
             case "decoder":
-                return beside + self.drawing + decoding
+                return beside + max(self.drawing, self.climbing)
             case "network":
-                return beside + max(self.waiting + decoding, self.backward)
+                return beside + max(self.waiting + max(self.drawing, self.climbing), self.backward)

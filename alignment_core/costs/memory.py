@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from alignment_core.costs.activations import (
     Kept,
     checkpointed_elements,
+    drawing_elements,
     kept_elements,
     remaking_elements,
     stream_elements,
@@ -21,6 +22,7 @@ from alignment_core.costs.candidates import Candidates
 from alignment_core.costs.judges import judges_parameters
 from alignment_core.costs.layers import Layer, layers_of
 from alignment_core.costs.shares import brought_together, num_shares
+from alignment_core.costs.vae import climbing_bytes, decoding_bytes, encoding_bytes
 from alignment_core.model_files import ModelReport
 from alignment_core.spec.families import FAMILIES, FamilyName
 from alignment_core.spec.job import JobSpec
@@ -40,11 +42,6 @@ FLOAT32, HALF = 4, 2
 KEPT_FLOAT32, KEPT_HALF, REMADE_HALF = 4.08, 2.8, 2.1
 STEPPED_AT_ONCE = 2**24  # fewer trained weights are, which takes their memory once more
 STATE = {"adamw": 8.0, "adamw_8bit": 2.03, "adafactor": 0.02}  # bytes a trained weight
-DECODED = (
-    0.5 * 2**20 / 128
-)  # bytes a latent place and channel of the VAE where it has every pixel; measured at 512 pixels
-ENCODED_SHARE = 0.25
-PLACES_DECODED, PLACES_ENCODED = 2 * 64 * 64, 8 * 64 * 64  # at most, unless it is one image: `families/autoencoder.py`
 KEPT_OF_TEXT = (
     0.1  # numbers that a prompt keeps in a text encoder that is trained, a parameter: CLIP-L .09, CLIP-bigG .07
 )
@@ -94,7 +91,9 @@ def memory_of(
     reference = reference_bytes(spec, model, is_half=is_half) / of_trained
     judges = float(judges_parameters(spec) * FLOAT32)
     activations, waiting = _activations(spec, layers, model, family, is_half=is_half, remade=remade)
-    decode, encode = _vae(spec, model, side)
+    on_a_card = spec.resources.device != "cpu"
+    decode = decoding_bytes(model, side, spec.evaluation.batch_size, on_a_card=on_a_card)
+    encode = 0.0 if spec.is_online else encoding_bytes(model, side, spec.batch_size)
     text, text_kept = _conditioning(spec, model, family, is_half=is_half)
     vae, encoders = _staying(spec, model, text)
     # A step of one micro-batch makes its gradients as its activations go; blocks that are computed again come with them.
@@ -110,12 +109,18 @@ def memory_of(
     kept = weights + vae + encoders + optimizer + reference + judges
     moments: dict[Phase, float] = {
         "training": kept + training,
-        "evaluating": kept + max(text - encoders, _sampling(spec, layers, is_half=is_half) + decode),
+        "evaluating": kept + max(text - encoders, _sampling(spec, layers, is_half=is_half), decode),
         "caching": weights + _whole_vae(model) + judges + text + encode,
     }
     if isinstance(spec.method, OnlineMethodSpec):
         drawn = drawing_bytes(layers, images_together(spec, family), is_half=is_half)
-        candidates = Candidates(drawn, decoding_bytes(model, side, spec.batch_size), activations, waiting + text_kept)
+        candidates = Candidates(
+            drawing=drawn,
+            decoding=decoding_bytes(model, side, spec.batch_size, on_a_card=on_a_card),
+            climbing=climbing_bytes(model, side, spec.batch_size, on_a_card=on_a_card),
+            backward=activations,
+            waiting=waiting + text_kept,
+        )
         moments["training"] = max(
             moments["training"], moments["evaluating"], kept + candidates.judged(spec.method, spec.resources.processes)
         )
@@ -206,9 +211,8 @@ def _sampling(spec: JobSpec, layers: tuple[Layer, ...], *, is_half: bool) -> flo
 
 
 def drawing_bytes(layers: tuple[Layer, ...], images: int, *, is_half: bool) -> float:
-    """Without gradients what a layer reads and makes is all there is, and a U-Net's skips."""
-    widest = max((layer.places * (layer.into + layer.out) for layer in layers), default=0)
-    return images * widest * (HALF if is_half else FLOAT32)
+    """In a forward without gradients."""
+    return images * drawing_elements(layers) * (HALF if is_half else FLOAT32)
 
 
 def _staying(spec: JobSpec, model: ModelReport, text: float) -> tuple[float, float]:
@@ -222,24 +226,6 @@ def _staying(spec: JobSpec, model: ModelReport, text: float) -> tuple[float, flo
 
 def _whole_vae(model: ModelReport) -> float:
     return float(model.part_parameters.get("vae", 0) * FLOAT32)
-
-
-def _vae(spec: JobSpec, model: ModelReport, side: int) -> tuple[float, float]:
-    """While it decodes a slice of an evaluation's batch, and while it encodes one."""
-    places = (side // model.latent_stride) ** 2
-    encoded = 0 if spec.is_online else max(1, min(spec.batch_size, PLACES_ENCODED // places))
-    decode = decoding_bytes(model, side, spec.evaluation.batch_size)
-    return decode, _decoded_bytes(model, places) * encoded * ENCODED_SHARE
-
-
-def decoding_bytes(model: ModelReport, side: int, images: int) -> float:
-    """While the VAE decodes a slice of so many images."""
-    places = (side // model.latent_stride) ** 2
-    return _decoded_bytes(model, places) * min(images, max(1, PLACES_DECODED // places))
-
-
-def _decoded_bytes(model: ModelReport, places: int) -> float:
-    return DECODED * (model.vae_channels or 128) * (model.latent_stride / 8) ** 2 * places
 
 
 def _conditioning(spec: JobSpec, model: ModelReport, family: FamilyName, *, is_half: bool) -> tuple[float, float]:

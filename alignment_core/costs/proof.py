@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from alignment_core.costs.judges import parameters_of
 from alignment_core.costs.layers import layers_of
-from alignment_core.costs.memory import FLOAT32, GIB, HALF, decoding_bytes, drawing_bytes
+from alignment_core.costs.memory import FLOAT32, GIB, HALF, drawing_bytes
+from alignment_core.costs.vae import decoding_bytes
 from alignment_core.costs.work import DRIFT_FORWARDS, TERA, Work
 from alignment_core.model_files import ModelReport
 from alignment_core.spec.candidates import CandidatesSpec, Contest
@@ -64,7 +65,8 @@ def proof_memory(
         weights = (report.num_parameters + text) * each + report.part_parameters.get("vae", 0) * FLOAT32
         guided = 2 if spec.sampling.guidance_scale > 1 else 1
         drawing = drawing_bytes(layers_of(report, one.family, side), images_at_once * guided, is_half=is_half)
-        drawing += decoding_bytes(report, side, images_at_once)
+        on_a_card = spec.resources.device != "cpu"
+        drawing = max(drawing, decoding_bytes(report, side, images_at_once, on_a_card=on_a_card))
         found.append((contender.name, weights, drawing))
     name, weights, drawing = max(found, key=lambda one: one[1] + one[2])
     parts = (weights, drawing, judges)

@@ -319,7 +319,8 @@ class TailorPO:
         at = index_of(index, x)
         if through_network:
             return grid.x_0(x, predict(x, grid.time(at, x)), at)
-        eps = grid.eps(x.detach(), predict(x.detach(), grid.time(at, x)), at).detach()
+        with torch.no_grad():  # as they are held fixed, nothing is kept to go back through them
+            eps = grid.eps(x, predict(x, grid.time(at, x)), at)
         return grid.x_0_of_eps(x, eps, at)
 
     def _guide(

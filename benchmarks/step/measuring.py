@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.memory import LivingBytes
+from benchmarks.living_bytes import LivingBytes
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from alignment_core.actors.remade import in_float32, remake
 from alignment_core.families.family import Family
 from alignment_core.load.model import load_model
 from alignment_core.spec import LocalSource
-from benchmarks.memory import LivingBytes
+from benchmarks.living_bytes import LivingBytes
 from tests.alignment_core.families.tiny_models import TINY
 
 torch.set_num_threads(1)
