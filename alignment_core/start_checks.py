@@ -26,6 +26,7 @@ from alignment_core.protocols import RewardModel
 from alignment_core.shapes import Images
 from alignment_core.shares import local
 from alignment_core.spec import JobSpec, OnlineMethodSpec, reward_name
+from alignment_core.spec.counted import counted
 from alignment_core.spec.first_step import first_step_of
 from alignment_core.spec.places import Sources
 from alignment_core.spec.training import Precision
@@ -114,14 +115,16 @@ class Trial:
         """Each check once it has passed."""
         run = self.run
         num = run.spec.examples_per_step
-        yield StartCheck(check="load", seconds=self.took["load"], detail=f"the model, and {num} examples of the data")
+        yield StartCheck(
+            check="load", seconds=self.took["load"], detail=f"the model, and {counted(num, 'example')} of the data"
+        )
         before = fingerprint(run)
         with self._timed("save"):
             folder = run.save(self.scratch / "checkpoints")
         with self._timed("step"):
             for _ in first_steps(run, 1):
                 pass
-        yield StartCheck(check="step", seconds=self.took["step"], detail=f"one step of {num} examples")
+        yield StartCheck(check="step", seconds=self.took["step"], detail=f"one step of {counted(num, 'example')}")
         with self._timed("read"):
             run.restore(folder)
         _refuse_altered(run, before, fingerprint(run))

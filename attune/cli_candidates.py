@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from alignment_core.spec.counted import counted
 from attune.client import Client
 from attune.failing import fail
 from attune.speaking import with_client
@@ -44,7 +45,7 @@ def draw(
         ended = client.candidates.wait(made.id)
         if ended.status != "succeeded":
             fail(ended.error.message if ended.error is not None else f"the candidates are {ended.status}")
-        console.print(f"{ended.progress.done} images", highlight=False)
+        console.print(f"{counted(ended.progress.done, 'image')}", highlight=False)
         if out is not None:
             _save(client, made.id, out)
 
@@ -116,4 +117,4 @@ def delete(client: Client, candidates_id: str) -> None:
 
 def _save(client: Client, candidates_id: str, folder: Path) -> None:
     saved = client.candidates.download(candidates_id, folder)
-    console.print(f"{len(saved)} images in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"{counted(len(saved), 'image')} in {folder}", highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from attune.failing import fail
 from attune.resources import Evaluation, EvaluationValidation
 from attune.speaking import with_client
 from attune.specs import read_spec
-from attune.tables import id_column, listing
+from attune.tables import id_column, listing, memory_of
 
 evaluations = typer.Typer(no_args_is_help=True, help="Compare models on the same prompts and seeds.")
 console = Console()
@@ -159,7 +159,7 @@ def _show_validation(found: EvaluationValidation, file: Path) -> None:
     if (total := (estimate.get("duration") or {}).get("total")) is not None:
         console.print(f"{total['expected']:g} seconds ({total['low']:g} to {total['high']:g})", highlight=False)
     if (memory := estimate.get("memory")) is not None:
-        console.print(f"{memory['peak_gib']:.1f} GiB, for {memory['contender']}", highlight=False)
+        console.print(f"{memory_of(memory['peak_gib'])}, for {memory['contender']}", highlight=False)
     console.print("the evaluation would be taken")
 
 

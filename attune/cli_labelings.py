@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from alignment_core.spec.counted import counted
 from attune.client import Client
 from attune.speaking import with_client
 from attune.tables import id_column, listing
@@ -40,7 +41,7 @@ def create(
         name=name,
     )
     console.print(found.id, highlight=False)
-    console.print(f"{found.num_pairs} pairs, {found.num_questions} questions", highlight=False)
+    console.print(f"{counted(found.num_pairs, 'pair')}, {counted(found.num_questions, 'question')}", highlight=False)
 
 
 @labelings.command("list")

@@ -12,7 +12,7 @@ from attune.client import Client
 from attune.costs import duration_text
 from attune.resources import JobUsage, Usage
 from attune.speaking import with_client
-from attune.tables import bytes_of, listing
+from attune.tables import bytes_of, listing, memory_of
 
 console = Console()
 
@@ -62,7 +62,7 @@ def usage_table(usage: JobUsage | Usage, estimate: Mapping[str, Any] | None) -> 
 def _add_of_job(table: Table, usage: JobUsage) -> None:
     for name, peak in (("device memory", usage.peak_device_gib), ("host memory", usage.peak_host_gib)):
         if peak is not None:
-            table.add_row(name, f"{peak:.2f} GiB", "")
+            table.add_row(name, memory_of(peak), "")
     table.add_row("attempts", str(usage.num_attempts), "")
     if usage.estimated_seconds is not None:
         ratio = "" if usage.over_estimate is None else f"{usage.over_estimate:.2f} times"

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from attune.tables import bytes_of, listing
+from attune.tables import bytes_of, listing, memory_of
 
 COMPONENTS = ("weights", "gradients", "optimizer", "reference", "activations", "vae_decode", "conditioning", "judges")
 UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
@@ -29,9 +29,10 @@ def cost_table(estimate: Mapping[str, Any]) -> Table | None:
 
 def _memory(memory: Mapping[str, Any] | None) -> Iterable[tuple[str, str, str]]:
     if memory is not None:
+        peak, scale = memory["peak_gib"], 1 if memory["peak_gib"] >= 1 else 1024  # of the parts too
         sizes = sorted(((memory.get(name, 0.0), name.replace("_", " ")) for name in COMPONENTS), reverse=True)
-        parts = ", ".join(f"{name} {size:.2g}" for size, name in sizes if size >= 0.01 * memory["peak_gib"])
-        yield "memory", f"{memory['peak_gib']:.2f} GiB", f"{memory['phase']}: {parts}"
+        parts = ", ".join(f"{name} {scale * size:.2g}" for size, name in sizes if size >= 0.01 * peak)
+        yield "memory", memory_of(peak), f"{memory['phase']}: {parts}"
 
 
 def _time(duration: Mapping[str, Any] | None) -> Iterable[tuple[str, str, str]]:

@@ -3,12 +3,13 @@
 from rich.table import Table
 
 from alignment_core.reports import EvaluationReport, RewardComparison
+from alignment_core.spec.counted import counted
 
 
 def table_of(report: EvaluationReport) -> Table:
     """One row a reward: base, policy, gain with its interval, win rate."""
-    seeds = "1 seed" if report.seeds_per_prompt == 1 else f"{report.seeds_per_prompt} seeds"
-    title = f"{report.verdict.replace('_', ' ')}: {report.num_prompts} held-out prompts x {seeds}"
+    drawn = f"{counted(report.num_prompts, 'held-out prompt')} x {counted(report.seeds_per_prompt, 'seed')}"
+    title = f"{report.verdict.replace('_', ' ')}: {drawn}"
     table = Table(title=title, title_justify="left")
     rows = [(comparison, comparison.name) for comparison in report.rewards]
     if report.prompt_following is not None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
+from alignment_core.spec.counted import counted
 from attune.client import Client
 from attune.errors import AttuneError
 from attune.resources import Job
@@ -32,8 +33,7 @@ def _place_of(job: Job) -> str:
         return "queued"
     if job.queue.ahead == 0:
         return "queued: it is next, and waits for a worker"
-    jobs = "1 job" if job.queue.ahead == 1 else f"{job.queue.ahead} jobs"
-    return f"queued: number {job.queue.position} in the queue, waiting for {jobs} to end"
+    return f"queued: number {job.queue.position} in the queue, waiting for {counted(job.queue.ahead, 'job')} to end"
 
 
 class Lookout:

@@ -44,5 +44,10 @@ def bytes_of(size: int | None) -> str:
     return f"{size} B" if unit == 0 else f"{value:.1f} {UNITS[unit]}"
 
 
+def memory_of(gib: float) -> str:
+    """`15.2 MiB`, `2.10 GiB`: in the unit in which it is no fraction of one."""
+    return f"{gib:.2f} GiB" if gib >= 1 else f"{1024 * gib:.1f} MiB"
+
+
 def steps_of(progress: Progress) -> str:
     return f"{progress.step}/{progress.total or '?'}"

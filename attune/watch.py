@@ -32,6 +32,7 @@ from alignment_core.events import (
 from attune.client import Client
 from attune.resources import Job
 from attune.standing import Lookout
+from attune.tables import memory_of
 
 PLAIN_EVERY_SECONDS = 2.0
 SHORTEST_BAR = 8
@@ -126,8 +127,8 @@ def pace_of(throughput: Throughput) -> str:
     if throughput.mfu is not None:
         said.append(f"{throughput.mfu:.0%} of the card")
     if throughput.peak_device_gib is not None:
-        said.append(f"{throughput.peak_device_gib:.1f} GiB on the device")
-    said.append(f"{throughput.peak_host_gib:.1f} GiB on the host")
+        said.append(f"{memory_of(throughput.peak_device_gib)} on the device")
+    said.append(f"{memory_of(throughput.peak_host_gib)} on the host")
     return f"pace: {', '.join(said)}; {throughput.waiting_share:.0%} waiting for batches, {throughput.saving_share:.0%} saving"
 
 

@@ -19,6 +19,7 @@ from alignment_core.protocols import Sampler
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.reports import Drift, EvaluationReport, RunWarning
 from alignment_core.shapes import Images
+from alignment_core.spec.counted import counted
 
 FEW_PROMPTS = 20  # a percentile bootstrap over fewer covers clearly less than it says
 
@@ -133,7 +134,7 @@ def choose_prompts(prompts: Sequence[str], max_prompts: int) -> list[str]:
 def _few_prompts(num_prompts: int, step: int) -> WarningRaised:
     return WarningRaised(
         code="few_evaluation_prompts",
-        message=f"{num_prompts} evaluation prompts: intervals of fewer than {FEW_PROMPTS} prompts are too narrow",
+        message=f"{counted(num_prompts, 'evaluation prompt')}: intervals of fewer than {FEW_PROMPTS} prompts are too narrow",
         step=step,
     )
 

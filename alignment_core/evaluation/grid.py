@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from alignment_core.evaluation.words import digits_of, sides
 from alignment_core.events import ComparedImages, PlaceInPicture, SampleGrid
 from alignment_core.reports import EvaluationReport
+from alignment_core.spec.counted import counted
 
 Pictures = UInt8[ndarray, "prompts seeds height width 3"]
 
@@ -39,12 +40,11 @@ def headline_of(report: EvaluationReport) -> Headline:
     num_pairs = report.num_prompts * report.seeds_per_prompt
     first, second = sides(report)
     trained = (
-        f", after {report.step} steps"
+        f", after {counted(report.step, 'step')}"
         if second == "aligned"
         else f": {report.policy.label} against {report.base.label}"
     )
-    seeds = "1 seed" if report.seeds_per_prompt == 1 else f"{report.seeds_per_prompt} seeds"
-    drawn = f"{report.num_prompts} prompts x {seeds}{trained}."
+    drawn = f"{counted(report.num_prompts, 'prompt')} x {counted(report.seeds_per_prompt, 'seed')}{trained}."
     if not report.rewards:
         return Headline(
             f"{first.capitalize()} and {second} model", f"Same prompt and noise in each pair; {drawn}", (first, second)
@@ -55,7 +55,7 @@ def headline_of(report: EvaluationReport) -> Headline:
     gain, low, high = (f"{value:+.{digits}f}" for value in (primary.gain, interval.low, interval.high))
     whose = "aligned" if second == "aligned" else f"{second}'s"
     facts = [
-        f"{report.verdict.replace('_', ' ')}: the {whose} image scores higher in {primary.win_rate:.0%} of {num_pairs} pairs"
+        f"{report.verdict.replace('_', ' ')}: the {whose} image scores higher in {primary.win_rate:.0%} of {counted(num_pairs, 'pair')}"
         " of the same prompt and noise"
     ]
     if judge := report.prompt_following:

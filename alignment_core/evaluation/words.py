@@ -3,6 +3,7 @@
 import math
 
 from alignment_core.reports import EvaluationReport, RewardComparison, StartingPoint
+from alignment_core.spec.counted import counted
 
 MINUS, NBSP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 SMALLEST_P = 1e-15
@@ -68,7 +69,7 @@ def headline(report: EvaluationReport) -> str:
 
 def verdict(report: EvaluationReport) -> list[str]:
     """Sentences with every figure that the verdict rests on."""
-    drawn = f"{_count(report.num_prompts, 'held-out prompt')} \N{MULTIPLICATION SIGN} {_count(report.seeds_per_prompt, 'seed')}"
+    drawn = f"{counted(report.num_prompts, 'held-out prompt')} \N{MULTIPLICATION SIGN} {counted(report.seeds_per_prompt, 'seed')}"
     if not report.rewards:
         return [f"Both models drew {drawn}, and no reward was asked to score them."]
     return [
@@ -78,10 +79,6 @@ def verdict(report: EvaluationReport) -> list[str]:
         *_diversity(report),
         *_choice(report),
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _gain(report: EvaluationReport, line: RewardComparison, drawn: str) -> str:
@@ -150,7 +147,7 @@ def _choice(report: EvaluationReport) -> list[str]:
         if report.selected_by == "held_out_reward"
         else "a guard rolled back to it"
     )
-    return [*stopped, f"Of {_count(report.last_step, 'step')}, step {report.step} is the result: {why}."]
+    return [*stopped, f"Of {counted(report.last_step, 'step')}, step {report.step} is the result: {why}."]
 
 
 def subject(report: EvaluationReport) -> list[str]:
@@ -163,7 +160,7 @@ def subject(report: EvaluationReport) -> list[str]:
         f"model {about.model}",
         *([_started(about.start)] if about.start else []),
         *([f"data {about.dataset}"] if about.dataset else []),
-        _count(about.steps, "step"),
+        counted(about.steps, "step"),
         f"{about.written_at:%-d %B %Y, %H:%M} UTC",
     ]
 

@@ -11,6 +11,7 @@ from typing import assert_never
 from alignment_core.exports.source import ExportSource
 from alignment_core.reports import EvaluationReport, RewardComparison
 from alignment_core.spec import HubSource, LocalLora, LocalSource, ModelSpec, SingleFileSource, StartSpec
+from alignment_core.spec.counted import counted
 from alignment_core.spec.exports import ONE_FILE, ExportFormat
 from alignment_core.spec.sources import label_of
 from alignment_core.spec.start import lora_label
@@ -106,8 +107,8 @@ def _figures(source: ExportSource, report: EvaluationReport | None) -> Iterator[
         yield f"The run's report is of step {report.policy.step}, and these weights are of step {source.manifest.step}."
         yield ""
     against = "against the initial model from the same seeds"
-    seeds = "1 seed" if report.seeds_per_prompt == 1 else f"{report.seeds_per_prompt} seeds"
-    yield (f"{report.num_prompts} held-out prompts, {seeds} each, {against}: **{report.verdict.replace('_', ' ')}**.")
+    drawn = f"{counted(report.num_prompts, 'held-out prompt')}, {counted(report.seeds_per_prompt, 'seed')} each"
+    yield f"{drawn}, {against}: **{report.verdict.replace('_', ' ')}**."
     lines = [*report.rewards, *([report.prompt_following] if report.prompt_following else [])]
     if lines:
         yield from ("", "| reward | before | after | gain | interval | win rate |", "|---|---|---|---|---|---|")

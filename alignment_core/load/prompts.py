@@ -16,6 +16,7 @@ from alignment_core.spec import (
     PromptSetSource,
     ProofSpec,
 )
+from alignment_core.spec.counted import counted
 from alignment_core.spec.sources import Prompts
 
 Section = TypeVar("Section", OnlineMethodSpec, EvaluationSpec, ProofSpec, CandidatesSpec)
@@ -67,11 +68,13 @@ def _read(source: LocalPrompts, field: str) -> tuple[Prompts, PromptsReport]:
 
 
 def _left_out(report: PromptsReport, field: str) -> WarningRaised:
-    repeats = f"{report.num_duplicates} repeats (rows {_some(report.duplicate_rows)})" if report.num_duplicates else ""
-    empty = f"{report.num_empty} empty rows ({_some(report.empty_rows)})" if report.num_empty else ""
-    message = (
-        f"{field}: {' and '.join(filter(None, [repeats, empty]))} are left out; {report.num_prompts} prompts are used"
+    repeats = (
+        f"{counted(report.num_duplicates, 'repeat')} (rows {_some(report.duplicate_rows)})"
+        if report.num_duplicates
+        else ""
     )
+    empty = f"{counted(report.num_empty, 'empty row')} ({_some(report.empty_rows)})" if report.num_empty else ""
+    message = f"{field}: {' and '.join(filter(None, [repeats, empty]))} left out, {counted(report.num_prompts, 'prompt')} used"
     return WarningRaised(code="prompts_left_out", message=message)
 
 

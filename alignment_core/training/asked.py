@@ -22,6 +22,7 @@ from alignment_core.evaluation.files import save_png
 from alignment_core.evaluation.grid import Headline, draw_grid, places_in_grid
 from alignment_core.evaluation.probe import HeldOutProbe
 from alignment_core.events import Action, ActionAnswered, Event, PhaseChanged, SamplesDrawn
+from alignment_core.spec.counted import counted
 from alignment_core.training.loop import finite
 from alignment_core.training.run import Run
 
@@ -100,7 +101,9 @@ class Asked:
         base, policy = yield from draw_and_judge(models, plan, Judges({}), run.ranks)
         yield PhaseChanged(phase="training")
         path = self.workdir / PICTURES / f"step-{said.step:08d}.png"
-        title = Headline("Base and aligned model", f"Same prompt and noise in each pair; after {said.step} steps.")
+        title = Headline(
+            "Base and aligned model", f"Same prompt and noise in each pair; after {counted(said.step, 'step')}."
+        )
         run.ranks.in_first(lambda: save_png(draw_grid(prompts, base.images, policy.images, title), path))
         places = places_in_grid(prompts, plan.seeds, base.images)
         yield SamplesDrawn(step=said.step, path=path.relative_to(self.workdir).as_posix(), prompts=prompts, grid=places)

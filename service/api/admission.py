@@ -9,6 +9,7 @@ from alignment_core.model_files import ModelReport
 from alignment_core.reports import DatasetReport
 from alignment_core.spec import JobSpec, StoredDataset
 from alignment_core.spec.continuation import broken_by
+from alignment_core.spec.counted import counted
 from alignment_core.spec.warnings import small_images, warnings_of
 from service.api.context import Parts
 from service.api.estimates import estimate_of, model_of, problems_of_memory
@@ -180,11 +181,11 @@ def _report(parts: Parts, project_id: str, spec: JobSpec) -> DatasetReport | Non
 def _data_warnings(estimate: Estimate, report: DatasetReport | None) -> Sequence[str]:
     if report is None:
         return []
-    found = [f"{problem.count} rows of the data set: {problem.message}" for problem in report.problems]
+    found = [f"{counted(problem.count, 'row')} of the data set: {problem.message}" for problem in report.problems]
     examples = estimate.num_training_examples
     if examples is not None and examples < estimate.examples_per_step:
         found.append(
-            f"the data set has about {examples} examples to train on, fewer than the {estimate.examples_per_step} of one "
+            f"the data set has about {counted(examples, 'example')} to train on, fewer than the {estimate.examples_per_step} of one "
             "optimiser step: every step sees some more than once"
         )
     return found

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from alignment_core.spec.counted import counted
+
 MINUS = "\N{MINUS SIGN}"
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -30,9 +32,14 @@ def size(num_bytes: float | None) -> str:
         return ""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if num_bytes < 1024:
-            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+            return counted(round(num_bytes), "byte") if unit == "bytes" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1024
     return f"{num_bytes:.1f} TiB"
+
+
+def gib(value: float | None) -> str:
+    """GiB, in the unit in which they are no fraction of one."""
+    return "" if value is None else size(value * 2**30)
 
 
 def moment(time: str | None) -> str:
@@ -65,6 +72,8 @@ def field_id(pointer: str) -> str:
 FILTERS: dict[str, Callable[..., str]] = {
     "duration": duration,
     "size": size,
+    "gib": gib,
+    "counted": counted,
     "moment": moment,
     "signed": signed,
     "number": number,

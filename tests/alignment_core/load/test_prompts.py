@@ -46,7 +46,7 @@ def test_the_numbers_are_those_of_the_same_prompts_in_the_spec(tiny_model: Path,
     assert reports[0]["rewards"] == reports[1]["rewards"]
     assert reports[0]["dataset_sha256"] == reports[1]["dataset_sha256"] == sha256_of_json(PROMPTS)
     (warning,) = (one for one in of_type(filed, WarningRaised) if one.code == "prompts_left_out")
-    assert warning.message.startswith("method.prompts: 1 repeats (rows 5) and 1 empty rows (4) are left out; 3 prompts")
+    assert warning.message.startswith("method.prompts: 1 repeat (rows 5) and 1 empty row (4) left out, 3 prompts")
     assert of_type(filed, RunStarted)[0].spec_sha256 == asked.sha256()
 
 
