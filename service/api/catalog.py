@@ -122,6 +122,7 @@ def _model(parts: Parts, name: str, entry: Entry) -> CatalogModel:
         problem=None if read.problem is None else read.problem.message,
         source={"type": "catalog", "name": name},
         checkpoint_id=None,
+        recipes=entry.recipes,
     )
 
 
@@ -148,6 +149,7 @@ def _promoted(parts: Parts, project_id: str) -> Iterator[CatalogModel]:
             problem=None,
             source={"type": "alias", "name": alias.name},
             checkpoint_id=promotion.checkpoint_id,
+            recipes={},
         )
 
 

@@ -39,6 +39,7 @@ from alignment_core.spec import (
 from alignment_core.spec.families import FamilyName, served
 from alignment_core.spec.places import RunLabel, Sources, WeightsReward, catalog_names, walk
 from alignment_core.spec.sources import OnBadRow
+from service.store.model_recipes import check_recipe
 
 Family = FamilyName | Literal["clip"]
 
@@ -49,6 +50,15 @@ class CatalogModel(Spec):
     family: Family
     resolution: int = Field(ge=8, description="Pixels of the side that the model draws, or reads.")
     description: str = ""
+    recipes: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="By method, parts of a spec that the operator recommends for this model."
+    )
+
+    @model_validator(mode="after")
+    def _recipes_are_parts_of_specs(self) -> Self:
+        for method, recipe in self.recipes.items():
+            check_recipe(method, recipe)
+        return self
 
 
 class LocalModel(CatalogModel):

@@ -75,6 +75,12 @@ MODEL_EXAMPLE: dict[str, Any] = {
     "problem": None,
     "source": {"type": "catalog", "name": "shapes"},
     "checkpoint_id": None,
+    "recipes": {
+        "diffusion_dpo": {
+            "method": {"beta": 1000},
+            "training": {"steps": 120, "batch_size": 16, "learning_rate": 0.001},
+        }
+    },
 }
 
 
@@ -100,6 +106,9 @@ class CatalogModel(Entry):
     problem: str | None = Field(description="Why a run would refuse the model, where its files say so.")
     source: dict[str, str] = Field(description="What to write as `spec.model`.")
     checkpoint_id: str | None = Field(description="What an alias points at; null for a model of the catalog.")
+    recipes: dict[str, dict[str, Any]] = Field(
+        description="By method, parts of a spec that the server's operator recommends for this model, to be laid over one of yours."
+    )
 
 
 MODEL_LIST_EXAMPLE: dict[str, Any] = {

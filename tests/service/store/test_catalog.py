@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from alignment_core.spec import (
     JobSpec,
     LocalDataset,
     LocalSource,
+    MethodSpec,
     RewardSpec,
     SingleFileSource,
     Spec,
@@ -17,6 +19,9 @@ from alignment_core.spec import (
 )
 from alignment_core.spec.families import FAMILIES, FamilyName
 from alignment_core.spec.places import localize, walk
+from demo.assets import ASSETS
+from service.api.catalog import members
+from service.api.examples import example_of
 from service.store.catalog import Catalog, SpecProblem, check_spec, sources_of, stored_datasets
 
 DATASET = "ds_" + "0" * 26
@@ -58,6 +63,49 @@ def spec(model: dict | None = None, dataset: dict | None = None, **evaluation) -
 
 def problems(spec: Spec, catalog: Catalog, *, allow_local_paths: bool = False) -> list[tuple[str, str]]:
     return [(p.pointer, p.code) for p in check_spec(spec, catalog, allow_local_paths=allow_local_paths)]
+
+
+def with_recipes(recipes: dict, folder: Path) -> Catalog:
+    shapes = {**CONTENT["models"]["shapes"], "recipes": recipes}
+    (folder / "recipes.json").write_text(json.dumps({"models": {"shapes": shapes}}))
+    return Catalog.load(folder / "recipes.json")
+
+
+def test_a_model_keeps_what_is_recommended_for_it(tmp_path: Path) -> None:
+    recipes = {"diffusion_dpo": {"method": {"beta": 1000}, "training": {"steps": 120}}, "ddpo": {"seed": 3}}
+    assert with_recipes(recipes, tmp_path).models["shapes"].recipes == recipes
+
+
+@pytest.mark.parametrize(
+    ("recipes", "told"),
+    [
+        ({"diffusion_dpo": {"training": {"step": 120}}}, "diffusion_dpo.training.step: Extra inputs"),
+        (
+            {"diffusion_dpo": {"method": {"beta": -1}}},
+            "diffusion_dpo.method.diffusion_dpo.beta: Input should be greater",
+        ),
+        ({"dpo": {}}, "dpo.method: "),
+        ({"mapo": {"method": {"type": "ddpo"}}}, "mapo.method: expected fields of the method, without its type"),
+        ({"mapo": {"model": "other"}}, "mapo.model: a recipe is for one model"),
+    ],
+)
+def test_a_recipe_that_no_spec_could_hold_is_refused(recipes: dict, told: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)) as caught:
+        with_recipes(recipes, tmp_path)
+    assert "recipes.json, field models.shapes" in str(caught.value)
+
+
+def test_every_recipe_of_the_demo_is_a_spec_that_this_catalog_takes() -> None:
+    catalog = Catalog.load(ASSETS / "catalog.json")
+    recipes = catalog.models["shapes"].recipes
+    methods = {member.model_fields["type"].default: member for member in members(MethodSpec)}
+    assert set(recipes) == set(methods)
+    for method, recipe in recipes.items():
+        given = example_of(methods[method], {"type": "catalog", "name": "shapes"})
+        whole = {**given, **recipe, "method": {**given["method"], **recipe.get("method", {})}}
+        taken = JobSpec.model_validate(whole)
+        assert problems(taken, catalog) == [], method
+        assert not set(taken.method.model_dump().get("prompts") or ()) & set(whole["evaluation"]["prompts"])
 
 
 def test_a_spec_of_known_names_is_taken(catalog: Catalog) -> None:
