@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.web.asking import Api, part
+from service.web.presets import laid_over
+from service.web.recipes import recipe_of
 
 OFFERED = 100
 FIRST_STEPS = 200
@@ -30,14 +32,16 @@ async def spec_on_checkpoint(api: Api, checkpoint_id: str) -> dict[str, Any]:
 
 
 async def first_spec(api: Api, method: str, dataset: str, model: str = "") -> dict[str, Any]:
-    """What runs as it is: the model of this name, such as `@champion`, or the first one, the first judge, and the data set or a few prompts."""
-    models, rewards = (await api.get("/v1/models"))["data"], (await api.get("/v1/rewards"))["data"]
+    """What runs as it is: the model of this name, such as `@champion`, or the first one, the first judge, the data set or a few prompts, and
+    what is recommended for the model."""
+    offered, rewards = (await api.get("/v1/models"))["data"], (await api.get("/v1/rewards"))["data"]
+    models = [one for one in offered if one["is_trained"]]
     judge = _judge(rewards)
-    evaluation: dict[str, Any] = {"rewards": [judge]} if judge else {}
+    evaluation: dict[str, Any] = {"rewards": [{"type": judge}]} if judge else {}
     chosen = await required_of(api, method, dataset, judge)
     if "prompts" in chosen:  # what is trained on is not what is judged
         evaluation["prompts"] = JUDGED_PROMPTS
-    return {
+    spec = {
         "model": next(
             (one["source"] for one in models if model in ("", one["id"])), {"type": "catalog", "name": model}
         ),
@@ -45,6 +49,7 @@ async def first_spec(api: Api, method: str, dataset: str, model: str = "") -> di
         "training": {"steps": FIRST_STEPS},
         "evaluation": evaluation,
     }
+    return laid_over(spec, recipe_of(models, spec, method))
 
 
 async def required_of(api: Api, method: str, dataset: str, judge: str | None = None) -> dict[str, Any]:
@@ -59,7 +64,7 @@ async def required_of(api: Api, method: str, dataset: str, judge: str | None = N
     if "reward" in wanted and judge:
         found["reward"] = {"type": judge}
     if "rewards" in wanted and judge:
-        found["rewards"] = [judge]
+        found["rewards"] = [{"type": judge}]
     return found
 
 

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from service.web.spec_form import Control, Offers, controls_of, typed_as
-from service.web.spec_schema import filled, spec_schema
+from service.web.offers import Known, offers_of
+from service.web.spec_control import Control
+from service.web.spec_form import controls_of, typed_as
+from service.web.spec_schema import SET, filled, spec_schema
 from service.web.spec_typed import spec_of
 
 # What most people set, in this order; all else is folded. A method's own required fields are among them.
@@ -37,7 +39,8 @@ LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class Asked:
-    """A spec, and what was asked of it; `text` is the JSON as it was typed, where it was."""
+    """A spec, and what was asked of it; `text` is the JSON as it was typed, where it was, and `kept` by their names the lines in place of
+    which a prompt set is chosen."""
 
     spec: dict[str, Any]
     view: str = "form"
@@ -47,7 +50,8 @@ class Asked:
     action: str = "check"
     preset: str = ""
     csrf: str = ""
-    has_new_method: bool = False
+    earlier_method: str = ""
+    kept: Mapping[str, str] = field(default_factory=dict)
     problem: dict[str, str] | None = None
 
     @property
@@ -56,6 +60,10 @@ class Asked:
         method = self.spec.get("method")
         found = method.get("type") if isinstance(method, Mapping) else method
         return found if isinstance(found, str) else ""
+
+    @property
+    def has_new_method(self) -> bool:
+        return self.earlier_method not in ("", self.method)
 
     @property
     def written(self) -> str:
@@ -92,8 +100,7 @@ def reading_of(typed: Mapping[str, str]) -> Asked:
         csrf=typed.get("csrf", ""),
     )
     if not is_json:
-        method = typed.get("f.method.type", "")
-        return replace(asked, spec=spec_of(typed), has_new_method=typed.get("f.method._was", method) != method)
+        return replace(asked, spec=spec_of(typed), earlier_method=typed.get("f.method._was", ""), kept=_kept(typed))
     try:
         spec = json.loads(asked.text)
     except (ValueError, RecursionError) as error:
@@ -101,6 +108,11 @@ def reading_of(typed: Mapping[str, str]) -> Asked:
     if not isinstance(spec, dict):
         return replace(asked, view="json", problem=_not_json("the spec is not a JSON object"))
     return replace(asked, spec=spec)
+
+
+def _kept(typed: Mapping[str, str]) -> dict[str, str]:
+    chosen = [name.removesuffix(f".{SET}") for name, value in typed.items() if name.endswith(f".{SET}") and value]
+    return {name: typed[name].replace("\r\n", "\n") for name in chosen if name in typed}
 
 
 def _not_json(message: str) -> dict[str, str]:
@@ -117,13 +129,14 @@ class JobForm:
     can_show: bool = True
 
 
-def parts_of_form(asked: Asked, datasets: Sequence[Any], models: Sequence[Any], errors: Sequence[str]) -> JobForm:
+def parts_of_form(asked: Asked, known: Known, errors: Sequence[str]) -> JobForm:
     """The form of the spec; groups with one of the `errors`, which are pointers, are open."""
     if asked.view == "json":
         return JobForm()
-    controls = controls_of(asked.spec, _offers(asked.spec, datasets, models))
+    controls = controls_of(asked.spec, offers_of(asked.spec, known))
     if not _shows_all(asked.spec, controls):
         return JobForm(can_show=False)
+    controls = [_with_kept(one, asked.kept) for one in controls]
     by_path = {one.path: one for one in _all(controls)}
     of_method = [one for one in by_path.get(("method",), Control((), "group")).children if one.is_required]
     common = [by_path[path] for path in COMMON if path in by_path]
@@ -133,24 +146,25 @@ def parts_of_form(asked: Asked, datasets: Sequence[Any], models: Sequence[Any], 
     return JobForm(common, groups, frozenset(one.id for one in _all(groups) if _holds(one, errors)))
 
 
+def lean(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The same job with its defaults left out, where the controls can show it."""
+    controls = controls_of(spec, {})
+    return spec_of(typed_as(controls)) if _shows_all(spec, controls) else dict(spec)
+
+
 def _shows_all(spec: Mapping[str, Any], controls: Sequence[Control]) -> bool:
     """Whether the controls make the same spec again."""
     schema = spec_schema()
     return filled(schema, spec_of(typed_as(controls))) == filled(schema, spec)
 
 
-def _offers(spec: Mapping[str, Any], datasets: Sequence[Any], models: Sequence[Any]) -> Offers:
-    model = spec.get("model")
-    kind = model.get("type") if isinstance(model, Mapping) else None
-    named = [one["source"]["name"] for one in models if one["is_trained"] and one["source"]["type"] == kind]
-    return {
-        "/model/name": [(one, one) for one in named],
-        "/method/dataset/id": [(one["id"], f"{one['name'] or one['filename']} ({one['id'][-6:]})") for one in datasets],
-    }
-
-
 def _all(controls: Sequence[Control]) -> list[Control]:
     return [found for one in controls for found in (one, *_all(one.children))]
+
+
+def _with_kept(control: Control, kept: Mapping[str, str]) -> Control:
+    children = [_with_kept(one, kept) for one in control.children]
+    return replace(control, children=children, value=kept.get(control.name, "") if control.picked else control.value)
 
 
 def _without(control: Control, taken: set[tuple[str, ...]]) -> Control:

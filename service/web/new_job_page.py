@@ -5,9 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.web.asking import Api, ApiDep, RefusedError
-from service.web.first_spec import first_spec, ready_datasets, required_of, spec_of_job, spec_on_checkpoint
-from service.web.job_form import Asked, parts_of_form, reading_of
+from service.web.first_spec import first_spec, required_of, spec_of_job, spec_on_checkpoint
+from service.web.job_form import Asked, lean, parts_of_form, reading_of
+from service.web.offers import known_to
 from service.web.presets import laid_over, presets_of, with_preset
+from service.web.recipes import holds, recipe_of, without
 from service.web.rendering import Pages, PagesDep
 from service.web.same_elsewhere import elsewhere
 from service.web.sign_in import refuse_other_sites
@@ -36,6 +38,7 @@ async def show_new_job(
         spec = await spec_of_job(api, earlier)
     else:
         spec = await first_spec(api, method, dataset, model)
+    spec = lean(spec) if view == "form" else spec
     return await _page(pages, api, Asked(spec, view=view), await _checked(api, spec, ""))
 
 
@@ -57,20 +60,26 @@ async def take_new_job(pages: PagesDep, api: ApiDep, asked: Annotated[Asked, Dep
                 raise
             return await _page(pages, api, asked, _told(refused), status=refused.status)
         return pages.go_to(f"/jobs/{job['id']}")
-    if asked.preset:
-        asked = asked.with_spec(with_preset(asked.spec, asked.preset, asked.method))
-    if asked.has_new_method:
-        needed = {"method": await required_of(api, asked.method, "")}
-        asked = asked.with_spec(laid_over(needed, asked.spec))
+    if asked.preset or asked.has_new_method:
+        models = (await api.get("/v1/models"))["data"]
+        recipe = recipe_of(models, asked.spec, asked.method)
+        if asked.preset:
+            asked = asked.with_spec(with_preset(asked.spec, asked.preset, asked.method, recipe))
+        if asked.has_new_method:
+            needed = laid_over({"method": await required_of(api, asked.method, "")}, recipe)
+            typed = without(asked.spec, recipe_of(models, asked.spec, asked.earlier_method))
+            asked = asked.with_spec(laid_over(needed, typed))
+        asked = asked.with_spec(lean(asked.spec))
     return await _page(pages, api, asked, await _checked(api, asked.spec, asked.csrf))
 
 
 async def _page(pages: Pages, api: Api, asked: Asked, verdict: dict[str, Any], status: int = 200) -> Response:
     methods = (await api.get("/v1/methods"))["data"]
     found = next((one for one in methods if one["id"] == asked.method), None)
-    datasets, models = await ready_datasets(api), (await api.get("/v1/models"))["data"]
+    known = await known_to(api)
     errors = [{**one, "pointer": one["pointer"].removeprefix("/spec")} for one in verdict.get("errors", [])]
-    form = parts_of_form(asked, datasets, models, [one["pointer"] for one in errors])
+    form = parts_of_form(asked, known, [one["pointer"] for one in errors])
+    recipe = recipe_of(known.models, asked.spec, asked.method)
     return await pages.show(
         "new_job.html",
         status=status,
@@ -79,8 +88,9 @@ async def _page(pages: Pages, api: Api, asked: Asked, verdict: dict[str, Any], s
         verdict={**verdict, "errors": errors},
         methods=[one["id"] for one in methods],
         about=found["description"] if found else "",
-        presets=presets_of(asked.method),
-        datasets=datasets,
+        presets=presets_of(asked.method, recipe),
+        is_recommended=bool(recipe) and holds(asked.spec, recipe),
+        datasets=known.datasets,
         elsewhere=elsewhere(
             asked.spec,
             asked.name,

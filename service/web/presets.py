@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+RECOMMENDED = "What this server's operator recommends for the model and the method."
 LEFT_TO_THE_METHOD = ("batch_size", "gradient_accumulation_steps", "learning_rate", "warmup_steps")
 
 
@@ -69,14 +70,15 @@ PRESETS = (
 )
 
 
-def presets_of(method: str) -> list[Preset]:
-    """Those that a job of the method may begin with."""
-    return [one for one in PRESETS if one.method in (None, method)]
+def presets_of(method: str, recipe: Mapping[str, Any]) -> list[Preset]:
+    """Those that a job of the method may begin with, what the operator recommends for its model first."""
+    recommended = [Preset("recipe", "For this model", RECOMMENDED, recipe)] if recipe else []
+    return [*recommended, *(one for one in PRESETS if one.method in (None, method))]
 
 
-def with_preset(spec: Mapping[str, Any], preset_id: str, method: str) -> dict[str, Any]:
+def with_preset(spec: Mapping[str, Any], preset_id: str, method: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The spec with what the preset sets; as it is where the method has no such preset."""
-    found = next((one for one in presets_of(method) if one.id == preset_id), None)
+    found = next((one for one in presets_of(method, recipe) if one.id == preset_id), None)
     return dict(spec) if found is None else laid_over(spec, found.sets)
 
 

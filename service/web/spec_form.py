@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from alignment_core.spec.counted import counted
+from service.web.spec_control import LEFT_EMPTY, TITLES, Control
 from service.web.spec_schema import (
     BY_NAME,
     ON,
+    SET,
     Kind,
     Node,
     Schema,
     choices,
     filled,
+    item_of,
     member,
     node_of,
     properties,
@@ -20,62 +23,15 @@ from service.web.spec_schema import (
 )
 
 Offers = Mapping[str, Sequence[tuple[str, str]]]
-"""What may stand at a pointer, as values and what people call them: of the catalog and the project, which no schema knows."""
+"""What may stand at a pointer, as values and what people call them: of the catalog and the project, which no schema knows. At the pointer
+of lines the prompt sets that may stand for them, and under `LOCAL_PATHS` something where paths on the server may be named."""
+
+LOCAL_PATHS = "local paths"
 
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-OUT_OF_PLACE: Mapping[tuple[str, ...], str] = {  # what says too little where its group is not around it
-    ("adapter", "rank"): "LoRA rank",
-    ("evaluation", "rewards"): "Rewards of the report",
-    ("evaluation", "prompts"): "Held-out prompts",
-    ("method", "dataset"): "Data set",
-    ("method", "prompts"): "Prompts to train on",
-}
-TITLES = {"id": "Id", "lora": "LoRA", "d3po": "D3PO", "ema": "EMA"}
+SAYS_ALL = ("catalog", "stored")  # what they are called in the form
+ON_THE_SERVER = ("local", "single_file")
 OPENS_JSON = ("{", "[", '"')
-
-
-@dataclass(frozen=True)
-class Control:
-    """One control, or a group of them; `value` is text as it stands there."""
-
-    path: tuple[str, ...]
-    kind: Kind
-    value: str = ""
-    choices: Sequence[tuple[str, str]] = ()
-    about: str = ""
-    limits: str = ""
-    placeholder: str = ""
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    children: Sequence["Control"] = ()
-    is_nullable: bool = False
-    is_on: bool = True
-    is_required: bool = False
-    is_changed: bool = False
-
-    @property
-    def id(self) -> str:
-        return "-".join(("field", *self.path))
-
-    @property
-    def name(self) -> str:
-        return ".".join(("f", *self.path))
-
-    @property
-    def pointer(self) -> str:
-        return "/" + "/".join(self.path)
-
-    @property
-    def num_changed(self) -> int:
-        """How many of its controls do not stand at their defaults."""
-        own = self.kind != "group" and self.is_changed and not self.is_required
-        return own + sum(one.num_changed for one in self.children)
-
-    @property
-    def label(self) -> str:
-        if self.path in OUT_OF_PLACE:
-            return OUT_OF_PLACE[self.path]
-        last = self.path[-1]
-        return TITLES.get(last, last.replace("_", " ").capitalize())
 
 
 def controls_of(spec: Mapping[str, Any], offers: Offers) -> list[Control]:
@@ -107,8 +63,12 @@ def _control(schema: Schema, path: tuple[str, ...], value: Any, offers: Offers, 
             return Control(kind="group", children=children, is_on=value is not None, **common)
         case "choice":
             return _choice(node, value, offers, common)
+        case "items" if isinstance(value, list | None):
+            return _items(node, value or [], offers, {**common, "limits": _limits(node, schema)})
+        case "items":  # what is no list stays as it is, as JSON
+            return _leaf(node._replace(kind="json"), value, offers, common)
         case _:
-            return _leaf(node, value, offers, {**common, "limits": _limits(node.schema, schema)})
+            return _leaf(node, value, offers, {**common, "limits": _limits(node, schema)})
 
 
 def _about(schema: Schema, node: Node) -> str:
@@ -117,17 +77,28 @@ def _about(schema: Schema, node: Node) -> str:
     return _first_paragraph(about)
 
 
+def _items(node: Node, value: Sequence[Any], offers: Offers, common: dict[str, Any]) -> Control:
+    """A control for each, and one in which another may be chosen."""
+    places = [*value, None] if len(value) < node.schema.get("maxItems", len(value) + 1) else value
+    item = item_of(node.schema)
+    children = [_control(item, (*common["path"], str(at)), one, offers, False) for at, one in enumerate(places)]
+    return Control(kind="items", children=children, **common)
+
+
 def _choice(node: Node, value: Any, offers: Offers, common: dict[str, Any]) -> Control:
     found = member(node.schema, value)
-    names = [(name, TITLES.get(name, name.replace("_", " "))) for name in choices(node.schema)]
+    has_paths = offers.get(LOCAL_PATHS) or (isinstance(value, Mapping) and value.get("type") in ON_THE_SERVER)
+    known = [name for name in choices(node.schema) if has_paths or name not in ON_THE_SERVER]
+    names = [(name, TITLES.get(name, name.replace("_", " "))) for name in known]
     kind = value["type"] if found is not None else BY_NAME if isinstance(value, str) else ""
     if isinstance(value, str):
         names.append((BY_NAME, "by name"))
     if not kind or node.is_nullable:
-        names.insert(0, ("", "none" if node.is_nullable else "choose"))
+        names.insert(0, ("", _nothing(node, common["path"], value)))
     if found is not None and isinstance(value, Mapping):
         children = _children(found, common["path"], value, offers)
-        common["about"] = " ".join(filter(None, (common["about"], _first_paragraph(found.get("description", "")))))
+        about = "" if value["type"] in SAYS_ALL else _first_paragraph(found.get("description", ""))
+        common["about"] = " ".join(filter(None, (common["about"], about)))
     elif isinstance(value, str):
         children = [Control((*common["path"], BY_NAME), "text", value, is_required=True)]
     else:
@@ -135,10 +106,21 @@ def _choice(node: Node, value: Any, offers: Offers, common: dict[str, Any]) -> C
     return Control(kind="choice", value=kind, choices=names, children=children, **common)
 
 
+def _nothing(node: Node, path: tuple[str, ...], value: Any) -> str:
+    """What is called what stands for no choice."""
+    if path[-1].isdecimal():
+        return "leave out" if value is not None else "add one"
+    return "none" if node.is_nullable else "choose"
+
+
 def _leaf(node: Node, value: Any, offers: Offers, common: dict[str, Any]) -> Control:
     text = text_of(node.kind, value)
     pointer = "/" + "/".join(common["path"])
-    if node.kind in ("text", "select") and (pointer in offers or "enum" in node.schema):
+    if node.kind == "lines" and pointer in offers:
+        picked = value["id"] if isinstance(value, Mapping) and set(value) == {"type", "id"} else ""
+        common |= {"picked": picked, "choices": _with(offers[pointer], picked)}
+        text = "" if picked else text
+    if node.kind in ("text", "select") and (offers.get(pointer) or "enum" in node.schema):
         known = list(offers.get(pointer) or [(str(one), str(one)) for one in node.schema["enum"]])
         if node.is_nullable or not text:
             known.insert(0, ("", "left out" if node.is_nullable else "choose"))
@@ -148,7 +130,7 @@ def _leaf(node: Node, value: Any, offers: Offers, common: dict[str, Any]) -> Con
     if node.kind == "boolean" and (node.is_nullable or not isinstance(value, bool | None)):
         known = [("", "left out"), ("true", "yes"), ("false", "no")]
         return Control(kind="select", value=text, choices=known, **common)
-    left_out = "chosen for you" if node.is_nullable and not text else ""
+    left_out = LEFT_EMPTY.get(common["path"], "chosen for you") if node.is_nullable and not text else ""
     return Control(kind=node.kind, value=text, attributes=_attributes(node), placeholder=left_out, **common)
 
 
@@ -158,8 +140,10 @@ def typed_as(controls: Sequence[Control]) -> dict[str, str]:
     for one in controls:
         if one.kind == "choice":
             found[f"{one.name}.type"] = one.value
-        elif one.kind != "group":
+        elif one.kind not in ("group", "items"):
             found[one.name] = one.value
+            if one.kind == "lines" and one.choices:
+                found[f"{one.name}.{SET}"] = one.picked
         elif one.is_nullable:
             found[f"{one.name}.{ON}"] = "true" if one.is_on else "false"
         found.update(typed_as(one.children))
@@ -173,6 +157,11 @@ def text_of(kind: Kind, value: Any) -> str:
     if kind == "lines" and isinstance(value, list):
         return "\n".join(map(_line, value))
     return value if isinstance(value, str) and kind != "json" else json.dumps(value, ensure_ascii=False)
+
+
+def _with(known: Sequence[tuple[str, str]], chosen: str) -> list[tuple[str, str]]:
+    """What is offered, and what is chosen already where that is not among it."""
+    return [*known, *([(chosen, chosen)] if chosen and chosen not in dict(known) else [])]
 
 
 def _line(item: Any) -> str:
@@ -197,11 +186,12 @@ def _attributes(node: Node) -> dict[str, str]:
     return found
 
 
-def _limits(schema: Schema, outer: Schema) -> str:
+def _limits(node: Node, outer: Schema) -> str:
     """The range and the default, in words."""
+    schema = node.schema
     limits = [f"{words} {_short(schema[key])}" for key, words in BOUNDS.items() if key in schema]
     if "maxItems" in schema:
-        limits.append(f"at most {schema['maxItems']:,} lines")
+        limits.append(f"at most {counted(schema['maxItems'], 'line') if node.kind == 'lines' else schema['maxItems']}")
     if "multipleOf" in schema:
         limits.append(f"a multiple of {schema['multipleOf']}")
     default = outer.get("default")

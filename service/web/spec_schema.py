@@ -9,10 +9,11 @@ from typing import Any, Literal, NamedTuple
 
 from alignment_core.spec import JobSpec
 
-Kind = Literal["group", "choice", "select", "boolean", "integer", "number", "text", "lines", "json"]
+Kind = Literal["group", "choice", "select", "boolean", "integer", "number", "text", "lines", "items", "json"]
 Schema = Mapping[str, Any]
-ON, BY_NAME, WAS = "_on", "_name", "_was"
-"""Beside the fields of an object: whether it is there at all, the text that may stand for it, and the `type` that its controls are of."""
+ON, BY_NAME, WAS, SET = "_on", "_name", "_was", "_set"
+"""Beside the fields of an object: whether it is there at all, the text that may stand for it, the `type` that its controls are of, and the
+prompt set that stands for lines."""
 
 
 class Node(NamedTuple):
@@ -32,7 +33,13 @@ def spec_schema() -> Schema:
 def node_of(schema: Schema) -> Node:
     """What may stand where `schema` holds."""
     inner, is_nullable = _without_null(_followed(schema))
+    inner = _with_one_enum(inner)
     return Node(_kind(inner), inner, is_nullable)
+
+
+def item_of(schema: Schema) -> Schema:
+    """Of a list: what a place in it holds, which is nothing where one may be added."""
+    return {"anyOf": [schema["items"], {"type": "null"}]}
 
 
 def properties(schema: Schema) -> Mapping[str, Schema]:
@@ -54,6 +61,8 @@ def member(schema: Schema, value: Any) -> Schema | None:
 def filled(schema: Schema, value: Any) -> Any:
     """`value` with every default written out: two values that mean the same are equal then."""
     node = node_of(schema)
+    if node.kind == "items" and isinstance(value, list):
+        return [filled(node.schema["items"], one) for one in value]
     if node.kind == "choice" and (found := member(node.schema, value)) is not None:
         return {"type": value["type"], **filled(found, value)}
     if node.kind == "group" and isinstance(value, Mapping):
@@ -81,6 +90,15 @@ def _without_null(schema: Schema) -> tuple[Schema, bool]:
     return ({**_followed(some[0]), **rest} if len(some) == 1 else {**rest, "anyOf": some}), True
 
 
+def _with_one_enum(schema: Schema) -> Schema:
+    """Several lists of words as one."""
+    words = [one.get("enum", [one["const"]] if "const" in one else None) for one in schema.get("anyOf", ())]
+    if not words or None in words:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return {**rest, "type": "string", "enum": [word for some in words for word in some]}
+
+
 def _kind(schema: Schema) -> Kind:
     match schema:
         case {"discriminator": _}:
@@ -97,8 +115,8 @@ def _kind(schema: Schema) -> Kind:
             return "number"
         case {"type": "string"}:
             return "text"
-        case {"type": "array", "items": _}:
-            return "lines"
+        case {"type": "array", "items": items}:
+            return "items" if node_of(items).kind in ("choice", "group") else "lines"
         case {"oneOf": [{"type": "array"}, *_]}:
             return "lines"
         case _:

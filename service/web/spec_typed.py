@@ -9,7 +9,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.web.spec_form import OPENS_JSON
-from service.web.spec_schema import BY_NAME, ON, WAS, Node, Schema, choices, filled, node_of, properties, spec_schema
+from service.web.spec_schema import (
+    BY_NAME,
+    ON,
+    SET,
+    WAS,
+    Node,
+    Schema,
+    choices,
+    filled,
+    item_of,
+    node_of,
+    properties,
+    spec_schema,
+)
 
 Typed = Mapping[str, str]
 """By the name of the control, `f.` and the path with dots; of several with one name the last."""
@@ -44,6 +57,10 @@ def _typed(node: Node, name: str, typed: Typed) -> Any:
             return _group(node.schema, name, typed)
         case "choice":
             return _chosen(node, name, typed)
+        case "items":
+            return _items(node, name, typed)
+        case "lines" if chosen := typed.get(f"{name}.{SET}"):
+            return {"type": "prompt_set", "id": chosen}
         case _:
             return _leaf(node, typed[name]) if name in typed else LEFT_OUT
 
@@ -66,6 +83,19 @@ def _chosen(node: Node, name: str, typed: Typed) -> Any:
     return {"type": kind, **{key: value for key, value in typed_before.items() if key in properties(schema)}}
 
 
+def _items(node: Node, name: str, typed: Typed) -> Any:
+    """Those of the places in which something was chosen."""
+    if name in typed:
+        return _leaf(node, typed[name])
+    item, places = node_of(item_of(node.schema)), 0
+    while f"{name}.{places}.type" in typed or f"{name}.{places}.{ON}" in typed:
+        places += 1
+    if not places:
+        return LEFT_OUT
+    found = [_typed(item, f"{name}.{place}", typed) for place in range(places)]
+    return [one for one in found if one is not None and one is not LEFT_OUT]
+
+
 def _leaf(node: Node, text: str) -> Any:
     text = text.replace("\r\n", "\n")
     if not text.strip() and node.kind != "lines":
@@ -79,7 +109,7 @@ def _leaf(node: Node, text: str) -> Any:
             return {"true": True, "false": False}.get(text, text)
         case "lines":
             return _lines(node, text)
-        case "json":
+        case "json" | "items":
             return _json(text)
         case _:
             return text

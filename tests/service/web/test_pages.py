@@ -287,7 +287,7 @@ def test_only_what_was_changed_is_in_the_spec_and_it_is_told_at_its_field_where_
     assert HOSTILE not in answer.text
     assert form_of(answer.text)["name"] == HOSTILE
     assert spec_in(answer.text)["adapter"] == {"type": "lora", "rank": 4}
-    assert "checkpoints" not in spec_in(answer.text)
+    assert "guards" not in spec_in(answer.text)
 
 
 def test_another_method_keeps_what_was_typed(client: TestClient):

@@ -8,10 +8,12 @@ import pytest
 from alignment_core.spec import JobSpec, MethodSpec
 from service.api.catalog import members
 from service.api.examples import REQUIRED, STABLE_DIFFUSION, example_of
-from service.web.job_form import reading_of
+from service.web.job_form import parts_of_form, reading_of
+from service.web.offers import Known
 from service.web.presets import PRESETS, laid_over
 from service.web.same_elsewhere import elsewhere
-from service.web.spec_form import Control, controls_of, typed_as
+from service.web.spec_control import Control
+from service.web.spec_form import LOCAL_PATHS, controls_of, typed_as
 from service.web.spec_schema import filled, spec_schema
 from service.web.spec_typed import spec_of
 
@@ -75,10 +77,83 @@ def test_what_cannot_be_read_stays_as_it_was_typed():
         "f.training.steps": "many",
         "f.method.beta": "1e999",
         "f.evaluation.rewards": "{",
+        "f.evaluation.prompts": "[1",
     }
     spec = spec_of(typed)
     assert (spec["training"], spec["method"]["beta"]) == ({"steps": "many"}, "1e999")
-    assert spec["evaluation"]["rewards"] == ["{"]
+    assert spec["evaluation"] == {"rewards": "{", "prompts": ["[1"]}
+    shown = {one.name: one.value for one in leaves(controls_of(spec, {}))}
+    assert (shown["f.evaluation.rewards"], shown["f.evaluation.prompts"]) == ('"{"', '"[1"')
+
+
+def test_a_list_of_rewards_is_a_choice_for_each_and_a_place_for_one_more():
+    rewards = [{"type": "colorfulness"}, {"type": "pick_score", "model": {"type": "catalog", "name": "eyes"}}]
+    offers = {"/evaluation/rewards/1/model/name": [("eyes", "eyes"), ("others", "others")]}
+    controls = controls_of({**BASE, "evaluation": {"rewards": rewards}}, offers)
+    by_path = {".".join(one.path): one for one in leaves(controls)}
+    first, second, more = by_path["evaluation.rewards"].children
+    assert [one.value for one in (first, second, more)] == ["colorfulness", "pick_score", ""]
+    assert [one.label for one in (first, more)] == ["Reward 1", "Reward 3"]
+    assert dict(first.choices)["pick_score"] == "PickScore"
+    assert (first.choices[0], more.choices[0]) == (("", "leave out"), ("", "add one"))
+    assert by_path["evaluation.rewards.1.model.name"].choices == offers["/evaluation/rewards/1/model/name"]
+    typed = typed_as(controls)
+    without_first = spec_of({**typed, "f.evaluation.rewards.0.type": "", "f.evaluation.rewards.2.type": "brightness"})
+    assert without_first["evaluation"]["rewards"] == [rewards[1], {"type": "brightness"}]
+    assert spec_of({**typed, **{f"f.evaluation.rewards.{at}.type": "" for at in range(3)}}) == BASE
+
+
+def test_parts_of_a_reward_are_taken_where_they_are_ticked():
+    parts = [{"reward": {"type": "brightness"}, "weight": -2.0}]
+    spec = {**BASE, "evaluation": {"rewards": [{"type": "weighted_sum", "parts": parts}]}}
+    typed = typed_as(controls_of(spec, {}))
+    assert spec_of(typed) == spec
+    place = "f.evaluation.rewards.0.parts"
+    more = {**typed, f"{place}.1._on": "true", f"{place}.1.weight": "3", f"{place}.1.reward.type": "symmetry"}
+    (reward,) = spec_of(more)["evaluation"]["rewards"]
+    assert [(one["reward"]["type"], one["weight"]) for one in reward["parts"]] == [
+        ("brightness", -2.0),
+        ("symmetry", 3.0),
+    ]
+
+
+def test_no_list_grows_beyond_what_the_schema_allows():
+    controls = controls_of({**BASE, "evaluation": {"rewards": [{"type": "brightness"}] * 16}}, {})
+    by_path = {".".join(one.path): one for one in leaves(controls)}
+    assert len(by_path["evaluation.rewards"].children) == 16
+    assert by_path["evaluation.rewards"].limits == "at most 16"
+
+
+def test_a_prompt_set_stands_for_lines_which_are_kept():
+    prompts = {"type": "prompt_set", "id": "ps_" + 26 * "1"}
+    offers = {"/evaluation/prompts": [("", "the lines below"), (prompts["id"], "held out (12)")]}
+    spec = {**BASE, "evaluation": {"prompts": prompts}}
+    typed = typed_as(controls_of(spec, offers))
+    assert typed["f.evaluation.prompts._set"] == prompts["id"]
+    assert spec_of(typed) == spec
+    asked = reading_of({**typed, "view": "form", "f.evaluation.prompts": "a cat\r\na dog"})
+    assert asked.spec == spec
+    form = parts_of_form(asked, Known(prompt_sets=[{"id": prompts["id"], "name": "held out", "num_prompts": 12}]), [])
+    (shown,) = [one for one in form.common if one.path == ("evaluation", "prompts")]
+    assert (shown.picked, shown.value) == (prompts["id"], "a cat\na dog")
+    lines = spec_of({**typed, "f.evaluation.prompts._set": "", "f.evaluation.prompts": "a cat\n"})
+    assert lines["evaluation"]["prompts"] == ["a cat"]
+
+
+def test_a_choice_of_words_is_a_choice_however_the_schema_says_it():
+    by_path = {".".join(one.path): one for one in leaves(controls_of(BASE, {}))}
+    assert [name for name, _ in by_path["training.precision"].choices] == ["auto", "fp32", "bf16", "fp16"]
+    assert "json" not in {one.kind for one in by_path.values()}
+
+
+def test_paths_on_the_server_are_offered_where_they_are_read():
+    def kinds(offers: dict[str, Any], model: Any = STABLE_DIFFUSION) -> set[str]:
+        (model,) = [one for one in controls_of({**BASE, "model": model}, offers) if one.path == ("model",)]
+        return {name for name, _ in model.choices}
+
+    assert {"local", "single_file"} & kinds({}) == set()
+    assert {"local", "single_file"} <= kinds({LOCAL_PATHS: [("local", "local")]})
+    assert "local" in kinds({}, {"type": "local", "path": "/models/mine"})
 
 
 def test_every_control_has_its_range_its_default_and_what_it_is_for():
