@@ -26,10 +26,11 @@ class ModelGroup(NamedTuple):
 async def model_groups(api: Api, chosen: Sequence[str] = ()) -> list[ModelGroup]:
     """What may be chosen, by kind; what is chosen already is among it, whatever it is."""
     models = (await api.get("/v1/models"))["data"]
+    offered = [one for one in models if one["is_trained"] and one["checkpoint_id"] is None]
     aliases = (await api.get("/v1/aliases"))["data"]
     jobs = (await api.get("/v1/jobs", limit=RECENT_JOBS, status="succeeded"))["data"]
     groups = [
-        ModelGroup("Catalog", [ModelChoice(one["id"], one["id"]) for one in models if one["checkpoint_id"] is None]),
+        ModelGroup("Catalog", [ModelChoice(one["id"], described(one)) for one in offered]),
         ModelGroup("Champions", [ModelChoice(value_of(one["source"]), one["id"]) for one in aliases]),
         ModelGroup(
             RESULTS_OF_JOBS,
@@ -43,6 +44,11 @@ async def model_groups(api: Api, chosen: Sequence[str] = ()) -> list[ModelGroup]
     known = {choice.value for group in groups for choice in group.choices}
     others = [ModelChoice(one, await _words(api, one)) for one in dict.fromkeys(chosen) if one and one not in known]
     return [group for group in [*groups, ModelGroup("Chosen", others)] if group.choices]
+
+
+def described(model: Mapping[str, Any]) -> str:
+    """A model of the catalog by its name, with what the operator says of it."""
+    return ": ".join(filter(None, (model["id"], model["description"])))
 
 
 def value_of(model: Any) -> str:

@@ -1,7 +1,7 @@
 """What the form for candidates holds, and the request that it stands for."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Form
 
@@ -99,21 +99,60 @@ def typed(
     )
 
 
-def of_job(job: dict[str, Any], checkpoint_id: str, report: dict[str, Any] | None) -> DrawForm:
+class Result(NamedTuple):
+    """A checkpoint of a job, with the job and its report as the API shows them."""
+
+    checkpoint_id: str
+    job: dict[str, Any]
+    report: dict[str, Any] | None
+
+
+def of_job(result: Result) -> DrawForm:
     """What compares a checkpoint of a job with the model that it began from, on prompts that it was not trained on."""
-    evaluation = job["spec"]["evaluation"]
-    held_out = evaluation["prompts"]
-    is_set = isinstance(held_out, dict) and "id" in held_out
-    if not isinstance(held_out, list):  # those of the validation split, which the report has read
-        held_out = list(dict.fromkeys(one["prompt"] for one in (report or {}).get("images", [])))
-    return DrawForm(
+    job = result.job
+    return replace(
+        _drawn_as(job, _held_out(result), _set_of(result)),
         name=f"{job['name'] or job['id']}, blind"[:200],
         model=value_of(job["spec"]["model"]),
-        against=checkpoint_id,
-        prompts="" if is_set else "\n".join(held_out[:MOST_PROMPTS_SHOWN]),
-        prompt_set=evaluation["prompts"]["id"] if is_set else "",
+        against=result.checkpoint_id,
+        report_of=job["id"],
+    )
+
+
+def of_two(one: Result, other: Result) -> DrawForm:
+    """What compares two checkpoints, on the prompts that neither was trained on; where they share none, on those of both."""
+    of_one, of_other = _held_out(one), _held_out(other)
+    shared = [prompt for prompt in of_one if prompt in set(of_other)]
+    both = shared or list(dict.fromkeys([*of_one, *of_other]))
+    named = " and ".join(one.job["name"] or one.job["id"] for one in (one, other))
+    return replace(
+        _drawn_as(one.job, both, _set_of(one) if _set_of(one) == _set_of(other) else ""),
+        name=f"{named}, blind"[:200],
+        model=one.checkpoint_id,
+        against=other.checkpoint_id,
+    )
+
+
+def _held_out(result: Result) -> list[str]:
+    """The prompts of its report; those of the validation split are known once it has read them."""
+    held_out = result.job["spec"]["evaluation"]["prompts"]
+    if isinstance(held_out, list):
+        return held_out
+    return list(dict.fromkeys(one["prompt"] for one in (result.report or {}).get("images", [])))
+
+
+def _set_of(result: Result) -> str:
+    held_out = result.job["spec"]["evaluation"]["prompts"]
+    return held_out.get("id", "") if isinstance(held_out, dict) else ""
+
+
+def _drawn_as(job: dict[str, Any], prompts: list[str], prompt_set: str) -> DrawForm:
+    """Each prompt once, drawn as for the job's report."""
+    evaluation = job["spec"]["evaluation"]
+    return DrawForm(
+        prompts="" if prompt_set else "\n".join(prompts[:MOST_PROMPTS_SHOWN]),
+        prompt_set=prompt_set,
         seeds_per_prompt="1",
         num_inference_steps=str(evaluation["num_inference_steps"]),
         guidance_scale=f"{evaluation['guidance_scale']:g}",
-        report_of=job["id"],
     )

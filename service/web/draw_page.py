@@ -8,12 +8,13 @@ from fastapi import APIRouter, Depends, Form, Response
 
 from service.web.asking import Api, ApiDep, RefusedError, part
 from service.web.contender_choices import model_groups
-from service.web.draw_form import FIELDS, REPORT_OF, DrawForm, of_job, typed
+from service.web.draw_form import FIELDS, REPORT_OF, DrawForm, Result, of_job, of_two, typed
 from service.web.field_problems import by_field, number_or_text, told
 from service.web.rendering import Pages, PagesDep
 from service.web.sign_in import Csrf, refuse_other_sites
 
 OFFERED_SETS = 100
+CHECKPOINT = "ckpt_"
 FIELDS_OF_LABELING = {
     "/name": "name",
     "/num_pairs": "num_pairs",
@@ -31,12 +32,23 @@ router = APIRouter(include_in_schema=False)
 async def show_draw(
     pages: PagesDep, api: ApiDep, model: str = "", against: str = "", job: str = "", checkpoint: str = ""
 ) -> Response:
-    """The form: empty, or for a checkpoint of a job against what it began from."""
-    if not job:
-        return await _form(pages, api, DrawForm(model=model, against=against))
-    found = await api.get(f"/v1/jobs/{part(job)}")
-    report = await api.get_or_none(f"/v1/jobs/{part(job)}/report")
-    return await _form(pages, api, of_job(found, checkpoint or found["result_checkpoint_id"] or "", report))
+    """The form: empty, for a checkpoint of a job against what it began from, or for the checkpoints of two."""
+    if job:
+        found = await api.get(f"/v1/jobs/{part(job)}")
+        return await _form(
+            pages, api, of_job(await _result(api, checkpoint or found["result_checkpoint_id"] or "", found))
+        )
+    two = [await _result(api, one) for one in (model, against) if one.startswith(CHECKPOINT)]
+    return await _form(pages, api, of_two(*two) if len(two) == 2 else DrawForm(model=model, against=against))
+
+
+async def _result(api: Api, checkpoint_id: str, job: dict[str, Any] | None = None) -> Result:
+    """The checkpoint with its job, which is asked for where it is not known, and its report."""
+    if job is None:
+        checkpoint = await api.get(f"/v1/checkpoints/{part(checkpoint_id)}")
+        job = await api.get(f"/v1/jobs/{part(checkpoint['job_id'])}")
+    assert job is not None
+    return Result(checkpoint_id, job, await api.get_or_none(f"/v1/jobs/{part(job['id'])}/report"))
 
 
 @router.post("/label/draw", dependencies=[Depends(refuse_other_sites)])

@@ -135,6 +135,14 @@ def test_the_results_of_every_two_jobs_can_be_judged_blind(api: Api, first: str,
     assert links == [f"/label/draw?model={a}&against={b}" for a, b in ((one, other), (one, last), (other, last))]
     form = api.client.get(links[0]).text
     assert re.findall(r'<option value="(\w+)" selected', form) == [one, other]
+    assert prompts_in(form) == ["a big red circle on the left", "another prompt"], "they share none: those of both"
+    form = api.client.get(links[1]).text
+    assert prompts_in(form) == ["a big red circle on the left"], "both were judged by it, and neither was trained on it"
+
+
+def prompts_in(form: str) -> list[str]:
+    (text,) = re.findall(r'<textarea id="prompts"[^>]*>\n?(.*?)</textarea>', form, re.DOTALL)
+    return html.unescape(text).splitlines()
 
 
 def test_curves_of_all_jobs_are_drawn_over_each_other(api: Api, first: str, second: str) -> None:
