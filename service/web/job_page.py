@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Response
 
-from alignment_core.spec.exports import OF_A_LORA, OF_A_WHOLE_MODEL
+from alignment_core.spec.exports import OF_A_LORA, OF_A_WHOLE_MODEL, ExportFormat
 from service.web.advice import advice_for
-from service.web.asking import ApiDep, part
+from service.web.asking import Api, ApiDep, part
 from service.web.rendering import PagesDep
 from service.web.sign_in import Csrf, refuse_other_sites
 from service.web.timeline import phases
@@ -19,6 +19,31 @@ CHECKPOINTS_AT_ONCE = 25
 Before = Annotated[str, Query(description="What is older than this one.")]
 Verb = Literal["cancel", "pause", "resume", "checkpoint", "sample", "probe"]
 EXPORTS_OF = {"lora": OF_A_LORA, "full": OF_A_WHOLE_MODEL}
+FORMATS: dict[ExportFormat, str] = {
+    "peft": "PEFT",
+    "diffusers": "diffusers",
+    "kohya": "ComfyUI, A1111 (kohya)",
+    "merged": "whole model, diffusers",
+    "single_file": "whole model, one file",
+}
+TAKEAWAYS: dict[str, tuple[ExportFormat, ...]] = {"lora": ("diffusers", "kohya"), "full": ("merged", "single_file")}
+TOOLS: dict[ExportFormat, str] = {
+    "diffusers": "diffusers",
+    "kohya": "ComfyUI, A1111",
+    "merged": "diffusers",
+    "single_file": "ComfyUI, A1111",
+}
+NOW = {  # of phases that a reader waits through without a step
+    "loading": "The model and the data are read.",
+    "checking": "Before it begins, a step, a checkpoint, a picture and the rewards are tried.",
+    "caching": "Every picture and prompt is encoded once.",
+    "compiling": "The model is compiled, so that steps are faster.",
+    "sampling": "Pictures are drawn from the same seeds by the model it started from and by the aligned one.",
+    "scoring": "The rewards score the pictures.",
+    "evaluating": "The report is made, on prompts that were held out.",
+    "saving": "A checkpoint is written.",
+    "uploading": "The files are stored.",
+}
 
 router = APIRouter(include_in_schema=False)
 
@@ -48,6 +73,11 @@ async def show_job(
         events=latest,
         spec=json.dumps(job["spec"], indent=2, ensure_ascii=False),
         exports_of=EXPORTS_OF,
+        formats=FORMATS,
+        takeaways=TAKEAWAYS,
+        tools=TOOLS,
+        now="" if job["is_terminal"] else NOW.get(job["phase"], ""),
+        result=await _result(api, job),
         can=_can(job),
     )
 
@@ -81,6 +111,12 @@ async def fork(
     """A job that goes on from the checkpoint, optimiser and all, up to `steps`; then its page."""
     made = await api.post(f"/v1/checkpoints/{part(checkpoint_id)}/fork", csrf, json={"mode": "resume", "steps": steps})
     return pages.go_to(f"/jobs/{made['id']}")
+
+
+async def _result(api: Api, job: dict[str, Any]) -> dict[str, Any] | None:
+    """What the job has made, once it has ended; None where there is nothing, or no longer."""
+    found = job["result_checkpoint_id"] if job["is_terminal"] else None
+    return await api.get_or_none(f"/v1/checkpoints/{part(found)}") if found else None
 
 
 def _after(latest: list[dict[str, Any]]) -> str:

@@ -57,6 +57,11 @@ def number(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def ahead(number: int) -> str:
+    """Of who waits in a line."""
+    return f"{number:,} ahead" if number else "next in line"
+
+
 def spaced(name: str) -> str:
     return name.replace("_", " ")
 
@@ -77,6 +82,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "moment": moment,
     "signed": signed,
     "number": number,
+    "ahead": ahead,
     "spaced": spaced,
     "field_id": field_id,
 }

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from typing import Literal
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import ViewportSize, expect
 
+from service.web.words import duration
 from tests.browser.axe import grave_faults
 from tests.browser.conftest import NewReader
 from tests.browser.markup import marked, smuggled
 from tests.browser.pages import paths
 from tests.browser.reader import Reader
-from tests.browser.site import STEPS, Site, site
+from tests.browser.site import STEPS, Site, site, start
 from tests.service.api.world import step_completed
 
 PHONE = ViewportSize(width=390, height=844)
@@ -91,10 +93,38 @@ def test_what_users_wrote_stays_text_on_every_page(served: Site, reader: Reader)
         f"/jobs/{served.failed}": "error",
         f"/jobs/new?dataset={served.dataset}": "data set",
         "/datasets": "data set",
+        "/label": "labeling",
+        f"/label/draws/{served.candidates}": "candidates",
+        f"/label/{served.labeling}/results": "labeling",
     }
     for path, what in written.items():
         reader.open(path)
         assert marked(what) in reader.page.locator("main").inner_text(), path
+
+
+def test_prompts_and_metadata_that_are_html_stay_text_where_they_are_judged_and_typed(
+    served: Site, reader: Reader
+) -> None:
+    page = reader.page
+    asked = set()
+    reader.open(f"/label/{served.labeling}?annotator=somebody")
+    for _ in range(2):
+        asked.add(page.locator("#judge-prompt").inner_text())
+        before = page.locator("#judge-count").inner_text()
+        reader.press("s")
+        expect(page.locator("#judge-count")).not_to_have_text(before)
+        page.wait_for_function("() => document.querySelector('#judge')?.ariaBusy !== 'true'")
+        assert smuggled(page) == 0
+    assert asked <= {marked("first prompt"), marked("second prompt")}
+    reader.open(f"/label/draw?job={served.finished}")
+    expect(page.get_by_label("Name")).to_have_value(f"{marked('job')}, blind")
+    with page.expect_response(lambda answer: answer.request.method == "POST"):
+        page.get_by_label("Prompts, one a line").fill(marked("typed prompt"))
+    assert smuggled(page) == 0
+    reader.open(f"/?metadata={quote('team=' + marked('metadata'))}")
+    expect(page.get_by_label("Metadata")).to_have_value(f"team={marked('metadata')}")
+    expect(page.locator("tbody tr")).to_have_count(3)
+    assert smuggled(page) == 0
 
 
 def test_who_has_no_scripts_reads_tables_reports_and_pictures(served: Site, new_reader: NewReader) -> None:
@@ -190,6 +220,82 @@ def test_an_answer_that_comes_late_takes_nobody_back_in_a_run(served: Site, read
     route.fulfill(response=answer)
     page.wait_for_function("window.wasSwapped")
     expect(page.locator("#progress")).to_contain_text(f"{last}/{STEPS}")
+
+
+def test_the_pictures_of_a_step_stay_when_newer_ones_come(served: Site, reader: Reader) -> None:
+    job_id = served.api.new_job(name="draws")
+    attempt = start(served.api, job_id)
+    for step in (3, 6):
+        served.api.draw_sample(job_id, attempt, step)
+    reader.open(f"/jobs/{job_id}")
+    slider, shown = reader.page.get_by_label("Step"), reader.page.locator("#pictures output")
+    expect(shown).to_have_text("6")
+    served.api.draw_sample(job_id, attempt, 7)
+    expect(slider).to_have_attribute("max", "2")
+    expect(shown).to_have_text("7")
+    slider.focus()
+    reader.press("Home")
+    expect(shown).to_have_text("3")
+    served.api.draw_sample(job_id, attempt, 8)
+    expect(slider).to_have_attribute("max", "3")
+    expect(shown).to_have_text("3")
+    expect(reader.page.locator(".slide:visible")).to_have_count(1)
+    assert reader.focused()["tag"] == "input"
+    reader.press("End")
+    expect(shown).to_have_text("8")
+
+
+def test_what_is_left_of_a_run_is_told_with_each_step(served: Site, reader: Reader) -> None:
+    job_id = served.api.new_job(name="has an end")
+    attempt = start(served.api, job_id)
+    reader.open(f"/jobs/{job_id}")
+    for left, said in ((90.0, "1 min 30 s"), (7.0, "7.0 s"), (3700.0, "1 h 1 min")):
+        step = step_completed(STEPS // 4 + int(left) % 7, STEPS)
+        served.api.say(job_id, attempt, step.model_copy(update={"eta_seconds": left}))
+        expect(reader.page.locator("#left")).to_have_text(f"about {said} left")
+        assert duration(left) == said, "the page says it as the server does"
+
+
+@pytest.fixture
+def phone(served: Site, new_reader: NewReader) -> Reader:
+    return new_reader(served.address, viewport=PHONE, is_mobile=True, has_touch=True)
+
+
+@pytest.mark.parametrize(("path", "said"), [("/jobs/new", "This can run"), ("/label/draw", "Draw")])
+def test_on_a_phone_what_is_said_of_a_form_stays_in_sight_and_hides_nothing(
+    path: str, said: str, phone: Reader
+) -> None:
+    phone.open(path)
+    page = phone.page
+    bar = page.locator(".short")
+    expect(bar.get_by_text(said).first).to_be_in_viewport(ratio=1)
+    for control in page.locator("form .field :is(input, select, textarea):visible").all():
+        control.focus()
+        box = control.bounding_box()
+        assert box is not None
+        assert box["y"] >= 0
+        assert box["y"] + min(box["height"], 40) <= bar.evaluate("bar => bar.getBoundingClientRect().top")
+
+
+def test_on_a_phone_downloads_stand_beside_each_other(served: Site, phone: Reader) -> None:
+    phone.open(f"/jobs/{served.finished}")
+    buttons = phone.page.locator("#checkpoints .downloads .button").all()
+    tops = [round(box["y"]) for one in buttons if (box := one.bounding_box())]
+    assert len(set(tops)) < len(tops) - 1
+
+
+def test_a_reward_is_added_and_taken_away_in_the_form(served: Site, reader: Reader) -> None:
+    reader.open(f"/jobs/new?dataset={served.dataset}")
+    page = reader.page
+    rewards = page.locator("#field-evaluation-rewards > .field")
+    before = rewards.count()
+    rewards.last.get_by_label("kind").select_option("symmetry")
+    expect(rewards).to_have_count(before + 1)
+    page.locator(".elsewhere summary").click()
+    expect(page.locator("#as-yaml")).to_contain_text("type: symmetry")
+    rewards.nth(before - 1).get_by_label("kind").select_option("")
+    expect(rewards).to_have_count(before)
+    expect(page.locator("#as-yaml")).not_to_contain_text("type: symmetry")
 
 
 LOSS_AS_DRAWN = "document.querySelector('#curves canvas').toDataURL()"

@@ -8,6 +8,7 @@ const GROUPS = [
   ["Chosen and rejected gain", ["chosen_gain", "rejected_gain"]],
   ["Reward", ["reward", "reward_mean"]],
 ];
+const FIRST = new Set(GROUPS.map(([title]) => title)); // with the gains of rewards; the rest is folded
 const MOST_PLOTS = 24;
 
 export function showCurves() {
@@ -34,6 +35,7 @@ class Board {
     this.smoothing = 0;
     this.isLog = false;
     this.isDue = false;
+    this.isOpen = false;
   }
 
   async load() {
@@ -68,8 +70,9 @@ class Board {
       if (here.length) found.push([title, here]);
       here.forEach((name) => taken.add(name));
     }
-    for (const name of names) if (!taken.has(name)) found.push([name.replaceAll("_", " "), [name]]);
-    return found.slice(0, MOST_PLOTS);
+    for (const name of names) if (!taken.has(name)) found.push([titled(name), [name]]);
+    const isFirst = ([title]) => FIRST.has(title) || title.endsWith(" gain");
+    return [...found.filter(isFirst), ...found.filter((one) => !isFirst(one))].slice(0, MOST_PLOTS).map((one) => [...one, isFirst(one)]);
   }
 
   draw() {
@@ -91,15 +94,33 @@ class Board {
   build(groups) {
     this.plots.forEach((plot) => plot.destroy());
     this.place.replaceChildren();
-    this.plots = groups.map(([title, names]) => {
+    const more = this.folded(groups.filter(([, , isFirst]) => !isFirst).length);
+    this.plots = groups.map(([title, names, isFirst]) => {
       const figure = document.createElement("figure");
       figure.className = "curve";
       const caption = document.createElement("figcaption");
       caption.textContent = title;
       figure.append(caption);
-      this.place.append(figure);
+      (isFirst ? this.place : more).append(figure);
       return new uPlot(this.options(names, figure), this.table(names), figure);
     });
+  }
+
+  // Where the curves of lesser interest go, open as the reader left it.
+  folded(number) {
+    const more = document.createElement("details");
+    const summary = document.createElement("summary");
+    const inside = document.createElement("div");
+    summary.textContent = number === 1 ? "1 more curve" : `${number} more curves`;
+    inside.className = "curves";
+    more.className = "more-curves";
+    more.append(summary, inside);
+    more.open = this.isOpen;
+    more.addEventListener("toggle", () => { this.isOpen = more.open; this.resize(); });
+    this.more?.remove();
+    if (number) this.place.after(more);
+    this.more = more;
+    return inside;
   }
 
   lines(names) {
@@ -114,7 +135,7 @@ class Board {
       width: width(figure),
       height: 170,
       scales: { x: { time: false }, y: { distr: this.isLog ? 3 : 1 } },
-      axes: [{ ...axis }, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : Number(tick.toPrecision(4)).toString())) }],
+      axes: [{ ...axis }, { ...axis, size: 56, values: (_, ticks) => ticks.map(short) }],
       cursor: { sync: { key: "step" }, drag: { x: true, y: false } },
       legend: { live: true },
       series: [
@@ -142,6 +163,18 @@ class Board {
   resize() {
     for (const plot of this.plots) plot.setSize({ width: width(plot.root.parentElement), height: 170 });
   }
+}
+
+function titled(name) {
+  const words = name.replaceAll("_", " ");
+  return words[0].toUpperCase() + words.slice(1);
+}
+
+// Of a tick of an axis, for which there is little room: 0.05, 1.2e-6.
+function short(tick) {
+  if (tick === null) return "";
+  const size = Math.abs(tick);
+  return size && (size < 1e-3 || size >= 1e5) ? Number(tick.toPrecision(3)).toExponential().replace("e+", "e") : Number(tick.toPrecision(4)).toString();
 }
 
 function ink() {

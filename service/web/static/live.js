@@ -2,6 +2,8 @@
 
 const CHANGES = ["phase_changed", "warning_raised", "run_stopped", "run_failed", "run_completed", "result_selected", "evaluation_completed", "done"];
 
+const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+
 export function followRun() {
   const live = document.getElementById("live");
   if (!live) return;
@@ -29,11 +31,30 @@ export function followRun() {
   for (const name of CHANGES) live.addEventListener(name, () => tell("attune:changed", {}));
 }
 
-function showStep({ step, total_steps: total }) {
+function showStep({ step, total_steps: total, eta_seconds: seconds }) {
   const bar = document.querySelector("#progress progress");
   const numbers = document.querySelector("#progress .numbers");
   if (bar && total) bar.value = (100 * step) / total;
   if (numbers) numbers.textContent = `${step}/${total}`;
+  const eta = document.getElementById("eta");
+  if (!eta || seconds === null || seconds === undefined) return;
+  eta.textContent = duration(seconds);
+  eta.parentElement.hidden = false;
+}
+
+// As `duration` of service/web/words.py says it: the two largest units.
+function duration(seconds) {
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  let left = Math.round(seconds);
+  const parts = [];
+  for (const [size, unit] of UNITS) {
+    if (left >= size || (parts.length && unit !== "s")) {
+      parts.push(`${Math.floor(left / size)} ${unit}`);
+      left %= size;
+    }
+    if (parts.length === 2) break;
+  }
+  return parts.filter((part) => !part.startsWith("0 ")).join(" ");
 }
 
 function tell(name, detail) {

@@ -8,7 +8,7 @@ import pytest
 import service.web
 from alignment_core.spec.counted import counted
 from attune.tables import memory_of
-from service.web.words import duration, gib, signed, size
+from service.web.words import ahead, duration, gib, signed, size
 
 TEMPLATES = Path(service.web.__file__).parent / "templates"
 BY_HAND = re.compile(
@@ -38,6 +38,10 @@ def test_a_size_is_in_a_unit_of_which_there_is_a_whole_one(num_bytes: int, said:
 def test_memory_of_a_small_model_is_no_fraction_of_a_gib():
     assert (gib(0.0148), gib(12.5), gib(None)) == ("15.2 MiB", "12.5 GiB", "")
     assert (memory_of(0.0148), memory_of(12.5)) == ("15.2 MiB", "12.50 GiB")
+
+
+def test_who_is_next_has_nobody_ahead():
+    assert (ahead(0), ahead(1200)) == ("next in line", "1,200 ahead")
 
 
 def test_what_is_not_known_is_not_said():
