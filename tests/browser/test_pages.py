@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import ViewportSize, expect
 
+from alignment_core.events import ProbeCompleted
 from service.web.words import duration
 from tests.browser.axe import grave_faults
 from tests.browser.conftest import NewReader
@@ -243,6 +244,20 @@ def test_the_pictures_of_a_step_stay_when_newer_ones_come(served: Site, reader: 
     assert reader.focused()["tag"] == "input"
     reader.press("End")
     expect(shown).to_have_text("8")
+
+
+def test_a_probe_is_a_point_of_the_same_curve_live_and_later(served: Site, reader: Reader) -> None:
+    job_id = served.api.new_job(name="is probed")
+    attempt = start(served.api, job_id)
+    reader.open(f"/jobs/{job_id}")
+    probe = ProbeCompleted(step=9, num_prompts=4, metrics={"colorfulness_gain": 0.1}, is_best=True)
+    served.api.say(job_id, attempt, probe)
+    captions = reader.page.locator(".curve figcaption")
+    expect(captions.filter(has_text="colorfulness gain")).to_have_text("Held out: colorfulness gain")
+    live = captions.all_inner_texts()
+    reader.open(f"/jobs/{job_id}")
+    expect(captions.filter(has_text="colorfulness gain")).to_have_text("Held out: colorfulness gain")
+    assert captions.all_inner_texts() == live
 
 
 def test_what_is_left_of_a_run_is_told_with_each_step(served: Site, reader: Reader) -> None:

@@ -166,7 +166,7 @@ class Board {
 }
 
 function titled(name) {
-  const words = name.replaceAll("_", " ");
+  const words = name.replaceAll("_", " ").replace("/", ": ");
   return words[0].toUpperCase() + words.slice(1);
 }
 

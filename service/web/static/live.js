@@ -20,15 +20,18 @@ export function followRun() {
     if (latest && shown && parseInt(shown.textContent, 10) < latest.step) showStep(latest);
   });
   live.addEventListener("validation_completed", (event) => {
-    const { data } = JSON.parse(event.detail.data);
-    const metrics = Object.fromEntries(Object.entries(data.metrics).map(([name, value]) => [`validation/${name}`, value]));
-    tell("attune:step", { step: data.step, metrics });
+    tellPoints("validation", JSON.parse(event.detail.data).data);
   });
   live.addEventListener("probe_completed", (event) => {
-    const { data } = JSON.parse(event.detail.data);
-    if (data.metrics) tell("attune:step", { step: data.step, metrics: data.metrics });
+    tellPoints("held_out", JSON.parse(event.detail.data).data);
   });
   for (const name of CHANGES) live.addEventListener(name, () => tell("attune:changed", {}));
+}
+
+// Under the names that the API gives them, so that a page that was opened later shows the same curves.
+function tellPoints(prefix, { step, metrics }) {
+  const named = Object.entries(metrics || {}).map(([name, value]) => [`${prefix}/${name}`, value]);
+  tell("attune:step", { step, metrics: Object.fromEntries(named) });
 }
 
 function showStep({ step, total_steps: total, eta_seconds: seconds }) {
