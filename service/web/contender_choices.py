@@ -30,7 +30,7 @@ async def model_groups(api: Api, chosen: Sequence[str] = ()) -> list[ModelGroup]
     aliases = (await api.get("/v1/aliases"))["data"]
     jobs = (await api.get("/v1/jobs", limit=RECENT_JOBS, status="succeeded"))["data"]
     groups = [
-        ModelGroup("Catalog", [ModelChoice(one["id"], described(one)) for one in offered]),
+        ModelGroup("Catalog", [ModelChoice(one["id"], one["id"]) for one in offered]),
         ModelGroup("Champions", [ModelChoice(value_of(one["source"]), one["id"]) for one in aliases]),
         ModelGroup(
             RESULTS_OF_JOBS,
