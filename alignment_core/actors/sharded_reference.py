@@ -29,17 +29,21 @@ class ShardedFullWeights:
 
     @contextmanager
     def denoiser(self, reference: Weights) -> Iterator[nn.Module]:
-        initial = {name: local(parameter).clone() for name, parameter in self._frozen.named_parameters()}
+        """Inside, `reference` holds what the network began as: they change places one weight at a time, which takes no second copy."""
+        self._exchange(reference)
         try:
-            self._put(reference)
             yield self._frozen
         finally:
-            self._put(initial)
+            self._exchange(reference)
 
     @torch.no_grad()
-    def _put(self, weights: Weights) -> None:
+    def _exchange(self, weights: Weights) -> None:
         for name, parameter in self._frozen.named_parameters():
-            local(parameter).copy_(local(weights[name]))
+            mine, theirs = local(parameter), local(weights[name])
+            assert mine.dtype == theirs.dtype, "a weight that is rounded does not come back"
+            before = mine.clone()
+            mine.copy_(theirs)
+            theirs.copy_(before)
 
     def blending_metrics(self, reference: Weights, alpha: float) -> dict[str, float]:
         return {}

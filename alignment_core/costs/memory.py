@@ -97,16 +97,15 @@ def memory_of(
     text, text_kept = _conditioning(spec, model, family, is_half=is_half)
     vae, encoders = _staying(spec, model, text)
     # A step of one micro-batch makes its gradients as its activations go; blocks that are computed again come with them.
-    training = activations + text_kept
+    buckets = gradients if _in_buckets(spec) else 0.0
+    training, coming = activations + text_kept, gradients - buckets
     training = (
-        training + gradients
-        if spec.accumulation > 1 or spec.training.gradient_checkpointing
-        else max(training, gradients)
+        training + coming if spec.accumulation > 1 or spec.training.gradient_checkpointing else max(training, coming)
     )
     if spec.training.optimizer == "adamw" and trained < STEPPED_AT_ONCE:
-        training = max(training, 2 * gradients)
+        training = max(training, coming + gradients)
     decode += _whole_vae(model) - vae
-    kept = weights + vae + encoders + optimizer + reference + judges
+    kept = weights + vae + encoders + optimizer + reference + judges + buckets
     moments: dict[Phase, float] = {
         "training": kept + training,
         "evaluating": kept + max(text - encoders, _sampling(spec, layers, is_half=is_half), decode),
@@ -143,6 +142,12 @@ def trained_parameters(spec: JobSpec, model: ModelReport) -> int:
             return model.num_parameters or 0
         case _:
             assert_never(spec.adapter)
+
+
+def _in_buckets(spec: JobSpec) -> bool:
+    """Whether DDP holds the gradients from the start on, in what it sends; not where they are averaged once a step (`load/run.py`)."""
+    is_ddp = spec.resources.processes > 1 and spec.resources.strategy == "ddp"
+    return is_ddp and spec.training.micro_batch == "given" and spec.training.cuda_graphs == "off"
 
 
 def images_together(spec: JobSpec, family: FamilyName) -> int:

@@ -1,4 +1,4 @@
-"""What one process holds of a network whose weights lie in shares, by `actors/sharding.py`; counted, not measured."""
+"""What one process holds of a network whose weights lie in shares, by `actors/sharding.py`."""
 
 import re
 from collections import Counter

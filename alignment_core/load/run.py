@@ -149,7 +149,10 @@ def _settle_passes(spec: JobSpec, actors: Actors, accelerator: Accelerator, rank
 
 def _with_averaged_gradients(network: torch.nn.Module, device: torch.device) -> DistributedDataParallel:
     """Not by accelerate, which gives the network itself an autocast that nothing below can leave, a measurement in float32 neither."""
-    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(
+        network, device_ids=devices, gradient_as_bucket_view=True
+    )  # else each is there twice
 
 
 def _model_loaded(here: JobSpec, family: Family, actors: Actors, fingerprint: str) -> Iterator[Event]:
