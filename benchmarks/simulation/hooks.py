@@ -8,6 +8,7 @@ from standardwebhooks import Webhook as Receiver
 
 from benchmarks.simulation import rows, told
 from benchmarks.simulation.fragile import Death
+from benchmarks.simulation.rows import Rows
 from benchmarks.simulation.world import LEASE_SECONDS, World, judge, pick
 from service.store import deliveries, webhooks
 from service.store.deliveries import Answer
@@ -94,7 +95,9 @@ def redeliver(world: World, index: int, death: Death | None) -> None:
 
 def send(world: World, death: Death | None) -> None:
     """Claim what is due, of an address that is not busy, and ask that address. A delivery has one sender at a time."""
-    certain, possible = _due(world, 0.0), _due(world, 1.0)
+    found = rows.read(world.store)
+    adopt(world, found)
+    certain, possible = _due(world, found, 0.0), _due(world, found, 1.0)
     time = world.clock.time
     outcome = world.act(lambda: deliveries.claim(world.store, LEASE_SECONDS), death)
     changed = [
@@ -112,19 +115,18 @@ def send(world: World, death: Death | None) -> None:
         world.senders.append(claimed)
 
 
-def _due(world: World, seconds: float) -> set[str]:
+def _due(world: World, found: Rows, seconds: float) -> set[str]:
     """Ids of all that may be claimed in so many seconds."""
-    adopt(world)
-    time, found = world.clock.time + timedelta(seconds=seconds), set[str]()
+    time, due = world.clock.time + timedelta(seconds=seconds), set[str]()
     leased = [one for one in world.told.deliveries.values() if one.is_leased(time)]
-    for row in rows.read(world.store)["deliveries"]:
+    for row in found["deliveries"]:
         one = world.told.deliveries[row.id]
         is_busy = sum(other.webhook_id == one.webhook_id for other in leased) >= deliveries.AT_ONCE
         is_sent = one.state == "pending" and (world.told.webhooks[one.webhook_id].enabled or one.type == PING)
         is_due = row.due_at is not None and row.due_at <= time
         if is_sent and is_due and not is_busy and not one.is_leased(time):
-            found.add(row.id)
-    return found
+            due.add(row.id)
+    return due
 
 
 def _receive(world: World, claimed: DeliveryClaim) -> None:
@@ -173,11 +175,11 @@ def answer(world: World, index: int, how: How, death: Death | None) -> None:
 
 def forget_old(world: World, death: Death | None) -> None:
     """The log is kept for so long, whatever is in it."""
-    adopt(world)
-    before, time = rows.read(world.store)["deliveries"], world.clock.time
+    found, time = rows.read(world.store), world.clock.time
+    adopt(world, found)
     outcome = world.act(lambda: deliveries.forget_old(world.store, KEPT_DAYS), death)
     left = {row.id for row in rows.read(world.store)["deliveries"]}
-    for row in before:
+    for row in found["deliveries"]:
         is_old = world.clock.time - row.created_at > timedelta(days=KEPT_DAYS)
         if row.id not in left:
             assert outcome.happened
@@ -188,9 +190,9 @@ def forget_old(world: World, death: Death | None) -> None:
             assert not outcome.happened or time - row.created_at <= timedelta(days=KEPT_DAYS), "it was old"
 
 
-def adopt(world: World) -> None:
+def adopt(world: World, found: Rows) -> None:
     """Rows of what was announced. Their ids are the store's to choose; how many there must be of each, the record says."""
-    for row in rows.read(world.store)["deliveries"]:
+    for row in found["deliveries"]:
         if row.id not in world.told.deliveries:
             made = told.Delivery(row.id, row.webhook_id, row.type, rows.subject_of(row.body))
             world.told.deliveries[row.id] = made

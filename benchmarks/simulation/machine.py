@@ -38,7 +38,7 @@ class Histories(RuleBasedStateMachine):
     def took(self, name: str) -> None:
         self.world.rules[name] += 1
         self.world.check()
-        hooks.adopt(self.world)
+        hooks.adopt(self.world, self.world.rows)
 
 
 def histories_on(world: World) -> type[Histories]:

@@ -45,6 +45,15 @@ def vote(machine: Machine, index: int, annotator: str, choice: Choice | None, ti
     machine.took("vote" if choice else "a vote is taken back")
 
 
+@knows("ballots")
+@rule(annotator=st.sampled_from(["ada", "bob"]), said=st.lists(choices, min_size=2, max_size=4))
+def judge(machine: Machine, annotator: str, said: list[Choice | None]) -> None:
+    """What mostly happens: one question after the other."""
+    for number, choice in enumerate(said):
+        judges.vote(machine.world, number, annotator, choice, 1, None)
+    machine.took("votes")
+
+
 @has("labelings")
 @rule(index=which, both_bad=st.sampled_from(["drop", "tie"]), death=deaths)
 def make_data(machine: Machine, index: int, both_bad: judged_data.BothBad, death: Death | None) -> None:
@@ -61,4 +70,4 @@ def make_data_again(machine: Machine, index: int, death: Death | None) -> None:
     machine.took("data of a labeling, asked for again")
 
 
-RULES = (ask_for_candidates, delete_candidates, label, delete_labeling, vote, make_data, make_data_again)
+RULES = (ask_for_candidates, delete_candidates, label, delete_labeling, vote, judge, make_data, make_data_again)

@@ -42,4 +42,16 @@ def learn_answer(machine: Machine, index: int, how: hooks.How, death: Death | No
     machine.took(f"a webhook answers: {how}")
 
 
-RULES = (add_webhook, change_webhook, redeliver, send, learn_answer)
+@has("webhooks")
+@rule(answers=st.lists(st.sampled_from(["good", "bad"]), min_size=1, max_size=3))
+def deliver(machine: Machine, answers: list[hooks.How]) -> None:
+    """What mostly happens: what is due is sent, and answered at once."""
+    for how in answers:
+        num = len(machine.world.senders)
+        hooks.send(machine.world, None)
+        if len(machine.world.senders) > num:
+            hooks.answer(machine.world, 0, how, None)
+    machine.took("deliveries")
+
+
+RULES = (add_webhook, change_webhook, redeliver, send, learn_answer, deliver)
