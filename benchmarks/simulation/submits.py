@@ -121,7 +121,7 @@ def sweep(world: World, index: int, num: int, at_once: int, death: Death | None)
             world.store, project_id=PROJECT, trials=trials, search={}, at_once=at_once, sweep_id=sweep_id
         ),
     )
-    if judge(outcome, allowed=True):
+    if judge(outcome, allowed=are_there(world, frozenset().union(*names))):
         world.told.sweeps[sweep_id] = told.Trials(sweep_id, at_once, names)
         world.act(lambda: sweeps.feed(world.store, sweep_id, world.rung.append), death)
         adopt(world)

@@ -210,6 +210,17 @@ def test_what_a_trial_to_come_names_is_kept_and_the_record_knows_why(sqlite_worl
     live_through(sqlite_world, delete_what_a_trial_to_come_names)
 
 
+def sweep_on_what_was_deleted(world: World) -> None:
+    runs.train(world, 0, 1, ends=True)
+    deletions.delete(world, "an upload", 0, even_result=False, death=None)
+    assert not world.told.datasets
+    submits.sweep(world, 0, 1, 1, None)
+
+
+def test_a_sweep_on_what_was_deleted_is_refused_and_the_record_knows_why(sqlite_world: World) -> None:
+    live_through(sqlite_world, sweep_on_what_was_deleted)
+
+
 def end_beside_a_webhook(world: World) -> None:
     hooks.add(world, None)
     jobs_at_work.end(world, 0, "succeeded", False, None)
