@@ -18,6 +18,12 @@ step() { # CASE OPTION...: a step of a method against the plain implementation
   "$PYTHON" -m benchmarks.train_step --size "$SIZE" --quick --turns 5 --cases "$case" --out "$OUT/step" "$@"
 }
 
+peak() { # SIZE OPTION...: Attune's step alone, its peak of memory against the estimate
+  local size=$1
+  shift
+  "$PYTHON" -m benchmarks.peak --size "$size" --out "$OUT/peak" "$@"
+}
+
 declare -A COMMANDS=(
   [tests]='"$PYTHON" -m pytest -m gpu tests/gpu -q'
   [lora-fp32]='step "diffusion_dpo, LoRA" --precision fp32'
@@ -39,6 +45,14 @@ declare -A COMMANDS=(
   [dpok-fp16]='step "dpok, LoRA" --precision fp16 --turns 2'
   [sdxl-lora-fp16]='SIZE="${SIZE/sd15/sdxl}" step "diffusion_dpo, LoRA" --precision fp16'
   [sd35m-lora-fp16]='SIZE="${SIZE/sd15/sd35m}" step "diffusion_dpo, LoRA" --precision fp16'
+  [sdxl-lora-fp16-compile-graphs]='SIZE="${SIZE/sd15/sdxl}" step "diffusion_dpo, LoRA" --precision fp16 --compile --cuda-graphs'
+  [tailorpo-fp16-graphs]='step "tailorpo, LoRA" --precision fp16 --turns 2 --cuda-graphs'
+  [batches-lora-fp16]='peak "$SIZE" --adapter lora --precision fp16 --batch 1 4 8 16 24'
+  [batches-full-fp16]='peak "$SIZE" --adapter full --precision fp16 --batch 1 4 8 16'
+  [peak-sdxl-lora]='peak "${SIZE/sd15/sdxl}" --adapter lora --precision fp16 --checkpointing --batch 1 4 8'
+  [peak-sdxl-full]='peak "${SIZE/sd15/sdxl}" --adapter full --precision bf16 --checkpointing --batch 1 4'
+  [peak-sdxl-full-8bit]='peak "${SIZE/sd15/sdxl}" --adapter full --precision bf16 --checkpointing --optimizer adamw_8bit --batch 1 4'
+  [peak-sdxl-full-adafactor]='peak "${SIZE/sd15/sdxl}" --adapter full --precision bf16 --checkpointing --optimizer adafactor --batch 1 4'
   [rollout]='"$PYTHON" -m benchmarks.rollout --size "$SIZE" --precision fp16 --turns 2 --out "$OUT/rollout"'
   [evaluation]='"$PYTHON" -m benchmarks.evaluation --size "$SIZE" --precision fp16 --turns 2 --out "$OUT/evaluation"'
   [precision]='"$PYTHON" -m benchmarks.precision'
@@ -54,7 +68,7 @@ fi
 FOLDER=$1
 shift
 [ $# -gt 0 ] && NAMES=("$@")
-export -f step
+export -f step peak
 export PYTHON SIZE
 failed=()
 for name in "${NAMES[@]}"; do
