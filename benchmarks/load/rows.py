@@ -5,6 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.store import counts
 from service.store.database import Store
 from service.store.metric_extremes import BLOCK_STEPS
 from service.store.models import Metric, MetricBlock
@@ -86,6 +87,7 @@ def _columns(store: Store, table: str, without: set[str]) -> str:
 
 
 def _analyze(store: Store) -> None:
-    """What a server does by itself sooner or later."""
+    """What a server and its workers do by themselves sooner or later."""
+    counts.add_up(store)
     with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("ANALYZE"))
