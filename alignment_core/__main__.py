@@ -40,7 +40,7 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     match asked.command:
         case "check":
-            return check(asked.data, asked.columns, asked.on_bad_row)
+            return check(asked.data, asked.columns, asked.on_bad_row, asked.browsing, asked.filename)
         case "check-lora":
             return check_lora(asked.file)
         case "prepare":

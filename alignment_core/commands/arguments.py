@@ -49,6 +49,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     model = commands.add_parser("model", help="read what the files of a model say of it")
     model.add_argument("source", help='JSON such as {"type": "local", "path": FOLDER}, or a hub source')
     check = commands.add_parser("check", help="preflight a preference dataset")
+    check.add_argument("--browsing", type=Path, default=None, help="a new file: thumbnails and rows, to be looked at")
+    check.add_argument("--filename", default=None, help="what the data is called in what --browsing writes")
     prepare = commands.add_parser("prepare", help="write a preference dataset of any form as canonical parquet")
     prepare.add_argument("--out", type=Path, required=True, help="the parquet file to write")
     for command in (check, prepare):

@@ -36,11 +36,16 @@ def prepare(data: Path, out: Path, columns: str | None, on_bad_row: OnBadRow) ->
     return EXIT_COMPLETED
 
 
-def check(data: Path, columns: str | None, on_bad_row: OnBadRow) -> int:
-    from alignment_core.datasets.preflight import check_preferences
+def check(
+    data: Path, columns: str | None, on_bad_row: OnBadRow, browsing: Path | None = None, filename: str | None = None
+) -> int:
+    from alignment_core.datasets.preflight import check_and_show, check_preferences
 
     try:
-        report = check_preferences(data, _columns(columns), on_bad_row)
+        if browsing is None:
+            report = check_preferences(data, _columns(columns), on_bad_row)
+        else:
+            report = check_and_show(data, _columns(columns), on_bad_row, browsing, filename or data.name)
     except (AlignmentError, OSError) as error:
         found = disk_error_of(error) or error
         if not isinstance(found, AlignmentError):

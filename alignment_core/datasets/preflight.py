@@ -12,9 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from alignment_core.browsing import BrowsingWriter, ImageSide
 from alignment_core.datasets.bad_rows import bad_row, drops, on_every_side
+from alignment_core.datasets.cards import Album, Card, Look, card_of, shown_as
 from alignment_core.datasets.detect import dataset_kind, open_preferences, open_unpaired
-from alignment_core.datasets.images import decode_image
+from alignment_core.datasets.problems import Problems
 from alignment_core.datasets.rows import BadRow, PreferenceRow, Row
 from alignment_core.datasets.tally import InspectedRow, Tally
 from alignment_core.datasets.unpaired import ImageRow
@@ -26,8 +28,10 @@ from alignment_core.spec.sources import OnBadRow
 DECODING_THREADS = 4
 ROWS_AT_ONCE = 16
 
+PAIR: tuple[ImageSide, ImageSide] = ("chosen", "rejected")
+SINGLE: tuple[ImageSide] = ("image",)
 
-RowT = TypeVar("RowT", bound=Row)
+RowT = TypeVar("RowT", PreferenceRow, ImageRow)
 Inspected = TypeVar("Inspected")
 
 
@@ -46,7 +50,23 @@ def check_preferences(
     return check_rows(path, columns, on_bad_row).report
 
 
-def check_rows(path: Path, columns: Mapping[str, str] | None = None, on_bad_row: OnBadRow = "fail") -> Checked:
+def check_and_show(
+    path: Path, columns: Mapping[str, str] | None, on_bad_row: OnBadRow, browsing: Path, filename: str
+) -> DatasetReport:
+    """The same, and in the pass in which the images are decoded a new file `browsing` with thumbnails and rows for people to look at.
+
+    `filename` is what the owner calls the file. What makes `check_rows` raise leaves that file unfinished.
+    """
+    with BrowsingWriter(browsing) as writer:
+        return check_rows(path, columns, on_bad_row, Album(writer, shown_as(path, filename))).report
+
+
+def check_rows(
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    on_bad_row: OnBadRow = "fail",
+    album: Album | None = None,
+) -> Checked:
     """Read the whole dataset at `path`, pairs or single judged images, and report what is in it; `columns` as in `detect`.
 
     What is wrong with a row is a problem in the report: an error, or with `drop` a warning that it is left out. What keeps
@@ -55,26 +75,44 @@ def check_rows(path: Path, columns: Mapping[str, str] | None = None, on_bad_row:
     """
     dropped: list[int] | None = [] if drops(on_bad_row) else None
     unpaired = dataset_kind(path, columns) == "unpaired"
-    report = _check_images(path, columns, dropped) if unpaired else _check_pairs(path, columns, dropped)
+    report = _check_images(path, columns, dropped, album) if unpaired else _check_pairs(path, columns, dropped, album)
     if not dropped:
         return Checked(report, frozenset())
     return Checked(report.model_copy(update={"num_dropped_rows": len(dropped)}), frozenset(dropped))
 
 
-def _check_pairs(path: Path, columns: Mapping[str, str] | None, dropped: list[int] | None) -> DatasetReport:
+def _check_pairs(
+    path: Path, columns: Mapping[str, str] | None, dropped: list[int] | None, album: Album | None
+) -> DatasetReport:
     source = open_preferences(path, columns)
     tally = Tally(source)
-    for item in _inspect_all(source.read(source.annotations()), _inspect_pair):
+    for item, card in _inspect_all(source.read(source.annotations()), _inspect_pair, shows=album is not None):
         tally.add(_left_out(item, dropped))
-    return tally.report()
+        _show(card, tally.problems, album)
+    return _finished(tally, album)
 
 
-def _check_images(path: Path, columns: Mapping[str, str] | None, dropped: list[int] | None) -> DatasetReport:
+def _check_images(
+    path: Path, columns: Mapping[str, str] | None, dropped: list[int] | None, album: Album | None
+) -> DatasetReport:
     source = open_unpaired(path, columns)
     tally = UnpairedTally(source)
-    for item in _inspect_all(source.read(source.annotations()), _inspect_image):
+    for item, card in _inspect_all(source.read(source.annotations()), _inspect_image, shows=album is not None):
         tally.add(_left_out(item, dropped))
-    return tally.report()
+        _show(card, tally.problems, album)
+    return _finished(tally, album)
+
+
+def _show(card: Card, problems: Problems, album: Album | None) -> None:
+    if album is not None:
+        album.add(card, problems)
+
+
+def _finished(tally: Tally | UnpairedTally, album: Album | None) -> DatasetReport:
+    report = tally.report()
+    if album is not None:
+        album.finish(tally.problems)
+    return report
 
 
 def _left_out(item: Inspected | BadRow, dropped: list[int] | None) -> Inspected | BadRow:
@@ -85,31 +123,35 @@ def _left_out(item: Inspected | BadRow, dropped: list[int] | None) -> Inspected 
     return replace(item, severity="warning", message=f"left out: {item.message}")
 
 
-def _inspect_all(rows: Iterator[RowT | BadRow], inspect: Callable[[RowT], Inspected]) -> Iterator[Inspected | BadRow]:
-    def one(row: RowT | BadRow) -> Inspected | BadRow:
+def _inspect_all(
+    rows: Iterator[RowT | BadRow], inspect: Callable[[RowT, Look], Inspected], *, shows: bool
+) -> Iterator[tuple[Inspected | BadRow, Card]]:
+    def one(row: RowT | BadRow) -> tuple[Inspected | BadRow, Card]:
+        look = Look(shows)
         if isinstance(row, BadRow):
-            return row
+            return row, card_of(row, look, is_usable=False)
         try:
-            return inspect(row)
+            found = inspect(row, look)
         except DataError as error:
-            return bad_row(row.number, error)
+            return bad_row(row.number, error), card_of(row, look, is_usable=False)
+        return found, card_of(row, look, is_usable=True)
 
     with ThreadPoolExecutor(DECODING_THREADS) as threads:
         while batch := list(islice(rows, ROWS_AT_ONCE)):
             yield from threads.map(one, batch)
 
 
-def _inspect_pair(row: PreferenceRow) -> InspectedRow:
-    sizes = _sizes(row)
+def _inspect_pair(row: PreferenceRow, look: Look) -> InspectedRow:
+    sizes = _sizes(row, look, PAIR)
     hashes = hashlib.sha256(row.chosen).digest(), hashlib.sha256(row.rejected).digest()
     return InspectedRow(row.number, row.prompt, row.label, row.score, row.group_id, row.swapped, *hashes, *sizes)
 
 
-def _inspect_image(row: ImageRow) -> InspectedImage:
-    (size,), sha256 = _sizes(row), hashlib.sha256(row.image).digest()
+def _inspect_image(row: ImageRow, look: Look) -> InspectedImage:
+    (size,), sha256 = _sizes(row, look, SINGLE), hashlib.sha256(row.image).digest()
     return InspectedImage(row.number, row.prompt, row.liked, row.group_id, sha256, size)
 
 
-def _sizes(row: Row) -> list[tuple[int, int]]:
+def _sizes(row: Row, look: Look, sides: tuple[ImageSide, ...]) -> list[tuple[int, int]]:
     """The size of each of the row's images; a `DataError` speaks of every one that cannot be used."""
-    return on_every_side(row.columns, row.images, lambda data: decode_image(data).size)
+    return on_every_side(row.columns, list(zip(sides, row.images, strict=True)), lambda one: look.at(*one))

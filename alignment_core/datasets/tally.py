@@ -70,6 +70,11 @@ class Tally:
         self._check_images(row)
         self._check_repeats(row)
 
+    @property
+    def problems(self) -> Problems:
+        """What was wrong so far."""
+        return self._problems
+
     def report(self) -> DatasetReport:
         """The report on the rows so far."""
         self._check_overall()

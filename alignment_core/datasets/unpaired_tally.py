@@ -53,6 +53,11 @@ class UnpairedTally:
         self._prompts.add(row.number, row.prompt, row.group_id)
         self._check_repeats(row)
 
+    @property
+    def problems(self) -> Problems:
+        """What was wrong so far."""
+        return self._problems
+
     def report(self) -> DatasetReport:
         """The report on the rows so far."""
         self._check_overall()
