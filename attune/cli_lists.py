@@ -1,19 +1,22 @@
 """Commands that show what a server has: data sets, checkpoints, events, metrics, and what can be asked for."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from attune.client import Client
-from attune.resources import CatalogEntry, JobStatus, MetricPoint
+from attune.resources import CatalogEntry, JobStatus, MetricPoint, Pair
 from attune.speaking import with_client
 from attune.tables import age_of, bytes_of, id_column, listing, steps_of
 
 Limit = Annotated[int, typer.Option(min=1, help="At most this many, the newest first.")]
 console = Console()
+TIE = 0.5
 
 
 def add_to(commands: typer.Typer, jobs: typer.Typer, datasets: typer.Typer, checkpoints: typer.Typer) -> None:
@@ -24,6 +27,7 @@ def add_to(commands: typer.Typer, jobs: typer.Typer, datasets: typer.Typer, chec
         (jobs, "metrics", job_metrics),
         (datasets, "list", list_datasets),
         (datasets, "get", get_dataset),
+        (datasets, "pairs", list_pairs),
         (checkpoints, "list", list_checkpoints),
         (commands, "models", list_models),
         (commands, "methods", list_methods),
@@ -113,6 +117,38 @@ def list_datasets(client: Client, limit: Limit = 20) -> None:
 def get_dataset(client: Client, dataset_id: str) -> None:
     """Show one data set as JSON."""
     console.print_json(client.get_dataset(dataset_id).model_dump_json())
+
+
+@with_client
+def list_pairs(
+    client: Client,
+    dataset_id: str,
+    problem: Annotated[str | None, typer.Option(help="Only rows with this problem, by its code in the report.")] = None,
+    after: Annotated[int, typer.Option(min=0, help="Begin behind this row.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many rows.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, one object a line.")] = False,
+) -> None:
+    """Show the rows of a data set, with what its check says of each."""
+    found = islice(client.dataset_pairs(dataset_id, problem=problem, after_row=after), limit)
+    if as_json:
+        for one in found:
+            typer.echo(one.model_dump_json())
+        return
+    columns = (Column("prompt", overflow="fold"), Column("problems", overflow="fold"))
+    table = listing(Column("row", justify="right"), "judged", *columns)
+    for one in found:
+        table.add_row(str(one.row), _judged(one), Text(one.prompt or ""), Text("; ".join(_problems(one))))
+    _show(table, "no such row" if problem or after else "no row")
+
+
+def _judged(pair: Pair) -> str:
+    if pair.liked is not None:
+        return "liked" if pair.liked else "disliked"
+    return "" if pair.label is None else "tie" if pair.label == TIE else f"{pair.label:g}"
+
+
+def _problems(pair: Pair) -> list[str]:
+    return [f"{one.code}: {one.message}" for one in pair.problems]
 
 
 @with_client

@@ -54,6 +54,7 @@ from attune.resources import (
     JobStatus,
     JobSummary,
     MetricPoint,
+    Pair,
     Promotion,
     PromptSet,
     Push,
@@ -157,6 +158,16 @@ class Client:
         return DatasetReport.model_validate(
             self._connection.request("GET", f"/v1/datasets/{segment(dataset_id)}/report")
         )
+
+    def dataset_pairs(self, dataset_id: str, *, problem: str | None = None, after_row: int = 0) -> Iterator[Pair]:
+        """The rows behind `after_row`, all or those with this problem of the report, page by page as they are needed."""
+        path, only = f"/v1/datasets/{segment(dataset_id)}/pairs", [] if problem is None else [("problem", problem)]
+        after = str(after_row) if after_row else None
+        return (Pair.model_validate(entry) for entry in self._connection.pages(path, only, after))
+
+    def pair_thumbnail(self, dataset_id: str, row: int, side: Literal["chosen", "rejected", "image"]) -> bytes:
+        """A small JPEG of an image of a row; `AttuneError` where none is kept."""
+        return self._connection.request_bytes(f"/v1/datasets/{segment(dataset_id)}/pairs/{row}/{side}.jpg")
 
     def wait_for_dataset(self, dataset_id: str, timeout_seconds: float = 600.0) -> Dataset:
         """The data set once it is ready; `AttuneError` with its error when it failed, `TimeoutError` when neither."""

@@ -92,15 +92,15 @@ class Connection:
             raise AttuneError.of_response(response)
         return response
 
-    def pages(self, path: str, filters: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-        """The entries of a list, page by page as they are needed."""
-        after: list[tuple[str, str]] = []
+    def pages(self, path: str, filters: list[tuple[str, str]], after: str | None = None) -> Iterator[dict[str, Any]]:
+        """The entries of a list, from its beginning or behind the one of the id `after`, page by page as they are needed."""
         while True:
-            page = self.request("GET", path, params=httpx.QueryParams([*filters, *after, ("limit", "100")]))
+            place = [] if after is None else [("after", after)]
+            page = self.request("GET", path, params=httpx.QueryParams([*filters, *place, ("limit", "100")]))
             yield from page["data"]
             if not page["has_more"]:
                 return
-            after = [("after", page["last_id"])]
+            after = page["last_id"]
 
     def stream(self, path: str, after: str | None) -> Iterator[ServerSentEvent]:
         """Server-sent events after the id `after`, until the connection ends; raises httpx's `TransportError` too."""

@@ -239,11 +239,46 @@ class Dataset(Resource):
     status: Literal["uploading", "checking", "ready", "failed"]
     size_bytes: int | None
     encoded_bytes: int = 0
+    browsing_bytes: int = 0
     sha256: str | None
     columns: dict[str, str] | None = None
     num_usable_rows: int | None
     error: ResourceError | None
     provenance: dict[str, Any] | None = None
+
+
+class PairProblem(Resource):
+    """What the check of a data set says of one row."""
+
+    code: str
+    severity: Literal["error", "warning"]
+    message: str
+
+
+class PairImage(Resource):
+    """An image of a row; `thumbnail_url` is None where no small picture of it is kept."""
+
+    width: int
+    height: int
+    thumbnail_url: str | None
+
+
+class Pair(Resource):
+    """A row of a data set, with what its check says of it; in one of single images `image` is set, else `chosen` and `rejected`."""
+
+    id: str
+    row: int
+    is_usable: bool
+    prompt: str | None
+    label: float | None
+    liked: bool | None
+    score: float | None
+    group_id: str | None
+    swapped: bool
+    chosen: PairImage | None
+    rejected: PairImage | None
+    image: PairImage | None
+    problems: list[PairProblem]
 
 
 class Weights(Resource):

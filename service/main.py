@@ -32,6 +32,7 @@ from service.api import (
     labelings,
     links,
     pages,
+    pairs,
     playground,
     prompt_sets,
     pushes,
@@ -46,6 +47,7 @@ from service.api import (
 )
 from service.api.audit_trail import AuditTrail
 from service.api.browsers import HostCheck
+from service.api.browsing import Browsed
 from service.api.checked_uploads import uploads_folder
 from service.api.context import Parts
 from service.api.feeds import Feeds
@@ -136,6 +138,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exports,
         pushes,
         datasets,
+        pairs,
         prompt_sets,
         weights,
         deletion,
@@ -184,6 +187,7 @@ def build_parts(settings: Settings) -> Parts:
         store=store,
         objects=objects,
         objects_probe=StoreProbe(objects),
+        browsed=Browsed(objects),
         catalog=Catalog.load(settings.catalog_path),
         bell=Bell(
             settings.resolved_broker_url,

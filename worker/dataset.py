@@ -16,9 +16,9 @@ from alignment_core.errors import AlignmentError
 from alignment_core.events import RunFailed
 from alignment_core.reports import DatasetProblem, DatasetReport, LoraReport
 from attune.tether import tethered
-from service.store import datasets
+from service.store import datasets, keys
 from service.store.fence import Fenced
-from service.store.records import DatasetClaim, DatasetRecord, JobError
+from service.store.records import Browsing, DatasetClaim, DatasetRecord, JobError
 from worker import inputs
 from worker.heartbeat import Heartbeat, Signal
 from worker.launch import launched
@@ -39,6 +39,10 @@ from worker.traces import Errand
 log = structlog.get_logger()
 
 Report = DatasetReport | LoraReport
+Found = tuple[Report, Browsing | None]
+"""What a check found, and where what it made for people to browse is stored by now."""
+
+BROWSING = "browsing.bin"
 
 
 def prepare_dataset(parts: WorkerParts, dataset_id: str) -> None:
@@ -82,7 +86,7 @@ def _heartbeat(parts: WorkerParts, claim: DatasetClaim) -> Heartbeat:
     )
 
 
-def _checked(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat) -> Report | JobError | None:
+def _checked(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat) -> Found | JobError | None:
     """The report, or why there is none; None when another worker, or this one in a while, will check the dataset.
 
     A store that is away is waited for as long as it takes: the owner would have to upload everything again. A disk of this
@@ -104,28 +108,41 @@ def _without_disk(away: Away) -> JobError:
     return away.error.model_copy(update={"hint": hint})
 
 
-def _check(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat) -> Report | JobError | None:
+def _check(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat) -> Found | JobError | None:
     """One try of it. Raises `TrainerWithoutDisk` for a check that ended for want of a disk, `Away` for want of the store."""
     folder = parts.settings.resolved_work_dir.absolute() / f".check-{claim.dataset.id}-{claim.attempt}"
     inputs.remove(folder)
+    folder.mkdir(parents=True)
+    browsing = folder / BROWSING
     try:
         path = data_of(parts, claim.dataset, folder / DATA, folder / SHARDS)
         with answering_check(parts, claim.dataset, folder) as exchange:
-            result = _run_check(parts, claim, heartbeat, path)
+            result = _run_check(parts, claim, heartbeat, path, browsing)
+        if exchange is not None and exchange.away is not None and isinstance(result, JobError):
+            raise exchange.away
+        return (result, _stored(parts, claim, browsing)) if isinstance(result, DatasetReport | LoraReport) else result
     except AlignmentError as error:
         return JobError(
             code=error.code, message=error.message, category=error.category, retryable=error.retryable, hint=error.hint
         )
     finally:
         inputs.remove(folder)
-    if exchange is not None and exchange.away is not None and isinstance(result, JobError):
-        raise exchange.away
-    return result
 
 
-def _run_check(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat, path: Path) -> Report | JobError | None:
+def _stored(parts: WorkerParts, claim: DatasetClaim, browsing: Path) -> Browsing | None:
+    """Put what people are to browse into the object store, beside the data set; None for weights, of which nothing is shown."""
+    if claim.dataset.kind != "data":
+        return None
+    key = keys.browsing_key(claim.dataset.project_id, claim.dataset.id, claim.attempt)
+    wait_out(lambda: parts.objects.put_file(key, browsing), parts.settings, parts.asked)
+    return Browsing(object_key=key, size_bytes=browsing.stat().st_size)
+
+
+def _run_check(
+    parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat, path: Path, browsing: Path
+) -> Report | JobError | None:
     process = subprocess.Popen(
-        tethered([*launched(parts.trainer, 1), *_command(claim.dataset, path)]),
+        tethered([*launched(parts.trainer, 1), *_command(claim.dataset, path, browsing)]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -149,11 +166,12 @@ def _run_check(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat, pa
     return _result(process.returncode, stdout, stderr, path, claim.dataset)
 
 
-def _command(dataset: DatasetRecord, path: Path) -> list[str]:
+def _command(dataset: DatasetRecord, path: Path, browsing: Path) -> list[str]:
     """What checks it."""
     match dataset.kind:
         case "data":
-            return ["check", str(path), *_how(dataset)]
+            shown = [f"--browsing={browsing}", f"--filename={dataset.filename}"]
+            return ["check", str(path), *_how(dataset), *shown]
         case "lora":
             return ["check-lora", str(path)]
         case _:
@@ -220,12 +238,12 @@ def _shown(message: str, path: Path, filename: str) -> str:
     return message.replace(str(path), filename).replace(path.name, filename)
 
 
-def _end(parts: WorkerParts, claim: DatasetClaim, result: Report | JobError) -> DatasetRecord:
-    dataset_id, lease_seconds = claim.dataset.id, parts.settings.lease_seconds
-    if isinstance(result, DatasetReport | LoraReport):
-        ended = patiently(lambda: datasets.set_report(parts.store, dataset_id, claim.attempt, result), lease_seconds)
+def _end(parts: WorkerParts, claim: DatasetClaim, result: Found | JobError) -> DatasetRecord:
+    dataset_id, attempt, lease_seconds = claim.dataset.id, claim.attempt, parts.settings.lease_seconds
+    if isinstance(result, JobError):
+        ended = patiently(lambda: datasets.fail(parts.store, dataset_id, attempt, result), lease_seconds)
     else:
-        ended = patiently(lambda: datasets.fail(parts.store, dataset_id, claim.attempt, result), lease_seconds)
+        ended = patiently(lambda: datasets.set_report(parts.store, dataset_id, attempt, *result), lease_seconds)
     log.info("dataset_checked", state=ended.state)
     return ended
 

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 
 from alignment_core.spec.mistakes import MOST, shown
+from service.api.browsing import Browsed
 from service.api.feeds import Feeds
 from service.api.lookout import Lookout
 from service.api.telemetry import Telemetry
@@ -37,6 +38,7 @@ class Parts:
     store: Store
     objects: ObjectStore
     objects_probe: StoreProbe
+    browsed: Browsed
     catalog: Catalog
     bell: Bell
     telemetry: Telemetry

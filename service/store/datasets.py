@@ -19,7 +19,7 @@ from service.store.fence import Fenced
 from service.store.ids import new_id
 from service.store.lease_clock import lease_now
 from service.store.models import LONGEST_FILENAME, LONGEST_NAME, Dataset
-from service.store.records import DatasetClaim, DatasetRecord, DatasetState, JobError, Slice, UploadKind
+from service.store.records import Browsing, DatasetClaim, DatasetRecord, DatasetState, JobError, Slice, UploadKind
 
 
 def create(
@@ -184,11 +184,22 @@ def renew(store: Store, dataset_id: str, attempt: int, lease_seconds: float) -> 
         return extended is not None
 
 
-def set_report(store: Store, dataset_id: str, attempt: int, report: DatasetReport | WeightsReport) -> DatasetRecord:
-    """Store what the check found: the dataset is ready when the report says that it can be used. Raises `Fenced`."""
+def set_report(
+    store: Store,
+    dataset_id: str,
+    attempt: int,
+    report: DatasetReport | WeightsReport,
+    browsing: Browsing | None = None,
+) -> DatasetRecord:
+    """Store what the check found: the dataset is ready when the report says that it can be used. Raises `Fenced`.
+
+    `browsing` is the object with its rows and thumbnails, which is stored by now.
+    """
     with store.write() as session:
         row = _hold(session, dataset_id, attempt)
         row.report, row.format = report.model_dump(mode="json"), report.format
+        if browsing is not None:
+            row.browsing_key, row.browsing_bytes = browsing.object_key, browsing.size_bytes
         if isinstance(report, WeightsReport) or report.is_usable:
             _end(session, row, "ready", None)
         else:

@@ -29,6 +29,11 @@ def blocks_key(project_id: str, dataset_id: str) -> str:
     return f"{dataset_prefix(project_id, dataset_id)}blocks.sha256"
 
 
+def browsing_key(project_id: str, dataset_id: str, attempt: int) -> str:
+    """The thumbnails and rows of a data set, as one attempt at its check has made them."""
+    return f"{dataset_prefix(project_id, dataset_id)}browsing/attempt-{attempt}.bin"
+
+
 def checkpoint_prefix(project_id: str, job_id: str, step: int, attempt: int) -> str:
     """Prefix of a checkpoint's files, with its slash; `manifest.json` is put last, as the commit mark."""
     return f"projects/{project_id}/jobs/{job_id}/checkpoints/{step}/attempt-{attempt}/"

@@ -14,7 +14,7 @@ OrphanReason = Literal["owner_is_gone", "superseded"]
 
 OWNED = re.compile(r"projects/(?P<project>[^/]+)/(?P<kind>jobs|datasets|prompt_sets)/(?P<owner>[^/]+)/(?P<rest>.+)")
 OF_ATTEMPT = re.compile(
-    r"(?:(?:checkpoints|samples|reports)/\d+|proof|candidates|tensorboard)/attempt-(?P<attempt>\d+)[./].+"
+    r"(?:(?:checkpoints|samples|reports)/\d+|proof|candidates|tensorboard|browsing)/attempt-(?P<attempt>\d+)[./].+"
 )
 OF_EXPORT = re.compile(r"exports/[^/]+/(?P<export>[^/]+)/.+")
 
@@ -29,7 +29,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Owner:
-    """What the database says of a job, a data set or a prompt set: `keys` are the objects that its rows name.
+    """What the database says of a job, a data set or a prompt set: `keys` are those objects of a form with an attempt that its rows name.
 
     What `running_attempt` and `open_exports` upload is on its way. Without `names_all` everything below it is its own.
     """

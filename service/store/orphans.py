@@ -74,12 +74,28 @@ def _known(session: Session, project_id: str, kind: str, owner_id: str) -> Owner
         case "jobs":
             return _job(session, project_id, owner_id)
         case "datasets":
-            there = sa.select(Dataset.id).where(Dataset.id == owner_id, Dataset.project_id == project_id)
+            return _dataset(session, project_id, owner_id)
         case "prompt_sets":
             there = sa.select(PromptSet.id).where(PromptSet.id == owner_id, PromptSet.project_id == project_id)
         case _:
             return Owner()  # not of ours: it stays
     return None if session.scalars(there).one_or_none() is None else Owner()
+
+
+def _dataset(session: Session, project_id: str, dataset_id: str) -> Owner | None:
+    """Its file and what was encoded of it have no attempt in their keys, so they are its own; what was made to be browsed is if it is named."""
+    found = session.execute(
+        sa.select(Dataset.state, Dataset.attempt, Dataset.browsing_key).where(
+            Dataset.id == dataset_id, Dataset.project_id == project_id
+        )
+    ).one_or_none()
+    if found is None:
+        return None
+    return Owner(
+        names_all=True,
+        keys=frozenset() if found.browsing_key is None else frozenset({found.browsing_key}),
+        running_attempt=found.attempt if found.state == "checking" else None,
+    )
 
 
 def _job(session: Session, project_id: str, job_id: str) -> Owner | None:

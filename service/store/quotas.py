@@ -160,7 +160,7 @@ def _process_seconds(session: Session, project_id: str, time: datetime) -> float
 
 def _bytes_of(session: Session, project_id: str) -> int:
     sizes = (
-        (Dataset, sa.func.coalesce(Dataset.size_bytes, 0) + Dataset.encoded_bytes),
+        (Dataset, sa.func.coalesce(Dataset.size_bytes, 0) + Dataset.encoded_bytes + Dataset.browsing_bytes),
         (PromptSet, PromptSet.size_bytes),
         (Checkpoint, Checkpoint.size_bytes),
         (Export, Export.size_bytes),

@@ -407,6 +407,8 @@ class DatasetRecord(Record):
     state: DatasetState
     size_bytes: int | None
     encoded_bytes: int = 0
+    browsing_bytes: int = 0
+    browsing_key: str | None = None
     sha256: str | None
     object_key: str | None
     columns: ColumnMapping | None = None
@@ -418,6 +420,13 @@ class DatasetRecord(Record):
     attempt: int
     created_at: datetime
     updated_at: datetime
+
+
+class Browsing(Record):
+    """The object with the rows and thumbnails of a data set (`alignment_core/browsing.py`)."""
+
+    object_key: str
+    size_bytes: int
 
 
 class DatasetClaim(Record):

@@ -13,9 +13,12 @@ import pytest
 
 import alignment_core
 import attune as package
+from attune.client import Client
+from attune.errors import AttuneError
 from attune.tables import age_of, bytes_of
 from tests.attune.rude_server import rude_server
 from tests.attune.test_cli_jobs import api, attune, url  # noqa: F401  fixtures
+from tests.service.api.browsable import browsable
 from tests.service.api.world import Api
 
 Attune = Callable[..., subprocess.CompletedProcess[str]]
@@ -49,6 +52,25 @@ def test_data_sets_and_the_catalog_are_listed(api: Api, attune: Attune) -> None:
     assert "diffusion_dpo" in methods
     assert "Q is a mean" not in methods, "a method's first sentences alone"
     assert "colorfulness" in attune("rewards").stdout
+
+
+def test_rows_of_a_data_set_are_shown_with_what_is_wrong_with_them(api: Api, attune: Attune, url: str) -> None:  # noqa: F811
+    dataset = browsable(api)
+    lines = attune("dataset", "pairs", dataset).stdout.splitlines()
+    assert max(len(line) for line in lines) <= NARROW
+    assert [line.split()[:2] for line in lines if line.split()[:1] == ["3"]] == [["3", "tie"]]
+    found = attune("dataset", "pairs", dataset, "--problem", "contradictory_pairs", "--json").stdout.splitlines()
+    assert [json.loads(line)["row"] for line in found] == [2, 7]
+    behind = attune("dataset", "pairs", dataset, "--after", "7", "--json").stdout.splitlines()
+    assert [json.loads(line)["prompt"] for line in behind] == ["prompt 8"]
+    assert attune("dataset", "pairs", dataset, "--problem", "long_prompt").stdout.strip() == "no such row"
+    with Client(url) as client:
+        first, *others = client.dataset_pairs(dataset)
+        assert [one.row for one in others] == list(range(2, 9))
+        assert first.chosen is not None
+        assert client.pair_thumbnail(dataset, first.row, "chosen").startswith(b"\xff\xd8")
+        with pytest.raises(AttuneError, match="no picture"):
+            client.pair_thumbnail(dataset, 6, "rejected")
 
 
 def test_weights_are_uploaded_listed_shown_and_deleted(api: Api, attune: Attune, tmp_path: Path) -> None:  # noqa: F811

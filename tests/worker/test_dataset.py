@@ -6,14 +6,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from alignment_core.browsing import BrowsingReader
 from alignment_core.errors import DISK_UNAVAILABLE
 from alignment_core.events import RunFailed, event_to_json
 from alignment_core.spec import ColumnMapping
-from service.store import datasets, projects
+from service.store import datasets, keys, projects
+from service.store.objects import open_objects
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import DatasetRecord
 from service.store.waiting import next_datasets
 from tests.servers.process import wait_until
+from tests.servers.swift import S3Server
+from tests.service.store.test_objects import s3_settings
 from tests.worker.conftest import World
 from worker.dataset import prepare_dataset
 from worker.turns import check_uploaded_datasets
@@ -48,6 +52,28 @@ def test_a_good_file_becomes_ready_with_its_report(world: World) -> None:
     assert ready.report is not None
     assert ready.report["num_usable_rows"] == 3
     assert ready.format == "parquet"
+
+
+def test_what_people_browse_is_stored_beside_the_file_on_either_store(world: World, s3_server: S3Server) -> None:
+    for number, objects in enumerate((world.worker().objects, open_objects(s3_settings(s3_server, world.root)))):
+        worker = replace(world.worker(), objects=objects)
+        content = b"PAR1 and rows %d" % number
+        dataset_id = upload(world, content)
+        objects.put_bytes(f"projects/{DEFAULT_PROJECT_ID}/datasets/{dataset_id}/data.parquet", content)
+        prepare_dataset(worker, dataset_id)
+        ready = get(world, dataset_id)
+        key = keys.browsing_key(DEFAULT_PROJECT_ID, dataset_id, 1)
+        assert (ready.state, ready.browsing_key, ready.browsing_bytes) == ("ready", key, objects.head(key).size_bytes)
+        reader = BrowsingReader(ready.browsing_bytes, lambda start, end: b"".join(objects.open_range(key, start, end)))  # noqa: B023
+        assert [one.prompt for one in reader.rows(None, 0, 10)[0]] == ["prompt 1", "prompt 2", "prompt 3"]
+    assert list(world.settings.resolved_work_dir.glob(".check-*")) == []
+
+
+def test_a_file_that_cannot_be_read_leaves_nothing_to_browse(world: World) -> None:
+    dataset_id = upload(world, b"<html>")
+    prepare_dataset(world.worker(), dataset_id)
+    failed = get(world, dataset_id)
+    assert (failed.state, failed.browsing_key, failed.browsing_bytes) == ("failed", None, 0)
 
 
 def test_the_check_reads_the_columns_as_the_upload_says(world: World) -> None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignment_core.browsing import BrowsedRow, BrowsingWriter
 from alignment_core.errors import DISK_UNAVAILABLE
 from alignment_core.events import (
     ActionAnswered,
@@ -62,6 +63,8 @@ def main(words: Sequence[str] | None = None) -> int:
     check_parser.add_argument("path", type=Path)
     check_parser.add_argument("--columns", type=json.loads)
     check_parser.add_argument("--on-bad-row", choices=["fail", "drop"], default="fail")
+    check_parser.add_argument("--browsing", type=Path, required=True)
+    check_parser.add_argument("--filename", required=True)
     export_parser = commands.add_parser("export")
     export_parser.add_argument("checkpoint", type=Path)
     export_parser.add_argument("--format", required=True)
@@ -76,7 +79,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if arguments.command == "export":
         return export(arguments)
     if arguments.command == "check":
-        return check(arguments.path, arguments.columns)
+        return check(arguments.path, arguments.columns, arguments.browsing)
     tracked.extend(arguments.track)
     return run(JobSpec.model_validate_json(arguments.spec.read_text()), arguments.workdir, arguments.resume_from)
 
@@ -305,12 +308,16 @@ def _broken(path: Path) -> DatasetProblem:
     )
 
 
-def check(path: Path, columns: dict[str, str] | None) -> int:
+def check(path: Path, columns: dict[str, str] | None, browsing: Path) -> int:
     content = path.read_bytes()
     if not content.startswith(b"PAR1"):
         message = f"{path.name} is no parquet file: it does not start with PAR1"
         emit(RunFailed(code="unreadable_file", message=message, category="user", retryable=False))
         return 1
+    with BrowsingWriter(browsing) as writer:
+        for row in range(1, 4):
+            writer.add(BrowsedRow(row=row, is_usable=True, prompt=f"prompt {row}"), {})
+        writer.finish(lambda _: [])
     report = DatasetReport(
         format="parquet",
         num_rows=3,

@@ -23,6 +23,7 @@ DATASET_EXAMPLE: dict[str, Any] = {
     "status": "checking",
     "size_bytes": 3811204,
     "encoded_bytes": 0,
+    "browsing_bytes": 0,
     "sha256": DATASET_SHA256,
     "columns": None,
     "on_bad_row": "fail",
@@ -47,6 +48,10 @@ class Dataset(Entry):
     size_bytes: int | None
     encoded_bytes: int = Field(
         description="What the object store holds of its images and prompts as jobs have encoded them; 0 where workers do not share that."
+    )
+    browsing_bytes: int = Field(
+        description="What the object store holds of its rows and their thumbnails, for people to browse; 0 until its check has ended, and for "
+        "what an earlier version checked."
     )
     sha256: str | None
     columns: ColumnMapping | None = Field(description="Which column is what, as it was said at the upload.")

@@ -26,6 +26,8 @@ class Dataset(Base):
     state: Mapped[DatasetState] = mapped_column(sa.String(16))
     size_bytes: Mapped[int | None]
     encoded_bytes: Mapped[int] = mapped_column(default=0, server_default="0")  # of its images and prompts, where shared
+    browsing_bytes: Mapped[int] = mapped_column(default=0, server_default="0")  # of its rows and their thumbnails
+    browsing_key: Mapped[str | None] = mapped_column(sa.Text)
     sha256: Mapped[str | None] = mapped_column(sa.String(64))
     object_key: Mapped[str | None] = mapped_column(sa.Text)
     columns: Mapped[dict[str, Any] | None]

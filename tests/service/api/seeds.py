@@ -6,6 +6,7 @@ from service.settings import Settings
 from service.store import projects, pushes
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api import test_evaluations, test_exports, test_labelings, test_sweeps
+from tests.service.api.browsable import browsable
 from tests.service.api.world import CATALOG, Api, bearer
 
 SETTINGS = {"catalog_path": CATALOG, "api_keys_required": True, "hub_namespaces": ("our-team",), "playground": True}
@@ -36,7 +37,9 @@ def sow(api: Api) -> dict[str, object]:
     return {
         "job_id": job_id,
         "checkpoint_id": checkpoint_id,
-        "dataset_id": api.ready_dataset(),
+        "dataset_id": browsable(api),
+        "row": 1,
+        "side": "chosen",
         "weights_id": api.ready_weights(),
         "sample_id": sample["id"],
         "key_id": projects.create_key(store, DEFAULT_PROJECT_ID, "to rotate")[1].id,

@@ -80,6 +80,7 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *(f"GET {evaluation}/{name}" for name in ("events", "logs", "report", "report.html", "pictures")),
         *(f"GET {evaluation}/{name}" for name in ("pictures/{picture_id}.png", "scores.parquet")),
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
+        *(f"GET {dataset}/{name}" for name in ("pairs", "pairs/{row}/{side}.jpg")),
         *("POST /v1/prompt_sets", "GET /v1/prompt_sets"),
         *(f"GET {prompt_set}{path}" for path in ("", "/prompts", "/file")),
         *("POST /v1/promotions", "GET /v1/promotions", "GET /v1/promotions/{promotion_id}"),
