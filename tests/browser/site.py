@@ -11,19 +11,18 @@ from starlette.testclient import TestClient
 
 from alignment_core.evaluation.grid import Headline, draw_grid, places_in_grid
 from alignment_core.events import PhaseChanged, SampleGrid, WarningRaised
-from alignment_core.reports import DatasetReport
-from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.main import create_app
 from service.settings import Settings
-from service.store import datasets, leases, outputs, projects
+from service.store import leases, outputs, projects
 from service.store.migrations import migrate
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records import JobError
 from tests.browser.markup import marked
 from tests.e2e.conftest import Deployment, embedded
 from tests.service.api import test_candidates, test_labelings
+from tests.service.api.browsable import browsable, flawed
 from tests.service.api.conftest import LOCAL
-from tests.service.api.world import CATALOG, PARQUET, Api, run_started, spec_for, step_completed
+from tests.service.api.world import CATALOG, Api, run_started, spec_for, step_completed
 
 STEPS = 40
 
@@ -86,7 +85,7 @@ def seeding_api(data_dir: Path) -> Api:
 
 def fill(api: Api) -> dict[str, str]:
     """Ids of one thing of each kind."""
-    dataset = checked_dataset(api)
+    dataset = browsable(api, flawed(marked("prompt of a pair")), name=marked("data set"))
     spec = spec_for(dataset)
     named = {"name": marked("job"), "metadata": {"team": marked("metadata")}}
     finished, running, failed = (api.new_job(spec=spec, **named) for _ in range(3))
@@ -113,19 +112,6 @@ def fill(api: Api) -> dict[str, str]:
         "candidates": candidates,
         "labeling": labeling,
     }
-
-
-def checked_dataset(api: Api) -> str:
-    fields = {"name": marked("data set")}
-    answer = api.client.post("/v1/datasets", files={"file": ("pairs.parquet", PARQUET)}, data=fields)
-    assert answer.status_code == 201, answer.text
-    dataset_id = answer.json()["id"]
-    claim = datasets.claim(api.parts.store, dataset_id, "worker", 60)
-    assert claim is not None
-    datasets.set_report(
-        api.parts.store, dataset_id, claim.attempt, DatasetReport.model_validate(DATASET_REPORT_EXAMPLE)
-    )
-    return dataset_id
 
 
 def play(api: Api, checkpoint_id: str) -> str:

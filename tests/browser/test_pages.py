@@ -97,6 +97,7 @@ def test_what_users_wrote_stays_text_on_every_page(served: Site, reader: Reader)
         "/label": "labeling",
         f"/label/draws/{served.candidates}": "candidates",
         f"/label/{served.labeling}/results": "labeling",
+        f"/datasets/{served.dataset}": "prompt of a pair",
     }
     for path, what in written.items():
         reader.open(path)
@@ -150,9 +151,37 @@ def test_who_has_no_scripts_reads_tables_reports_and_pictures(served: Site, new_
             expect(reader.page.locator("h1")).to_be_visible()
 
 
-@pytest.mark.parametrize("path", ["/", "/jobs/{finished}", "/jobs/new", "/datasets"])
+def test_pairs_are_browsed_without_scripts_and_keep_their_place(served: Site, new_reader: NewReader) -> None:
+    reader = new_reader(served.address, viewport=SCREEN, java_script_enabled=False)
+    reader.open(f"/datasets/{served.dataset}")
+    named = reader.page.locator(".problems > li", has_text="repeats row 4")
+    expect(named.locator("img")).to_have_count(2)
+    expect(named.locator("figcaption")).to_have_text(["✓ chosen", "✗ rejected"])
+    named.get_by_role("link", name="Row 5").click()
+    assert reader.page.url.endswith("?problem=duplicate_rows&row=5#pairs")
+    cards = reader.page.locator(".card")
+    expect(cards).to_have_count(1)
+    expect(cards).to_contain_text(marked("prompt of a pair"))
+    expect(reader.page.get_by_label("Problem")).to_have_value("duplicate_rows")
+    reader.page.get_by_label("Problem").select_option("contradictory_pairs")
+    reader.page.get_by_label("From row").fill("")
+    reader.button("Show").click()
+    expect(cards.locator("h3")).to_have_text(["Row 2", "Row 7"])
+    assert reader.page.url.endswith("#pairs")
+    assert reader.page.evaluate("document.querySelector('#pairs').getBoundingClientRect().top") < SCREEN["height"]
+    reader.page.locator("#pairs").get_by_role("link", name="All rows").click()
+    expect(cards).to_have_count(8)
+    expect(cards.nth(2).locator("figcaption")).to_have_text(["tie", "tie"])
+    expect(cards.nth(5)).to_contain_text("cannot be shown")
+    for picture in cards.locator("img").all():
+        picture.scroll_into_view_if_needed()
+        expect(picture).to_have_js_property("complete", True)
+        assert picture.evaluate("picture => picture.naturalWidth") == 160
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/{finished}", "/jobs/new", "/datasets", "/datasets/{dataset}"])
 def test_who_has_a_keyboard_alone_gets_everywhere_and_sees_where(path: str, served: Site, reader: Reader) -> None:
-    reader.open(path.format(finished=served.finished))
+    reader.open(path.format(finished=served.finished, dataset=served.dataset))
     reader.press("Tab")
     skip = reader.focused()
     assert (skip["text"], skip["is_on_screen"]) == ("Skip to content", True)
