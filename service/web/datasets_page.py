@@ -1,5 +1,6 @@
 """Data sets: bring one, see what the check found, and start a job with it."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from service.web.rendering import PagesDep
 
 AT_ONCE = 50
 PAIRS_AT_ONCE = 20
+LONGEST_ROW = 12  # digits
 NAMED = 6  # rows of a problem whose pictures stand beside it
 
 router = APIRouter(include_in_schema=False)
@@ -27,7 +29,7 @@ async def show_dataset(pages: PagesDep, api: ApiDep, dataset_id: str, problem: s
     path = f"/v1/datasets/{part(dataset_id)}"
     dataset = await api.get(path)
     report = await api.get_or_none(f"{path}/report") or {}
-    first = int(row) if row.isdecimal() and 1 < int(row) <= report.get("num_rows", 0) else None
+    first = _first(row, report.get("num_rows", 0))
     return await pages.show(
         "dataset.html",
         dataset=dataset,
@@ -55,11 +57,16 @@ async def _named(
     api: Api, path: str, dataset: Mapping[str, Any], report: Mapping[str, Any]
 ) -> dict[str, list[dict[str, Any]]]:
     """Of each kind of problem the first rows that the report names."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for one in report.get("problems", ()):
-        pairs = await _pairs(api, path, dataset, problem=one["code"], first=None, limit=NAMED) if one["rows"] else None
-        found[one["code"]] = pairs["data"] if pairs else []
-    return found
+    codes = [one["code"] for one in report.get("problems", ()) if one["rows"]]
+    asked = (_pairs(api, path, dataset, problem=code, first=None, limit=NAMED) for code in codes)
+    found = await asyncio.gather(*asked)
+    return {code: pairs["data"] for code, pairs in zip(codes, found, strict=True) if pairs is not None}
+
+
+def _first(typed: str, num_rows: int) -> int | None:
+    """The row that somebody typed to begin with; None for the first one, and for what is none."""
+    row = int(typed) if typed.isdecimal() and len(typed) < LONGEST_ROW else 1
+    return row if 1 < row <= num_rows else None
 
 
 def _facts(report: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,8 @@ CALLS: Mapping[str, Call] = {
     "upload_dataset": lambda c, k, f: kept(k, "new_dataset", c.upload_dataset(file(f, "pairs.parquet", PARQUET))),
     "datasets": lambda c, k, f: c.datasets(),
     "get_dataset": lambda c, k, f: c.get_dataset(k["dataset_id"]),
+    "dataset_pairs": lambda c, k, f: c.dataset_pairs(k["dataset_id"]),
+    "pair_thumbnail": lambda c, k, f: c.pair_thumbnail(k["dataset_id"], 1, "chosen"),
     "dataset_report": lambda c, k, f: c.dataset_report(k["dataset_id"]),
     "wait_for_dataset": lambda c, k, f: c.wait_for_dataset(k["dataset_id"]),
     "upload_prompts": lambda c, k, f: kept(k, "new_prompts", c.upload_prompts(file(f, "p.txt", b"a star"))),

@@ -96,6 +96,7 @@ COMMANDS: Mapping[str, Arguments] = {
     "dataset upload": lambda k, f: [str(file(f, "pairs.parquet", PARQUET))],
     "dataset list": NOTHING,
     "dataset get": of("dataset_id"),
+    "dataset pairs": of("dataset_id"),
     "dataset report": of("dataset_id"),
     "prompts upload": lambda k, f: [str(file(f, "p.txt", b"a star"))],
     "prompts list": NOTHING,

@@ -17,8 +17,10 @@ def paths(site: Site) -> list[str]:
     queries = {"/compare": f"?job={site.finished}&job={site.running}"}
     found = [path.format(**site.ids) + queries.get(path, "") for path in routes() if path != "/sign-in"]
     assert len(found) >= 7, found
+    some_rows = f"/datasets/{site.dataset}?problem=contradictory_pairs&row=2"
     return [
         *found,
+        some_rows,
         f"/playground/{site.played}",
         f"/jobs/{site.running}",
         f"/jobs/{site.failed}",

@@ -18,6 +18,7 @@ from service.store import projects
 from service.store.migrations import migrate
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.web.assets import STATIC
+from tests.service.api.browsable import browsable, flawed, png
 from tests.service.api.world import CATALOG, Api
 
 TESTS = Path(__file__).parents[2]
@@ -101,6 +102,39 @@ def test_what_users_wrote_stays_text(client: TestClient, finished: str):
         assert HOSTILE not in page, path
         assert "<img src=x" not in page, path
     assert html.escape("<script>alert(") in client.get("/").text
+
+
+def test_pairs_are_marked_in_words_and_what_is_in_their_prompts_stays_text(client: TestClient):
+    dataset_id = browsable(Api(client), flawed(HOSTILE))
+    page = client.get(f"/datasets/{dataset_id}").text
+    assert HOSTILE not in page
+    assert page.count(html.escape(HOSTILE).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")) == 8
+    assert f'href="/datasets/{dataset_id}?problem=contradictory_pairs&amp;row=7#pairs"' in page
+    assert f'src="/v1/datasets/{dataset_id}/pairs/1/chosen.jpg" alt="Image chosen in row 1"' in page
+    assert re.findall(r"<h3>Row (\d)", page) == list("12345678")
+    assert not INLINE.search(page)
+    for query, rows in (
+        ("?problem=duplicate_rows", "5"),
+        ("?row=7", "78"),
+        ("?problem=contradictory_pairs&row=3", "7"),
+        ("?row=x", "12345678"),
+        (f"?row={'9' * 5000}", "12345678"),
+        ("?problem=long_prompt", ""),
+    ):
+        part = client.get(f"/datasets/{dataset_id}{query}")
+        assert part.status_code == 200, query
+        assert re.findall(r"<h3>Row (\d)", part.text) == list(rows), query
+
+
+def test_a_data_set_that_was_checked_before_pairs_were_kept_says_so(client: TestClient):
+    page = client.get(f"/datasets/{Api(client).ready_dataset()}").text
+    assert "this data set was checked before they were kept. Upload it again" in page
+
+
+def test_single_images_say_whether_they_were_liked(client: TestClient):
+    rows = [{"prompt": "p", "image": png(number), "label": number % 2} for number in range(2)]
+    page = client.get(f"/datasets/{browsable(Api(client), rows)}").text
+    assert re.findall(r"</span>(\w+)</figcaption>", page)[-2:] == ["disliked", "liked"]
 
 
 def test_no_page_may_run_what_is_not_a_file_of_this_server(client: TestClient, finished: str):
