@@ -91,6 +91,7 @@ def test_a_sweep_is_started_with_a_file_that_is_uploaded_first(deployment: Deplo
     body = {
         "spec": spec_of(type="local", path=str(tmp_path / "pairs.parquet")),
         "search": {"type": "grid", "axes": {"training.learning_rate": [1e-3, 1e-4]}},
+        "at_once": 2,
     }
     (tmp_path / "sweep.json").write_text(json.dumps(body))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more PAR1")
