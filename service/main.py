@@ -26,6 +26,7 @@ from service.api import (
     evaluations,
     events,
     exports,
+    finished_uploads,
     forks,
     health,
     jobs,
@@ -38,6 +39,7 @@ from service.api import (
     pushes,
     quotas,
     results,
+    resumable_uploads,
     retention,
     sessions,
     sweeps,
@@ -77,11 +79,15 @@ if TYPE_CHECKING:
     from service.tracing import Tracing
 
 CORS: dict[str, Any] = {
-    "allow_methods": ["GET", "HEAD", "POST", "PUT", "DELETE"],
-    "allow_headers": ["Authorization", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID", "X-Request-ID"],
+    "allow_methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+    "allow_headers": [
+        *("Authorization", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID", "X-Request-ID"),
+        *("Tus-Resumable", "Upload-Offset"),
+    ],
     "expose_headers": [
         *("Location", "Link", "ETag", "Accept-Ranges", "Content-Range", "Content-Disposition"),
         *("Idempotency-Replayed", "Retry-After", "X-Request-ID", "RateLimit", "RateLimit-Policy"),
+        *("Tus-Resumable", "Upload-Expires", "Upload-Length", "Upload-Offset"),
     ],
 }
 # FastAPI's own spans and logs have queries, refused input and the messages of exceptions; ours are in api/request_traces.py
@@ -141,6 +147,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         pairs,
         prompt_sets,
         weights,
+        resumable_uploads,
+        finished_uploads,
         deletion,
         aliases,
         api_keys,
@@ -163,6 +171,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_json_bytes=MAX_JSON_BYTES,
         max_upload_bytes=settings.max_upload_bytes,
         upload_paths=(datasets.UPLOAD_PATH, prompt_sets.UPLOAD_PATH, weights.UPLOAD_PATH),
+        pieces_below=f"{resumable_uploads.UPLOADS_PATH}/",
     )
     if not settings.api_keys_required:
         app.add_middleware(HostCheck, settings=settings)

@@ -366,6 +366,9 @@ class Settings(BaseSettings):
     upload_timeout_seconds: float = Field(
         default=86_400.0, gt=0, description="A dataset whose upload has not ended after this long is marked as failed."
     )
+    unfinished_upload_hours: float = Field(
+        default=24.0, gt=0, description="How long the pieces of an unfinished upload are kept after the last that came."
+    )
 
     @field_validator("data_dir", "cache_dir", "work_dir", "catalog_path")
     @classmethod

@@ -24,6 +24,7 @@ from service.store import (
     retention,
     sessions,
     sweeps,
+    uploads,
     waiting,
 )
 from service.store.kinds import KINDS
@@ -56,6 +57,7 @@ def sweep(parts: WorkerParts) -> None:
     datasets.sweep(
         parts.store, max_attempts=settings.max_attempts, upload_timeout_seconds=settings.upload_timeout_seconds
     )
+    uploads.forget_expired(parts.store)
     exports.sweep(parts.store, settings.max_attempts)
     pushes.sweep(parts.store, settings.max_attempts)
     sweeps.feed_all(parts.store, parts.ring)

@@ -20,6 +20,7 @@ from service.store import datasets, keys
 from service.store.records import DatasetRecord, DatasetState, JobError
 from service.store.unavailable import ObjectsUnavailable
 
+BEGINNING_BYTES = 16
 END_OF_CHECK: tuple[DatasetState, ...] = ("ready", "failed")
 
 WaitForCheck = Annotated[
@@ -78,6 +79,12 @@ def name_of(upload: Upload) -> str | None:
 def same_request(upload: Upload, name: str | None) -> dict[str, Any]:
     """What makes two uploads under one key the same."""
     return {"sha256": upload.sha256, "filename": upload.filename, "name": name}
+
+
+def beginning_of(upload: Upload) -> bytes:
+    """By which kinds of files are told apart."""
+    with upload.path.open("rb") as file:
+        return file.read(BEGINNING_BYTES)
 
 
 # --- the store and the check ---------------------------------------------------------------------------------------

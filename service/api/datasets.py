@@ -12,6 +12,7 @@ from alignment_core.spec import ColumnMapping
 from alignment_core.spec.sources import OnBadRow
 from service.api.checked_uploads import (
     WaitForCheck,
+    beginning_of,
     checked,
     created,
     form_of,
@@ -21,7 +22,7 @@ from service.api.checked_uploads import (
     store_upload,
     uploads_folder,
 )
-from service.api.context import PartsDep
+from service.api.context import Parts, PartsDep
 from service.api.idempotency import OnceDep
 from service.api.lookup import DatasetDep, DatasetPath, dataset_or_404
 from service.api.paging import Page, PagingDep
@@ -83,20 +84,12 @@ async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsD
         name = name_of(upload)
         columns = _checked_columns(upload.fields)
         on_bad_row = checked(_on_bad_row, "on_bad_row", upload.fields.get("on_bad_row", "fail"))
-        suffix = _suffix(upload)
+        refuse_unknown_format(beginning_of(upload), upload.filename)
 
         def create(dataset_id: str | None) -> Dataset:
-            dataset = datasets.create(
-                parts.store,
-                project_id=project_id,
-                filename=upload.filename,
-                size_bytes=upload.size_bytes,
-                name=name,
-                columns=columns,
-                on_bad_row=on_bad_row,
-                dataset_id=dataset_id,
+            return made_dataset(
+                parts, project_id, upload, dataset_id, name=name, columns=columns, on_bad_row=on_bad_row
             )
-            return Dataset.of(store_upload(parts, dataset, upload, suffix))
 
         same = same_request(upload, name)
         if columns is not None:
@@ -117,11 +110,38 @@ def _checked_columns(fields: dict[str, str]) -> ColumnMapping | None:
     return checked(_columns, "columns", columns)
 
 
-def _suffix(upload: Upload) -> str:
-    with upload.path.open("rb") as file:
-        magic = file.read(4)
+def made_dataset(
+    parts: Parts,
+    project_id: str,
+    upload: Upload,
+    dataset_id: str | None,
+    *,
+    name: str | None,
+    columns: ColumnMapping | None,
+    on_bad_row: OnBadRow,
+    upload_id: str | None = None,
+) -> Dataset:
+    """A data set of a file that has arrived, in one body or as the upload `upload_id`; 422 for one of another form."""
+    suffix = refuse_unknown_format(beginning_of(upload), upload.filename)
+    dataset = datasets.create(
+        parts.store,
+        project_id=project_id,
+        filename=upload.filename,
+        size_bytes=upload.size_bytes,
+        name=name,
+        columns=columns,
+        on_bad_row=on_bad_row,
+        dataset_id=dataset_id,
+        upload_id=upload_id,
+    )
+    return Dataset.of(store_upload(parts, dataset, upload, suffix))
+
+
+def refuse_unknown_format(beginning: bytes, filename: str) -> str:
+    """The suffix of what begins so; 422 for what is no data set."""
+    magic = beginning[:4]
     if magic not in SUFFIXES:
-        message = f"{upload.filename!r} is neither a parquet file nor a zip: zip the folder with its table (CSV, TSV, jsonl, JSON, parquet or Arrow) and its images"
+        message = f"{filename!r} is neither a parquet file nor a zip: zip the folder with its table (CSV, TSV, jsonl, JSON, parquet or Arrow) and its images"
         raise invalid_request([FieldProblem(pointer="/file", code="unknown_format", message=message)])
     return SUFFIXES[magic]
 

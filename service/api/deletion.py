@@ -25,6 +25,7 @@ Kind = Literal[
     "dataset",
     "weights",
     "prompt_set",
+    "upload",
     "job",
     "evaluation",
     "candidates",

@@ -7,11 +7,19 @@ from fastapi import Depends, Path
 from service.api.context import PartsDep
 from service.auth import ProjectDep
 from service.errors import not_found
-from service.store import datasets, jobs, outputs, prompt_sets
+from service.store import datasets, jobs, outputs, prompt_sets, uploads
 from service.store.database import Store
 from service.store.ids import is_id
 from service.store.kinds import Kind, kind_of
-from service.store.records import CheckpointRecord, DatasetRecord, JobRecord, JobSummary, PromptSetRecord, UploadKind
+from service.store.records import (
+    CheckpointRecord,
+    DatasetRecord,
+    JobRecord,
+    JobSummary,
+    PromptSetRecord,
+    UploadKind,
+    UploadRecord,
+)
 
 JobPath = Annotated[str, Path(description="Id of a job.", examples=["job_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
 CheckpointPath = Annotated[str, Path(description="Id of a checkpoint.", examples=["ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"])]
@@ -20,6 +28,7 @@ EvaluationPath = Annotated[str, Path(description="Id of an evaluation.", example
 CandidatesPath = Annotated[str, Path(description="Id of candidates.", examples=["cand_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
 WeightsPath = Annotated[str, Path(description="Id of uploaded weights.", examples=["wts_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
 PromptSetPath = Annotated[str, Path(description="Id of a prompt set.", examples=["ps_01kaf0f6a2c4e6g8j0m2p4r6t8"])]
+UploadPath = Annotated[str, Path(description="Id of an upload.", examples=["upl_01kaf0e4y6b8d0f2h4k6m8p0r2"])]
 
 
 WORDS: dict[Kind, str] = {"job": "job", "eval": "evaluation", "vfy": "verification", "cand": "candidates"}
@@ -98,10 +107,22 @@ def _weights(weights_id: WeightsPath, project_id: ProjectDep, parts: PartsDep) -
     return weights_or_404(parts.store, project_id, weights_id)
 
 
-def _prompt_set(prompt_set_id: PromptSetPath, project_id: ProjectDep, parts: PartsDep) -> PromptSetRecord:
-    found = prompt_sets.get(parts.store, project_id, prompt_set_id) if is_id(prompt_set_id) else None
+def prompt_set_or_404(store: Store, project_id: str, prompt_set_id: str) -> PromptSetRecord:
+    """The project's prompt set; raises 404."""
+    found = prompt_sets.get(store, project_id, prompt_set_id) if is_id(prompt_set_id) else None
     if found is None:
         raise not_found("prompt_set", prompt_set_id)
+    return found
+
+
+def _prompt_set(prompt_set_id: PromptSetPath, project_id: ProjectDep, parts: PartsDep) -> PromptSetRecord:
+    return prompt_set_or_404(parts.store, project_id, prompt_set_id)
+
+
+def _upload(upload_id: UploadPath, project_id: ProjectDep, parts: PartsDep) -> UploadRecord:
+    found = uploads.get(parts.store, project_id, upload_id) if is_id(upload_id) else None
+    if found is None:
+        raise not_found("upload", upload_id)
     return found
 
 
@@ -114,3 +135,4 @@ CheckpointDep = Annotated[CheckpointRecord, Depends(_checkpoint)]
 DatasetDep = Annotated[DatasetRecord, Depends(_dataset)]
 WeightsDep = Annotated[DatasetRecord, Depends(_weights)]
 PromptSetDep = Annotated[PromptSetRecord, Depends(_prompt_set)]
+UploadDep = Annotated[UploadRecord, Depends(_upload)]

@@ -84,16 +84,26 @@ class RequestContext:
 class BodyLimit:
     """Refuses bodies over a limit with 413: by `Content-Length` before reading, by counting while reading."""
 
-    def __init__(self, app: ASGIApp, max_json_bytes: int, max_upload_bytes: int, upload_paths: Collection[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_json_bytes: int,
+        max_upload_bytes: int,
+        upload_paths: Collection[str],
+        pieces_below: str,
+    ) -> None:
+        """Files are posted to `upload_paths`, and patched in pieces below another."""
         self.app = app
         self.max_json_bytes = max_json_bytes
         self.max_upload_bytes = max_upload_bytes
         self.upload_paths = upload_paths
+        self.pieces_below = pieces_below
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        is_upload = scope["path"].rstrip("/") in self.upload_paths
+        is_piece = scope["method"] == "PATCH" and scope["path"].startswith(self.pieces_below)
+        is_upload = is_piece or scope["path"].rstrip("/") in self.upload_paths
         limit = self.max_upload_bytes + MULTIPART_OVERHEAD_BYTES if is_upload else self.max_json_bytes
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:

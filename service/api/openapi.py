@@ -55,6 +55,10 @@ TAGS = [
     {"name": "datasets", "description": "Preference pairs: uploaded, checked, reported on."},
     {"name": "prompt sets", "description": "Lists of prompts that specs name instead of carrying them."},
     {"name": "weights", "description": "LoRAs to start from: uploaded, checked."},
+    {
+        "name": "uploads",
+        "description": "Files in pieces, for connections that break: data sets, weights and prompt sets to be.",
+    },
     {"name": "keys", "description": "Who may ask, and what: keys of the project, for its admins."},
     {"name": "sessions", "description": "What stands in for a key in a browser: sessions, and links to single files."},
     {"name": "audit", "description": "Who did what, for the project's admins."},
@@ -202,10 +206,12 @@ def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
 
 
 def _example(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
-    """The example of the model that a schema names; of a page, one that holds the example of its entries."""
+    """The example of the model that a schema names; of a page, one that holds the example of its entries; of a choice, that of its first."""
     named = schemas.get(schema.get("$ref", "").removeprefix(REF), schema)
     if "examples" in named:
         return named["examples"][0]
+    if "anyOf" in named:
+        return _example(named["anyOf"][0], schemas)
     if (entries := named.get("properties", {}).get("data", {}).get("items")) is not None:
         entry = _example(entries, schemas)
         return {

@@ -29,7 +29,7 @@ from service.prompt_reading import Read, read_apart
 from service.store import keys, prompt_sets
 from service.store.ids import new_id
 from service.store.limits import QuotaExceeded
-from service.store.records import PromptSetRecord, StoredFile
+from service.store.records import StoredFile
 
 router = api_router(prefix="/v1/prompt_sets", tags=["prompt sets"], responses=problems(401, 403, 422, 500, 503))
 
@@ -76,17 +76,24 @@ async def create_prompt_set(request: Request, project_id: ProjectDep, parts: Par
         column = checked(_column, "column", upload.fields["column"]) if "column" in upload.fields else None
 
         def create(prompt_set_id: str | None) -> PromptSet:
-            made = _stored(parts, project_id, upload, name, column, prompt_set_id or new_id("ps"))
-            return PromptSet.of(made)
+            return made_prompt_set(parts, project_id, upload, prompt_set_id, name=name, column=column)
 
         same = {**same_request(upload, name), "column": column}
         return await to_thread.run_sync(once, "ps", UPLOAD_PATH, same, create, limiter=AT_ONCE)
 
 
-def _stored(
-    parts: Parts, project_id: str, upload: Upload, name: str | None, column: str | None, prompt_set_id: str
-) -> PromptSetRecord:
-    """Read the upload, and keep its prompts as jsonl."""
+def made_prompt_set(
+    parts: Parts,
+    project_id: str,
+    upload: Upload,
+    prompt_set_id: str | None,
+    *,
+    name: str | None,
+    column: str | None,
+    upload_id: str | None = None,
+) -> PromptSet:
+    """A prompt set of a file that has arrived, in one body or as the upload `upload_id`: read, its prompts kept as jsonl."""
+    prompt_set_id = prompt_set_id or new_id("ps")
     key = keys.prompt_set_key(project_id, prompt_set_id)
     with ExitStack() as until_stored:
         with told_disk_errors():
@@ -97,7 +104,7 @@ def _stored(
         parts.objects.put_file(key, Path(kept.name))
     file = StoredFile(path="prompts.jsonl", size_bytes=read.size_bytes, sha256=read.sha256, object_key=key)
     try:
-        return prompt_sets.create(
+        made = prompt_sets.create(
             parts.store,
             prompt_set_id=prompt_set_id,
             project_id=project_id,
@@ -105,10 +112,12 @@ def _stored(
             name=name,
             report=read.report,
             file=file,
+            upload_id=upload_id,
         )
     except QuotaExceeded:
         parts.objects.delete(key)
         raise
+    return PromptSet.of(made)
 
 
 def _read(upload: Upload, column: str | None, target: Path) -> Read:

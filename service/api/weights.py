@@ -8,6 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from service.api.checked_uploads import (
     WaitForCheck,
+    beginning_of,
     created,
     form_of,
     found_after,
@@ -16,7 +17,7 @@ from service.api.checked_uploads import (
     store_upload,
     uploads_folder,
 )
-from service.api.context import PartsDep
+from service.api.context import Parts, PartsDep
 from service.api.idempotency import OnceDep
 from service.api.lookup import WeightsPath, weights_or_404
 from service.api.paging import Page, PagingDep
@@ -55,30 +56,44 @@ async def create_weights(request: Request, project_id: ProjectDep, parts: PartsD
     limit = parts.settings.max_upload_bytes
     async with receive(request, uploads_folder(parts.settings), limit, frozenset({"name"})) as upload:
         name = name_of(upload)
-        _refuse_other_files(upload)
+        refuse_other_files(beginning_of(upload), upload.filename)
 
         def create(weights_id: str | None) -> Weights:
-            weights = datasets.create(
-                parts.store,
-                project_id=project_id,
-                filename=upload.filename,
-                size_bytes=upload.size_bytes,
-                name=name,
-                kind="lora",
-                dataset_id=weights_id,
-            )
-            return Weights.of(store_upload(parts, weights, upload, SUFFIX))
+            return made_weights(parts, project_id, upload, weights_id, name=name)
 
         return await run_in_threadpool(once, "wts", UPLOAD_PATH, same_request(upload, name), create)
 
 
-def _refuse_other_files(upload: Upload) -> None:
+def made_weights(
+    parts: Parts,
+    project_id: str,
+    upload: Upload,
+    weights_id: str | None,
+    *,
+    name: str | None,
+    upload_id: str | None = None,
+) -> Weights:
+    """Weights of a file that has arrived, in one body or as the upload `upload_id`; 422 for one of another form."""
+    refuse_other_files(beginning_of(upload), upload.filename)
+    weights = datasets.create(
+        parts.store,
+        project_id=project_id,
+        filename=upload.filename,
+        size_bytes=upload.size_bytes,
+        name=name,
+        kind="lora",
+        dataset_id=weights_id,
+        upload_id=upload_id,
+    )
+    return Weights.of(store_upload(parts, weights, upload, SUFFIX))
+
+
+def refuse_other_files(beginning: bytes, filename: str) -> None:
     """A safetensors file begins with the length of its header, and the header is JSON. A worker reads on from there."""
-    with upload.path.open("rb") as file:
-        start = file.read(9)
+    start = beginning[:9]
     is_safetensors = len(start) == 9 and struct.unpack("<Q", start[:8])[0] <= LONGEST_HEADER_BYTES and start[8:] == b"{"
     if not is_safetensors:
-        message = f"{upload.filename!r} is no safetensors file; pickled weights (.bin, .ckpt, .pt) are not read"
+        message = f"{filename!r} is no safetensors file; pickled weights (.bin, .ckpt, .pt) are not read"
         raise invalid_request([FieldProblem(pointer="/file", code="unknown_format", message=message)])
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from alignment_core.reports import DatasetReport, WeightsReport
 from alignment_core.spec import ColumnMapping
 from alignment_core.spec.sources import OnBadRow
-from service.store import announcements, quotas
+from service.store import announcements, quotas, uploads
 from service.store.database import Store, now
 from service.store.fence import Fenced
 from service.store.ids import new_id
@@ -34,10 +34,12 @@ def create(
     dataset_id: str | None = None,
     size_bytes: int | None = None,
     provenance: dict[str, Any] | None = None,
+    upload_id: str | None = None,
 ) -> DatasetRecord:
     """A dataset whose file is on its way; `columns` says which column is what, where their names do not. `dataset_id` is the id that `idempotency.begin` set aside.
 
-    `provenance` says of what it was made, if it was made here; of one whose file never came it is what is said last. `size_bytes` counts towards the project's quota from now on; raises `QuotaExceeded`.
+    `provenance` says of what it was made, if it was made here; of one whose file never came it is what is said last. `size_bytes` counts towards
+    the project's quota from now on, in place of the upload's that it is made of; raises `QuotaExceeded`.
     """
     for field, text, longest in (("name", name or "", LONGEST_NAME), ("filename", filename, LONGEST_FILENAME)):
         if "\0" in text or len(text) > longest:
@@ -47,6 +49,7 @@ def create(
             if existing.state == "uploading":
                 existing.provenance = provenance
             return record_of(existing)
+        uploads.release(session, upload_id)
         quotas.admit_bytes(session, project_id, size_bytes or 0)
         time = now(session)
         row = Dataset(

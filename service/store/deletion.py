@@ -12,13 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from alignment_core.spec.exports import ExportFormat
-from service.store import aliases, keys, promotion_proofs
+from service.store import aliases, idempotency, keys, promotion_proofs, uploads
 from service.store.database import Store, now
 from service.store.models import (
     Checkpoint,
     Dataset,
     Export,
-    IdempotencyKey,
     Job,
     Labeling,
     PromptSet,
@@ -311,8 +310,5 @@ def _named(job_ids: list[str]) -> str:
 
 
 def _forget_answers(session: Session, project_id: str, resource_ids: list[str]) -> None:
-    session.execute(
-        sa.delete(IdempotencyKey).where(
-            IdempotencyKey.project_id == project_id, IdempotencyKey.resource_id.in_(resource_ids)
-        )
-    )
+    idempotency.forget_those_of(session, project_id, resource_ids)
+    uploads.forget_those_of(session, project_id, resource_ids)

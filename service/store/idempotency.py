@@ -4,6 +4,7 @@
 same id, and `jobs.create(job_id=...)` finds what was already created: a retry never makes a second job.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -87,6 +88,12 @@ def forget_old(store: Store, after_seconds: float) -> int:
     with store.write() as session:
         old = IdempotencyKey.created_at < now(session) - timedelta(seconds=after_seconds)
         return len(session.scalars(sa.delete(IdempotencyKey).where(old).returning(IdempotencyKey.key)).all())
+
+
+def forget_those_of(session: Session, project_id: str, resource_ids: Sequence[str]) -> None:
+    """Forget the answers that repeat what was sent for these, which are deleted."""
+    of_them = (IdempotencyKey.project_id == project_id, IdempotencyKey.resource_id.in_(resource_ids))
+    session.execute(sa.delete(IdempotencyKey).where(*of_them))
 
 
 def _insert(session: Session, project_id: str, key: str, request_sha256: str, prefix: Prefix) -> str | None:

@@ -19,6 +19,7 @@ Prefix = Literal[
     "ds",
     "wts",
     "ps",
+    "upl",
     "ckpt",
     "exp",
     "psh",

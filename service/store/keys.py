@@ -76,6 +76,16 @@ def dataset_key(project_id: str, dataset_id: str, suffix: str) -> str:
     return f"projects/{project_id}/datasets/{dataset_id}/data{suffix}"
 
 
+def upload_prefix(project_id: str, upload_id: str) -> str:
+    """Prefix of the pieces of a file that is on its way."""
+    return f"projects/{project_id}/uploads/{upload_id}/"
+
+
+def upload_piece_key(project_id: str, upload_id: str, start: int, mark: str) -> str:
+    """`mark` is the sender's own, so that two who send the same piece never write over one another."""
+    return f"{upload_prefix(project_id, upload_id)}{start:016d}-{mark}"
+
+
 def prompt_set_prefix(project_id: str, prompt_set_id: str) -> str:
     """Prefix of a prompt set's file."""
     return f"projects/{project_id}/prompt_sets/{prompt_set_id}/"

@@ -12,7 +12,9 @@ from typing import Literal
 
 OrphanReason = Literal["owner_is_gone", "superseded"]
 
-OWNED = re.compile(r"projects/(?P<project>[^/]+)/(?P<kind>jobs|datasets|prompt_sets)/(?P<owner>[^/]+)/(?P<rest>.+)")
+OWNED = re.compile(
+    r"projects/(?P<project>[^/]+)/(?P<kind>jobs|datasets|prompt_sets|uploads)/(?P<owner>[^/]+)/(?P<rest>.+)"
+)
 OF_ATTEMPT = re.compile(
     r"(?:(?:checkpoints|samples|reports)/\d+|proof|candidates|tensorboard|browsing)/attempt-(?P<attempt>\d+)[./].+"
 )
@@ -29,7 +31,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Owner:
-    """What the database says of a job, a data set or a prompt set: `keys` are those objects of a form with an attempt that its rows name.
+    """What the database says of a job, a data set, a prompt set or an upload: `keys` are those objects of a form with an attempt that its rows name.
 
     What `running_attempt` and `open_exports` upload is on its way. Without `names_all` everything below it is its own.
     """

@@ -1,4 +1,4 @@
-"""The sweep for objects that belong to nobody: what `orphan_rules.py` says of each job's, data set's and prompt set's objects."""
+"""The sweep for objects that belong to nobody: what `orphan_rules.py` says of each job's, data set's, prompt set's and upload's objects."""
 
 import itertools
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from service.store.models import (
     Report,
     Sample,
     TrackingFile,
+    Upload,
 )
 from service.store.objects import ObjectInfo, ObjectStore
 from service.store.orphan_rules import OWNED, OrphanReason, Owner, Stored, orphans
@@ -77,6 +78,8 @@ def _known(session: Session, project_id: str, kind: str, owner_id: str) -> Owner
             return _dataset(session, project_id, owner_id)
         case "prompt_sets":
             there = sa.select(PromptSet.id).where(PromptSet.id == owner_id, PromptSet.project_id == project_id)
+        case "uploads":
+            there = sa.select(Upload.id).where(Upload.id == owner_id, Upload.project_id == project_id)
         case _:
             return Owner()  # not of ours: it stays
     return None if session.scalars(there).one_or_none() is None else Owner()

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from alignment_core.prompt_files import PromptsReport
-from service.store import quotas
+from service.store import quotas, uploads
 from service.store.database import Store, now
 from service.store.models import LONGEST_FILENAME, LONGEST_NAME, PromptSet
 from service.store.records import PromptSetRecord, Slice, StoredFile
@@ -24,14 +24,19 @@ def create(
     name: str | None,
     report: PromptsReport,
     file: StoredFile,
+    upload_id: str | None = None,
 ) -> PromptSetRecord:
-    """A prompt set whose file is in the object store. One that is there under this id is returned as it is."""
+    """A prompt set whose file is in the object store. One that is there under this id is returned as it is.
+
+    It counts towards the project's quota in place of the upload that it is made of.
+    """
     for field, text, longest in (("name", name or "", LONGEST_NAME), ("filename", filename, LONGEST_FILENAME)):
         if "\0" in text or len(text) > longest:
             raise ValueError(f"{field} must have at most {longest} characters, none of them NUL")
     with store.write() as session:
         if (existing := _row(session, project_id, prompt_set_id)) is not None:
             return _record_of(existing)
+        uploads.release(session, upload_id)
         quotas.admit_bytes(session, project_id, file.size_bytes)
         row = PromptSet(
             id=prompt_set_id,

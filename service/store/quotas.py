@@ -30,6 +30,7 @@ from service.store.models import (
     Sample,
     SubmitCount,
     TrackingFile,
+    Upload,
 )
 from service.store.states import HELD, TERMINAL
 
@@ -162,6 +163,7 @@ def _bytes_of(session: Session, project_id: str) -> int:
     sizes = (
         (Dataset, sa.func.coalesce(Dataset.size_bytes, 0) + Dataset.encoded_bytes + Dataset.browsing_bytes),
         (PromptSet, PromptSet.size_bytes),
+        (Upload, Upload.reserved_bytes),
         (Checkpoint, Checkpoint.size_bytes),
         (Export, Export.size_bytes),
         (Sample, Sample.size_bytes),

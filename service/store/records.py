@@ -20,6 +20,8 @@ T = TypeVar("T")
 ExportState = Literal["queued", "running", "ready", "failed"]
 DatasetState = Literal["uploading", "checking", "ready", "failed"]
 UploadKind = Literal["data", "lora"]  # preference data, or weights to start from
+UploadPurpose = Literal["dataset", "weights", "prompt_set"]  # what a file is to become
+UploadState = Literal["receiving", "finishing", "finished"]
 Outcome = Literal["done", "refused", "failed"]
 Scope = Literal["read", "submit", "admin"]  # what a key may; each may what those before it may
 ActionState = Literal["waiting", "done", "refused", "unanswered"]
@@ -449,6 +451,26 @@ class PromptSetRecord(Record):
     file_sha256: str
     object_key: str
     created_at: datetime
+
+
+class UploadRecord(Record):
+    """A file that arrives piece by piece; `said` is what its owner says of it, `resource_id` what it becomes or has become."""
+
+    id: str
+    project_id: str
+    purpose: UploadPurpose
+    filename: str
+    size_bytes: int
+    sha256: str | None
+    said: dict[str, Any]
+    state: UploadState
+    received_bytes: int
+    num_pieces: int
+    attempt: int
+    resource_id: str | None
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
 
 
 class Proof(Record):

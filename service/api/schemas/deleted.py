@@ -20,6 +20,7 @@ class Deleted(Resource):
         "dataset",
         "weights",
         "prompt_set",
+        "upload",
         "job",
         "evaluation",
         "candidates",

@@ -29,7 +29,7 @@ from service.store.models.results import (
 from service.store.models.retention import JobPins, JobRetention, ProjectRetention
 from service.store.models.sessions import BrowserSession, LinkSecret
 from service.store.models.sweeps import Sweep, SweepTrial
-from service.store.models.uploads import Dataset, PromptSet
+from service.store.models.uploads import Dataset, PromptSet, Upload, UploadPiece
 from service.store.models.usage import AttemptUsage
 from service.store.models.webhooks import Webhook, WebhookDelivery
 
@@ -87,6 +87,8 @@ __all__ = [
     "SweepTrial",
     "TrackingFile",
     "UTCDateTime",
+    "Upload",
+    "UploadPiece",
     "Webhook",
     "WebhookDelivery",
 ]

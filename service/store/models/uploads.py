@@ -1,4 +1,4 @@
-"""What a user uploaded: data and weights, which a worker checks, and prompts, which are checked as they arrive."""
+"""What a user uploaded: data and weights, which a worker checks, and prompts, which are checked as they arrive; and files on their way."""
 
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from alignment_core.spec.sources import OnBadRow
 from service.store.models.base import LONGEST_FILENAME, LONGEST_NAME, Base, Id, project_id
-from service.store.records import DatasetState, UploadKind
+from service.store.records import DatasetState, UploadKind, UploadPurpose, UploadState
 from service.store.traces import LONGEST_TRACEPARENT, current_traceparent
 
 
@@ -64,3 +64,38 @@ class PromptSet(Base):
     file_sha256: Mapped[str] = mapped_column(sa.String(64))
     object_key: Mapped[str] = mapped_column(sa.Text)
     created_at: Mapped[datetime]
+
+
+class Upload(Base):
+    """A file that arrives piece by piece, see `uploads.py`. `said` is what its owner says of it, as in the form of a whole one."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (sa.Index("ix_uploads_project_id_id", "project_id", "id"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[str] = project_id()
+    purpose: Mapped[UploadPurpose] = mapped_column(sa.String(16))
+    filename: Mapped[str] = mapped_column(sa.String(LONGEST_FILENAME))
+    size_bytes: Mapped[int]
+    sha256: Mapped[str | None] = mapped_column(sa.String(64))
+    said: Mapped[dict[str, Any]]
+    state: Mapped[UploadState] = mapped_column(sa.String(16))
+    received_bytes: Mapped[int]
+    num_pieces: Mapped[int]
+    reserved_bytes: Mapped[int]  # of the quota, until what is made of it counts itself
+    attempt: Mapped[int]  # at making it
+    resource_id: Mapped[str | None] = mapped_column(Id)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class UploadPiece(Base):
+    """Bytes of an upload from `start` on."""
+
+    __tablename__ = "upload_pieces"
+
+    upload_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    start: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    size_bytes: Mapped[int]
+    object_key: Mapped[str] = mapped_column(sa.Text)

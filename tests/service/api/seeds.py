@@ -44,6 +44,9 @@ def sow(api: Api) -> dict[str, object]:
         "sample_id": sample["id"],
         "key_id": projects.create_key(store, DEFAULT_PROJECT_ID, "to rotate")[1].id,
         "prompt_set_id": prompts["id"],
+        "upload_id": client.post(
+            "/v1/uploads", json={"purpose": "prompt_set", "filename": "p.txt", "size_bytes": 9}
+        ).json()["id"],
         "promotion_id": promotion["id"],
         "alias": "champion",
         "webhook_id": webhook["id"],

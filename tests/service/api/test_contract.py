@@ -30,6 +30,9 @@ JUDGED_BY_MORE_THAN_FORM = (
     "POST /v1/datasets",
     "POST /v1/weights",
     "POST /v1/prompt_sets",
+    "POST /v1/uploads",  # a file may be too large, an Idempotency-Key may have come before with another request
+    "PATCH /v1/uploads/{upload_id}",  # a piece goes where the last one ended
+    "POST /v1/uploads/{upload_id}/finish",  # once all has arrived
     "GET /v1/jobs/{job_id}/events",
     "GET /v1/jobs/{job_id}/metrics",  # a table has whole rows, which extremes are not
     "POST /v1/evaluations",

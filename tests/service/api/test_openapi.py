@@ -82,6 +82,8 @@ def test_document_has_every_endpoint_of_the_contract(document: dict[str, Any]):
         *("POST /v1/datasets", "GET /v1/datasets", f"GET {dataset}", f"GET {dataset}/report"),
         *(f"GET {dataset}/{name}" for name in ("pairs", "pairs/{row}/{side}.jpg")),
         *("POST /v1/prompt_sets", "GET /v1/prompt_sets"),
+        *("POST /v1/uploads", "GET /v1/uploads", "POST /v1/uploads/{upload_id}/finish"),
+        *(f"{verb} /v1/uploads/{{upload_id}}" for verb in ("GET", "PATCH", "DELETE")),
         *(f"GET {prompt_set}{path}" for path in ("", "/prompts", "/file")),
         *("POST /v1/promotions", "GET /v1/promotions", "GET /v1/promotions/{promotion_id}"),
         *(f"{verb} /v1/aliases{path}" for verb, path in (("GET", ""), ("GET", "/{alias}"), ("DELETE", "/{alias}"))),

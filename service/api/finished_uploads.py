@@ -1,0 +1,134 @@
+"""What a file becomes once all of it has arrived: the same thing as one that came in one body, by the same checks."""
+
+from typing import Any, assert_never
+
+from anyio import to_thread
+from fastapi import BackgroundTasks, Response
+from fastapi.responses import JSONResponse
+from pydantic import TypeAdapter
+
+from service.api import datasets, prompt_sets, weights
+from service.api.context import Parts, PartsDep
+from service.api.lookup import UploadDep, dataset_or_404, prompt_set_or_404, weights_or_404
+from service.api.problems import missing, problem, problems
+from service.api.resumable_uploads import UPLOADS_PATH, out_of_place
+from service.api.routers import api_router
+from service.api.schemas.base import Entry
+from service.api.schemas.datasets import Dataset
+from service.api.schemas.prompt_sets import PromptSet
+from service.api.schemas.uploads import DatasetUpload, PromptSetUpload, UploadRequest, WeightsUpload
+from service.api.schemas.weights import Weights
+from service.api.upload_pieces import whole
+from service.api.uploads import Upload
+from service.errors import ApiError, not_found
+from service.store import uploads
+from service.store.records import UploadPurpose, UploadRecord
+from service.store.removals import remove_due
+
+router = api_router(prefix=UPLOADS_PATH, tags=["uploads"], responses=problems(401, 403, 422, 500, 503))
+
+ASK_AGAIN_SECONDS = 1
+COLLECTIONS: dict[UploadPurpose, str] = {
+    "dataset": datasets.UPLOAD_PATH,
+    "weights": weights.UPLOAD_PATH,
+    "prompt_set": prompt_sets.UPLOAD_PATH,
+}
+NOT_YET = problem(
+    409,
+    "upload_incomplete",
+    "upload 'upl_01kaf0e4y6b8d0f2h4k6m8p0r2' has 2097152 of 3811204 bytes: send on from there",
+    when="Bytes are missing, or another request makes something of it just now (`upload_finishing`, with `Retry-After`)",
+)
+
+_asked: TypeAdapter[UploadRequest] = TypeAdapter(UploadRequest)
+
+
+@router.post(
+    "/{upload_id}/finish",
+    status_code=201,
+    response_model=Dataset | Weights | PromptSet,
+    summary="Make of an upload what it is for",
+    response_description="The data set or the weights, being checked, or the prompt set",
+    responses={
+        201: {
+            "headers": {"Location": {"description": "Where it is.", "schema": {"type": "string"}}},
+        },
+        **missing("upload", "upl"),
+        **NOT_YET,
+        **problems(507),
+    },
+)
+async def finish_upload(upload: UploadDep, parts: PartsDep, background: BackgroundTasks) -> Response:
+    """Once all of the file has arrived: the same answer, checks and refusals as for one that is sent in one body.
+
+    Asking again gives the same thing again. What was refused stays an upload, until it is deleted or forgotten.
+    """
+    one_by_one = prompt_sets.AT_ONCE if upload.purpose == "prompt_set" else None
+    made = await to_thread.run_sync(_finished, parts, upload, limiter=one_by_one)
+    background.add_task(remove_due, parts.store, parts.objects)
+    location = f"{parts.base_url}{COLLECTIONS[upload.purpose]}/{made.id}"
+    return JSONResponse(made.model_dump(mode="json"), 201, {"Location": location})
+
+
+def _finished(parts: Parts, upload: UploadRecord) -> Entry:
+    try:
+        taken = uploads.begin_finish(parts.store, upload.project_id, upload.id)
+    except uploads.OutOfPlaceError as error:
+        raise _not_yet(error.found) from error
+    if taken is None:
+        raise not_found("upload", upload.id)
+    if taken.state == "finished":
+        return _became(parts, taken)
+    try:
+        with whole(parts, taken) as file:
+            made = _made(parts, taken, file)
+    except BaseException:
+        now = uploads.get(parts.store, taken.project_id, taken.id)
+        if now is not None and now.state == "finished":  # by who took this request for one that had died
+            return _became(parts, now)
+        uploads.give_back(parts.store, taken)
+        raise
+    uploads.finish(parts.store, taken)
+    return made
+
+
+def _made(parts: Parts, upload: UploadRecord, file: Upload) -> Entry:
+    announced: dict[str, Any] = {"filename": upload.filename, "size_bytes": upload.size_bytes}
+    asked = _asked.validate_python({"purpose": upload.purpose, **announced, **upload.said})
+    of = {"name": asked.name, "upload_id": upload.id}
+    assert upload.resource_id is not None
+    match asked:
+        case DatasetUpload():
+            said = {"columns": asked.columns, "on_bad_row": asked.on_bad_row}
+            return datasets.made_dataset(parts, upload.project_id, file, upload.resource_id, **said, **of)
+        case WeightsUpload():
+            return weights.made_weights(parts, upload.project_id, file, upload.resource_id, **of)
+        case PromptSetUpload():
+            return prompt_sets.made_prompt_set(
+                parts, upload.project_id, file, upload.resource_id, column=asked.column, **of
+            )
+        case _:
+            assert_never(asked)
+
+
+def _became(parts: Parts, upload: UploadRecord) -> Entry:
+    """What it has become, as it is now; 404 where that was deleted since."""
+    assert upload.resource_id is not None
+    where = (parts.store, upload.project_id, upload.resource_id)
+    match upload.purpose:
+        case "dataset":
+            return Dataset.of(dataset_or_404(*where))
+        case "weights":
+            return Weights.of(weights_or_404(*where))
+        case "prompt_set":
+            return PromptSet.of(prompt_set_or_404(*where))
+        case purpose:
+            assert_never(purpose)
+
+
+def _not_yet(upload: UploadRecord) -> ApiError:
+    error = out_of_place(upload)
+    if upload.state == "receiving":
+        return ApiError(409, "upload_incomplete", error.detail, headers=error.headers)
+    again = {"Retry-After": str(ASK_AGAIN_SECONDS)}
+    return ApiError(409, error.code, error.detail, headers={**error.headers, **again})
