@@ -13,6 +13,7 @@ from attune.preparation import prepare_dataset, read_columns
 from attune.refusals import unusable
 from attune.resources import Dataset
 from attune.speaking import with_client
+from attune.upload_bar import upload_bar
 
 datasets = typer.Typer(no_args_is_help=True, help="Upload preference data, and look at it.")
 checkpoints = typer.Typer(no_args_is_help=True, help="List and download what a job trained.")
@@ -43,12 +44,14 @@ def uploaded(
     client: Client, path: Path, name: str | None = None, columns: str | None = None, *, drops_bad_rows: bool = False
 ) -> Dataset:
     """The data set of a file or folder once it may be trained on; `ValueError` says what its check found."""
-    dataset = client.upload_dataset(
-        path,
-        name=name,
-        columns=read_columns(columns) if columns else None,
-        on_bad_row="drop" if drops_bad_rows else "fail",
-    )
+    with upload_bar() as progress:
+        dataset = client.upload_dataset(
+            path,
+            name=name,
+            columns=read_columns(columns) if columns else None,
+            on_bad_row="drop" if drops_bad_rows else "fail",
+            progress=progress,
+        )
     try:
         return client.wait_for_dataset(dataset.id)
     except AttuneError as error:

@@ -12,6 +12,7 @@ from alignment_core.prompt_files import PromptsReport
 from attune.client import Client
 from attune.speaking import with_client
 from attune.tables import age_of, id_column, listing
+from attune.upload_bar import upload_bar
 
 prompts = typer.Typer(no_args_is_help=True, help="Upload prompts that specs name.")
 console = Console()
@@ -27,7 +28,8 @@ def upload_prompts(
     column: Annotated[str | None, typer.Option(help="The column or key, where its name does not say so.")] = None,
 ) -> None:
     """Upload prompts and print the id that a spec names: `prompts: ps_...`."""
-    uploaded = client.upload_prompts(path, name=name, column=column)
+    with upload_bar() as progress:
+        uploaded = client.upload_prompts(path, name=name, column=column, progress=progress)
     for line in left_out(uploaded.report):
         notes.print(line, highlight=False, soft_wrap=True)
     console.print(uploaded.id, highlight=False)

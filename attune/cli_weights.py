@@ -9,6 +9,7 @@ from rich.console import Console
 from attune.client import Client
 from attune.speaking import with_client
 from attune.tables import bytes_of, id_column, listing
+from attune.upload_bar import upload_bar
 
 weights = typer.Typer(
     no_args_is_help=True, help="Upload LoRAs to start from or to compare, and whole U-Nets or transformers to compare."
@@ -29,7 +30,8 @@ def upload_weights(
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
 ) -> None:
     """Upload weights, wait for their check and print their id."""
-    uploaded = client.upload_weights(path, name=name)
+    with upload_bar() as progress:
+        uploaded = client.upload_weights(path, name=name, progress=progress)
     client.wait_for_weights(uploaded.id)
     console.print(uploaded.id, highlight=False)
 

@@ -30,7 +30,6 @@ from attune.requests import (
     checkpoint_path,
     dataset_fields,
     exports_path,
-    file_or_zip,
     given,
     job_body,
     job_path,
@@ -38,7 +37,6 @@ from attune.requests import (
     logs_of,
     prompt_set_path,
     pushes_path,
-    send_file,
 )
 from attune.resources import (
     Alias,
@@ -62,6 +60,7 @@ from attune.resources import (
     SignedLink,
     Sweep,
     SweepSummary,
+    Upload,
     Validation,
     Weights,
 )
@@ -75,6 +74,7 @@ from attune.result_files import (
     unpack,
 )
 from attune.retention import Retention
+from attune.uploads import Progress, upload
 from attune.waiting import until_ended, until_ready
 from attune.webhooks import Webhooks
 
@@ -133,16 +133,19 @@ class Client:
         columns: Mapping[str, str] | None = None,
         on_bad_row: OnBadRow = "fail",
         idempotency_key: str | None = None,
+        progress: Progress | None = None,
     ) -> Dataset:
         """Upload a parquet file, a zip, or a folder, which is zipped on its way; `wait_for_dataset` waits for its check.
 
         `columns` says which column is what where its name does not, such as `{"prompt": "caption", "chosen": "good"}`. With
         `on_bad_row="drop"` rows with an error are left out, counted and named in the report; otherwise one is enough to
         make the data set unusable.
+
+        A large file goes in pieces, on over connections that break; a call for the same file goes on where one that was
+        killed stopped. `progress` is then told how many bytes have left, and of how many.
         """
-        fields = dataset_fields(name, columns, on_bad_row)
-        with file_or_zip(Path(path)) as file:
-            answer = send_file(self._connection, "/v1/datasets", file, fields, idempotency_key)
+        said = dataset_fields(name, columns, on_bad_row)
+        answer = upload(self._connection, "dataset", Path(path), said, idempotency_key, progress)
         return Dataset.model_validate(answer)
 
     def datasets(self) -> Iterator[Dataset]:
@@ -181,6 +184,14 @@ class Client:
         """Remove a data set for good; refused while a job that has not ended needs it."""
         self._connection.request("DELETE", f"/v1/datasets/{segment(dataset_id)}")
 
+    def unfinished_uploads(self) -> Iterator[Upload]:
+        """Files on their way, newest first: of calls that are at work, or that ended before all was sent."""
+        return (Upload.model_validate(entry) for entry in self._connection.pages("/v1/uploads", []))
+
+    def delete_upload(self, upload_id: str) -> None:
+        """Remove what has arrived of a file; otherwise it goes by itself, a day after the last of it came."""
+        self._connection.request("DELETE", f"/v1/uploads/{segment(upload_id)}")
+
     # --- prompts ---
 
     def upload_prompts(
@@ -190,15 +201,15 @@ class Client:
         name: str | None = None,
         column: str | None = None,
         idempotency_key: str | None = None,
+        progress: Progress | None = None,
     ) -> PromptSet:
         """Upload prompts, as text, jsonl, JSON, CSV, TSV or parquet, for specs to name: `"prompts": "ps_..."`.
 
         `column` says which column or key holds them where its name does not. `AttuneError` names the rows that cannot be read.
+        A large file goes in pieces, as in `upload_dataset`.
         """
-        path = Path(path)
-        with path.open("rb") as file:
-            fields = given({"name": name or None, "column": column})
-            answer = send_file(self._connection, "/v1/prompt_sets", (path.name, file), fields, idempotency_key)
+        said = given({"name": name or None, "column": column})
+        answer = upload(self._connection, "prompt_set", Path(path), said, idempotency_key, progress)
         return PromptSet.model_validate(answer)
 
     def prompt_sets(self) -> Iterator[PromptSet]:
@@ -267,12 +278,20 @@ class Client:
 
     # --- weights ---
 
-    def upload_weights(self, path: FilePath, *, name: str | None = None, idempotency_key: str | None = None) -> Weights:
-        """Upload a LoRA as safetensors, for jobs to start from; `wait_for_weights` waits for its check."""
-        path = Path(path)
-        with path.open("rb") as file:
-            fields = given({"name": name or None})
-            answer = send_file(self._connection, "/v1/weights", (path.name, file), fields, idempotency_key)
+    def upload_weights(
+        self,
+        path: FilePath,
+        *,
+        name: str | None = None,
+        idempotency_key: str | None = None,
+        progress: Progress | None = None,
+    ) -> Weights:
+        """Upload a LoRA as safetensors, for jobs to start from; `wait_for_weights` waits for its check.
+
+        A large file goes in pieces, as in `upload_dataset`.
+        """
+        said = given({"name": name or None})
+        answer = upload(self._connection, "weights", Path(path), said, idempotency_key, progress)
         return Weights.model_validate(answer)
 
     def weights(self) -> Iterator[Weights]:

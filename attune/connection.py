@@ -79,6 +79,13 @@ class Connection:
         except ValueError as error:
             raise AttuneError.not_attune(self.base_url) from error
 
+    def send(
+        self, method: str, path: str, *, content: Iterator[bytes], headers: dict[str, str], timeout: httpx.Timeout
+    ) -> httpx.Headers:
+        """Send bytes as they come; the headers of the answer."""
+        request = {"content": content, "headers": headers, "timeout": timeout}
+        return self._answer(lambda: self.http.request(method, path, **request)).headers
+
     def request_bytes(self, path: str) -> bytes:
         """The answer's body as it is."""
         return self._answer(lambda: self.http.get(path)).content

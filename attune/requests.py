@@ -2,9 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -12,7 +10,6 @@ import httpx
 from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import OnBadRow
 from attune.connection import Connection, segment
-from attune.folder_zip import FolderZip
 
 UPLOAD_TIMEOUT = httpx.Timeout(30.0, read=600.0, write=600.0)
 
@@ -61,15 +58,20 @@ def job_body(
     }
 
 
-def dataset_fields(name: str | None, columns: Mapping[str, str] | None, on_bad_row: OnBadRow) -> dict[str, str]:
+def dataset_fields(name: str | None, columns: Mapping[str, str] | None, on_bad_row: OnBadRow) -> dict[str, Any]:
     """What is said of a data set beside its file."""
     return given(
         {
             "name": name or None,
-            "columns": json.dumps(dict(columns)) if columns else None,
+            "columns": dict(columns) if columns else None,
             "on_bad_row": None if on_bad_row == "fail" else on_bad_row,
         }
     )
+
+
+def as_form(said: Mapping[str, Any]) -> dict[str, str]:
+    """The same as fields of a form, in which what is no text is JSON."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
 
 
 def key_headers(idempotency_key: str | None) -> dict[str, str]:
@@ -89,16 +91,6 @@ def send_file(
         headers=key_headers(idempotency_key),
         timeout=UPLOAD_TIMEOUT,
     )
-
-
-@contextmanager
-def file_or_zip(path: Path) -> Iterator[tuple[str, Any]]:
-    """The name and the content of what is uploaded; a folder as a zip of it."""
-    if path.is_dir():
-        yield f"{path.resolve().name}.zip", FolderZip(path)
-    else:
-        with path.open("rb") as file:
-            yield path.name, file
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

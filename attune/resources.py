@@ -359,6 +359,22 @@ class PromptSet(Resource):
     created_at: datetime
 
 
+class Upload(Resource):
+    """A file on its way; the next piece begins at `offset`, and `resource_id` is what it has become."""
+
+    id: str
+    purpose: str
+    filename: str
+    name: str | None
+    size_bytes: int
+    sha256: str | None
+    status: str
+    offset: int
+    resource_id: str | None
+    created_at: datetime
+    expires_at: datetime
+
+
 class RetentionPolicy(Resource):
     keep_last: int | None
     keep_best: bool
