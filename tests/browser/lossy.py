@@ -37,7 +37,7 @@ def lossy_connection(to: str) -> Iterator[LossyConnection]:
             answer = upstream.getresponse()
             content = answer.read()
             upstream.close()
-            if self.command in ("POST", "PUT", "DELETE") and len(found.lost) < found.lose:
+            if self.command in ("POST", "PUT", "PATCH", "DELETE") and len(found.lost) < found.lose:
                 found.lost.append(f"{self.command} {self.path}")
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 self.close_connection = True
@@ -52,7 +52,7 @@ def lossy_connection(to: str) -> Iterator[LossyConnection]:
             if self.command != "HEAD":
                 self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = hand_on  # noqa: N815
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = hand_on  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:
             return

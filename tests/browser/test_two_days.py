@@ -180,16 +180,20 @@ def num_answered(up: Up, labeling_id: str) -> int:
         return sum(one["answered"] + one["skipped"] for one in client.labelings.results(labeling_id).annotators)
 
 
-def test_an_upload_whose_answer_is_lost_is_stored_once(up: Up, new_reader: NewReader) -> None:
+def test_an_upload_whose_answers_are_lost_is_stored_once(up: Up, new_reader: NewReader) -> None:
     with lossy_connection(up.address) as connection, up.client as client:
         reader = new_reader(connection.address)
-        reader.expects(r"not loaded: POST .*/v1/datasets|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE")
+        reader.expects(r"not loaded: (POST|PATCH) .*/v1/uploads|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE")
         reader.open("/datasets")
         reader.page.get_by_label("Name").fill("sent twice")
-        connection.lose = 1
+        connection.lose = 3
         upload(reader, ASSETS / "pairs.parquet")
         reader.page.wait_for_url(re.compile(r"/datasets/ds_"))
-        assert connection.lost == ["POST /v1/datasets"]
+        assert [one.partition("upl_")[0] for one in connection.lost] == [
+            "POST /v1/uploads",
+            "PATCH /v1/uploads/",
+            "POST /v1/uploads/",
+        ]
         expect(reader.page.locator("h1")).to_have_text("sent twice")
         assert [one.name for one in client.datasets()].count("sent twice") == 1
 
