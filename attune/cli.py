@@ -23,6 +23,7 @@ from attune.cli_lists import add_to
 from attune.cli_prompts import prompts
 from attune.cli_sessions import sessions, sign_link
 from attune.cli_sweeps import sweeps
+from attune.cli_uploads import uploads
 from attune.cli_usage import show_job, show_usage
 from attune.cli_webhooks import webhooks
 from attune.cli_weights import weights
@@ -45,6 +46,7 @@ commands.add_typer(prompts, name="prompts")
 commands.add_typer(aliases, name="alias")
 commands.command("promote")(promote)
 commands.add_typer(weights, name="weights")
+commands.add_typer(uploads, name="uploads")
 commands.add_typer(keys, name="keys")
 commands.add_typer(webhooks, name="webhooks")
 commands.add_typer(sessions, name="sessions")

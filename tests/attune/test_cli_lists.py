@@ -88,6 +88,16 @@ def test_weights_are_uploaded_listed_shown_and_deleted(api: Api, attune: Attune,
     assert attune("weights", "list").stdout == "no weights\n"
 
 
+def test_unfinished_uploads_are_listed_and_deleted(api: Api, attune: Attune) -> None:  # noqa: F811
+    asked = {"purpose": "prompt_set", "filename": "prompts.txt", "size_bytes": 2_000_000}
+    upload_id = api.client.post("/v1/uploads", json=asked).json()["id"]
+    lines = attune("uploads", "list").stdout.splitlines()
+    assert lines[2].split() == [upload_id, "prompt_set", "0", "B", "2.0", "MB", "prompts.txt"]
+    assert max(len(line) for line in lines) <= NARROW
+    assert attune("uploads", "delete", upload_id).stdout == "deleted\n"
+    assert attune("uploads", "list").stdout == "no unfinished upload\n"
+
+
 def test_prompts_are_uploaded_listed_shown_downloaded_and_deleted(
     api: Api,  # noqa: F811
     attune: Attune,  # noqa: F811
