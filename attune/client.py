@@ -188,6 +188,10 @@ class Client:
         """Files on their way, newest first: of calls that are at work, or that ended before all was sent."""
         return (Upload.model_validate(entry) for entry in self._connection.pages("/v1/uploads", []))
 
+    def get_upload(self, upload_id: str) -> Upload:
+        """A file on its way, and how much of it has arrived."""
+        return Upload.model_validate(self._connection.request("GET", f"/v1/uploads/{segment(upload_id)}"))
+
     def delete_upload(self, upload_id: str) -> None:
         """Remove what has arrived of a file; otherwise it goes by itself, a day after the last of it came."""
         self._connection.request("DELETE", f"/v1/uploads/{segment(upload_id)}")

@@ -82,6 +82,8 @@ CALLS: Mapping[str, Call] = {
     "weights": lambda c, k, f: c.weights(),
     "get_weights": lambda c, k, f: c.get_weights(k["weights_id"]),
     "wait_for_weights": lambda c, k, f: c.wait_for_weights(k["weights_id"]),
+    "unfinished_uploads": lambda c, k, f: c.unfinished_uploads(),
+    "get_upload": lambda c, k, f: c.get_upload(k["upload_id"]),
     # jobs
     "create_job": lambda c, k, f: kept(k, "new_job", c.create_job(spec(k), pins={"result": True})),
     "validate": lambda c, k, f: c.validate(spec(k), pins={"steps": [4]}),
@@ -215,6 +217,7 @@ CALLS: Mapping[str, Call] = {
     # what deletes comes last
     "delete_dataset": lambda c, k, f: c.delete_dataset(k["dataset_id"]),
     "delete_weights": lambda c, k, f: c.delete_weights(k["weights_id"]),
+    "delete_upload": lambda c, k, f: c.delete_upload(k["upload_id"]),
     "delete_push": lambda c, k, f: c.delete_push(k["checkpoint_id"], k["push_id"]),
     "delete_export": lambda c, k, f: c.delete_export(k["checkpoint_id"], "merged"),
     "delete_sample": lambda c, k, f: c.delete_sample(k["job_id"], k["sample_id"]),

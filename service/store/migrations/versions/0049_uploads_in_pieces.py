@@ -1,13 +1,13 @@
 """Files that arrive piece by piece
 
-Revision 0049, after 0041.
+Revision 0049, after 0053.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0049"
-down_revision = "0041"
+down_revision = "0053"
 branch_labels = None
 depends_on = None
 
