@@ -1,13 +1,13 @@
 """Files that arrive piece by piece
 
-Revision 0049, after 0053.
+Revision 0049, after 0044.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0049"
-down_revision = "0053"
+down_revision = "0044"
 branch_labels = None
 depends_on = None
 
