@@ -170,6 +170,7 @@ CALLS: Mapping[str, Call] = {
     # candidates and labelings
     "candidates.create": lambda c, k, f: kept(k, "new_candidates", c.candidates.create(test_candidates.SPEC)),
     "candidates.validate": lambda c, k, f: c.candidates.validate(test_candidates.SPEC),
+    "candidates.playground": lambda c, k, f: c.candidates.playground(),
     "candidates.play": lambda c, k, f: c.candidates.play("a star", [{"name": "base", "model": "shapes"}]),
     "candidates.list": lambda c, k, f: c.candidates.list(),
     "candidates.get": lambda c, k, f: c.candidates.get(k["candidates_id"]),
