@@ -49,7 +49,7 @@ def refuse_unfit(parts: Parts, project_id: str, body: JobRequest) -> None:
     if errors := [
         *unfit(parts, project_id, body.spec),
         *unfit_start(parts, project_id, body),
-        *pinned_in_vain(body),
+        *pinned_in_vain(body, first_step(parts, project_id, body)),
     ]:
         raise invalid_request(errors)
 
@@ -79,17 +79,25 @@ def unfit_start(parts: Parts, project_id: str, body: JobRequest) -> list[FieldPr
     return found
 
 
-def pinned_in_vain(body: JobRequest) -> list[FieldProblem]:
-    """Steps that are to be pinned, and at which no checkpoint will be saved."""
+def first_step(parts: Parts, project_id: str, body: JobRequest) -> int:
+    """That of the checkpoint which the job begins from; 0 without one."""
+    begin = body.resume_from
+    found = None if begin is None else outputs.get_checkpoint(parts.store, project_id, begin.checkpoint_id)
+    return 0 if found is None else found.step
+
+
+def pinned_in_vain(body: JobRequest, first: int) -> list[FieldProblem]:
+    """Steps that are to be pinned, and at which a job that begins from step `first` saves no checkpoint."""
     every, last = body.spec.checkpoints.every, body.spec.training.steps
+    begins, saves = f"the job begins from step {first}", f"one is every {every} steps and at the last, {last}"
     return [
         FieldProblem(
             pointer=f"/pins/steps/{number}",
             code="no_checkpoint_at_step",
-            message=f"no checkpoint is saved at step {step}: one is every {every} steps and at the last, {last}",
+            message=f"no checkpoint is saved at step {step}: {begins if step <= first else saves}",
         )
         for number, step in enumerate(body.pins.steps if body.pins else ())
-        if step > last or (step % every and step != last)
+        if step <= first or step > last or (step % every and step != last)
     ]
 
 
@@ -154,7 +162,11 @@ def validate_spec(parts: Parts, project_id: str, body: Any) -> Validation:
     if unnamed:  # of a model that nobody knows nothing can be said
         return Validation(valid=False, errors=unnamed, warnings=[], resolved_spec=None, estimate=None)
     request = request.model_copy(update={"spec": spec})
-    errors = [*unfit(parts, project_id, spec), *unfit_start(parts, project_id, request), *pinned_in_vain(request)]
+    errors = [
+        *unfit(parts, project_id, spec),
+        *unfit_start(parts, project_id, request),
+        *pinned_in_vain(request, first_step(parts, project_id, request)),
+    ]
     report = _report(parts, project_id, spec)
     is_refused = any(one.pointer.startswith("/spec/model") for one in errors)  # a refused path is not looked at
     model = None if is_refused else foreseen(parts, project_id, spec)

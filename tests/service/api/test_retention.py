@@ -145,6 +145,21 @@ def test_steps_at_which_no_checkpoint_is_saved_cannot_be_pinned(api: Api):
     assert api.client.get("/v1/jobs").json()["data"] == []
 
 
+def test_steps_before_the_checkpoint_that_a_job_begins_from_cannot_be_pinned(api: Api):
+    spec = spec_of(api)
+    job_id = api.new_job(spec=spec)
+    api.save_checkpoint(job_id, api.claim(job_id), 4)
+    longer = {**spec, "training": {**spec["training"], "steps": 8}}
+    begin = {"checkpoint_id": checkpoint_at(api, job_id, 4)}
+    body: dict[str, Any] = {"spec": longer, "resume_from": begin, "pins": {"steps": [2, 4, 6, 8]}}
+    problem = assert_problem(api.client.post("/v1/jobs", json=body), 422, "invalid_request")
+    told = [(one["pointer"], one["code"]) for one in problem["errors"]]
+    assert told == [("/pins/steps/0", "no_checkpoint_at_step"), ("/pins/steps/1", "no_checkpoint_at_step")]
+    assert problem["errors"][0]["message"] == "no checkpoint is saved at step 2: the job begins from step 4"
+    assert api.client.post("/v1/jobs/validate", json=body).json()["errors"] == problem["errors"]
+    assert api.client.post("/v1/jobs", json={**body, "pins": {"steps": [6, 8]}}).status_code == 201
+
+
 def test_what_a_failed_or_cancelled_job_left_goes_after_its_time(any_api: Api):
     api = any_api
     failed, cancelled, fine = ended_job(api, end="running"), ended_job(api, end="running"), ended_job(api)
