@@ -1,9 +1,11 @@
 """Counts by state are what counting row by row would say, whoever changes what at the same time."""
 
 import random
+import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,6 +64,16 @@ def live(store: Store, spec: JobSpec, seed: int, num_steps: int) -> None:
                 counts.add_up(store, at_most=draw.choice((0, 5)))
             case _:
                 pass
+
+
+def test_no_later_migration_has_lost_a_trigger(sqlite_template: bytes, tmp_path: Path) -> None:
+    """SQLite drops those of a table that a migration makes anew."""
+    path = tmp_path / "attune.sqlite3"
+    path.write_bytes(sqlite_template)
+    with closing(sqlite3.connect(path)) as opened:
+        found = opened.execute("SELECT tbl_name, name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    changes, tables = ("insert", "delete", "update"), ("jobs", "webhook_deliveries")
+    assert {(table, f"count_{table}_{change}") for table in tables for change in changes} <= set(found)
 
 
 def test_counts_are_those_of_the_rows_after_any_history(store: Store, spec: JobSpec) -> None:
