@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import ViewportSize, expect
 
-from alignment_core.events import ProbeCompleted
+from alignment_core.events import ProbeCompleted, ValidationCompleted
 from service.web.words import duration
 from tests.browser.axe import grave_faults
 from tests.browser.conftest import NewReader
@@ -287,6 +287,16 @@ def test_a_probe_is_a_point_of_the_same_curve_live_and_later(served: Site, reade
     reader.open(f"/jobs/{job_id}")
     expect(captions.filter(has_text="colorfulness gain")).to_have_text("Held out: colorfulness gain")
     assert captions.all_inner_texts() == live
+
+
+def test_a_curve_that_joins_another_is_drawn_without_a_reload(served: Site, reader: Reader) -> None:
+    job_id = served.api.new_job(name="is validated")
+    attempt = start(served.api, job_id)
+    reader.open(f"/jobs/{job_id}")
+    legend = reader.page.locator(".curve", has_text="Loss").locator(".u-legend")
+    expect(legend).not_to_contain_text("validation/loss")
+    served.api.say(job_id, attempt, ValidationCompleted(step=9, metrics={"loss": 0.5}))
+    expect(legend).to_contain_text("validation/loss")
 
 
 def test_what_is_left_of_a_run_is_told_with_each_step(served: Site, reader: Reader) -> None:

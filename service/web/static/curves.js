@@ -77,7 +77,7 @@ class Board {
 
   draw() {
     const groups = this.groups();
-    const titles = groups.map(([title]) => title).join("\n");
+    const titles = groups.map(([title, names]) => [title, ...names].join("\t")).join("\n");
     const isSame = this.plots.length === groups.length && this.titles === titles && this.wasLog === this.isLog && this.ink === ink();
     if (!isSame) this.build(groups);
     this.titles = titles;
