@@ -144,7 +144,11 @@ def test_a_part_of_a_jobs_picture_is_looked_at_closer_and_step_by_step(served: S
     expect(base).to_have_attribute("width", "320")
     page.locator(".slide:visible img").click(position={"x": 140, "y": 160})
     expect(choice.locator("option:checked")).to_contain_text("seed 7")
+    expect(reader.link("Draw it at full size")).to_be_hidden()  # no checkpoint was saved at this step
+    page.get_by_role("slider", name="Step").focus()
+    reader.press("End")
     reader.link("Draw it at full size").click()
+    expect(page.get_by_label("And another")).to_have_value(served.api.checkpoint_id(served.finished))
     expect(page.get_by_label("Seed")).to_have_value("7")
     expect(page.get_by_label("Prompt", exact=True)).to_have_value(marked("prompt of a picture"))
 
@@ -152,7 +156,7 @@ def test_a_part_of_a_jobs_picture_is_looked_at_closer_and_step_by_step(served: S
 def test_a_picture_that_comes_takes_nobody_from_the_step_and_the_part_that_they_look_at(
     served: Site, reader: Reader
 ) -> None:
-    page, prompts = reader.page, ["a red circle"]
+    page, prompts = reader.page, ["a red  circle\non  a table"]
     for step in (1, 2):
         served.api.draw_sample(served.running, 1, step, prompts, *grid_of(prompts, step))
     reader.open(f"/jobs/{served.running}")

@@ -33,8 +33,8 @@ function offer(place) {
   if (place.hidden) return;
   const select = place.querySelector("select");
   const names = tilesOf(slide).map(({ prompt, seed }) => `${prompt} · seed ${seed}`);
-  if (names.join("\n") !== [...select.options].map((one) => one.text).join("\n")) {
-    const before = select.selectedOptions[0]?.text;
+  if (names.join("\n") !== [...select.options].map((one) => one.textContent).join("\n")) {
+    const before = select.selectedOptions[0]?.textContent;
     select.replaceChildren(...names.map((name, index) => new Option(name, index)));
     select.value = Math.max(0, names.indexOf(before));
   }
@@ -56,10 +56,12 @@ function show(place) {
   });
   place.querySelector("[data-reduced]").textContent = imageWidth > width
     ? `Reduced to ${width} x ${height} pixels; the models draw ${imageWidth} x ${imageHeight}.` : "";
-  const link = new URL(place.querySelector("a").href);
+  const link = place.querySelector("a");
+  const address = new URL(link.href);
   const told = { prompt, seed, checkpoint: slide.dataset.checkpoint };
-  for (const [name, value] of Object.entries(told)) link.searchParams.set(name, value);
-  place.querySelector("a").href = link;
+  for (const [name, value] of Object.entries(told)) address.searchParams.set(name, value);
+  link.href = address;
+  link.hidden = !slide.dataset.checkpoint; // other weights would be drawn
 }
 
 // A click into the picture chooses what is there.
