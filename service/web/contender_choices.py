@@ -83,9 +83,13 @@ def slug_of(value: str) -> str:
 
 
 def value_of_contender(contender: Mapping[str, Any]) -> str:
-    """The model that stands behind a contender of a resolved spec: the checkpoint, where it is a LoRA's."""
-    lora = contender["lora"]
-    return value_of(lora if lora and lora["type"] == "checkpoint" else contender["model"])
+    """The model or the checkpoint that a contender of a resolved spec is; empty where it is neither alone."""
+    match contender:
+        case {"denoiser": None, "lora": None, "model": model}:
+            return value_of(model)
+        case {"denoiser": None, "lora": {"type": "checkpoint"} as lora, "strength": 1, "alpha": None}:
+            return value_of(lora)
+    return ""
 
 
 def label_in(groups: Sequence[ModelGroup], value: str) -> str:

@@ -94,7 +94,7 @@ def of_job(form: PlaygroundForm, job: Mapping[str, Any], checkpoint_id: str) -> 
 
 
 def of_drawn(spec: Mapping[str, Any]) -> PlaygroundForm:
-    """What was asked for, so that the next picture differs in one thing."""
+    """What was asked for, so that the next picture differs in one thing; of what the form cannot say, nothing."""
     values = [value_of_contender(one) for one in spec["contenders"]]
     return PlaygroundForm(
         prompt=spec["prompts"][0],

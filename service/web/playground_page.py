@@ -57,7 +57,7 @@ async def show_drawn(pages: PagesDep, api: ApiDep, candidates_id: str) -> Respon
     """What was drawn, or is on its way, and the form as it was sent."""
     path = f"/v1/candidates/{part(candidates_id)}"
     drawn = await api.get(path)
-    if drawn["metadata"].get("made_by") != PLAYGROUND:
+    if not _is_played(drawn):
         return pages.go_to(f"/label/draws/{drawn['id']}")
     images = {one["contender"]: one for one in (await api.get(f"{path}/images"))["data"]}
     return await _playground(pages, api, of_drawn(drawn["spec"]), drawn, images)
@@ -70,6 +70,14 @@ async def cancel(pages: PagesDep, api: ApiDep, candidates_id: str, csrf: Csrf = 
     return pages.go_to(f"/playground/{part(candidates_id)}")
 
 
+def _is_played(drawn: dict[str, Any]) -> bool:
+    """Whether the playground had it drawn; anybody may write its mark on other candidates."""
+    match drawn["spec"]:
+        case {"prompts": [_], "seeds": [_], "contenders": [_] | [_, _]}:
+            return drawn["metadata"].get("made_by") == PLAYGROUND
+    return False
+
+
 async def _playground(
     pages: Pages,
     api: Api,
@@ -80,7 +88,7 @@ async def _playground(
     status: int = 200,
 ) -> Response:
     groups = await model_groups(api, (form.model, form.against))
-    if not form.model:
+    if drawn is None and not form.model:
         form = form.beginning_with(groups)
     contenders = drawn["spec"]["contenders"] if drawn else []
     return await pages.show(
@@ -91,6 +99,9 @@ async def _playground(
         problems=problems or {},
         groups=groups,
         drawn=drawn,
-        sides=[(label_in(groups, value_of_contender(one)), (images or {}).get(one["name"])) for one in contenders],
+        sides=[
+            (label_in(groups, value_of_contender(one)) or one["name"], (images or {}).get(one["name"]))
+            for one in contenders
+        ],
         once=secrets.token_hex(16),
     )

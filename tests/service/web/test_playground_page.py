@@ -147,6 +147,39 @@ def test_candidates_of_people_are_shown_where_questions_are_made_of_them(client:
     assert client.get(f"/playground/cand_{26 * '0'}").status_code == 404
 
 
+@pytest.mark.parametrize(
+    "other", [{}, {"prompts": ["one", "two"], "seeds": [1]}, {"prompts": ["one"], "seeds": [1, 2]}]
+)
+def test_candidates_that_only_say_they_are_of_the_playground_are_none_of_its(
+    other: dict[str, object], client: TestClient
+) -> None:
+    spec = {"contenders": [{"name": "a", "model": "shapes"}], "prompts": ["one"], **other}
+    body = {"spec": spec, "metadata": {"made_by": "playground"}}
+    candidates_id = client.post("/v1/candidates", json=body).json()["id"]
+    answer = client.get(f"/playground/{candidates_id}")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/label/draws/{candidates_id}")
+    assert client.get(f"/label/draws/{candidates_id}").status_code == 200
+
+
+def test_a_contender_that_no_field_can_name_keeps_its_own_name_and_its_field_is_empty(
+    api: Api, checkpoint_id: str
+) -> None:
+    others = {
+        "uploaded": {"lora": api.ready_weights()},
+        "halved": {"lora": checkpoint_id, "strength": 0.5},
+        "scaled": {"lora": checkpoint_id, "alpha": 2},
+        "replaced": {"denoiser": api.ready_weights(holds="denoiser")},
+    }
+    for name, other in others.items():
+        contenders = [{"name": name, "model": "shapes", **other}, {"name": "base", "model": "shapes"}]
+        answer = api.client.post("/v1/playground", json={"prompt": "a star", "contenders": contenders})
+        assert answer.status_code == 201, answer.text
+        page = api.client.get(f"/playground/{answer.json()['id']}").text
+        assert re.findall(r"<figcaption>(.*?)</figcaption>", page) == [name, "shapes"]
+        assert (chosen(page, "model"), chosen(page, "against")) == ("", "shapes")
+        assert re.search(r'<select id="model"[^>]*><option value="">', page), "or a browser chooses the first"
+
+
 def test_a_form_of_another_site_draws_nothing(client: TestClient) -> None:
     elsewhere = {"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site"}
     assert client.post("/playground", data=ASKED, headers=elsewhere).status_code == 403
