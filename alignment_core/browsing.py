@@ -9,19 +9,29 @@ import struct
 import tempfile
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from alignment_core.reports import ReportBase
 
 ImageSide = Literal["chosen", "rejected", "image"]
 ReadRange = Callable[[int, int], bytes]
 """The bytes of the file from a place up to and without another."""
+
+LARGEST_PAGE_BYTES = 64 * 2**20  # unpacked: 32 rows of prompts, at most
+LARGEST_THUMBNAIL_BYTES = 2**20
+
+
+class DamagedBrowsing(ValueError):  # noqa: N818 - a state of affairs, read as one
+    """The file is not as it was written."""
+
 
 MARK = b"ATTUNE\x00\x01"
 ROWS_OF_PAGE = 32
@@ -168,11 +178,13 @@ class BrowsingWriter:
 
 
 class BrowsingReader:
-    """Reads a file of `size_bytes` by `read`, no more of it than is asked for."""
+    """Reads a file of `size_bytes` by `read`, no more of it than is asked for. Raises `DamagedBrowsing`."""
 
     def __init__(self, size_bytes: int, read: ReadRange) -> None:
-        self._read = read
-        self._footer = _footer(size_bytes, read)
+        self._size_bytes = size_bytes
+        self._source = read
+        with _told():
+            self._footer = self._read_footer()
 
     @property
     def num_rows(self) -> int:
@@ -190,12 +202,10 @@ class BrowsingReader:
 
     def rows(self, problem: str | None, after: int, limit: int) -> tuple[list[BrowsedRow], bool]:
         """Up to `limit` rows behind the row `after`, all of them or those with a problem, ascending; whether there are more."""
-        found: list[BrowsedRow] = []
-        for row in self._rows_from(self._footer.lists.get(problem or ALL), after + 1, limit):
-            found.append(row)
-            if len(found) > limit:
-                return found[:limit], True
-        return found, False
+        with _told():
+            rows = self._rows_from(self._footer.lists.get(problem or ALL), after + 1, limit)
+            found = list(islice(rows, limit + 1))
+        return found[:limit], len(found) > limit
 
     def row(self, number: int) -> BrowsedRow | None:
         found, _ = self.rows(None, number - 1, 1)
@@ -206,11 +216,13 @@ class BrowsingReader:
         if image.thumbnail is None:
             return None
         at, length = image.thumbnail
+        if length > LARGEST_THUMBNAIL_BYTES:
+            raise DamagedBrowsing("a thumbnail is larger than any is")
         return self._read(at, at + length)
 
     def _rows_from(self, one: _List | None, first: int, limit: int) -> Iterator[BrowsedRow]:
         for at, length in self._pages_from(one, first, limit // ROWS_OF_PAGE + 2) if one and one.num_pages else ():
-            for line in zlib.decompress(self._read(at, at + length)).splitlines():
+            for line in _unpacked(self._read(at, at + length)).splitlines():
                 row = BrowsedRow.model_validate_json(line)
                 if row.row >= first:
                     yield row
@@ -223,11 +235,34 @@ class BrowsingReader:
         start = max(0, bisect_right(places, first, key=lambda place: place[0]) - 1)
         return ((at, length) for _, at, length in places[start : start + num])
 
+    def _read_footer(self) -> _Footer:
+        end = self._read(max(0, self._size_bytes - _READ_AT_END), self._size_bytes)
+        (length,) = _LENGTH.unpack(end[-_LENGTH.size :])
+        if length + _LENGTH.size > len(end):
+            end = self._read(self._size_bytes - length - _LENGTH.size, self._size_bytes)
+        return _Footer.model_validate_json(end[-length - _LENGTH.size : -_LENGTH.size])
 
-def _footer(size_bytes: int, read: ReadRange) -> _Footer:
-    start = max(0, size_bytes - _READ_AT_END)
-    end = read(start, size_bytes)
-    (length,) = _LENGTH.unpack(end[-_LENGTH.size :])
-    if length + _LENGTH.size > len(end):
-        end = read(size_bytes - length - _LENGTH.size, size_bytes)
-    return _Footer.model_validate_json(end[-length - _LENGTH.size : -_LENGTH.size])
+    def _read(self, start: int, end: int) -> bytes:
+        if not 0 <= start <= end <= self._size_bytes:
+            raise DamagedBrowsing("it names a place outside of itself")
+        found = self._source(start, end)
+        if len(found) != end - start:
+            raise DamagedBrowsing("it is shorter than it was")
+        return found
+
+
+def _unpacked(page: bytes) -> bytes:
+    unpacking = zlib.decompressobj()
+    found = unpacking.decompress(page, LARGEST_PAGE_BYTES)
+    if not unpacking.eof:
+        raise DamagedBrowsing("a page is cut, or larger than any is")
+    return found
+
+
+@contextmanager
+def _told() -> Generator[None]:
+    """What a file says that is not as it was written, as one kind of error."""
+    try:
+        yield
+    except (struct.error, zlib.error, ValidationError, KeyError, IndexError) as error:
+        raise DamagedBrowsing(f"it cannot be read: {type(error).__name__}") from error

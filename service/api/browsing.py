@@ -37,7 +37,7 @@ class Browsed:
                 self._remembered.move_to_end(place)
                 return found
         found = b"".join(self._objects.open_range(key, start, end))
-        if len(found) <= LONGEST_REMEMBERED:
+        if len(found) == end - start and len(found) <= LONGEST_REMEMBERED:
             self._remember(place, found)
         return found
 

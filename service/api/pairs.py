@@ -1,11 +1,14 @@
 """The rows of a data set, to browse: page by page, all of them or those with a problem, with small pictures."""
 
 import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated
 
+import structlog
 from fastapi import Path, Query, Request, Response
 
-from alignment_core.browsing import BrowsingReader, ImageSide
+from alignment_core.browsing import BrowsingReader, DamagedBrowsing, ImageSide
 from service.api.context import Parts, PartsDep
 from service.api.downloads import Body, file_responses, send_body
 from service.api.lookup import DatasetDep
@@ -17,6 +20,7 @@ from service.auth import ProjectDep
 from service.errors import ApiError
 from service.store.records import DatasetRecord
 
+log = structlog.get_logger()
 router = api_router(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 403, 422, 500, 503))
 
 NOTHING_TO_BROWSE = problem(
@@ -49,8 +53,8 @@ def list_pairs(
     """
     if paging.after is not None and not paging.after.isdecimal():
         raise paging.no_entry()
-    reader = _reader(parts, dataset)
-    rows, has_more = reader.rows(problem, int(paging.after or 0), paging.limit)
+    with _undamaged(dataset):
+        rows, has_more = _reader(parts, dataset).rows(problem, int(paging.after or 0), paging.limit)
     return paging.page([Pair.of(row, parts.base_url, dataset.id) for row in rows], has_more=has_more)
 
 
@@ -70,10 +74,11 @@ def get_thumbnail(
     side: Annotated[ImageSide, Path(description="Which of its images; `image` in a data set of single ones.")],
 ) -> Response:
     """The image as a JPEG with a longer side of at most 160 pixels."""
-    reader = _reader(parts, dataset)
-    found = reader.row(row)
-    image = None if found is None else found.images.get(side)
-    thumbnail = None if image is None else reader.thumbnail(image)
+    with _undamaged(dataset):
+        reader = _reader(parts, dataset)
+        found = reader.row(row)
+        image = None if found is None else found.images.get(side)
+        thumbnail = None if image is None else reader.thumbnail(image)
     if thumbnail is None:
         raise ApiError(404, "thumbnail_not_found", f"row {row} of data set {dataset.id!r} has no picture {side!r}")
     body = Body(len(thumbnail), hashlib.sha256(thumbnail).hexdigest(), lambda start, end: iter((thumbnail[start:end],)))
@@ -85,6 +90,19 @@ def _reader(parts: Parts, dataset: DatasetRecord) -> BrowsingReader:
     if found is None:
         raise ApiError(404, "pairs_not_found", f"data set {dataset.id!r} has no pairs to browse: {_why(dataset)}")
     return found
+
+
+@contextmanager
+def _undamaged(dataset: DatasetRecord) -> Generator[None]:
+    """404 `pairs_damaged` where what is kept to be browsed is not as the check wrote it, which is logged."""
+    try:
+        yield
+    except DamagedBrowsing as error:
+        log.error("pairs_damaged", dataset_id=dataset.id, error=str(error))
+        message = (
+            f"the pairs of data set {dataset.id!r} cannot be browsed: what is kept of them is damaged; upload it again"
+        )
+        raise ApiError(404, "pairs_damaged", message) from error
 
 
 def _why(dataset: DatasetRecord) -> str:

@@ -46,10 +46,10 @@ class Api:
         given = {name: value for name, value in query.items() if value not in (None, "")}
         return (await self.send("GET", path, params=given)).json()
 
-    async def get_or_none(self, path: str) -> Any:
-        """The same, or None where there is nothing yet."""
+    async def get_or_none(self, path: str, **query: Any) -> Any:
+        """The same, or None where there is nothing."""
         try:
-            return await self.get(path)
+            return await self.get(path, **query)
         except RefusedError as refused:
             if refused.status == 404:
                 return None

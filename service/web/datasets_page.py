@@ -50,7 +50,7 @@ async def _pairs(
     """A page of its rows; None where nothing of it is kept to be browsed."""
     if not dataset["browsing_bytes"]:
         return None
-    return await api.get(f"{path}/pairs", problem=problem, after=str(first - 1) if first else "", limit=limit)
+    return await api.get_or_none(f"{path}/pairs", problem=problem, after=str(first - 1) if first else "", limit=limit)
 
 
 async def _named(

@@ -1,10 +1,12 @@
 """What is written to be browsed is read again page by page, by ranges of a bounded size."""
 
+import random
 from pathlib import Path
 
 import pytest
 
-from alignment_core.browsing import BrowsedRow, BrowsingReader, BrowsingWriter, RowImage, RowNote
+from alignment_core import browsing
+from alignment_core.browsing import BrowsedRow, BrowsingReader, BrowsingWriter, DamagedBrowsing, RowImage, RowNote
 
 ROWS = 4_500  # more than one step of the footer
 
@@ -115,3 +117,28 @@ def test_a_file_of_few_rows_is_read_as_well(tmp_path: Path, num: int) -> None:
     reader = written(tmp_path / "file", num).reader()
     assert [one.row for one in walk(reader, None, 10)] == list(range(1, num + 1))
     assert reader.rows("even", 0, 10) == ([], False)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_file_is_told_as_such(tmp_path: Path, seed: int) -> None:
+    """Cut, with bytes in its place that were not written, or empty: rows, or one kind of error."""
+    draw, found = random.Random(seed), written(tmp_path / "file", 100)
+    data = bytearray(found.data)
+    if seed % 3 == 0:
+        found.data = bytes(data[: draw.randrange(len(data)) if seed else 0])
+    else:
+        at = len(data) - 1 - int(draw.random() ** 3 * len(data))
+        data[at : at + 8] = draw.randbytes(min(8, len(data) - at)) if seed % 3 == 1 else bytes(min(8, len(data) - at))
+        found.data = bytes(data)
+    try:
+        rows = walk(found.reader(), None, 20)
+    except DamagedBrowsing:
+        return
+    assert len(found.data) == len(data)
+    assert all(isinstance(row, BrowsedRow) for row in rows)
+
+
+def test_no_page_unpacks_to_more_than_one_holds(ranges: Ranges, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browsing, "LARGEST_PAGE_BYTES", 1000)
+    with pytest.raises(DamagedBrowsing, match="larger than any is"):
+        ranges.reader().rows(None, 0, 5)

@@ -115,6 +115,24 @@ def test_what_was_checked_before_or_is_not_yet_says_so(api: Api):
     assert_problem(api.client.get(f"/v1/datasets/{waiting}/pairs/1/chosen.jpg"), 404, "pairs_not_found")
 
 
+def damage(api: Api, dataset_id: str) -> None:
+    found = datasets.get(api.parts.store, DEFAULT_PROJECT_ID, dataset_id)
+    assert found is not None
+    assert found.browsing_key is not None
+    api.parts.objects.put_bytes(found.browsing_key, bytes(found.browsing_bytes))
+    api.parts.browsed._remembered.clear()
+
+
+def test_what_is_damaged_is_told_and_leaves_the_page_of_the_report(api: Api):
+    dataset_id = browsable(api)
+    damage(api, dataset_id)
+    for path in ("pairs", "pairs/1/chosen.jpg"):
+        assert_problem(api.client.get(f"/v1/datasets/{dataset_id}/{path}"), 404, "pairs_damaged")
+    page = api.client.get(f"/datasets/{dataset_id}")
+    assert page.status_code == 200
+    assert "There are no pictures to browse" in page.text
+
+
 def test_another_projects_pairs_are_not_there(new_api: NewApi):
     api = new_api(api_keys_required=True)
     other = projects.create_project(api.parts.store, "other").id
