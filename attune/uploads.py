@@ -6,6 +6,7 @@ A call that ends, or whose process is killed, leaves an unfinished upload, which
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ CHUNK_BYTES = 1 << 20
 MOST_TRIES = 8  # in a row that bring nothing, about a minute in all
 FIRST_WAIT_SECONDS = 0.25
 PASSING = (502, 503, 504)  # a proxy's or the server's own, who may answer in a moment
+PASSING_CODES = ("unreachable", "upload_offset_differs", "idempotency_in_flight")
 
 Purpose = Literal["dataset", "weights", "prompt_set"]
 Progress = Callable[[int, int], None]
@@ -96,6 +98,7 @@ class _Pieces:
         self._progress = progress or (lambda *_: None)
         self._size, self._sha256 = source.measured()
         self._failures = 0
+        self._reached = 0
 
     def send(self, purpose: Purpose, said: Mapping[str, Any], idempotency_key: str | None) -> Any:
         file = {"filename": self._source.name, "size_bytes": self._size, "sha256": self._sha256}
@@ -110,8 +113,9 @@ class _Pieces:
             self._patiently(lambda: self._send_rest(place))
             return self._patiently(lambda: self._connection.request("POST", f"{place}/finish", timeout=UPLOAD_TIMEOUT))
         except AttuneError as error:
-            if error.status == 422:  # the file will not do: nobody goes on with it
-                self._connection.request("DELETE", place)
+            if error.status == 422 or error.code == "too_many_pieces":  # nobody goes on with it
+                with suppress(AttuneError):  # it is forgotten in time: what was wrong matters more
+                    self._connection.request("DELETE", place)
             raise
 
     def _begun(self, announced: dict[str, Any]) -> Any:
@@ -129,6 +133,7 @@ class _Pieces:
         offset = found["offset"]
         if found["status"] == "finished":
             return
+        self._has_reached(offset)
         self._progress(offset, self._size)
         chunks = self._source.chunks(offset)
         rest = bytearray()
@@ -139,7 +144,12 @@ class _Pieces:
             body = self._piece(chunks, rest, offset, length)
             answer = self._connection.send("PATCH", place, content=body, headers=headers, timeout=UPLOAD_TIMEOUT)
             offset = int(answer["Upload-Offset"])
-            self._failures = 0
+            self._has_reached(offset)
+
+    def _has_reached(self, offset: int) -> None:
+        """A try that brought something was no failure, though its connection broke."""
+        if offset > self._reached:
+            self._reached, self._failures = offset, 0
 
     def _piece(self, chunks: Iterator[bytes], rest: bytearray, offset: int, length: int) -> Iterator[bytes]:
         """So many bytes of the chunks, what is over kept in `rest`; each is told of as it leaves."""
@@ -170,7 +180,7 @@ class _Pieces:
 
 
 def _passes(error: AttuneError) -> bool:
-    return error.code in ("unreachable", "upload_offset_differs") or error.status in PASSING
+    return error.code in PASSING_CODES or error.status in PASSING
 
 
 def _without(start: int, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -1,11 +1,15 @@
 """What a file becomes once all of it has arrived: the same thing as one that came in one body, by the same checks."""
 
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Any, assert_never
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import BackgroundTasks, Response
 from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.api import datasets, prompt_sets, weights
 from service.api.context import Parts, PartsDep
@@ -28,6 +32,8 @@ from service.store.removals import remove_due
 router = api_router(prefix=UPLOADS_PATH, tags=["uploads"], responses=problems(401, 403, 422, 500, 503))
 
 ASK_AGAIN_SECONDS = 1
+BEAT_SECONDS = 20.0
+AT_ONCE = CapacityLimiter(4)  # each reads and writes a whole file: the threads of all other requests are not theirs
 COLLECTIONS: dict[UploadPurpose, str] = {
     "dataset": datasets.UPLOAD_PATH,
     "weights": weights.UPLOAD_PATH,
@@ -63,8 +69,8 @@ async def finish_upload(upload: UploadDep, parts: PartsDep, background: Backgrou
 
     Asking again gives the same thing again. What was refused stays an upload, until it is deleted or forgotten.
     """
-    one_by_one = prompt_sets.AT_ONCE if upload.purpose == "prompt_set" else None
-    made = await to_thread.run_sync(_finished, parts, upload, limiter=one_by_one)
+    at_once = prompt_sets.AT_ONCE if upload.purpose == "prompt_set" else AT_ONCE
+    made = await to_thread.run_sync(_finished, parts, upload, limiter=at_once)
     background.add_task(remove_due, parts.store, parts.objects)
     location = f"{parts.base_url}{COLLECTIONS[upload.purpose]}/{made.id}"
     return JSONResponse(made.model_dump(mode="json"), 201, {"Location": location})
@@ -80,7 +86,7 @@ def _finished(parts: Parts, upload: UploadRecord) -> Entry:
     if taken.state == "finished":
         return _became(parts, taken)
     try:
-        with whole(parts, taken) as file:
+        with _at_work(parts, taken), whole(parts, taken) as file:
             made = _made(parts, taken, file)
     except BaseException:
         now = uploads.get(parts.store, taken.project_id, taken.id)
@@ -90,6 +96,25 @@ def _finished(parts: Parts, upload: UploadRecord) -> Entry:
         raise
     uploads.finish(parts.store, taken)
     return made
+
+
+@contextmanager
+def _at_work(parts: Parts, upload: UploadRecord) -> Generator[None]:
+    """Say so as long as the context lasts, however long a large file takes to be put together and stored."""
+    is_over = threading.Event()
+
+    def beat() -> None:
+        while not is_over.wait(BEAT_SECONDS):
+            with suppress(SQLAlchemyError):  # a later one may get through
+                uploads.still_finishing(parts.store, upload)
+
+    beating = threading.Thread(target=beat, name=f"finishing-{upload.id}", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        beating.join()
 
 
 def _made(parts: Parts, upload: UploadRecord, file: Upload) -> Entry:

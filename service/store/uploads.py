@@ -19,7 +19,7 @@ from service.store.records import Slice, UploadPurpose, UploadRecord
 from service.store.removals import to_remove
 
 BECOMES: dict[UploadPurpose, Prefix] = {"dataset": "ds", "weights": "wts", "prompt_set": "ps"}
-FINISHING = timedelta(minutes=10)  # who has not made anything of a file after this long has died
+FINISHING = timedelta(minutes=2)  # who has not said for this long that it is at work has died
 
 
 class OutOfPlaceError(Exception):
@@ -141,6 +141,13 @@ def begin_finish(store: Store, project_id: str, upload_id: str) -> UploadRecord 
         return _record_of(row)
 
 
+def still_finishing(store: Store, upload: UploadRecord) -> None:
+    """Say that whoever took it on is at work on it, so that nobody else takes it for one that was left."""
+    with store.write() as session:
+        mine = (Upload.id == upload.id, Upload.state == "finishing", Upload.attempt == upload.attempt)
+        session.execute(sa.update(Upload).where(*mine).values(updated_at=now(session)))
+
+
 def release(session: Session, upload_id: str | None) -> None:
     """Its bytes no longer count: what is made of it does, from this transaction on."""
     if upload_id is not None:
@@ -151,9 +158,10 @@ def finish(store: Store, upload: UploadRecord) -> None:
     """It has become what it was for: its pieces go."""
     with store.write() as session:
         row = _row(session, upload.project_id, upload.id, lock=True)
-        if row is not None and row.state == "finishing":
+        if row is not None and row.state != "finished" and row.resource_id in (None, upload.resource_id):
             time = now(session)
             row.state, row.updated_at, row.reserved_bytes = "finished", time, 0
+            row.resource_id = upload.resource_id  # also where somebody took its maker for dead, and gave it back
             session.execute(sa.delete(UploadPiece).where(UploadPiece.upload_id == row.id))
             to_remove(session, [keys.upload_prefix(row.project_id, row.id)], time)
 

@@ -5,6 +5,7 @@ const TRIES = 8; // in a row that bring nothing
 const LONGEST_WAIT = 15; // seconds between tries
 const STALLED = 60_000; // ms in which nothing leaves
 const IN_A_MOMENT = [408, 425, 429, 502, 503, 504];
+const CODES_IN_A_MOMENT = ["upload_offset_differs", "idempotency_in_flight"];
 
 class BrokenError extends Error {}
 class AtWorkError extends Error {} // another request makes something of the upload
@@ -21,7 +22,7 @@ export class RefusedError extends Error {
 // One file on its way. `csrf` is the session's token, `tell(bytes)` hears how much has left, `say(turn)` that a connection broke.
 export class Sending {
   constructor(root, csrf, tell, say) {
-    Object.assign(this, { root, csrf, tell, say, failures: 0 });
+    Object.assign(this, { root, csrf, tell, say, failures: 0, reached: 0 });
   }
 
   // The upload that is announced so under this key, once however often it is asked for.
@@ -45,13 +46,21 @@ export class Sending {
 
   async sendRest(id, file) {
     let { offset, status } = await this.ask("GET", `/${id}`);
+    this.hasReached(offset);
     while (status === "receiving" && offset < file.size) {
       this.tell(offset);
       await this.sendPiece(id, file.slice(offset, offset + PIECE), offset);
       offset = Math.min(offset + PIECE, file.size);
-      this.failures = 0;
+      this.hasReached(offset);
     }
     this.tell(file.size);
+  }
+
+  // A try that brought something was no failure, though its connection broke.
+  hasReached(offset) {
+    if (offset <= this.reached) return;
+    this.reached = offset;
+    this.failures = 0;
   }
 
   sendPiece(id, piece, offset) {
@@ -114,7 +123,7 @@ export class Sending {
 
 function refusal(status, problem) {
   if (problem.code === "upload_finishing") return new AtWorkError();
-  const passes = problem.code === "upload_offset_differs" || IN_A_MOMENT.includes(status);
+  const passes = CODES_IN_A_MOMENT.includes(problem.code) || IN_A_MOMENT.includes(status);
   return passes ? new BrokenError() : new RefusedError(status, problem);
 }
 

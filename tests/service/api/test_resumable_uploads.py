@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 from httpx2 import Response
 
+from service.api import finished_uploads
 from service.api.upload_pieces import PIECE_BYTES
 from service.store import orphans, uploads
 from service.store.models import Dataset, Upload
@@ -426,6 +428,39 @@ def test_who_asks_while_it_is_made_waits_and_one_that_died_is_taken_over(any_api
     assert made.json()["id"] == taken.resource_id, "what the one that died had begun is what is made"
     uploads.give_back(api.parts.store, taken)  # it had not died
     assert finish(api, upload_id).json() == made.json()
+
+
+def test_nobody_takes_over_what_takes_long_to_be_stored(api: Api, monkeypatch: pytest.MonkeyPatch):
+    upload_id = announce(api, len(PARQUET))
+    send_all(api, upload_id, PARQUET)
+    monkeypatch.setattr(finished_uploads, "BEAT_SECONDS", 0.02)
+    original, long_ago = DirectoryStore.put_file, timedelta(hours=1)
+
+    def slow(self: DirectoryStore, key: str, path: Path) -> None:
+        make_old(api, upload_id, updated_at=datetime.now(UTC) - long_ago)
+        time.sleep(0.5)
+        with pytest.raises(uploads.OutOfPlaceError):
+            uploads.begin_finish(api.parts.store, PROJECT, upload_id)
+        original(self, key, path)
+
+    monkeypatch.setattr(DirectoryStore, "put_file", slow)
+    assert finish(api, upload_id).status_code == 201
+
+
+def test_what_was_made_counts_though_its_maker_was_taken_for_dead(any_api: Api):
+    api = any_api
+    upload_id = announce(api, len(PARQUET))
+    send_all(api, upload_id, PARQUET)
+    taken = uploads.begin_finish(api.parts.store, PROJECT, upload_id)
+    assert taken is not None
+    make_old(api, upload_id, updated_at=datetime.now(UTC) - uploads.FINISHING - timedelta(seconds=1))
+    other = uploads.begin_finish(api.parts.store, PROJECT, upload_id)
+    assert other is not None
+    uploads.give_back(api.parts.store, other)
+    uploads.finish(api.parts.store, taken)
+    found = uploads.get(api.parts.store, PROJECT, upload_id)
+    assert found is not None
+    assert (found.state, found.resource_id) == ("finished", taken.resource_id)
 
 
 def test_what_became_of_an_upload_is_deleted_with_every_word_of_it(api: Api):
