@@ -10,7 +10,7 @@ const KEYS = {
 };
 const KEYS_OFF = "attune-keys-off";
 
-export function prepareJudging() {
+function prepareJudging() {
   const place = document.getElementById("judge");
   if (place?.dataset.question) new Judge(place).start();
 }
@@ -222,3 +222,5 @@ function store(key, value) {
     // asked again on the next page
   }
 }
+
+prepareJudging();

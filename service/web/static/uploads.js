@@ -4,7 +4,7 @@ import { RefusedError, Sending } from "./pieces.js";
 const PREFIX = "attune-upload ";
 const HASHED = 2 ** 20;
 
-export function prepareUploads() {
+function prepareUploads() {
   const form = document.getElementById("upload");
   if (!form) return;
   const file = form.querySelector("input[type=file]");
@@ -39,10 +39,9 @@ async function send(form, file) {
     kept.id ||= (await sending.announce(said, kept.key)).id;
     write(place, kept);
     const made = await sending.complete(kept.id, file).catch(async (error) => {
-      if (error.status === 422 || error.status === 404) {
-        forget(place);
-        if (error.status === 422) await sending.discard(kept.id).catch(() => {}); // the file will not do
-      }
+      const isOver = error.status === 422 || error.code === "too_many_pieces"; // nobody goes on with it
+      if (isOver || error.status === 404) forget(place);
+      if (isOver) await sending.discard(kept.id).catch(() => {});
       throw error;
     });
     forget(place);
@@ -186,3 +185,5 @@ function places(purpose) {
     return [];
   }
 }
+
+prepareUploads();

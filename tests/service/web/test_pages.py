@@ -22,6 +22,9 @@ from tests.service.api.browsable import browsable, flawed, png
 from tests.service.api.world import CATALOG, Api
 
 TESTS = Path(__file__).parents[2]
+TEMPLATES = STATIC.parent / "templates"
+SCRIPT = re.compile(r"<script src=\"\{\{ asset\('([^']+)'")
+IMPORT = re.compile(r'^import .* from "([^"]+)";', re.MULTILINE)
 PAGE = {"Accept": "text/html"}
 INLINE = re.compile(r"""<script(?![^>]*\bsrc=)|<(?:[^>"]|"[^"]*")*\s(?:on\w+|style)=|<style""")
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -167,9 +170,26 @@ def test_scripts_of_others_are_those_of_their_packages(folder: Path):
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected, name
 
 
+def scripts_of(template: str) -> set[Path]:
+    """What a page of this template loads, with what that imports."""
+    texts = [(TEMPLATES / name).read_text() for name in ("base.html", template)]
+    found, waiting = set[Path](), [STATIC / name for text in texts for name in SCRIPT.findall(text)]
+    while waiting:
+        path = waiting.pop().resolve()
+        if path not in found:
+            found.add(path)
+            waiting += [path.parent / name for name in IMPORT.findall(path.read_text())]
+    return found
+
+
 def test_scripts_are_small():
+    """Those of others, and all that any one page loads."""
     assert sum(path.stat().st_size for path in (STATIC / "vendor").glob("*.js")) < 100_000
-    assert sum(path.stat().st_size for path in STATIC.glob("*.js")) < 40_000
+    pages = {path.name: scripts_of(path.name) for path in TEMPLATES.glob("*.html")}
+    assert set().union(*pages.values()) == {path.resolve() for path in STATIC.rglob("*.js")}, (
+        "what no page loads is dead"
+    )
+    assert max(sum(one.stat().st_size for one in scripts) for scripts in pages.values()) < 125_000
 
 
 def test_what_is_not_there_is_a_page_for_a_person_and_a_problem_for_a_program(client: TestClient):
