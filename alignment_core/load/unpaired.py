@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from alignment_core.datasets.bad_rows import read_annotations
@@ -91,6 +92,7 @@ def load_images(
     if sample is not None:
         liked, disliked = ([row for row in split.train if row.liked is wanted] for wanted in (True, False))
         few = sample.of_classes(*(rows for rows in (liked, disliked) if rows))
+        few = sorted(few, key=attrgetter("number"))  # forwards, as the dataset is read
         train = yield from _prepare(
             spec, method, family, encoding, rows, cache_dir, sample.shelves, ranks, None, images_disk, few
         )

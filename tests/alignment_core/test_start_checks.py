@@ -13,6 +13,8 @@ from alignment_core.events import Event, PhaseChanged, RunCompleted, StartChecke
 from alignment_core.methods.diffusion_dpo import DiffusionDPO
 from alignment_core.rewards.brightness import Brightness
 from alignment_core.spec.first_step import first_step_of
+from alignment_core.spec.places import Sources
+from tests.alignment_core.datasets.builders import image_bytes, rows, write_parquet
 from tests.alignment_core.tiny import EVALUATION, UNJUDGED, tiny_spec
 
 pytestmark = pytest.mark.usefixtures("shapes_unchecked")
@@ -79,6 +81,21 @@ def test_the_checks_say_what_they_tried_and_leave_nothing(tiny_model: Path, tiny
     assert not any(isinstance(event, StepCompleted) for event in events)
     assert list((tmp_path / "run").iterdir()) == []
     assert list((tmp_path / "cache").rglob("*.safetensors")) == [], "what was encoded of a batch is in nobody's cache"
+
+
+@pytest.mark.parametrize("kind", ["judged", "pairs"])
+def test_images_that_the_disk_has_no_room_for_are_found_by_the_trial_too(
+    kind: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    judged = [{"prompt": f"prompt {i % 3}", "image": image_bytes(i), "label": i % 2} for i in range(12)]
+    data = write_parquet(tmp_path / "images.parquet", judged if kind == "judged" else rows(12))
+    transform = {"crop": "random", "horizontal_flip": True}
+    method = {"type": "diffusion_kto", "dataset": {"type": "local", "path": str(data)}, "transform": transform}
+    spec = spec_of("kto", tiny_model, data, method=method)
+    running = align(
+        spec, tmp_path / "run", sources=Sources(unpacked_disk_bytes=1), cache_dir=tmp_path / "cache", check_only=True
+    )
+    assert any(isinstance(event, StartChecked) for event in running)
 
 
 def test_a_run_that_has_saved_is_not_checked_again(tiny_model: Path, tiny_pairs: Path, tmp_path: Path) -> None:
