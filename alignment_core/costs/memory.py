@@ -27,6 +27,7 @@ from alignment_core.model_files import ModelReport
 from alignment_core.spec.families import FAMILIES, FamilyName
 from alignment_core.spec.job import JobSpec
 from alignment_core.spec.online import OnlineMethodSpec
+from alignment_core.spec.recording import are_recorded
 from alignment_core.spec.reference import (
     FrozenReference,
     HardCopyReference,
@@ -97,7 +98,7 @@ def memory_of(
     text, text_kept = _conditioning(spec, model, family, is_half=is_half)
     vae, encoders = _staying(spec, model, text)
     # A step of one micro-batch makes its gradients as its activations go; blocks that are computed again come with them.
-    buckets = gradients if _in_buckets(spec) else 0.0
+    buckets = gradients if gradients_in_buckets(spec) else 0.0
     training, coming = activations + text_kept, gradients - buckets
     training = (
         training + coming if spec.accumulation > 1 or spec.training.gradient_checkpointing else max(training, coming)
@@ -144,10 +145,11 @@ def trained_parameters(spec: JobSpec, model: ModelReport) -> int:
             assert_never(spec.adapter)
 
 
-def _in_buckets(spec: JobSpec) -> bool:
+def gradients_in_buckets(spec: JobSpec) -> bool:
     """Whether DDP holds the gradients from the start on, in what it sends; not where they are averaged once a step (`load/run.py`)."""
     is_ddp = spec.resources.processes > 1 and spec.resources.strategy == "ddp"
-    return is_ddp and spec.training.micro_batch == "given" and spec.training.cuda_graphs == "off"
+    is_recorded = are_recorded(spec, on_a_card=spec.resources.device != "cpu")
+    return is_ddp and spec.training.micro_batch == "given" and not is_recorded
 
 
 def images_together(spec: JobSpec, family: FamilyName) -> int:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from alignment_core.actors.actors import Actors
 from alignment_core.actors.build import LoraShape, full_actors, lora_actors
-from alignment_core.actors.reading_network import ReadingNetwork
 from alignment_core.errors import ModelError
 from alignment_core.events import Event, PrecisionChosen
 from alignment_core.families.family import Family, ToldGuidance, TrainableEncoders
@@ -143,14 +142,3 @@ def _initial_weights(here: JobSpec, family: Family, cache_dir: Path) -> Mapping[
     again = load_model(here.model, device=cpu, frozen_dtype=exact, denoiser_dtype=exact, cache_dir=cache_dir)
     merge(again.components(), family.merged)
     return {name: weight.detach() for name, weight in again.denoiser.named_parameters()}
-
-
-def are_recorded(spec: JobSpec, actors: Actors, accelerator: Accelerator) -> bool:
-    """Whether the networks' kernels are recorded: where shapes stay, and nothing but kernels happens between them."""
-    return (
-        spec.training.cuda_graphs == "auto"
-        and accelerator.device.type == "cuda"
-        and spec.resources.strategy == "ddp"  # which is that of one process too; in shares a forward sends weights
-        and not spec.training.gradient_checkpointing
-        and not isinstance(actors.denoiser, ReadingNetwork)
-    )

@@ -19,7 +19,6 @@ from alignment_core.events import Event, ModelLoaded, WarningRaised
 from alignment_core.families.family import Family, ToldGuidance
 from alignment_core.load.judging import build_judges, build_watch, held_out_prompts
 from alignment_core.load.networks import (
-    are_recorded,
     build_actors,
     hold_in_half,
     load_in_precision,
@@ -38,6 +37,7 @@ from alignment_core.load.timesteps import build_timesteps
 from alignment_core.ranks import Ranks, ranks_of
 from alignment_core.spec import JobSpec, LocalSource
 from alignment_core.spec.places import Sources
+from alignment_core.spec.recording import are_recorded
 from alignment_core.spec.training import TRAINING_GUIDANCE, Precision
 from alignment_core.training.run import Run, precision_of
 
@@ -134,7 +134,7 @@ def _build_actors(
 
 def _settle_passes(spec: JobSpec, actors: Actors, accelerator: Accelerator, ranks: Ranks, cache_dir: Path) -> None:
     """How gradients are averaged, where compiled blocks are kept, and whether kernels are recorded."""
-    is_recorded = are_recorded(spec, actors, accelerator)
+    is_recorded = are_recorded(spec, on_a_card=accelerator.device.type == "cuda")
     if ranks.count > 1 and spec.resources.strategy == "ddp":
         # What is recorded, or may run out of memory by itself, cannot send its gradients from within the backward.
         if is_recorded or spec.training.micro_batch == "auto":

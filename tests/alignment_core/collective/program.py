@@ -40,7 +40,7 @@ def run_all(runs: list[dict[str, Any]]) -> None:
 def follow(happening: Any, events: list[Any], circumstances: Circumstances) -> None:
     """Add the events of a run to `events`, under circumstances that this machine does not have."""
     is_recorded = circumstances.is_recorded
-    loading.are_recorded = (lambda *_: True) if is_recorded else ARE_RECORDED
+    loading.are_recorded = (lambda *_, **__: True) if is_recorded else ARE_RECORDED
     loading.CudaGraphs = Plainly if is_recorded else CUDA_GRAPHS
     run_training.BACKGROUND_BYTES = 0 if circumstances.saves_in_background else BACKGROUND_BYTES
     with ExitStack() as stack, patch_environment(CXX=_compiler(circumstances)):

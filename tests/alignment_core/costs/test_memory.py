@@ -12,7 +12,7 @@ import torch
 from diffusers import ModelMixin, SD3Transformer2DModel, UNet2DConditionModel
 
 from alignment_core.costs.layers import layers_of
-from alignment_core.costs.memory import Memory, memory_of
+from alignment_core.costs.memory import Memory, gradients_in_buckets, memory_of
 from alignment_core.costs.vae import decoding_bytes
 from alignment_core.model_files import ModelReport
 from alignment_core.spec import JobSpec
@@ -186,6 +186,39 @@ def test_of_weights_in_shares_a_process_holds_its_own_and_the_blocks_that_are_br
     assert shared.reference == pytest.approx(2 * whole.reference / 4, abs=2e-3)  # in shares it stays float32
     assert 0.25 * whole.weights < shared.weights < 0.4 * whole.weights
     assert shared.activations == whole.activations
+
+
+WIDE = {"type": "lora", "rank": 256, "alpha": 256.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_sent_from_the_backward"),
+    [
+        ({}, False),
+        ({"resources": {"strategy": "fsdp2"}}, False),
+        ({"training": {"cuda_graphs": "off"}}, True),
+        ({"training": {"gradient_checkpointing": True}}, True),
+        ({"resources": {"device": "cpu"}}, True),
+        ({"adapter": {**WIDE, "text_encoder": {}}}, True),
+    ],
+)
+def test_gradients_are_there_from_the_start_where_ddp_sends_them_from_the_backward(
+    changes: dict[str, Any], is_sent_from_the_backward: bool
+) -> None:
+    training = {"cuda_graphs": "auto", **changes.get("training", {})}
+    resources = {"processes": 2, **changes.get("resources", {})}
+    spec = JobSpec.model_validate(
+        {"model": "a", "method": PAIRS, "adapter": WIDE, **changes, "training": training, "resources": resources}
+    )
+    assert gradients_in_buckets(spec.resolved("sd")) is is_sent_from_the_backward
+
+
+def test_the_buckets_of_gradients_count_beside_the_activations() -> None:
+    alone, two = (
+        estimated("sd", batch=4, adapter=WIDE, resources={"device": "cpu", "processes": num}) for num in (1, 2)
+    )
+    assert two.gradients > 0.1
+    assert two.peak_gib - alone.peak_gib == pytest.approx(two.gradients, abs=2e-3)
 
 
 def test_an_adapter_is_whole_on_every_process() -> None:
