@@ -42,6 +42,8 @@ class Disk:
         self.limit_bytes = limit_bytes
         self.bytes_held = 0
         self._held: OrderedDict[Path, int] = OrderedDict()
+        self._own: set[Path] = set()
+        self._own_bytes = 0
         self._lock = threading.Lock()
 
     def hold(self, path: Path) -> bool:
@@ -62,9 +64,22 @@ class Disk:
                 oldest.unlink(missing_ok=True)
             return True
 
-    def has_room(self, size_bytes: int) -> bool:
-        """Whether so much more may lie there and nothing has to go."""
-        return self.limit_bytes is None or self.bytes_held + size_bytes <= self.limit_bytes
+    def holds(self, path: Path) -> bool:
+        """Whether it is counted, and has its turn among what may go."""
+        return path in self._held
+
+    def has_room_among_own(self, path: Path, size_bytes: int) -> bool:
+        """Whether it may lie there with all that had room before, the run's own; what others left does not count, since it can go."""
+        if self.limit_bytes is None:
+            return True
+        with self._lock:
+            if path in self._own:
+                return True
+            if self._own_bytes + size_bytes > self.limit_bytes:
+                return False
+            self._own.add(path)
+            self._own_bytes += size_bytes
+            return True
 
     def has_given_back(self, path: Path) -> bool:
         """Whether a map of the file would keep a place on the disk that is no longer counted."""

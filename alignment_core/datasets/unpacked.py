@@ -11,6 +11,8 @@ import hashlib
 import logging
 from bisect import bisect_left
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Generic
@@ -36,6 +38,7 @@ class UnpackedImages(Generic[AnnotationT]):
         rows: Sequence[AnnotationT],
         names: Sequence[tuple[str, ...]],
     ) -> None:
+        assert all(one.number <= other.number for one, other in pairwise(rows)), "the rows ascend"
         self._source, self._folder = source, folder
         self._rows, self._names = rows, names
 
@@ -90,10 +93,15 @@ class ImageFolder:
 
     def count_what_is_here(self) -> None:
         """Of earlier runs too, and of other datasets: the first that go are those that were put here first."""
-        if self._disk.limit_bytes is not None:
-            here = [(path.stat().st_mtime_ns, path) for path in self._folder.glob("*/*") if path.suffix != ".tmp"]
-            for _, path in sorted(here):
-                self._disk.hold(path)
+        if self._disk.limit_bytes is None:
+            return
+        here: list[tuple[int, Path]] = []  # not what others are writing, or has its turn already
+        for path in self._folder.glob("*/*"):
+            if path.suffix != ".tmp" and not self._disk.holds(path):
+                with suppress(FileNotFoundError):  # others needed its place meanwhile
+                    here.append((path.stat().st_mtime_ns, path))
+        for _, path in sorted(here):
+            self._disk.hold(path)
 
     def add(self, image: bytes) -> str:
         """Keep an image, though others may have to go for it; its name."""
@@ -103,10 +111,10 @@ class ImageFolder:
         return name
 
     def add_where_there_is_room(self, image: bytes) -> tuple[str, bool]:
-        """Keep an image, if none has to go for it; its name, and whether it was there already."""
+        """Keep an image, if none of this run has to go for it; its name, and whether it was there already."""
         name = hashlib.sha256(image).hexdigest()
         is_here = self._has(name, image)
-        if not is_here and self._disk.has_room(len(image)):
+        if self._disk.has_room_among_own(self._file(name), len(image)) and not is_here:
             self._write(name, image)
         return name, is_here
 
@@ -151,7 +159,10 @@ def unpack_images(
     progress: EncodingProgress,
     disk: Disk | None = None,
 ) -> Generator[PhaseProgressed, None, tuple[UnpackedImages[AnnotationT], list[AnnotationT]]]:
-    """Copy the images of `rows` that are not in `folder` yet, as many as `disk` has room for; the rows that come back name the copies."""
+    """Copy the images of `rows` that are not in `folder` yet, as many as `disk` has room for; the rows that come back name the copies.
+
+    What others left in `folder` goes for them.
+    """
     images = ImageFolder(folder, disk or Disk())
     images.count_what_is_here()
     named: list[AnnotationT] = []

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from alignment_core.datasets.bad_rows import read_annotations
 from alignment_core.datasets.detect import open_preferences
+from alignment_core.datasets.encoding import EncodingProgress
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.pairs import PairTensors, PreferencePairs
+from alignment_core.datasets.rows import Annotation
 from alignment_core.datasets.shelf import Disk
-from alignment_core.datasets.unpacked import ImageFolder
+from alignment_core.datasets.unpacked import ImageFolder, UnpackedImages, unpack_images
 from alignment_core.datasets.unpaired import images_of_pairs
 from alignment_core.errors import AlignmentError
 from alignment_core.load.shelves import images_disk_of
@@ -86,6 +88,15 @@ def likes_of(path: Path, cache: Path, disk: Disk | None) -> JudgedImages:
     return images
 
 
+def left_by_others(folder: Path, num: int, size: int = 100) -> list[str]:
+    """Images of another data set, the newest first."""
+    others = ImageFolder(folder, Disk())
+    names = [others.add(bytes([number + 100]) * size) for number in range(num)]
+    for number, name in enumerate(names):
+        os.utime(folder / name[:2] / name, (2000 - number, 2000 - number))
+    return names
+
+
 def draws(num: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in range(num)]
 
@@ -149,16 +160,66 @@ def test_what_neither_the_disk_nor_the_dataset_has_ends_the_run_to_be_run_again(
 
 
 def test_what_earlier_runs_left_counts_and_goes_first(tmp_path: Path) -> None:
-    folder = ImageFolder(tmp_path, Disk(None))
-    old, older = (folder.add(bytes([number]) * 100) for number in (1, 2))
-    for name, seconds in ((old, 2000), (older, 1000)):
-        os.utime(tmp_path / name[:2] / name, (seconds, seconds))
+    old, older = left_by_others(tmp_path, 2)
     bounded = ImageFolder(tmp_path, Disk(250))
     bounded.count_what_is_here()
-    assert bounded.add_where_there_is_room(bytes(100)) == (hashlib.sha256(bytes(100)).hexdigest(), False)
-    assert bounded.get(hashlib.sha256(bytes(100)).hexdigest()) is None  # there was no room
-    new = bounded.add(bytes(100))
+    new = [bounded.add_where_there_is_room(bytes([number]) * 100) for number in (10, 11)]
+    assert [is_here for _, is_here in new] == [False, False]
+    assert [bounded.get(name) is not None for name in (*(name for name, _ in new), old, older)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    third, is_here = bounded.add_where_there_is_room(bytes([12]) * 100)
+    assert (is_here, bounded.get(third)) == (False, None)  # beside those of this run there was no room
+    assert bounded.add_where_there_is_room(bytes([10]) * 100) == (new[0][0], True)  # and counts once
+    again = bounded.add(bytes([12]) * 100)  # what is missed later has it, for the one that was not read for longest
+    assert [bounded.get(name) is not None for name in (again, new[0][0], new[1][0])] == [True, True, False]
+
+
+def test_one_of_others_stays_where_there_is_room_and_the_oldest_goes_alone(tmp_path: Path) -> None:
+    old, older = left_by_others(tmp_path, 2)
+    bounded = ImageFolder(tmp_path, Disk(250))
+    bounded.count_what_is_here()
+    new, _ = bounded.add_where_there_is_room(bytes(100))
     assert [bounded.get(name) is not None for name in (new, old, older)] == [True, True, False]
+
+
+def test_training_and_validation_share_the_room(path: Path, tmp_path: Path) -> None:
+    source = open_preferences(path)
+    train, validation = (annotations := read_annotations(source, ties="drop"))[:3], annotations[3:]
+
+    def unpack(part: list[Annotation], disk: Disk) -> None:
+        drain(unpack_images(source, part, tmp_path / "cache" / "images", EncodingProgress(total=2 * NUM), disk))
+
+    unpack(train, Disk())  # by an earlier run, before others left theirs
+    first = copies(tmp_path / "cache")
+    for file in (tmp_path / "cache" / "images").glob("*/*"):
+        os.utime(file, (1000, 1000))
+    left_by_others(tmp_path / "cache" / "images", 10, size=1000)
+    disk = Disk(limit := sum(first.values()) + 4000)
+    unpack(train, disk)
+    unpack(validation, disk)
+    here = copies(tmp_path / "cache")
+    assert first.keys() < here.keys()
+    assert any(size != 1000 for size in (here[name] for name in here.keys() - first.keys())), "one more had room"
+    assert sum(here.values()) <= limit
+
+
+def test_a_copy_that_another_process_removes_meanwhile_is_not_counted(tmp_path: Path) -> None:
+    (name,) = left_by_others(tmp_path, 1)
+    (tmp_path / name[:2] / "gone").symlink_to(tmp_path / "nowhere")  # is listed, and is not there when it is asked
+    (tmp_path / name[:2] / "half.tmp").write_bytes(bytes(1000))
+    disk = Disk(250)
+    ImageFolder(tmp_path, disk).count_what_is_here()
+    assert disk.bytes_held == 100
+
+
+def test_rows_that_do_not_ascend_are_refused(path: Path, tmp_path: Path) -> None:
+    annotations = read_annotations(source := open_preferences(path), ties="drop")
+    with pytest.raises(AssertionError, match="ascend"):
+        UnpackedImages(source, ImageFolder(tmp_path, Disk()), annotations[::-1], [("a", "b")] * NUM)
 
 
 def test_the_bound_has_a_default_and_is_shared_out_to_processes() -> None:
