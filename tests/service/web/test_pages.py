@@ -151,9 +151,10 @@ def test_no_page_may_run_what_is_not_a_file_of_this_server(client: TestClient, f
         assert not INLINE.search(answer.text), path
 
 
-def test_whatever_a_page_loads_is_there_and_kept_for_ever(client: TestClient):
-    loaded = re.findall(r'(?:src|href)="(/static/[^"]+)"', client.get("/").text)
-    assert len(loaded) >= 6
+def test_whatever_a_page_loads_is_there_and_kept_for_ever(client: TestClient, finished: str):
+    pages = [client.get(path).text for path in ("/", "/datasets", f"/jobs/{finished}")]
+    loaded = {address for page in pages for address in re.findall(r'(?:src|href)="(/static/[^"]+)"', page)}
+    assert len(loaded) == 8
     for address in loaded:
         answer = client.get(address)
         assert answer.status_code == 200, address
