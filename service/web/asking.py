@@ -40,11 +40,15 @@ class Api:
         self._transport = httpx.ASGITransport(request.app, root_path=root, client=client)
         self._base = f"{request.url.scheme}://{request.headers.get('host', 'localhost')}"
         self._headers = {name: request.headers[name] for name in HANDED_ON if name in request.headers}
+        self._answers: dict[tuple[Any, ...], httpx.Response] = {}  # parts of a page ask for the same lists
 
     async def get(self, path: str, **query: Any) -> Any:
-        """The JSON at `path`, which begins with `/v1`. Raises `RefusedError`."""
+        """The JSON at `path`, which begins with `/v1`, asked once until something is ordered. Raises `RefusedError`."""
         given = {name: value for name, value in query.items() if value not in (None, "")}
-        return (await self.send("GET", path, params=given)).json()
+        asked = (path, *(f"{name}={value}" for name, value in given.items()))
+        if asked not in self._answers:
+            self._answers[asked] = await self.send("GET", path, params=given)
+        return self._answers[asked].json()  # anew, so that who changes it changes his own
 
     async def get_or_none(self, path: str, **query: Any) -> Any:
         """The same, or None where there is nothing."""
@@ -64,6 +68,8 @@ class Api:
         return (await self.send("POST", path, headers=headers, json=json)).json()
 
     async def send(self, method: str, path: str, headers: dict[str, str] | None = None, **what: Any) -> httpx.Response:
+        if method != "GET" and not path.endswith("/validate"):
+            self._answers.clear()
         async with httpx.AsyncClient(transport=self._transport, base_url=self._base) as client:
             answer = await client.request(method, path, headers={**self._headers, **(headers or {})}, **what)
         if answer.status_code >= 400:

@@ -3,14 +3,15 @@
 It is the schema that `/openapi.json` has of `JobSpec`; the methods' own are parts of it.
 """
 
-from collections.abc import Mapping
-from functools import cache
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from alignment_core.spec import JobSpec
 
 Kind = Literal["group", "choice", "select", "boolean", "integer", "number", "text", "lines", "items", "json"]
 Schema = Mapping[str, Any]
+T = TypeVar("T")
 ON, BY_NAME, WAS, SET = "_on", "_name", "_was", "_set"
 """Beside the fields of an object: whether it is there at all, the text that may stand for it, the `type` that its controls are of, and the
 prompt set that stands for lines."""
@@ -30,6 +31,23 @@ def spec_schema() -> Schema:
     return JobSpec.model_json_schema()
 
 
+def known_by_place(ask: Callable[[Schema], T]) -> Callable[[Schema], T]:
+    """What `ask` says of a part of the one schema, asked once a process: a form walks through thousands of them.
+
+    Parts are told apart by where they lie in memory, so each is kept there with its answer.
+    """
+    known: dict[int, tuple[Schema, T]] = {}
+
+    @wraps(ask)
+    def answer(schema: Schema) -> T:
+        if (found := known.get(id(schema))) is None:
+            found = known[id(schema)] = (schema, ask(schema))
+        return found[1]
+
+    return answer
+
+
+@known_by_place
 def node_of(schema: Schema) -> Node:
     """What may stand where `schema` holds."""
     inner, is_nullable = _without_null(_followed(schema))
@@ -37,6 +55,7 @@ def node_of(schema: Schema) -> Node:
     return Node(_kind(inner), inner, is_nullable)
 
 
+@known_by_place
 def item_of(schema: Schema) -> Schema:
     """Of a list: what a place in it holds, which is nothing where one may be added."""
     return {"anyOf": [schema["items"], {"type": "null"}]}
@@ -46,6 +65,7 @@ def properties(schema: Schema) -> Mapping[str, Schema]:
     return schema.get("properties", {})
 
 
+@known_by_place
 def choices(schema: Schema) -> Mapping[str, Schema]:
     """The members of a union by their `type`."""
     return {name: {"$ref": ref} for name, ref in schema["discriminator"]["mapping"].items()}
