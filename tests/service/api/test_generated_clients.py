@@ -22,7 +22,7 @@ SOURCES = ROOT / "tests" / "generators"
 OPTIONAL = "--default-non-nullable=false"  # what has a default need not be sent
 PYTHON_GENERATOR = "openapi-python-client==0.29.1"
 CONFIG = "project_name_override: attune-client\ncontent_type_overrides:\n  image/png: application/octet-stream\n"
-CONFIG += "  application/zip: application/octet-stream\n"
+CONFIG += "  image/jpeg: application/octet-stream\n  application/offset+octet-stream: application/octet-stream\n  application/zip: application/octet-stream\n"
 
 
 @pytest.fixture(scope="module")
