@@ -129,7 +129,7 @@ def test_the_claims_hold_in_short_histories(world: World) -> None:
 @pytest.mark.slow
 def test_the_claims_hold_in_long_histories_and_each_rule_is_taken(world: World) -> None:
     machine = histories_on(world)
-    run(machine, seed_=6, histories=40, steps=50)
+    run(machine, seed_=6, histories=100, steps=50)
     taken = {name for name, _ in world.rules.items()}
     assert len(taken) > 60, f"histories that do little show little: {sorted(taken)}"
     assert len(world.verbs) > 14, f"histories that do little show little: {sorted(world.verbs)}"
