@@ -1,6 +1,7 @@
 """A connection that breaks after the server has done what it was asked, and before it can say so: a proxy that loses answers."""
 
 import http.client
+import re
 import socket
 import struct
 import threading
@@ -16,11 +17,22 @@ OF_ONE_HOP = ("connection", "transfer-encoding", "content-length", "keep-alive")
 
 @dataclass
 class LossyConnection:
-    """`lose` answers to the next requests that change something are lost; `lost` says to which."""
+    """Loses answers: for a pattern of `METHOD /path` as many as `lose` says, and `lost` tells which.
+
+    One is not enough where the page shall notice: a browser sends again by itself what a connection that it had used before lost.
+    """
 
     address: str
-    lose: int = 0
+    lose: dict[str, int] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
+
+    def is_lost(self, request: str) -> bool:
+        pattern = next((one for one, left in self.lose.items() if left and re.fullmatch(one, request)), None)
+        if pattern is None:
+            return False
+        self.lose[pattern] -= 1
+        self.lost.append(pattern)
+        return True
 
 
 @contextmanager
@@ -37,8 +49,7 @@ def lossy_connection(to: str) -> Iterator[LossyConnection]:
             answer = upstream.getresponse()
             content = answer.read()
             upstream.close()
-            if self.command in ("POST", "PUT", "PATCH", "DELETE") and len(found.lost) < found.lose:
-                found.lost.append(f"{self.command} {self.path}")
+            if found.is_lost(f"{self.command} {urlsplit(self.path).path}"):
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 self.close_connection = True
                 self.connection.close()

@@ -29,6 +29,7 @@ class Judge {
     this.ahead = [];
     this.said = []; // in this tab, for undo
     this.isLooking = false;
+    this.looksBackNext = false;
     this.last = place.dataset.last === undefined ? null : Number(place.dataset.last);
     const bar = place.querySelector("#judge-progress progress");
     [this.answered, this.total] = [bar.value, bar.max];
@@ -89,7 +90,7 @@ class Judge {
 
   async show(next) {
     this.coming = next;
-    this.busy(!next.nodes.every((node) => node.complete));
+    this.busy(true); // until its pictures can be seen nothing can be said of them
     await Promise.all(next.nodes.map((node) => node.decode().catch(() => {}))); // what cannot be shown can be skipped
     if (this.coming !== next) return;
     [this.current, this.coming] = [next, null];
@@ -102,7 +103,7 @@ class Judge {
 
   // Ask what is next, and load its pictures. `isBack`: other tabs may have answered what is shown.
   async look(isBack = false) {
-    if (this.isLooking) return;
+    if (this.isLooking) return void (this.looksBackNext ||= isBack);
     this.isLooking = true;
     const limit = Math.min(20, AHEAD + 1 + waiting(this.place.dataset.votes).length);
     const address = `${this.place.dataset.next + this.annotator}&limit=${limit}`;
@@ -120,6 +121,10 @@ class Judge {
     this.ahead = asked.filter((one) => one.question !== shown).map((one) => known.get(one.question) ?? this.loaded(one));
     if (isSettled) this.settle(progress);
     if (shown === undefined) this.goOn(data, isSettled);
+    if (this.looksBackNext) {
+      this.looksBackNext = false;
+      this.look(true);
+    }
   }
 
   goOn(data, isSettled) {
@@ -139,7 +144,7 @@ class Judge {
 
   hear({ answer, refused, isOffline, isSignedOut, isEmpty }) {
     const num = waiting(this.place.dataset.votes).length;
-    if (answer && !num) this.settle(answer.progress);
+    if (answer && !num) this.hearProgress(answer.progress);
     const kept = num === 1 ? "One answer is" : `${num} answers are`;
     if (isOffline) this.notice(`No connection. ${kept} kept in this browser and sent again by itself; you can go on.`);
     if (isSignedOut) this.notice(`You are signed out. ${num ? `${kept} kept in this browser. ` : ""}Sign in in another tab, and come back to this one.`);
@@ -148,6 +153,13 @@ class Judge {
     if (!isEmpty) return;
     if (!this.wasRefused) this.notice("");
     if (!this.current && !this.coming) this.look();
+  }
+
+  // Where more is answered than was said here, another browser of this person has said it: what it answered is not asked again.
+  hearProgress(progress) {
+    const isElsewhere = progress.answered !== this.answered;
+    this.settle(progress);
+    if (isElsewhere) this.look(true);
   }
 
   leaveOut(address) {
