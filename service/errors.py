@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from alignment_core.spec.mistakes import MOST, mistakes, sentence
+from service.nouns import none_of
 from service.rate_limits import headers_of, seconds_until
 from service.store.limits import QuotaExceeded, QuotaName
 from service.store.objects import ObjectNotFound
@@ -113,7 +114,7 @@ class ApiError(Exception):
 
 def not_found(kind: str, identifier: str) -> ApiError:
     """404 for something that is not there, or not this project's: the two look the same from outside."""
-    return ApiError(404, f"{kind}_not_found", f"there is no {kind} {identifier!r} in this project")
+    return ApiError(404, f"{kind}_not_found", f"{none_of(kind, identifier)} in this project")
 
 
 def invalid_request(errors: Sequence[FieldProblem]) -> ApiError:

@@ -15,6 +15,7 @@ from service.api.schemas.deleted import Deleted
 from service.api.sweeps import SweepPath
 from service.auth import ProjectDep
 from service.errors import ApiError, not_found
+from service.nouns import spoken
 from service.store import deletion, pushes
 from service.store.ids import is_id
 from service.store.removals import remove_due
@@ -49,7 +50,7 @@ class Deleter:
         try:
             deleted = delete()
         except deletion.InUse as error:
-            raise ApiError(409, error.code, f"{kind} {identifier!r} cannot be deleted: {error}") from error
+            raise ApiError(409, error.code, f"{spoken(kind)} {identifier!r} cannot be deleted: {error}") from error
         if deleted is None:  # somebody else was faster
             raise not_found(kind, identifier)
         self._background.add_task(remove_due, self._parts.store, self._parts.objects)
@@ -64,7 +65,7 @@ DeleterDep = Annotated[Deleter, Depends(_deleter)]
 
 
 def _responses(kind: Kind, prefix: str, code: str, why: str, when: str) -> dict[int | str, dict[str, Any]]:
-    detail = f"{kind} '{prefix}_01kaf0h2v7x3m5q8r1s4t6w9yz' cannot be deleted: {why}"
+    detail = f"{spoken(kind)} '{prefix}_01kaf0h2v7x3m5q8r1s4t6w9yz' cannot be deleted: {why}"
     return {**missing(kind, prefix), **problem(409, code, detail, when=when)}
 
 

@@ -4,6 +4,7 @@ from http import HTTPStatus
 from typing import Any
 
 from service.errors import PROBLEM_MEDIA_TYPE
+from service.nouns import none_of, spoken
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -66,5 +67,5 @@ def problems(*statuses: int) -> Responses:
 
 def missing(kind: str, prefix: str) -> Responses:
     """404 of one kind of thing; another project's looks the same as none."""
-    detail = f"there is no {kind} '{prefix}_01kaf0h2v7x3m5q8r1s4t6w9yz' in this project"
-    return problem(404, f"{kind}_not_found", detail, when=f"No such {kind} in this project")
+    detail = f"{none_of(kind, f'{prefix}_01kaf0h2v7x3m5q8r1s4t6w9yz')} in this project"
+    return problem(404, f"{kind}_not_found", detail, when=f"No such {spoken(kind)} in this project")

@@ -15,6 +15,7 @@ from service.api.schemas.runs import AttemptLog, Logs
 from service.api.schemas.texts import METADATA_KEY
 from service.api.waiting import wait_until
 from service.errors import ApiError, FieldProblem, invalid_request, not_found
+from service.nouns import possessive, stands
 from service.store import jobs, outputs
 from service.store.database import Store
 from service.store.kinds import Kind
@@ -82,10 +83,10 @@ def _is_at_rest(pulse: JobPulse) -> bool:
 
 def transition(verb: str, kind: str = "job", prefix: str = "job") -> dict[int | str, dict[str, Any]]:
     """How a change of state may be answered, for the OpenAPI document."""
-    detail = f"{verb} is not possible: the {kind} is succeeded"
+    detail = f"{verb} is not possible: {stands(kind, 'succeeded')}"
     return {
         **missing(kind, prefix),
-        **problem(409, "invalid_transition", detail, when=f"The {kind}'s state forbids it"),
+        **problem(409, "invalid_transition", detail, when=f"The {possessive(kind)} state forbids it"),
     }
 
 
@@ -100,7 +101,7 @@ def change_state(
     try:
         changed = change(parts.store, job.project_id, job.id)
     except InvalidTransition as error:
-        why = f"the {kind} is {error.state}" + (f", and {error.reason}" if error.reason else "")
+        why = stands(kind, error.state) + (f", and {error.reason}" if error.reason else "")
         raise ApiError(409, "invalid_transition", f"{verb} is not possible: {why}") from error
     if changed is None:  # deleted since it was looked up
         raise not_found(kind, job.id)

@@ -160,8 +160,11 @@ def test_they_are_cancelled_and_not_resumed(api: Api) -> None:
     place = f"/v1/candidates/{created(api)['id']}"
     assert_problem(api.client.delete(place), 409, "candidates_in_use")
     assert api.client.post(f"{place}/cancel").json()["status"] == "cancelled"
-    assert_problem(api.client.post(f"{place}/resume"), 409, "invalid_transition")
+    refused = assert_problem(api.client.post(f"{place}/resume"), 409, "invalid_transition")
+    assert refused["detail"] == "resume is not possible: the candidates are cancelled"
     assert api.client.delete(place).status_code == 200
+    gone = assert_problem(api.client.get(place), 404, "candidates_not_found")
+    assert gone["detail"].startswith("there are no candidates 'cand_")
 
 
 def test_another_project_sees_nothing_of_them(new_api: NewApi) -> None:

@@ -1,5 +1,6 @@
 """The OpenAPI document is complete: every answer has a schema, and an example that the schema accepts."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -175,6 +176,13 @@ def test_references_lead_somewhere_and_no_schema_is_left_over(document: dict[str
 
     walk(document)
     assert found == set(document["components"]["schemas"])
+
+
+def test_what_is_several_is_spoken_of_as_several(document: dict[str, Any]):
+    text = json.dumps(document)
+    assert "there are no weights" in text
+    for wrong in ("candidates is ", "weights is ", "is no candidates", "is no weights", "candidates's", "weights's"):
+        assert wrong not in text
 
 
 def test_request_bodies_have_examples_that_are_accepted(document: dict[str, Any]):
