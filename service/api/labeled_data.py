@@ -11,12 +11,12 @@ from typing import Any, Literal
 from service.api.checked_uploads import store_upload, uploads_folder
 from service.api.context import Parts
 from service.api.judgements import Judged, judged_pairs
-from service.api.lookup import whole_or_404
 from service.api.schemas.datasets import Dataset
 from service.api.uploads import Upload
 from service.errors import ApiError
-from service.store import candidates, datasets, labelings
-from service.store.records import CandidateImageRecord, LabelingRecord, VoteRecord
+from service.store import candidates, datasets, jobs, labelings
+from service.store.objects import ObjectNotFound
+from service.store.records import CandidateImageRecord, JobRecord, LabelingRecord, VoteRecord
 
 TABLE, ZIP = "pairs.jsonl", ".zip"
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # so that the same votes make the same bytes
@@ -25,7 +25,7 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # so that the same votes make the same bytes
 def make_dataset(
     parts: Parts, labeling: LabelingRecord, name: str | None, both_bad: Literal["drop", "tie"], dataset_id: str | None
 ) -> Dataset:
-    """Make the data set and have a worker check it. Raises 409 where nobody has judged a pair.
+    """Make the data set and have a worker check it. Raises 409 where nobody has judged a pair, or the images are deleted meanwhile.
 
     One that has its file is not made anew, whatever was said since a first request under the same key was broken off.
     """
@@ -39,11 +39,20 @@ def make_dataset(
         raise ApiError(409, "nothing_judged", detail)
     ids = list(dict.fromkeys(found for one in judged for found in (one.question.first_id, one.question.second_id)))
     images = labelings.images_of(parts.store, ids)
+    drawn = jobs.get(parts.store, labeling.project_id, labeling.candidates_id)
+    if drawn is None or len(images) < len(ids):
+        raise _deleted(labeling)
+    provenance = _provenance(parts, labeling, drawn, judged, votes, both_bad)
     folder = uploads_folder(parts.settings)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         path = Path(temporary) / f"{labeling.id}{ZIP}"
-        _write(parts, path, labeling, judged, images)
+        try:
+            _write(parts, path, labeling, judged, images)
+        except ObjectNotFound as error:
+            if jobs.get(parts.store, labeling.project_id, labeling.candidates_id) is None:
+                raise _deleted(labeling) from error
+            raise
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         upload = Upload(path, path.name, path.stat().st_size, sha256, {})
@@ -54,9 +63,15 @@ def make_dataset(
             size_bytes=upload.size_bytes,
             name=name or labeling.name,
             dataset_id=dataset_id,
-            provenance=_provenance(parts, labeling, judged, votes, both_bad),
+            provenance=provenance,
         )
         return Dataset.of(store_upload(parts, made, upload, ZIP))
+
+
+def _deleted(labeling: LabelingRecord) -> ApiError:
+    """409 for images that went while they were read: somebody deleted the labeling, and then what it shows."""
+    why = f"candidates {labeling.candidates_id!r}, whose images it shows, were deleted meanwhile"
+    return ApiError(409, "candidates_deleted", f"labeling {labeling.id!r} cannot be made a data set: {why}")
 
 
 def _write(
@@ -102,11 +117,11 @@ def _file(image: CandidateImageRecord) -> str:
 def _provenance(
     parts: Parts,
     labeling: LabelingRecord,
+    drawn: JobRecord,
     judged: Sequence[Judged],
     votes: Sequence[VoteRecord],
     both_bad: str,
 ) -> dict[str, Any]:
-    drawn = whole_or_404("cand", parts.store, labeling.project_id, labeling.candidates_id)
     recipes = candidates.recipes_of(parts.store, labeling.project_id, labeling.candidates_id)
     return {
         "labeling_id": labeling.id,

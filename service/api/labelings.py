@@ -176,7 +176,10 @@ def next_questions(
     answered = {one.number for one in labelings.votes(parts.store, labeling.id, annotator)}
     ordered = order_of(labelings.questions(parts.store, labeling.id), labeling.seed, annotator)
     asked = [one for one in ordered if one.number not in answered][:limit]
-    images = labelings.images_of(parts.store, [found for one in asked for found in (one.first_id, one.second_id)])
+    wanted = {found for one in asked for found in (one.first_id, one.second_id)}
+    images = labelings.images_of(parts.store, list(wanted))
+    if wanted - images.keys():  # they stay as long as the labeling does: it was deleted just now
+        raise not_found("labeling", labeling.id)
     data = []
     for one in asked:
         sides = [_shown(parts, images[found]) for found in (one.first_id, one.second_id)]
@@ -264,7 +267,8 @@ def get_labeling_results(labeling: LabelingDep, parts: PartsDep) -> LabelingResu
             409,
             "nothing_judged",
             "labeling 'lab_01kaf0h2v7x3m5q8r1s4t6w9yz' cannot be made a data set: nobody has judged a pair of it",
-            when="Nobody has judged a pair, or the first request with this `Idempotency-Key` is still at work",
+            when="Nobody has judged a pair; or the candidates were deleted meanwhile (`candidates_deleted`), or the first request with "
+            "this `Idempotency-Key` is still at work",
         ),
         **problems(400, 413, 507),
     },
