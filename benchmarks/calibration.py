@@ -2,7 +2,7 @@
 
 Real jobs of the demo's model, one after the other, through a service of its own: submitted over HTTP, claimed and run by a worker whose
 training processes are real. Each job's interval is that of its own `estimate`, which was made from the jobs that had ended before it. Jobs
-differ in shape, steps and batch. Prints whether the interval held, and writes every job as JSON.
+differ in shape, steps and batch. Prints whether the interval held, and writes every job as JSON, and a plot.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from typing import Any
 
 from attune.client import Client
 from attune.resources import Job
+from benchmarks.estimate_plot import draw_calibration
 from benchmarks.fault.deployment import deployed
 from demo.assets import ASSETS
 
@@ -131,7 +132,7 @@ def summary(jobs: Sequence[Foretold]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "out", nargs="?", type=Path, default=Path("calibration"), help="of the JSON, without its suffix"
+        "out", nargs="?", type=Path, default=Path("calibration"), help="of JSON and plot, without suffix"
     )
     parser.add_argument("--jobs", type=int, default=50, help="so many whose interval is looked at; others come before")
     parser.add_argument("--seed", type=int, default=0)
@@ -143,8 +144,9 @@ def main() -> None:
         sys.stdout.write(f"{len(jobs):3} {one.shape} {one.steps:3} x {one.batch_size}  {one.took:6.1f} s {within}\n")
         sys.stdout.flush()
         told = {"date": time.strftime("%Y-%m-%d"), "seed": arguments.seed, **summary(jobs)}
-        rows = [asdict(each) for each in jobs]
-        arguments.out.with_suffix(".json").write_text(json.dumps({**told, "jobs": rows}, indent=1) + "\n")
+        report = {**told, "jobs": [asdict(each) for each in jobs]}
+        arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+        draw_calibration(report, arguments.out.with_suffix(".svg"))
     sys.stdout.write(f"{json.dumps(summary(jobs))}\n")
 
 

@@ -1,7 +1,7 @@
 """What each of two processes allocates while they train together, against what was estimated: `python -m benchmarks.collective_memory OUT`.
 
 The demo's models over gloo on the CPU in float32, in shares (`fsdp2`) and whole on each (`ddp`); every setting by two new processes, of which each
-counts its own tensors from the first step of training on. Prints the ratios, and writes them as JSON.
+counts its own tensors from the first step of training on. Prints the ratios, and writes them as JSON and as a plot.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from alignment_core.alignment import align
 from alignment_core.families.released import Released
 from alignment_core.quiet import silence_imports, silence_progress_bars
 from alignment_core.spec import JobSpec
+from benchmarks.estimate_plot import draw_collective_memory
 from benchmarks.memory import GIB, NUM_PAIRS, STEPS, Measured, estimated, on_a_card, spec_of
 from benchmarks.speed import save
 from demo.assets import ASSETS
@@ -165,7 +166,7 @@ def _one_process(setting: str, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="Folder of collective_memory.json; `docs` for that of the page.")
+    parser.add_argument("out", type=Path, help="Folder of JSON and plot; `docs` for that of the page.")
     parser.add_argument(
         "--only", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="Leave others as they are there."
     )
@@ -182,7 +183,9 @@ def main() -> None:
         console.print(
             f"{setting:22} {of['measured_gib']:.4f} GiB, estimated {of['estimated_gib']:.4f}: {of['ratio']:.3f}"
         )
-        save({"results": [found[name] for name in SETTINGS if name in found]}, path)
+        report = {"results": [found[name] for name in SETTINGS if name in found]}
+        save(report, path)
+        draw_collective_memory(report, path.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Images a second that threads and processes decode and transform, as many of each as cores: `python -m benchmarks.decoding`.
 
 What `datasets.encoding` does to an image before the encoder sees it, to photographs of 512 pixels and more. All ways take turns and must
-give the same pixels. Writes `decoding.json`.
+give the same pixels. Writes `decoding.json` and `decoding.svg`.
 """
 
 import argparse
@@ -19,12 +19,14 @@ from torch import Tensor
 from alignment_core.datasets.decoders import Decode, cores, in_processes, in_threads
 from benchmarks.caching import RESOLUTION, photograph
 from benchmarks.speed import DOCS, paired_ratio, save
+from benchmarks.speed_plot import draw_decoding
 
 
 def main() -> None:
     arguments = _parser().parse_args()
     found = measured([photograph(number) for number in range(arguments.images)], arguments.workers, arguments.rounds)
     save(found, arguments.docs / "decoding.json")
+    draw_decoding(found, arguments.docs / "decoding.svg")
     for way, rate in found["images_per_second"].items():
         sys.stdout.write(f"{way}: {rate} images/s, {found['times_one_thread'][way]} times one thread\n")
 

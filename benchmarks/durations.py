@@ -2,7 +2,7 @@
 
 What a worker does: the first run of a family teaches it the rates of this machine, and the others are estimated from them. On the demo's
 models, on the CPU in one thread, in CPU seconds, so that other work on the machine does not count. Prints the ratios by phase, and
-writes them as JSON.
+writes them as JSON and as a plot.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from alignment_core.costs.work import Work, work_of
 from alignment_core.model_files import read_model_files
 from alignment_core.quiet import silence_imports, silence_progress_bars
 from alignment_core.spec import JobSpec
+from benchmarks.estimate_plot import draw_durations
 from demo.assets import ASSETS
 from demo.families.assets import FAMILY_ASSETS
 
@@ -153,7 +154,7 @@ def ratios(expected: Duration, took: Mapping[str, float]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("out", nargs="?", type=Path, default=Path("durations"), help="of the JSON, without its suffix")
+    parser.add_argument("out", nargs="?", type=Path, default=Path("durations"), help="of JSON and plot, without suffix")
     parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
     arguments = parser.parse_args()
     silence_imports()
@@ -166,6 +167,7 @@ def main() -> None:
         sys.stdout.flush()
     report = {"date": time.strftime("%Y-%m-%d"), "rows": found}
     arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    draw_durations(report, arguments.out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ declare -A COMMANDS=(
   [peak-sdxl-full-adafactor]='peak "${SIZE/sd15/sdxl}" --adapter full --precision bf16 --checkpointing --optimizer adafactor --batch 1 4'
   [rollout]='"$PYTHON" -m benchmarks.rollout --size "$SIZE" --precision fp16 --turns 2 --out "$OUT/rollout"'
   [evaluation]='"$PYTHON" -m benchmarks.evaluation --size "$SIZE" --precision fp16 --turns 2 --out "$OUT/evaluation"'
-  [precision]='"$PYTHON" -m benchmarks.precision'
+  [precision]='"$PYTHON" -m benchmarks.precision "$OUT/precision"'
   [start]='"$PYTHON" -m benchmarks.start --size "$SIZE" "$OUT/start"'
 )
 mapfile -t NAMES < <(printf '%s\n' "${!COMMANDS[@]}" | sort)

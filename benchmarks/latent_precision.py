@@ -1,12 +1,16 @@
-"""What encoding images in half changes, by family: `python -m benchmarks.latent_precision` prints the table of `docs/precision.md`.
+"""What encoding images in half changes, by family: `python -m benchmarks.latent_precision [OUT]` prints the table of `docs/precision.md`.
 
 On a CPU, the demo's models and pairs of 32 px. How far half precision moves the latents, over how far rounding pixels to 8 bits does, and what
-either changes of the logits: Diffusion-DPO at beta 5000, a LoRA that is a thousandth of its weights off, networks in float32, the same noise.
+either changes of the logits: Diffusion-DPO at beta 5000, a LoRA that is a thousandth of its weights off, networks in float32, the same noise. Writes the rows as JSON and as a
+plot, where OUT says so.
 """
 
+import argparse
 import io
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
@@ -18,12 +22,14 @@ from alignment_core.datasets.transforms import transform
 from alignment_core.families.family import Family
 from alignment_core.load.model import load_model
 from alignment_core.load.precision import DTYPES, HALVES
-from alignment_core.load.vae_precision import Encoded, in_roundings, rounding_of
+from alignment_core.load.vae_precision import MAX_LATENT_ERROR, Encoded, in_roundings, rounding_of
 from alignment_core.methods.pair_batches import PairBatch
 from alignment_core.seeds import generator_of
 from alignment_core.spec import LocalSource
 from alignment_core.training.logit_error import logits_of, nudged, rms
 from benchmarks.precision import MODELS, SEED, actors_of, dpo
+from benchmarks.precision_plot import draw_latent_precision
+from benchmarks.speed import save
 from demo.assets import ASSETS
 
 NUM_PAIRS, JPEG_QUALITY = 128, 95
@@ -101,8 +107,25 @@ def line_of(row: Change) -> str:
     return f"| {row.family} | {row.encoded} | {row.latent_error:.2g} | {row.logit_change:.2g} | {row.logit_rms:.2g} |"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    out: Path | None = _parser().parse_args().out
     torch.set_num_threads(1)
-    for name in MODELS:
-        for row in changes(name):
-            print(line_of(row), flush=True)  # noqa: T201
+    found = list[Change]()
+    for row in (row for name in MODELS for row in changes(name)):
+        found.append(row)
+        sys.stdout.write(line_of(row) + "\n")
+        sys.stdout.flush()
+    if out is not None:
+        report = {"bound": MAX_LATENT_ERROR, "rows": [asdict(row) for row in found]}
+        save(report, out.with_suffix(".json"))
+        draw_latent_precision(report, out.with_suffix(".svg"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", nargs="?", type=Path, help="of JSON and plot, without suffix")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -28,6 +28,7 @@ from alignment_core.events import PhaseChanged, StepCompleted
 from alignment_core.families.released import Released
 from alignment_core.model_files import read_model_files
 from alignment_core.spec import JobSpec
+from benchmarks.estimate_plot import draw_memory
 from benchmarks.living_bytes import LivingBytes
 from demo.assets import ASSETS
 from demo.families.assets import FAMILY_ASSETS
@@ -204,25 +205,6 @@ def ratios_of(row: dict[str, Any]) -> list[float]:
     return [row[name] for name in ("ratio", "ratio_on_a_cpu") if name in row]
 
 
-def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """Estimated over measured, a point a setting."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "attune", "svg.fonttype": "none", "font.size": 9})
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 5), constrained_layout=True)
-    for family in MODELS:
-        points = [row for row in results if row["model"] == family]
-        axes.scatter([row["measured_gib"] for row in points], [ratios_of(row)[0] for row in points], label=family)
-    axes.axhspan(0.9, 1.1, alpha=0.12, color="black", lw=0)
-    axes.set(xscale="log", xlabel="measured, GiB", ylabel="estimated over measured")
-    axes.legend(frameon=False)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
-
-
 def main() -> None:
     arguments = _parser().parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -234,14 +216,15 @@ def main() -> None:
     for setting, row in zip(wanted, rows(wanted), strict=True):
         by_setting[setting] = row
         results = [by_setting[setting] for setting in GRID if setting in by_setting]
-        file.write_text(json.dumps({"torch": torch.__version__, "results": results}, indent=1) + "\n")
+        report = {"torch": torch.__version__, "results": results}
+        file.write_text(json.dumps(report, indent=1) + "\n")
+        draw_memory(report, arguments.out / "memory.svg")
         ratios = " and ".join(f"{ratio:.3f}" for ratio in ratios_of(row))
         console.print(f"{' '.join(setting.words):40} {row['measured_gib']:.4f} GiB: {ratios}", highlight=False)
     found = [ratio for row in results for ratio in ratios_of(row)]
     console.print(
         f"{len(results)} settings, estimated over measured {min(found):.3f} to {max(found):.3f}", highlight=False
     )
-    draw(results, arguments.out / "memory.svg")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
 One API process without workers, with so many jobs, a job of so many steps, and so many open streams of that job, which completes a step
 every `--every` seconds. Each page is asked for in turns with an empty endpoint (`/healthz`) on a connection that is kept: first beside no
-stream, then beside all of them. Prints a line each, writes them as JSON, and as a table between the marks of docs/operations.md.
+stream, then beside all of them. Prints a line each, writes them as JSON and a plot, and as a table between the marks of docs/operations.md.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from benchmarks.load.measures import Row, row
 from benchmarks.load.server import PartsName, Server, serving
 from benchmarks.load.watching import speaking, watching
 from benchmarks.marks import put_between
+from benchmarks.service_plot import draw_pages
 
 PARTS: tuple[PartsName, ...] = ("embedded", "full")
 TARGET_MS = 200
@@ -30,7 +31,7 @@ NAMES = {"embedded": "SQLite, a directory", "full": "PostgreSQL, S3"}
 
 def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("out", nargs="?", type=Path, help="of the JSON, without its suffix")
+    parser.add_argument("out", nargs="?", type=Path, help="of JSON and plot, without suffix")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=["embedded"])
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--points", type=int, default=1_000_000)
@@ -47,6 +48,7 @@ def main(given: list[str] | None = None) -> None:
     if arguments.out is not None:
         report = report_of(rows, arguments)
         arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+        draw_pages(report, arguments.out.with_suffix(".svg"))
         put_between(arguments.table, BEGIN, END, table_of(report))
 
 

@@ -2,7 +2,7 @@
 
 For settings that the plain implementation of `train_step` has no room for on one card: SDXL in full, small optimisers, gradient checkpointing,
 every micro-batch. On a GPU the peak is what was allocated; on a CPU (`--size tiny-sdxl`) every tensor is counted. Random weights, Diffusion-DPO.
-Prints a line for each micro-batch and writes JSON.
+Prints a line for each micro-batch and writes JSON and a plot.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import torch
 from alignment_core.costs.memory import memory_of
 from alignment_core.model_files import read_model_files
 from alignment_core.spec import JobSpec
+from benchmarks.estimate_plot import draw_peak
 from benchmarks.memory import GIB
 from benchmarks.speed import save
 from benchmarks.step.cases import Case, load, spec_of, steps_of
@@ -42,7 +43,9 @@ def main() -> None:
             results.append(_in_a_process(batch, folder))
             sys.stdout.write(f"{json.dumps(results[-1])}\n")
             sys.stdout.flush()
-            save({"size": arguments.size, "results": results}, arguments.out.with_suffix(".json"))
+            report = {"size": arguments.size, "results": results}
+            save(report, arguments.out.with_suffix(".json"))
+            draw_peak(report, arguments.out.with_suffix(".svg"))
 
 
 def asked(arguments: argparse.Namespace, folder: Path, batch: int) -> JobSpec:
@@ -115,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch", type=int, nargs="+", default=[1, 4], help="pairs of a micro-batch, one after the other"
     )
-    parser.add_argument("--out", type=Path, default=Path("build/peak"), help="where .json is written")
+    parser.add_argument("--out", type=Path, default=Path("build/peak"), help="where .json and .svg are written")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser
 

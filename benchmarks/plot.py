@@ -3,18 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from benchmarks.figures import BLUE, DARK, RED, plain, plt, save
+from benchmarks.protocol import BETAS, CONTROL_BETAS, PRESETS, ROWS, TUNED
+from benchmarks.results import Results, beta_of
+from benchmarks.statistics import mean_of
 
-matplotlib.use("svg")
-matplotlib.rcParams.update({"svg.hashsalt": "attune", "svg.fonttype": "none", "font.size": 9})
-
-import matplotlib.pyplot as plt  # noqa: E402
-
-from benchmarks.protocol import BETAS, CONTROL_BETAS, PRESETS, ROWS, TUNED  # noqa: E402
-from benchmarks.results import Results, beta_of  # noqa: E402
-from benchmarks.statistics import mean_of  # noqa: E402
-
-COLORS = {None: "#333333", "paper": "#1b7f9c", "seed": "#c8553d", "adaptive": "#6a994e"}
+COLORS = {None: DARK, "paper": BLUE, "seed": RED, "adaptive": "#6a994e"}
 PRICES = {"following": "prompt-following (share of right attributes)", "diversity": "diversity (base: 0.116)"}
 MARKERS = {"d3po": "o", "dpok": "s", "ddpo": "D", "tailorpo": "^", "tailorpo_g": "*"}
 
@@ -29,12 +23,10 @@ def draw(results: Results, path: Path) -> None:
             axes.set_ylabel(label)
     for axes in panels.flat:
         axes.set_xlabel("gain in colourfulness on held-out prompts")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
     panels[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
     panels[0, 1].legend(frameon=False, fontsize=7, loc="lower left")
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    save(figure, path)
 
 
 def _curves(axes: Any, results: Results, price: str) -> None:

@@ -1,11 +1,13 @@
-"""How far half precision is off, by family and latent size: `python -m benchmarks.precision` prints the table of `docs/precision.md`.
+"""How far half precision is off, by family and latent size: `python -m benchmarks.precision [OUT]` prints the table of `docs/precision.md`.
 
 On a CPU, with the demo's models of 32 px, whose autocast rounds where a GPU's does in all but the norms. Diffusion-DPO at beta 5000, a LoRA
-that is a thousandth of its weights off, random latents and prompts, timesteps evenly spaced.
+that is a thousandth of its weights off, random latents and prompts, timesteps evenly spaced. Writes the rows as JSON and as a plot, where OUT says so.
 """
 
+import argparse
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -20,6 +22,8 @@ from alignment_core.methods.diffusion_dpo import DiffusionDPO, pair_loss
 from alignment_core.methods.pair_batches import PairBatch, PairDraws
 from alignment_core.spec import LocalSource
 from alignment_core.training.logit_error import measure
+from benchmarks.precision_plot import draw_precision
+from benchmarks.speed import save
 from demo.assets import ASSETS
 
 BETA, NUM_PAIRS, SEED = 5000.0, 16, 0
@@ -94,7 +98,25 @@ def line_of(row: Exactness) -> str:
     return f"| {row.family} | {size} | {row.precision} | {row.logit_error:.2g} | {row.logit_rms:.2g} |"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    out: Path | None = _parser().parse_args().out
     torch.set_num_threads(1)
+    found = list[Exactness]()
     for row in rows():
-        print(line_of(row), flush=True)  # noqa: T201
+        found.append(row)
+        sys.stdout.write(line_of(row) + "\n")
+        sys.stdout.flush()
+    if out is not None:
+        report = {"rows": [asdict(row) for row in found]}
+        save(report, out.with_suffix(".json"))
+        draw_precision(report, out.with_suffix(".svg"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", nargs="?", type=Path, help="of JSON and plot, without suffix")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks import watchers
 from benchmarks.load.measures import Row, lists, points, row, submits, transfers
 from benchmarks.load.server import PartsName, Server, serving
+from benchmarks.service_plot import draw_service
 
 PARTS: tuple[PartsName, ...] = ("embedded", "full")
 
@@ -39,9 +40,7 @@ def main() -> None:
         if arguments.out is not None:  # each as it comes: the largest take long
             arguments.out.with_suffix(".json").write_text(json.dumps(report_of(rows), indent=1) + "\n")
     if arguments.out is not None:
-        from benchmarks.service_plot import draw
-
-        draw(rows, arguments.out.with_suffix(".svg"))
+        draw_service(report_of(rows), arguments.out.with_suffix(".svg"))
 
 
 def measured(arguments: argparse.Namespace) -> Iterator[Row]:

@@ -1,7 +1,7 @@
 """What a step waits for shards on a disk that holds a part of the set, with and without looking ahead, and in blocks: `python -m benchmarks.shards`.
 
 Shards of random posteriors in a folder that answers as late as a store would; a step draws pairs by the seed, reads them and then takes
-`--step-seconds`, in which nothing here is busy, as in a step on a GPU. The ways take turns; shuffled as a whole both read the same bits. Writes `shards.json`.
+`--step-seconds`, in which nothing here is busy, as in a step on a GPU. The ways take turns; shuffled as a whole both read the same bits. Writes `shards.json` and `shards.svg`.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from alignment_core.datasets.shard_store import FolderStore
 from alignment_core.datasets.shelf import Shelves
 from alignment_core.methods.order import Blocks, indices_of_step
 from benchmarks.speed import DOCS, save
+from benchmarks.speed_plot import draw_shards
 
 SHARD_BYTES, ENTRIES = 2**20, 16
 BLOCKS = Blocks(rows=4 * ENTRIES, window=4)  # 16 shards, where the disk holds 24
@@ -50,6 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = measured(Path(folder), arguments)
     save(found, arguments.docs / "shards.json")
+    draw_shards(found, arguments.docs / "shards.svg")
     for way in WAYS:
         of = found[way]
         sys.stdout.write(

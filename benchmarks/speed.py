@@ -19,10 +19,20 @@ def machine() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "device": device_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
+
+
+def device_name() -> str:
+    """Of the GPU, or of the CPU where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return models[0] if models else platform.processor() or "CPU"
 
 
 def paired_ratio(seconds: Sequence[float], base: Sequence[float]) -> float:

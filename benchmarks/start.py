@@ -3,7 +3,7 @@
 A training process as a worker starts one, on a model of random weights: once with nothing remembered, then again as on a warm machine,
 where the files are in the page cache, the images encoded and the weights' hashes known, and a third time in a process that had its
 imports done and waited (`worker/warm.py`). Prints seconds and CPU seconds by part, and
-writes them as JSON. `--size sd15` reads 4 GiB of weights; its step is one of 64 px, since on a CPU the first step of 512 px is no
+writes them as JSON and as a plot. `--size sd15` reads 4 GiB of weights; its step is one of 64 px, since on a CPU the first step of 512 px is no
 matter of the start.
 """
 
@@ -140,19 +140,26 @@ def _said_by_a_process(spec: Path, folder: str, *, waits: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("out", nargs="?", type=Path, default=Path("start"), help="of the JSON, without its suffix")
-    parser.add_argument("--size", choices=("tiny", "sd15"), default="tiny")
-    parser.add_argument("--adapters", nargs="*", choices=ADAPTERS, default=["lora"])
-    parser.add_argument("--measure", nargs=3, metavar=("SPEC", "FOLDER", "BEGAN"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     if arguments.measure:
         spec, folder, began = arguments.measure
         sys.stdout.write(json.dumps(started(Path(spec), Path(folder), began)) + "\n")
         return
-    rows = list(_rows(arguments.size, arguments.adapters))
-    found = {"size": arguments.size, "date": time.strftime("%Y-%m-%d"), "rows": rows}
-    arguments.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    from benchmarks.speed import save
+    from benchmarks.speed_plot import draw_start
+
+    found = {"size": arguments.size, "rows": list(_rows(arguments.size, arguments.adapters))}
+    save(found, arguments.out.with_suffix(".json"))
+    draw_start(found, arguments.out.with_suffix(".svg"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("out", nargs="?", type=Path, default=Path("start"), help="of JSON and plot, without suffix")
+    parser.add_argument("--size", choices=("tiny", "sd15"), default="tiny")
+    parser.add_argument("--adapters", nargs="*", choices=ADAPTERS, default=["lora"])
+    parser.add_argument("--measure", nargs=3, metavar=("SPEC", "FOLDER", "BEGAN"), help=argparse.SUPPRESS)
+    return parser
 
 
 def _rows(size: str, adapters: list[str]) -> Iterator[dict[str, Any]]:

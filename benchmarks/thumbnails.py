@@ -1,7 +1,7 @@
-"""What thumbnails add to the check of a data set, as a ratio: `python -m benchmarks.thumbnails`.
+"""What thumbnails add to the check of a data set, as a ratio: `python -m benchmarks.thumbnails [OUT]`.
 
 The demo pairs, whose images are 32 pixels wide, and pairs of photographs. Both ways take turns; seconds of the processor, which other work on the machine
-hardly changes.
+hardly changes. Writes them as JSON and as a plot, where OUT says so.
 """
 
 import argparse
@@ -16,22 +16,28 @@ import pyarrow.parquet as pq
 
 from alignment_core.datasets.preflight import check_and_show, check_preferences
 from benchmarks.caching import photograph
-from benchmarks.speed import paired_ratio
+from benchmarks.service_plot import draw_thumbnails
+from benchmarks.speed import paired_ratio, save
 
 DEMO_PAIRS = Path(__file__).parents[1] / "demo" / "assets" / "pairs.parquet"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", nargs="?", type=Path, help="of JSON and plot, without suffix")
     parser.add_argument("--pairs", type=int, default=60, help="of photographs")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
+    report: dict[str, Mapping[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         photographs = pairs_of_photographs(Path(folder) / "photographs.parquet", arguments.pairs)
         for name, path in (("demo pairs", DEMO_PAIRS), ("photographs", photographs)):
-            found = measured(path, Path(folder), arguments.rounds)
+            found = report[name] = measured(path, Path(folder), arguments.rounds)
             values = ", ".join(f"{key} {value:.3g}" for key, value in found.items())
             sys.stdout.write(f"{name}: {values}\n")
+    if arguments.out is not None:
+        save({"data_sets": report}, arguments.out.with_suffix(".json"))
+        draw_thumbnails({"data_sets": report}, arguments.out.with_suffix(".svg"))
 
 
 def pairs_of_photographs(path: Path, num: int) -> Path:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from alignment_core.actors.replay import CudaGraphs
+from benchmarks.speed import device_name
 from benchmarks.step.cases import CASES, Case, agreement, load, plain_turn, spec_of, steps_of
 from benchmarks.step.measuring import Peak, Seconds, alternate, peak_of_turns, split_of
 from benchmarks.step.page import draw, into_page, line_of
@@ -128,14 +129,7 @@ def _print_peak(arguments: argparse.Namespace) -> None:
 
 
 def _device() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return f"{models[0] if models else 'CPU'}, one thread"
+    return device_name() if torch.cuda.is_available() else f"{device_name()}, one thread"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,14 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-matplotlib.rcParams.update({"svg.hashsalt": "attune", "svg.fonttype": "none", "font.size": 9})
-
-import matplotlib.pyplot as plt  # noqa: E402
-
-from benchmarks.marks import put_between  # noqa: E402
+from benchmarks.figures import BLUE, DARK, RED, plt, save
+from benchmarks.marks import put_between
 
 
 def line_of(row: dict[str, Any]) -> str:
@@ -68,12 +62,11 @@ def draw(found: dict[str, Any], path: Path) -> None:
     """Write the plot as SVG; the same figures give the same bytes."""
     rows = found["rows"][::-1]
     figure, axes = plt.subplots(figsize=(7.5, 0.45 * len(rows) + 1.2), constrained_layout=True)
-    axes.barh([row["case"] for row in rows], [row["ratio"] for row in rows], color="#1b7f9c", height=0.6)
+    axes.barh([row["case"] for row in rows], [row["ratio"] for row in rows], color=BLUE, height=0.6)
     for place, row in enumerate(rows):
         if row["target"]:
-            axes.plot([row["target"]] * 2, [place - 0.4, place + 0.4], color="#c8553d", linewidth=2)
-    axes.axvline(1, color="#333333", linewidth=0.8)
+            axes.plot([row["target"]] * 2, [place - 0.4, place + 0.4], color=RED, linewidth=2)
+    axes.axvline(1, color=DARK, linewidth=0.8)
     axes.set_xlabel(f"times as fast as the plain implementation\n({found['size']}, {found['device']})")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    save(figure, path)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import speed_plot
 from benchmarks.scaling import grown_with_rows
 from benchmarks.scaling_runs import loaded_run, steps_of
 from benchmarks.speed import paired_ratio
@@ -24,12 +23,6 @@ def test_every_synthetic_pair_has_latents_of_its_own(tmp_path: Path) -> None:
     read = pairs.batch(range(700))
     assert len(torch.cat([read.chosen_mean, read.rejected_mean]).unique(dim=0)) == 1400
     assert read.conditioning["prompt_embeds"].shape == (700, 4, 5)
-
-
-def test_the_plot_is_that_of_the_figures_beside_it(tmp_path: Path) -> None:
-    for name, draw in (("caching", speed_plot.draw_caching), ("scaling", speed_plot.draw_scaling)):
-        draw(json.loads((DOCS / f"{name}.json").read_text()), tmp_path / "plot.svg")
-        assert (tmp_path / "plot.svg").read_bytes() == (DOCS / f"{name}.svg").read_bytes()
 
 
 def test_a_step_takes_as_long_on_a_million_rows_as_on_a_thousand() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.memory import GRID, Setting, draw, estimated, on_a_card, rows
+from benchmarks.memory import GRID, Setting, estimated, on_a_card, rows
 from demo.assets import ASSETS
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -48,8 +48,3 @@ def test_the_estimate_is_within_a_tenth_of_every_setting_that_was_measured(setti
     spec = setting.spec(ASSETS / "pairs.parquet")
     found = estimated(spec if setting.is_online else on_a_card(spec), setting.model)
     assert found.peak_gib == pytest.approx(row["estimated_gib"], rel=0.01), "what the page shows"
-
-
-def test_the_plot_is_that_of_the_figures_beside_it(tmp_path: Path) -> None:
-    draw(ROWS, tmp_path / "plot.svg")
-    assert (tmp_path / "plot.svg").read_bytes() == (DOCS / "memory.svg").read_bytes()
