@@ -1,6 +1,6 @@
 """The moving reference of a full fine-tune whose weights lie in shares."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -29,19 +29,31 @@ class ShardedFullWeights:
 
     @contextmanager
     def denoiser(self, reference: Weights) -> Iterator[nn.Module]:
-        """Inside, `reference` holds what the network began as: they change places one weight at a time, which takes no second copy."""
-        self._exchange(reference)
+        """Inside, `reference` holds what the network began as: they change places one weight at a time, which takes no second copy.
+
+        The room for that is taken before the first one moves, so that a lack of memory never leaves the two mixed.
+        """
+        spare = self._room_for_one()
+        self._exchange(reference, spare)
         try:
             yield self._frozen
         finally:
-            self._exchange(reference)
+            self._exchange(reference, spare)
+
+    def _room_for_one(self) -> Mapping[torch.dtype, Tensor]:
+        """By kind of number, as many as the largest share of a weight has."""
+        largest: dict[torch.dtype, Tensor] = {}
+        for mine in map(local, self._frozen.parameters()):
+            if mine.dtype not in largest or largest[mine.dtype].numel() < mine.numel():
+                largest[mine.dtype] = mine
+        return {dtype: mine.new_empty(mine.numel()) for dtype, mine in largest.items()}
 
     @torch.no_grad()
-    def _exchange(self, weights: Weights) -> None:
+    def _exchange(self, weights: Weights, spare: Mapping[torch.dtype, Tensor]) -> None:
         for name, parameter in self._frozen.named_parameters():
             mine, theirs = local(parameter), local(weights[name])
             assert mine.dtype == theirs.dtype, "a weight that is rounded does not come back"
-            before = mine.clone()
+            before = spare[mine.dtype][: mine.numel()].view(mine.shape).copy_(mine)
             mine.copy_(theirs)
             theirs.copy_(before)
 
