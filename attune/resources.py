@@ -463,6 +463,7 @@ class Sample(Resource):
     step: int
     prompts: list[str]
     grid: SampleGrid | None = None
+    checkpoint_id: str | None = None
     size_bytes: int
     sha256: str
     image_url: str

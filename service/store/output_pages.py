@@ -31,12 +31,17 @@ def page_of_checkpoints(
 def page_of_samples(
     store: Store, project_id: str, job_id: str, *, after_id: str | None, limit: int, newest_first: bool = False
 ) -> Slice[SampleRecord] | None:
-    """The same of its sample images."""
+    """The same of its sample images, each with the checkpoint of its step."""
     with store.read() as session:
         rows = _page(session, Sample, project_id, job_id, after_id, limit, newest_first)
         if rows is None:
             return None
-        return Slice(tuple(map(SampleRecord.model_validate, rows[:limit])), has_more=len(rows) > limit)
+        saved = _checkpoints_at(session, project_id, job_id, [row.step for row in rows[:limit]])
+        shown = (
+            SampleRecord.model_validate(row).model_copy(update={"checkpoint_id": saved.get(row.step)})
+            for row in rows[:limit]
+        )
+        return Slice(tuple(shown), has_more=len(rows) > limit)
 
 
 def get_sample(store: Store, project_id: str, job_id: str, sample_id: str) -> SampleRecord | None:
@@ -68,6 +73,14 @@ def _page(
         query = query.where(table.step < step if newest_first else table.step > step)
     order = table.step.desc() if newest_first else table.step
     return session.scalars(query.order_by(order).limit(limit + 1)).all()
+
+
+def _checkpoints_at(session: Session, project_id: str, job_id: str, steps: Sequence[int]) -> dict[int, str]:
+    """Ids of the job's checkpoints by their steps, of those steps that have one."""
+    query = sa.select(Checkpoint.step, Checkpoint.id).where(
+        Checkpoint.job_id == job_id, Checkpoint.project_id == project_id, Checkpoint.step.in_(steps)
+    )
+    return {row.step: row.id for row in session.execute(query)}
 
 
 def _with_files(session: Session, rows: Sequence[Checkpoint]) -> tuple[CheckpointRecord, ...]:

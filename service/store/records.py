@@ -332,7 +332,7 @@ class PushRecord(Record):
 
 
 class SampleRecord(Record):
-    """One PNG of images drawn from base and policy at `step`."""
+    """One PNG of images drawn from base and policy at `step`; `checkpoint_id` where it was asked for."""
 
     id: str
     job_id: str
@@ -340,6 +340,7 @@ class SampleRecord(Record):
     attempt: int
     prompts: list[str]
     grid: SampleGrid | None
+    checkpoint_id: str | None = None
     size_bytes: int
     sha256: str
     object_key: str

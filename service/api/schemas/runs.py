@@ -111,6 +111,7 @@ SAMPLE_EXAMPLE: dict[str, Any] = {
             {"prompt": 1, "seed": 1307263581, "base": {"x": 304, "y": 124}, "policy": {"x": 304, "y": 288}},
         ],
     },
+    "checkpoint_id": "ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2",
     "size_bytes": 48211,
     "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
     "image_url": f"/v1/jobs/{JOB_ID}/samples/smp_01kaf0nd3f5h7k9m1p3r5t7v9x.png",
@@ -130,6 +131,9 @@ class Sample(Entry):
     prompts: list[str]
     grid: SampleGrid | None = Field(
         description="Where each image stands in the picture, to lay two of them over each other; null of runs of older versions."
+    )
+    checkpoint_id: str | None = Field(
+        description="The checkpoint of the same step, whose weights draw these images again; null where none was saved, or none is kept."
     )
     size_bytes: int
     sha256: str

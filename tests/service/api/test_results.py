@@ -4,6 +4,7 @@ import csv
 import io
 import zipfile
 import zlib
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from alignment_core.events import (
 )
 from alignment_core.spec import sha256_of_json
 from service.api.schemas.runs import REPORT_EXAMPLE, SAMPLE_EXAMPLE
-from service.store import events, keys
+from service.store import events, keys, leases
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api.world import CHECKPOINT_FILES, PAGE, PNG, Api, assert_problem, step_completed
 from tests.service.store.plans import sent_by
@@ -200,6 +201,24 @@ def test_a_sample_says_where_each_image_stands_in_it_where_the_run_said_so(any_a
     old, new = any_api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"]
     assert old["grid"] is None
     assert new["grid"] == SAMPLE_EXAMPLE["grid"]
+
+
+def test_a_sample_names_the_checkpoint_of_its_step_while_there_is_one(any_api: Api):
+    job_id = any_api.new_job()
+    attempt = any_api.claim(job_id)
+    for step in (1, 2, 3):
+        any_api.draw_sample(job_id, attempt, step)
+    for step in (2, 3):
+        any_api.save_checkpoint(job_id, attempt, step)
+    leases.finish(any_api.parts.store, job_id, attempt, "succeeded")
+    old, new = any_api.client.get(f"/v1/jobs/{job_id}/checkpoints").json()["data"]
+    assert [one["checkpoint_id"] for one in samples_of(any_api, job_id)] == [None, old["id"], new["id"]]
+    any_api.client.delete(f"/v1/checkpoints/{old['id']}").raise_for_status()
+    assert [one["checkpoint_id"] for one in samples_of(any_api, job_id)] == [None, None, new["id"]]
+
+
+def samples_of(api: Api, job_id: str) -> list[dict[str, Any]]:
+    return api.client.get(f"/v1/jobs/{job_id}/samples").json()["data"]
 
 
 def test_manifest_names_everything_by_hash(api: Api):
