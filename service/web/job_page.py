@@ -64,7 +64,6 @@ async def show_job(
         report=await api.get_or_none(f"{path}/report"),
         samples=await api.get(f"{path}/samples", limit=PICTURES_AT_ONCE, newest_first=True, after=pictures),
         checkpoints=saved,
-        checkpoint_of={one["step"]: one["id"] for one in saved["data"]},
         older={"pictures": pictures, "checkpoints": checkpoints},
         warnings=[{**one["data"], "advice": advice_for(one["data"]["code"])} for one in warnings],
         phases=phases(job["usage"]["seconds"] if job["usage"] else {}),

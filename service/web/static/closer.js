@@ -54,14 +54,17 @@ function show(place) {
     svg.setAttribute("aria-label", `${svg.dataset.name} at step ${slide.dataset.step}: ${prompt}`);
     svg.querySelector("image").setAttribute("href", slide.querySelector("img").getAttribute("src"));
   });
-  place.querySelector("[data-reduced]").textContent = imageWidth > width
+  const isReduced = imageWidth > width;
+  place.querySelector("[data-reduced]").textContent = isReduced
     ? `Reduced to ${width} x ${height} pixels; the models draw ${imageWidth} x ${imageHeight}.` : "";
   const link = place.querySelector("a");
+  link.textContent = isReduced ? "Draw it at full size" : "Draw it again in the playground";
   const address = new URL(link.href);
   const told = { prompt, seed, checkpoint: slide.dataset.checkpoint };
   for (const [name, value] of Object.entries(told)) address.searchParams.set(name, value);
   link.href = address;
   link.hidden = !slide.dataset.checkpoint; // other weights would be drawn
+  place.querySelector("[data-gone]").hidden = !link.hidden;
 }
 
 // A click into the picture chooses what is there.
