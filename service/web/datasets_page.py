@@ -13,6 +13,10 @@ AT_ONCE = 50
 PAIRS_AT_ONCE = 20
 LONGEST_ROW = 12  # digits
 NAMED = 6  # rows of a problem whose pictures stand beside it
+OF_THE_OTHER_KIND = {
+    "pairs": {"num_likes", "num_dislikes"},
+    "unpaired": {"num_groups", "num_ties", "num_soft_labels", "num_swapped"},
+}
 
 router = APIRouter(include_in_schema=False)
 
@@ -70,9 +74,10 @@ def _first(typed: str, num_rows: int) -> int | None:
 
 
 def _facts(report: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a report that stand by themselves."""
+    """The numbers of a report that stand by themselves, but for those that its kind of data cannot have."""
+    left_out = OF_THE_OTHER_KIND.get(report.get("kind", ""), set()) | {"size_bytes"}  # which is said above
     return {
         name.removeprefix("num_"): value
         for name, value in report.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and name != "size_bytes"  # said above
+        if isinstance(value, int | float) and not isinstance(value, bool) and name not in left_out
     }
