@@ -18,6 +18,8 @@ from service.errors import ApiError, FieldProblem, invalid_request
 
 router = api_router(prefix="/v1", tags=["labeling"], responses=problems(401, 403, 422, 500, 503))
 
+LONGEST_NAME = 100
+
 PLACES = {"/spec/prompts/0": "/prompt", "/spec/seeds/0": "/seed", "/spec": ""}
 """Where the body has what the candidates' spec has at a place."""
 
@@ -55,7 +57,7 @@ def draw_at_once(body: PlaygroundRequest, project_id: ProjectDep, parts: PartsDe
         sampling=body.sampling,
         max_run_seconds=parts.settings.playground_seconds,
     )
-    request = CandidatesRequest(spec=spec, name="playground", metadata={"made_by": "playground"})
+    request = CandidatesRequest(spec=spec, name=_name_of(body.prompt), metadata={"made_by": "playground"})
     try:
         return create_once(parts, project_id, once, request, Candidates.whole, before_others=True)
     except ApiError as error:
@@ -70,6 +72,11 @@ def is_on(parts: Parts) -> bool:
     """The operator's word, and without it whether the server is its owner's alone."""
     asked = parts.settings.playground
     return not parts.settings.api_keys_required if asked is None else asked
+
+
+def _name_of(prompt: str) -> str | None:
+    """Its beginning on one line, by which it is found in lists."""
+    return " ".join(prompt.split())[:LONGEST_NAME].strip() or None
 
 
 def _told_apart(body: PlaygroundRequest) -> Any:

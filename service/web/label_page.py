@@ -10,6 +10,7 @@ from service.web.rendering import Pages, PagesDep
 from service.web.sign_in import Csrf, refuse_other_sites
 
 AT_ONCE = 20
+LOOKED_AT = 100  # of what was drawn, for those that are no plays
 NAME_COOKIE = "attune_annotator"
 REMEMBERED_SECONDS = 365 * 86_400
 PLAYGROUND = "playground"
@@ -27,9 +28,17 @@ async def show_labelings(
     """Labelings with how far the reader is, and pictures that are or were drawn for some."""
     who = who_judges(request, pages)
     labelings = await api.get("/v1/labelings", limit=AT_ONCE, after=after, annotator=who)
-    drawn = await api.get("/v1/candidates", limit=AT_ONCE, after=drawn_after)
+    drawn = await api.get("/v1/candidates", limit=LOOKED_AT, after=drawn_after)
     draws = [one for one in drawn["data"] if one["metadata"].get("made_by") != PLAYGROUND]
-    return await pages.show("label.html", labelings=labelings, draws=draws, drawn=drawn, who=who)
+    shown = draws[:AT_ONCE]
+    return await pages.show(
+        "label.html",
+        labelings=labelings,
+        draws=shown,
+        older=shown[-1]["id"] if len(draws) > AT_ONCE else drawn["last_id"] if drawn["has_more"] else None,
+        has_plays=len(draws) < len(drawn["data"]),
+        who=who,
+    )
 
 
 @router.get("/label/{labeling_id}")

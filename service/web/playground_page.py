@@ -14,6 +14,8 @@ from service.web.playground_form import FIELDS, PlaygroundForm, of_address, of_d
 from service.web.rendering import Pages, PagesDep
 from service.web.sign_in import Csrf, refuse_other_sites
 
+AT_ONCE = 8  # of what was drawn last
+
 router = APIRouter(include_in_schema=False)
 
 
@@ -24,12 +26,13 @@ async def show_playground(
     form: Annotated[PlaygroundForm, Depends(of_address)],
     job: str = "",
     checkpoint: str = "",
+    drawn_after: str = "",
 ) -> Response:
     """The form: as the address fills it in, or with a job's model and a checkpoint of it."""
     if job:
         found = await api.get(f"/v1/jobs/{part(job)}")
         form = of_job(form, found, checkpoint or found["result_checkpoint_id"] or "")
-    return await _playground(pages, api, form)
+    return await _playground(pages, api, form, drawn_after=drawn_after)
 
 
 @router.post("/playground", dependencies=[Depends(refuse_other_sites)])
@@ -86,6 +89,7 @@ async def _playground(
     images: dict[str, dict[str, Any]] | None = None,
     problems: dict[str, list[str]] | None = None,
     status: int = 200,
+    drawn_after: str = "",
 ) -> Response:
     groups = await model_groups(api, (form.model, form.against))
     if drawn is None and not form.model:
@@ -103,5 +107,6 @@ async def _playground(
             (label_in(groups, value_of_contender(one)) or one["name"], (images or {}).get(one["name"]))
             for one in contenders
         ],
+        before=await api.get("/v1/candidates", limit=AT_ONCE, after=drawn_after, **{"metadata[made_by]": PLAYGROUND}),
         once=secrets.token_hex(16),
     )

@@ -10,6 +10,7 @@ from httpx2 import Response
 
 from service.store import projects
 from service.store.projects import DEFAULT_PROJECT_ID
+from service.web import label_page
 from tests.service.api.test_auth import key_of
 from tests.service.api.test_candidates import drawn
 from tests.service.api.test_labelings import answer_all, drawn_by
@@ -128,6 +129,20 @@ def test_the_list_has_labelings_with_progress_and_draws_but_not_those_of_the_pla
     assert f'href="/label/draws/{waiting}"' in page
     assert "Ask about them" not in page.partition(f'id="{waiting}"')[2].partition("</tr>")[0]
     assert tried_id not in page
+    assert 'href="/playground#before"' in page
+
+
+def test_pictures_behind_more_plays_than_a_page_has_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_page, "LOOKED_AT", 3)
+    api = Api(client_of(tmp_path))
+    old = made(api.client, "/label/draw", **DRAW).rpartition("/")[2]
+    tried = {"prompt": "a red circle", "contenders": [{"name": "a", "model": "shapes"}]}
+    for _ in range(3):
+        api.client.post("/v1/playground", json=tried).raise_for_status()
+    page = api.client.get("/label").text
+    assert "Nothing to judge yet" not in page
+    (older,) = re.findall(r'href="(\?drawn_after=\w+)"', page)
+    assert f'id="{old}"' in api.client.get(f"/label{older}").text
 
 
 def test_a_draw_is_followed_and_can_be_stopped(api: Api) -> None:

@@ -139,6 +139,18 @@ def test_a_job_fills_the_form_in_with_its_model_a_checkpoint_and_how_its_report_
     assert chosen(page, "num_inference_steps") == str(evaluation["num_inference_steps"])
 
 
+def test_what_was_drawn_last_is_found_again_by_its_prompt(tmp_path: Path) -> None:
+    client = client_of(tmp_path)
+    assert "Drawn last" not in client.get("/playground").text
+    first = made(client, "/playground", **ASKED | {"prompt": f" two\n lines {'x' * 200}"})
+    others = [made(client, "/playground", **ASKED | {"prompt": f"star {number}"}) for number in range(8)]
+    page = client.get(others[-1]).text
+    listed = re.findall(r'<li><a href="(/playground/\w+)"(?: aria-current="true")?>(.*?)</a>', page)
+    assert listed == [(place, f"star {number}") for number, place in reversed(list(enumerate(others)))]
+    (older,) = re.findall(r'href="(/playground\?drawn_after=\w+)#before"', page)
+    assert f'<a href="{first}">two lines {90 * "x"}</a>' in client.get(older).text
+
+
 def test_candidates_of_people_are_shown_where_questions_are_made_of_them(client: TestClient) -> None:
     spec = {"contenders": [{"name": "a", "model": "shapes"}], "prompts": ["one", "two"]}
     candidates_id = client.post("/v1/candidates", json={"spec": spec}).json()["id"]
