@@ -18,7 +18,7 @@ from service.store import projects
 from service.store.migrations import migrate
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.web.assets import STATIC
-from tests.service.api.browsable import browsable, flawed, png
+from tests.service.api.browsable import browsable, flawed, png, sound
 from tests.service.api.world import CATALOG, Api
 
 TESTS = Path(__file__).parents[2]
@@ -138,6 +138,23 @@ def test_single_images_say_whether_they_were_liked(client: TestClient):
     rows = [{"prompt": "p", "image": png(number), "label": number % 2} for number in range(2)]
     page = client.get(f"/datasets/{browsable(Api(client), rows)}").text
     assert re.findall(r"</span>(\w+)</figcaption>", page)[-2:] == ["disliked", "liked"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "only", "never"),
+    [
+        (sound(2), ("ties", "swapped"), ("likes", "dislikes")),
+        ([{"prompt": "p", "image": png(1), "label": 1}], ("likes", "dislikes"), ("ties", "swapped")),
+    ],
+    ids=["pairs", "single images"],
+)
+def test_a_data_set_is_counted_by_what_its_kind_has(
+    rows: list[dict[str, Any]], only: tuple[str, ...], never: tuple[str, ...], client: TestClient
+):
+    page = client.get(f"/datasets/{browsable(Api(client), rows)}").text
+    counted = set(re.findall(r"<dt>(.*?)</dt>", page))
+    assert counted >= {"rows", *only}
+    assert counted.isdisjoint(never)
 
 
 def test_no_page_may_run_what_is_not_a_file_of_this_server(client: TestClient, finished: str):
@@ -444,6 +461,7 @@ def test_a_long_job_shows_its_newest_pictures_and_checkpoints_and_leads_to_older
     drawn = [int(step) for step in re.findall(r'data-step="(\d+)"', page)]
     saved = r'<tr id="ckpt_\w+">\s*<td class="numbers">(\d+)'
     assert drawn == list(range(3, 53))
+    assert page.count('data-checkpoint="ckpt_') == 50, "of steps whose checkpoints are on other pages as well"
     assert [int(step) for step in re.findall(saved, page)] == list(range(52, 27, -1))
     (older_pictures,) = re.findall(r'href="(\?pictures=\w+)#pictures"', page)
     older = client.get(f"/jobs/{job_id}{older_pictures}").text
