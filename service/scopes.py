@@ -19,14 +19,14 @@ class Needs:
     """The scope that a route asks for, where its verb says another."""
 
     scope: Scope
-    is_deed: bool = False  # it changes something although any key may do it
+    is_deed: bool | None = None  # whether it is written down, where its scope says another
 
     def __call__(self) -> None:
         """Read by `scope_of`; there is nothing to do."""
 
 
-def needs(scope: Scope, *, is_deed: bool = False) -> Any:
-    """For the `dependencies` of a route or a router."""
+def needs(scope: Scope, *, is_deed: bool | None = None) -> Any:
+    """For the `dependencies` of a route or a router. A deed is what stands in the audit log: what asks for more than `read`, unless said."""
     return Depends(Needs(scope, is_deed))
 
 
@@ -52,4 +52,5 @@ def is_deed(route: APIRoute, method: str) -> bool:
     """Whether a request of this route is written into the audit log: it would change something."""
     if method in READING:
         return False
-    return scope_of(route) != "read" or any(one.is_deed for one in _said_of(route))
+    said = [one.is_deed for one in _said_of(route) if one.is_deed is not None]
+    return any(said) if said else scope_of(route) != "read"

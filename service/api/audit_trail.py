@@ -5,6 +5,7 @@ from datetime import timedelta
 import structlog
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.store import audit
@@ -40,6 +41,8 @@ class AuditTrail:
 
         try:
             await self.app(scope, receive, send_when_written)
+        except ClientDisconnect:  # nobody hears an answer, and what was changed is written with the change
+            raise
         except Exception:
             await self._close(deed, FIRST_FAILURE)
             raise

@@ -23,6 +23,7 @@ from service.api.upload_pieces import append, kept_for
 from service.api.uploads import plain_name
 from service.auth import ProjectDep
 from service.errors import ApiError, FieldProblem, invalid_request
+from service.scopes import needs
 from service.store import uploads
 from service.store.deletion import InUse
 from service.store.records import UploadRecord
@@ -122,6 +123,9 @@ def get_upload(upload: UploadDep, response: Response) -> Upload:
 
 @router.patch(
     "/{upload_id}",
+    dependencies=[
+        needs("submit", is_deed=False)
+    ],  # a row a piece would be hundreds a file: the log has its beginning and its end
     status_code=204,
     response_class=Response,
     summary="Append to an upload",

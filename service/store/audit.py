@@ -5,7 +5,8 @@ there without the other. What changed nothing, as a refusal, is added when it is
 wrong after the change. Workers do nothing in anybody's name, and are not written down.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -89,6 +90,16 @@ def record_change(session: Session, clock: Callable[[Session], datetime]) -> Non
 def touch(session: Session) -> None:
     """Say that the transaction changes something of the project, where what it changes is the service's own beside others' deeds."""
     session.info.setdefault(_TOUCHED, [])
+
+
+@contextmanager
+def beside() -> Generator[None]:
+    """What a request only takes in hand, or gives back, is no change that the log would have: what it does with it is."""
+    token = current.set(None)
+    try:
+        yield
+    finally:
+        current.reset(token)
 
 
 def add(session: Session, deed: Deed, outcome: Outcome, status: int | None, time: datetime) -> None:

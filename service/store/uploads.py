@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store import idempotency, keys, quotas
+from service.store import audit, idempotency, keys, quotas
 from service.store.database import Store, now
 from service.store.ids import Prefix, new_id
 from service.store.models import Upload, UploadPiece
@@ -127,7 +127,7 @@ def begin_finish(store: Store, project_id: str, upload_id: str) -> UploadRecord 
 
     None when the upload is gone. Raises `OutOfPlaceError` while bytes are missing or somebody else is at it.
     """
-    with store.write() as session:
+    with audit.beside(), store.write() as session:
         row, time = _row(session, project_id, upload_id, lock=True), now(session)
         if row is None or row.state == "finished":
             return None if row is None else _record_of(row)
@@ -168,7 +168,7 @@ def finish(store: Store, upload: UploadRecord) -> None:
 
 def give_back(store: Store, upload: UploadRecord) -> None:
     """Nothing was made of it: it may be finished again, as something else, or deleted."""
-    with store.write() as session:
+    with audit.beside(), store.write() as session:
         row = _row(session, upload.project_id, upload.id, lock=True)
         if row is not None and (row.state, row.attempt) == ("finishing", upload.attempt):
             row.state, row.updated_at = "receiving", now(session)
