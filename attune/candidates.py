@@ -4,18 +4,14 @@ found = client.candidates.create({"contenders": [{"name": "base", "model": "shap
 client.candidates.download(client.candidates.wait(found.id).id, "images")
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from alignment_core.reports import ImageRecipe
 from alignment_core.spec import CandidatesSpec
 from attune.connection import Connection, segment
-from attune.evaluations import AGAIN_SECONDS
 from attune.event_stream import follow_path
 from attune.requests import given, key_headers, logs_of
 from attune.resources import (
@@ -27,7 +23,7 @@ from attune.resources import (
     Resource,
     ResourceError,
 )
-from attune.waiting import LONG_POLL_SECONDS
+from attune.waiting import until_ended
 
 
 class CandidatesSummary(Resource):
@@ -132,22 +128,15 @@ class Candidates:
 
     def get(self, candidates_id: str, *, wait_seconds: float = 0) -> CandidatesResource:
         """The candidates as they are, or as they are when they have ended or `wait_seconds` are over."""
-        timeout = httpx.Timeout(30.0, read=30.0 + wait_seconds)
-        answer = self._connection.request("GET", _path(candidates_id), params={"wait": wait_seconds}, timeout=timeout)
-        return CandidatesResource.model_validate(answer)
+        return CandidatesResource.model_validate(self._connection.poll(_path(candidates_id), wait_seconds))
 
     def wait(self, candidates_id: str, timeout_seconds: float | None = None) -> CandidatesResource:
         """The candidates once they have ended; `TimeoutError` when they have not within `timeout_seconds`."""
-        deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while True:
-            left = max(0.0, deadline - time.monotonic())
-            found = self.get(candidates_id, wait_seconds=min(LONG_POLL_SECONDS, left))
-            if found.is_terminal:
-                return found
-            if found.status == "paused":
-                time.sleep(AGAIN_SECONDS)
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"candidates {candidates_id} are still {found.status}")
+        return until_ended(
+            lambda seconds: self.get(candidates_id, wait_seconds=seconds),
+            f"candidates {candidates_id} are",
+            timeout_seconds,
+        )
 
     def cancel(self, candidates_id: str) -> CandidatesSummary:
         return self._change(candidates_id, "cancel")

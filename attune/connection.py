@@ -1,7 +1,7 @@
 """One connection pool to one server: requests, pages and streams, with every way to fail as an `AttuneError`."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import httpx
@@ -79,6 +79,11 @@ class Connection:
         except ValueError as error:
             raise AttuneError.not_attune(self.base_url) from error
 
+    def poll(self, path: str, wait_seconds: float) -> Any:
+        """The JSON of a thing that the server may wait with for so long, until it has ended."""
+        timeout = httpx.Timeout(30.0, read=30.0 + wait_seconds)
+        return self.request("GET", path, params={"wait": wait_seconds}, timeout=timeout)
+
     def send(
         self, method: str, path: str, *, content: Iterator[bytes], headers: dict[str, str], timeout: httpx.Timeout
     ) -> httpx.Headers:
@@ -133,3 +138,10 @@ class Connection:
             return self.http.get(path).is_success
         except httpx.TransportError:
             return False
+
+
+class Connected(Protocol):
+    """A client, as far as an operation needs one."""
+
+    @property
+    def connection(self) -> Connection: ...

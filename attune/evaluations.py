@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from alignment_core.reports import ProofReport
 from alignment_core.spec import ProofSpec
 from attune.connection import Connection, segment
@@ -26,9 +24,7 @@ from attune.resources import (
     Sample,
     Verification,
 )
-from attune.waiting import LONG_POLL_SECONDS
-
-AGAIN_SECONDS = 1.0
+from attune.waiting import AGAIN_SECONDS, until_ended
 
 
 class Evaluations:
@@ -66,16 +62,15 @@ class Evaluations:
 
     def get(self, evaluation_id: str, *, wait_seconds: float = 0) -> Evaluation:
         """The evaluation as it is, or as it is when it has ended or `wait_seconds` are over."""
-        timeout = httpx.Timeout(30.0, read=30.0 + wait_seconds)
-        answer = self._connection.request("GET", _path(evaluation_id), params={"wait": wait_seconds}, timeout=timeout)
-        return Evaluation.model_validate(answer)
+        return Evaluation.model_validate(self._connection.poll(_path(evaluation_id), wait_seconds))
 
     def wait(self, evaluation_id: str, timeout_seconds: float | None = None) -> Evaluation:
         """The evaluation once it has ended; `TimeoutError` when it has not within `timeout_seconds`."""
-        deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while not (found := self.get(evaluation_id, wait_seconds=_until(deadline))).is_terminal:
-            _pause(found.status == "paused", deadline, f"evaluation {evaluation_id} is still {found.status}")
-        return found
+        return until_ended(
+            lambda seconds: self.get(evaluation_id, wait_seconds=seconds),
+            f"evaluation {evaluation_id} is",
+            timeout_seconds,
+        )
 
     def cancel(self, evaluation_id: str) -> EvaluationSummary:
         return self._change(evaluation_id, "cancel")
@@ -110,7 +105,9 @@ class Evaluations:
             found = next(one for one in self.get(evaluation_id).verifications if one.id == verification_id)
             if found.is_terminal:
                 return found
-            _pause(True, deadline, f"verification {verification_id} is still {found.status}")
+            time.sleep(AGAIN_SECONDS)
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"verification {verification_id} is still {found.status}")
 
     def events(self, evaluation_id: str, *, after: str | None = None) -> Iterator[JobEvent]:
         """Every event after the id `after`, then live ones until it has ended; reconnects by itself."""
@@ -159,14 +156,3 @@ class Evaluations:
 
 def _path(evaluation_id: str) -> str:
     return f"/v1/evaluations/{segment(evaluation_id)}"
-
-
-def _until(deadline: float) -> float:
-    return min(LONG_POLL_SECONDS, max(0.0, deadline - time.monotonic()))
-
-
-def _pause(answers_at_once: bool, deadline: float, still: str) -> None:
-    if answers_at_once:
-        time.sleep(AGAIN_SECONDS)
-    if time.monotonic() >= deadline:
-        raise TimeoutError(still)

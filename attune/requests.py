@@ -1,6 +1,7 @@
 """What the client sends: paths, bodies of jobs, files."""
 
 import json
+import os
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from alignment_core.spec import JobSpec
 from alignment_core.spec.sources import OnBadRow
 from attune.connection import Connection, segment
 
+FilePath = str | os.PathLike[str]
 UPLOAD_TIMEOUT = httpx.Timeout(30.0, read=600.0, write=600.0)
 
 

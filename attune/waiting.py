@@ -1,12 +1,13 @@
-"""Waiting for what a worker does: the check of an upload, an export, a job."""
+"""Waiting for what a worker does: the check of an upload, an export, a job, an evaluation."""
 
 import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from attune.errors import AttuneError
-from attune.resources import Job, ResourceError
+from attune.resources import ResourceError
 
+AGAIN_SECONDS = 1.0
 LONG_POLL_SECONDS = 30.0
 ENDS = ("ready", "pushed", "failed")
 
@@ -21,7 +22,18 @@ class InWork(Protocol):
     def error(self) -> ResourceError | None: ...
 
 
+class Ending(Protocol):
+    """What ends by itself, however it ends."""
+
+    @property
+    def status(self) -> str: ...
+
+    @property
+    def is_terminal(self) -> bool: ...
+
+
 T = TypeVar("T", bound=InWork)
+E = TypeVar("E", bound=Ending)
 
 
 def until_ready(poll: Callable[[float], T], what_is: str, timeout_seconds: float) -> T:
@@ -38,15 +50,15 @@ def until_ready(poll: Callable[[float], T], what_is: str, timeout_seconds: float
     return found
 
 
-def until_ended(poll: Callable[[float], Job], timeout_seconds: float | None) -> Job:
-    """The job once it has ended; `TimeoutError` when it has not within `timeout_seconds`."""
+def until_ended(poll: Callable[[float], E], what_is: str, timeout_seconds: float | None) -> E:
+    """What `poll` answers once it has ended; `TimeoutError` when it has not within `timeout_seconds`."""
     deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
-    while not (job := poll(_until(deadline))).is_terminal:
-        if job.status == "paused":
-            time.sleep(1.0)  # the server answers at once
+    while not (found := poll(_until(deadline))).is_terminal:
+        if found.status == "paused":
+            time.sleep(AGAIN_SECONDS)  # the server answers at once
         if time.monotonic() >= deadline:
-            raise TimeoutError(f"job {job.id} is still {job.status} after {timeout_seconds} seconds")
-    return job
+            raise TimeoutError(f"{what_is} still {found.status} after {timeout_seconds} seconds")
+    return found
 
 
 def _until(deadline: float) -> float:
