@@ -9,7 +9,7 @@ from typing import Literal
 
 from attune.connection import Connection, segment
 from attune.requests import given
-from attune.resources import ApiKey, AuditEntry, BrowserSession, NewKey, Quota, Usage
+from attune.resources.access import ApiKey, AuditEntry, BrowserSession, NewKey, Quota, Usage
 
 Scope = Literal["read", "submit", "admin"]
 Outcome = Literal["done", "refused", "failed"]

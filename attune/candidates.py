@@ -14,15 +14,10 @@ from alignment_core.spec import CandidatesSpec
 from attune.connection import Connection, segment
 from attune.event_stream import follow_path
 from attune.requests import given, key_headers, logs_of
-from attune.resources import (
-    EvaluationValidation,
-    ImageProgress,
-    JobEvent,
-    JobStatus,
-    QueuePlace,
-    Resource,
-    ResourceError,
-)
+from attune.resources.base import Resource, ResourceError
+from attune.resources.evaluations import EvaluationValidation, ImageProgress
+from attune.resources.jobs import JobStatus, QueuePlace
+from attune.resources.runs import JobEvent
 from attune.waiting import until_ended
 
 

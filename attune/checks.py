@@ -2,7 +2,7 @@
 
 from rich.table import Column, Table
 
-from attune.resources import StartChecks
+from attune.resources.jobs import StartChecks
 from attune.tables import bytes_of, listing
 
 

@@ -9,7 +9,7 @@ from rich.table import Column
 
 from attune.admin import Outcome
 from attune.client import Client
-from attune.resources import Quota
+from attune.resources.access import Quota
 from attune.speaking import with_client
 from attune.tables import bytes_of, listing
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column
 
 from attune.client import Client
-from attune.resources import Promotion
+from attune.resources.promotions import Promotion
 from attune.speaking import with_client
 from attune.tables import age_of, id_column, listing
 

@@ -11,7 +11,7 @@ from attune.client import Client
 from attune.errors import AttuneError
 from attune.preparation import prepare_dataset, read_columns
 from attune.refusals import unusable
-from attune.resources import Dataset
+from attune.resources.data import Dataset
 from attune.speaking import with_client
 from attune.upload_bar import upload_bar
 

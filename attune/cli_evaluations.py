@@ -11,7 +11,7 @@ from rich.table import Table
 from alignment_core.reports import ProofReport, RewardComparison
 from attune.client import Client
 from attune.failing import fail
-from attune.resources import Evaluation, EvaluationValidation
+from attune.resources.evaluations import Evaluation, EvaluationValidation
 from attune.speaking import with_client
 from attune.specs import read_spec
 from attune.tables import id_column, listing, memory_of

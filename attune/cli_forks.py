@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from attune.client import Client
-from attune.resources import Job, Parent
+from attune.resources.jobs import Job, Parent
 from attune.speaking import with_client
 from attune.specs import read_spec
 from attune.tables import id_column, listing

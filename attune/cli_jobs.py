@@ -17,7 +17,7 @@ from attune.ending import ending_of
 from attune.errors import AttuneError
 from attune.failing import fail
 from attune.refusals import create_job
-from attune.resources import Job
+from attune.resources.jobs import Job
 from attune.speaking import with_client
 from attune.specs import JobFile, read_job
 from attune.watch import follow

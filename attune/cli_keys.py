@@ -8,7 +8,7 @@ from rich.table import Column
 
 from attune.admin import Scope
 from attune.client import Client
-from attune.resources import NewKey
+from attune.resources.access import NewKey
 from attune.speaking import with_client
 from attune.tables import age_of, id_column, listing
 

@@ -10,7 +10,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from attune.client import Client
-from attune.resources import CatalogEntry, JobStatus, MetricPoint, Pair
+from attune.resources.catalog import CatalogEntry
+from attune.resources.data import Pair
+from attune.resources.jobs import JobStatus
+from attune.resources.runs import MetricPoint
 from attune.speaking import with_client
 from attune.tables import age_of, bytes_of, id_column, listing, steps_of
 

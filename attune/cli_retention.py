@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from attune.client import Client
-from attune.resources import JobPins, RetentionPolicy
+from attune.resources.retention import JobPins, RetentionPolicy
 from attune.speaking import with_client
 from attune.tables import id_column, listing
 

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from attune.cli_data import uploaded
 from attune.client import Client
-from attune.resources import Score, SourceScore, Sweep, Trial
+from attune.resources.sweeps import Score, SourceScore, Sweep, Trial
 from attune.speaking import with_client
 from attune.specs import JobFile, read_spec
 from attune.tables import age_of, id_column, listing

@@ -10,7 +10,8 @@ from rich.table import Column, Table
 
 from attune.client import Client
 from attune.costs import duration_text
-from attune.resources import JobUsage, Usage
+from attune.resources.access import Usage
+from attune.resources.jobs import JobUsage
 from attune.speaking import with_client
 from attune.tables import bytes_of, listing, memory_of
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column
 
 from attune.client import Client
-from attune.resources import Delivery, NewWebhook, Webhook
+from attune.resources.webhooks import Delivery, NewWebhook, Webhook
 from attune.speaking import with_client
 from attune.tables import age_of, id_column, listing
 from attune.webhooks import DeliveryState

@@ -32,7 +32,7 @@ from attune.operations import runs as on_runs
 from attune.operations import sweeps as on_sweeps
 from attune.operations import uploads as on_uploads
 from attune.operations import weights as on_weights
-from attune.resources import SignedLink
+from attune.resources.access import SignedLink
 from attune.retention import Retention
 from attune.webhooks import Webhooks
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from attune.client import Client
 from attune.local_server import LocalServer, demo_assets
 from attune.proof import table_of
-from attune.resources import Job
+from attune.resources.jobs import Job
 from attune.specs import read_spec
 from attune.watch import follow
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import httpx
 
 from attune.errors import AttuneError
-from attune.resources import CheckpointFile
+from attune.resources.checkpoints import CheckpointFile
 
 MOST_TRIES = 5  # in a row that bring nothing new
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from alignment_core.reports import EvaluationReport, RewardComparison
 from attune.client import Client
 from attune.errors import AttuneError
-from attune.resources import Job
+from attune.resources.jobs import Job
 
 NOT_FOUND = 404
 VERDICTS = {

@@ -15,15 +15,9 @@ from attune.connection import Connection, segment
 from attune.downloads import download_file
 from attune.event_stream import follow_path
 from attune.requests import given, key_headers, logs_of
-from attune.resources import (
-    Evaluation,
-    EvaluationSummary,
-    EvaluationValidation,
-    JobEvent,
-    JobStatus,
-    Sample,
-    Verification,
-)
+from attune.resources.evaluations import Evaluation, EvaluationSummary, EvaluationValidation, Verification
+from attune.resources.jobs import JobStatus
+from attune.resources.runs import JobEvent, Sample
 from attune.waiting import AGAIN_SECONDS, until_ended
 
 

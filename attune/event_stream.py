@@ -8,7 +8,7 @@ import httpx
 from attune.connection import Connection
 from attune.errors import AttuneError
 from attune.requests import job_path
-from attune.resources import JobEvent
+from attune.resources.runs import JobEvent
 
 MOST_RECONNECTS = 10  # in a row, without an event in between
 FIRST_SERVER_ERROR = 500  # a proxy answers so while the server behind it restarts

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from alignment_core.reports import HumanComparison
 from attune.connection import Connection, segment
 from attune.requests import given, key_headers
-from attune.resources import Dataset, Resource
+from attune.resources.base import Resource
+from attune.resources.data import Dataset
 
 Choice = Literal["left", "right", "tie", "both_bad", "skip"]
 

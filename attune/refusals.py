@@ -3,7 +3,8 @@
 from alignment_core.reports import DatasetProblem
 from attune.client import Client
 from attune.errors import AttuneError
-from attune.resources import Dataset, Job
+from attune.resources.data import Dataset
+from attune.resources.jobs import Job
 from attune.specs import JobFile
 
 MOST_ROWS = 10

@@ -11,7 +11,7 @@ from attune.connection import Connection
 from attune.downloads import download_file, inside
 from attune.errors import AttuneError
 from attune.requests import checkpoint_path, exports_path
-from attune.resources import CheckpointFile, Export
+from attune.resources.checkpoints import CheckpointFile, Export
 
 TRAINING_STATE = "training_state/"
 

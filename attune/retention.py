@@ -2,7 +2,8 @@
 
 from attune.connection import Connection
 from attune.requests import checkpoint_path, job_path
-from attune.resources import Checkpoint, JobRetention, RetentionPolicy
+from attune.resources.checkpoints import Checkpoint
+from attune.resources.retention import JobRetention, RetentionPolicy
 
 
 class Retention:

@@ -7,7 +7,7 @@ from typing import Self
 from alignment_core.spec.counted import counted
 from attune.client import Client
 from attune.errors import AttuneError
-from attune.resources import Job
+from attune.resources.jobs import Job
 
 LOOK_EVERY_SECONDS = 2.0
 

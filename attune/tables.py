@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from attune.resources import Progress
+from attune.resources.jobs import Progress
 
 ID_CHARACTERS = 26  # of what follows the prefix
 UNITS = ("B", "kB", "MB", "GB", "TB")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from attune.errors import AttuneError
-from attune.resources import ResourceError
+from attune.resources.base import ResourceError
 
 AGAIN_SECONDS = 1.0
 LONG_POLL_SECONDS = 30.0

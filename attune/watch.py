@@ -30,7 +30,7 @@ from alignment_core.events import (
     WarningRaised,
 )
 from attune.client import Client
-from attune.resources import Job
+from attune.resources.jobs import Job
 from attune.standing import Lookout
 from attune.tables import memory_of
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from attune.connection import Connection, segment
 from attune.requests import given
-from attune.resources import Delivery, NewWebhook, Webhook
+from attune.resources.webhooks import Delivery, NewWebhook, Webhook
 
 AGAIN_SECONDS = 0.5
 DeliveryState = Literal["pending", "delivered", "failed"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attune.client import Client
-from attune.resources import Job
+from attune.resources.jobs import Job
 from benchmarks.estimate_plot import draw_calibration
 from benchmarks.fault.deployment import deployed
 from demo.assets import ASSETS

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from attune.connection import Connected, segment
 from attune.requests import given, key_headers
-from attune.resources import Alias, Promotion
+from attune.resources.promotions import Alias, Promotion
 
 
 def promote(

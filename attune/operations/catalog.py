@@ -3,7 +3,7 @@
 from typing import Literal
 
 from attune.connection import Connected
-from attune.resources import CatalogEntry
+from attune.resources.catalog import CatalogEntry
 
 
 def models(client: Connected) -> list[CatalogEntry]:

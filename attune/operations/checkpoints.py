@@ -6,7 +6,7 @@ from pathlib import Path
 from attune.connection import Connected
 from attune.operations.jobs import get_job
 from attune.requests import FilePath, checkpoint_path, job_path
-from attune.resources import Checkpoint, CheckpointFile
+from attune.resources.checkpoints import Checkpoint, CheckpointFile
 from attune.result_files import WEIGHTS_FILES, WeightsFormat, files_of, save_checkpoint, save_weights
 
 

@@ -8,7 +8,7 @@ from alignment_core.reports import DatasetReport
 from alignment_core.spec.sources import OnBadRow
 from attune.connection import Connected, segment
 from attune.requests import FilePath, dataset_fields
-from attune.resources import Dataset, Pair
+from attune.resources.data import Dataset, Pair
 from attune.uploads import Progress, upload
 from attune.waiting import until_ready
 

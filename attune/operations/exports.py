@@ -5,7 +5,7 @@ from pathlib import Path
 from alignment_core.spec.exports import ExportFormat
 from attune.connection import Connected
 from attune.requests import FilePath, exports_path
-from attune.resources import Export
+from attune.resources.checkpoints import Export
 from attune.result_files import save_export
 from attune.waiting import until_ready
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from alignment_core.spec import JobSpec
 from attune.connection import Connected
 from attune.requests import checkpoint_path, given, job_path, key_headers
-from attune.resources import Ancestry, Job
+from attune.resources.jobs import Ancestry, Job
 
 
 def fork_resume(

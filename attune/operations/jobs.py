@@ -7,7 +7,7 @@ from alignment_core.events import Action
 from alignment_core.spec import JobSpec
 from attune.connection import Connected
 from attune.requests import job_body, job_path, key_headers
-from attune.resources import Job, JobAction, JobStatus, JobSummary, Validation
+from attune.resources.jobs import Job, JobAction, JobStatus, JobSummary, Validation
 from attune.waiting import until_ended
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from attune.connection import Connected
 from attune.downloads import download_file
 from attune.requests import FilePath, given, prompt_set_path
-from attune.resources import CheckpointFile, PromptSet
+from attune.resources.checkpoints import CheckpointFile
+from attune.resources.data import PromptSet
 from attune.uploads import Progress, upload
 
 

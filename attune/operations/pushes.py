@@ -3,7 +3,7 @@
 from alignment_core.spec.exports import ExportFormat
 from attune.connection import Connected, segment
 from attune.requests import given, pushes_path
-from attune.resources import Push
+from attune.resources.checkpoints import Push
 from attune.waiting import until_ready
 
 

@@ -9,7 +9,7 @@ from attune.connection import Connected, segment
 from attune.downloads import download_file
 from attune.event_stream import follow
 from attune.requests import FilePath, given, job_path, logs_of
-from attune.resources import JobEvent, MetricPoint, Sample
+from attune.resources.runs import JobEvent, MetricPoint, Sample
 from attune.result_files import unpack
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from attune.connection import Connected, segment
 from attune.requests import key_headers
-from attune.resources import Sweep, SweepSummary
+from attune.resources.sweeps import Sweep, SweepSummary
 
 
 def create_sweep(client: Connected, body: Mapping[str, Any], *, idempotency_key: str | None = None) -> Sweep:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from attune.connection import Connected, segment
-from attune.resources import Upload
+from attune.resources.data import Upload
 
 
 def unfinished_uploads(client: Connected) -> Iterator[Upload]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attune.connection import Connected, segment
 from attune.requests import FilePath, given
-from attune.resources import Weights
+from attune.resources.data import Weights
 from attune.uploads import Progress, upload
 from attune.waiting import until_ready
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from attune.client import Client
 from attune.errors import AttuneError
-from attune.resources import Job
+from attune.resources.jobs import Job
 from benchmarks.fault.deployment import Deployment
 from benchmarks.fault.trainers import Overlap
 from demo.assets import ASSETS

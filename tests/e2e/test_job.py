@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from alignment_core.events import CheckpointSaved, RunStarted, StepCompleted, WarningRaised
 from attune.client import Client
-from attune.resources import JobEvent
+from attune.resources.runs import JobEvent
 from tests.e2e.conftest import ASSETS, Deployment
 from tests.servers.otlp import Collector, SentSpan, collecting
 from tests.servers.process import wait_until

@@ -19,7 +19,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from attune.client import Client
 from attune.errors import AttuneError
-from attune.resources import Sweep
+from attune.resources.sweeps import Sweep
 from service.store.webhook_secrets import new_secret
 from tests.alignment_core.families.loras import pipeline_of, random_layers, save_kohya
 from tests.e2e.conftest import ASSETS, Deployment, embedded, real_servers

@@ -1,0 +1,1 @@
+"""What the server answers, as far as the client reads it. Fields that a newer server adds are ignored."""
