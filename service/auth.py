@@ -22,7 +22,7 @@ from service.scopes import READING, SCOPES, is_deed, is_linkable, scope_of
 from service.signed_links import PARAMETER, Link, is_genuine
 from service.store import audit, link_secrets, projects, sessions
 from service.store.ids import is_id
-from service.store.records import ApiKeyRecord, Scope
+from service.store.records.projects import ApiKeyRecord, Scope
 
 CHALLENGE = 'Bearer realm="attune"'
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from fastapi import Depends
 from fastapi.routing import APIRoute
 
-from service.store.records import Scope
+from service.store.records.projects import Scope
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)  # each may what those before it may
 READING = frozenset({"GET", "HEAD"})

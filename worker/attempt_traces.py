@@ -24,7 +24,7 @@ from alignment_core.events import (
     WarningRaised,
 )
 from service.store.leases import LostAttempt
-from service.store.records import Claim
+from service.store.records.jobs import Claim
 from service.tracing import Span, Tracing, failed, nanoseconds
 from worker.errand_traces import span_of
 from worker.telemetry import kind_named

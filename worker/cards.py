@@ -22,7 +22,8 @@ from alignment_core.spec.prompts import num_expected
 from service.resource_classes import ResourceClass
 from service.store import cards, known_models
 from service.store.events import first_of
-from service.store.records import CardRecord, JobRecord
+from service.store.records.catalog import CardRecord
+from service.store.records.jobs import JobRecord
 from worker.parts import WorkerParts
 
 ASK_SECONDS = 20.0

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from service.store import actions
-from service.store.records import Claim
+from service.store.records.jobs import Claim
 from worker.parts import WorkerParts
 
 ASKED = "asked"  # as `alignment_core.training.asked` has it, which needs torch

@@ -18,7 +18,8 @@ from alignment_core.reports import DatasetProblem, DatasetReport, LoraReport
 from attune.tether import tethered
 from service.store import datasets, keys
 from service.store.fence import Fenced
-from service.store.records import Browsing, DatasetClaim, DatasetRecord, JobError
+from service.store.records.base import JobError
+from service.store.records.uploads import Browsing, DatasetClaim, DatasetRecord
 from worker import inputs
 from worker.heartbeat import Heartbeat, Signal
 from worker.launch import launched

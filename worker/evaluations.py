@@ -8,7 +8,8 @@ from alignment_core.spec.places import RunLabel
 from service.store import candidates, proofs
 from service.store.catalog import sources_of
 from service.store.kinds import spec_of
-from service.store.records import Claim, JobRecord, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.jobs import Claim, JobRecord
 from worker import inputs
 from worker.parts import WorkerParts
 from worker.preparing import prompt_places, starting_places

@@ -33,7 +33,9 @@ from service.store.catalog import sources_of, stored_datasets
 from service.store.checksums import crc32_of
 from service.store.fence import Fenced
 from service.store.objects import CHUNK_BYTES
-from service.store.records import CheckpointRecord, ExportRecord, JobError, JobRecord, StoredFile
+from service.store.records.base import JobError, StoredFile
+from service.store.records.checkpoints import CheckpointRecord, ExportRecord
+from service.store.records.jobs import JobRecord
 from worker import inputs
 from worker.heartbeat import Heartbeat, Signal
 from worker.launch import launched

@@ -20,7 +20,9 @@ from alignment_core.spec import Contest, JobSpec, SingleFileSource
 from alignment_core.spec.places import Sources
 from service.store import datasets, prompt_sets
 from service.store.objects import ObjectNotFound
-from service.store.records import CheckpointRecord, DatasetRecord, PromptSetRecord, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.checkpoints import CheckpointRecord
+from service.store.records.uploads import DatasetRecord, PromptSetRecord
 from worker.parts import WorkerParts
 from worker.patience import wait_out
 

@@ -6,7 +6,7 @@ import signal as signals
 import structlog
 
 from alignment_core.events import Event, RunCompleted, RunFailed, RunStopped
-from service.store.records import JobError
+from service.store.records.base import JobError
 from worker.guard import EXIT_LEASE_ENDED
 from worker.launchers.contract import EXIT_STOPPED, Gang
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from alignment_core.errors import DISK_UNAVAILABLE
 from alignment_core.events import RunFailed
 from service.settings import Settings
-from service.store.records import JobError
+from service.store.records.base import JobError
 from service.store.unavailable import ERRNO_REASONS, WORDS, ObjectsUnavailable, Reason, reason_of_database
 from worker.heartbeat import Signal
 

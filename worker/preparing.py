@@ -12,7 +12,9 @@ from alignment_core.spec.places import RunLabel
 from alignment_core.spec.sources import OnBadRow
 from service.store import datasets, outputs, prompt_sets
 from service.store.catalog import checkpoint_sources, sources_of, stored_datasets, stored_prompts, stored_weights
-from service.store.records import CheckpointRecord, Claim, DatasetRecord
+from service.store.records.checkpoints import CheckpointRecord
+from service.store.records.jobs import Claim
+from service.store.records.uploads import DatasetRecord
 from worker import inputs
 from worker.parts import WorkerParts
 from worker.ranges import DATA, data_of

@@ -17,7 +17,9 @@ from alignment_core.spec.exports import CARD
 from attune.tether import tethered
 from service.store import exports, outputs, pushes
 from service.store.fence import Fenced
-from service.store.records import ExportRecord, JobError, PushRecord, SampleRecord, StoredFile
+from service.store.records.base import JobError, StoredFile
+from service.store.records.checkpoints import ExportRecord, PushRecord
+from service.store.records.runs import SampleRecord
 from worker import inputs
 from worker.export import kill, make_export
 from worker.heartbeat import Heartbeat, Signal

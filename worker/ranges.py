@@ -17,7 +17,7 @@ from alignment_core.errors import AlignmentError
 from alignment_core.spec.places import PARTS_HASHES, PARTS_NOTE, PartsNote
 from service.store import keys
 from service.store.objects import ObjectNotFound
-from service.store.records import DatasetRecord
+from service.store.records.uploads import DatasetRecord
 from worker import inputs
 from worker.parts import WorkerParts
 from worker.patience import wait_out

@@ -15,7 +15,8 @@ from alignment_core.events import (
     TrackingFileWritten,
 )
 from service.store import events, outputs
-from service.store.records import Claim, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.jobs import Claim
 from worker import uploads
 from worker.launchers.contract import Gang
 from worker.parts import WorkerParts

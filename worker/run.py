@@ -24,7 +24,8 @@ from service.store import leases
 from service.store.clock import host_seconds
 from service.store.fence import Fenced
 from service.store.kinds import kind_of, spec_of
-from service.store.records import Claim, JobError, JobRecord
+from service.store.records.base import JobError
+from service.store.records.jobs import Claim, JobRecord
 from worker import inputs
 from worker.cards import learn_from
 from worker.courier import bringing_requests

@@ -23,7 +23,8 @@ from service.store import datasets, keys
 from service.store.catalog import stored_datasets
 from service.store.kinds import spec_of
 from service.store.objects import ObjectNotFound
-from service.store.records import Claim, DatasetRecord
+from service.store.records.jobs import Claim
+from service.store.records.uploads import DatasetRecord
 from service.store.unavailable import ObjectsUnavailable
 from worker.inputs import sha256_of
 from worker.parts import WorkerParts

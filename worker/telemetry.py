@@ -21,7 +21,7 @@ from alignment_core.events import (
     ThroughputMeasured,
 )
 from service.store.kinds import kind_of
-from service.store.records import Claim
+from service.store.records.jobs import Claim
 from service.store.unavailable import Reason
 
 SECONDS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86_400, math.inf)

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from alignment_core.events import Event
 from service.store.leases import LostAttempt
-from service.store.records import Claim
+from service.store.records.jobs import Claim
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from alignment_core.events import (
 from service.store import keys
 from service.store.checksums import crc32_of
 from service.store.objects import CHUNK_BYTES
-from service.store.records import Claim, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.jobs import Claim
 from worker.inputs import sha256_of
 from worker.parts import WorkerParts
 from worker.patience import wait_out

@@ -16,7 +16,7 @@ from standardwebhooks import Webhook
 
 from service.store import deliveries
 from service.store.deliveries import Answer
-from service.store.records import DeliveryClaim
+from service.store.records.webhooks import DeliveryClaim
 from service.store.webhook_secrets import Sealer, SecretLost
 from worker.parts import WorkerParts
 from worker.traces import Errand

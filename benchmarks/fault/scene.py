@@ -24,7 +24,7 @@ from service.store import events
 from service.store.models import Checkpoint
 from service.store.models import Job as JobRow
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import EventRecord
+from service.store.records.runs import EventRecord
 
 LORA = "pytorch_lora_weights.safetensors"
 STEPS, EVERY = 24, 6

@@ -16,7 +16,7 @@ from service.store import keys, leases
 from service.store.events import record_event, record_events
 from service.store.objects import open_objects
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import StoredFile
+from service.store.records.base import StoredFile
 
 Row = dict[str, Any]
 SPEC = {

@@ -8,7 +8,7 @@ from benchmarks.simulation.jobs_at_work import go
 from benchmarks.simulation.world import LIMITS, World, judge, pick
 from service.store import actions, exports, jobs, outputs, sweeps
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import PauseKeeps
+from service.store.records.jobs import PauseKeeps
 from service.store.states import TRANSITIONS
 
 Stop = Literal["cancel", "pause", "resume"]

@@ -7,7 +7,7 @@ from benchmarks.simulation.fragile import Death
 from benchmarks.simulation.world import LEASE_SECONDS, Hold, World, judge, pick
 from service.store import exports, keys
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobError, StoredFile
+from service.store.records.base import JobError, StoredFile
 
 CRASHED = JobError(code="export_crashed", message="it crashed", category="system", retryable=True)
 

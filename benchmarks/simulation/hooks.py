@@ -13,7 +13,7 @@ from benchmarks.simulation.world import LEASE_SECONDS, World, judge, pick
 from service.store import deliveries, webhooks
 from service.store.deliveries import Answer
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import DeliveryClaim
+from service.store.records.webhooks import DeliveryClaim
 from service.store.webhook_events import PING
 from service.store.webhook_secrets import PREFIX
 from worker.webhooks import signed_headers

@@ -9,7 +9,7 @@ from benchmarks.simulation.fragile import Death
 from benchmarks.simulation.world import LEASE_SECONDS, Attempt, Outcome, World, judge, pick
 from service.store import leases
 from service.store.quotas import by_month
-from service.store.records import JobError
+from service.store.records.base import JobError
 from service.store.states import TRANSITIONS, Verb
 from worker.recording import record
 

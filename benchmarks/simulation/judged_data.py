@@ -16,7 +16,7 @@ from service.api.labeled_data import TABLE, make_dataset
 from service.store import datasets, keys, labelings
 from service.store.ids import new_id
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import LabelingRecord
+from service.store.records.candidates import LabelingRecord
 
 BothBad = Literal["drop", "tie"]
 

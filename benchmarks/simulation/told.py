@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from service.store.records import DatasetState, DeliveryState, ExportState
+from service.store.records.checkpoints import ExportState
+from service.store.records.uploads import DatasetState
+from service.store.records.webhooks import DeliveryState
 from service.store.retention_rules import Policy
 from service.store.states import HELD, TERMINAL, TRANSITIONS, JobState, Verb
 

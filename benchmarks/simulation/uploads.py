@@ -11,7 +11,7 @@ from benchmarks.simulation.world import LEASE_SECONDS, Hold, World, judge, pick
 from service.store import datasets, keys, prompt_sets
 from service.store.ids import new_id
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobError, StoredFile
+from service.store.records.base import JobError, StoredFile
 
 CONTENT = b"PAR1"
 SHA256 = "0" * 64

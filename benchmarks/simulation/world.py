@@ -29,7 +29,9 @@ from service.store.limits import Limits, QuotaExceeded
 from service.store.models import Base
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from service.store.queueing import DatasetGone
-from service.store.records import Claim, DeliveryClaim, LabelingRecord
+from service.store.records.candidates import LabelingRecord
+from service.store.records.jobs import Claim
+from service.store.records.webhooks import DeliveryClaim
 from service.store.states import InvalidTransition
 from service.store.webhooks import TooMany
 from worker.parts import WorkerParts

@@ -33,7 +33,7 @@ from service.api.starts import problems_of_layers, problems_of_start
 from service.errors import FieldProblem, field_problems, invalid_request
 from service.store import datasets, jobs, outputs
 from service.store.catalog import check_spec, stored_datasets
-from service.store.records import DatasetRecord
+from service.store.records.uploads import DatasetRecord
 
 
 def with_model_of_alias(parts: Parts, project_id: str, body: JobRequest) -> JobRequest:

@@ -15,7 +15,7 @@ from service.errors import ApiError, not_found
 from service.scopes import needs
 from service.store import projects
 from service.store.ids import is_id
-from service.store.records import ApiKeyRecord
+from service.store.records.projects import ApiKeyRecord
 
 router = api_router(
     prefix="/v1/keys", tags=["keys"], responses=problems(401, 403, 422, 500, 503), dependencies=[needs("admin")]

@@ -13,7 +13,7 @@ from service.api.schemas.audit import AuditEntry
 from service.auth import ProjectDep
 from service.scopes import needs
 from service.store.audit_lists import list_entries
-from service.store.records import Outcome
+from service.store.records.projects import Outcome
 
 router = api_router(
     prefix="/v1/audit", tags=["audit"], responses=problems(401, 403, 422, 500, 503), dependencies=[needs("admin")]

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.store import audit
 from service.store.audit import Deed
 from service.store.database import Store, now
-from service.store.records import Outcome
+from service.store.records.projects import Outcome
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from alignment_core.browsing import BrowsingReader
 from service.store.objects import ObjectStore
-from service.store.records import DatasetRecord
+from service.store.records.uploads import DatasetRecord
 
 REMEMBERED_BYTES = 16 * 2**20
 LONGEST_REMEMBERED = 256 * 1024  # bytes of one range

@@ -43,7 +43,7 @@ from service.errors import not_found, not_json
 from service.scopes import needs
 from service.store import candidates, jobs
 from service.store.ids import is_id
-from service.store.records import StoredFile
+from service.store.records.base import StoredFile
 from service.store.states import JobState
 
 router = api_router(prefix="/v1", tags=["labeling"], responses=problems(401, 403, 422, 500, 503))

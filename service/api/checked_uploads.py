@@ -17,7 +17,8 @@ from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.errors import field_problems, invalid_request
 from service.settings import Settings
 from service.store import datasets, keys
-from service.store.records import DatasetRecord, DatasetState, JobError
+from service.store.records.base import JobError
+from service.store.records.uploads import DatasetRecord, DatasetState
 from service.store.unavailable import ObjectsUnavailable
 
 BEGINNING_BYTES = 16

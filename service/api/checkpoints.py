@@ -18,7 +18,8 @@ from service.api.schemas.checkpoints import Checkpoint, CheckpointFiles
 from service.errors import ApiError, FieldProblem
 from service.store.checksums import with_checksums
 from service.store.output_pages import page_of_checkpoints
-from service.store.records import CheckpointRecord, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.checkpoints import CheckpointRecord
 
 router = api_router(prefix="/v1", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
 

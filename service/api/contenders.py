@@ -24,7 +24,7 @@ from service.errors import FieldProblem, invalid_request
 from service.resource_classes import class_of
 from service.store import aliases, datasets, jobs, outputs
 from service.store.catalog import check_spec
-from service.store.records import DatasetRecord
+from service.store.records.uploads import DatasetRecord
 
 
 def resolved_contenders(parts: Parts, project_id: str, spec: Contest) -> Contest:

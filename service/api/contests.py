@@ -17,7 +17,7 @@ from service.store import contests
 from service.store.ancestry import CheckpointGone
 from service.store.kinds import Kind
 from service.store.queueing import DatasetGone
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 
 
 def create_once(

@@ -25,7 +25,8 @@ from service.store.database import Store
 from service.store.objects import ObjectStore
 from service.store.probe import StoreProbe
 from service.store.pulses import JobPulse
-from service.store.records import DatasetState, ExportState, PushState
+from service.store.records.checkpoints import ExportState, PushState
+from service.store.records.uploads import DatasetState
 
 _INDEX = re.compile(r"\[.*\]$", re.DOTALL)  # `metadata[team]` is one of `metadata[*]`
 

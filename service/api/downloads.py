@@ -16,7 +16,7 @@ from service.api.context import Parts
 from service.api.problems import Responses, missing, problems
 from service.api.ranges import RangeNotSatisfiableError, parse_range
 from service.errors import ApiError
-from service.store.records import StoredFile
+from service.store.records.base import StoredFile
 
 HTML = "text/html; charset=utf-8"
 BYTES_EXAMPLE = "the bytes of the file"

@@ -20,7 +20,7 @@ from service.api.once import once
 from service.api.schemas.estimates import Calibration, Estimate
 from service.errors import FieldProblem
 from service.store import cards, usage
-from service.store.records import CardRecord
+from service.store.records.catalog import CardRecord
 
 GIB = 2**30
 WITHIN = 0.8  # measured, an estimate was a fifth too high at most: what may fit by then is let through

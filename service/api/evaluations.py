@@ -50,7 +50,8 @@ from service.auth import ProjectDep
 from service.errors import ApiError, not_found, not_json
 from service.scopes import needs
 from service.store import jobs, outputs, proofs
-from service.store.records import JobRecord, JobSummary, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.jobs import JobRecord, JobSummary
 from service.store.states import JobState
 
 router = api_router(prefix="/v1/evaluations", tags=["evaluations"], responses=problems(401, 403, 422, 500, 503))

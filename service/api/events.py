@@ -19,7 +19,7 @@ from service.errors import ApiError, FieldProblem
 from service.store import event_lookup, events
 from service.store.database import Store
 from service.store.pulses import JobPulse
-from service.store.records import JobSummary
+from service.store.records.jobs import JobSummary
 
 router = api_router(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
 

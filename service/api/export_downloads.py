@@ -14,7 +14,8 @@ from service.api.problems import Responses, problem
 from service.api.schemas.exports import Export
 from service.errors import ApiError, FieldProblem, not_found
 from service.store import exports
-from service.store.records import CheckpointRecord, ExportRecord, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.checkpoints import CheckpointRecord, ExportRecord
 
 ASK_AGAIN_SECONDS = 2
 OCTETS = "application/octet-stream"

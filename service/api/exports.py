@@ -17,7 +17,7 @@ from service.api.schemas.exports import Export, ExportRequest
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.errors import ApiError
 from service.store import exports
-from service.store.records import CheckpointRecord, ExportRecord, ExportState
+from service.store.records.checkpoints import CheckpointRecord, ExportRecord, ExportState
 
 router = api_router(prefix="/v1/checkpoints", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
 

@@ -26,7 +26,7 @@ from service.api.upload_pieces import whole
 from service.api.uploads import Upload
 from service.errors import ApiError, not_found
 from service.store import uploads
-from service.store.records import UploadPurpose, UploadRecord
+from service.store.records.uploads import UploadPurpose, UploadRecord
 from service.store.removals import remove_due
 
 router = api_router(prefix=UPLOADS_PATH, tags=["uploads"], responses=problems(401, 403, 422, 500, 503))

@@ -18,7 +18,8 @@ from service.api.schemas.forks import RESUME_EXAMPLE, WARM_EXAMPLE, Ancestry, Ch
 from service.api.schemas.jobs import Job, JobRequest, Parent, ResumeFrom
 from service.errors import FieldProblem, invalid_request
 from service.store import ancestry
-from service.store.records import CheckpointRecord, JobRecord
+from service.store.records.checkpoints import CheckpointRecord
+from service.store.records.jobs import JobRecord
 
 router = api_router(prefix="/v1", tags=["jobs"], responses=problems(401, 403, 422, 500, 503))
 

@@ -9,7 +9,7 @@ from alignment_core.reports import HumanComparison, Interval
 from service.api.agreement import cohens_kappa, krippendorffs_alpha, wilson_interval
 from service.api.schemas.labelings import AnnotatorResults, LabelingResults, PairAgreement, SelfAgreement
 from service.store.pairing import Question
-from service.store.records import LabelingRecord, VoteRecord
+from service.store.records.candidates import LabelingRecord, VoteRecord
 
 CONFIDENCE = 0.95
 MOST_ANNOTATORS = 20  # of whom every two are compared

@@ -16,7 +16,8 @@ from service.api.uploads import Upload
 from service.errors import ApiError
 from service.store import candidates, datasets, jobs, labelings
 from service.store.objects import ObjectNotFound
-from service.store.records import CandidateImageRecord, JobRecord, LabelingRecord, VoteRecord
+from service.store.records.candidates import CandidateImageRecord, LabelingRecord, VoteRecord
+from service.store.records.jobs import JobRecord
 
 TABLE, ZIP = "pairs.jsonl", ".zip"
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # so that the same votes make the same bytes

@@ -36,7 +36,7 @@ from service.errors import ApiError, FieldProblem, invalid_request, not_found
 from service.store import labelings
 from service.store.ids import is_id
 from service.store.pairing import left_of, order_of
-from service.store.records import CandidateImageRecord, LabelingRecord
+from service.store.records.candidates import CandidateImageRecord, LabelingRecord
 
 router = api_router(prefix="/v1/labelings", tags=["labeling"], responses=problems(401, 403, 422, 500, 503))
 

@@ -11,15 +11,9 @@ from service.store import datasets, jobs, outputs, prompt_sets, uploads
 from service.store.database import Store
 from service.store.ids import is_id
 from service.store.kinds import Kind, kind_of
-from service.store.records import (
-    CheckpointRecord,
-    DatasetRecord,
-    JobRecord,
-    JobSummary,
-    PromptSetRecord,
-    UploadKind,
-    UploadRecord,
-)
+from service.store.records.checkpoints import CheckpointRecord
+from service.store.records.jobs import JobRecord, JobSummary
+from service.store.records.uploads import DatasetRecord, PromptSetRecord, UploadKind, UploadRecord
 
 JobPath = Annotated[str, Path(description="Id of a job.", examples=["job_01kaf0h2v7x3m5q8r1s4t6w9yz"])]
 CheckpointPath = Annotated[str, Path(description="Id of a checkpoint.", examples=["ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"])]

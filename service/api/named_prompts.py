@@ -7,7 +7,7 @@ from service.api.context import Parts
 from service.errors import FieldProblem
 from service.store import prompt_sets
 from service.store.catalog import stored_prompts
-from service.store.records import PromptSetRecord
+from service.store.records.uploads import PromptSetRecord
 
 
 def problems_of_prompt_sets(parts: Parts, project_id: str, spec: JobSpec | Contest) -> Iterator[FieldProblem]:

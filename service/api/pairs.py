@@ -18,7 +18,7 @@ from service.api.routers import api_router
 from service.api.schemas.pairs import Pair
 from service.auth import ProjectDep
 from service.errors import ApiError
-from service.store.records import DatasetRecord
+from service.store.records.uploads import DatasetRecord
 
 log = structlog.get_logger()
 router = api_router(prefix="/v1/datasets", tags=["datasets"], responses=problems(401, 403, 422, 500, 503))

@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from alignment_core.reports import HumanComparison
 from service.api.context import Parts
 from service.api.downloads import Body, body_of
-from service.store.records import StoredFile
+from service.store.records.base import StoredFile
 
 PLACE = b"<main>"
 """Where the page's own text begins: it occurs once, as everything that users wrote is escaped."""

@@ -29,7 +29,7 @@ from service.prompt_reading import Read, read_apart
 from service.store import keys, prompt_sets
 from service.store.ids import new_id
 from service.store.limits import QuotaExceeded
-from service.store.records import StoredFile
+from service.store.records.base import StoredFile
 
 router = api_router(prefix="/v1/prompt_sets", tags=["prompt sets"], responses=problems(401, 403, 422, 500, 503))
 

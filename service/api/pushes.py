@@ -17,7 +17,7 @@ from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.errors import ApiError, FieldProblem, not_found
 from service.store import pushes
 from service.store.ids import is_id
-from service.store.records import CheckpointRecord, PushRecord, PushState
+from service.store.records.checkpoints import CheckpointRecord, PushRecord, PushState
 
 router = api_router(prefix="/v1/checkpoints", tags=["checkpoints"], responses=problems(401, 422, 500, 503))
 

@@ -38,7 +38,8 @@ from service.store.catalog import stored_datasets
 from service.store.ids import is_id
 from service.store.metrics import HELD_OUT, VALIDATION, Figures, Thinning, metrics, walk
 from service.store.output_pages import get_sample, page_of_samples
-from service.store.records import JobRecord, JobSummary, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.jobs import JobRecord, JobSummary
 
 router = api_router(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
 

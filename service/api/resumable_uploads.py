@@ -26,7 +26,7 @@ from service.errors import ApiError, FieldProblem, invalid_request
 from service.scopes import needs
 from service.store import uploads
 from service.store.deletion import InUse
-from service.store.records import UploadRecord
+from service.store.records.uploads import UploadRecord
 
 router = api_router(prefix="/v1/uploads", tags=["uploads"], responses=problems(401, 403, 422, 500, 503))
 

@@ -11,7 +11,8 @@ from service.auth import ProjectDep
 from service.errors import not_found
 from service.scopes import needs
 from service.store import outputs, retention
-from service.store.records import CheckpointRecord, JobSummary
+from service.store.records.checkpoints import CheckpointRecord
+from service.store.records.jobs import JobSummary
 from service.store.retention_rules import Policy
 
 router = api_router(prefix="/v1", tags=["retention"], responses=problems(401, 422, 500, 503))

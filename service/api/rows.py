@@ -20,7 +20,7 @@ from service.store import jobs, outputs
 from service.store.database import Store
 from service.store.kinds import Kind
 from service.store.pulses import JobPulse
-from service.store.records import JobRecord, JobSummary
+from service.store.records.jobs import JobRecord, JobSummary
 from service.store.states import InvalidTransition
 
 LOCATION = {

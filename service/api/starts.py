@@ -13,7 +13,8 @@ from service.api.lora_layers import of_denoiser, unfit_layers
 from service.api.model_reports import family_of
 from service.errors import FieldProblem
 from service.store import datasets, jobs, outputs
-from service.store.records import CheckpointRecord, DatasetRecord
+from service.store.records.checkpoints import CheckpointRecord
+from service.store.records.uploads import DatasetRecord
 
 
 def problems_of_start(parts: Parts, project_id: str, spec: JobSpec) -> Iterator[FieldProblem]:

@@ -6,7 +6,7 @@ from typing import Literal
 from alignment_core.reports import EvaluationReport, Interval, RewardComparison, holm
 from service.api.mean_intervals import mean_interval
 from service.api.schemas.sweeps import Score, ScoreTable, Source, SourceScore, Trial
-from service.store.records import SweepRecord, TrialRecord
+from service.store.records.sweeps import SweepRecord, TrialRecord
 from service.store.states import TERMINAL
 from service.store.sweep_best import best_of, started_alike
 

@@ -26,7 +26,7 @@ from service.store import sweeps
 from service.store.ancestry import CheckpointGone
 from service.store.ids import is_id
 from service.store.queueing import DatasetGone
-from service.store.records import SweepRecord
+from service.store.records.sweeps import SweepRecord
 
 router = api_router(prefix="/v1/sweeps", tags=["sweeps"], responses=problems(401, 403, 422, 500, 503))
 

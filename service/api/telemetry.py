@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.store.counts import Waiting
-from service.store.records import DeliveryState
+from service.store.records.webhooks import DeliveryState
 from service.store.states import JobState
 from service.store.unavailable import Reason
 

@@ -24,7 +24,7 @@ from service.api.weights import refuse_other_files
 from service.errors import ApiError, FieldProblem, invalid_request, not_found
 from service.settings import Settings
 from service.store import keys, uploads
-from service.store.records import UploadRecord
+from service.store.records.uploads import UploadRecord
 
 PIECE_BYTES = 8 << 20
 MOST_SMALL_PIECES = 10_000  # beside the full ones: each costs a row, an object and a look at it in the end

@@ -22,7 +22,7 @@ from service.errors import ApiError, FieldProblem, invalid_request, not_found
 from service.scopes import needs
 from service.store import deliveries, webhooks
 from service.store.ids import is_id
-from service.store.records import DeliveryRecord, DeliveryState, WebhookRecord
+from service.store.records.webhooks import DeliveryRecord, DeliveryState, WebhookRecord
 from service.store.webhook_secrets import Sealer, new_secret
 
 router = api_router(

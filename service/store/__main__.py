@@ -27,7 +27,7 @@ from service.store.database import Store, open_store
 from service.store.limits import NO_LIMIT, QuotaName
 from service.store.migrations import migrate
 from service.store.objects import open_objects
-from service.store.records import ApiKeyRecord, Scope
+from service.store.records.projects import ApiKeyRecord, Scope
 
 QUOTAS: dict[QuotaName, str] = {
     "jobs": "jobs that have not ended",

@@ -7,7 +7,7 @@ from alignment_core.events import Action, ActionAnswered
 from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import Job, JobAction
-from service.store.records import ActionRecord, ActionState
+from service.store.records.jobs import ActionRecord, ActionState
 from service.store.states import TERMINAL, InvalidTransition
 
 MOST_WAITING = 100

@@ -13,7 +13,8 @@ from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import Alias, Checkpoint, Project, Promotion
 from service.store.promotion_proofs import Unproven, lacking, of_evaluation, of_own_report
-from service.store.records import AliasRecord, PromotionRecord, Proof, Slice
+from service.store.records.base import Slice
+from service.store.records.promotions import AliasRecord, PromotionRecord, Proof
 
 CHAMPION, CANDIDATE = announcements.CHAMPION, "candidate"
 

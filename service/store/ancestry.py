@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, load_only
 from alignment_core.spec import CheckpointSource, JobSpec
 from service.store.database import Store
 from service.store.models import Checkpoint, Job
-from service.store.records import ForkMode, ForkReference, ParentRecord, RelativeRecord
+from service.store.records.jobs import ForkMode, ForkReference, ParentRecord, RelativeRecord
 
 MOST_ANCESTORS = 100
 MOST_CHILDREN = 100

@@ -29,7 +29,7 @@ from service.store.models import (
     SubmitCount,
     WebhookDelivery,
 )
-from service.store.records import Outcome
+from service.store.records.projects import Outcome
 
 BESIDE = (
     AuditEntry,

@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from service.store import audit
 from service.store.database import Store, now
 from service.store.models import AuditEntry
-from service.store.records import AuditRecord, Outcome, Slice
+from service.store.records.base import Slice
+from service.store.records.projects import AuditRecord, Outcome
 
 
 def list_entries(

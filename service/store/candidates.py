@@ -11,7 +11,9 @@ from alignment_core.spec import CandidatesSpec, DrawnAlready
 from service.store.database import Store
 from service.store.ids import new_id
 from service.store.models import CandidateImage, CandidateRecipe, Job
-from service.store.records import CandidateImageRecord, JobRecord, Slice, StoredFile
+from service.store.records.base import Slice, StoredFile
+from service.store.records.candidates import CandidateImageRecord
+from service.store.records.jobs import JobRecord
 from service.store.removals import supersede
 
 MOST_KNOWN = 5_000  # images that a run is told of, since they are brought to its machine

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alignment_core.costs.rates import Rate
 from service.store.database import Store, now
 from service.store.models import Card, JobEvent, MeasuredRate
-from service.store.records import CardRecord
+from service.store.records.catalog import CardRecord
 
 SEEN_WITHIN = timedelta(days=30)  # a card that no worker has named for so long is taken to be gone
 WIDER_ONCE, WIDER = 2.0, 1.25  # the bounds beyond the slowest and the fastest job, after one job and after several

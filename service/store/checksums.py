@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from service.store.database import Store
 from service.store.models import CheckpointFile
 from service.store.objects import ObjectStore
-from service.store.records import StoredFile
+from service.store.records.base import StoredFile
 
 
 def with_checksums(

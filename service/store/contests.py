@@ -14,7 +14,7 @@ from service.store.database import Store
 from service.store.ids import new_id
 from service.store.models import Dataset, PromptSet
 from service.store.queueing import add, hold_uploads, new_row
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 
 
 def create(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from service.resource_classes import class_of
 from service.store.database import Store, now
 from service.store.models import Job, StateCount
-from service.store.records import DeliveryState
+from service.store.records.webhooks import DeliveryState
 from service.store.states import STATES, JobState
 
 LINES_THAT_MAY_BE = 1000

@@ -19,7 +19,8 @@ from service.store.fence import Fenced
 from service.store.ids import new_id
 from service.store.lease_clock import lease_now
 from service.store.models import LONGEST_FILENAME, LONGEST_NAME, Dataset
-from service.store.records import Browsing, DatasetClaim, DatasetRecord, DatasetState, JobError, Slice, UploadKind
+from service.store.records.base import JobError, Slice
+from service.store.records.uploads import Browsing, DatasetClaim, DatasetRecord, DatasetState, UploadKind
 
 
 def create(

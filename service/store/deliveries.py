@@ -17,7 +17,8 @@ from service.store.audit import Deed
 from service.store.database import Store, now
 from service.store.lease_clock import lease_now
 from service.store.models import Webhook, WebhookDelivery
-from service.store.records import DeliveryClaim, DeliveryRecord, DeliveryState, Slice
+from service.store.records.base import Slice
+from service.store.records.webhooks import DeliveryClaim, DeliveryRecord, DeliveryState
 from service.store.retry_schedule import next_wait
 from service.store.traces import current_traceparent
 from service.store.webhook_events import PING

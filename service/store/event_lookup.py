@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from service.store.database import Store
 from service.store.models import JobEvent
-from service.store.records import EventRecord
+from service.store.records.runs import EventRecord
 
 
 def sequence_of(store: Store, project_id: str, job_id: str, event_id: str) -> int | None:

@@ -42,7 +42,8 @@ from service.store.fence import hold
 from service.store.ids import new_id
 from service.store.models import Job, JobEvent
 from service.store.models.jobs import OF_EACH_STEP
-from service.store.records import EventRecord, JobError, StoredFile
+from service.store.records.base import JobError, StoredFile
+from service.store.records.runs import EventRecord
 from service.store.states import TRANSITIONS
 
 

@@ -18,7 +18,8 @@ from service.store.fence import Fenced
 from service.store.ids import new_id
 from service.store.lease_clock import lease_now
 from service.store.models import Checkpoint, Export
-from service.store.records import CheckpointRecord, ExportRecord, ExportState, JobError, StoredFile
+from service.store.records.base import JobError, StoredFile
+from service.store.records.checkpoints import CheckpointRecord, ExportRecord, ExportState
 from service.store.removals import to_remove
 from service.store.traces import current_traceparent
 

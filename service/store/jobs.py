@@ -33,7 +33,8 @@ from service.store.models import (
 )
 from service.store.outcomes import outcomes
 from service.store.queueing import add, hold_uploads, new_row
-from service.store.records import JobError, JobRecord, JobSummary, PauseKeeps, Progress, Slice
+from service.store.records.base import JobError, Slice
+from service.store.records.jobs import JobRecord, JobSummary, PauseKeeps, Progress
 from service.store.retention_rules import Pins, Policy
 from service.store.states import HELD, TERMINAL, InvalidTransition, JobState, Verb, after
 from service.store.waiting import places

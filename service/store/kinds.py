@@ -8,7 +8,7 @@ prefix of the id, which every index of the table ends in.
 from typing import Literal, assert_never, get_args
 
 from alignment_core.spec import CandidatesSpec, JobSpec, ProofSpec
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 
 Kind = Literal["job", "eval", "vfy", "cand"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

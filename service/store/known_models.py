@@ -15,7 +15,7 @@ from alignment_core.model_files import READER, ModelReport
 from alignment_core.spec import HubSource, LocalSource, SingleFileSource, sha256_of_json
 from service.store.database import Store, now
 from service.store.models import Model
-from service.store.records import KnownModelRecord
+from service.store.records.catalog import KnownModelRecord
 
 ModelFiles = HubSource | LocalSource | SingleFileSource
 MOST_KEPT = 1000  # those asked about last; a report has at most some 100 kB

@@ -11,7 +11,8 @@ from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import CandidateImage, IdempotencyKey, Job, Labeling, LabelingQuestion, LabelingVote
 from service.store.pairing import Drawn, Question, questions_of
-from service.store.records import CandidateImageRecord, LabelingRecord, Slice, VoteRecord
+from service.store.records.base import Slice
+from service.store.records.candidates import CandidateImageRecord, LabelingRecord, VoteRecord
 from service.store.states import TERMINAL
 
 Choice = Literal["first", "second", "tie", "both_bad", "skip"]

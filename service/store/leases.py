@@ -18,7 +18,8 @@ from service.store.fence import Fenced, held_by, hold
 from service.store.jobs import enter, record_of
 from service.store.lease_clock import lease_now
 from service.store.models import Checkpoint, Job
-from service.store.records import Claim, JobError, JobRecord, PauseKeeps
+from service.store.records.base import JobError
+from service.store.records.jobs import Claim, JobRecord, PauseKeeps
 from service.store.states import HELD, JobState, Verb, after
 
 JobSignal = Literal["go_on", "pause", "discard", "cancel", "lost"]

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from service.store.database import Store
 from service.store.metric_extremes import Place, thinned
 from service.store.models import Metric
-from service.store.records import MetricRow
+from service.store.records.runs import MetricRow
 
 VALIDATION = "validation/"
 HELD_OUT = "held_out/"

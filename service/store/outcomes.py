@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store.models import Report
-from service.store.records import Gain
+from service.store.records.jobs import Gain
 
 
 def outcomes(session: Session, job_ids: Collection[str]) -> dict[str, Gain]:

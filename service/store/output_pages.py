@@ -9,7 +9,9 @@ from sqlalchemy.orm import Session
 
 from service.store.database import Store
 from service.store.models import Checkpoint, CheckpointFile, Sample
-from service.store.records import CheckpointRecord, SampleRecord, Slice, StoredFile
+from service.store.records.base import Slice, StoredFile
+from service.store.records.checkpoints import CheckpointRecord
+from service.store.records.runs import SampleRecord
 
 Row = TypeVar("Row", Checkpoint, Sample)
 

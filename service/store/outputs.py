@@ -19,7 +19,9 @@ from service.store.ids import new_id
 from service.store.metric_extremes import keep_block
 from service.store.metrics import PREFIXES
 from service.store.models import Checkpoint, CheckpointFile, Job, JobLog, JobPins, Metric, Report, Sample, TrackingFile
-from service.store.records import CheckpointRecord, LogRecord, ReportRecord, SampleRecord, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.checkpoints import CheckpointRecord
+from service.store.records.runs import LogRecord, ReportRecord, SampleRecord
 from service.store.removals import keep, supersede
 
 LOG_TAIL_CHARACTERS = 64 * 1024

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import ApiKey, BrowserSession, Project
-from service.store.records import ApiKeyRecord, ProjectRecord, Scope, Slice
+from service.store.records.base import Slice
+from service.store.records.projects import ApiKeyRecord, ProjectRecord, Scope
 
 log = structlog.get_logger()
 

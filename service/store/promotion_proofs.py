@@ -11,7 +11,7 @@ from alignment_core.reports import EvaluationReport, ProofReport, RewardComparis
 from alignment_core.spec import CheckpointSource, ContenderSpec, JobSpec, ProofSpec, sha256_of_json
 from service.store.models import Alias, Checkpoint, Job, Promotion, Report
 from service.store.models import Proof as ProofRow
-from service.store.records import Proof
+from service.store.records.promotions import Proof
 
 
 class Unproven(Exception):  # noqa: N818 - a state of affairs, read as one

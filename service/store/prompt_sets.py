@@ -12,7 +12,8 @@ from alignment_core.prompt_files import PromptsReport
 from service.store import quotas, uploads
 from service.store.database import Store, now
 from service.store.models import LONGEST_FILENAME, LONGEST_NAME, PromptSet
-from service.store.records import PromptSetRecord, Slice, StoredFile
+from service.store.records.base import Slice, StoredFile
+from service.store.records.uploads import PromptSetRecord
 
 
 def create(

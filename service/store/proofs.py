@@ -17,7 +17,9 @@ from service.store.database import Store
 from service.store.ids import new_id
 from service.store.models import Job, Proof, ProofShard
 from service.store.queueing import add, new_row
-from service.store.records import JobRecord, JobSummary, ProofRecord, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.jobs import JobRecord, JobSummary
+from service.store.records.runs import ProofRecord
 from service.store.removals import supersede
 from service.store.states import TERMINAL, InvalidTransition
 

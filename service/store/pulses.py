@@ -7,7 +7,8 @@ import sqlalchemy as sa
 
 from service.store.database import Store
 from service.store.models import Dataset, Export, Job, Push
-from service.store.records import DatasetState, ExportState, PushState
+from service.store.records.checkpoints import ExportState, PushState
+from service.store.records.uploads import DatasetState
 from service.store.states import TERMINAL, JobState
 
 AT_ONCE = 500  # far below what either database binds in a statement

@@ -18,7 +18,8 @@ from service.store.fence import Fenced
 from service.store.ids import new_id
 from service.store.lease_clock import lease_now
 from service.store.models import Checkpoint, Push
-from service.store.records import CheckpointRecord, JobError, PushRecord, PushState
+from service.store.records.base import JobError
+from service.store.records.checkpoints import CheckpointRecord, PushRecord, PushState
 from service.store.traces import current_traceparent
 
 

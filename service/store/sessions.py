@@ -17,7 +17,8 @@ from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import ApiKey, BrowserSession
 from service.store.projects import NOTED_EVERY
-from service.store.records import ApiKeyRecord, SessionRecord, Slice
+from service.store.records.base import Slice
+from service.store.records.projects import ApiKeyRecord, SessionRecord
 
 log = structlog.get_logger()
 

@@ -22,7 +22,8 @@ from service.store.ids import new_id
 from service.store.models import Dataset, Job, JobEvent, Project, PromptSet, Report, Sweep, SweepTrial
 from service.store.queueing import DatasetGone, hold_uploads
 from service.store.quotas import QuotaExceeded
-from service.store.records import Slice, SweepRecord, TrialRecord
+from service.store.records.base import Slice
+from service.store.records.sweeps import SweepRecord, TrialRecord
 from service.store.states import TERMINAL, InvalidTransition
 from service.store.traces import traced
 

@@ -15,7 +15,8 @@ from service.store import audit, idempotency, keys, quotas
 from service.store.database import Store, now
 from service.store.ids import Prefix, new_id
 from service.store.models import Upload, UploadPiece
-from service.store.records import Slice, UploadPurpose, UploadRecord
+from service.store.records.base import Slice
+from service.store.records.uploads import UploadPurpose, UploadRecord
 from service.store.removals import to_remove
 
 BECOMES: dict[UploadPurpose, Prefix] = {"dataset": "ds", "weights": "wts", "prompt_set": "ps"}

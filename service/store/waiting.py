@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from service.resource_classes import ResourceClass, class_of
 from service.store.database import CLASSES, Store
 from service.store.models import Dataset, Export, Job, Push
-from service.store.records import QueuePlace
+from service.store.records.jobs import QueuePlace
 from service.store.states import HELD
 
 _QUEUED = Job.state == "queued"

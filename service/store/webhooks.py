@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from service.store.database import Store, now
 from service.store.ids import new_id
 from service.store.models import Project, Webhook
-from service.store.records import Slice, WebhookRecord
+from service.store.records.base import Slice
+from service.store.records.webhooks import WebhookRecord
 
 
 class TooMany(Exception):  # noqa: N818 - a state of affairs, read as one

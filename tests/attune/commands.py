@@ -12,7 +12,7 @@ from service.store import datasets, deliveries, jobs, pushes, waiting
 from service.store.database import Store
 from service.store.deliveries import Answer
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobError
+from service.store.records.base import JobError
 from tests.attune.calls import HOOK, SWEEP, Known, file, spec
 from tests.service.api import test_candidates, test_evaluations
 from tests.service.api.seeds import COMMIT

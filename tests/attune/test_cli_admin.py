@@ -9,7 +9,7 @@ from pathlib import Path
 from attune.client import Client
 from service.store import leases, projects, quotas, sessions
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobError
+from service.store.records.base import JobError
 from tests.attune.test_cli_jobs import api, attune, url  # noqa: F401  fixtures
 from tests.service.api.world import Api, spec_for
 

@@ -23,7 +23,7 @@ from service.main import create_app
 from service.settings import Settings
 from service.store import datasets, jobs, leases
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobError
+from service.store.records.base import JobError
 from tests.servers.process import wait_until
 from tests.service.api.live import serving
 from tests.service.api.world import CATALOG, PARQUET, PNG, Api, run_started, spec_for

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from service.main import create_app
 from service.settings import Settings
 from service.store import leases, pushes
-from service.store.records import JobError
+from service.store.records.base import JobError
 from tests.attune.test_cli_jobs import Attune, attune, url  # noqa: F401  fixtures
 from tests.servers.process import wait_until
 from tests.service.api.world import CATALOG, Api

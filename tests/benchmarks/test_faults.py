@@ -17,7 +17,7 @@ from benchmarks.fault.faults import FAULTS
 from benchmarks.fault.page import table_of
 from benchmarks.fault.relay import ERROR, TRUNCATED_BYTES, Relay
 from benchmarks.fault.scene import recovery_seconds, stale_writes, steps_twice
-from service.store.records import EventRecord
+from service.store.records.runs import EventRecord
 
 ROOT = Path(__file__).parents[2]
 

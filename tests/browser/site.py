@@ -16,7 +16,7 @@ from service.settings import Settings
 from service.store import leases, outputs, projects
 from service.store.migrations import migrate
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobError
+from service.store.records.base import JobError
 from tests.browser.markup import marked
 from tests.e2e.conftest import Deployment, embedded
 from tests.service.api import test_candidates, test_labelings

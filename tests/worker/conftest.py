@@ -25,7 +25,7 @@ from service.store.database import Store, open_store
 from service.store.migrations import migrate
 from service.store.objects import open_objects
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 from tests.servers.otlp import Collector, collecting
 from worker.parts import WorkerParts
 from worker.run import run_job

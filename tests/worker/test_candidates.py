@@ -10,7 +10,8 @@ from PIL import Image
 from alignment_core.spec import CandidatesSpec
 from service.store import candidates, contests, events, leases
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import CandidateImageRecord, JobRecord
+from service.store.records.candidates import CandidateImageRecord
+from service.store.records.jobs import JobRecord
 from tests.alignment_core.tiny import save_tiny_pipeline
 from tests.worker.conftest import World
 from tests.worker.test_evaluations import worker_of

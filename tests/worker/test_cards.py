@@ -3,7 +3,7 @@
 import psutil
 
 from service.resource_classes import parse_classes
-from service.store.records import CardRecord
+from service.store.records.catalog import CardRecord
 from worker.cards import cards_here, chosen, gpus_in, too_large
 
 

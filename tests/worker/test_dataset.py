@@ -13,7 +13,7 @@ from alignment_core.spec import ColumnMapping
 from service.store import datasets, keys, projects
 from service.store.objects import open_objects
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import DatasetRecord
+from service.store.records.uploads import DatasetRecord
 from service.store.waiting import next_datasets
 from tests.servers.process import wait_until
 from tests.servers.swift import S3Server

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from service.store import deliveries, exports, jobs, outputs, pushes
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import CheckpointRecord
+from service.store.records.checkpoints import CheckpointRecord
 from service.store.traces import traced
 from service.tracing import Tracing
 from tests.servers.hub_writes import writable_hub

@@ -12,7 +12,7 @@ from alignment_core.reports import ProofReport, VerificationReport
 from alignment_core.spec import ProofSpec
 from service.store import contests, events, jobs, leases, proofs
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 from tests.alignment_core.tiny import save_tiny_pipeline
 from tests.worker.conftest import World
 from worker.parts import WorkerParts

@@ -18,7 +18,7 @@ import pytest
 from alignment_core.spec import JobSpec
 from service.store import jobs, leases
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 from tests.alignment_core.tiny import save_pairs, save_tiny_pipeline, tiny_spec
 from tests.worker.conftest import World
 from tests.worker.test_run import Behave, steps_trained, wait_until

@@ -9,7 +9,7 @@ import pytest
 
 from service.store import deletion, exports, outputs
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import CheckpointRecord, ExportRecord
+from service.store.records.checkpoints import CheckpointRecord, ExportRecord
 from service.store.waiting import next_exports, num_beside_jobs
 from tests.servers.process import wait_until
 from tests.worker.conftest import World

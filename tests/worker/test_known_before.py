@@ -20,7 +20,7 @@ from service.store.catalog import Catalog
 from service.store.database import open_store
 from service.store.migrations import migrate
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import DatasetRecord
+from service.store.records.uploads import DatasetRecord
 from tests.alignment_core.families.tiny_models import TINY
 from tests.alignment_core.tiny import save_pairs
 from tests.worker.conftest import World, settings_in

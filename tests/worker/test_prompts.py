@@ -11,7 +11,8 @@ from alignment_core.spec import CatalogSource, ColorfulnessReward, DDPOSpec, Eva
 from alignment_core.spec.places import Sources, localize
 from service.store import deletion, keys, prompt_sets
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import PromptSetRecord, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.uploads import PromptSetRecord
 from tests.worker.conftest import World
 from worker.inputs import write_inputs
 from worker.preparing import prompt_places

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from service.store import outputs, pushes
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import CheckpointRecord, PushRecord
+from service.store.records.checkpoints import CheckpointRecord, PushRecord
 from tests.servers.hub_writes import LARGE, Hub, writable_hub
 from tests.worker.conftest import World
 from worker.hub_card import card_for_hub

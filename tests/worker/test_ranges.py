@@ -15,7 +15,7 @@ from alignment_core.errors import AlignmentError
 from service.store import datasets, events, jobs
 from service.store.objects import ObjectStore, open_objects
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import DatasetRecord
+from service.store.records.uploads import DatasetRecord
 from service.store.unavailable import ObjectsUnavailable
 from tests.alignment_core.datasets.builders import image_bytes, write_parquet
 from tests.alignment_core.tiny import UNJUDGED, save_pairs, save_tiny_pipeline, tiny_spec

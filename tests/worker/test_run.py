@@ -16,7 +16,7 @@ from alignment_core.spec import JobSpec
 from service.store import actions, datasets, events, jobs, leases, metrics, outputs
 from service.store.objects import ObjectStore
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 from tests.worker.conftest import Background, World
 from worker.parts import WorkerParts
 from worker.run import run_job

@@ -20,7 +20,8 @@ from alignment_core.spec import JobSpec
 from service.store import deletion, leases
 from service.store.objects import ObjectStore, open_objects
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import Claim, JobError
+from service.store.records.base import JobError
+from service.store.records.jobs import Claim
 from service.store.removals import remove_due
 from service.store.unavailable import ObjectsUnavailable
 from tests.servers.process import wait_until

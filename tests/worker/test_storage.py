@@ -23,7 +23,7 @@ from service.store import events, jobs, outputs
 from service.store.models import Job
 from service.store.objects import DirectoryStore, ObjectStore
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 from service.store.unavailable import ObjectsUnavailable
 from tests.worker.conftest import Background, World
 from tests.worker.test_run import Behave, Start, final_total, steps_trained, types_of, undisturbed_total, wait_until

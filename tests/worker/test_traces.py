@@ -11,7 +11,7 @@ import pytest
 
 from alignment_core.events import PhaseChanged, RunFailed, RunStarted, StepCompleted
 from service.store import leases
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 from service.store.traces import traced
 from service.tracing import Tracing
 from tests.servers.otlp import Collector, SentSpan

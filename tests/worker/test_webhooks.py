@@ -19,7 +19,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from service.store import deliveries, jobs, webhooks
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import DeliveryRecord, WebhookRecord
+from service.store.records.webhooks import DeliveryRecord, WebhookRecord
 from service.store.webhook_secrets import new_secret
 from tests.alignment_core.rewards.certificates import write_certificate
 from tests.servers.process import wait_until

@@ -25,7 +25,7 @@ from alignment_core.spec.places import Sources
 from service.store import datasets, keys
 from service.store.catalog import Catalog
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import DatasetRecord
+from service.store.records.uploads import DatasetRecord
 from tests.worker.conftest import World
 from worker.dataset import prepare_dataset
 from worker.inputs import write_inputs

@@ -8,7 +8,7 @@ from benchmarks.simulation.asking import Stop
 from benchmarks.simulation.fragile import Death
 from benchmarks.simulation.rules.choices import Machine, deaths, has, has_jobs, later_deaths, which, yes
 from benchmarks.simulation.submits import Beginning
-from service.store.records import PauseKeeps
+from service.store.records.jobs import PauseKeeps
 from service.store.retention_rules import Policy
 
 policies = st.builds(

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from alignment_core.events import Action
 from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.job_examples import JOB_ID
-from service.store.records import ActionRecord, ActionState
+from service.store.records.jobs import ActionRecord, ActionState
 
 ACTION_EXAMPLE: dict[str, Any] = {
     "id": "act_01kaf0q8s1u3w5y7a9c2e4g6j8",

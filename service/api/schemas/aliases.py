@@ -9,7 +9,7 @@ from alignment_core.spec.sources import WITHOUT_NUL, AliasSource, CheckpointId, 
 from service.api.schemas.base import Entry, RequestBody, Resource, with_example
 from service.api.schemas.job_examples import JOB_ID
 from service.store.aliases import CHAMPION
-from service.store.records import AliasRecord, PromotionRecord
+from service.store.records.promotions import AliasRecord, PromotionRecord
 
 PROMOTION_ID = "prm_01kaf0q2s4u6w8y0a2c4e6g8j0"
 CHECKPOINT_ID = "ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"

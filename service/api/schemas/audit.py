@@ -8,7 +8,7 @@ from pydantic import Field
 from service.api.schemas.base import Entry, with_example
 from service.api.schemas.job_examples import JOB_ID
 from service.api.schemas.keys import KEY_ID
-from service.store.records import AuditRecord, Outcome
+from service.store.records.projects import AuditRecord, Outcome
 
 AUDIT_EXAMPLE: dict[str, Any] = {
     "id": "aud_01kaf0h2v9z3m5q8r1s4t6w9yz",

@@ -17,8 +17,9 @@ from service.api.schemas.candidate_examples import (
 )
 from service.api.schemas.contests import ContestSummary, ContestValidation, shown_contest
 from service.api.schemas.texts import Metadata, NameForPeople
-from service.store.records import CandidateImageRecord, JobRecord
-from service.store.records import JobSummary as SummaryRecord
+from service.store.records.candidates import CandidateImageRecord
+from service.store.records.jobs import JobRecord
+from service.store.records.jobs import JobSummary as SummaryRecord
 
 
 class CandidatesRequest(RequestBody):

@@ -8,7 +8,7 @@ from pydantic import Field
 from alignment_core.events import FileRecord
 from service.api.schemas.base import Entry, Resource, with_example
 from service.api.schemas.job_examples import JOB_ID
-from service.store.records import CheckpointRecord
+from service.store.records.checkpoints import CheckpointRecord
 
 CHECKPOINT_ID = "ckpt_01kaf0n5b8d1f4h7k0m3p6r9t2"
 

@@ -12,7 +12,7 @@ from alignment_core.events import Phase
 from service.api.schemas.base import Entry, Resource
 from service.api.schemas.rows import JobError, QueuePlace, shown_of
 from service.errors import FieldProblem
-from service.store.records import JobSummary as SummaryRecord
+from service.store.records.jobs import JobSummary as SummaryRecord
 from service.store.states import JobState
 
 

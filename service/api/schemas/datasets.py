@@ -11,7 +11,7 @@ from alignment_core.spec.sources import OnBadRow
 from service.api.schemas.base import Entry, with_example
 from service.api.schemas.job_examples import DATASET_ID
 from service.api.schemas.rows import JobError
-from service.store.records import DatasetRecord, DatasetState
+from service.store.records.uploads import DatasetRecord, DatasetState
 
 DATASET_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 

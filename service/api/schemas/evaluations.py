@@ -18,8 +18,8 @@ from service.api.schemas.evaluation_examples import (
 )
 from service.api.schemas.rows import JobError, QueuePlace, shown_of
 from service.api.schemas.texts import Metadata, NameForPeople
-from service.store.records import JobRecord
-from service.store.records import JobSummary as SummaryRecord
+from service.store.records.jobs import JobRecord
+from service.store.records.jobs import JobSummary as SummaryRecord
 from service.store.states import JobState
 
 

@@ -11,7 +11,7 @@ from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.checkpoints import CHECKPOINT_ID
 from service.api.schemas.job_examples import JOB_ID
 from service.api.schemas.rows import JobError
-from service.store.records import ExportRecord, ExportState
+from service.store.records.checkpoints import ExportRecord, ExportState
 
 EXPORT_EXAMPLE: dict[str, Any] = {
     "id": "exp_01kaf0p7c2e5g8j1m4q7s0v3x6",

@@ -9,7 +9,7 @@ from service.api.schemas.base import RequestBody, Resource, with_example
 from service.api.schemas.job_examples import JOB_ID
 from service.api.schemas.jobs import Parent
 from service.api.schemas.texts import MetadataKey, MetadataValue, Text
-from service.store.records import RelativeRecord
+from service.store.records.jobs import RelativeRecord
 from service.store.states import JobState
 
 RESUME_EXAMPLE: dict[str, Any] = {"mode": "resume", "steps": 800, "name": "twice as long"}

@@ -17,8 +17,9 @@ from service.api.schemas.rows import JobError, QueuePlace, shown_of
 from service.api.schemas.texts import Metadata, NameForPeople
 from service.api.schemas.usage import JobUsage
 from service.errors import FieldProblem
-from service.store.records import EventRecord, ForkMode, ForkReference, JobRecord, ParentRecord, PauseKeeps
-from service.store.records import JobSummary as SummaryRecord
+from service.store.records.jobs import ForkMode, ForkReference, JobRecord, ParentRecord, PauseKeeps
+from service.store.records.jobs import JobSummary as SummaryRecord
+from service.store.records.runs import EventRecord
 from service.store.states import JobState
 from service.store.usage import Usage
 

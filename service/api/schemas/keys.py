@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.texts import Text
-from service.store.records import ApiKeyRecord, Scope
+from service.store.records.projects import ApiKeyRecord, Scope
 
 KEY_ID = "key_01kaf0e4y6z8a0b2c4d6e8f0g2"
 CREATE_EXAMPLE: dict[str, Any] = {"name": "build server", "scope": "submit", "expires_in_days": 90}

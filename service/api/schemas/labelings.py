@@ -10,7 +10,7 @@ from alignment_core.spec import Name
 from service.api.schemas.base import Entry, Resource, with_example
 from service.api.schemas.candidate_examples import CANDIDATES_ID, IMAGE_ID
 from service.api.schemas.texts import Text
-from service.store.records import LabelingRecord
+from service.store.records.candidates import LabelingRecord
 
 LABELING_ID = "lab_01kaf0h2v7x3m5q8r1s4t6w9yz"
 Choice = Literal["left", "right", "tie", "both_bad", "skip"]

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from alignment_core.prompt_files import PromptsReport
 from service.api.schemas.base import Entry, with_example
-from service.store.records import PromptSetRecord
+from service.store.records.uploads import PromptSetRecord
 
 PROMPT_SET_ID = "ps_01kaf0f6a2c4e6g8j0m2p4r6t8"
 

@@ -10,7 +10,7 @@ from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.checkpoints import CHECKPOINT_ID
 from service.api.schemas.job_examples import JOB_ID
 from service.api.schemas.rows import JobError
-from service.store.records import PushRecord, PushState
+from service.store.records.checkpoints import PushRecord, PushState
 
 PUSH_ID = "psh_01kaf0q8d3f6h9k2n5r8t1w4y7"
 COMMIT = "5f2a9e1c7b3d4f6081929aabbccddeeff0011223"

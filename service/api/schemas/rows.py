@@ -7,7 +7,7 @@ from pydantic import Field
 
 from alignment_core.errors import Category
 from service.api.schemas.base import Resource
-from service.store.records import JobSummary as SummaryRecord
+from service.store.records.jobs import JobSummary as SummaryRecord
 
 
 class QueuePlace(Resource):

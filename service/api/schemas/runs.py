@@ -11,7 +11,7 @@ from alignment_core.spec import JobSpec
 from service.api.schemas.base import Entry, Resource, with_example
 from service.api.schemas.checkpoints import CHECKPOINT_ID, FILES_EXAMPLE
 from service.api.schemas.job_examples import DATASET_ID, JOB_ID, RESOLVED_SPEC_EXAMPLE
-from service.store.records import EventRecord, LogRecord, SampleRecord
+from service.store.records.runs import EventRecord, LogRecord, SampleRecord
 from service.store.states import JobState
 
 EVENT_EXAMPLE: dict[str, Any] = {

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from service.api.schemas.base import Entry, RequestBody, Resource, with_example
 from service.api.schemas.keys import KEY_ID
-from service.store.records import ApiKeyRecord, Scope, SessionRecord
+from service.store.records.projects import ApiKeyRecord, Scope, SessionRecord
 
 SESSION_ID = "ses_01kaf0e9y1b3d5f7h9k2m4p6r8"
 SESSION_EXAMPLE: dict[str, Any] = {

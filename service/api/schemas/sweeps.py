@@ -11,7 +11,7 @@ from alignment_core.spec.points import Search
 from service.api.schemas.base import Entry, RequestBody, Resource, with_example
 from service.api.schemas.job_examples import JOB_ID, SPEC_EXAMPLE
 from service.api.schemas.texts import MetadataKey, MetadataValue, Text
-from service.store.records import SweepRecord
+from service.store.records.sweeps import SweepRecord
 
 SWEEP_ID = "swp_01kaf0s1u3w5y7a9c2e4g6j8m0"
 SEARCH_EXAMPLE: dict[str, Any] = {"type": "grid", "axes": {"training.learning_rate": [0.0001, 0.0003]}}

@@ -10,7 +10,7 @@ from alignment_core.spec.sources import WITHOUT_NUL, ColumnName, OnBadRow
 from service.api.schemas.base import Entry, RequestBody, with_example
 from service.api.schemas.datasets import DATASET_SHA256
 from service.api.schemas.texts import NameForPeople
-from service.store.records import UploadPurpose, UploadRecord, UploadState
+from service.store.records.uploads import UploadPurpose, UploadRecord, UploadState
 
 UPLOAD_ID = "upl_01kaf0e4y6b8d0f2h4k6m8p0r2"
 MOST_BYTES = 2**53 - 1  # that every JSON can tell

@@ -11,7 +11,7 @@ from alignment_core.spec.rewards import PRINTED_ASCII
 from service.api.schemas.base import Entry, RequestBody, Resource, with_example
 from service.api.schemas.texts import Text
 from service.api.schemas.webhook_examples import DELIVERY_EXAMPLE, WEBHOOK_EXAMPLE
-from service.store.records import DeliveryRecord, DeliveryState, DisabledBecause, WebhookRecord
+from service.store.records.webhooks import DeliveryRecord, DeliveryState, DisabledBecause, WebhookRecord
 from service.store.webhook_events import EventType
 
 REQUEST_EXAMPLE: dict[str, Any] = {

@@ -8,7 +8,7 @@ from pydantic import Field
 from alignment_core.reports import WeightsReport
 from service.api.schemas.base import Entry, with_example
 from service.api.schemas.rows import JobError
-from service.store.records import DatasetRecord, DatasetState
+from service.store.records.uploads import DatasetRecord, DatasetState
 
 WEIGHTS_ID = "wts_01kaf0f6a2c4e6g8j0m2p4r6t8"
 

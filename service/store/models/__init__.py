@@ -1,4 +1,4 @@
-"""The tables. Rows never leave `service.store`: its functions hand out the frozen records of `records.py`."""
+"""The tables. Rows never leave `service.store`: its functions hand out the frozen records of `records/`."""
 
 from service.store.models.aliases import Alias, Promotion
 from service.store.models.base import (

@@ -16,7 +16,7 @@ from service.store.models.base import (
     job_id_key,
     project_id,
 )
-from service.store.records import ForkMode, ForkReference, PauseKeeps
+from service.store.records.jobs import ForkMode, ForkReference, PauseKeeps
 from service.store.states import JobState
 from service.store.traces import LONGEST_TRACEPARENT, current_traceparent
 

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.models.base import LONGEST_NAME, Base, Id, project_id
-from service.store.records import Outcome, Scope
+from service.store.records.projects import Outcome, Scope
 
 
 class Project(Base):

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from alignment_core.spec.exports import ExportFormat
 from service.store.models.base import LONGEST_NAME, Base, Id, job_id_key, project_id
-from service.store.records import ExportState, PushState
+from service.store.records.checkpoints import ExportState, PushState
 from service.store.traces import LONGEST_TRACEPARENT, current_traceparent
 
 

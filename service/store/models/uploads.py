@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from alignment_core.spec.sources import OnBadRow
 from service.store.models.base import LONGEST_FILENAME, LONGEST_NAME, Base, Id, project_id
-from service.store.records import DatasetState, UploadKind, UploadPurpose, UploadState
+from service.store.records.uploads import DatasetState, UploadKind, UploadPurpose, UploadState
 from service.store.traces import LONGEST_TRACEPARENT, current_traceparent
 
 

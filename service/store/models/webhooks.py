@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.models.base import LONGEST_NAME, Base, Id, project_id
-from service.store.records import DeliveryState, DisabledBecause
+from service.store.records.webhooks import DeliveryState, DisabledBecause
 from service.store.traces import LONGEST_TRACEPARENT
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from alignment_core.datasets.preflight import check_and_show
 from service.store import datasets, keys
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import Browsing
+from service.store.records.uploads import Browsing
 from tests.service.api.world import Api
 
 FILENAME = "pairs.parquet"

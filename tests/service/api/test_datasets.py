@@ -16,7 +16,7 @@ from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.api.uploads import plain_name
 from service.store import datasets, projects
 from service.store.objects import DirectoryStore, remove_abandoned
-from service.store.records import JobError
+from service.store.records.base import JobError
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import PARQUET, Api, assert_problem, spec_for
 

@@ -17,7 +17,7 @@ from alignment_core.spec import HubSource, ProofSpec
 from service.api.schemas.evaluation_examples import PROOF_REPORT_EXAMPLE, VERIFICATION_EXAMPLE
 from service.store import cards, contests, events, jobs, keys, known_models, leases, waiting
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import CardRecord
+from service.store.records.catalog import CardRecord
 from tests.service.api.conftest import NewApi
 from tests.service.api.test_auth import key_of
 from tests.service.api.world import PAGE, Api, assert_problem, spec_for

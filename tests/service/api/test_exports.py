@@ -9,7 +9,7 @@ import pytest
 from alignment_core.spec.exports import ExportFormat
 from service.store import exports, keys
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobError
+from service.store.records.base import JobError
 from tests.service.api.world import Api, assert_problem
 
 CARD = b"# `a card`\n"

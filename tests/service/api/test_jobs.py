@@ -11,7 +11,7 @@ from httpx2 import Response
 from service.store import datasets, idempotency, jobs, leases, projects
 from service.store.models import IdempotencyKey
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobError
+from service.store.records.base import JobError
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, assert_problem, spec_for, step_completed
 

@@ -15,7 +15,7 @@ from service.store import projects
 from service.store.database import now
 from service.store.models import ApiKey
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import Scope
+from service.store.records.projects import Scope
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, assert_problem, spec_for
 

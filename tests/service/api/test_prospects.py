@@ -13,7 +13,8 @@ from alignment_core.spec import HubSource
 from alignment_core.spec.families import FAMILIES
 from service.store import cards, known_models, waiting
 from service.store.events import record_event
-from service.store.records import CardRecord, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.catalog import CardRecord
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import Api, spec_for
 

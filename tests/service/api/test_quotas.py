@@ -15,7 +15,7 @@ from service.store.database import now
 from service.store.limits import NO_LIMIT, Limits
 from service.store.models import Job, ProofShard
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobError
+from service.store.records.base import JobError
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import PARQUET, Api, spec_for
 

@@ -13,7 +13,7 @@ from service.store.__main__ import main
 from service.store.database import now
 from service.store.models import Checkpoint, Export, Job, Removal, Sweep, SweepTrial
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobError
+from service.store.records.base import JobError
 from service.store.removals import remove_due
 from service.store.states import JobState
 from tests.service.api.conftest import NewApi

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pytest
 
 from service.store import datasets, leases, projects
-from service.store.records import JobError
+from service.store.records.base import JobError
 from tests.service.api.conftest import NewApi
 from tests.service.api.world import LORA_REPORT, PARQUET, SAFETENSORS, Api, assert_problem, spec_for
 

@@ -33,7 +33,8 @@ from service.api.schemas.datasets import DATASET_REPORT_EXAMPLE
 from service.api.schemas.runs import REPORT_EXAMPLE
 from service.store import datasets, events, jobs, keys, leases, outputs, projects
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import Scope, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.projects import Scope
 
 CATALOG = Path(__file__).parents[3] / "demo" / "assets" / "catalog.json"
 

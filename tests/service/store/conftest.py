@@ -12,7 +12,7 @@ from service.store.database import Store, open_store
 from service.store.migrations import migrate
 from service.store.models import Base, Project
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 from tests.servers.postgres import PostgresServer
 
 

@@ -16,7 +16,7 @@ from service.store.migrations import migrate
 from service.store.models import Job
 from service.store.objects import DirectoryStore
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import StoredFile
+from service.store.records.base import StoredFile
 
 SPEC = {
     "model": {"type": "catalog", "name": "shapes"},

@@ -10,7 +10,7 @@ from service.store import cards, jobs, leases
 from service.store.database import Store
 from service.store.events import first_of, record_events
 from service.store.projects import DEFAULT_PROJECT_ID
-from service.store.records import CardRecord
+from service.store.records.catalog import CardRecord
 
 GPU = CardRecord(name="NVIDIA L4", device="cuda", memory_bytes=24 * 2**30)
 CPU = CardRecord(name="a processor, 8 threads", device="cpu", memory_bytes=64 * 2**30)

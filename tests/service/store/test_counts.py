@@ -16,7 +16,8 @@ from service.store import counts, deletion, deliveries, jobs, leases, webhooks
 from service.store.database import Store, open_store
 from service.store.models import Job, StateCount, WebhookDelivery
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobError, JobRecord
+from service.store.records.base import JobError
+from service.store.records.jobs import JobRecord
 from tests.service.store.plans import explain, sent_by
 
 FAILED = JobError(code="worker_error", message="lost", category="system", retryable=True)

@@ -8,7 +8,8 @@ from service.store.database import Store
 from service.store.fence import Fenced
 from service.store.ids import new_id
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import DatasetRecord, JobError
+from service.store.records.base import JobError
+from service.store.records.uploads import DatasetRecord
 
 UNREADABLE = JobError(code="unreadable", message="not a parquet file", category="user")
 PATIENT = {"max_attempts": 3, "upload_timeout_seconds": 3600}

@@ -26,7 +26,8 @@ from service.store.database import Store
 from service.store.fence import Fenced
 from service.store.models import Metric
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobRecord, StoredFile
+from service.store.records.base import StoredFile
+from service.store.records.jobs import JobRecord
 from tests.service.store.plans import explain, sent_by
 from tests.service.store.test_leases import started
 

@@ -8,7 +8,8 @@ from service.store import jobs, leases, projects
 from service.store.database import Store
 from service.store.ids import new_id
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobError, JobRecord
+from service.store.records.base import JobError
+from service.store.records.jobs import JobRecord
 from service.store.states import InvalidTransition
 
 

@@ -7,7 +7,8 @@ from service.store import events, jobs, leases
 from service.store.database import Store
 from service.store.fence import Fenced
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobError, JobRecord
+from service.store.records.base import JobError
+from service.store.records.jobs import JobRecord
 from service.store.states import InvalidTransition
 
 CRASHED = JobError(code="crashed", message="the process ended with 1", category="system", retryable=True)

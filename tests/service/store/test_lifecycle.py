@@ -14,7 +14,8 @@ from service.store import events, jobs, leases
 from service.store.database import Store
 from service.store.fence import Fenced
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobError, JobRecord
+from service.store.records.base import JobError
+from service.store.records.jobs import JobRecord
 from service.store.states import HELD, InvalidTransition
 from tests.service.store.test_events import step
 from tests.service.store.test_leases import started

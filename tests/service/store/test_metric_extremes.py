@@ -14,7 +14,7 @@ from service.store.database import Store
 from service.store.metrics import metrics
 from service.store.models import Metric, MetricBlock
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 from tests.service.store.plans import sent_by
 from tests.service.store.test_events import lose, step
 

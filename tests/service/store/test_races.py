@@ -12,7 +12,7 @@ from typing import Any
 from service.store import events, jobs, leases, metrics
 from service.store.database import Store
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 from tests.servers.process import wait_until
 from tests.service.store.test_events import step
 

@@ -22,7 +22,7 @@ from service.store.database import Store
 from service.store.events import record_events
 from service.store.models import AttemptUsage, Job
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobRecord
+from service.store.records.jobs import JobRecord
 
 NewJob = Callable[[], JobRecord]
 START = datetime(2026, 11, 20, 9, tzinfo=UTC)

@@ -13,7 +13,8 @@ from service.store import datasets, jobs, leases, projects, waiting
 from service.store.database import Store
 from service.store.models import Job
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
-from service.store.records import JobError, JobRecord, QueuePlace
+from service.store.records.base import JobError
+from service.store.records.jobs import JobRecord, QueuePlace
 from tests.service.store.plans import explain
 
 NewJob = Callable[[], JobRecord]

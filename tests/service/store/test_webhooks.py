@@ -22,7 +22,9 @@ from service.store.fence import Fenced
 from service.store.models import Webhook, WebhookDelivery
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from service.store.projects import create_project
-from service.store.records import DeliveryClaim, DeliveryRecord, DeliveryState, JobError, JobRecord, WebhookRecord
+from service.store.records.base import JobError
+from service.store.records.jobs import JobRecord
+from service.store.records.webhooks import DeliveryClaim, DeliveryRecord, DeliveryState, WebhookRecord
 from service.store.retry_schedule import WAITS
 
 URL = "https://hooks.example.org/attune"

@@ -1,0 +1,1 @@
+"""Records: what the store's functions hand out. Frozen, detached from the database, safe to keep."""
