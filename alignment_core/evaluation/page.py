@@ -23,7 +23,8 @@ from alignment_core.evaluation import words
 from alignment_core.evaluation.compare import Comparison
 from alignment_core.evaluation.plots import GainBars, LineChart, forest, gain_bars, line_charts
 from alignment_core.evaluation.signs import warning_signs
-from alignment_core.reports import BinTable, EvaluationReport, ImageScores, TimestepBin
+from alignment_core.events import TimestepBin
+from alignment_core.reports import BinTable, EvaluationReport, ImageScores
 
 PAGE = "page.html.jinja"
 STYLE = "page.css"
