@@ -17,7 +17,6 @@ from alignment_core.evaluation.statistics import (
     gains,
     paired_p_value,
     prompts_won,
-    wilson_interval,
     wins,
 )
 from alignment_core.events import ResultSelected, Throughput
@@ -34,6 +33,7 @@ from alignment_core.reports import (
     RewardComparison,
     RunWarning,
     Subject,
+    wilson_interval,
 )
 from alignment_core.seeds import seed_of
 from alignment_core.versions import versions

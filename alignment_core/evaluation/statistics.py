@@ -6,7 +6,6 @@ resampled: a prompt's seeds are averaged first (cluster bootstrap).
 
 import math
 import warnings
-from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float
@@ -75,15 +74,6 @@ def bca_interval(values: Scores, num_resamples: int, confidence: float, generato
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
         return bootstrap_interval(values, num_resamples, confidence, generator)
     return Interval(low=float(found.low), high=float(found.high), confidence=confidence)
-
-
-def wilson_interval(num_wins: float, num_trials: int, confidence: float) -> Interval:
-    """Wilson's score interval of a share; a tie counts as half a win. Wilson (1927)."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, z2 = num_wins / num_trials, z * z / num_trials
-    center = (share + z2 / 2) / (1 + z2)
-    half_width = z / (1 + z2) * math.sqrt(share * (1 - share) / num_trials + z2 / (4 * num_trials))
-    return Interval(low=max(0.0, center - half_width), high=min(1.0, center + half_width), confidence=confidence)
 
 
 def prompts_won(base: Scores, policy: Scores) -> float:

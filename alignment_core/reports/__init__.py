@@ -16,7 +16,7 @@ from alignment_core.reports.evaluation import (
     RunWarning,
     Subject,
 )
-from alignment_core.reports.intervals import Interval, IntervalMethod, holm
+from alignment_core.reports.intervals import Interval, IntervalMethod, holm, wilson_interval
 from alignment_core.reports.proof import (
     ContenderFacts,
     ImageRecipe,

@@ -1,14 +1,11 @@
-"""How far people agree, with themselves and with each other, and how sure a share of wins is.
+"""How far people agree, with themselves and with each other.
 
 Cohen's kappa: J. Cohen, "A coefficient of agreement for nominal scales" (1960). Krippendorff's alpha for nominal data with missing
-values: K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section D. Wilson's score interval: E. B. Wilson,
-"Probable inference, the law of succession, and statistical inference" (1927).
+values: K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section D.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from math import sqrt
-from statistics import NormalDist
 
 
 def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
@@ -36,12 +33,3 @@ def krippendorffs_alpha(units: Iterable[Sequence[str]]) -> float | None:
     all_values = sum(totals.values())
     expected = all_values**2 - sum(one * one for one in totals.values())
     return None if expected == 0 else 1 - (all_values - 1) * disagreed / expected
-
-
-def wilson_interval(won: float, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Of a share of wins; ties may count half. `total` is at least 1."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = won / total
-    center = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * sqrt(share * (1 - share) / total + z * z / (4 * total**2))
-    return max(0.0, center - half), min(1.0, center + half)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from alignment_core.reports import HumanComparison, Interval
-from service.api.agreement import cohens_kappa, krippendorffs_alpha, wilson_interval
+from alignment_core.reports import HumanComparison, wilson_interval
+from service.api.agreement import cohens_kappa, krippendorffs_alpha
 from service.api.schemas.labelings import AnnotatorResults, LabelingResults, PairAgreement, SelfAgreement
 from service.store.pairing import Question
 from service.store.records.candidates import LabelingRecord, VoteRecord
@@ -91,7 +91,6 @@ def human_comparison(
         return None
     won = sum(one.second > 0.5 for one in judged)
     ties = sum(one.second == 0.5 for one in judged)
-    low, high = wilson_interval(won + ties / 2, len(judged), CONFIDENCE)
     base, policy = labeling.between
     return HumanComparison(
         labeling_id=labeling.id,
@@ -104,5 +103,5 @@ def human_comparison(
         lost=len(judged) - won - ties,
         ties=ties,
         win_rate=(won + ties / 2) / len(judged),
-        wilson_interval=Interval(low=low, high=high, confidence=CONFIDENCE),
+        wilson_interval=wilson_interval(won + ties / 2, len(judged), CONFIDENCE),
     )

@@ -8,8 +8,8 @@ import pytest
 from alignment_core.evaluation.compare import Comparison, seeds_of
 from alignment_core.evaluation.draw_and_judge import Drawn
 from alignment_core.evaluation.report import Bootstrap, Provenance, build_report, write_report
-from alignment_core.evaluation.statistics import Scores, paired_p_value, wilson_interval
-from alignment_core.reports import ComparedModel, Diversity, EvaluationReport, Interval
+from alignment_core.evaluation.statistics import Scores, paired_p_value
+from alignment_core.reports import ComparedModel, Diversity, EvaluationReport, Interval, wilson_interval
 from alignment_core.versions import versions
 
 BOOTSTRAP = Bootstrap(num_resamples=500, confidence=0.95, seed=0)

@@ -12,10 +12,9 @@ from alignment_core.evaluation.statistics import (
     paired_p_value,
     prompts_won,
     two_sided_p,
-    wilson_interval,
     wins,
 )
-from alignment_core.reports import Interval, holm
+from alignment_core.reports import Interval, holm, wilson_interval
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
 SCORES = SHAPES.flatmap(
@@ -31,6 +30,7 @@ def test_wilson_interval_of_70_wins_in_100() -> None:
     interval = wilson_interval(70, 100, 0.95)
     assert interval.low == pytest.approx(0.6041514537, abs=1e-10)
     assert interval.high == pytest.approx(0.7810511471, abs=1e-10)
+    assert wilson_interval(0, 4, 0.95).low == 0.0
 
 
 @given(total=st.integers(1, 2000), data=st.data(), confidence=st.floats(0.51, 0.999))

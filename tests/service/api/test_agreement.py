@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.api.agreement import cohens_kappa, krippendorffs_alpha, wilson_interval
+from service.api.agreement import cohens_kappa, krippendorffs_alpha
 
 
 def test_cohens_kappa_of_the_textbook_table() -> None:
@@ -24,8 +24,3 @@ def test_krippendorffs_alpha_of_his_own_example_with_missing_values() -> None:
     units = [[str(one) for one in column if one is not None] for column in zip(*table, strict=True)]
     assert krippendorffs_alpha(units) == pytest.approx(0.743, abs=5e-4)
     assert krippendorffs_alpha([["a"], ["b"]]) is None
-
-
-def test_wilsons_interval_of_70_wins_in_100() -> None:
-    assert wilson_interval(70, 100) == pytest.approx((0.6042, 0.7811), abs=1e-4)
-    assert wilson_interval(0, 4)[0] == 0.0
