@@ -1,11 +1,7 @@
 """The check of an uploaded dataset or LoRA: a process reads it, its report decides between ready and failed."""
 
-import contextlib
 import json
-import os
-import signal as signals
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
@@ -17,11 +13,11 @@ from alignment_core.events import RunFailed
 from alignment_core.reports import DatasetProblem, DatasetReport, LoraReport
 from attune.tether import tethered
 from service.store import datasets, keys
-from service.store.fence import Fenced
 from service.store.records.base import JobError
 from service.store.records.uploads import Browsing, DatasetClaim, DatasetRecord
 from worker import inputs
-from worker.heartbeat import Heartbeat, Signal
+from worker.errands import at_work, error_of, watched
+from worker.heartbeat import Heartbeat
 from worker.launch import launched
 from worker.parts import WorkerParts
 from worker.patience import (
@@ -51,19 +47,14 @@ def prepare_dataset(parts: WorkerParts, dataset_id: str) -> None:
     claim = datasets.claim(parts.store, dataset_id, parts.worker_id, parts.settings.lease_seconds)
     if claim is None:
         return
-    bound = structlog.contextvars.bound_contextvars(dataset_id=dataset_id, attempt=claim.attempt)
-    with bound, parts.traces.errand(_errand(claim)) as told:
-        try:
-            with _heartbeat(parts, claim) as heartbeat:
-                result = _checked(replace(parts, asked=lambda: heartbeat.signal), claim, heartbeat)
-                if result is not None:
-                    ended = _end(parts, claim, result)
-                    told(ended.state, None if ended.error is None else ended.error.code)
-                elif heartbeat.signal != "lost":
-                    _give_back(parts, claim)
-                    told("checking", None)
-        except Fenced:
-            log.warning("dataset_lost")
+    with at_work(parts, _errand(claim), lambda: _renewed(parts, claim)) as work:
+        result = _checked(work.parts, claim, work.heartbeat)
+        if result is not None:
+            ended = _end(parts, claim, result)
+            work.told(ended.state, None if ended.error is None else ended.error.code)
+        elif work.heartbeat.signal != "lost":
+            _give_back(parts, claim)
+            work.told("checking", None)
 
 
 def _errand(claim: DatasetClaim) -> Errand:
@@ -72,19 +63,8 @@ def _errand(claim: DatasetClaim) -> Errand:
     return Errand("check", "dataset", one.id, claim.attempt, one.project_id, one.updated_at, claim.traceparent, about)
 
 
-def _heartbeat(parts: WorkerParts, claim: DatasetClaim) -> Heartbeat:
-    def renew() -> Signal:
-        is_held = datasets.renew(parts.store, claim.dataset.id, claim.attempt, parts.settings.lease_seconds)
-        return "go_on" if is_held else "lost"
-
-    return Heartbeat(
-        renew,
-        lambda: "go_on",
-        lease_seconds=parts.settings.lease_seconds,
-        heartbeat_seconds=parts.settings.heartbeat_seconds,
-        poll_seconds=parts.settings.poll_seconds,
-        shutting_down=parts.shutting_down,
-    )
+def _renewed(parts: WorkerParts, claim: DatasetClaim) -> bool:
+    return datasets.renew(parts.store, claim.dataset.id, claim.attempt, parts.settings.lease_seconds)
 
 
 def _checked(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat) -> Found | JobError | None:
@@ -123,9 +103,7 @@ def _check(parts: WorkerParts, claim: DatasetClaim, heartbeat: Heartbeat) -> Fou
             raise exchange.away
         return (result, _stored(parts, claim, browsing)) if isinstance(result, DatasetReport | LoraReport) else result
     except AlignmentError as error:
-        return JobError(
-            code=error.code, message=error.message, category=error.category, retryable=error.retryable, hint=error.hint
-        )
+        return error_of(error)
     finally:
         inputs.remove(folder)
 
@@ -150,19 +128,11 @@ def _run_check(
         env=training_environment(),
         start_new_session=True,
     )
-    with process:
-        heartbeat.listen(lambda _: _kill(process))
-        try:
-            stdout, stderr = process.communicate(timeout=parts.settings.max_check_seconds)
-            is_late = False
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            stdout, stderr = process.communicate()
-            is_late = True
-        heartbeat.listen(lambda _: None)  # the process is gone; its number may soon be another's
+    with watched(process, heartbeat, parts.settings.max_check_seconds) as late:
+        stdout, stderr = process.communicate()
     if heartbeat.signal != "go_on":
         return None
-    if is_late:
+    if late.is_set():
         return _too_slow(claim.dataset.filename, parts.settings.max_check_seconds)
     return _result(process.returncode, stdout, stderr, path, claim.dataset)
 
@@ -183,11 +153,6 @@ def _how(dataset: DatasetRecord) -> list[str]:
     """How its owner wants it to be read."""
     columns = [] if dataset.columns is None else ["--columns", json.dumps(dataset.columns)]
     return [*columns, "--on-bad-row", dataset.on_bad_row]
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-        os.killpg(process.pid, signals.SIGKILL)
 
 
 def _too_slow(filename: str, max_seconds: float) -> JobError:

@@ -5,16 +5,12 @@
 The process is one of the machine that trains, since it loads tensors; nothing of it is kept but the files.
 """
 
-import contextlib
 import json
-import os
 import signal as signals
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -37,6 +33,7 @@ from service.store.records.base import JobError, StoredFile
 from service.store.records.checkpoints import CheckpointRecord, ExportRecord
 from service.store.records.jobs import JobRecord
 from worker import inputs
+from worker.errands import at_work, error_of, watched
 from worker.heartbeat import Heartbeat, Signal
 from worker.launch import launched
 from worker.parts import WorkerParts
@@ -56,15 +53,10 @@ def make_export(parts: WorkerParts, export_id: str) -> None:
     claim = exports.claim(parts.store, export_id, parts.worker_id, parts.settings.lease_seconds)
     if claim is None:
         return
-    bound = structlog.contextvars.bound_contextvars(export_id=export_id, attempt=claim.attempt)
-    with bound, parts.traces.errand(_errand(claim)) as told:
-        try:
-            with _heartbeat(parts, claim) as heartbeat:
-                result = _made(replace(parts, asked=lambda: heartbeat.signal), claim, heartbeat)
-                ended = _end(parts, claim, result, heartbeat.signal)
-                told(ended.state, None if ended.error is None else ended.error.code)
-        except Fenced:
-            log.warning("export_lost")
+    with at_work(parts, _errand(claim), lambda: _renewed(parts, claim)) as work:
+        result = _made(work.parts, claim, work.heartbeat)
+        ended = _end(parts, claim, result, work.heartbeat.signal)
+        work.told(ended.state, None if ended.error is None else ended.error.code)
 
 
 def _errand(claim: ExportRecord) -> Errand:
@@ -74,20 +66,8 @@ def _errand(claim: ExportRecord) -> Errand:
     )
 
 
-def _heartbeat(parts: WorkerParts, claim: ExportRecord) -> Heartbeat:
-    settings = parts.settings
-
-    def renew() -> Signal:
-        return "go_on" if exports.renew(parts.store, claim.id, claim.attempt, settings.lease_seconds) else "lost"
-
-    return Heartbeat(
-        renew,
-        lambda: "go_on",
-        lease_seconds=settings.lease_seconds,
-        heartbeat_seconds=settings.heartbeat_seconds,
-        poll_seconds=settings.poll_seconds,
-        shutting_down=parts.shutting_down,
-    )
+def _renewed(parts: WorkerParts, claim: ExportRecord) -> bool:
+    return exports.renew(parts.store, claim.id, claim.attempt, parts.settings.lease_seconds)
 
 
 def _made(parts: WorkerParts, claim: ExportRecord, heartbeat: Heartbeat) -> list[StoredFile] | JobError | None:
@@ -99,9 +79,7 @@ def _made(parts: WorkerParts, claim: ExportRecord, heartbeat: Heartbeat) -> list
     except Away as away:
         return away.error.model_copy(update={"hint": "Ask for it again."})
     except AlignmentError as error:
-        return JobError(
-            code=error.code, message=error.message, category=error.category, retryable=error.retryable, hint=error.hint
-        )
+        return error_of(error)
     except KeyError as error:
         message = f"this worker's catalog has no {error.args[0]!r}"
         return JobError(code="catalog_entry_missing", message=message, category="system")
@@ -173,16 +151,9 @@ def _converted(
             env=training_environment(),
             start_new_session=True,
         )
-    late = threading.Event()
-    timer = threading.Timer(parts.settings.max_export_seconds, lambda: (late.set(), kill(process)))
-    with process:
-        heartbeat.listen(lambda _: kill(process))
-        timer.start()
+    with watched(process, heartbeat, parts.settings.max_export_seconds) as late:
         assert process.stdout is not None
         last = _followed(parts, claim, process.stdout)
-        process.wait()
-        timer.cancel()
-        heartbeat.listen(lambda _: None)  # the process is gone; its number may soon be another's
     if heartbeat.signal != "go_on":
         return None
     if late.is_set():
@@ -215,11 +186,6 @@ def _result(last: ExportEvent | None, exit_code: int, log_path: Path) -> ExportC
     message = f"the process that makes it ended with exit code {exit_code}"
     hint = "It may have had too little memory; ask for it again." if exit_code == -signals.SIGKILL else None
     return JobError(code="export_crashed", message=message, category="system", retryable=True, hint=hint)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-        os.killpg(process.pid, signals.SIGKILL)
 
 
 def _too_slow(max_seconds: float) -> JobError:

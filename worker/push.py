@@ -7,8 +7,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
-from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -21,7 +19,8 @@ from service.store.records.base import JobError, StoredFile
 from service.store.records.checkpoints import ExportRecord, PushRecord
 from service.store.records.runs import SampleRecord
 from worker import inputs
-from worker.export import kill, make_export
+from worker.errands import at_work, watched
+from worker.export import make_export
 from worker.heartbeat import Heartbeat, Signal
 from worker.hub_card import card_for_hub
 from worker.parts import WorkerParts
@@ -44,15 +43,10 @@ def make_push(parts: WorkerParts, push_id: str) -> None:
     claim = pushes.claim(parts.store, push_id, parts.worker_id, parts.settings.lease_seconds)
     if claim is None:
         return
-    bound = structlog.contextvars.bound_contextvars(push_id=push_id, attempt=claim.attempt)
-    with bound, parts.traces.errand(_errand(claim)) as told:
-        try:
-            with _heartbeat(parts, claim) as heartbeat:
-                result = _made(replace(parts, asked=lambda: heartbeat.signal), claim, heartbeat)
-                ended = _end(parts, claim, result, heartbeat.signal)
-                told(ended.state, None if ended.error is None else ended.error.code)
-        except Fenced:
-            log.warning("push_lost")
+    with at_work(parts, _errand(claim), lambda: _renewed(parts, claim)) as work:
+        result = _made(work.parts, claim, work.heartbeat)
+        ended = _end(parts, claim, result, work.heartbeat.signal)
+        work.told(ended.state, None if ended.error is None else ended.error.code)
 
 
 def _errand(claim: PushRecord) -> Errand:
@@ -60,20 +54,8 @@ def _errand(claim: PushRecord) -> Errand:
     return Errand("push", "push", claim.id, claim.attempt, claim.project_id, claim.created_at, claim.traceparent, about)
 
 
-def _heartbeat(parts: WorkerParts, claim: PushRecord) -> Heartbeat:
-    settings = parts.settings
-
-    def renew() -> Signal:
-        return "go_on" if pushes.renew(parts.store, claim.id, claim.attempt, settings.lease_seconds) else "lost"
-
-    return Heartbeat(
-        renew,
-        lambda: "go_on",
-        lease_seconds=settings.lease_seconds,
-        heartbeat_seconds=settings.heartbeat_seconds,
-        poll_seconds=settings.poll_seconds,
-        shutting_down=parts.shutting_down,
-    )
+def _renewed(parts: WorkerParts, claim: PushRecord) -> bool:
+    return pushes.renew(parts.store, claim.id, claim.attempt, parts.settings.lease_seconds)
 
 
 def _made(parts: WorkerParts, claim: PushRecord, heartbeat: Heartbeat) -> Commit | JobError | None:
@@ -150,14 +132,8 @@ def _committed(
         env=training_environment(),
         start_new_session=True,
     )
-    late = threading.Event()
-    timer = threading.Timer(parts.settings.max_push_seconds, lambda: (late.set(), kill(process)))
-    with process:
-        heartbeat.listen(lambda _: kill(process))
-        timer.start()
+    with watched(process, heartbeat, parts.settings.max_push_seconds) as late:
         answer, _ = process.communicate(json.dumps(asked).encode())
-        timer.cancel()
-        heartbeat.listen(lambda _: None)  # the process is gone; its number may soon be another's
     if heartbeat.signal != "go_on":
         return None
     if late.is_set():

@@ -29,6 +29,7 @@ from service.store.records.jobs import Claim, JobRecord
 from worker import inputs
 from worker.cards import learn_from
 from worker.courier import bringing_requests
+from worker.errands import error_of
 from worker.evaluations import prepare_candidates, prepare_evaluation, prepare_verification
 from worker.heartbeat import Heartbeat, Signal
 from worker.launchers.contract import Gang, Plan
@@ -111,13 +112,7 @@ def _attempt(parts: WorkerParts, claim: Claim, workdir: Path, heartbeat: Heartbe
     except Fenced:
         raise
     except AlignmentError as error:
-        return JobError(
-            code=error.code,
-            message=error.message,
-            category=error.category,
-            retryable=error.retryable,
-            hint=error.hint,
-        )
+        return error_of(error)
     except Exception as error:
         if (away := away_of(error)) is not None:
             log.warning("attempt_suspended", part=away.part, reason=away.reason)
