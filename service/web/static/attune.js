@@ -7,9 +7,11 @@ import { prepareSwipes } from "./swipe.js";
 import { followRun } from "./live.js";
 import { prepareDownloads } from "./downloads.js";
 import { prepareJobForm } from "./job_form.js";
+import { keepPlace } from "./place.js";
 import { sendKept } from "./outbox.js";
 
 function start() {
+  keepPlace();
   showCurves();
   showSlides();
   prepareSwipes();
