@@ -1,4 +1,4 @@
-// The metrics of one job, or of several over each other, as small plots: zoom by dragging, smoothing, a log scale, live points.
+// The metrics of one job, or of several over each other, as small plots: zoom by dragging or by typing, smoothing, a log scale, live points.
 // The series comes once, thinned by the server; what happens next arrives as events.
 
 const GROUPS = [
@@ -6,7 +6,9 @@ const GROUPS = [
   ["Implicit accuracy", ["implicit_accuracy", "validation/implicit_accuracy"]],
   ["Margin", ["margin", "validation/margin"]],
   ["Chosen and rejected gain", ["chosen_gain", "rejected_gain"]],
-  ["Reward", ["reward", "reward_mean"]],
+  ["Reward", ["reward"]],
+  ["Drift", /^(ref|policy)_drift_/],
+  ["Distance from the reference", ["kl", "approx_kl"]],
 ];
 const FIRST = new Set(GROUPS.map(([title]) => title)); // with the gains of rewards; the rest is folded
 const MOST_PLOTS = 24;
@@ -19,6 +21,8 @@ export function showCurves() {
   controls.hidden = false;
   document.getElementById("smoothing").addEventListener("input", (event) => board.smooth(Number(event.target.value)));
   document.getElementById("log-scale").addEventListener("change", (event) => board.scale(event.target.checked));
+  const ends = ["first-step", "last-step"].map((id) => document.getElementById(id));
+  for (const end of ends) end.addEventListener("input", () => board.zoom(...ends.map((one) => one.valueAsNumber)));
   board.load().then(() => board.draw());
   new ResizeObserver(() => board.resize()).observe(place);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => board.draw());
@@ -31,6 +35,8 @@ class Board {
     this.urls = (place.dataset.urls || place.dataset.url).split(" ");
     this.names = (place.dataset.names || "").split(" ");
     this.series = []; // of each job: Map from metric to [steps, values]
+    this.early = []; // points that came before the series
+    this.range = [NaN, NaN]; // the first and the last step that are shown, where the reader has said so
     this.plots = [];
     this.smoothing = 0;
     this.isLog = false;
@@ -40,12 +46,13 @@ class Board {
 
   async load() {
     const answers = await Promise.all(this.urls.map((url) => fetch(url, { credentials: "same-origin" })));
-    for (const answer of answers) this.series.push(answer.ok ? byMetric((await answer.json()).data) : new Map());
+    this.series = await Promise.all(answers.map(async (answer) => (answer.ok ? byMetric((await answer.json()).data) : new Map())));
+    this.early.splice(0).forEach((point) => this.add(point));
   }
 
   add({ step, metrics }) {
     const known = this.series[0];
-    if (!known) return;
+    if (!known) return void this.early.push({ step, metrics });
     for (const [name, value] of Object.entries(metrics)) {
       if (!known.has(name)) known.set(name, [[], []]);
       const [steps, values] = known.get(name);
@@ -60,13 +67,21 @@ class Board {
 
   smooth(amount) { this.smoothing = amount; this.draw(); }
   scale(isLog) { this.isLog = isLog; this.draw(); }
+  zoom(first, last) { this.range = [first, last]; this.plots.forEach((plot) => this.show(plot)); }
+
+  // The steps that the reader has chosen; an end that is not said is that of the curve.
+  show(plot) {
+    const steps = plot.data[0];
+    const [min, max] = this.range.map((end, index) => (Number.isNaN(end) ? steps.at(-index) : end));
+    if (min < max) plot.setScale("x", { min, max });
+  }
 
   groups() {
     const names = [...new Set(this.series.flatMap((one) => [...one.keys()]))];
     const found = [];
     const taken = new Set();
     for (const [title, wanted] of GROUPS) {
-      const here = wanted.filter((name) => names.includes(name));
+      const here = wanted instanceof RegExp ? names.filter((name) => wanted.test(name)) : wanted.filter((name) => names.includes(name));
       if (here.length) found.push([title, here]);
       here.forEach((name) => taken.add(name));
     }
@@ -85,8 +100,11 @@ class Board {
     this.ink = ink();
     groups.forEach(([, names], index) => {
       const plot = this.plots[index];
-      const isZoomed = plot.data[0].length > 0 && plot.scales.x.min > plot.data[0][0];
+      const { min, max } = plot.scales.x;
+      const isZoomed = plot.data[0].length > 1 && typeof min === "number" && (min > plot.data[0][0] || max < plot.data[0].at(-1));
       plot.setData(this.table(names), !isZoomed);
+      if (!this.range.every(Number.isNaN)) this.show(plot);
+      else if (isZoomed) plot.setScale("x", { min, max }); // without a scale nothing is drawn
     });
     if (!groups.length) this.place.textContent = "No step has been taken yet.";
   }
