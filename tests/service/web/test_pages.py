@@ -89,6 +89,18 @@ def test_filters_leave_out_what_they_say(client: TestClient, finished: str):
     assert client.get("/?status=nonsense").status_code == 422
 
 
+@pytest.mark.parametrize("metadata", ["team", "=design", "team:design"])
+def test_a_filter_that_is_none_is_told_at_its_field_and_leaves_nothing_out(
+    metadata: str, client: TestClient, finished: str
+):
+    page = client.get("/", params={"metadata": metadata})
+    assert page.status_code == 422
+    assert 'aria-invalid="true" aria-describedby="metadata-wrong"' in page.text
+    assert f'value="{metadata}"' in page.text
+    assert finished in page.text
+    assert client.get("/", params={"metadata": "  "}).status_code == 200
+
+
 def test_a_job_shows_its_report_pictures_and_every_form_of_its_checkpoint(client: TestClient, finished: str):
     page = client.get(f"/jobs/{finished}").text
     assert "improved" in page
