@@ -77,7 +77,9 @@ def test_a_job_that_is_ticked_stays_so_when_the_table_comes_anew(served: Site, r
     assert page.locator("input[name=job]:checked").evaluate_all("all => all.map(one => one.value)") == [ticked]
 
 
-def test_a_part_of_the_form_that_was_opened_stays_open_when_a_kind_is_chosen_in_it(served: Site, reader: Reader) -> None:
+def test_a_part_of_the_form_that_was_opened_stays_open_when_a_kind_is_chosen_in_it(
+    served: Site, reader: Reader
+) -> None:
     reader.open(f"/jobs/new?dataset={served.dataset}")
     page = reader.page
     page.locator("#group-adapter > summary").click()
