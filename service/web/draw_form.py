@@ -11,6 +11,7 @@ from service.web.field_problems import number_or_text
 REPORT_OF = "report_of"
 """Under which key candidates keep the job whose report tells what people say of them."""
 
+CHECKPOINT = "ckpt_"
 MOST_PROMPTS_SHOWN = 200
 LONGEST_PROMPTS = 2 * 2**20
 FIELDS = {
@@ -68,7 +69,8 @@ class DrawForm:
 
     def _contenders(self) -> list[dict[str, Any]]:
         chosen = [one for one in (self.model, self.against) if one]
-        names = ("base", "aligned") if self.report_of else tuple(map(slug_of, chosen))
+        has_base = bool(self.report_of) and not self.model.startswith(CHECKPOINT)
+        names = ("base", "aligned") if has_base else tuple(map(slug_of, chosen))
         return [{"name": name, "model": model_of(one)} for name, one in zip(names, chosen, strict=False)]
 
 
@@ -120,7 +122,10 @@ def of_job(result: Result) -> DrawForm:
 
 
 def of_two(one: Result, other: Result) -> DrawForm:
-    """What compares two checkpoints, on the prompts that neither was trained on; where they share none, on those of both."""
+    """What compares two checkpoints, on the prompts that neither was trained on; where they share none, on those of both.
+
+    The report of the second one's job tells who won, or where it has none that of the first.
+    """
     of_one, of_other = _held_out(one), _held_out(other)
     shared = [prompt for prompt in of_one if prompt in set(of_other)]
     both = shared or list(dict.fromkeys([*of_one, *of_other]))
@@ -130,6 +135,7 @@ def of_two(one: Result, other: Result) -> DrawForm:
         name=f"{named}, blind"[:200],
         model=one.checkpoint_id,
         against=other.checkpoint_id,
+        report_of=(one if one.report and not other.report else other).job["id"],
     )
 
 

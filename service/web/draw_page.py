@@ -8,13 +8,12 @@ from fastapi import APIRouter, Depends, Form, Response
 
 from service.web.asking import Api, ApiDep, RefusedError, part
 from service.web.contender_choices import model_groups
-from service.web.draw_form import FIELDS, REPORT_OF, DrawForm, Result, of_job, of_two, typed
+from service.web.draw_form import CHECKPOINT, FIELDS, REPORT_OF, DrawForm, Result, of_job, of_two, typed
 from service.web.field_problems import by_field, number_or_text, told
 from service.web.rendering import Pages, PagesDep
 from service.web.sign_in import Csrf, refuse_other_sites
 
 OFFERED_SETS = 100
-CHECKPOINT = "ckpt_"
 FIELDS_OF_LABELING = {
     "/name": "name",
     "/num_pairs": "num_pairs",

@@ -11,6 +11,7 @@ from service.api.schemas.runs import REPORT_EXAMPLE
 from service.store import leases
 from service.store.models import Report
 from service.web.compare_page import are_alike, differences
+from tests.service.api.test_candidates import drawn
 from tests.service.api.test_labelings import answer_all, candidates_of, created, drawn_by
 from tests.service.api.world import Api, run_started, step_completed
 from tests.service.web.test_pages import HOSTILE, INLINE, client_of
@@ -138,6 +139,30 @@ def test_the_results_of_every_two_jobs_can_be_judged_blind(api: Api, first: str,
     assert prompts_in(form) == ["a big red circle on the left", "another prompt"], "they share none: those of both"
     form = api.client.get(links[1]).text
     assert prompts_in(form) == ["a big red circle on the left"], "both were judged by it, and neither was trained on it"
+
+
+def test_who_won_of_two_checkpoints_is_told_by_the_report_of_the_second(api: Api) -> None:
+    jobs = [api.new_job(), api.new_job()]
+    for job_id in jobs:
+        api.run(job_id)
+    one, other = map(api.checkpoint_id, jobs)
+    client = api.client
+    form = client.get("/label/draw", params={"model": one, "against": other}).text
+    (report_of,) = re.findall(r'name="report_of" value="(\w*)"', form)
+    fields = {"model": one, "against": other, "report_of": report_of, "prompts": "a\nb", "seeds_per_prompt": "1"}
+    candidates_id = client.post("/label/draw", data=fields).headers["location"].rpartition("/")[2]
+    drawn(api, candidates_id)
+    asked = client.get(f"/label/draws/{candidates_id}").text
+    assert f'<option value="0-1" selected>{one} and {other} of the same noise' in asked
+    fields = {"between": "0-1", "report_of": report_of, "repeated": "0"}
+    labeling_id = client.post(f"/label/draws/{candidates_id}", data=fields).headers["location"].rpartition("/")[2]
+    answer_all(api, labeling_id, drawn_by(api, candidates_id), other)
+    reports = [client.get(f"/v1/jobs/{job_id}/report").json()["human"] for job_id in jobs]
+    assert reports[0] == []
+    (told,) = reports[1]
+    assert (told["base"], told["policy"], told["win_rate"]) == (one, other, 1.0)
+    assert told["wilson_interval"]["high"] == 1.0
+    assert f"{other} against {one}" in client.get(f"/jobs/{jobs[1]}").text
 
 
 def prompts_in(form: str) -> list[str]:
