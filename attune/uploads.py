@@ -21,7 +21,7 @@ PIECE_BYTES = 32 << 20
 CHUNK_BYTES = 1 << 20
 MOST_TRIES = 8  # in a row that bring nothing, about a minute in all
 FIRST_WAIT_SECONDS = 0.25
-PASSING = (502, 503, 504)  # a proxy's or the server's own, who may answer in a moment
+PASSING = (408, 502, 503, 504)  # a proxy's or the server's own, who may answer in a moment
 PASSING_CODES = ("unreachable", "upload_offset_differs", "idempotency_in_flight")
 
 Purpose = Literal["dataset", "weights", "prompt_set"]

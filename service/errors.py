@@ -40,6 +40,7 @@ CODES = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
+    408: "sender_stalled",
     409: "conflict",
     413: "content_too_large",
     416: "range_not_satisfiable",

@@ -50,7 +50,6 @@ from service.api import (
 from service.api.audit_trail import AuditTrail
 from service.api.browsers import HostCheck
 from service.api.browsing import Browsed
-from service.api.checked_uploads import uploads_folder
 from service.api.context import Parts
 from service.api.feeds import Feeds
 from service.api.lookout import Lookout
@@ -58,7 +57,7 @@ from service.api.middleware import BodyLimit, RequestContext
 from service.api.openapi import DESCRIPTION, SUMMARY, TAGS, TITLE, openapi_of
 from service.api.routers import take_routes
 from service.api.telemetry import Telemetry
-from service.api.uploads import UPLOAD_PREFIX
+from service.api.uploads import UPLOAD_PREFIX, uploads_folder
 from service.logs import configure_logging
 from service.queue import Bell, Line
 from service.settings import Settings

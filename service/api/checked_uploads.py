@@ -1,7 +1,6 @@
 """Files that are uploaded, stored, and then checked by a worker: what the routes of data sets and of weights have in common."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Query, Request
@@ -15,7 +14,6 @@ from service.api.schemas.texts import Text
 from service.api.uploads import Upload
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_until
 from service.errors import field_problems, invalid_request
-from service.settings import Settings
 from service.store import datasets, keys
 from service.store.records.base import JobError
 from service.store.records.uploads import DatasetRecord, DatasetState
@@ -51,15 +49,10 @@ def form_of(file: str, more: Mapping[str, Any]) -> dict[str, Any]:
 def created(location: str) -> dict[int | str, Any]:
     """The answers to an upload; `location` says what the header of its name leads to."""
     headers = {"Location": {"description": location, "schema": {"type": "string"}}}
-    return {201: {"headers": headers}, **IN_FLIGHT, **problems(413, 507)}
+    return {201: {"headers": headers}, **IN_FLIGHT, **problems(408, 413, 507)}
 
 
 # --- the form ------------------------------------------------------------------------------------------------------
-
-
-def uploads_folder(settings: Settings) -> Path:
-    """Where files lie until the object store has them."""
-    return settings.data_dir / "uploads"
 
 
 def checked(adapter: TypeAdapter[T], field: str, value: Any) -> T:

@@ -20,7 +20,6 @@ from service.api.checked_uploads import (
     name_of,
     same_request,
     store_upload,
-    uploads_folder,
 )
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import OnceDep
@@ -80,7 +79,7 @@ async def create_dataset(request: Request, project_id: ProjectDep, parts: PartsD
     `curl -F file=@pairs.parquet http://localhost:8000/v1/datasets`
     """
     limit = parts.settings.max_upload_bytes
-    async with receive(request, uploads_folder(parts.settings), limit, TEXT_FIELDS) as upload:
+    async with receive(request, parts.settings, limit, TEXT_FIELDS) as upload:
         name = name_of(upload)
         columns = _checked_columns(upload.fields)
         on_bad_row = checked(_on_bad_row, "on_bad_row", upload.fields.get("on_bad_row", "fail"))

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from service.api.checked_uploads import store_upload, uploads_folder
+from service.api.checked_uploads import store_upload
 from service.api.context import Parts
 from service.api.judgements import Judged, judged_pairs
 from service.api.schemas.datasets import Dataset
-from service.api.uploads import Upload
+from service.api.uploads import Upload, uploads_folder
 from service.errors import ApiError
 from service.store import candidates, datasets, jobs, labelings
 from service.store.objects import ObjectNotFound

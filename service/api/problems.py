@@ -20,6 +20,7 @@ _EXAMPLES: dict[int, tuple[str, str, list[dict[str, str]]]] = {
     401: ("unauthorized", "send a valid API key as `Authorization: Bearer KEY`", []),
     403: ("cross_site_request", "a page of another site sent this request, and this server asks for no key", []),
     404: ("job_not_found", "there is no job 'job_01kaf0h2v7x3m5q8r1s4t6w9yz' in this project", []),
+    408: ("sender_stalled", "fewer than 65536 bytes of the body came in 60 seconds; send it again", []),
     409: ("conflict", "a job that is succeeded cannot be cancelled", []),
     413: ("content_too_large", "the body is larger than the 4194304 bytes that are accepted here", []),
     416: ("range_not_satisfiable", "the range bytes=9000- lies behind the last byte; the file has 8192 bytes", []),

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from alignment_core.prompt_files import PromptsRefused
 from alignment_core.spec.sources import ColumnName
-from service.api.checked_uploads import checked, created, form_of, name_of, same_request, uploads_folder
+from service.api.checked_uploads import checked, created, form_of, name_of, same_request
 from service.api.context import Parts, PartsDep
 from service.api.downloads import file_responses, send_file
 from service.api.idempotency import OnceDep
@@ -22,7 +22,7 @@ from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problems
 from service.api.routers import api_router
 from service.api.schemas.prompt_sets import PromptOfSet, PromptSet
-from service.api.uploads import UPLOAD_PREFIX, Upload, receive, told_disk_errors
+from service.api.uploads import UPLOAD_PREFIX, Upload, receive, told_disk_errors, uploads_folder
 from service.auth import ProjectDep
 from service.errors import FieldProblem, invalid_request
 from service.prompt_reading import Read, read_apart
@@ -69,9 +69,8 @@ async def create_prompt_set(request: Request, project_id: ProjectDep, parts: Par
     It is read as it arrives: the answer says which rows were empty or repeated others, or, with 422, which cannot be
     prompts. With curl: `curl -F file=@prompts.txt http://localhost:8000/v1/prompt_sets`
     """
-    folder = uploads_folder(parts.settings)
     limit = min(parts.settings.max_upload_bytes, MOST_UPLOAD_BYTES)
-    async with receive(request, folder, limit, frozenset({"name", "column"})) as upload:
+    async with receive(request, parts.settings, limit, frozenset({"name", "column"})) as upload:
         name = name_of(upload)
         column = checked(_column, "column", upload.fields["column"]) if "column" in upload.fields else None
 

@@ -130,7 +130,7 @@ def get_upload(upload: UploadDep, response: Response) -> Upload:
     response_class=Response,
     summary="Append to an upload",
     response_description="The bytes are kept",
-    responses={204: {"headers": TELLS}, **missing("upload", "upl"), **OUT_OF_PLACE, **problems(413, 507)},
+    responses={204: {"headers": TELLS}, **missing("upload", "upl"), **OUT_OF_PLACE, **problems(408, 413, 507)},
     openapi_extra={
         "requestBody": {
             "required": True,

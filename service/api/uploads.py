@@ -19,7 +19,9 @@ from fastapi.concurrency import run_in_threadpool
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from service.api.bodies import arriving
 from service.errors import ApiError, FieldProblem, invalid_request, unavailable
+from service.settings import Settings
 from service.store.unavailable import ObjectsUnavailable, disk_errors
 
 log = structlog.get_logger()
@@ -137,8 +139,11 @@ class _Form:
 
 
 @asynccontextmanager
-async def receive(request: Request, folder: Path, max_bytes: int, text_fields: frozenset[str]) -> AsyncIterator[Upload]:
-    """The one file of a form, in the field `file`, with its text fields; 413 and 422 name what was wrong."""
+async def receive(
+    request: Request, settings: Settings, max_bytes: int, text_fields: frozenset[str]
+) -> AsyncIterator[Upload]:
+    """The one file of a form, in the field `file`, with its text fields; 408, 413 and 422 name what was wrong."""
+    folder = uploads_folder(settings)
     parser_boundary = _boundary(request.headers.get("content-type", ""))
     with told_disk_errors():
         await run_in_threadpool(folder.mkdir, parents=True, exist_ok=True)
@@ -148,7 +153,7 @@ async def receive(request: Request, folder: Path, max_bytes: int, text_fields: f
         with told_disk_errors(), os.fdopen(descriptor, "wb") as target:
             form = _Form(target, text_fields)
             parser = MultipartParser(parser_boundary, form.callbacks())  # pyright: ignore[reportArgumentType]
-            await _read(request, parser, form, max_bytes)
+            await _read(arriving(request, settings.upload_idle_seconds), parser, form, max_bytes)
         if form.filename is None:
             raise _refuse("file", "send the file as the form field `file`")
         yield Upload(path, form.filename, form.size_bytes, form.hexdigest(), form.fields)
@@ -156,9 +161,9 @@ async def receive(request: Request, folder: Path, max_bytes: int, text_fields: f
         path.unlink(missing_ok=True)
 
 
-async def _read(request: Request, parser: MultipartParser, form: _Form, max_bytes: int) -> None:
+async def _read(body: AsyncIterator[bytes], parser: MultipartParser, form: _Form, max_bytes: int) -> None:
     try:
-        async for chunk in request.stream():
+        async for chunk in body:
             parser.write(chunk)
             if form.size_bytes > max_bytes:
                 raise ApiError(413, "content_too_large", f"the file is larger than the {max_bytes} bytes accepted here")
@@ -170,6 +175,11 @@ async def _read(request: Request, parser: MultipartParser, form: _Form, max_byte
     if not form.is_complete:
         raise _refuse("", "the multipart/form-data body ends before its last boundary")
     await run_in_threadpool(form.flush)
+
+
+def uploads_folder(settings: Settings) -> Path:
+    """Where files lie until the object store has them."""
+    return settings.data_dir / "uploads"
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from service.api.checked_uploads import (
     name_of,
     same_request,
     store_upload,
-    uploads_folder,
 )
 from service.api.context import Parts, PartsDep
 from service.api.idempotency import OnceDep
@@ -54,7 +53,7 @@ async def create_weights(request: Request, project_id: ProjectDep, parts: PartsD
     `curl -F file=@style.safetensors http://localhost:8000/v1/weights`
     """
     limit = parts.settings.max_upload_bytes
-    async with receive(request, uploads_folder(parts.settings), limit, frozenset({"name"})) as upload:
+    async with receive(request, parts.settings, limit, frozenset({"name"})) as upload:
         name = name_of(upload)
         refuse_other_files(beginning_of(upload), upload.filename)
 

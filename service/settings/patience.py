@@ -58,6 +58,12 @@ class Patience(Group):
     upload_timeout_seconds: float = Field(
         default=86_400.0, gt=0, description="A dataset whose upload has not ended after this long is marked as failed."
     )
+    upload_idle_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="The sender of a file who takes longer than this for 64 KiB of it is answered 408; what has arrived of an upload in "
+        "pieces stays.",
+    )
     unfinished_upload_hours: float = Field(
         default=24.0, gt=0, description="How long the pieces of an unfinished upload are kept after the last that came."
     )

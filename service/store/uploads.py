@@ -94,9 +94,10 @@ def list_unfinished(
 def add_piece(
     store: Store, upload: UploadRecord, *, start: int, size_bytes: int, object_key: str, keep: timedelta
 ) -> UploadRecord | None:
-    """Note that the bytes from `start` on are in the object store, whose piece is removed if they are not the next.
+    """Note that the bytes from `start` on are in the object store.
 
-    None when the upload is gone; raises `OutOfPlaceError`.
+    None when the upload is gone; raises `OutOfPlaceError` where they are not the next. Then the caller removes the object, and what it
+    leaves goes with the upload.
     """
     with store.write() as session:
         row, time = _row(session, upload.project_id, upload.id, lock=True), now(session)
@@ -107,7 +108,6 @@ def add_piece(
             session.add(UploadPiece(upload_id=row.id, start=start, size_bytes=size_bytes, object_key=object_key))
             session.flush()
             return _record_of(row)
-        to_remove(session, [object_key], time)
     if found is not None:
         raise OutOfPlaceError(found)
     return None

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from attune.folder_zip import FolderZip
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from tests.servers.cutting import CutConnection, cut_connection
 from tests.service.api.conftest import (  # noqa: F401
+    NewApi,
     any_api,
     api,
     database_template,
@@ -100,6 +102,19 @@ def test_a_call_goes_on_where_one_that_ended_stopped(
     assert [one.id for one in client.datasets()] == [dataset.id]
     again = client.upload_dataset(file)
     assert again.id != dataset.id, "another upload of the same file is another data set"
+
+
+def test_a_call_that_was_silent_for_too_long_goes_on(new_api: NewApi, file: Path) -> None:  # noqa: F811
+    served, silences = new_api(upload_idle_seconds=0.3), [1.0, 1.0]
+
+    def progress(sent: int, _total: int) -> None:
+        if sent > 2_500_000 and silences:
+            time.sleep(silences.pop())
+
+    with serving(served.client.app) as address, Client(address) as client:  # pyright: ignore[reportArgumentType]
+        dataset = client.upload_dataset(file, progress=progress)
+    assert silences == []
+    assert content_of(served, dataset.id, ".parquet") == CONTENT
 
 
 def test_a_folder_goes_in_pieces_too(

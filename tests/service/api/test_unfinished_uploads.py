@@ -64,7 +64,7 @@ def test_pieces_of_an_upload_that_is_gone_are_orphans(api: Api):
 def test_a_piece_that_the_store_refuses_is_sent_again(api: Api, monkeypatch: pytest.MonkeyPatch):
     upload_id = announce(api, len(PARQUET))
     with monkeypatch.context() as patch:
-        patch.setattr(DirectoryStore, "put_bytes", lambda *_: (_ for _ in ()).throw(OSError("disk full: /secret")))
+        patch.setattr(DirectoryStore, "put_file", lambda *_: (_ for _ in ()).throw(OSError("disk full: /secret")))
         assert_problem(send(api, upload_id, 0, PARQUET), 500, "internal_error")
     assert offset_of(api, upload_id) == 0
     send_all(api, upload_id, PARQUET)
