@@ -1,12 +1,14 @@
 """The benchmarks of data: synthetic pairs are what they say, and ratios are those of rounds."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
 
 from benchmarks.scaling import grown_with_rows
 from benchmarks.scaling_runs import loaded_run, steps_of
+from benchmarks.shards import WAYS, _parser, measured
 from benchmarks.speed import paired_ratio
 from benchmarks.synthetic_pairs import synthetic_pairs
 
@@ -39,3 +41,16 @@ def test_a_step_that_is_timed_is_one_micro_batch(tmp_path: Path) -> None:
     run = loaded_run(tmp_path)
     assert (run.spec.batch_size, run.accelerator.gradient_accumulation_steps) == (1, 1)
     assert next(steps_of(run, 2)).metrics["learning_rate"] == 1e-6
+
+
+def test_the_page_has_what_a_step_waits_for_shards() -> None:
+    found, page = json.loads((DOCS / "shards.json").read_text()), (DOCS / "performance.md").read_text()
+    for way in WAYS:
+        waits, fetches = found[way]["waiting_seconds_per_step"], found[way]["fetched_per_step"]
+        assert re.search(rf"\| (\*\*)?{waits:.3f}(\*\*)? \| {fetches:.2f} \|", page), way
+
+
+def test_every_way_of_reading_shards_is_measured(tmp_path: Path) -> None:
+    told = ["--shards", "8", "--steps", "4", "--rounds", "1", "--late-seconds", "0.001", "--step-seconds", "0.01"]
+    found = measured(tmp_path, _parser().parse_args(told))
+    assert all(found[way]["fetched_per_step"] > 0 for way in WAYS)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.redraw import DOCS
 from benchmarks.start import PARTS, Clock
 
 
@@ -30,9 +31,23 @@ def test_a_part_inside_another_is_counted_for_itself_alone(monkeypatch: pytest.M
     }
 
 
+def test_the_page_has_the_figures_of_the_docs() -> None:
+    states = {"cold": "first run", "warm": "on a warm machine", "waits": "in a process that waited"}
+    page = (DOCS / "performance.md").read_text().splitlines()
+    for row in json.loads((DOCS / "start.json").read_text())["rows"]:
+        (line,) = [line for line in page if line.startswith(f"| {states[row['state']]} |")]
+        cpu, clock = ({part: of[key] for part, of in row["parts"].items()} for key in ("cpu_seconds", "seconds"))
+        before, by_clock = (sum(of.values()) - of["first step"] for of in (cpu, clock))
+        rest = cpu["rest"] + cpu["interpreter"]
+        expected = [*(cpu[part] for part in ("imports", "weights", "hashes", "data")), rest, before, by_clock]
+        found = [float(cell.strip(" *")) for cell in line.split("|")[2:-1]]
+        assert found == pytest.approx([*expected, cpu["first step"]], abs=0.051)
+
+
 @pytest.mark.slow
 def test_the_command_measures_a_start_in_every_state(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "benchmarks.start", str(tmp_path / "start")], check=True, capture_output=True)
     found = {row["state"]: row["parts"] for row in json.loads((tmp_path / "start.json").read_text())["rows"]}
     assert list(found) == ["cold", "warm", "waits"]
+    assert (tmp_path / "start.svg").is_file()
     assert found["waits"]["imports"]["cpu_seconds"] < 0.5 < found["warm"]["imports"]["cpu_seconds"]
