@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
-from service.cookies import CSRF_HEADER
+from service.cookies import CSRF_HEADER, is_https
 from service.web.asking import Api, ApiDep, RefusedError, part
 from service.web.rendering import Pages, PagesDep
 from service.web.sign_in import Csrf, refuse_other_sites
@@ -96,7 +96,7 @@ async def take_name(
         annotator.strip(),
         max_age=REMEMBERED_SECONDS,
         path=f"{pages.root}/label",
-        secure=request.url.scheme == "https",
+        secure=is_https(request, pages.settings),
         httponly=True,
         samesite="strict",
     )

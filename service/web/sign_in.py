@@ -1,16 +1,21 @@
 """Signing in with an API key, and out again."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
 from service.api.browsers import comes_from_another_page
+from service.cookies import csrf_token, is_csrf_token, set_sign_in, sign_in_token
 from service.errors import ApiError
 from service.web.asking import ApiDep, RefusedError
 from service.web.problems import SIGN_IN
-from service.web.rendering import PagesDep
+from service.web.rendering import Pages, PagesDep
 
 LONGEST_KEY = 200
+FORGOTTEN = {
+    "status": 403,
+    "detail": "This form was shown too long ago, or this browser takes no cookies. Sign in again.",
+}
 Csrf = Annotated[str, Form(max_length=200)]
 
 
@@ -24,27 +29,44 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(refuse_other_s
 
 
 @router.get(SIGN_IN)
-async def show_sign_in(pages: PagesDep, next: str = "/") -> Response:
+async def show_sign_in(pages: PagesDep, request: Request, next: str = "/") -> Response:
     if not pages.settings.api_keys_required:
         return pages.go_to("/")
-    return pages.show_to_anybody("sign_in.html", next=_own(next), problem=None)
+    return _form(pages, request, next)
 
 
 @router.post(SIGN_IN)
 async def sign_in(
-    pages: PagesDep, api: ApiDep, key: Annotated[str, Form(max_length=LONGEST_KEY)], next: Annotated[str, Form()] = "/"
+    pages: PagesDep,
+    api: ApiDep,
+    request: Request,
+    key: Annotated[str, Form(max_length=LONGEST_KEY)],
+    next: Annotated[str, Form()] = "/",
+    csrf: Csrf = "",
 ) -> Response:
     """A session for the key, whose cookie the browser then has; the key itself is kept nowhere."""
+    if not is_csrf_token(csrf, sign_in_token(request, pages.settings)):
+        return _form(pages, request, next, FORGOTTEN)
     try:
         answer = await api.send("POST", "/v1/sessions", headers={"Authorization": f"Bearer {_printable(key)}"})
     except RefusedError as refused:
         if refused.status not in (401, 429):
             raise
-        return pages.show_to_anybody("sign_in.html", refused.status, next=_own(next), problem=refused.problem)
+        return _form(pages, request, next, refused.problem)
     response = pages.go_to(_own(next))
     for cookie in answer.headers.get_list("set-cookie"):
         response.headers.append("set-cookie", cookie)
     return response
+
+
+def _form(pages: Pages, request: Request, next: str, problem: dict[str, Any] | None = None) -> Response:
+    """The form with a token of its own: a page that cannot read it signs nobody in, as somebody that they are not."""
+    with_cookie = Response()
+    token = csrf_token(set_sign_in(request, with_cookie, pages.settings))
+    status = problem["status"] if problem else 200
+    page = pages.show_to_anybody("sign_in.html", status, next=_own(next), problem=problem, token=token)
+    page.headers["set-cookie"] = with_cookie.headers["set-cookie"]
+    return page
 
 
 @router.post("/sign-out")

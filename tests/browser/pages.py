@@ -29,9 +29,14 @@ def paths(site: Site) -> list[str]:
     ]
 
 
-def routes() -> Iterator[str]:
+def routes(method: str = "GET") -> Iterator[str]:
+    """The paths of all pages, with the names of what stands in them."""
     for module in pkgutil.iter_modules(service.web.__path__, "service.web."):
         router = getattr(importlib.import_module(module.name), "router", None)
         for route in router.routes if router else ():
-            if isinstance(route, APIRoute) and "GET" in (route.methods or ()) and not route.path.startswith("/static/"):
+            if (
+                isinstance(route, APIRoute)
+                and method in (route.methods or ())
+                and not route.path.startswith("/static/")
+            ):
                 yield route.path

@@ -15,7 +15,7 @@ from tests.service.api.test_auth import key_of
 from tests.service.api.test_candidates import drawn
 from tests.service.api.test_labelings import answer_all, drawn_by
 from tests.service.api.world import Api
-from tests.service.web.test_pages import HOSTILE, INLINE, client_of
+from tests.service.web.test_pages import HOSTILE, INLINE, client_of, sign_in
 
 DRAW = {"model": "shapes", "prompts": f"a big red circle\n\n  {HOSTILE}\n", "seeds_per_prompt": "2", "name": HOSTILE}
 
@@ -299,7 +299,7 @@ def test_with_keys_the_key_judges_and_another_project_finds_nothing(tmp_path: Pa
     api = Api(client)
     key, _ = projects.create_key(api.parts.store, DEFAULT_PROJECT_ID, "label")
     assert client.get("/label").headers["location"] == "/sign-in?next=%2Flabel"
-    sent(client, "/sign-in", key=key)
+    sign_in(client, key)
     (csrf, *_) = re.findall(r'name="csrf" value="(\w+)"', client.get("/label").text)
     assert sent(client, "/label/draw", **DRAW).status_code == 403, "a form without its token"
     candidates_id = made(client, "/label/draw", **DRAW, csrf=csrf).rpartition("/")[2]
@@ -314,7 +314,7 @@ def test_with_keys_the_key_judges_and_another_project_finds_nothing(tmp_path: Pa
     assert "1/2" in client.get("/label").text
     stranger = TestClient(client.app, base_url="http://localhost", headers=client.headers, follow_redirects=False)
     strange_key = key_of(api, "another")[1]["Authorization"].removeprefix("Bearer ")
-    sent(stranger, "/sign-in", key=strange_key)
+    sign_in(stranger, strange_key)
     (csrf, *_) = re.findall(r'name="csrf" value="(\w+)"', stranger.get("/label").text)
     assert "first" not in stranger.get("/label").text
     for path in (place, f"{place}/results", f"/label/draws/{candidates_id}", f"{place}/results?dataset=ds_{26 * '0'}"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from fastapi.testclient import TestClient
+from httpx2 import Response
 
 from service.main import create_app
 from service.settings import Settings
@@ -34,6 +35,12 @@ def client_of(folder: Path, *, keys: bool = False) -> TestClient:
     settings = Settings(data_dir=folder, catalog_path=CATALOG, api_keys_required=keys)
     migrate(settings.resolved_database_url)
     return TestClient(create_app(settings), base_url="http://localhost", headers=PAGE, follow_redirects=False)
+
+
+def sign_in(client: TestClient, key: str, next: str = "/") -> Response:
+    """As a browser does: the form is asked for, and sent back with what it holds."""
+    (csrf,) = re.findall(r'name="csrf" value="(\w+)"', client.get("/sign-in").text)
+    return client.post("/sign-in", data={"key": key, "next": next, "csrf": csrf})
 
 
 @pytest.fixture(scope="module")
@@ -260,10 +267,10 @@ def test_with_keys_a_page_is_for_who_has_signed_in(tmp_path: Path):
     key, _ = projects.create_key(client.app.state.parts.store, DEFAULT_PROJECT_ID, "page")  # pyright: ignore
     asked = client.get("/?status=queued")
     assert (asked.status_code, asked.headers["location"]) == (303, "/sign-in?next=%2F%3Fstatus%3Dqueued")
-    wrong = client.post("/sign-in", data={"key": "attune_000000000000_wrong", "next": "/"})
+    wrong = sign_in(client, "attune_000000000000_wrong")
     assert wrong.status_code == 401
     assert "not valid" in wrong.text
-    signed_in = client.post("/sign-in", data={"key": key, "next": "/?status=queued"})
+    signed_in = sign_in(client, key, "/?status=queued")
     assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/?status=queued")
     cookie = signed_in.headers["set-cookie"].lower()
     assert "httponly" in cookie
@@ -284,7 +291,7 @@ def test_with_keys_a_page_is_for_who_has_signed_in(tmp_path: Path):
 def test_signing_in_leads_nobody_elsewhere(elsewhere: str, tmp_path: Path):
     client = client_of(tmp_path, keys=True)
     key, _ = projects.create_key(client.app.state.parts.store, DEFAULT_PROJECT_ID, "page")  # pyright: ignore
-    assert client.post("/sign-in", data={"key": key, "next": elsewhere}).headers["location"] == "/"
+    assert sign_in(client, key, elsewhere).headers["location"] == "/"
 
 
 def form_of(page: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from service.store.projects import DEFAULT_PROJECT_ID
 from tests.service.api.test_candidates import drawn
 from tests.service.api.world import Api
 from tests.service.web.test_label_pages import made, sent
-from tests.service.web.test_pages import HOSTILE, INLINE, client_of
+from tests.service.web.test_pages import HOSTILE, INLINE, client_of, sign_in
 
 ASKED = {"prompt": "a red circle", "seed": "7", "model": "shapes", "guidance_scale": "3.5"}
 REFRESH = '<noscript><meta http-equiv="refresh"'
@@ -201,7 +201,7 @@ def test_where_it_is_off_the_page_says_so_and_how_the_operator_opens_it(tmp_path
     client = client_of(tmp_path, keys=True)
     key, _ = projects.create_key(Api(client).parts.store, DEFAULT_PROJECT_ID, "page")
     assert client.get("/playground").headers["location"] == "/sign-in?next=%2Fplayground"
-    sent(client, "/sign-in", key=key)
+    sign_in(client, key)
     page = client.get("/playground").text
     assert "ATTUNE_PLAYGROUND=true" in page
     assert "playground-form" not in page
