@@ -65,7 +65,7 @@ def test_a_part_is_chosen_by_keyboard_and_stays_chosen_as_the_run_goes_on(
     job_id, attempt = training
     reader.open(f"/jobs/{job_id}")
     shows(reader, 0.5, "5")
-    reader.page.get_by_label("First step shown").focus()
+    reader.page.locator("#first-step").focus()
     reader.press("2", "Tab", "4")
     for share, step in ((0.05, "2"), (0.5, "3"), (0.95, "4")):
         shows(reader, share, step)
@@ -73,8 +73,8 @@ def test_a_part_is_chosen_by_keyboard_and_stays_chosen_as_the_run_goes_on(
     expect(reader.page.locator("#progress")).to_contain_text(f"30/{STEPS}")
     reader.page.wait_for_timeout(700)  # points are drawn together, twice a second
     shows(reader, 0.9, "4")
-    for name in ("First step shown", "Last step shown"):
-        reader.page.get_by_label(name).fill("")
+    for name in ("#first-step", "#last-step"):
+        reader.page.locator(name).fill("")
     shows(reader, 0.01, "1")
     shows(reader, 0.99, "30")
 
