@@ -8,7 +8,6 @@ nothing has to be stored for it, and whoever knows it knows nothing of the cooki
 
 import hashlib
 import hmac
-
 import secrets
 
 from fastapi import Request, Response
