@@ -24,7 +24,7 @@ from service.api.schemas.uploads import DatasetUpload, PromptSetUpload, UploadRe
 from service.api.schemas.weights import Weights
 from service.api.upload_pieces import whole
 from service.api.uploads import Upload
-from service.errors import ApiError, not_found
+from service.errors import ApiError, FieldProblem, not_found
 from service.store import uploads
 from service.store.records.uploads import UploadPurpose, UploadRecord
 from service.store.removals import remove_due
@@ -32,6 +32,7 @@ from service.store.removals import remove_due
 router = api_router(prefix=UPLOADS_PATH, tags=["uploads"], responses=problems(401, 403, 422, 500, 503))
 
 ASK_AGAIN_SECONDS = 1
+REFUSED = 422  # what is said of the bytes of a file, which never change
 BEAT_SECONDS = 20.0
 AT_ONCE = CapacityLimiter(4)  # each reads and writes a whole file: the threads of all other requests are not theirs
 COLLECTIONS: dict[UploadPurpose, str] = {
@@ -67,7 +68,8 @@ _asked: TypeAdapter[UploadRequest] = TypeAdapter(UploadRequest)
 async def finish_upload(upload: UploadDep, parts: PartsDep, background: BackgroundTasks) -> Response:
     """Once all of the file has arrived: the same answer, checks and refusals as for one that is sent in one body.
 
-    Asking again gives the same thing again. What was refused stays an upload, until it is deleted or forgotten.
+    Asking again gives the same thing again, or the same refusal: what was refused with 422 is `refused`, and of its bytes nothing is kept.
+    After any other error it is tried again.
     """
     at_once = prompt_sets.AT_ONCE if upload.purpose == "prompt_set" else AT_ONCE
     made = await to_thread.run_sync(_finished, parts, upload, limiter=at_once)
@@ -85,14 +87,19 @@ def _finished(parts: Parts, upload: UploadRecord) -> Entry:
         raise not_found("upload", upload.id)
     if taken.state == "finished":
         return _became(parts, taken)
+    if taken.refusal is not None:
+        raise _refused(taken.refusal)
     try:
         with _at_work(parts, taken), whole(parts, taken) as file:
             made = _made(parts, taken, file)
-    except BaseException:
+    except BaseException as error:
         now = uploads.get(parts.store, taken.project_id, taken.id)
         if now is not None and now.state == "finished":  # by who took this request for one that had died
             return _became(parts, now)
-        uploads.give_back(parts.store, taken)
+        if isinstance(error, ApiError) and error.status == REFUSED:
+            uploads.refuse(parts.store, taken, _told(error))
+        else:
+            uploads.give_back(parts.store, taken)
         raise
     uploads.finish(parts.store, taken)
     return made
@@ -149,6 +156,16 @@ def _became(parts: Parts, upload: UploadRecord) -> Entry:
             return PromptSet.of(prompt_set_or_404(*where))
         case purpose:
             assert_never(purpose)
+
+
+def _told(error: ApiError) -> dict[str, Any]:
+    """The refusal as it is remembered."""
+    return {"code": error.code, "detail": error.detail, "errors": [one.model_dump() for one in error.errors]}
+
+
+def _refused(told: dict[str, Any]) -> ApiError:
+    errors = [FieldProblem.model_validate(one) for one in told["errors"]]
+    return ApiError(REFUSED, told["code"], told["detail"], errors=errors)
 
 
 def _not_yet(upload: UploadRecord) -> ApiError:

@@ -1,6 +1,6 @@
 """Files on their way, piece by piece: what has arrived stays, and the next piece goes where the last one ended.
 
-`receiving -> finishing -> finished`. A piece is an object of its own, which counts once its row is there: of two that are sent for
+`receiving -> finishing -> finished | refused`. A piece is an object of its own, which counts once its row is there: of two that are sent for
 one place the first one counts. What a whole file becomes is made under an id that is set aside, so that it is made once.
 """
 
@@ -124,13 +124,13 @@ def pieces(store: Store, upload_id: str) -> tuple[str, ...]:
 
 
 def begin_finish(store: Store, project_id: str, upload_id: str) -> UploadRecord | None:
-    """Take it on to make something of it under its `resource_id`; one that is finished is returned as it is.
+    """Take it on to make something of it under its `resource_id`; one that is finished or refused is returned as it is.
 
     None when the upload is gone. Raises `OutOfPlaceError` while bytes are missing or somebody else is at it.
     """
     with audit.beside(), store.write() as session:
         row, time = _row(session, project_id, upload_id, lock=True), now(session)
-        if row is None or row.state == "finished":
+        if row is None or row.state in ("finished", "refused"):
             return None if row is None else _record_of(row)
         is_at_work = row.state == "finishing" and row.updated_at > time - FINISHING
         if is_at_work or row.received_bytes < row.size_bytes:
@@ -160,15 +160,23 @@ def finish(store: Store, upload: UploadRecord) -> None:
     with store.write() as session:
         row = _row(session, upload.project_id, upload.id, lock=True)
         if row is not None and row.state != "finished" and row.resource_id in (None, upload.resource_id):
-            time = now(session)
-            row.state, row.updated_at, row.reserved_bytes = "finished", time, 0
+            row.state, row.updated_at, row.reserved_bytes = "finished", now(session), 0
             row.resource_id = upload.resource_id  # also where somebody took its maker for dead, and gave it back
-            session.execute(sa.delete(UploadPiece).where(UploadPiece.upload_id == row.id))
-            to_remove(session, [keys.upload_prefix(row.project_id, row.id)], time)
+            _remove_pieces(session, row)
+
+
+def refuse(store: Store, upload: UploadRecord, refusal: dict[str, Any]) -> None:
+    """Nothing can ever be made of what arrived, since no byte of it can change: its pieces go, and `refusal` is told whoever asks again."""
+    with audit.beside(), store.write() as session:
+        row = _row(session, upload.project_id, upload.id, lock=True)
+        if row is not None and (row.state, row.attempt) == ("finishing", upload.attempt):
+            row.state, row.updated_at, row.reserved_bytes = "refused", now(session), 0
+            row.resource_id, row.refusal = None, refusal
+            _remove_pieces(session, row)
 
 
 def give_back(store: Store, upload: UploadRecord) -> None:
-    """Nothing was made of it: it may be finished again, as something else, or deleted."""
+    """Nothing was made of it, for want of a store or a quota: it may be finished again, as something else, or deleted."""
     with audit.beside(), store.write() as session:
         row = _row(session, upload.project_id, upload.id, lock=True)
         if row is not None and (row.state, row.attempt) == ("finishing", upload.attempt):
@@ -208,6 +216,11 @@ def forget_those_of(session: Session, project_id: str, resource_ids: Sequence[st
     became = sa.select(Upload).where(Upload.project_id == project_id, Upload.resource_id.in_(resource_ids))
     for row in session.scalars(became.with_for_update()):
         _remove(session, row)
+
+
+def _remove_pieces(session: Session, row: Upload) -> None:
+    session.execute(sa.delete(UploadPiece).where(UploadPiece.upload_id == row.id))
+    to_remove(session, [keys.upload_prefix(row.project_id, row.id)], now(session))
 
 
 def _remove(session: Session, row: Upload) -> None:

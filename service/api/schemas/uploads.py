@@ -112,7 +112,8 @@ class Upload(Entry):
     size_bytes: int
     sha256: str | None
     status: UploadState = Field(
-        description="`receiving` until it is finished, also when all of it is here; `finishing` while something is made of it."
+        description="`receiving` until it is finished, also when all of it is here; `finishing` while something is made of it; `refused` "
+        "where nothing can be, as `finish` says."
     )
     offset: int = Field(description="So many bytes have arrived; the next piece begins there.")
     resource_id: str | None = Field(description="Id of what it has become, once it is `finished`.")

@@ -85,6 +85,7 @@ class Upload(Base):
     reserved_bytes: Mapped[int]  # of the quota, until what is made of it counts itself
     attempt: Mapped[int]  # at making it
     resource_id: Mapped[str | None] = mapped_column(Id)
+    refusal: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)

@@ -11,7 +11,7 @@ from service.store.records.base import JobError, Record
 DatasetState = Literal["uploading", "checking", "ready", "failed"]
 UploadKind = Literal["data", "lora"]  # preference data, or weights to start from
 UploadPurpose = Literal["dataset", "weights", "prompt_set"]  # what a file is to become
-UploadState = Literal["receiving", "finishing", "finished"]
+UploadState = Literal["receiving", "finishing", "finished", "refused"]
 
 
 class DatasetRecord(Record):
@@ -68,7 +68,10 @@ class PromptSetRecord(Record):
 
 
 class UploadRecord(Record):
-    """A file that arrives piece by piece; `said` is what its owner says of it, `resource_id` what it becomes or has become."""
+    """A file that arrives piece by piece; `said` is what its owner says of it, `resource_id` what it becomes or has become.
+
+    `refusal` is what was answered where that can never be.
+    """
 
     id: str
     project_id: str
@@ -82,6 +85,7 @@ class UploadRecord(Record):
     num_pieces: int
     attempt: int
     resource_id: str | None
+    refusal: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
     expires_at: datetime

@@ -133,7 +133,7 @@ async function tellUnfinished(form) {
     const { id } = read(place) ?? {};
     const found = id && (await sending.find(id).catch((error) => (error.status === 404 ? null : undefined)));
     if (found === undefined) continue;
-    if (found === null || found.status === "finished") {
+    if (found === null || ["finished", "refused"].includes(found.status)) {
       forget(place);
       continue;
     }

@@ -6,18 +6,23 @@ from typing import Any
 
 import pytest
 
+from service.store.objects import DirectoryStore
 from service.store.projects import create_project
+from service.store.removals import remove_due
+from service.store.s3 import S3Store
 from tests.service.api import test_prompt_sets
 from tests.service.api.conftest import NewApi
 from tests.service.api.pieces import (
     BYTES,
     announce,
+    bytes_used,
     finish,
     offset_of,
     pieces_left,
     send,
     send_all,
 )
+from tests.service.api.test_audit import entries
 from tests.service.api.world import PARQUET, Api, assert_problem, bearer
 
 
@@ -52,6 +57,39 @@ def test_a_file_that_arrived_differently_is_refused(api: Api):
     problem = assert_problem(finish(api, upload_id), 422, "invalid_request")
     assert problem["errors"][0]["code"] == "sha256_differs"
     assert hashlib.sha256(PARQUET).hexdigest() in problem["detail"]
+
+
+@pytest.mark.parametrize("why", ["sha256_differs", "unknown_format", "no prompts"])
+def test_what_was_refused_is_refused_again_without_being_read_and_holds_nothing(
+    any_api: Api, monkeypatch: pytest.MonkeyPatch, why: str
+):
+    api = any_api
+    content = PARQUET if why == "sha256_differs" else b'{"prompt": 3}\n'
+    said: dict[str, Any] = {"sha256": hashlib.sha256(b"another").hexdigest()} if why == "sha256_differs" else {}
+    purpose = "prompt_set" if why == "no prompts" else "dataset"
+    upload_id = announce(api, len(content), purpose, filename="p.jsonl", **said)
+    send_all(api, upload_id, content, piece=1000)
+    first = assert_problem(finish(api, upload_id), 422, "invalid_request")
+
+    def read(*_: Any) -> None:
+        raise AssertionError("it was read again")
+
+    remove_due(api.parts.store, api.parts.objects)
+    assert pieces_left(api) == []
+    assert bytes_used(api) == 0
+    for objects in (DirectoryStore, S3Store):
+        monkeypatch.setattr(objects, "open_range", read)
+    again = assert_problem(finish(api, upload_id), 422, "invalid_request")
+    left_out = {"request_id"}
+    assert {k: v for k, v in again.items() if k not in left_out} == {
+        k: v for k, v in first.items() if k not in left_out
+    }
+    (left,) = api.client.get("/v1/uploads").json()["data"]
+    assert (left["id"], left["status"], left["offset"]) == (upload_id, "refused", len(content))
+    assert_problem(send(api, upload_id, len(content), b""), 409, "upload_refused")
+    assert api.client.delete(f"/v1/uploads/{upload_id}").status_code == 200
+    finishing = [one for one in entries(api) if one["action"].endswith("/finish")]
+    assert [(one["outcome"], one["status"]) for one in finishing] == 2 * [("refused", 422)]
 
 
 def test_prompts_that_cannot_be_read_are_refused_as_in_one_body(api: Api):
