@@ -5,7 +5,6 @@ Caching as for `pairs.PreferencePairs`: a dataset that was read as pairs before 
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -14,10 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from alignment_core.datasets.cache import Places, ShardReader
-from alignment_core.datasets.contents import Contents
 from alignment_core.datasets.encoding import (
     EncodeImages,
-    EncodePrompts,
     Frames,
     ImageConditioning,
     Latents,
@@ -26,13 +23,11 @@ from alignment_core.datasets.encoding import (
     read_images,
     told_nothing,
 )
-from alignment_core.datasets.preparation import Prepared, prepare
+from alignment_core.datasets.preparation import Preparation, Prepared, prepare
 from alignment_core.datasets.rows import ImageReader
-from alignment_core.datasets.shelf import Disk, Shelves
-from alignment_core.datasets.transforms import Crop, draw_placement, frame, is_random, transform
+from alignment_core.datasets.transforms import Crop, draw_placement, frame, transform
 from alignment_core.datasets.unpaired import ImageAnnotation
 from alignment_core.events import PhaseProgressed, WarningRaised
-from alignment_core.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -141,53 +136,25 @@ class JudgedImages:
         cls,
         reader: ImageReader,
         rows: Sequence[ImageAnnotation],
+        how: Preparation,
         *,
         is_seekable: bool,
-        encode_images: EncodeImages,
-        encode_prompts: EncodePrompts,
-        image_fingerprint: str,
-        prompt_fingerprint: str,
-        resolution: int,
-        crop: Crop,
-        horizontal_flip: bool,
-        cache_dir: Path,
-        batch_size: int,
-        image_conditioning: ImageConditioning = told_nothing,
-        shelves: Shelves | None = None,
-        ranks: Ranks = ALONE,
-        contents: Contents | None = None,
-        images_disk: Disk | None = None,
     ) -> Generator[PhaseProgressed | WarningRaised, None, "JudgedImages"]:
         """Fill the cache for `rows`, which ascend; see `PreferencePairs.prepare`.
 
         An image that a prompt's pairs both choose and reject counts once, as liked. Raises `DataError` for an image
         that cannot be decoded, naming its row.
         """
-        found = yield from prepare(
-            reader,
-            rows,
-            num_images=1,
-            is_seekable=is_seekable,
-            encode_images=encode_images,
-            encode_prompts=encode_prompts,
-            image_fingerprint=image_fingerprint,
-            prompt_fingerprint=prompt_fingerprint,
-            resolution=resolution,
-            is_random=is_random(crop, horizontal_flip=horizontal_flip),
-            cache_dir=cache_dir,
-            batch_size=batch_size,
-            shelves=shelves,
-            ranks=ranks,
-            contents=contents,
-            images_disk=images_disk,
-        )
+        found = yield from prepare(reader, rows, how, num_images=1, is_seekable=is_seekable)
         kept = _without_lost_wins(found)
         rows = [found.rows[index] for index in kept]
         if found.images is not None:
             posteriors: ImagePosteriors = CachedImages(found.images, found.places[0][kept])
         else:
-            posteriors = FreshImages(found.reader, rows, encode_images, resolution, crop, horizontal_flip, batch_size)
-        return cls(rows, posteriors, found.text, found.prompts[kept], found.empty_prompt, image_conditioning)
+            posteriors = FreshImages(
+                found.reader, rows, how.encode_images, how.resolution, how.crop, how.horizontal_flip, how.batch_size
+            )
+        return cls(rows, posteriors, found.text, found.prompts[kept], found.empty_prompt, how.image_conditioning)
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -9,22 +9,17 @@ What is cached is always read back from the cache, so a first and a second run s
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from alignment_core.datasets.cache import Places, ShardReader
-from alignment_core.datasets.contents import Contents
-from alignment_core.datasets.encoding import EncodeImages, EncodePrompts, ImageConditioning, Latents, told_nothing
+from alignment_core.datasets.encoding import ImageConditioning, Latents, told_nothing
 from alignment_core.datasets.posteriors import CachedPosteriors, FreshPosteriors, Posteriors
-from alignment_core.datasets.preparation import prepare
+from alignment_core.datasets.preparation import Preparation, prepare
 from alignment_core.datasets.rows import Annotation, PreferenceSource
-from alignment_core.datasets.shelf import Disk, Shelves
-from alignment_core.datasets.transforms import Crop, is_random
 from alignment_core.events import PhaseProgressed, WarningRaised
-from alignment_core.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -70,55 +65,30 @@ class PreferencePairs:
         cls,
         source: PreferenceSource,
         rows: Sequence[Annotation],
+        how: Preparation,
         *,
-        encode_images: EncodeImages,
-        encode_prompts: EncodePrompts,
-        image_fingerprint: str,
-        prompt_fingerprint: str,
-        resolution: int,
-        crop: Crop,
-        horizontal_flip: bool,
         joint: bool,
-        cache_dir: Path,
-        batch_size: int,
-        image_conditioning: ImageConditioning = told_nothing,
-        shelves: Shelves | None = None,
-        ranks: Ranks = ALONE,
-        contents: Contents | None = None,
-        images_disk: Disk | None = None,
     ) -> Generator[PhaseProgressed | WarningRaised, None, "PreferencePairs"]:
         """Fill the cache for `rows` (ascending, from `rows.read_annotations` or `splits.split_by_group`).
 
-        `encode_images`: `[B, 3, R, R]` in [-1, 1] on the CPU to mean and std `[B, C, h, w]`. `encode_prompts`: B prompts
-        to named tensors `[B, ...]`. Neither sees more than `batch_size` at once. `image_fingerprint` and
-        `prompt_fingerprint` must change when the one or the other would give other numbers. `image_conditioning`: what the denoiser is told of images by their frames. Progress counts images and prompts; use `pairs = yield from prepare(...)`.
+        `joint`: crop and flip are drawn once a pair instead of once an image. Use `pairs = yield from prepare(...)`.
         Raises `DataError` for an image that cannot be decoded, naming its row.
         """
-        found = yield from prepare(
-            source,
-            rows,
-            num_images=2,
-            is_seekable=source.is_seekable,
-            encode_images=encode_images,
-            encode_prompts=encode_prompts,
-            image_fingerprint=image_fingerprint,
-            prompt_fingerprint=prompt_fingerprint,
-            resolution=resolution,
-            is_random=is_random(crop, horizontal_flip=horizontal_flip),
-            cache_dir=cache_dir,
-            batch_size=batch_size,
-            shelves=shelves,
-            ranks=ranks,
-            contents=contents,
-            images_disk=images_disk,
-        )
+        found = yield from prepare(source, rows, how, num_images=2, is_seekable=source.is_seekable)
         if found.images is not None:
             posteriors = CachedPosteriors(found.images, *found.places)
         else:
             posteriors = FreshPosteriors(
-                found.reader, found.rows, encode_images, resolution, crop, horizontal_flip, joint, batch_size
+                found.reader,
+                found.rows,
+                how.encode_images,
+                how.resolution,
+                how.crop,
+                how.horizontal_flip,
+                joint,
+                how.batch_size,
             )
-        return cls(found.rows, posteriors, found.text, found.prompts, found.empty_prompt, image_conditioning)
+        return cls(found.rows, posteriors, found.text, found.prompts, found.empty_prompt, how.image_conditioning)
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -15,13 +15,16 @@ from alignment_core.datasets.encoding import (
     EncodeImages,
     EncodePrompts,
     EncodingProgress,
+    ImageConditioning,
     cache_images,
     cache_prompts,
     of_own_batches,
+    told_nothing,
 )
 from alignment_core.datasets.mending import ImageMending, PromptMending
 from alignment_core.datasets.rows import AnnotationT, ImageReader
 from alignment_core.datasets.shelf import Disk, Shelves
+from alignment_core.datasets.transforms import Crop, is_random
 from alignment_core.datasets.unpacked import unpack_images
 from alignment_core.events import PhaseProgressed, WarningRaised
 from alignment_core.ranks import ALONE, Ranks
@@ -47,59 +50,73 @@ class Prepared(Generic[AnnotationT]):
     places: tuple[Places, ...]
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """How the examples of a data set are encoded, and where what is encoded lies.
+
+    `encode_images`: `[B, 3, R, R]` in [-1, 1] on the CPU to mean and std `[B, C, h, w]`. `encode_prompts`: B prompts to named tensors
+    `[B, ...]`. Neither sees more than `batch_size` at once. `image_fingerprint` and `prompt_fingerprint` must change when the one or the
+    other would give other numbers. `image_conditioning`: what the denoiser is told of images by their frames. Shards are on `shelves`,
+    which others may share, or in `cache_dir`; what random visits need copied lies in `cache_dir`, as much of it as `images_disk` allows.
+    The processes of a run share the work. `contents` remembers the images of files as they are.
+    """
+
+    encode_images: EncodeImages
+    encode_prompts: EncodePrompts
+    image_fingerprint: str
+    prompt_fingerprint: str
+    resolution: int
+    crop: Crop
+    horizontal_flip: bool
+    cache_dir: Path
+    batch_size: int
+    image_conditioning: ImageConditioning = told_nothing
+    shelves: Shelves | None = None
+    ranks: Ranks = ALONE
+    contents: Contents | None = None
+    images_disk: Disk | None = None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether an image is another one at every visit."""
+        return is_random(self.crop, horizontal_flip=self.horizontal_flip)
+
+
 def prepare(
-    source: ImageReader,
-    rows: Sequence[AnnotationT],
-    *,
-    num_images: int,
-    is_seekable: bool,
-    encode_images: EncodeImages,
-    encode_prompts: EncodePrompts,
-    image_fingerprint: str,
-    prompt_fingerprint: str,
-    resolution: int,
-    is_random: bool,
-    cache_dir: Path,
-    batch_size: int,
-    shelves: Shelves | None = None,
-    ranks: Ranks = ALONE,
-    contents: Contents | None = None,
-    images_disk: Disk | None = None,
+    source: ImageReader, rows: Sequence[AnnotationT], how: Preparation, *, num_images: int, is_seekable: bool
 ) -> Generator[PhaseProgressed | WarningRaised, None, Prepared[AnnotationT]]:
-    """Fill the cache for `rows`, which ascend; `num_images` are in each row, the other arguments as in
-    `PreferencePairs.prepare`. Shards are on `shelves`, which others may share, or in `cache_dir`. The processes of a run share the work.
-    What random visits need copied lies in `cache_dir`, as much of it as `images_disk` allows.
+    """Fill the cache for `rows`, which ascend; `num_images` are in each row. `found = yield from prepare(...)`: progress counts images and prompts.
 
     Raises `DataError` for an image that cannot be decoded, naming its row.
     """
-    reads_images = not is_random or not is_seekable
+    reads_images = not how.is_random or not is_seekable
     prompts = list(dict.fromkeys(["", *(row.prompt for row in rows)]))
-    own_rows = len(of_own_batches(rows, max(1, batch_size // num_images), ranks) if not is_random else rows)
-    own_prompts = len(of_own_batches(prompts, batch_size, ranks))
+    own_rows = len(of_own_batches(rows, max(1, how.batch_size // num_images), how.ranks) if not how.is_random else rows)
+    own_prompts = len(of_own_batches(prompts, how.batch_size, how.ranks))
     progress = EncodingProgress(total=own_prompts + (num_images * own_rows if reads_images else 0))
-    shelves = shelves or Shelves(cache_dir)
+    shelves = how.shelves or Shelves(how.cache_dir)
     text, prompt_places, empty_prompt = yield from _cached_text(
-        rows, prompts, encode_prompts, prompt_fingerprint, shelves, batch_size, progress, ranks
+        rows, prompts, how.encode_prompts, how.prompt_fingerprint, shelves, how.batch_size, progress, how.ranks
     )
-    if is_random:
+    if how.is_random:
         if not is_seekable:
-            source, rows = yield from unpack_images(source, rows, cache_dir / "images", progress, images_disk)
+            source, rows = yield from unpack_images(source, rows, how.cache_dir / "images", progress, how.images_disk)
         return Prepared(source, rows, text, prompt_places, empty_prompt, None, ())
-    images = _image_cache(shelves, image_fingerprint, resolution)
+    images = _image_cache(shelves, how.image_fingerprint, how.resolution)
     places = yield from cache_images(
         source,
         rows,
-        encode_images,
+        how.encode_images,
         images,
         num_images=num_images,
-        resolution=resolution,
-        batch_size=batch_size,
+        resolution=how.resolution,
+        batch_size=how.batch_size,
         progress=progress,
-        ranks=ranks,
-        contents=contents,
+        ranks=how.ranks,
+        contents=how.contents,
     )
     yield from _lost_shards("images", images)
-    mend = ImageMending(source, rows, places, encode_images, images.keys_of_content, resolution, batch_size)
+    mend = ImageMending(source, rows, places, how.encode_images, images.keys_of_content, how.resolution, how.batch_size)
     return Prepared(source, rows, text, prompt_places, empty_prompt, images.reader(mend), places)
 
 

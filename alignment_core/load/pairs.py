@@ -1,10 +1,9 @@
 """From a spec's dataset to pairs that are checked, split and cached."""
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from alignment_core.datasets.bad_rows import read_annotations
 from alignment_core.datasets.contents import Contents
@@ -16,18 +15,17 @@ from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.preflight import Checked
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
 from alignment_core.datasets.remembered import check_rows_once, state_of
-from alignment_core.datasets.rows import Annotation, PreferenceSource
 from alignment_core.datasets.shelf import Disk, Shelves
 from alignment_core.datasets.splits import split_by_group
 from alignment_core.datasets.warnings import data_warnings
 from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.family import Family
+from alignment_core.load.preparation import preparation_of
 from alignment_core.load.sample import Sample
-from alignment_core.load.vae_precision import ImageEncoding, choose_encoding, first_images
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.reports import DatasetReport
-from alignment_core.spec import HubDataset, JobSpec, LocalDataset, PairMethodSpec, StoredDataset, TransformSpec
+from alignment_core.spec import HubDataset, JobSpec, LocalDataset, PairMethodSpec, StoredDataset
 from alignment_core.spec.sources import OnBadRow, Role
 from alignment_core.spec.training import Precision
 
@@ -41,13 +39,6 @@ class PairSplits:
     validation_prompts: list[str]
     dataset_sha256: str
     vae_precision: Precision
-
-
-class Encoders(NamedTuple):
-    """How images are encoded, and what text embeddings depend on: all weights are read for it, so it is asked for once."""
-
-    images: ImageEncoding
-    prompts: str
 
 
 def load_pairs(
@@ -69,12 +60,7 @@ def load_pairs(
     """
     dataset, checked = ranks.after_first(lambda: checked_dataset(method.dataset, cache_dir, shelves))
     report = checked.report
-    if report.kind != "pairs":
-        raise DataError(
-            "dataset_unpaired",
-            f"{dataset.path.name}: its rows are single images, and {method.type} learns from pairs: prompt, chosen, rejected",
-            hint="Use the method diffusion_kto, which learns from liked and disliked images.",
-        )
+    _refuse_single_images(report, dataset.path, method)
     source = open_preferences(dataset.path, dataset.columns)
     rows = read_annotations(source, ties=method.ties, dropped=checked.dropped)
     lengths = measure((row.prompt for row in rows), family.tokenize, family.max_tokens)
@@ -85,41 +71,42 @@ def load_pairs(
         num_training_examples=len(split.train),
         num_validation_examples=len(split.validation),
     )
-    resolution = method.transform.resolution or family.resolution
-    yield from data_warnings(report, rows, lengths, resolution)
+    yield from data_warnings(report, rows, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
-    size = spec.evaluation.batch_size
-    images = yield from choose_encoding(
-        family,
-        vae_precision,
-        lambda: first_images(source, split.train, num_images=2, resolution=resolution, batch_size=size),
-        dataset_sha256=report.content_sha256,
-        resolution=resolution,
-        cache_dir=cache_dir,
-        notes=None if shelves is None else shelves.notes,
-        ranks=ranks,
-    )
-    encoders = Encoders(images, family.prompt_fingerprint())
-    prepared = partial(
-        _prepare_pairs,
+    how, precision = yield from preparation_of(
         spec,
         method.transform,
         family,
-        encoders,
         source,
-        cache_dir,
-        shelves if sample is None else sample.shelves,
-        ranks,
-        contents_of(dataset, cache_dir, shelves) if sample is None else None,
-        images_disk,
+        split.train,
+        num_images=2,
+        dataset_sha256=report.content_sha256,
+        vae_precision=vae_precision,
+        cache_dir=cache_dir,
+        shelves=shelves,
+        ranks=ranks,
+        images_disk=images_disk,
     )
-    prompts = list(dict.fromkeys(row.prompt for row in split.validation))
+    prompts, joint = list(dict.fromkeys(row.prompt for row in split.validation)), method.transform.joint
     if sample is not None:
-        train = yield from prepared(sample.of(split.train))
-        return PairSplits(train, None, prompts, report.content_sha256, images.precision)
-    train = yield from prepared(split.train)
-    validation = (yield from prepared(split.validation)) if split.validation else None
-    return PairSplits(train, validation, prompts, report.content_sha256, images.precision)
+        how = replace(how, shelves=sample.shelves)
+        train = yield from PreferencePairs.prepare(source, sample.of(split.train), how, joint=joint)
+        return PairSplits(train, None, prompts, report.content_sha256, precision)
+    how = replace(how, contents=contents_of(dataset, cache_dir, shelves))
+    train = yield from PreferencePairs.prepare(source, split.train, how, joint=joint)
+    validation = None
+    if split.validation:
+        validation = yield from PreferencePairs.prepare(source, split.validation, how, joint=joint)
+    return PairSplits(train, validation, prompts, report.content_sha256, precision)
+
+
+def _refuse_single_images(report: DatasetReport, path: Path, method: PairMethodSpec) -> None:
+    if report.kind != "pairs":
+        raise DataError(
+            "dataset_unpaired",
+            f"{path.name}: its rows are single images, and {method.type} learns from pairs: prompt, chosen, rejected",
+            hint="Use the method diffusion_kto, which learns from liked and disliked images.",
+        )
 
 
 def checked_dataset(
@@ -156,43 +143,6 @@ def _errors_of(report: DatasetReport) -> str:
 
 def _shown(rows: list[int]) -> str:
     return ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
-
-
-def _prepare_pairs(
-    spec: JobSpec,
-    transform: TransformSpec,
-    family: Family,
-    encoders: Encoders,
-    source: PreferenceSource,
-    cache_dir: Path,
-    shelves: Shelves | None,
-    ranks: Ranks,
-    contents: Contents | None,
-    images_disk: Disk | None,
-    rows: Sequence[Annotation],
-) -> Generator[Event, None, PreferencePairs]:
-    resolution = transform.resolution or family.resolution
-    return (
-        yield from PreferencePairs.prepare(
-            source,
-            rows,
-            encode_images=encoders.images.encode,
-            encode_prompts=family.encode_prompts,
-            image_fingerprint=encoders.images.fingerprint,
-            prompt_fingerprint=encoders.prompts,
-            resolution=resolution,
-            crop=transform.crop,
-            horizontal_flip=transform.horizontal_flip,
-            joint=transform.joint,
-            cache_dir=cache_dir,
-            batch_size=spec.evaluation.batch_size,
-            image_conditioning=lambda frames: family.image_conditioning(frames, resolution),
-            shelves=shelves,
-            ranks=ranks,
-            contents=contents,
-            images_disk=images_disk,
-        )
-    )
 
 
 @dataclass(frozen=True)

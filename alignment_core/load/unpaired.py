@@ -1,13 +1,11 @@
 """From a spec's dataset to judged images that are checked, split and cached; pairs are read as a like and a dislike each."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
 from alignment_core.datasets.bad_rows import read_annotations
-from alignment_core.datasets.contents import Contents
 from alignment_core.datasets.detect import open_preferences, open_unpaired
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.prompt_lengths import grouped_by_what_is_read, measure
@@ -20,8 +18,8 @@ from alignment_core.errors import DataError
 from alignment_core.events import DatasetChecked, Event, PhaseChanged
 from alignment_core.families.family import Family
 from alignment_core.load.pairs import Located, checked_dataset, contents_of
+from alignment_core.load.preparation import preparation_of
 from alignment_core.load.sample import Sample
-from alignment_core.load.vae_precision import ImageEncoding, choose_encoding, first_images
 from alignment_core.ranks import ALONE, Ranks
 from alignment_core.spec import ImageMethodSpec, JobSpec
 from alignment_core.spec.training import Precision
@@ -74,34 +72,41 @@ def load_images(
         num_training_examples=len(split.train),
         num_validation_examples=len(split.validation),
     )
-    resolution = method.transform.resolution or family.resolution
-    yield from data_warnings(report, images, lengths, resolution)
+    yield from data_warnings(report, images, lengths, method.transform.resolution or family.resolution)
     yield PhaseChanged(phase="caching")
-    size = spec.evaluation.batch_size
-    encoding = yield from choose_encoding(
+    how, precision = yield from preparation_of(
+        spec,
+        method.transform,
         family,
-        vae_precision,
-        lambda: first_images(rows.reader, split.train, num_images=1, resolution=resolution, batch_size=size),
+        rows.reader,
+        split.train,
+        num_images=1,
         dataset_sha256=report.content_sha256,
-        resolution=resolution,
+        vae_precision=vae_precision,
         cache_dir=cache_dir,
-        notes=None if shelves is None else shelves.notes,
+        shelves=shelves,
         ranks=ranks,
+        images_disk=images_disk,
     )
     prompts = list(dict.fromkeys(row.prompt for row in split.validation))
     if sample is not None:
-        liked, disliked = ([row for row in split.train if row.liked is wanted] for wanted in (True, False))
-        few = sample.of_classes(*(rows for rows in (liked, disliked) if rows))
-        few = sorted(few, key=attrgetter("number"))  # forwards, as the dataset is read
-        train = yield from _prepare(
-            spec, method, family, encoding, rows, cache_dir, sample.shelves, ranks, None, images_disk, few
+        how = replace(how, shelves=sample.shelves)
+        train = yield from JudgedImages.prepare(
+            rows.reader, _few_of(sample, split.train), how, is_seekable=rows.is_seekable
         )
-        return ImageSplits(train, None, prompts, report.content_sha256, encoding.precision)
-    contents = contents_of(dataset, cache_dir, shelves)
-    prepared = partial(_prepare, spec, method, family, encoding, rows, cache_dir, shelves, ranks, contents, images_disk)
-    train = yield from prepared(split.train)
-    validation = (yield from prepared(split.validation)) if split.validation else None
-    return ImageSplits(train, validation, prompts, report.content_sha256, encoding.precision)
+        return ImageSplits(train, None, prompts, report.content_sha256, precision)
+    how = replace(how, contents=contents_of(dataset, cache_dir, shelves))
+    train = yield from JudgedImages.prepare(rows.reader, split.train, how, is_seekable=rows.is_seekable)
+    validation = None
+    if split.validation:
+        validation = yield from JudgedImages.prepare(rows.reader, split.validation, how, is_seekable=rows.is_seekable)
+    return ImageSplits(train, validation, prompts, report.content_sha256, precision)
+
+
+def _few_of(sample: Sample, images: Sequence[ImageAnnotation]) -> Sequence[ImageAnnotation]:
+    """Of both classes, where there are both; forwards, as the dataset is read."""
+    classes = ([row for row in images if row.liked is wanted] for wanted in (True, False))
+    return sorted(sample.of_classes(*(rows for rows in classes if rows)), key=attrgetter("number"))
 
 
 def _judged(dataset: Located, dropped: frozenset[int]) -> _Rows:
@@ -126,41 +131,3 @@ def _refuse_one_class(path: Path, method: ImageMethodSpec, images: Sequence[Imag
             f"{path.name}: method.like_probability is {wanted:g}, and no {missing} image is left to train on",
             hint="Set method.like_probability to null to take the images as they are.",
         )
-
-
-def _prepare(
-    spec: JobSpec,
-    method: ImageMethodSpec,
-    family: Family,
-    encoding: ImageEncoding,
-    rows: _Rows,
-    cache_dir: Path,
-    shelves: Shelves | None,
-    ranks: Ranks,
-    contents: Contents | None,
-    images_disk: Disk | None,
-    images: Sequence[ImageAnnotation],
-) -> Generator[Event, None, JudgedImages]:
-    transform = method.transform
-    resolution = transform.resolution or family.resolution
-    return (
-        yield from JudgedImages.prepare(
-            rows.reader,
-            images,
-            is_seekable=rows.is_seekable,
-            encode_images=encoding.encode,
-            encode_prompts=family.encode_prompts,
-            image_fingerprint=encoding.fingerprint,
-            prompt_fingerprint=family.prompt_fingerprint(),
-            resolution=resolution,
-            crop=transform.crop,
-            horizontal_flip=transform.horizontal_flip,
-            cache_dir=cache_dir,
-            batch_size=spec.evaluation.batch_size,
-            image_conditioning=lambda frames: family.image_conditioning(frames, resolution),
-            shelves=shelves,
-            ranks=ranks,
-            contents=contents,
-            images_disk=images_disk,
-        )
-    )

@@ -17,6 +17,7 @@ from alignment_core.datasets.in_parts import FileInParts, file_in_parts
 from alignment_core.datasets.notes import Notes
 from alignment_core.datasets.pairs import PreferencePairs
 from alignment_core.datasets.preflight import check_rows
+from alignment_core.datasets.preparation import Preparation
 from alignment_core.datasets.remembered import state_of
 from alignment_core.datasets.rows import PreferenceRow
 from alignment_core.datasets.shard_store import FolderStore
@@ -229,18 +230,20 @@ def test_a_second_machine_reads_no_image_of_what_is_encoded(tmp_path: Path, in_p
         prepared = PreferencePairs.prepare(
             source,
             read_annotations(source, ties="keep"),
-            encode_images=encoders.encode_images,
-            encode_prompts=encoders.encode_prompts,
-            image_fingerprint="vae",
-            prompt_fingerprint="clip",
-            resolution=16,
-            crop="center",
-            horizontal_flip=False,
+            Preparation(
+                encode_images=encoders.encode_images,
+                encode_prompts=encoders.encode_prompts,
+                image_fingerprint="vae",
+                prompt_fingerprint="clip",
+                resolution=16,
+                crop="center",
+                horizontal_flip=False,
+                cache_dir=cache_dir,
+                batch_size=4,
+                shelves=shelves,
+                contents=contents_of(dataset, cache_dir, shelves),
+            ),
             joint=True,
-            cache_dir=cache_dir,
-            batch_size=4,
-            shelves=shelves,
-            contents=contents_of(dataset, cache_dir, shelves),
         )
         _, made = drain(prepared)
         assert len(made) == 9

@@ -10,6 +10,7 @@ from alignment_core.datasets.bad_rows import read_annotations
 from alignment_core.datasets.detect import open_preferences
 from alignment_core.datasets.images import decode_image
 from alignment_core.datasets.pairs import PairTensors, PreferencePairs
+from alignment_core.datasets.preparation import Preparation
 from alignment_core.datasets.rows import Annotation, PreferenceSource
 from alignment_core.datasets.transforms import transform
 from alignment_core.errors import AlignmentError, DataError
@@ -46,16 +47,18 @@ def prepare(
         PreferencePairs.prepare(
             source,
             read_annotations(source, ties="keep") if selected is None else selected,
-            encode_images=encoders.encode_images,
-            encode_prompts=encoders.encode_prompts,
-            image_fingerprint=image_fingerprint,
-            prompt_fingerprint=prompt_fingerprint,
-            resolution=resolution,
-            crop="random" if random else "center",
-            horizontal_flip=random,
+            Preparation(
+                encode_images=encoders.encode_images,
+                encode_prompts=encoders.encode_prompts,
+                image_fingerprint=image_fingerprint,
+                prompt_fingerprint=prompt_fingerprint,
+                resolution=resolution,
+                crop="random" if random else "center",
+                horizontal_flip=random,
+                cache_dir=cache_dir,
+                batch_size=batch_size,
+            ),
             joint=joint,
-            cache_dir=cache_dir,
-            batch_size=batch_size,
         )
     )
 
@@ -99,16 +102,18 @@ def test_a_batch_holds_what_the_encoders_gave(tmp_path: Path) -> None:
         PreferencePairs.prepare(
             source,
             read_annotations(source, ties="drop"),
-            encode_images=encode_images,
-            encode_prompts=Encoders().encode_prompts,
-            image_fingerprint="f",
-            prompt_fingerprint="f",
-            resolution=RESOLUTION,
-            crop="center",
-            horizontal_flip=False,
+            Preparation(
+                encode_images=encode_images,
+                encode_prompts=Encoders().encode_prompts,
+                image_fingerprint="f",
+                prompt_fingerprint="f",
+                resolution=RESOLUTION,
+                crop="center",
+                horizontal_flip=False,
+                cache_dir=tmp_path / "cache",
+                batch_size=8,
+            ),
             joint=True,
-            cache_dir=tmp_path / "cache",
-            batch_size=8,
         )
     )
     assert len(pairs) == 15
@@ -306,16 +311,18 @@ def _random_pairs(path: Path, cache_dir: Path, source: PreferenceSource, batch_s
         PreferencePairs.prepare(
             source,
             read_annotations(source, ties="drop"),
-            encode_images=_exact,
-            encode_prompts=Encoders().encode_prompts,
-            image_fingerprint="f",
-            prompt_fingerprint="f",
-            resolution=RESOLUTION,
-            crop="random",
-            horizontal_flip=True,
+            Preparation(
+                encode_images=_exact,
+                encode_prompts=Encoders().encode_prompts,
+                image_fingerprint="f",
+                prompt_fingerprint="f",
+                resolution=RESOLUTION,
+                crop="random",
+                horizontal_flip=True,
+                cache_dir=cache_dir,
+                batch_size=batch_size,
+            ),
             joint=True,
-            cache_dir=cache_dir,
-            batch_size=batch_size,
         )
     )
     return pairs

@@ -14,6 +14,7 @@ from alignment_core.datasets.detect import open_preferences
 from alignment_core.datasets.encoding import EncodingProgress
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.pairs import PairTensors, PreferencePairs
+from alignment_core.datasets.preparation import Preparation
 from alignment_core.datasets.rows import Annotation
 from alignment_core.datasets.shelf import Disk
 from alignment_core.datasets.unpacked import ImageFolder, UnpackedImages, unpack_images
@@ -50,17 +51,19 @@ def pairs_of(path: Path, cache: Path, disk: Disk | None) -> PreferencePairs:
         PreferencePairs.prepare(
             source,
             read_annotations(source, ties="drop"),
-            encode_images=_exact,
-            encode_prompts=Encoders().encode_prompts,
-            image_fingerprint="f",
-            prompt_fingerprint="f",
-            resolution=16,
-            crop="random",
-            horizontal_flip=True,
+            Preparation(
+                encode_images=_exact,
+                encode_prompts=Encoders().encode_prompts,
+                image_fingerprint="f",
+                prompt_fingerprint="f",
+                resolution=16,
+                crop="random",
+                horizontal_flip=True,
+                cache_dir=cache,
+                batch_size=4,
+                images_disk=disk,
+            ),
             joint=False,
-            cache_dir=cache,
-            batch_size=4,
-            images_disk=disk,
         )
     )
     return pairs
@@ -72,17 +75,19 @@ def likes_of(path: Path, cache: Path, disk: Disk | None) -> JudgedImages:
         JudgedImages.prepare(
             source,
             images_of_pairs(read_annotations(source, ties="drop")),
+            Preparation(
+                encode_images=_exact,
+                encode_prompts=Encoders().encode_prompts,
+                image_fingerprint="f",
+                prompt_fingerprint="f",
+                resolution=16,
+                crop="random",
+                horizontal_flip=True,
+                cache_dir=cache,
+                batch_size=4,
+                images_disk=disk,
+            ),
             is_seekable=source.is_seekable,
-            encode_images=_exact,
-            encode_prompts=Encoders().encode_prompts,
-            image_fingerprint="f",
-            prompt_fingerprint="f",
-            resolution=16,
-            crop="random",
-            horizontal_flip=True,
-            cache_dir=cache,
-            batch_size=4,
-            images_disk=disk,
         )
     )
     return images

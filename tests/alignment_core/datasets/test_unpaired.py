@@ -10,6 +10,7 @@ from alignment_core.datasets.bad_rows import read_annotations
 from alignment_core.datasets.detect import dataset_kind, open_preferences, open_unpaired
 from alignment_core.datasets.judged_images import JudgedImages
 from alignment_core.datasets.preflight import check_preferences
+from alignment_core.datasets.preparation import Preparation
 from alignment_core.datasets.rows import BadRow, ImageReader
 from alignment_core.datasets.transforms import Crop
 from alignment_core.datasets.unpaired import ImageAnnotation, ImageRow, images_of_pairs, read_judged_images
@@ -49,16 +50,18 @@ def prepared(
         JudgedImages.prepare(
             reader,
             images,
+            Preparation(
+                encode_images=encoders.encode_images,
+                encode_prompts=encoders.encode_prompts,
+                image_fingerprint="m",
+                prompt_fingerprint="m",
+                resolution=16,
+                crop=crop,
+                horizontal_flip=False,
+                cache_dir=cache,
+                batch_size=4,
+            ),
             is_seekable=is_seekable,
-            encode_images=encoders.encode_images,
-            encode_prompts=encoders.encode_prompts,
-            image_fingerprint="m",
-            prompt_fingerprint="m",
-            resolution=16,
-            crop=crop,
-            horizontal_flip=False,
-            cache_dir=cache,
-            batch_size=4,
         )
     )
     return found
