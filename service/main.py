@@ -97,6 +97,41 @@ FASTAPI_SENDS: "TelemetryConfig" = {
     "operation_spans": False,
     "auto_configure": False,
 }
+# In the order of the document
+WITH_ROUTES = (
+    jobs,
+    sweeps,
+    actions,
+    forks,
+    evaluations,
+    candidates,
+    playground,
+    labelings,
+    events,
+    results,
+    checkpoints,
+    exports,
+    pushes,
+    datasets,
+    pairs,
+    prompt_sets,
+    weights,
+    resumable_uploads,
+    finished_uploads,
+    deletion,
+    aliases,
+    api_keys,
+    sessions,
+    links,
+    audit,
+    quotas,
+    usage,
+    retention,
+    webhooks,
+    catalog,
+    health,
+    pages,
+)
 MAX_JSON_BYTES = 8 * 2**20  # a hundred thousand prompts of eighty characters fit
 
 
@@ -128,42 +163,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.parts, app.state.tracing = parts, None
     errors.install(app)
-    routes_of = (
-        jobs,
-        sweeps,
-        actions,
-        forks,
-        evaluations,
-        candidates,
-        playground,
-        labelings,
-        events,
-        results,
-        checkpoints,
-        exports,
-        pushes,
-        datasets,
-        pairs,
-        prompt_sets,
-        weights,
-        resumable_uploads,
-        finished_uploads,
-        deletion,
-        aliases,
-        api_keys,
-        sessions,
-        links,
-        audit,
-        quotas,
-        usage,
-        retention,
-        webhooks,
-        catalog,
-        health,
-        pages,
-    )
-    take_routes(app, [module.router for module in routes_of])
+    take_routes(app, [module.router for module in WITH_ROUTES])
     web.install(app)
+    _add_middleware(app, parts)
+    app.openapi = lambda: openapi_of(app, settings)
+    return app
+
+
+def _add_middleware(app: FastAPI, parts: Parts) -> None:
+    """Each is around those added before it."""
+    settings = parts.settings
     app.add_middleware(AuditTrail, store=parts.store)
     app.add_middleware(
         BodyLimit,
@@ -179,8 +188,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.tracing = _trace(app)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
-    app.openapi = lambda: openapi_of(app, settings)
-    return app
 
 
 def build_parts(settings: Settings) -> Parts:

@@ -70,28 +70,17 @@ def load_run(
     yield from _model_loaded(here, family, actors, fingerprint)
     judges = build_judges(here.evaluation, accelerator.device, cache_dir)
     shelves = shelves_of(sources, ranks)
-    if precision_of(accelerator) == "fp32":
-        vae_precision = "fp32"
+    encoded_in = "fp32" if precision_of(accelerator) == "fp32" else vae_precision
+    disk = images_disk_of(sources, ranks)
     objective = yield from load_objective(
-        here,
-        family,
-        fingerprint,
-        accelerator,
-        ranks,
-        cache_dir,
-        shelves,
-        sample,
-        vae_precision,
-        images_disk_of(sources, ranks),
+        here, family, fingerprint, accelerator, ranks, cache_dir, shelves, sample, encoded_in, disk
     )
     prompts = yield from held_out_prompts(here.evaluation, objective, family)
     judges.rehearse(spec.evaluation, prompts)
     online = objective.method if isinstance(objective.method, OnlineMethod) else None
     setup = None if online is None else online.setup
     reference = build_reference(spec, actors, objective.winners, setup, accelerator)
-    family.release_encoders()  # what the data needs of them is in the cache
-    if not spec.steps_use_vae:
-        family.release_vae()
+    _release_unused(spec, family)
     optimizer = build_optimizer(spec, actors, accelerator)
     hold_in_half(spec, here, family, actors, precision_of(accelerator), cache_dir)
     _settle_passes(spec, actors, accelerator, ranks, cache_dir)
@@ -130,6 +119,12 @@ def _build_actors(
     if spec.resources.strategy == "fsdp2":  # before there is a reference or an optimiser, which then lie in shares too
         actors.shard(init_device_mesh(accelerator.device.type, (ranks.count,)))
     return actors
+
+
+def _release_unused(spec: JobSpec, family: Family) -> None:
+    family.release_encoders()  # what the data needs of them is in the cache
+    if not spec.steps_use_vae:
+        family.release_vae()
 
 
 def _settle_passes(spec: JobSpec, actors: Actors, accelerator: Accelerator, ranks: Ranks, cache_dir: Path) -> None:
