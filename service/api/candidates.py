@@ -7,13 +7,10 @@ from fastapi import Body, Path, Query, Request, Response
 from alignment_core.spec import Name
 from service.api.contests import create_once
 from service.api.context import PartsDep
-from service.api.downloads import file_responses, send_file
+from service.api.downloads import file_responses, send_picture
 from service.api.events import STREAM_RESPONSE, LastEventId, events_of
 from service.api.idempotency import IN_FLIGHT, OnceDep
-from service.api.lookup import (
-    CandidatesDep,
-    CandidatesPath,
-)
+from service.api.lookup import CandidatesDep, CandidatesPath
 from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problems
 from service.api.proof_admission import validated
@@ -43,7 +40,6 @@ from service.errors import not_found, not_json
 from service.scopes import needs
 from service.store import candidates, jobs
 from service.store.ids import is_id
-from service.store.records.base import StoredFile
 from service.store.states import JobState
 
 router = api_router(prefix="/v1", tags=["labeling"], responses=problems(401, 403, 422, 500, 503))
@@ -221,6 +217,4 @@ def get_candidate_image(
     image = candidates.get_image(parts.store, found.project_id, found.id, image_id) if is_id(image_id) else None
     if image is None:
         raise not_found("candidate_image", image_id)
-    name = f"{image.id}.png"
-    file = StoredFile(path=name, size_bytes=image.size_bytes, sha256=image.sha256, object_key=image.object_key)
-    return send_file(request, parts, file, name, "image/png")
+    return send_picture(request, parts, image, f"{image.id}.png")

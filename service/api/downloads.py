@@ -17,6 +17,8 @@ from service.api.problems import Responses, missing, problems
 from service.api.ranges import RangeNotSatisfiableError, parse_range
 from service.errors import ApiError
 from service.store.records.base import StoredFile
+from service.store.records.candidates import CandidateImageRecord
+from service.store.records.runs import SampleRecord
 
 HTML = "text/html; charset=utf-8"
 BYTES_EXAMPLE = "the bytes of the file"
@@ -73,6 +75,12 @@ def send_file(request: Request, parts: Parts, file: StoredFile, filename: str, m
     if (url := parts.objects.url(file.object_key, parts.settings.signed_url_seconds, filename)) is not None:
         return RedirectResponse(url, 307, {"Cache-Control": "no-store"})
     return send_body(request, body, headers, media_type)
+
+
+def send_picture(request: Request, parts: Parts, picture: SampleRecord | CandidateImageRecord, name: str) -> Response:
+    """Answer GET or HEAD of a picture, to be saved as `name`."""
+    file = StoredFile(path=name, size_bytes=picture.size_bytes, sha256=picture.sha256, object_key=picture.object_key)
+    return send_file(request, parts, file, name, "image/png")
 
 
 class Body(NamedTuple):

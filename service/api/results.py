@@ -14,7 +14,7 @@ from alignment_core.events import FileRecord
 from alignment_core.reports import EvaluationReport
 from alignment_core.spec import JobSpec, reward_name, sha256_of_json
 from service.api.context import Parts, PartsDep
-from service.api.downloads import file_responses, send_file, send_page
+from service.api.downloads import file_responses, send_page, send_picture
 from service.api.export_downloads import send_archive
 from service.api.labelings import human_comparisons
 from service.api.lookup import JobDep, WholeJobDep, whole_or_404
@@ -38,7 +38,6 @@ from service.store.catalog import stored_datasets
 from service.store.ids import is_id
 from service.store.metrics import HELD_OUT, VALIDATION, Figures, Thinning, metrics, walk
 from service.store.output_pages import get_sample, page_of_samples
-from service.store.records.base import StoredFile
 from service.store.records.jobs import JobRecord, JobSummary
 
 router = api_router(prefix="/v1/jobs", tags=["runs"], responses=problems(401, 422, 500, 503))
@@ -212,9 +211,7 @@ def get_sample_image(
     sample = get_sample(parts.store, job.project_id, job.id, sample_id) if is_id(sample_id) else None
     if sample is None:
         raise not_found("sample", sample_id)
-    name = f"{job.id}-step-{sample.step}.png"
-    file = StoredFile(path=name, size_bytes=sample.size_bytes, sha256=sample.sha256, object_key=sample.object_key)
-    return send_file(request, parts, file, name, "image/png")
+    return send_picture(request, parts, sample, f"{job.id}-step-{sample.step}.png")
 
 
 @router.get(
