@@ -7,11 +7,11 @@ import typer
 from rich.console import Console
 
 from alignment_core.spec.counted import counted
+from attune.cli_contests import newest, num_images
 from attune.client import Client
 from attune.failing import fail
 from attune.speaking import with_client
 from attune.specs import read_spec
-from attune.tables import id_column, listing
 
 candidates = typer.Typer(no_args_is_help=True, help="Images that models draw for people to judge.")
 console = Console()
@@ -33,11 +33,7 @@ def draw(
     written = read_spec(file)
     spec = written.get("spec", written)
     if dry_run:
-        found = client.candidates.validate(spec)
-        if not found.valid:
-            wrong = [f"{one['pointer']}: {one['message']}" for one in found.errors]
-            raise ValueError("\n  ".join([f"{file} cannot be used:", *wrong]))
-        console.print(f"{(found.estimate or {}).get('num_images') or 'an unknown number of'} images", highlight=False)
+        console.print(num_images(client.candidates.validate(spec), file), highlight=False)
         return
     made = client.candidates.create(spec, name=name or written.get("name"))
     console.print(made.id, highlight=False)
@@ -56,10 +52,7 @@ def list_candidates(
     client: Client, limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest first.")] = 20
 ) -> None:
     """Show the newest candidates."""
-    table = listing(id_column("cand"), "status", "images", "name")
-    for _, one in zip(range(limit), client.candidates.list(), strict=False):
-        total = "" if one.progress.total is None else f" of {one.progress.total}"
-        table.add_row(one.id, one.status, f"{one.progress.done}{total}", one.name or "")
+    table = newest("cand", client.candidates.list(), limit)
     console.print(table if table.row_count else "no candidates")
 
 

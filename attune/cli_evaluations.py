@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment_core.reports import ProofReport, RewardComparison
+from attune.cli_contests import newest, num_images
 from attune.client import Client
 from attune.failing import fail
 from attune.resources.evaluations import Evaluation, EvaluationValidation
 from attune.speaking import with_client
 from attune.specs import read_spec
-from attune.tables import id_column, listing, memory_of
+from attune.tables import listing, memory_of
 
 evaluations = typer.Typer(no_args_is_help=True, help="Compare models on the same prompts and seeds.")
 console = Console()
@@ -47,10 +48,7 @@ def list_evaluations(
     client: Client, limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest first.")] = 20
 ) -> None:
     """Show the newest evaluations."""
-    table = listing(id_column("eval"), "status", "images", "name")
-    for _, one in zip(range(limit), client.evaluations.list(), strict=False):
-        total = "" if one.progress.total is None else f" of {one.progress.total}"
-        table.add_row(one.id, one.status, f"{one.progress.done}{total}", one.name or "")
+    table = newest("eval", client.evaluations.list(), limit)
     console.print(table if table.row_count else "no evaluations")
 
 
@@ -150,12 +148,8 @@ def delete(client: Client, evaluation_id: str) -> None:
 def _show_validation(found: EvaluationValidation, file: Path) -> None:
     for warning in found.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
-    if not found.valid:
-        raise ValueError(
-            "\n  ".join([f"{file} cannot be used:", *(f"{one['pointer']}: {one['message']}" for one in found.errors)])
-        )
+    console.print(num_images(found, file), highlight=False)
     estimate = found.estimate or {}
-    console.print(f"{estimate.get('num_images') or 'an unknown number of'} images", highlight=False)
     if (total := (estimate.get("duration") or {}).get("total")) is not None:
         console.print(f"{total['expected']:g} seconds ({total['low']:g} to {total['high']:g})", highlight=False)
     if (memory := estimate.get("memory")) is not None:
