@@ -1,10 +1,11 @@
 """One job: what it does now, its curves, pictures, report and checkpoints, and what can be asked of it."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Depends, Form, Query, Response
 
+from alignment_core.events import Event, StepCompleted
 from alignment_core.spec.exports import OF_A_LORA, OF_A_WHOLE_MODEL, ExportFormat
 from service.web.advice import advice_for
 from service.web.asking import Api, ApiDep, part
@@ -14,6 +15,11 @@ from service.web.timeline import phases
 
 POINTS = 1_000
 MOST_LISTED = 100
+EVENTS_AT_ONCE = 50
+OF_THE_CURVES = StepCompleted.model_fields["type"].default
+BESIDE_THE_CURVES = [
+    name for one in get_args(get_args(Event)[0]) if (name := one.model_fields["type"].default) != OF_THE_CURVES
+]
 PICTURES_AT_ONCE = 50
 CHECKPOINTS_AT_ONCE = 25
 Before = Annotated[str, Query(description="What is older than this one.")]
@@ -50,12 +56,13 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/jobs/{job_id}")
 async def show_job(
-    pages: PagesDep, api: ApiDep, job_id: str, pictures: Before = "", checkpoints: Before = ""
+    pages: PagesDep, api: ApiDep, job_id: str, pictures: Before = "", checkpoints: Before = "", events: Before = ""
 ) -> Response:
-    """Of what there may be thousands the newest; `pictures` and `checkpoints` are the ids that older ones come after."""
+    """Of what there may be thousands the newest; `pictures`, `checkpoints` and `events` are the ids that older ones come after."""
     path = f"/v1/jobs/{part(job_id)}"
     job = await api.get(path)
-    latest = (await api.get(f"{path}/events", limit=MOST_LISTED, newest_first=True))["data"]
+    latest = (await api.get(f"{path}/events", limit=1, newest_first=True))["data"]
+    told = {"limit": EVENTS_AT_ONCE, "newest_first": True, "type": BESIDE_THE_CURVES, "after": events}
     saved = await api.get(f"{path}/checkpoints", limit=CHECKPOINTS_AT_ONCE, newest_first=True, after=checkpoints)
     warnings = (await api.get(f"{path}/events", limit=MOST_LISTED, type="warning_raised"))["data"]
     return await pages.show(
@@ -64,12 +71,12 @@ async def show_job(
         report=await api.get_or_none(f"{path}/report"),
         samples=await api.get(f"{path}/samples", limit=PICTURES_AT_ONCE, newest_first=True, after=pictures),
         checkpoints=saved,
-        older={"pictures": pictures, "checkpoints": checkpoints},
+        older={"pictures": pictures, "checkpoints": checkpoints, "events": events},
         warnings=[{**one["data"], "advice": advice_for(one["data"]["code"])} for one in warnings],
         phases=phases(job["usage"]["seconds"] if job["usage"] else {}),
         curves_url=f"{pages.root}{path}/metrics?keep=extremes&max_points={POINTS}",
         stream_url=f"{pages.root}{path}/events{_after(latest)}",
-        events=latest,
+        events=await api.get(f"{path}/events", **told),
         spec=json.dumps(job["spec"], indent=2, ensure_ascii=False),
         exports_of=EXPORTS_OF,
         formats=FORMATS,

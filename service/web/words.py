@@ -1,12 +1,13 @@
 """Numbers and times as people read them: the filters of the templates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from alignment_core.spec.counted import counted
 
 MINUS = "\N{MINUS SIGN}"
+LONGEST = 200  # letters of a text in a table
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -66,6 +67,18 @@ def spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
+def in_words(data: Mapping[str, Any]) -> str:
+    """What an event says, but for its type and time and for what is no single value: `phase evaluating, step 9`."""
+    left_out = ("type", "time")
+    short = {name: one for name, one in data.items() if name not in left_out and isinstance(one, str | int | float)}
+    return ", ".join(f"{spaced(name)} {_in_a_word(value)}" for name, value in short.items())
+
+
+def _in_a_word(value: str | float) -> str:
+    text = ("yes" if value else "no") if isinstance(value, bool) else number(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 def field_id(pointer: str) -> str:
     """Of the control that a JSON pointer leads to; an item of a list is in the control of its list."""
     parts = pointer.split("/")[1:]
@@ -85,4 +98,5 @@ FILTERS: dict[str, Callable[..., str]] = {
     "ahead": ahead,
     "spaced": spaced,
     "field_id": field_id,
+    "in_words": in_words,
 }

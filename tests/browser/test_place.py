@@ -67,6 +67,17 @@ def test_a_fork_that_is_being_typed_outlives_a_new_checkpoint(served: Site, read
     expect(page.locator("#checkpoints details[open]")).to_have_count(1)
 
 
+def test_events_come_by_themselves_where_they_are_looked_at(served: Site, reader: Reader) -> None:
+    job_id = served.api.new_job(name="tells")
+    attempt = start(served.api, job_id)
+    reader.open(f"/jobs/{job_id}")
+    page = reader.page
+    page.get_by_text("Events, newest first").click()
+    served.api.say(job_id, attempt, PhaseChanged(phase="evaluating"))
+    expect(page.locator("#events tbody tr").first).to_contain_text("phase evaluating")
+    expect(page.locator("#events tbody")).to_be_visible()
+
+
 def test_a_job_that_is_ticked_stays_so_when_the_table_comes_anew(served: Site, reader: Reader) -> None:
     reader.open("/")
     page = reader.page

@@ -13,14 +13,17 @@ import yaml
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
+from alignment_core.events import PhaseChanged, WarningRaised
 from service.main import create_app
 from service.settings import Settings
 from service.store import projects
 from service.store.migrations import migrate
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.web.assets import STATIC
+from service.web.job_page import EVENTS_AT_ONCE
+from service.web.words import duration
 from tests.service.api.browsable import browsable, flawed, png, sound
-from tests.service.api.world import CATALOG, Api
+from tests.service.api.world import CATALOG, Api, step_completed
 
 TESTS = Path(__file__).parents[2]
 TEMPLATES = STATIC.parent / "templates"
@@ -233,6 +236,39 @@ def test_what_is_not_there_is_a_page_for_a_person_and_a_problem_for_a_program(cl
     assert "<h1>Not Found</h1>" in client.get("/jobs/job_00000000000000000000000000").text
     assert client.get("/nothing", headers={"Accept": "application/json"}).json()["code"] == "not_found"
     assert client.get("/v1/jobs/nothing").json()["code"] == "job_not_found"
+
+
+def test_a_job_tells_its_events_in_words_without_the_steps_and_leads_to_older_ones(client: TestClient):
+    api = Api(client)
+    job_id = api.new_job()
+    attempt = api.claim(job_id)
+    for number in range(EVENTS_AT_ONCE):
+        api.say(job_id, attempt, step_completed(number + 1, 100))
+        api.say(job_id, attempt, WarningRaised(code="few_prompts", message=f"told {number} {HOSTILE}", step=number))
+    api.say(job_id, attempt, PhaseChanged(phase="evaluating"))
+    page = client.get(f"/jobs/{job_id}").text
+    told = page.partition('id="events"')[2].partition("</section>")[0]
+    assert "<td>phase changed</td><td>phase evaluating</td>" in told
+    assert told.count("<tr ") == EVENTS_AT_ONCE
+    assert "step completed" not in told
+    assert HOSTILE not in page
+    assert f"told {EVENTS_AT_ONCE - 1} " in told
+    assert "told 0 " not in told
+    (older,) = re.findall(r'rel="next" href="(\?events=\w+)#events"', told)
+    earlier = client.get(f"/jobs/{job_id}{older}").text.partition('id="events"')[2]
+    assert "told 0 " in earlier
+    assert 'id="events-told" open' in earlier
+
+
+def test_seconds_by_phase_are_told_as_a_picture_and_in_words(client: TestClient, finished: str):
+    seconds = client.get(f"/v1/jobs/{finished}").json()["usage"]["seconds"]
+    taken = {name: value for name, value in seconds.items() if value > 0}
+    assert taken, "the run that is looked at has taken some time"
+    page = client.get(f"/jobs/{finished}").text
+    legend = page.partition('<ul class="legend">')[2].partition("</ul>")[0]
+    told = re.findall(r"</svg> ([a-z ]+) <span class=\"numbers faint\">([^<]+)</span>", legend)
+    assert told == [(name.replace("_", " "), duration(value)) for name, value in taken.items()]
+    assert page.count('<rect class="phase-') == 2 * len(taken)
 
 
 def test_a_job_is_cancelled_by_its_button(client: TestClient):

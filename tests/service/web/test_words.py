@@ -8,7 +8,7 @@ import pytest
 import service.web
 from alignment_core.spec.counted import counted
 from attune.tables import memory_of
-from service.web.words import ahead, duration, gib, signed, size
+from service.web.words import ahead, duration, gib, in_words, signed, size
 
 TEMPLATES = Path(service.web.__file__).parent / "templates"
 BY_HAND = re.compile(
@@ -52,3 +52,9 @@ def test_what_is_not_known_is_not_said():
 def test_no_template_writes_a_unit_or_a_plural_by_hand(template: Path):
     assert BY_HAND.findall(template.read_text()) == []
     assert BY_HAND.search("{{ one }} held-out prompts")
+
+
+def test_an_event_is_told_in_words_and_cut_where_it_is_long():
+    told = {"type": "x", "time": "2026", "phase": "saving", "step": 1200, "is_best": True, "rows": [1], "none": None}
+    assert in_words(told) == "phase saving, step 1,200, is best yes"
+    assert len(in_words({"message": "x" * 1000})) < 220
