@@ -106,12 +106,41 @@ class _Pages:
         return len(self.places) // _PLACE.size
 
 
+class _RowsAside:
+    """Lines that wait for the end of the check, packed like the pages that they become: the disk holds little more than the file will."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the writer
+        self._waiting: list[bytes] = []
+
+    def add(self, line: bytes) -> None:
+        self._waiting.append(line)
+        if len(self._waiting) == ROWS_OF_PAGE:
+            self._flush()
+
+    def lines(self) -> Iterator[bytes]:
+        """All of them, in their order, once there are no more to come."""
+        self._flush()
+        self._file.seek(0)
+        while header := self._file.read(_LENGTH.size):
+            (length,) = _LENGTH.unpack(header)
+            yield from zlib.decompress(self._file.read(length)).splitlines(keepends=True)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _flush(self) -> None:
+        page = zlib.compress(b"".join(self._waiting))
+        self._file.write(_LENGTH.pack(len(page)) + page)
+        self._waiting.clear()
+
+
 class BrowsingWriter:
     """Writes the file at `path` while rows go by, in ascending order: `add` each, then `finish`. Thumbnails are never in memory together."""
 
     def __init__(self, path: Path) -> None:
         self._file: IO[bytes] = path.open("xb")
-        self._rows: IO[bytes] = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed with the writer
+        self._rows = _RowsAside(path.parent)
         self._file.write(MARK)
         self._num_shown = 0
 
@@ -131,13 +160,12 @@ class BrowsingWriter:
             for side, image in row.images.items()
         }
         self._num_shown += bool(thumbnails)
-        self._rows.write(row.model_copy(update={"images": images}).model_dump_json().encode() + b"\n")
+        self._rows.add(row.model_copy(update={"images": images}).model_dump_json().encode() + b"\n")
 
     def finish(self, notes_of: Callable[[int], Sequence[RowNote]]) -> None:
         """Write the rows with what the check says of each, which is known only now that it has seen all."""
         lists = {ALL: _Pages()}
-        self._rows.seek(0)
-        for line in self._rows:
+        for line in self._rows.lines():
             row = BrowsedRow.model_validate_json(line)
             if notes := list(notes_of(row.row)):
                 line = row.model_copy(update={"problems": notes}).model_dump_json().encode() + b"\n"

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from alignment_core.reports import DatasetReport, WeightsReport
 from alignment_core.spec import ColumnMapping
 from alignment_core.spec.sources import OnBadRow
-from service.store import announcements, quotas, uploads
+from service.store import announcements, keys, quotas, uploads
 from service.store.database import Store, now
 from service.store.fence import Fenced
 from service.store.ids import new_id
@@ -21,6 +21,7 @@ from service.store.lease_clock import lease_now
 from service.store.models import LONGEST_FILENAME, LONGEST_NAME, Dataset
 from service.store.records.base import JobError, Slice
 from service.store.records.uploads import Browsing, DatasetClaim, DatasetRecord, DatasetState, UploadKind
+from service.store.removals import to_remove
 
 
 def create(
@@ -204,6 +205,7 @@ def set_report(
         row.report, row.format = report.model_dump(mode="json"), report.format
         if browsing is not None:
             row.browsing_key, row.browsing_bytes = browsing.object_key, browsing.size_bytes
+        _remove_browsing(session, row, attempt - 1)
         if isinstance(report, WeightsReport) or report.is_usable:
             _end(session, row, "ready", None)
         else:
@@ -215,6 +217,7 @@ def fail(store: Store, dataset_id: str, attempt: int, error: JobError) -> Datase
     """The file could not be read at all. Raises `Fenced`."""
     with store.write() as session:
         row = _hold(session, dataset_id, attempt)
+        _remove_browsing(session, row, attempt - 1)
         _end(session, row, "failed", error)
         return record_of(row)
 
@@ -244,6 +247,7 @@ def sweep(store: Store, *, max_attempts: int, upload_timeout_seconds: float) -> 
         for row in session.scalars(lost.order_by(Dataset.id).with_for_update(skip_locked=True)):
             row.num_lost += 1
             if row.num_lost >= max_attempts:
+                _remove_browsing(session, row, row.attempt)
                 _end(session, row, "failed", _exhausted(row.num_lost))
             else:
                 row.lease_expires_at = row.worker_id = None
@@ -275,6 +279,12 @@ def _end(session: Session, row: Dataset, state: DatasetState, error: JobError | 
     row.error = None if error is None else error.model_dump(mode="json")
     row.lease_expires_at = row.worker_id = None
     announcements.upload_checked(session, row, row.updated_at)
+
+
+def _remove_browsing(session: Session, row: Dataset, attempts: int) -> None:
+    """Have removed what the first so many attempts may have stored for people to browse before they were lost."""
+    written = [keys.browsing_key(row.project_id, row.id, one) for one in range(1, attempts + 1)]
+    to_remove(session, written if row.kind == "data" else [], now(session))
 
 
 def _unusable(report: DatasetReport) -> JobError:

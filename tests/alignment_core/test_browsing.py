@@ -1,6 +1,7 @@
 """What is written to be browsed is read again page by page, by ranges of a bounded size."""
 
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,28 @@ def test_no_page_unpacks_to_more_than_one_holds(ranges: Ranges, monkeypatch: pyt
     monkeypatch.setattr(browsing, "LARGEST_PAGE_BYTES", 1000)
     with pytest.raises(DamagedBrowsing, match="larger than any is"):
         ranges.reader().rows(None, 0, 5)
+
+
+def bytes_under(folder: Path) -> int:
+    """What the open files of this process hold that lie, or lay, in a folder: one that is unlinked at once is in no listing."""
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if str(link.readlink()).startswith(str(folder)):
+                found += link.stat().st_size
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's list of open files")
+def test_what_waits_for_the_end_of_the_check_takes_little_more_than_the_file_will(tmp_path: Path) -> None:
+    words = [f"a {color} {shape}" for color in ("red", "blue", "green") for shape in ("circle", "square", "star")]
+    told = 0
+    with BrowsingWriter(tmp_path / "file") as writer:
+        for row in range(1, 6_001):
+            one = BrowsedRow(row=row, is_usable=True, prompt=" beside ".join(random.Random(row).choices(words, k=30)))
+            told += len(one.model_dump_json())
+            writer.add(one, {})
+        waits = bytes_under(tmp_path)
+        writer.finish(lambda _: [])
+    written_bytes = (tmp_path / "file").stat().st_size
+    assert 0 < waits < 1.1 * written_bytes < told / 2

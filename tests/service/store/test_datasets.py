@@ -1,15 +1,18 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from alignment_core.reports import DatasetProblem, DatasetReport
-from service.store import datasets, projects
+from service.store import datasets, keys, projects
 from service.store.database import Store
 from service.store.fence import Fenced
 from service.store.ids import new_id
+from service.store.objects import DirectoryStore
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
 from service.store.records.base import JobError
-from service.store.records.uploads import DatasetRecord
+from service.store.records.uploads import Browsing, DatasetRecord
+from service.store.removals import remove_due
 
 UNREADABLE = JobError(code="unreadable", message="not a parquet file", category="user")
 PATIENT = {"max_attempts": 3, "upload_timeout_seconds": 3600}
@@ -97,6 +100,35 @@ def test_a_file_that_kills_every_checker_fails(store: Store, uploaded: DatasetRe
     assert failed.state == "failed"
     assert failed.error is not None
     assert (failed.error.code, failed.error.category) == ("attempts_exhausted", "system")
+
+
+@pytest.mark.parametrize("end", ["ready", "failed", "lost"])
+def test_what_lost_attempts_stored_to_be_browsed_is_removed(
+    store: Store, uploaded: DatasetRecord, tmp_path: Path, end: str
+) -> None:
+    objects = DirectoryStore(tmp_path / "objects")
+
+    def stored(attempt: int) -> str:
+        key = keys.browsing_key(PROJECT, uploaded.id, attempt)
+        objects.put_bytes(key, b"rows")
+        return key
+
+    for attempt in (1, 2):
+        datasets.claim(store, uploaded.id, "w", -1)
+        stored(attempt)
+        datasets.sweep(store, **PATIENT)
+    datasets.claim(store, uploaded.id, "w", -1)
+    last = stored(3)
+    if end == "ready":
+        datasets.set_report(store, uploaded.id, 3, report(), Browsing(object_key=last, size_bytes=4))
+    elif end == "failed":
+        objects.delete(last)  # a check that fails has stored nothing
+        datasets.fail(store, uploaded.id, 3, UNREADABLE)
+    else:
+        datasets.sweep(store, **PATIENT)
+        assert get(store, uploaded).state == "failed"
+    remove_due(store, objects)
+    assert [one.key for one in objects.list("projects/")] == ([last] if end == "ready" else [])
 
 
 def test_a_check_that_was_given_back_goes_on_at_once_and_counts_as_no_loss(
