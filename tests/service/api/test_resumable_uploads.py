@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from service.api.upload_pieces import PIECE_BYTES
+from service.store.models import Removal
 from service.store.removals import remove_due
 from tests.service.api import test_datasets
 from tests.service.api.live import serving
@@ -141,6 +143,9 @@ def test_of_two_that_are_sent_for_one_place_the_first_counts(any_api: Api):
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(pieces_left(any_api)) == 1, "the other is gone at once"
+    with any_api.parts.store.read() as session:
+        assert session.scalars(sa.select(Removal.prefix)).all() == [], "and nothing is left to be done about it"
     made = finish(any_api, upload_id).json()
     assert content_of(any_api, made["id"]) in (content, other), "never some of each"
 
