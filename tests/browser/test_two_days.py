@@ -74,9 +74,16 @@ def test_from_pairs_to_a_lora_without_a_document(up: Up, reader: Reader, tmp_pat
     page.locator("#field-training-steps").fill(str(STEPS))
     expect(page.get_by_text("This can run")).to_be_visible()
     reader.button("Start").click()
+    job_id = seen_through(up, reader, tmp_path)
+    with up.client as client:
+        assert client.get_job(job_id).name == "first"
+
+
+def seen_through(up: Up, reader: Reader, folder: Path) -> str:
+    """A job that was started just now: watched to its end without a reload, its pictures compared, its LoRA downloaded; its id."""
+    page = reader.page
     page.wait_for_url(re.compile(r"/jobs/job_"))
     job_id = page.url.rpartition("/")[2]
-
     page.evaluate("window.isTheSamePage = true")
     page.locator("#curves canvas").first.wait_for(timeout=PATIENCE_MS)
     early = page.evaluate(LOSS_AS_DRAWN)
@@ -84,18 +91,43 @@ def test_from_pairs_to_a_lora_without_a_document(up: Up, reader: Reader, tmp_pat
     expect(page.locator(".state").first).to_have_text("succeeded", timeout=PATIENCE_MS)
     expect(page.locator("#report")).to_contain_text("held-out prompts")
     expect(page.locator("#progress")).to_contain_text(f"{STEPS}/{STEPS}")
+    compare_pictures(up, reader, job_id)
     assert page.evaluate("window.isTheSamePage"), "nothing of it took a reload"
 
     with page.expect_download(timeout=PATIENCE_MS) as download:
         reader.link("peft").first.click()
-    lora = tmp_path / "lora.zip"
+    lora = folder / "lora.zip"
     download.value.save_as(lora)
     with up.client as client:
-        job = client.get_job(job_id)
-        assert (job.name, job.status) == ("first", "succeeded")
+        assert client.get_job(job_id).status == "succeeded"
         assert client.report(job_id).verdict in page.locator("#report strong").inner_text().replace(" ", "_")
         address = f"{up.address}/v1/checkpoints/{client.result_checkpoint(job_id)}/download?format=peft"
         assert lora.read_bytes() == httpx.get(address, follow_redirects=True).raise_for_status().content
+    return job_id
+
+
+def compare_pictures(up: Up, reader: Reader, job_id: str) -> None:
+    """Base against aligned, of one seed, with the handle at both of its ends: what is seen is what the API has."""
+    page = reader.page
+    handle = page.get_by_role("slider", name="Where base ends")
+    handle.scroll_into_view_if_needed()
+    sides = page.locator("#closer .side svg")
+    shown = []
+    for key in ("End", "Home"):  # all of the base, all of the aligned one
+        handle.focus()
+        reader.press(key)
+        shown.append(sides.first.screenshot())
+    assert shown[0] != shown[1], "the job has changed what the model draws"
+    (address,) = set(page.locator("#closer image").evaluate_all("all => all.map(one => one.getAttribute('href'))"))
+    samples = httpx.get(f"{up.address}/v1/jobs/{job_id}/samples").raise_for_status().json()["data"]
+    newest = max(samples, key=lambda one: one["step"])
+    assert address == newest["image_url"]
+    chosen = page.get_by_label("Look closer at").locator("option:checked").inner_text()
+    tile = newest["grid"]["tiles"][0]
+    assert chosen == f"{newest['prompts'][tile['prompt']]} · seed {tile['seed']}"
+    corners = [(tile[side]["x"], tile[side]["y"]) for side in ("base", "policy")]
+    boxes = sides.evaluate_all("all => all.map(one => one.getAttribute('viewBox').split(' ').map(Number))")
+    assert [tuple(box[:2]) for box in boxes] == corners
 
 
 LOSS_AS_DRAWN = "document.querySelector('#curves canvas').toDataURL()"
@@ -118,7 +150,9 @@ IS_ASKED = """() => document.querySelector("#judge").ariaBusy !== "true"
   && document.querySelector("#judge").dataset.question"""
 
 
-def test_on_the_second_day_labels_of_their_own_become_a_job(up: Up, reader: Reader, new_reader: NewReader) -> None:
+def test_on_the_second_day_labels_of_their_own_become_a_job(
+    up: Up, reader: Reader, new_reader: NewReader, tmp_path: Path
+) -> None:
     page = reader.page
     reader.open("/")
     page.get_by_role("link", name="Label", exact=True).click()
@@ -168,14 +202,12 @@ def test_on_the_second_day_labels_of_their_own_become_a_job(up: Up, reader: Read
     reader.link("New job with it").click(timeout=PATIENCE_MS)
     page.locator("#field-training-steps").fill(str(STEPS))
     reader.button("Start").click()
-    page.wait_for_url(re.compile(r"/jobs/job_"))
-    page.locator("#curves canvas").first.wait_for(timeout=PATIENCE_MS)
+    job_id = seen_through(up, reader, tmp_path)
     with up.client as client:
-        job = client.get_job(page.url.rpartition("/")[2])
+        job = client.get_job(job_id)
         dataset = client.get_dataset(job.spec["method"]["dataset"]["id"])
         assert dataset.provenance is not None
         assert dataset.provenance["labeling_id"] == labeling_id
-        client.cancel(job.id)
 
 
 PAIRS = 40
