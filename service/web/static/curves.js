@@ -152,14 +152,14 @@ class Board {
     return {
       width: width(figure),
       height: 170,
-      scales: { x: { time: false }, y: { distr: this.isLog ? 3 : 1 } },
+      scales: { x: { time: false }, y: this.isLog ? { distr: 3 } : { range: around } },
       axes: [{ ...axis }, { ...axis, size: 56, values: (_, ticks) => ticks.map(short) }],
       cursor: { sync: { key: "step" }, drag: { x: true, y: false } },
       legend: { live: true },
       series: [
-        { label: "step" },
+        { label: "step", value: (_, step) => step ?? "" },
         ...this.lines(names).map(({ job, name }, index) => ({
-          label: this.urls.length > 1 ? `${this.names[job].slice(-6)} ${names.length > 1 ? name : ""}` : name,
+          label: this.urls.length > 1 ? `${this.names[job].slice(-6)} ${names.length > 1 ? worded(name) : ""}` : worded(name),
           stroke: color(index),
           width: 1.5,
           spanGaps: true,
@@ -183,9 +183,19 @@ class Board {
   }
 }
 
+function worded(name) {
+  return name.replaceAll("_", " ").replace("/", ": ");
+}
+
 function titled(name) {
-  const words = name.replaceAll("_", " ").replace("/", ": ");
+  const words = worded(name);
   return words[0].toUpperCase() + words.slice(1);
+}
+
+// Of the values of a curve, with room for one that does not move.
+function around(_, min, max) {
+  const room = min === max ? Math.abs(min) / 10 || 0.1 : 0;
+  return min === null ? [0, 1] : uPlot.rangeNum(min - room, max + room, 0.1, true);
 }
 
 // Of a tick of an axis, for which there is little room: 0.05, 1.2e-6.
