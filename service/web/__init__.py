@@ -11,6 +11,7 @@ from service.web import (
     assets,
     compare_page,
     datasets_page,
+    delete_page,
     draw_page,
     job_page,
     jobs_page,
@@ -39,6 +40,7 @@ def install(app: FastAPI) -> None:
         judged_page,
         playground_page,
         models_page,
+        delete_page,
     )
     take_routes(app, [page.router for page in pages])
     problems.install(app)

@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Form, Query, Response
 
 from service.web.asking import ApiDep
 from service.web.contender_choices import value_of
 from service.web.rendering import PagesDep
+from service.web.sign_in import Csrf, refuse_other_sites
 
 MOVES_AT_ONCE, MOST_NAMES = 25, 100
 
@@ -34,3 +35,12 @@ async def show_models(
         chosen=alias,
         after=after,
     )
+
+
+@router.post("/models", dependencies=[Depends(refuse_other_sites)])
+async def make_champion(
+    pages: PagesDep, api: ApiDep, checkpoint_id: Annotated[str, Form(max_length=100)], csrf: Csrf = ""
+) -> Response:
+    """Point the champion's name at a checkpoint whose report shows that it is better; then what it stands for now."""
+    await api.post("/v1/promotions", csrf, json={"checkpoint_id": checkpoint_id})
+    return pages.go_to("/models")

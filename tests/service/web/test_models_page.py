@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from service.store import leases
 from tests.service.api.test_aliases import finished, promote, reported
 from tests.service.api.world import Api
 from tests.service.web.test_pages import HOSTILE, INLINE, client_of, form_of, spec_in
@@ -47,6 +48,25 @@ def test_a_champion_is_shown_with_the_report_that_earned_it_and_begins_a_job(api
     assert job["spec"]["start"]["lora"]["id"] == checkpoint_id
     (play,) = re.findall(r'href="(/playground\?against=[^"]+)"', card)
     assert "selected>champion<" in api.client.get(html.unescape(play)).text
+
+
+def test_a_jobs_page_makes_its_result_the_champion_where_the_report_earned_it(api: Api) -> None:
+    job_id = api.new_job()
+    attempt = api.claim(job_id)
+    api.save_checkpoint(job_id, attempt, 4, result_step=4)
+    api.evaluate(job_id, attempt, 4)
+    leases.finish(api.parts.store, job_id, attempt, "succeeded")
+    checkpoint_id = api.checkpoint_id(job_id)
+    page = api.client.get(f"/jobs/{job_id}").text
+    form = page.partition('action="/models"')[2].partition("</form>")[0]
+    assert f'name="checkpoint_id" value="{checkpoint_id}"' in form
+    answer = api.client.post("/models", data={"checkpoint_id": checkpoint_id})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/models")
+    assert api.client.get("/v1/aliases/champion").json()["checkpoint_id"] == checkpoint_id
+    reported(api, job_id, low=-0.01, high=0.04, verdict="not_improved")
+    assert 'action="/models"' not in api.client.get(f"/jobs/{job_id}").text
+    refused = api.client.post("/models", data={"checkpoint_id": checkpoint_id}, headers={"Accept": "text/html"})
+    assert (refused.status_code, "does not show that it is better" in refused.text) == (409, True)
 
 
 def test_the_history_has_every_move_and_of_one_name_alone_when_asked(api: Api) -> None:
