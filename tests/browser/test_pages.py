@@ -294,9 +294,9 @@ def test_a_curve_that_joins_another_is_drawn_without_a_reload(served: Site, read
     attempt = start(served.api, job_id)
     reader.open(f"/jobs/{job_id}")
     legend = reader.page.locator(".curve", has_text="Loss").locator(".u-legend")
-    expect(legend).not_to_contain_text("validation/loss")
+    expect(legend).not_to_contain_text("validation: loss")
     served.api.say(job_id, attempt, ValidationCompleted(step=9, metrics={"loss": 0.5}))
-    expect(legend).to_contain_text("validation/loss")
+    expect(legend).to_contain_text("validation: loss")
 
 
 def test_what_is_left_of_a_run_is_told_with_each_step(served: Site, reader: Reader) -> None:
@@ -329,6 +329,17 @@ def test_on_a_phone_what_is_said_of_a_form_stays_in_sight_and_hides_nothing(
         assert box is not None
         assert box["y"] >= 0
         assert box["y"] + min(box["height"], 40) <= bar.evaluate("bar => bar.getBoundingClientRect().top")
+
+
+@pytest.mark.parametrize("path", ["/", "/datasets", "/models", "/label", "/jobs/{job_id}"])
+def test_a_table_is_one_on_a_wide_screen_and_none_is_cut_off_on_a_phone(
+    path: str, served: Site, reader: Reader, phone: Reader
+) -> None:
+    for window, display in ((reader, "table"), (phone, "block")):
+        window.open(path.format(job_id=served.finished))
+        table = window.page.locator("table.folding").first
+        expect(table).to_have_css("display", display)
+        assert table.evaluate("one => one.scrollWidth <= one.parentElement.clientWidth"), display
 
 
 def test_on_a_phone_downloads_stand_beside_each_other(served: Site, phone: Reader) -> None:
