@@ -59,6 +59,23 @@ def test_how_far_the_model_has_gone_stands_among_the_first_curves(
     expect(first.filter(has_text="Ratio")).to_have_count(0)
 
 
+def test_a_log_scale_draws_the_same_points_elsewhere(served: Site, reader: Reader, training: tuple[str, int]) -> None:
+    job_id, attempt = training
+    for step, loss in ((11, 100.0), (12, 0.0)):  # what has no logarithm is left out
+        served.api.say(job_id, attempt, step_completed(step, STEPS).model_copy(update={"metrics": {"loss": loss}}))
+    reader.open(f"/jobs/{job_id}")
+    drawn = loss_of(reader).locator("canvas")
+    linear = drawn.evaluate("canvas => canvas.toDataURL()")
+    reader.page.get_by_label("log scale").check()
+    assert drawn.evaluate("canvas => canvas.toDataURL()") != linear
+    shows(reader, 0.91, "11")
+    expect(loss_of(reader).locator(".u-series .u-value").nth(1)).to_have_text("100")
+    reader.page.get_by_label("log scale").uncheck()
+    reader.page.mouse.move(0, 0)
+    expect(loss_of(reader)).to_be_visible()
+    assert drawn.evaluate("canvas => canvas.toDataURL()") == linear
+
+
 def test_a_part_is_chosen_by_keyboard_and_stays_chosen_as_the_run_goes_on(
     served: Site, reader: Reader, training: tuple[str, int]
 ) -> None:

@@ -79,8 +79,11 @@ def test_from_pairs_to_a_lora_without_a_document(up: Up, reader: Reader, tmp_pat
         assert client.get_job(job_id).name == "first"
 
 
-def seen_through(up: Up, reader: Reader, folder: Path) -> str:
-    """A job that was started just now: watched to its end without a reload, its pictures compared, its LoRA downloaded; its id."""
+def seen_through(up: Up, reader: Reader, folder: Path, prompts: str = "held-out prompts") -> str:
+    """A job that was started just now: watched to its end without a reload, its pictures compared, its LoRA downloaded; its id.
+
+    `prompts` is what the report says of its prompts.
+    """
     page = reader.page
     page.wait_for_url(re.compile(r"/jobs/job_"))
     job_id = page.url.rpartition("/")[2]
@@ -89,7 +92,7 @@ def seen_through(up: Up, reader: Reader, folder: Path) -> str:
     early = page.evaluate(LOSS_AS_DRAWN)
     page.wait_for_function(f"early => {LOSS_AS_DRAWN} !== early", arg=early, timeout=PATIENCE_MS)
     expect(page.locator(".state").first).to_have_text("succeeded", timeout=PATIENCE_MS)
-    expect(page.locator("#report")).to_contain_text("held-out prompts")
+    expect(page.locator("#report")).to_contain_text(prompts)
     expect(page.locator("#progress")).to_contain_text(f"{STEPS}/{STEPS}")
     compare_pictures(up, reader, job_id)
     assert page.evaluate("window.isTheSamePage"), "nothing of it took a reload"
@@ -169,6 +172,12 @@ def test_on_the_second_day_labels_of_their_own_become_a_job(
     keys = ["ArrowLeft", "ArrowRight", "ArrowRight", "t", "ArrowLeft"]
     answer(reader, 2 * keys)
     wait_until(lambda: num_answered(up, labeling_id) == 10, "the answers being there")
+    asked = answer(reader, ["b"])[0]
+    wait_until(lambda: num_answered(up, labeling_id) == 11, "both being bad is an answer")
+    reader.press("u")
+    expect(page.locator("#judge")).to_have_attribute("data-question", asked)
+    expect(page.locator("#judge-count")).to_have_text(f"10/{PAIRS}")
+    wait_until(lambda: num_answered(up, labeling_id) == 10, "what was taken back is gone")
 
     reader.expects("ERR_INTERNET_DISCONNECTED")
     reader.context.set_offline(True)
@@ -202,7 +211,7 @@ def test_on_the_second_day_labels_of_their_own_become_a_job(
     reader.link("New job with it").click(timeout=PATIENCE_MS)
     page.locator("#field-training-steps").fill(str(STEPS))
     reader.button("Start").click()
-    job_id = seen_through(up, reader, tmp_path)
+    job_id = seen_through(up, reader, tmp_path, "32 prompts, of which some were trained on")
     with up.client as client:
         job = client.get_job(job_id)
         dataset = client.get_dataset(job.spec["method"]["dataset"]["id"])
