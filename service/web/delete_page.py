@@ -9,8 +9,14 @@ from service.web.asking import ApiDep, part
 from service.web.rendering import PagesDep
 from service.web.sign_in import Csrf, refuse_other_sites
 
-Kind = Literal["jobs", "datasets", "candidates", "labelings"]
-LISTED_AT: dict[Kind, str] = {"jobs": "/", "datasets": "/datasets", "candidates": "/label", "labelings": "/label"}
+Kind = Literal["jobs", "datasets", "candidates", "labelings", "aliases"]
+LISTED_AT: dict[Kind, str] = {
+    "jobs": "/",
+    "datasets": "/datasets",
+    "candidates": "/label",
+    "labelings": "/label",
+    "aliases": "/models",
+}
 
 router = APIRouter(include_in_schema=False)
 

@@ -65,6 +65,7 @@ async def show_job(
     told = {"limit": EVENTS_AT_ONCE, "newest_first": True, "type": BESIDE_THE_CURVES, "after": events}
     saved = await api.get(f"{path}/checkpoints", limit=CHECKPOINTS_AT_ONCE, newest_first=True, after=checkpoints)
     warnings = (await api.get(f"{path}/events", limit=MOST_LISTED, type="warning_raised"))["data"]
+    result = await _result(api, job)
     return await pages.show(
         "job.html",
         job=job,
@@ -83,7 +84,8 @@ async def show_job(
         takeaways=TAKEAWAYS,
         tools=TOOLS,
         now="" if job["is_terminal"] else NOW.get(job["phase"], ""),
-        result=await _result(api, job),
+        result=result,
+        champion=await api.get_or_none("/v1/aliases/champion") if result else None,
         can=_can(job),
     )
 

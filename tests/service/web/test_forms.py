@@ -56,6 +56,7 @@ def test_no_form_does_anything_without_its_token(tmp_path: Path) -> None:
     drawn(api, candidates_id)
     ids = {"job_id": job_id, "checkpoint_id": api.checkpoint_id(ended), "candidates_id": candidates_id}
     ids["labeling_id"] = created(api, candidates_id)
+    ids |= {"kind": "jobs", "thing_id": ended}
     draw = {"model": "shapes", "prompts": "a star", "seeds_per_prompt": "2"}
     asked: dict[str, dict[str, str]] = {
         "/sign-out": {},
@@ -69,6 +70,8 @@ def test_no_form_does_anything_without_its_token(tmp_path: Path) -> None:
         "/label/{labeling_id}/dataset": {},
         "/playground": {"prompt": "a star", "model": "shapes"},
         "/playground/{candidates_id}/cancel": {},
+        "/models": {"checkpoint_id": ids["checkpoint_id"]},
+        "/delete/{kind}/{thing_id}": {},
     }
     known = {re.sub(r"^/jobs/\{job_id\}/[a-z]+$", "/jobs/{job_id}/{verb}", path) for path in asked}
     assert known == set(routes("POST")) - set(BEFORE_A_SESSION), "a form that is new is asked here as well"
@@ -83,7 +86,7 @@ def test_no_form_does_anything_without_its_token(tmp_path: Path) -> None:
 
 def everything(api: Api) -> dict[str, Any]:
     """What forms could have changed; that the browser is still signed in as well."""
-    lists = ("jobs", "candidates", "labelings", "datasets", "sessions")
+    lists = ("jobs", "candidates", "labelings", "datasets", "aliases", "sessions")
     return {name: api.client.get(f"/v1/{name}").json()["data"] for name in lists}
 
 

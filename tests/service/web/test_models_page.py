@@ -63,6 +63,14 @@ def test_a_jobs_page_makes_its_result_the_champion_where_the_report_earned_it(ap
     answer = api.client.post("/models", data={"checkpoint_id": checkpoint_id})
     assert (answer.status_code, answer.headers["location"]) == (303, "/models")
     assert api.client.get("/v1/aliases/champion").json()["checkpoint_id"] == checkpoint_id
+    page = api.client.get(f"/jobs/{job_id}").text
+    assert ("It is the champion" in page, 'action="/models"' in page) == (True, False)
+    card = card_of(api.client.get("/models").text, "champion")
+    (take_away,) = re.findall(r'action="(/delete/aliases/[^"]+)"', card)
+    gone = api.client.post(take_away)
+    assert (gone.status_code, gone.headers["location"]) == (303, "/models")
+    assert api.client.get("/v1/aliases/champion").status_code == 404
+    assert "It is the champion" not in api.client.get(f"/jobs/{job_id}").text
     reported(api, job_id, low=-0.01, high=0.04, verdict="not_improved")
     assert 'action="/models"' not in api.client.get(f"/jobs/{job_id}").text
     refused = api.client.post("/models", data={"checkpoint_id": checkpoint_id}, headers={"Accept": "text/html"})
