@@ -53,8 +53,8 @@ def test_how_far_the_model_has_gone_stands_among_the_first_curves(
     served.api.say(job_id, attempt, step_completed(10, STEPS).model_copy(update={"metrics": figures}))
     first = reader.page.locator("#curves > .curve")
     drift = first.filter(has=reader.page.get_by_text("Drift", exact=True))
-    expect(drift.locator(".u-legend")).to_contain_text("ref_drift_mse_gap")
-    expect(drift.locator(".u-legend")).to_contain_text("policy_drift_mse_gap")
+    expect(drift.locator(".u-legend")).to_contain_text("ref drift mse gap")
+    expect(drift.locator(".u-legend")).to_contain_text("policy drift mse gap")
     expect(first.filter(has_text="Distance from the reference")).to_be_visible()
     expect(first.filter(has_text="Ratio")).to_have_count(0)
 

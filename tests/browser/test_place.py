@@ -1,16 +1,18 @@
 """What a page that follows by itself leaves as the reader had it: what is open, ticked and typed, and where the focus is."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from alignment_core.events import PhaseChanged, WarningRaised
 from service.store import jobs
 from service.store.projects import DEFAULT_PROJECT_ID
 from tests.browser.conftest import NewReader
 from tests.browser.reader import Reader
-from tests.browser.site import Site, site, start
+from tests.browser.site import STEPS, Site, site, start
+from tests.service.api.world import step_completed
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +100,18 @@ def test_a_part_of_the_form_that_was_opened_stays_open_when_a_kind_is_chosen_in_
     expect(page.locator("#as-yaml")).to_contain_text("type: full")
     expect(page.locator("#group-adapter > summary")).to_be_visible()
     expect(page.locator("#group-adapter").get_by_label("kind").first).to_be_visible()
+
+
+@pytest.mark.parametrize("late", ["htmx.min.js", "hx-sse.min.js", "attune.js"])
+def test_a_page_is_live_however_late_a_script_comes(served: Site, reader: Reader, late: str) -> None:
+    job_id = served.api.new_job(name="comes late")
+    attempt = start(served.api, job_id)
+
+    def wait(route: Route) -> None:
+        time.sleep(0.6)
+        route.continue_()
+
+    reader.page.route(f"**/{late}*", wait)
+    reader.open(f"/jobs/{job_id}")
+    served.api.say(job_id, attempt, step_completed(30, STEPS))
+    expect(reader.page.locator("#progress")).to_contain_text(f"30/{STEPS}")
