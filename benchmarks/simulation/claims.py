@@ -101,7 +101,7 @@ def no_output_is_lost(told: Told, rows: Rows) -> None:
 def uploads_and_exports_are_as_told(told: Told, rows: Rows) -> None:
     datasets = {row.id: (row.state, row.attempt, row.object_key) for row in rows["datasets"]}
     assert datasets == {one.id: (one.state, one.attempt, one.key) for one in told.datasets.values()}
-    assert {row.id for row in rows["prompt_sets"]} == told.prompt_sets
+    assert {row.id for row in rows["prompt_sets"]} == told.prompt_sets.keys()
     assert {row.name: row.checkpoint_id for row in rows["aliases"]} == told.aliases
     found = {
         row.id: (row.checkpoint_id, row.state, row.attempt, {file["object_key"] for file in row.files})

@@ -70,7 +70,7 @@ def _delete_upload(world: World, found: str, death: Death | None) -> None:
     is_needed = world.told.users_of(found) or world.told.is_awaited(found)
     if judge(outcome, allowed=not is_arriving and not is_needed):
         world.told.datasets.pop(found, None)
-        world.told.prompt_sets.discard(found)
+        world.told.prompt_sets.pop(found, None)
 
 
 def _delete_sweep(world: World, trials: told.Trials, death: Death | None) -> None:

@@ -150,7 +150,7 @@ class Told:
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     exports: dict[str, Export] = field(default_factory=dict)
     datasets: dict[str, Dataset] = field(default_factory=dict)  # with weights
-    prompt_sets: set[str] = field(default_factory=set)
+    prompt_sets: dict[str, None] = field(default_factory=dict)  # in order: of what is chosen from a set, ids decide
     sweeps: dict[str, Trials] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     labelings: dict[str, Labeling] = field(default_factory=dict)

@@ -146,4 +146,4 @@ def add_prompts(world: World, death: Death | None) -> None:
         )
 
     if judge(world.ask("createPromptSet", put, death), allowed=True):
-        world.told.prompt_sets.add(prompt_set_id)
+        world.told.prompt_sets[prompt_set_id] = None
