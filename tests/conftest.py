@@ -11,9 +11,11 @@ os.environ.setdefault("ATTUNE_WARM_TRAINER", "false")  # a process that few test
 import jaxtyping
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("attune", deadline=None)  # a busy machine is no failure
+settings.register_profile(
+    "attune", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # a busy machine is no failure
 settings.load_profile("attune")
 torch.set_num_threads(1)  # tiny models run many times faster on two cores
 
