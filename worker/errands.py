@@ -58,21 +58,30 @@ def at_work(parts: WorkerParts, errand: Errand, renew: Callable[[], bool]) -> It
 
 @contextlib.contextmanager
 def watched(process: subprocess.Popen[bytes], heartbeat: Heartbeat, max_seconds: float) -> Iterator[threading.Event]:
-    """Around hearing what a process says, until it has ended: a signal kills it, and so does the time, which sets the event."""
+    """Around hearing what a process says, until it has ended: a signal kills it, and so does the time, which sets the event.
+
+    So does an error of who hears it: nobody waits for its end then.
+    """
     late = threading.Event()
     timer = threading.Timer(max_seconds, lambda: (late.set(), _kill(process)))
     with process:
         heartbeat.listen(lambda _: _kill(process))
         timer.start()
-        yield late
-        process.wait()
-        timer.cancel()
-        heartbeat.listen(lambda _: None)  # the process is gone; its number may soon be another's
+        try:
+            yield late
+            process.wait()
+        except BaseException:
+            _kill(process)
+            raise
+        finally:
+            timer.cancel()
+            heartbeat.listen(lambda _: None)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-        os.killpg(process.pid, signals.SIGKILL)
+    if process.returncode is None:  # once that is known its number may be another's
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.killpg(process.pid, signals.SIGKILL)
 
 
 def error_of(error: AlignmentError) -> JobError:
