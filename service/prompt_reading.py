@@ -19,6 +19,8 @@ from alignment_core.prompt_files import BadRow, PromptsRefused, PromptsReport, l
 
 MEMORY_BYTES = 2 << 30  # of addresses; twice what a column may unpack to, and what its libraries take
 LONGEST_SECONDS = 300.0
+OF_THE_MOMENT = frozenset({"takes_too_long", "needs_too_much_memory"})
+"""Refusals that a machine with less to do might not make."""
 COMMAND = [sys.executable, "-P", "-m", "service.prompt_reading"]
 FEW_ARENAS = {"MALLOC_ARENA_MAX": "2", "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
 """So that what is asked for is what is used: others set addresses aside for each thread."""

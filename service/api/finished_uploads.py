@@ -25,6 +25,7 @@ from service.api.schemas.weights import Weights
 from service.api.upload_pieces import whole
 from service.api.uploads import Upload
 from service.errors import ApiError, FieldProblem, not_found
+from service.prompt_reading import OF_THE_MOMENT
 from service.store import uploads
 from service.store.records.uploads import UploadPurpose, UploadRecord
 from service.store.removals import remove_due
@@ -32,7 +33,7 @@ from service.store.removals import remove_due
 router = api_router(prefix=UPLOADS_PATH, tags=["uploads"], responses=problems(401, 403, 422, 500, 503))
 
 ASK_AGAIN_SECONDS = 1
-REFUSED = 422  # what is said of the bytes of a file, which never change
+REFUSED = 422
 BEAT_SECONDS = 20.0
 AT_ONCE = CapacityLimiter(4)  # each reads and writes a whole file: the threads of all other requests are not theirs
 COLLECTIONS: dict[UploadPurpose, str] = {
@@ -69,7 +70,7 @@ async def finish_upload(upload: UploadDep, parts: PartsDep, background: Backgrou
     """Once all of the file has arrived: the same answer, checks and refusals as for one that is sent in one body.
 
     Asking again gives the same thing again, or the same refusal: what was refused with 422 is `refused`, and of its bytes nothing is kept.
-    After any other error it is tried again.
+    After any other error, and where this machine had not the time or memory to read it, it is tried again.
     """
     at_once = prompt_sets.AT_ONCE if upload.purpose == "prompt_set" else AT_ONCE
     made = await to_thread.run_sync(_finished, parts, upload, limiter=at_once)
@@ -83,26 +84,31 @@ def _finished(parts: Parts, upload: UploadRecord) -> Entry:
         taken = uploads.begin_finish(parts.store, upload.project_id, upload.id)
     except uploads.OutOfPlaceError as error:
         raise _not_yet(error.found) from error
-    if taken is None:
-        raise not_found("upload", upload.id)
-    if taken.state == "finished":
-        return _became(parts, taken)
-    if taken.refusal is not None:
-        raise _refused(taken.refusal)
+    if taken is None or taken.state in ("finished", "refused"):
+        return _ended(parts, upload, taken)
     try:
         with _at_work(parts, taken), whole(parts, taken) as file:
             made = _made(parts, taken, file)
     except BaseException as error:
         now = uploads.get(parts.store, taken.project_id, taken.id)
-        if now is not None and now.state == "finished":  # by who took this request for one that had died
-            return _became(parts, now)
-        if isinstance(error, ApiError) and error.status == REFUSED:
+        if now is None or now.state in ("finished", "refused"):  # by who took this request for one that had died
+            return _ended(parts, taken, now)
+        if isinstance(error, ApiError) and _is_of_its_bytes(error):
             uploads.refuse(parts.store, taken, _told(error))
         else:
             uploads.give_back(parts.store, taken)
         raise
     uploads.finish(parts.store, taken)
     return made
+
+
+def _ended(parts: Parts, upload: UploadRecord, now: UploadRecord | None) -> Entry:
+    """What it has become; 404 where it is gone, and 422 where it was refused."""
+    if now is None:
+        raise not_found("upload", upload.id)
+    if now.refusal is not None:
+        raise _refused(now.refusal)
+    return _became(parts, now)
 
 
 @contextmanager
@@ -156,6 +162,11 @@ def _became(parts: Parts, upload: UploadRecord) -> Entry:
             return PromptSet.of(prompt_set_or_404(*where))
         case purpose:
             assert_never(purpose)
+
+
+def _is_of_its_bytes(error: ApiError) -> bool:
+    """Whether it is refused for what it is, which never changes, and not for want of time or memory."""
+    return error.status == REFUSED and not any(one.code in OF_THE_MOMENT for one in error.errors)
 
 
 def _told(error: ApiError) -> dict[str, Any]:

@@ -1,17 +1,22 @@
 """What is made of an upload in pieces is made once, whatever breaks or dies meanwhile."""
 
 import time
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from service.api import finished_uploads
+from service.api.context import Parts
 from service.store import uploads
 from service.store.models import Dataset, Upload
 from service.store.objects import DirectoryStore
 from service.store.projects import DEFAULT_PROJECT_ID as PROJECT
+from service.store.records.uploads import UploadRecord
+from service.store.removals import remove_due
 from tests.service.api.pieces import (
     announce,
     content_of,
@@ -92,6 +97,32 @@ def test_what_was_made_counts_though_its_maker_was_taken_for_dead(any_api: Api):
     found = uploads.get(api.parts.store, PROJECT, upload_id)
     assert found is not None
     assert (found.state, found.resource_id) == ("finished", taken.resource_id)
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "code"), [("refused", 422, "invalid_request"), ("deleted", 404, "upload_not_found")]
+)
+def test_who_was_taken_for_dead_hears_how_the_upload_ended_meanwhile(
+    any_api: Api, monkeypatch: pytest.MonkeyPatch, end: str, status: int, code: str
+):
+    api, store = any_api, any_api.parts.store
+    upload_id = announce(api, len(PARQUET))
+    send_all(api, upload_id, PARQUET)
+    original = finished_uploads.whole
+
+    def whole_too_late(parts: Parts, upload: UploadRecord) -> AbstractContextManager[Any]:
+        make_old(api, upload_id, updated_at=datetime.now(UTC) - uploads.FINISHING - timedelta(seconds=1))
+        if end == "deleted":
+            uploads.delete(store, PROJECT, upload_id)
+        else:
+            other = uploads.begin_finish(store, PROJECT, upload_id)
+            assert other is not None
+            uploads.refuse(store, other, {"code": code, "detail": "the file is none", "errors": []})
+        remove_due(store, api.parts.objects)
+        return original(parts, upload)
+
+    monkeypatch.setattr(finished_uploads, "whole", whole_too_late)
+    assert_problem(finish(api, upload_id), status, code)
 
 
 def test_what_became_of_an_upload_is_deleted_with_every_word_of_it(api: Api):

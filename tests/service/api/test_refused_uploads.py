@@ -1,11 +1,13 @@
 """Uploads in pieces that are refused: what is wrong is told as early as it can be, and others have no part in it."""
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from service import prompt_reading
 from service.store.objects import DirectoryStore
 from service.store.projects import create_project
 from service.store.removals import remove_due
@@ -90,6 +92,29 @@ def test_what_was_refused_is_refused_again_without_being_read_and_holds_nothing(
     assert api.client.delete(f"/v1/uploads/{upload_id}").status_code == 200
     finishing = [one for one in entries(api) if one["action"].endswith("/finish")]
     assert [(one["outcome"], one["status"]) for one in finishing] == 2 * [("refused", 422)]
+
+
+KILLED = [
+    sys.executable,
+    "-c",
+    "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+]  # as a system without memory does
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [("LONGEST_SECONDS", 0.01, "takes_too_long"), ("COMMAND", KILLED, "needs_too_much_memory")],
+)
+def test_what_this_machine_had_no_time_or_memory_for_may_be_finished_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, code: str
+):
+    upload_id = announce(api, 7, "prompt_set", filename="p.txt")
+    send_all(api, upload_id, b"a cube\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(prompt_reading, name, value)
+        problem = assert_problem(finish(api, upload_id), 422, "invalid_request")
+    assert problem["errors"][0]["code"] == code
+    assert finish(api, upload_id).json()["num_prompts"] == 1
 
 
 def test_prompts_that_cannot_be_read_are_refused_as_in_one_body(api: Api):
