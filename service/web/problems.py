@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
@@ -10,6 +11,7 @@ from starlette.responses import JSONResponse
 
 from service.web.asking import Api, RefusedError
 from service.web.rendering import Pages
+from service.web.things import Way, ways_out
 
 SIGN_IN = "/sign-in"
 
@@ -34,7 +36,15 @@ def problem_page(request: Request, status: int, problem: dict[str, Any]) -> Resp
     if status == 401:
         asked = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
         return pages.go_to(SIGN_IN, next=asked.removeprefix(pages.root) if request.method == "GET" else "/")
-    return pages.show_to_anybody("problem.html", status, problem=problem)
+    return pages.show_to_anybody("problem.html", status, problem=problem, ways=_ways(request, pages, problem["code"]))
+
+
+def _ways(request: Request, pages: Pages, code: str) -> list[Way]:
+    """Of where the reader came from only the path counts, and only where it was of this server."""
+    referer = urlsplit(request.headers.get("referer", ""))
+    came_from = referer.path.removeprefix(pages.root) if referer.netloc == request.headers.get("host") else ""
+    asked = request.url.path.removeprefix(pages.root)
+    return ways_out(asked, came_from, code, is_read=request.method == "GET")
 
 
 def _answer_refused(request: Request, error: Exception) -> Response:
