@@ -67,6 +67,29 @@ def test_a_prompt_is_typed_drawn_and_looked_at_without_a_page_in_between(served:
     expect(page.get_by_label("One over the other")).to_be_visible()
 
 
+def test_a_drawing_is_deleted_by_keyboard_once_it_was_asked_again(served: Site, reader: Reader) -> None:
+    prompt = marked("prompt that goes")
+    asked = {"prompt": prompt, "seed": 3, "contenders": [{"name": "base", "model": "shapes"}]}
+    played = served.api.client.post("/v1/playground", json=asked).json()["id"]
+    test_candidates.drawn(served.api, played)
+    page = reader.page
+    for viewport in (PHONE, SCREEN):
+        page.set_viewport_size(viewport)
+        reader.open(f"/playground/{played}")
+        page.locator("summary", has_text="Delete").focus()
+        reader.press("Enter")
+        question = page.locator("#drawn").get_by_text("This cannot be undone.")
+        expect(question).to_be_in_viewport(ratio=1)  # the heading is so long that the button stands below it
+        assert reader.width_beyond_the_screen() == 0
+        assert grave_faults(page) == []
+    assert served.api.client.get(f"/v1/candidates/{played}").status_code == 200
+    with page.expect_navigation():
+        reader.press("Tab", "Enter")
+    assert page.url == f"{served.address}/playground"
+    expect(page.locator("main")).not_to_contain_text(prompt)
+    assert served.api.client.get(f"/v1/candidates/{played}").status_code == 404
+
+
 def test_the_handle_goes_by_keys_and_by_mouse_from_one_picture_to_the_other(served: Site, reader: Reader) -> None:
     reader.open(f"/playground/{served.played}")
     expect(handle_of(reader)).to_be_hidden()

@@ -43,6 +43,17 @@ def test_what_has_ended_is_deleted_by_the_button_of_its_page(api: Api) -> None:
         assert thing_id not in api.client.get(listed_at).text, page
 
 
+def test_a_drawing_of_the_playground_goes_by_its_button_and_leads_back_there(api: Api) -> None:
+    place = made(api.client, "/playground", prompt="a star", model="shapes")
+    candidates_id = place.rpartition("/")[2]
+    assert "/delete/" not in api.client.get(place).text, "before it is drawn it can be stopped"
+    drawn(api, candidates_id)
+    answer = api.client.post(form_on(api, place), headers={"Origin": "http://localhost"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/playground")
+    assert api.client.get(f"/v1/candidates/{candidates_id}").status_code == 404
+    assert candidates_id not in api.client.get("/playground").text
+
+
 def test_what_is_needed_stays_and_the_page_says_by_what(api: Api) -> None:
     dataset_id = api.ready_dataset()
     api.new_job(spec=spec_for(dataset_id))

@@ -13,6 +13,7 @@ from service.settings import Settings
 from service.store import projects
 from service.store.migrations import migrate
 from service.store.projects import DEFAULT_PROJECT_ID
+from service.web.things import THINGS, Kind
 from tests.browser.pages import routes
 from tests.service.api.test_candidates import SPEC, drawn
 from tests.service.api.test_labelings import created
@@ -56,11 +57,20 @@ def test_no_form_does_anything_without_its_token(tmp_path: Path) -> None:
     drawn(api, candidates_id)
     ids = {"job_id": job_id, "checkpoint_id": api.checkpoint_id(ended), "candidates_id": candidates_id}
     ids["labeling_id"] = created(api, candidates_id)
-    ids |= {"kind": "jobs", "thing_id": ended}
+    dataset_id = api.ready_dataset()
+    api.client.post("/v1/promotions", json={"checkpoint_id": ids["checkpoint_id"], "alias": "liked"}).raise_for_status()
+    things: dict[Kind, str] = {
+        "jobs": ended,
+        "datasets": dataset_id,
+        "labelings": ids["labeling_id"],
+        "aliases": "liked",
+    }
+    things |= {"candidates": candidates_id, "plays": candidates_id}
+    assert things.keys() == THINGS.keys()
     draw = {"model": "shapes", "prompts": "a star", "seeds_per_prompt": "2"}
     asked: dict[str, dict[str, str]] = {
         "/sign-out": {},
-        "/jobs/new": {"view": "json", "spec": json.dumps(spec_for(api.ready_dataset())), "action": "start"},
+        "/jobs/new": {"view": "json", "spec": json.dumps(spec_for(dataset_id)), "action": "start"},
         **{f"/jobs/{{job_id}}/{verb}": {} for verb in ("cancel", "pause", "resume", "checkpoint", "sample", "probe")},
         "/jobs/{job_id}/checkpoints/{checkpoint_id}/fork": {"steps": "100"},
         "/label/draw": {**draw, "action": "draw"},
@@ -71,9 +81,10 @@ def test_no_form_does_anything_without_its_token(tmp_path: Path) -> None:
         "/playground": {"prompt": "a star", "model": "shapes"},
         "/playground/{candidates_id}/cancel": {},
         "/models": {"checkpoint_id": ids["checkpoint_id"]},
-        "/delete/{kind}/{thing_id}": {},
+        **{f"/delete/{kind}/{thing_id}": {} for kind, thing_id in things.items()},
     }
     known = {re.sub(r"^/jobs/\{job_id\}/[a-z]+$", "/jobs/{job_id}/{verb}", path) for path in asked}
+    known = {re.sub(r"^/delete/\w+/\w+$", "/delete/{kind}/{thing_id}", path) for path in known}
     assert known == set(routes("POST")) - set(BEFORE_A_SESSION), "a form that is new is asked here as well"
     assert sign_in(browser, key).status_code == 303
     before = everything(api)
