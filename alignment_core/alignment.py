@@ -33,7 +33,8 @@ from alignment_core.spec.training import Precision
 from alignment_core.spec.warnings import warnings_of
 from alignment_core.start_checks import check_start, forget_trial
 from alignment_core.training.history import History, recorded
-from alignment_core.training.run_training import CHECKPOINTS, train_run
+from alignment_core.training.run_training import train_run
+from alignment_core.training.saving import CHECKPOINTS
 from alignment_core.versions import versions
 
 NO_SOURCES = Sources()

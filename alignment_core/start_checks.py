@@ -32,7 +32,7 @@ from alignment_core.spec.places import Sources
 from alignment_core.spec.training import Precision
 from alignment_core.training.micro_batch import free_memory
 from alignment_core.training.run import Run
-from alignment_core.training.run_training import first_steps
+from alignment_core.training.steps import first_steps
 
 SCRATCH = "checking"
 GIB, MIB = 2**30, 2**20

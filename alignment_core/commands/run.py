@@ -89,7 +89,7 @@ def _follow(
     with lean_imports():
         from alignment_core.alignment import align
         from alignment_core.checkpoints import complete
-        from alignment_core.training.run_training import checkpoint_saved
+        from alignment_core.training.saving import checkpoint_saved
 
     silence_progress_bars()
     workdir, announced, known = arguments.workdir, None, 0

@@ -24,7 +24,7 @@ from alignment_core.prove.evaluation_run import Training, compare_contenders
 from alignment_core.spec import JobSpec
 from alignment_core.spec.places import Sources
 from alignment_core.training.run import HISTORY, Run
-from alignment_core.training.run_training import CHECKPOINTS
+from alignment_core.training.saving import CHECKPOINTS
 
 INITIAL, LATEST, RESULT = "initial", "latest", "result"
 

@@ -23,7 +23,7 @@ from alignment_core.events import (
     ThroughputMeasured,
     WarningRaised,
 )
-from alignment_core.training import run_training
+from alignment_core.training import saving
 from tests.alignment_core.test_alignment import same_weights
 from tests.alignment_core.tiny import tiny_spec
 from tests.alignment_core.training.test_micro_batch import SmallDevice
@@ -163,7 +163,7 @@ def test_every_optimizer_goes_on_from_a_checkpoint_as_if_nothing_had_been(
     optimizer: str, precision: str, model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full fine-tune, whose checkpoints are written beside the steps."""
-    monkeypatch.setattr(run_training, "BACKGROUND_BYTES", 0)
+    monkeypatch.setattr(saving, "BACKGROUND_BYTES", 0)
     training = {**TRAINING, "optimizer": optimizer, "precision": precision}
     spec = tiny_spec(
         model, pairs, training=training, adapter={"type": "full"}, evaluation={}, resources={"device": DEVICE}

@@ -15,11 +15,11 @@ from alignment_core.errors import AlignmentError
 from alignment_core.load import run as loading
 from alignment_core.ranks import Ranks
 from alignment_core.spec import JobSpec
-from alignment_core.training import run_training
+from alignment_core.training import saving
 from tests.alignment_core.collective.two import Circumstances
 from tests.alignment_core.training.test_micro_batch import SmallDevice
 
-BACKGROUND_BYTES, ARE_RECORDED, CUDA_GRAPHS = run_training.BACKGROUND_BYTES, loading.are_recorded, loading.CudaGraphs
+BACKGROUND_BYTES, ARE_RECORDED, CUDA_GRAPHS = saving.BACKGROUND_BYTES, loading.are_recorded, loading.CudaGraphs
 
 
 def run_all(runs: list[dict[str, Any]]) -> None:
@@ -42,7 +42,7 @@ def follow(happening: Any, events: list[Any], circumstances: Circumstances) -> N
     is_recorded = circumstances.is_recorded
     loading.are_recorded = (lambda *_, **__: True) if is_recorded else ARE_RECORDED
     loading.CudaGraphs = Plainly if is_recorded else CUDA_GRAPHS
-    run_training.BACKGROUND_BYTES = 0 if circumstances.saves_in_background else BACKGROUND_BYTES
+    saving.BACKGROUND_BYTES = 0 if circumstances.saves_in_background else BACKGROUND_BYTES
     with ExitStack() as stack, patch_environment(CXX=_compiler(circumstances)):
         for event in stack.enter_context(closing(happening)):
             events.append(event.model_dump(mode="json"))

@@ -71,13 +71,13 @@ def assert_all_end(launcher: subprocess.Popen[str]) -> None:
 BESIDE = """
 import runpy, time
 from alignment_core import checkpoints
-from alignment_core.training import run_training
+from alignment_core.training import saving
 commit = checkpoints.commit
 def held_up(temporary, manifest):
     while manifest.step == 6 and not (temporary.parent.parent / "go").exists():
         time.sleep(0.05)
     return commit(temporary, manifest)
-checkpoints.commit, run_training.BACKGROUND_BYTES = held_up, 0  # every checkpoint beside the training
+checkpoints.commit, saving.BACKGROUND_BYTES = held_up, 0  # every checkpoint beside the training
 runpy.run_module("alignment_core", run_name="__main__", alter_sys=True)
 """
 

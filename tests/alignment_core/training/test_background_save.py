@@ -10,7 +10,7 @@ from alignment_core import align, checkpoints
 from alignment_core.checkpoints import Manifest, complete, folder_of, verify
 from alignment_core.events import CheckpointSaved, Event, PhaseChanged, StepCompleted
 from alignment_core.spec import JobSpec
-from alignment_core.training import run_training
+from alignment_core.training import saving
 from tests.alignment_core.test_alignment import of_type, same_weights
 from tests.alignment_core.tiny import tiny_spec
 
@@ -35,7 +35,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         return commit(temporary, manifest)
 
     monkeypatch.setattr(checkpoints, "commit", slowly)
-    monkeypatch.setattr(run_training, "BACKGROUND_BYTES", 0)
+    monkeypatch.setattr(saving, "BACKGROUND_BYTES", 0)
     return opened
 
 
@@ -54,7 +54,7 @@ def test_steps_are_taken_while_a_checkpoint_is_written_and_it_holds_the_step_tha
     third = next(index for index, event in enumerate(events) if isinstance(event, StepCompleted) and event.step == 3)
     before = [event.phase for event in events[:third] if isinstance(event, PhaseChanged)]
     assert before[-2:] == ["saving", "training"], "the copy was waited for, and the writing is not"
-    monkeypatch.setattr(run_training, "BACKGROUND_BYTES", 2**40)
+    monkeypatch.setattr(saving, "BACKGROUND_BYTES", 2**40)
     list(align(spec, tmp_path / "waited", cache_dir=cache_dir))
     for step in (2, 4, 6):
         beside, waited = (folder_of(tmp_path / name / "checkpoints", step) for name in ("beside", "waited"))
@@ -80,7 +80,7 @@ def test_a_write_that_fails_ends_the_run_and_leaves_nothing_that_looks_whole(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "commit", full_disk)
-    monkeypatch.setattr(run_training, "BACKGROUND_BYTES", 0)
+    monkeypatch.setattr(saving, "BACKGROUND_BYTES", 0)
     with pytest.raises(OSError, match="No space left"):
         list(align(spec, tmp_path, cache_dir=cache_dir))
     assert not complete(tmp_path / "checkpoints")

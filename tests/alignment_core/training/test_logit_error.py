@@ -108,7 +108,7 @@ def test_the_first_step_is_what_it_is_without_the_measurement(
 ) -> None:
     spec = bf16_spec(tiny_model, tiny_pairs, evaluation={})
     measured = of_type(list(align(spec, tmp_path / "measured", cache_dir=cache_dir)), StepCompleted)
-    monkeypatch.setattr("alignment_core.training.run_training._exactness", lambda run, batch: [])
+    monkeypatch.setattr("alignment_core.training.steps._exactness", lambda run, batch: [])
     unmeasured = of_type(list(align(spec, tmp_path / "unmeasured", cache_dir=cache_dir)), StepCompleted)
     assert [step.metrics for step in measured] == [step.metrics for step in unmeasured]
 
