@@ -2,17 +2,16 @@
 
 import hashlib
 import json
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from service.api.checked_uploads import store_upload
 from service.api.context import Parts
 from service.api.judgements import Judged, judged_pairs
 from service.api.schemas.datasets import Dataset
-from service.api.uploads import Upload, uploads_folder
+from service.api.uploads import Upload, on_disk, told_disk_errors
 from service.errors import ApiError
 from service.store import candidates, datasets, jobs, labelings
 from service.store.objects import ObjectNotFound
@@ -44,19 +43,17 @@ def make_dataset(
     if drawn is None or len(images) < len(ids):
         raise _deleted(labeling)
     provenance = _provenance(parts, labeling, drawn, judged, votes, both_bad)
-    folder = uploads_folder(parts.settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        path = Path(temporary) / f"{labeling.id}{ZIP}"
+    with on_disk(parts.settings) as file:
         try:
-            _write(parts, path, labeling, judged, images)
+            _write(parts, file, labeling, judged, images)
         except ObjectNotFound as error:
             if jobs.get(parts.store, labeling.project_id, labeling.candidates_id) is None:
                 raise _deleted(labeling) from error
             raise
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        upload = Upload(path, path.name, path.stat().st_size, sha256, {})
+        path = Path(file.name)
+        with path.open("rb") as written:
+            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+        upload = Upload(path, f"{labeling.id}{ZIP}", path.stat().st_size, sha256, {})
         made = datasets.create(
             parts.store,
             project_id=labeling.project_id,
@@ -77,20 +74,22 @@ def _deleted(labeling: LabelingRecord) -> ApiError:
 
 def _write(
     parts: Parts,
-    path: Path,
+    target: IO[bytes],
     labeling: LabelingRecord,
     judged: Sequence[Judged],
     images: Mapping[str, CandidateImageRecord],
 ) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        rows = [json.dumps(_row(labeling, one, images), ensure_ascii=False) for one in judged]
-        archive.writestr(zipfile.ZipInfo(TABLE, EARLIEST), "\n".join(rows) + "\n")
-        for image in images.values():
-            info = zipfile.ZipInfo(_file(image), EARLIEST)
-            info.file_size = image.size_bytes
-            with archive.open(info, "w") as file:
-                for chunk in parts.objects.open_range(image.object_key):
-                    file.write(chunk)
+    with told_disk_errors():
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            rows = [json.dumps(_row(labeling, one, images), ensure_ascii=False) for one in judged]
+            archive.writestr(zipfile.ZipInfo(TABLE, EARLIEST), "\n".join(rows) + "\n")
+            for image in images.values():
+                info = zipfile.ZipInfo(_file(image), EARLIEST)
+                info.file_size = image.size_bytes
+                with archive.open(info, "w") as file:
+                    for chunk in parts.objects.open_range(image.object_key):
+                        file.write(chunk)
+        target.flush()
 
 
 def _row(labeling: LabelingRecord, one: Judged, images: Mapping[str, CandidateImageRecord]) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """Prompt sets: upload one, read its prompts, download it, delete it. A spec names one in place of a list of prompts."""
 
 import json
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from service.api.paging import Page, PagingDep
 from service.api.problems import missing, problems
 from service.api.routers import api_router
 from service.api.schemas.prompt_sets import PromptOfSet, PromptSet
-from service.api.uploads import UPLOAD_PREFIX, Upload, receive, told_disk_errors, uploads_folder
+from service.api.uploads import Upload, on_disk, receive, told_disk_errors
 from service.auth import ProjectDep
 from service.errors import FieldProblem, invalid_request
 from service.prompt_reading import Read, read_apart
@@ -94,11 +92,8 @@ def made_prompt_set(
     """A prompt set of a file that has arrived, in one body or as the upload `upload_id`: read, its prompts kept as jsonl."""
     prompt_set_id = prompt_set_id or new_id("ps")
     key = keys.prompt_set_key(project_id, prompt_set_id)
-    with ExitStack() as until_stored:
+    with on_disk(parts.settings) as kept:
         with told_disk_errors():
-            kept = until_stored.enter_context(
-                tempfile.NamedTemporaryFile(dir=uploads_folder(parts.settings), prefix=UPLOAD_PREFIX)
-            )
             read = _read(upload, column, Path(kept.name))
         parts.objects.put_file(key, Path(kept.name))
     file = StoredFile(path="prompts.jsonl", size_bytes=read.size_bytes, sha256=read.sha256, object_key=key)

@@ -6,7 +6,6 @@ again is little. Until then it lies on this machine's disk, so that senders who 
 
 import hashlib
 import secrets
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from service.api.bodies import SenderStalled, arriving
 from service.api.checked_uploads import BEGINNING_BYTES
 from service.api.context import Parts
 from service.api.datasets import refuse_unknown_format
-from service.api.uploads import UPLOAD_PREFIX, Upload, told_disk_errors, uploads_folder
+from service.api.uploads import Upload, on_disk, told_disk_errors
 from service.api.weights import refuse_other_files
 from service.errors import ApiError, FieldProblem, invalid_request, not_found
 from service.settings import Settings
@@ -83,7 +82,7 @@ async def append(request: Request, parts: Parts, upload: UploadRecord) -> Upload
     if declared.isdecimal() and int(declared) > left:
         raise _too_long(left)
     received = 0
-    with _on_disk(parts.settings) as file:
+    with on_disk(parts.settings) as file:
         piece = _Piece(file)
         try:
             async for chunk in arriving(request, parts.settings.upload_idle_seconds):
@@ -146,20 +145,9 @@ def _too_long(left: int) -> ApiError:
 
 
 @contextmanager
-def _on_disk(settings: Settings) -> Generator[IO[bytes]]:
-    """A new file beside others that arrive, gone when the context ends."""
-    folder = uploads_folder(settings)
-    with told_disk_errors():
-        folder.mkdir(parents=True, exist_ok=True)
-        file = tempfile.NamedTemporaryFile(dir=folder, prefix=UPLOAD_PREFIX)  # noqa: SIM115 - errors of the body are others'
-    with file:
-        yield file
-
-
-@contextmanager
 def whole(parts: Parts, upload: UploadRecord) -> Generator[Upload]:
     """The file, put together on this machine's disk while the context lasts; 422 where it is not what was announced."""
-    with _on_disk(parts.settings) as file:
+    with on_disk(parts.settings) as file:
         digest, size_bytes = hashlib.sha256(), 0
         for key in uploads.pieces(parts.store, upload.id):
             for chunk in parts.objects.open_range(key):

@@ -8,10 +8,10 @@ import hashlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import structlog
 from fastapi import Request
@@ -22,7 +22,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from service.api.bodies import arriving
 from service.errors import ApiError, FieldProblem, invalid_request, unavailable
 from service.settings import Settings
-from service.store.unavailable import ObjectsUnavailable, disk_errors
+from service.store.unavailable import ERRNO_REASONS
 
 log = structlog.get_logger()
 
@@ -186,11 +186,27 @@ def uploads_folder(settings: Settings) -> Path:
 def told_disk_errors() -> Generator[None]:
     """503 or 507 with the reason when this machine's own disk does not take what arrives."""
     try:
-        with disk_errors("upload"):
-            yield
-    except ObjectsUnavailable as error:
-        log.error("upload_folder_unavailable", reason=error.reason, error=repr(error))
-        raise unavailable("upload folder", error.reason) from error
+        yield
+    except OSError as error:
+        reason = ERRNO_REASONS.get(error.errno or 0)
+        if reason is None:
+            raise
+        log.error("upload_folder_unavailable", reason=reason, error=repr(error))
+        raise unavailable("upload folder", reason) from error
+
+
+@contextmanager
+def on_disk(settings: Settings) -> Generator[IO[bytes]]:
+    """A new file beside others that arrive, gone when the context ends; flush it before it is read by its name."""
+    folder = uploads_folder(settings)
+    with told_disk_errors():
+        folder.mkdir(parents=True, exist_ok=True)
+        file = tempfile.NamedTemporaryFile(dir=folder, prefix=UPLOAD_PREFIX)  # noqa: SIM115 - errors of the body are others'
+    try:
+        yield file
+    finally:
+        with suppress(OSError):  # of what a full disk did not take, which was told when it was written
+            file.close()
 
 
 def plain_name(filename: str) -> str:

@@ -13,6 +13,7 @@ from service.store.database import Store
 from service.store.objects import DirectoryStore
 from service.store.probe import StoreProbe
 from tests.service.api.conftest import NewApi
+from tests.service.api.pieces import announce, finish, offset_of, send, send_all
 from tests.service.api.world import Api, assert_problem
 
 
@@ -100,6 +101,33 @@ def test_full_disk_under_the_uploads_folder_is_507(new_api: NewApi, small_disk: 
     (api.parts.settings.data_dir / "uploads").symlink_to(small_disk)
     problem = assert_problem(upload(api, 2 * 2**20), 507, "upload_folder_full")
     assert str(small_disk) not in str(problem)
+
+
+@pytest.mark.parametrize("piece", [2 * 2**20, 700_000])
+def test_full_disk_under_an_upload_in_pieces_is_507_and_loses_nothing_that_had_come(
+    new_api: NewApi, small_disk: Path, piece: int
+):
+    """As a piece comes, or as the pieces are put together."""
+    api, content = new_api(), b"PAR1" + bytes(2 * 2**20 - 4)
+    (api.parts.settings.data_dir / "uploads").symlink_to(small_disk)
+    upload_id = announce(api, len(content))
+    if piece < len(content):
+        send_all(api, upload_id, content, piece)
+        assert_problem(finish(api, upload_id), 507, "upload_folder_full")
+        assert offset_of(api, upload_id) == len(content)
+    else:
+        assert_problem(send(api, upload_id, 0, content), 507, "upload_folder_full")
+    assert api.client.get(f"/v1/uploads/{upload_id}").json()["status"] == "receiving"
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_disk_that_was_full_before_a_few_bytes_came_is_507_too(new_api: NewApi, small_disk: Path):
+    api = new_api()
+    (api.parts.settings.data_dir / "uploads").symlink_to(small_disk)
+    upload_id = announce(api, 50)
+    (small_disk / "rest").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    assert_problem(send(api, upload_id, 0, b"PAR1" + bytes(46)), 507, "upload_folder_full")
+    assert_problem(upload(api, 46), 507, "upload_folder_full")
 
 
 def test_database_that_is_down_answers_503_by_name(api: Api, monkeypatch):

@@ -1,10 +1,13 @@
 """Data sets of labelings whose images are deleted while they are made: a clear refusal, and nothing half made."""
 
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.api.uploads import UPLOAD_PREFIX, uploads_folder
 from service.store import labelings
 from service.store.objects import DirectoryStore
 from service.store.removals import remove_due
@@ -72,3 +75,22 @@ def test_who_is_asked_while_the_labeling_is_deleted_is_told_that_it_is_gone(
     monkeypatch.setattr(labelings, "images_of", deleting(api, judged, labelings.images_of))
     answer = api.client.get(f"/v1/labelings/{judged[0]}/next", params={"annotator": "another"})
     assert_problem(answer, 404, "labeling_not_found")
+
+
+def test_a_full_disk_is_507_and_what_a_dead_process_leaves_is_what_the_next_one_removes(
+    api: Api, judged: tuple[str, str], monkeypatch: pytest.MonkeyPatch, small_disk: Path
+) -> None:
+    uploads, left = uploads_folder(api.parts.settings), list[Path]()
+    original = DirectoryStore.put_file
+
+    def looked_at(self: DirectoryStore, key: str, path: Path) -> None:
+        left.extend(uploads.iterdir())
+        original(self, key, path)
+
+    monkeypatch.setattr(DirectoryStore, "put_file", looked_at)
+    assert api.client.post(f"/v1/labelings/{judged[0]}/dataset", json={}).status_code == 201
+    assert [(one.name.startswith(UPLOAD_PREFIX), one.suffix) for one in left] == [(True, "")]
+    uploads.rmdir()
+    uploads.symlink_to(small_disk)
+    (small_disk / "rest").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    assert_problem(api.client.post(f"/v1/labelings/{judged[0]}/dataset", json={}), 507, "upload_folder_full")
