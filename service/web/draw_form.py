@@ -127,7 +127,8 @@ def of_two(one: Result, other: Result) -> DrawForm:
     The report of the second one's job tells who won, or where it has none that of the first.
     """
     of_one, of_other = _held_out(one), _held_out(other)
-    shared = [prompt for prompt in of_one if prompt in set(of_other)]
+    others = set(of_other)
+    shared = [prompt for prompt in of_one if prompt in others]
     both = shared or list(dict.fromkeys([*of_one, *of_other]))
     named = " and ".join(one.job["name"] or one.job["id"] for one in (one, other))
     return replace(
