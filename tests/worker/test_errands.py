@@ -27,8 +27,9 @@ def started(program: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True)
 
 
-def timers() -> list[threading.Thread]:
-    return [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+def timers() -> list[threading.Timer]:
+    every = (one for one in threading.enumerate() if isinstance(one, threading.Timer))
+    return [one for one in every if one.function.__module__ == "worker.errands"]
 
 
 @pytest.mark.parametrize("program", [TALKS_ON, LISTENS_TO_NOBODY])
