@@ -7,6 +7,11 @@ from typing import Any
 from service.web.asking import RefusedError
 
 ELSEWHERE = ""
+OF_A_FORM = {
+    "idempotency_key_reused": "This form was sent before, with something else in it. Send it again to have this as well.",
+    "idempotency_in_flight": "What this form was sent for first is still being made. Send it again in a moment.",
+}
+"""What the API says of the key of a request, for whoever has seen none."""
 
 
 def by_field(errors: list[dict[str, Any]], fields: Mapping[str, str]) -> dict[str, list[str]]:
@@ -22,6 +27,8 @@ def by_field(errors: list[dict[str, Any]], fields: Mapping[str, str]) -> dict[st
 
 def told(refused: RefusedError) -> list[dict[str, Any]]:
     """The mistakes of a refused request; of one that names none, what it says."""
+    if (words := OF_A_FORM.get(refused.problem.get("code", ""))) is not None:
+        return [{"pointer": "", "message": words}]
     return refused.errors or [{"pointer": "", "message": refused.problem.get("detail", "")}]
 
 

@@ -117,6 +117,18 @@ def test_a_button_that_is_pressed_twice_draws_once(client: TestClient) -> None:
     assert first == second
 
 
+def test_a_form_that_is_sent_again_with_something_else_says_so_and_can_then_be_sent(client: TestClient) -> None:
+    (once,) = re.findall(r'name="once" value="(\w+)"', client.get("/label/draw").text)
+    first = made(client, "/label/draw", **DRAW, once=once)
+    other = {**DRAW, "prompts": "a blue square"}
+    page = sent(client, "/label/draw", **other, once=once)
+    assert page.status_code == 422
+    assert "This form was sent before" in page.text
+    assert "Idempotency" not in page.text
+    (anew,) = re.findall(r'name="once" value="(\w+)"', page.text)
+    assert made(client, "/label/draw", **other, once=anew) != first
+
+
 def test_the_list_has_labelings_with_progress_and_draws_but_not_those_of_the_playground(api: Api) -> None:
     place = label(api)
     vote(api.client, place, "left")
