@@ -27,9 +27,10 @@ def by_field(errors: list[dict[str, Any]], fields: Mapping[str, str]) -> dict[st
 
 def told(refused: RefusedError) -> list[dict[str, Any]]:
     """The mistakes of a refused request; of one that names none, what it says."""
-    if (words := OF_A_FORM.get(refused.problem.get("code", ""))) is not None:
-        return [{"pointer": "", "message": words}]
-    return refused.errors or [{"pointer": "", "message": refused.problem.get("detail", "")}]
+    code = refused.problem.get("code", "")
+    if refused.errors and code not in OF_A_FORM:
+        return refused.errors
+    return [{"pointer": "", "code": code, "message": OF_A_FORM.get(code, refused.problem.get("detail", ""))}]
 
 
 def number_or_text(text: str) -> Any:

@@ -1,6 +1,7 @@
 """What a form for a new job sent, in either of its two views, and how it is laid out."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -50,6 +51,7 @@ class Asked:
     action: str = "check"
     preset: str = ""
     csrf: str = ""
+    once: str = ""
     earlier_method: str = ""
     kept: Mapping[str, str] = field(default_factory=dict)
     problem: dict[str, str] | None = None
@@ -98,6 +100,7 @@ def reading_of(typed: Mapping[str, str]) -> Asked:
         action=typed.get("action", "check"),
         preset=typed.get("preset", ""),
         csrf=typed.get("csrf", ""),
+        once="".join(re.findall("^[0-9a-f]{1,64}$", typed.get("once", ""))),
     )
     if not is_json:
         return replace(asked, spec=spec_of(typed), earlier_method=typed.get("f.method._was", ""), kept=_kept(typed))

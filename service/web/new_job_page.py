@@ -1,10 +1,12 @@
 """A new job: a form made from the schema of its method, or the spec as JSON, and what the API says of it before anything starts."""
 
+import secrets
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.web.asking import Api, ApiDep, RefusedError
+from service.web.field_problems import told
 from service.web.first_spec import first_spec, required_of, spec_of_job, spec_on_checkpoint
 from service.web.job_form import Asked, lean, parts_of_form, reading_of
 from service.web.offers import known_to
@@ -54,11 +56,11 @@ async def take_new_job(pages: PagesDep, api: ApiDep, asked: Annotated[Asked, Dep
         return await _page(pages, api, asked, {"valid": False, "errors": [asked.problem]}, status=422)
     if asked.action == "start":
         try:
-            job = await api.post("/v1/jobs", asked.csrf, json=asked.body())
+            job = await api.post("/v1/jobs", asked.csrf, json=asked.body(), once=asked.once)
         except RefusedError as refused:
             if refused.status not in (409, 422, 429):
                 raise
-            return await _page(pages, api, asked, _told(refused), status=refused.status)
+            return await _page(pages, api, asked, {"valid": False, "errors": told(refused)}, status=refused.status)
         return pages.go_to(f"/jobs/{job['id']}")
     if asked.preset or asked.has_new_method:
         models = (await api.get("/v1/models"))["data"]
@@ -83,6 +85,7 @@ async def _page(pages: Pages, api: Api, asked: Asked, verdict: dict[str, Any], s
     return await pages.show(
         "new_job.html",
         status=status,
+        once=secrets.token_hex(16),
         asked=asked if form.can_show else asked.as_json(),
         form=form,
         verdict={**verdict, "errors": errors},
@@ -108,9 +111,4 @@ async def _checked(api: Api, spec: Any, csrf: str) -> dict[str, Any]:
     except RefusedError as refused:
         if refused.status not in (403, 422):
             raise
-        return _told(refused)
-
-
-def _told(refused: RefusedError) -> dict[str, Any]:
-    told = {"pointer": "", "code": refused.problem["code"], "message": refused.problem["detail"]}
-    return {"valid": False, "errors": refused.errors or [told]}
+        return {"valid": False, "errors": told(refused)}

@@ -392,6 +392,12 @@ def test_a_new_job_begins_with_a_form_that_runs_and_is_started_as_it_stands(clie
     assert started.status_code == 303
     job = client.get(f"/v1{started.headers['location']}").json()
     assert (job["name"], job["status"], job["method"]) == ("from the page", "queued", "diffusion_dpo")
+    again = client.post("/jobs/new", data={**typed, "name": "from the page", "action": "start"})
+    assert again.headers["location"] == started.headers["location"], "a button that is pressed twice starts one job"
+    other = client.post("/jobs/new", data={**typed, "name": "another", "action": "start"})
+    assert (other.status_code, "This form was sent before" in other.text) == (422, True)
+    anew = client.post("/jobs/new", data={**form_of(other.text), "action": "start"})
+    assert client.get(f"/v1{anew.headers['location']}").json()["name"] == "another"
 
 
 @pytest.mark.parametrize("method", ["mapo", "diffusion_kto", "tailorpo", "d3po", "ddpo", "dpok"])
