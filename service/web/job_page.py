@@ -1,6 +1,7 @@
 """One job: what it does now, its curves, pictures, report and checkpoints, and what can be asked of it."""
 
 import json
+import secrets
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Depends, Form, Query, Response
@@ -9,6 +10,7 @@ from alignment_core.events import Event, StepCompleted
 from alignment_core.spec.exports import OF_A_LORA, OF_A_WHOLE_MODEL, ExportFormat
 from service.web.advice import advice_for
 from service.web.asking import Api, ApiDep, part
+from service.web.draw_page import OncePerForm
 from service.web.rendering import PagesDep
 from service.web.sign_in import Csrf, refuse_other_sites
 from service.web.timeline import phases
@@ -87,6 +89,7 @@ async def show_job(
         result=result,
         champion=await api.get_or_none("/v1/aliases/champion") if result else None,
         can=_can(job),
+        once=secrets.token_hex(16),
     )
 
 
@@ -114,10 +117,13 @@ async def fork(
     api: ApiDep,
     checkpoint_id: str,
     steps: Annotated[int, Form(ge=1)],
+    once: OncePerForm = "",
     csrf: Csrf = "",
 ) -> Response:
     """A job that goes on from the checkpoint, optimiser and all, up to `steps`; then its page."""
-    made = await api.post(f"/v1/checkpoints/{part(checkpoint_id)}/fork", csrf, json={"mode": "resume", "steps": steps})
+    asked = {"mode": "resume", "steps": steps}
+    once = once and f"{once}-{part(checkpoint_id)}-{steps}"  # of a page with many such forms
+    made = await api.post(f"/v1/checkpoints/{part(checkpoint_id)}/fork", csrf, json=asked, once=once)
     return pages.go_to(f"/jobs/{made['id']}")
 
 

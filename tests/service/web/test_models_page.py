@@ -77,6 +77,20 @@ def test_a_jobs_page_makes_its_result_the_champion_where_the_report_earned_it(ap
     assert (refused.status_code, "does not show that it is better" in refused.text) == (409, True)
 
 
+def test_a_fork_that_is_pressed_twice_is_one_job_and_one_of_more_steps_another(api: Api) -> None:
+    job_id = api.new_job()
+    attempt = api.claim(job_id)
+    api.save_checkpoint(job_id, attempt, 4, result_step=4)
+    leases.finish(api.parts.store, job_id, attempt, "succeeded")
+    place = f"/jobs/{job_id}/checkpoints/{api.checkpoint_id(job_id)}/fork"
+    form = api.client.get(f"/jobs/{job_id}").text.partition(f'action="{place}"')[2].partition("</form>")[0]
+    (once,) = re.findall(r'name="once" value="(\w+)"', form)
+    asked = [api.client.post(place, data={"steps": steps, "once": once}) for steps in ("20", "20", "30")]
+    assert [one.status_code for one in asked] == [303, 303, 303]
+    first, again, longer = (one.headers["location"] for one in asked)
+    assert first == again != longer
+
+
 def test_the_history_has_every_move_and_of_one_name_alone_when_asked(api: Api) -> None:
     job_id, checkpoint_id = finished(api)
     promote(api, checkpoint_id, alias="candidate")
