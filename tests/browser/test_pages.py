@@ -342,6 +342,25 @@ def test_a_table_is_one_on_a_wide_screen_and_none_is_cut_off_on_a_phone(
         assert table.evaluate("one => one.scrollWidth <= one.parentElement.clientWidth"), display
 
 
+def test_jobs_are_compared_on_a_phone_without_scrolling_a_table(served: Site, reader: Reader, phone: Reader) -> None:
+    spec = served.api.client.get(f"/v1/jobs/{served.finished}").json()["spec"]
+    changed = {**spec, "method": {**spec["method"], "beta": 321.0}, "evaluation": {"prompts": ["long" * 40]}}
+    others = [served.running, served.failed, served.api.new_job(name="x" * 90, spec=changed)]
+    for window, display in ((reader, "table"), (phone, "block")):
+        window.open("/compare?job=" + "&job=".join([served.finished, *others]))
+        tables = window.page.locator("table.side-by-side")
+        for table in (tables.first, tables.nth(1)):
+            expect(table).to_have_css("display", display)
+            assert display == "table" or table.evaluate("one => one.scrollWidth <= one.parentElement.clientWidth")
+        beta = window.page.locator("tr").filter(has_text="method.beta")
+        named = beta.locator("td").last.evaluate("one => getComputedStyle(one, '::before').content")
+        assert (others[-1][-6:] in named) == (display == "block"), (
+            "where a line is all there is it says of which job it is"
+        )
+        expect(tables.first.locator("thead a").first).to_be_visible()
+    assert grave_faults(phone.page) == []
+
+
 def test_on_a_phone_downloads_stand_beside_each_other(served: Site, phone: Reader) -> None:
     phone.open(f"/jobs/{served.finished}")
     buttons = phone.page.locator("#checkpoints .downloads .button").all()
