@@ -34,10 +34,34 @@ TITLES = {
     "jpeg_size": "JPEG size",
     "pick_score": "PickScore",
 }
+CHOSEN: Mapping[tuple[str, ...], str] = {  # what is said of fields that hold an id or a name, where what it stands for is chosen from a list
+    ("method", "dataset", "id"): "The pictures that it learns from: those uploaded here whose check found them sound.",
+    ("model", "name"): "The model that is trained, of those that this server has.",
+    (
+        "method",
+        "prompts",
+    ): "It learns from pictures that it draws of these: a file that was uploaded, or at most 100,000 lines of your own. "
+    "Each iteration takes the next ones, shuffled.",
+    (
+        "evaluation",
+        "prompts",
+    ): "Prompts that nothing is trained on, to compare before and after: a file that was uploaded, or at most 10,000 lines of your own. "
+    "Left empty: those of the validation split.",
+}
+CHOSEN_OF_A_REWARD: Mapping[tuple[str, ...], str] = {
+    ("weights", "name"): "The reward's weights, of those that this server has.",
+    ("model", "name"): "The model that scores, of those that this server has.",
+    ("processor", "name"): "The model whose preparation of pictures and texts is used, of those that this server has.",
+}
 LEFT_EMPTY = {
     ("evaluation", "prompts"): "left empty: prompts of the validation split",
     ("adapter", "target_modules"): "left empty: the attention layers that the model's family is tuned at",
 }
+
+
+def chosen_about(path: tuple[str, ...]) -> str:
+    """What is said of a field where its value is chosen by name; empty where nothing is said but what its schema says."""
+    return CHOSEN.get(path, "") or (CHOSEN_OF_A_REWARD.get(path[-2:], "") if len(path) > 2 else "")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignment_core.spec.counted import counted
-from service.web.spec_control import LEFT_EMPTY, TITLES, Control
+from service.web.spec_control import LEFT_EMPTY, TITLES, Control, chosen_about
 from service.web.spec_schema import (
     BY_NAME,
     ON,
@@ -116,6 +116,8 @@ def _nothing(node: Node, path: tuple[str, ...], value: Any) -> str:
 def _leaf(node: Node, value: Any, offers: Offers, common: dict[str, Any]) -> Control:
     text = text_of(node.kind, value)
     pointer = "/" + "/".join(common["path"])
+    if offers.get(pointer) and (about := chosen_about(common["path"])):
+        common = {**common, "about": about}
     if node.kind == "lines" and pointer in offers:
         picked = value["id"] if isinstance(value, Mapping) and set(value) == {"type", "id"} else ""
         common |= {"picked": picked, "choices": _with(offers[pointer], picked)}

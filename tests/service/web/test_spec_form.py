@@ -1,15 +1,16 @@
 """The form of a spec and the spec of a form: nothing is lost between them, and only what was changed is written."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
-from alignment_core.spec import JobSpec, MethodSpec
+from alignment_core.spec import JobSpec, MethodSpec, RewardSpec
 from service.api.catalog import members
 from service.api.examples import REQUIRED, STABLE_DIFFUSION, example_of
 from service.web.job_form import parts_of_form, reading_of
-from service.web.offers import Known
+from service.web.offers import Known, offers_of
 from service.web.presets import PRESETS, laid_over
 from service.web.same_elsewhere import elsewhere
 from service.web.spec_control import Control
@@ -170,6 +171,51 @@ def test_every_control_has_its_range_its_default_and_what_it_is_for():
     assert [name for name, _ in by_path["method.loss"].choices][:2] == ["sigmoid", "hinge"]
     assert by_path["method.half_factor"].kind == "boolean"
     assert len({one.id for one in by_path.values()}) == len(by_path)
+
+
+ID = re.compile(r"\bids?\b|name of the entry|where they are|/v1/", re.IGNORECASE)
+
+
+def all_offered(method: str) -> Known:
+    """A server that has something to choose wherever names may be offered."""
+    sets = [{"id": "set_1", "name": "people", "filename": "a.txt", "num_prompts": 3}]
+    rewards = [one.model_fields["type"].default for one in members(RewardSpec)]
+    return Known(
+        datasets=[{"id": "ds_1", "name": f"pairs for {method}", "filename": "a.tar"}],
+        models=[
+            {
+                "id": name,
+                "description": "",
+                "is_trained": family != "clip",
+                "family": family,
+                "source": {"type": "catalog", "name": name},
+            }
+            for name, family in (("shapes", "sd"), ("clip-l", "clip"))
+        ],
+        rewards=[{"id": reward, "weights": [{"name": "published"}]} for reward in rewards],
+        prompt_sets=sets,
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_where_a_name_is_chosen_the_help_speaks_of_what_it_stands_for_and_of_no_id(method: str):
+    known = all_offered(method)
+    rewards = [{"type": "clip_score", "model": {"type": "catalog", "name": "clip-l"}}]
+    rewards += [
+        {"type": "aesthetic", "model": rewards[0]["model"], "weights": {"type": "catalog", "name": "published"}}
+    ]
+    spec = example_of(METHODS[method], {"type": "catalog", "name": "shapes"})
+    spec["evaluation"] = {"rewards": rewards, "prompts": {"type": "stored", "id": "set_1"}}
+    if "dataset" in spec["method"]:
+        spec["method"]["dataset"] = {"type": "stored", "id": "ds_1"}
+    offers = offers_of(spec, known)
+    chosen = [one for one in leaves(controls_of(spec, offers)) if offers.get(one.pointer) and one.choices]
+    pointers = {one.pointer for one in chosen}
+    assert {"/model/name", "/evaluation/prompts", "/evaluation/rewards/1/model/name"} <= pointers
+    assert "/method/dataset/id" in pointers or "/method/prompts" in pointers
+    assert {one.pointer: one.about for one in chosen if not one.about or ID.search(one.about)} == {}
+    without = {one.pointer: one.about for one in leaves(controls_of(spec, {}))}
+    assert ID.search(without["/model/name"]), "where it is typed it is an id or a name"
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda one: one.id)
