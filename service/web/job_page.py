@@ -5,12 +5,14 @@ import secrets
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Depends, Form, Query, Response
+from fastapi.responses import JSONResponse
 
 from alignment_core.events import Event, StepCompleted
 from alignment_core.spec.exports import OF_A_LORA, OF_A_WHOLE_MODEL, ExportFormat
 from service.web.advice import advice_for
 from service.web.asking import Api, ApiDep, part
 from service.web.draw_page import OncePerForm
+from service.web.job_log import mark_of, news, shown
 from service.web.rendering import PagesDep
 from service.web.sign_in import Csrf, refuse_other_sites
 from service.web.timeline import phases
@@ -94,10 +96,17 @@ async def show_job(
 
 
 @router.get("/jobs/{job_id}/log")
-async def show_log(pages: PagesDep, api: ApiDep, job_id: str) -> Response:
-    """What the training process wrote, attempt by attempt."""
+async def show_log(pages: PagesDep, api: ApiDep, job_id: str, seen: str | None = None) -> Response:
+    """What the training process wrote, attempt by attempt; for a page that has `seen` some of it what is new, as JSON."""
     path = f"/v1/jobs/{part(job_id)}"
-    return await pages.show("log.html", job=await api.get(path), logs=(await api.get(f"{path}/logs"))["data"])
+    job = await api.get(path)
+    pieces = shown((await api.get(f"{path}/logs"))["data"], job["is_terminal"])
+    if seen is not None:
+        told = [one._asdict() for one in news(pieces, seen)]
+        return JSONResponse({"pieces": told, "seen": mark_of(pieces), "has_ended": job["is_terminal"]})
+    latest = (await api.get(f"{path}/events", limit=1, newest_first=True))["data"]
+    stream_url = f"{pages.root}{path}/events{_after(latest)}"
+    return await pages.show("log.html", job=job, pieces=pieces, seen=mark_of(pieces), stream_url=stream_url)
 
 
 @router.post("/jobs/{job_id}/{verb}", dependencies=[Depends(refuse_other_sites)])

@@ -34,7 +34,8 @@ TITLES = {
     "jpeg_size": "JPEG size",
     "pick_score": "PickScore",
 }
-CHOSEN: Mapping[tuple[str, ...], str] = {  # what is said of fields that hold an id or a name, where what it stands for is chosen from a list
+# What is said of fields that hold an id or a name, where what it stands for is chosen from a list.
+CHOSEN: Mapping[tuple[str, ...], str] = {
     ("method", "dataset", "id"): "The pictures that it learns from: those uploaded here whose check found them sound.",
     ("model", "name"): "The model that is trained, of those that this server has.",
     (
