@@ -13,6 +13,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests import shape_checks
+
+shape_checks.install()  # before the first module that is checked is imported
 settings.register_profile(
     "attune", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )  # a busy machine is no failure
