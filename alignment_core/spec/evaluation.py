@@ -39,12 +39,23 @@ class EvaluationSpec(Spec):
         description="Prompts of a probe: the last ones, so that the report has others where there are more than its "
         "`max_prompts`.",
     )
-    num_inference_steps: int = Field(default=20, ge=1, le=1000)
-    guidance_scale: float = Field(default=5.0, ge=0, le=100)
+    num_inference_steps: int = Field(
+        default=20, ge=1, le=1000, description="Denoising steps of an image, of every model that is compared."
+    )
+    guidance_scale: float = Field(
+        default=5.0, ge=0, le=100, description="Scale of classifier-free guidance (arXiv 2207.12598); 1 is without."
+    )
     batch_size: int = Field(default=8, ge=1, le=1024, description="Images sampled at once.")
     grid_prompts: int = Field(default=8, ge=1, le=64, description="Prompts shown in the image grid.")
-    bootstrap_resamples: int = Field(default=10_000, ge=100, le=1_000_000)
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    bootstrap_resamples: int = Field(
+        default=10_000,
+        ge=100,
+        le=1_000_000,
+        description="Draws of the prompts, with replacement, that intervals come from.",
+    )
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="How often an interval holds the true gain: 0.95 is 95 %."
+    )
 
     @field_validator("rewards")
     @classmethod

@@ -23,6 +23,11 @@ def _default(field: str) -> Any:
     return EvaluationSpec.model_fields[field].default
 
 
+def _as_in_a_job(field: str, **bounds: Any) -> Any:
+    """A field that is what it is of a job's own report."""
+    return Field(default=_default(field), description=EvaluationSpec.model_fields[field].description, **bounds)
+
+
 class StoredDenoiser(Spec):
     """A U-Net or transformer that was uploaded to the service; see `POST /v1/weights`."""
 
@@ -90,8 +95,8 @@ class ContenderSpec(Spec):
 class SamplingSpec(Spec):
     """How every contender draws."""
 
-    num_inference_steps: int = Field(default=_default("num_inference_steps"), ge=1, le=1000)
-    guidance_scale: float = Field(default=_default("guidance_scale"), ge=0, le=100)
+    num_inference_steps: int = _as_in_a_job("num_inference_steps", ge=1, le=1000)
+    guidance_scale: float = _as_in_a_job("guidance_scale", ge=0, le=100)
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto",
         description="Images sampled at once. `auto`: 8 on a CPU, and on a GPU 32, halved for as long as they do not fit.",
@@ -135,8 +140,8 @@ class ProofSpec(Spec):
     prompt_following: RewardSpec | None = Field(default=None, description="A judge of prompt-following.")
     sampling: SamplingSpec = SamplingSpec()
     grid_prompts: int = Field(default=_default("grid_prompts"), ge=1, le=64, description="Prompts shown as pictures.")
-    bootstrap_resamples: int = Field(default=_default("bootstrap_resamples"), ge=100, le=1_000_000)
-    confidence: float = Field(default=_default("confidence"), gt=0.5, lt=1)
+    bootstrap_resamples: int = _as_in_a_job("bootstrap_resamples", ge=100, le=1_000_000)
+    confidence: float = _as_in_a_job("confidence", gt=0.5, lt=1)
     resources: ProofResources = ProofResources()
     seed: int = Field(default=0, ge=0, lt=2**63, description="Every random draw follows from it.")
 

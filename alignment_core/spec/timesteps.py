@@ -86,7 +86,7 @@ class ConstantScale(Spec):
     """lambda(t) is one number; 1 is plain, anything else is another beta."""
 
     type: Literal["constant"] = "constant"
-    value: Positive = 1.0
+    value: Positive = Field(default=1.0, description="What the preference logit is multiplied by at every t.")
 
 
 class MinMaxScale(Spec):
@@ -145,7 +145,7 @@ class VarianceWeight(Spec):
     tnorm: Literal["add", "replace"] = Field(
         default="add", description="`add`: l + lambda_2 w l; `replace`: lambda_2 w l."
     )
-    lambda_2: float = Field(default=1.0, ge=0, le=1e6)
+    lambda_2: float = Field(default=1.0, ge=0, le=1e6, description="Weight of the weighted loss, as `tnorm` adds it.")
     stat_against: Literal["reference", "initial"] | None = Field(
         default=None,
         description="The model that Delta is measured against. When left out: `initial` where the reference may be "

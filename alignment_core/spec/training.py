@@ -172,10 +172,21 @@ class TrainingSpec(Spec):
         description="`adamw` keeps 8 bytes of state a weight, `adamw_8bit` (bitsandbytes) 2, `adafactor` next to none. The learning "
         "rate of `adafactor` is relative to the size of each weight matrix, and has to be written.",
     )
-    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
-    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
+    adam_beta1: float = Field(
+        default=0.9,
+        ge=0,
+        lt=1,
+        description="How much of the mean of the gradients a step keeps (Adam, arXiv 1412.6980).",
+    )
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="The same of the mean of their squares.")
+    adam_epsilon: float = Field(
+        default=1e-8, gt=0, description="Added to the root of that mean before the step is divided by it."
+    )
+    weight_decay: float = Field(
+        default=1e-2,
+        ge=0,
+        description="The share of a weight that a step takes away, times the learning rate (AdamW, arXiv 1711.05101).",
+    )
     precision: Literal["auto"] | Precision = Field(
         default="auto",
         description="Precision of the networks; errors and logits stay float32. `auto`: fp32 on a CPU, and on a GPU fp16 or bf16, "
