@@ -1,8 +1,6 @@
 """The command line tells users what to mend, and shows runs and proofs."""
 
 import io
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from attune.local_server import demo_assets
 from attune.proof import table_of
 from attune.specs import read_spec
 from attune.watch import BarView, Counts, PlainView, eta_of, figures_of, show_all
+from tests.attune.command import run_attune as attune
 from tests.attune.rude_server import JOB, rude_server
 
 STEP = StepCompleted(
@@ -25,10 +24,6 @@ STEP = StepCompleted(
     step_seconds=0.1,
     eta_seconds=12.3,
 )
-
-
-def attune(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "attune", *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_the_servers_problem_is_shown_without_a_traceback() -> None:

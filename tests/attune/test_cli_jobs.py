@@ -3,7 +3,6 @@
 import io
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from service.settings import Settings
 from service.store import datasets, jobs, leases
 from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records.base import JobError
+from tests.attune.command import run_attune
 from tests.servers.process import wait_until
 from tests.service.api.live import serving
 from tests.service.api.world import CATALOG, PARQUET, PNG, Api, run_started, spec_for
@@ -48,8 +48,7 @@ def url(api: Api) -> Iterator[str]:
 @pytest.fixture
 def attune(url: str, tmp_path: Path) -> Attune:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "attune", *arguments, "--url", url]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        return run_attune(*arguments, "--url", url, cwd=tmp_path)
 
     return run
 

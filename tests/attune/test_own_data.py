@@ -2,7 +2,6 @@
 
 import io
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from attune.preparation import prepare_dataset, read_columns
 from service.main import create_app
 from service.settings import Settings
 from tests.alignment_core.datasets.test_forms import PAIRS, csv_folder, embedded_rows, pairs_of, write_save_to_disk
+from tests.attune.command import run_attune
 from tests.service.api.live import serving
 from tests.service.api.world import CATALOG, Api
 
@@ -36,8 +36,7 @@ def client(api: Api) -> Iterator[Client]:
 
 
 def attune(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "attune", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return run_attune(*map(str, arguments), timeout_seconds=120)
 
 
 def stored_zip(api: Api) -> bytes:
