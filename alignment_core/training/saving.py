@@ -54,7 +54,7 @@ def announce(run: Run, folder: Path | None, workdir: Path) -> Iterator[Event]:
 
 
 def write(run: Run, workdir: Path) -> Path:
-    """The best one and the result stay, however old they are."""
+    """Save the last completed step while nothing else goes on, and make room: the best one and the result stay, however old they are."""
     folder = run.save(workdir / CHECKPOINTS)
     run.ranks.of_first(lambda: _prune(run, workdir))
     return folder

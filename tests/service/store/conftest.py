@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -15,12 +16,26 @@ from service.store.projects import DEFAULT_PROJECT_ID
 from service.store.records.jobs import JobRecord
 from tests.servers.postgres import PostgresServer
 
+if TYPE_CHECKING:
+    from benchmarks.simulation.world import World
+
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("sqlite") / "template.sqlite3"
     migrate(f"sqlite:///{path}")
     return path.read_bytes()
+
+
+@pytest.fixture
+def sqlite_world(sqlite_template: bytes, tmp_path: Path) -> Iterator["World"]:
+    """A simulated service, for the tests of histories."""
+    from benchmarks.simulation.world import World  # few tests here want so much
+
+    (tmp_path / "attune.sqlite3").write_bytes(sqlite_template)
+    made = World(f"sqlite:///{tmp_path / 'attune.sqlite3'}", tmp_path / "world")
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -43,14 +43,6 @@ def world(database_url: str, tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
-@pytest.fixture
-def sqlite_world(sqlite_template: bytes, tmp_path: Path) -> Iterator[World]:
-    (tmp_path / "attune.sqlite3").write_bytes(sqlite_template)
-    made = World(f"sqlite:///{tmp_path / 'attune.sqlite3'}", tmp_path / "world")
-    yield made
-    made.close()
-
-
 def stop(verb: asking.Stop) -> Callable[[World], None]:
     return lambda world: asking.stop(world, 0, verb, "last_step", None)
 

@@ -1,8 +1,6 @@
 """The same seed lives the same histories: hypothesis replays what it has found, and refuses what then goes another way."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,14 +10,6 @@ from benchmarks.simulation.machine import Histories, begin, histories_on
 from benchmarks.simulation.world import World
 
 ID = re.compile(r"[a-z]{2,6}_[0-9a-hjkmnp-tv-z]{26}")
-
-
-@pytest.fixture
-def world(sqlite_template: bytes, tmp_path: Path) -> Iterator[World]:
-    (tmp_path / "attune.sqlite3").write_bytes(sqlite_template)
-    made = World(f"sqlite:///{tmp_path / 'attune.sqlite3'}", tmp_path / "world")
-    yield made
-    made.close()
 
 
 def lived(world: World, *, seed: int) -> list[str]:
@@ -44,18 +34,18 @@ def _said(world: World) -> str:
 
 
 @pytest.mark.slow
-def test_the_same_seed_lives_the_same_histories(world: World) -> None:
-    once, again = lived(world, seed=1), lived(world, seed=1)
+def test_the_same_seed_lives_the_same_histories(sqlite_world: World) -> None:
+    once, again = lived(sqlite_world, seed=1), lived(sqlite_world, seed=1)
     assert len(once) > 1000
     assert again == once
 
 
-def test_a_number_chooses_by_age_and_not_by_what_ids_happen_to_be(world: World) -> None:
-    begin(world)
+def test_a_number_chooses_by_age_and_not_by_what_ids_happen_to_be(sqlite_world: World) -> None:
+    begin(sqlite_world)
     for _ in range(6):
-        uploads.go_on(world, "prompts", 0, None)
-    made = [*world.told.prompt_sets]
-    left = [_after_deleting_the_newest(world) for _ in made]
+        uploads.go_on(sqlite_world, "prompts", 0, None)
+    made = [*sqlite_world.told.prompt_sets]
+    left = [_after_deleting_the_newest(sqlite_world) for _ in made]
     assert left == [made[:number] for number in reversed(range(6))]
 
 
